@@ -1,0 +1,23 @@
+# Every library that Trident links, found once. docs/dependencies.md says why each is here.
+find_package(PkgConfig REQUIRED)
+find_package(OpenMP REQUIRED COMPONENTS C)
+find_package(Threads REQUIRED)
+pkg_check_modules(JANSSON REQUIRED IMPORTED_TARGET jansson)
+pkg_check_modules(YAML REQUIRED IMPORTED_TARGET yaml-0.1)
+pkg_check_modules(XXHASH REQUIRED IMPORTED_TARGET libxxhash)
+pkg_check_modules(HWLOC REQUIRED IMPORTED_TARGET hwloc)
+pkg_check_modules(CMOCKA REQUIRED IMPORTED_TARGET cmocka)
+find_library(DNNL_LIBRARY dnnl REQUIRED)
+find_path(DNNL_INCLUDE oneapi/dnnl/dnnl.h REQUIRED)
+
+# Debian installs Open MPI and MPICH side by side; each has a wrapper and a launcher of its own name.
+if(TRIDENT_MPI STREQUAL "mpich")
+    set(MPI_C_COMPILER mpicc.mpich)
+    set(MPIEXEC_EXECUTABLE mpiexec.mpich)
+else()
+    set(MPI_C_COMPILER mpicc.openmpi)
+    set(MPIEXEC_EXECUTABLE mpiexec.openmpi)
+endif()
+set(MPI_CXX_SKIP_MPICXX ON)
+find_package(MPI REQUIRED COMPONENTS C)
+find_program(TRIDENT_MPIEXEC ${MPIEXEC_EXECUTABLE} REQUIRED)

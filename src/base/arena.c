@@ -1,0 +1,88 @@
+#include "base/arena.h"
+
+#include "base/status.h"
+
+#include <string.h>
+#include <sys/mman.h>
+
+#if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/asan_interface.h>
+#define POISON(at, bytes)   __asan_poison_memory_region((at), (bytes))
+#define UNPOISON(at, bytes) __asan_unpoison_memory_region((at), (bytes))
+#else
+#define POISON(at, bytes)   ((void)(at), (void)(bytes))
+#define UNPOISON(at, bytes) ((void)(at), (void)(bytes))
+#endif
+
+enum { ALIGN = 64 };
+
+struct tri_arena {
+    char *base;
+    size_t reserve, used, peak;
+    enum tri_memory category;
+    const char *name;
+};
+
+struct tri_arena *tri_arena_create(enum tri_memory category, const char *name, size_t reserve)
+{
+    struct tri_arena *arena = tri_alloc(TRI_MEMORY_OTHER, sizeof(*arena));
+    arena->base = mmap(NULL, reserve + ALIGN, PROT_READ | PROT_WRITE,
+                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (arena->base == MAP_FAILED) {
+        tri_panic(TRI_FAILED, "arena %s: cannot reserve %zu bytes of address space", name, reserve);
+    }
+    (void)madvise(arena->base, reserve, MADV_HUGEPAGE);
+    arena->reserve = reserve;
+    arena->category = category;
+    arena->name = name;
+    POISON(arena->base, reserve);
+    return arena;
+}
+
+void tri_arena_destroy(struct tri_arena *arena)
+{
+    if (!arena) {
+        return;
+    }
+    UNPOISON(arena->base, arena->reserve);
+    (void)munmap(arena->base, arena->reserve + ALIGN);
+    tri_memory_account(arena->category, -(int64_t)arena->peak);
+    tri_free(arena);
+}
+
+void *tri_arena_alloc(struct tri_arena *arena, size_t bytes)
+{
+    size_t rounded = (bytes + ALIGN - 1) / ALIGN * ALIGN;
+    if (rounded < bytes || rounded > arena->reserve - arena->used) {
+        tri_panic(TRI_FAILED, "arena %s: %zu bytes asked for, %zu of %zu in use", arena->name, bytes,
+                  arena->used, arena->reserve);
+    }
+    char *block = arena->base + arena->used;
+    arena->used += rounded;
+    if (arena->used > arena->peak) {
+        tri_memory_account(arena->category, (int64_t)(arena->used - arena->peak));
+        arena->peak = arena->used;
+    }
+    UNPOISON(block, bytes);
+#ifdef TRIDENT_DEBUG
+    memset(block, 0xff, bytes); /* a NaN in every floating type */
+#endif
+    return block;
+}
+
+size_t tri_arena_mark(const struct tri_arena *arena)
+{
+    return arena->used;
+}
+
+void tri_arena_rewind(struct tri_arena *arena, size_t mark)
+{
+    TRI_REQUIRE(mark <= arena->used);
+    POISON(arena->base + mark, arena->used - mark);
+    arena->used = mark;
+}
+
+size_t tri_arena_peak(const struct tri_arena *arena)
+{
+    return arena->peak;
+}

@@ -1,0 +1,9 @@
+#ifndef TRIDENT_BASE_CLOCK_H
+#define TRIDENT_BASE_CLOCK_H
+
+/* Seconds of a monotonic clock. */
+double tri_clock_now(void);
+/* Seconds since the epoch. */
+double tri_clock_wall(void);
+
+#endif

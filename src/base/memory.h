@@ -1,0 +1,47 @@
+/* Counted memory. Every large block belongs to a category; the memory plan and the start-up summary
+ * are held against these counters. Small setup objects use TRI_MEMORY_OTHER. */
+#ifndef TRIDENT_BASE_MEMORY_H
+#define TRIDENT_BASE_MEMORY_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+enum tri_memory {
+    TRI_MEMORY_WEIGHTS,
+    TRI_MEMORY_GRADIENTS,
+    TRI_MEMORY_OPTIMIZER,
+    TRI_MEMORY_ACTIVATIONS,
+    TRI_MEMORY_STASH,
+    TRI_MEMORY_BUFFERS, /* exchange and communication buffers */
+    TRI_MEMORY_TILES,
+    TRI_MEMORY_OTHER,
+    TRI_MEMORY_COUNT
+};
+
+/* "weights", "gradients", … */
+const char *tri_memory_name(enum tri_memory category);
+
+/* bytes of zeroed memory aligned to 64 bytes; panics when there is none. Free with tri_free, which
+ * takes NULL. tri_alloc(c, 0) returns a valid pointer. */
+void *tri_alloc(enum tri_memory category, size_t bytes);
+void tri_free(void *block);
+
+/* A block at least as large as bytes: *block is kept when *capacity suffices, else replaced (the old
+ * content is lost). Used for scratch that reaches its size in the first step. */
+void *tri_grow(enum tri_memory category, void **block, size_t *capacity, size_t bytes);
+
+/* Zero-terminated copy, category OTHER. */
+char *tri_strdup(const char *text);
+
+struct tri_memory_counters {
+    int64_t current[TRI_MEMORY_COUNT]; /* bytes held now */
+    int64_t peak[TRI_MEMORY_COUNT];
+    int64_t calls; /* allocations since the program began */
+};
+
+struct tri_memory_counters tri_memory_get(void);
+
+/* Adds bytes (may be negative) to a category without allocating: for memory mapped elsewhere. */
+void tri_memory_account(enum tri_memory category, int64_t bytes);
+
+#endif

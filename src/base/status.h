@@ -1,0 +1,67 @@
+/* How things fail. Three classes:
+ *  - a bug (broken invariant): TRI_ASSERT in debug builds, TRI_REQUIRE always -> tri_panic;
+ *  - bad input or a failing system call outside a step: the function returns a status and fills a
+ *    tri_error; who detects writes the message, who forwards is silent (TRI_TRY);
+ *  - anything inside a step, where peers may already wait in a collective: tri_panic, which prints
+ *    one line and ends every rank through the hook that comm/ installs. */
+#ifndef TRIDENT_BASE_STATUS_H
+#define TRIDENT_BASE_STATUS_H
+
+#include <stdbool.h>
+
+/* The values are the exit statuses of the program. */
+enum tri_status {
+    TRI_OK = 0,
+    TRI_CHECK_FAILED = 1, /* the check says no */
+    TRI_BAD_INPUT = 2,    /* config, tokens, checkpoint, command line */
+    TRI_FAILED = 3,       /* failed while running: disk, memory, a peer */
+    TRI_REQUEUE = 85      /* saved and stopped on a signal: start the same command again */
+};
+
+struct tri_error {
+    enum tri_status status;
+    char message[1024]; /* one line, no newline, no "trident: error:" */
+};
+
+#define TRI_NODISCARD __attribute__((warn_unused_result))
+#define TRI_PRINTF(format_at, args_at) __attribute__((format(printf, format_at, args_at)))
+
+/* Fills error (unless NULL) and returns status. Newlines in the text become spaces. */
+enum tri_status tri_fail(struct tri_error *error, enum tri_status status, const char *format, ...)
+    TRI_PRINTF(3, 4);
+
+/* Forwards a failure unchanged. */
+#define TRI_TRY(call)                                                                              \
+    do {                                                                                           \
+        enum tri_status tri_try_status_ = (call);                                                  \
+        if (tri_try_status_ != TRI_OK) {                                                           \
+            return tri_try_status_;                                                                \
+        }                                                                                          \
+    } while (0)
+
+/* Prints "trident: error: rank R: text" to standard error and ends the program on every rank with
+ * the exit status given. Never returns. */
+_Noreturn void tri_panic(enum tri_status status, const char *format, ...) TRI_PRINTF(2, 3);
+
+/* Called by tri_panic after the line is printed; comm/ sets it to MPI_Abort. NULL means _exit. */
+typedef void (*tri_panic_hook)(int exit_status);
+void tri_panic_set_hook(tri_panic_hook hook);
+
+/* The rank that the log and tri_panic name; 0 before it is set. */
+void tri_rank_set(int rank);
+int tri_rank_get(void);
+
+#define TRI_REQUIRE(condition)                                                                     \
+    do {                                                                                           \
+        if (!(condition)) {                                                                        \
+            tri_panic(TRI_FAILED, "%s:%d: broken invariant: %s", __FILE__, __LINE__, #condition);  \
+        }                                                                                          \
+    } while (0)
+
+#ifdef TRIDENT_DEBUG
+#define TRI_ASSERT(condition) TRI_REQUIRE(condition)
+#else
+#define TRI_ASSERT(condition) ((void)sizeof(condition))
+#endif
+
+#endif

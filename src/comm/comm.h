@@ -1,0 +1,134 @@
+/* Communication. A group is the set of ranks that differ only on a chosen set of axes of the mesh;
+ * every collective goes through a group, is counted in the ledger, is watched by the watchdog and, in
+ * debug builds, is checked to be the same call on every rank of the group.
+ *
+ * Errors inside a collective are of the class "inside a step": they panic (status.h). */
+#ifndef TRIDENT_COMM_COMM_H
+#define TRIDENT_COMM_COMM_H
+
+#include "base/status.h"
+#include "comm/ledger.h"
+#include "tensor/dtype.h"
+
+#include <stdint.h>
+
+/* ---- the process ------------------------------------------------------------------------------ */
+
+/* Starts MPI (setting OMPI_MCA_pml=ob1 first when all ranks share a node and the user set nothing),
+ * installs the panic hook. Called once, first thing in main. */
+void tri_comm_start(int *argc, char ***argv);
+/* Ends MPI. Collective over all ranks. */
+void tri_comm_finish(void);
+/* World rank and size; 0 and 1 before tri_comm_start. */
+int tri_comm_rank(void);
+int tri_comm_size(void);
+/* Ranks on this node, and this rank's place among them. */
+int tri_comm_local_size(void);
+int tri_comm_local_rank(void);
+/* "Open MPI 4.1.4", "MPICH 4.0.2". */
+const char *tri_comm_library(void);
+
+/* Ends the job through MPI_Abort when a collective takes longer than seconds (0: never), after naming
+ * the collective, the group and the ranks that have not arrived. */
+void tri_comm_set_timeout(double seconds);
+/* Longest single MPI message, in elements (default 2^30); longer ones are split. */
+void tri_comm_set_max_message(int64_t elements);
+
+/* ---- mesh and groups -------------------------------------------------------------------------- */
+
+enum tri_axis { TRI_AXIS_TENSOR, TRI_AXIS_EXPERT, TRI_AXIS_DATA, TRI_AXIS_COUNT };
+
+struct tri_group;
+
+struct tri_mesh {
+    int size[TRI_AXIS_COUNT];  /* ranks along each axis */
+    int coord[TRI_AXIS_COUNT]; /* this rank's place on each */
+    int ranks, rank;           /* of the whole mesh: rank = t + T*(e + E*d) */
+    /* Borrowed views; groups of one are valid and send nothing. */
+    struct tri_group *tensor;        /* {tensor} */
+    struct tri_group *expert;        /* {expert} */
+    struct tri_group *tensor_expert; /* {tensor, expert}: ETP = 1 experts; tensor fastest */
+    struct tri_group *data;          /* {data}: replicas of an expert shard */
+    struct tri_group *expert_data;   /* {expert, data}: replicas of a non-expert shard */
+    struct tri_group *world;         /* all axes */
+};
+
+/* Collective over all ranks. The number of ranks must be tensor x expert x data (checked: BAD_INPUT,
+ * the same on all ranks). */
+enum tri_status tri_mesh_create(int tensor, int expert, struct tri_mesh **mesh, struct tri_error *error)
+    TRI_NODISCARD;
+/* A mesh of this rank alone (every group has one rank). Local. */
+struct tri_mesh *tri_mesh_create_serial(void);
+/* A mesh with the sizes given and the place of `rank` in it, whose groups know sizes and ranks but
+ * cannot communicate: for plans and for index maths about other ranks. Local. */
+struct tri_mesh *tri_mesh_create_planned(int tensor, int expert, int data, int rank);
+void tri_mesh_destroy(struct tri_mesh *mesh);
+void tri_mesh_coords(const struct tri_mesh *mesh, int rank, int coord[TRI_AXIS_COUNT]);
+
+int tri_group_size(const struct tri_group *group);
+int tri_group_rank(const struct tri_group *group); /* this rank's place in the group */
+const char *tri_group_name(const struct tri_group *group);
+
+/* ---- collectives (each Collective over group) ------------------------------------------------- */
+
+/* Where a collective belongs in the ledger. */
+struct tri_where {
+    enum tri_phase phase;
+    enum tri_kind kind;
+};
+
+/* data[n] <- elementwise sum over the group. f32, f64, i64: summed in their own type; bf16: sent as
+ * bf16, summed in f32 in rank order, rounded once. The result is the same bits on every rank and from
+ * run to run. In place. */
+void tri_all_reduce_sum(struct tri_group *group, struct tri_where where, void *data, int64_t n,
+                        enum tri_dtype dtype);
+void tri_all_reduce_max(struct tri_group *group, struct tri_where where, void *data, int64_t n,
+                        enum tri_dtype dtype);
+
+/* Rank r of the group contributes counts[r] elements, taken from its own place in data (at
+ * displacement sum of counts[0..r-1]); afterwards data is whole everywhere. In place. */
+void tri_all_gather_v(struct tri_group *group, struct tri_where where, void *data, const int64_t *counts,
+                      enum tri_dtype dtype);
+
+/* data holds sum(counts) elements on every rank; rank r gets the sum over the group of part r in
+ * place (at the same displacement); the other parts are left undefined. f32, f64 or bf16, summed as
+ * tri_all_reduce_sum does, in rank order. */
+void tri_reduce_scatter_v(struct tri_group *group, struct tri_where where, void *data, const int64_t *counts,
+                          enum tri_dtype dtype);
+
+/* Rows of `width` elements: send_rows[r] rows go to rank r (consecutive in send, by rank); recv
+ * receives recv_rows[r] from each. The counts must agree pairwise. Own rows are copied. */
+void tri_all_to_all_v(struct tri_group *group, struct tri_where where, const void *send,
+                      const int64_t *send_rows, void *recv, const int64_t *recv_rows, int64_t width,
+                      enum tri_dtype dtype);
+
+/* count int64 to each rank from each rank: recv[r*count + i] of rank s is send[s*count + i] of r. */
+void tri_all_to_all_counts(struct tri_group *group, struct tri_where where, const int64_t *send, int64_t *recv,
+                           int64_t count);
+
+void tri_broadcast(struct tri_group *group, struct tri_where where, void *data, int64_t n, enum tri_dtype dtype,
+                   int root);
+void tri_barrier(struct tri_group *group);
+
+/* Begin/end: the buffers belong to the call until end, which must be called once, and frees the
+ * request. Several may be in flight; all ranks begin them in the same order. */
+struct tri_request;
+struct tri_request *tri_all_reduce_sum_begin(struct tri_group *group, struct tri_where where, void *data,
+                                             int64_t n, enum tri_dtype dtype);
+struct tri_request *tri_all_gather_v_begin(struct tri_group *group, struct tri_where where, void *data,
+                                           const int64_t *counts, enum tri_dtype dtype);
+struct tri_request *tri_reduce_scatter_v_begin(struct tri_group *group, struct tri_where where, void *data,
+                                               const int64_t *counts, enum tri_dtype dtype);
+struct tri_request *tri_all_to_all_v_begin(struct tri_group *group, struct tri_where where, const void *send,
+                                           const int64_t *send_rows, void *recv, const int64_t *recv_rows,
+                                           int64_t width, enum tri_dtype dtype);
+void tri_request_end(struct tri_request *request);
+
+/* ---- agreement -------------------------------------------------------------------------------- */
+
+/* Every rank passes its own status and error; all return the worst status, with the error of the
+ * lowest rank that has it. After it every rank takes the same branch. Collective over group. */
+enum tri_status tri_comm_agree(struct tri_group *group, enum tri_status status, struct tri_error *error)
+    TRI_NODISCARD;
+
+#endif

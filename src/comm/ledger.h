@@ -1,0 +1,73 @@
+/* The ledger: every collective is booked by operation, group, phase and kind. Bytes are the payload a
+ * rank hands to the call: all_reduce and broadcast n*w; all_gather its own part; reduce_scatter its
+ * whole input; all_to_all_v the rows meant for other ranks. Groups of one book nothing. */
+#ifndef TRIDENT_COMM_LEDGER_H
+#define TRIDENT_COMM_LEDGER_H
+
+#include <stdint.h>
+
+enum tri_op {
+    TRI_OP_ALL_REDUCE,
+    TRI_OP_ALL_GATHER,
+    TRI_OP_REDUCE_SCATTER,
+    TRI_OP_ALL_TO_ALL,
+    TRI_OP_BROADCAST,
+    TRI_OP_COUNT
+};
+enum tri_group_id {
+    TRI_GROUP_TENSOR,
+    TRI_GROUP_EXPERT,
+    TRI_GROUP_TENSOR_EXPERT,
+    TRI_GROUP_DATA,
+    TRI_GROUP_EXPERT_DATA,
+    TRI_GROUP_WORLD,
+    TRI_GROUP_COUNT
+};
+enum tri_phase {
+    TRI_PHASE_SETUP,
+    TRI_PHASE_FORWARD,
+    TRI_PHASE_RECOMPUTE,
+    TRI_PHASE_BACKWARD,
+    TRI_PHASE_OPTIMIZER,
+    TRI_PHASE_EVAL,
+    TRI_PHASE_CHECKPOINT,
+    TRI_PHASE_COUNT
+};
+/* What the bytes are for. META: token counts, statistics, norms, agreement on errors. */
+enum tri_kind {
+    TRI_KIND_EMBEDDING,
+    TRI_KIND_ATTENTION,
+    TRI_KIND_MLP,
+    TRI_KIND_MOE,
+    TRI_KIND_SHARED_EXPERT,
+    TRI_KIND_HEAD,
+    TRI_KIND_GRADIENT,
+    TRI_KIND_WEIGHTS,
+    TRI_KIND_META,
+    TRI_KIND_COUNT
+};
+
+struct tri_ledger_cell {
+    int64_t calls, bytes;
+    double seconds;         /* inside the call, begin and end together */
+    double seconds_exposed; /* waiting that no computation hid: blocking calls, and the end of begun ones */
+};
+
+struct tri_ledger {
+    struct tri_ledger_cell cell[TRI_OP_COUNT][TRI_GROUP_COUNT][TRI_PHASE_COUNT][TRI_KIND_COUNT];
+};
+
+/* The process's ledger, filled by every collective. Borrowed. */
+struct tri_ledger *tri_ledger_get(void);
+void tri_ledger_reset(void);
+void tri_ledger_book(struct tri_ledger *ledger, enum tri_op op, enum tri_group_id group, enum tri_phase phase,
+                     enum tri_kind kind, int64_t bytes, double seconds, double seconds_exposed);
+/* Sums with wildcards: -1 matches all. */
+struct tri_ledger_cell tri_ledger_sum(const struct tri_ledger *ledger, int op, int group, int phase, int kind);
+
+const char *tri_op_name(enum tri_op op);
+const char *tri_group_id_name(enum tri_group_id group);
+const char *tri_phase_name(enum tri_phase phase);
+const char *tri_kind_name(enum tri_kind kind);
+
+#endif

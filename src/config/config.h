@@ -1,0 +1,151 @@
+/* The words of a config, as values. config/schema.c is the one table that names every key, its type,
+ * default and help text; the reader, `key=value` overrides, the resolved config.yaml, suggestions and
+ * docs all read that table. Defaults of the form "follows another key" are resolved by
+ * tri_config_finish. */
+#ifndef TRIDENT_CONFIG_CONFIG_H
+#define TRIDENT_CONFIG_CONFIG_H
+
+#include "base/status.h"
+
+#include <stddef.h>
+#include <stdint.h>
+
+enum { TRI_PATH_MAX = 1024, TRI_LAYERS_MAX = 1024 };
+
+enum tri_precision { TRI_PRECISION_F32, TRI_PRECISION_BF16 };
+enum tri_norm_kind { TRI_NORM_RMS, TRI_NORM_LAYER };
+enum tri_position_kind { TRI_POSITION_ROPE, TRI_POSITION_LEARNED };
+enum tri_mlp_kind { TRI_MLP_SWIGLU, TRI_MLP_GELU, TRI_MLP_GELU_ERF };
+enum tri_qk_norm { TRI_QK_NORM_NONE, TRI_QK_NORM_HEAD, TRI_QK_NORM_FULL };
+enum tri_bias { TRI_BIAS_NONE, TRI_BIAS_QKV, TRI_BIAS_ALL };
+enum tri_aux_scope { TRI_AUX_LAYER, TRI_AUX_MODEL };
+enum tri_window { TRI_WINDOW_SEQUENCE, TRI_WINDOW_STEP, TRI_WINDOW_RANK };
+enum tri_drop_policy { TRI_DROP_POSITION, TRI_DROP_PROBABILITY, TRI_DROP_RANDOM };
+enum tri_router_kind {
+    TRI_ROUTER_TOP_K,
+    TRI_ROUTER_BALANCED,
+    TRI_ROUTER_DEEPSPEED_TOP1,
+    TRI_ROUTER_DEEPSPEED_TOP2,
+    TRI_ROUTER_DEEPSPEED_TOPK
+};
+enum tri_schedule_kind { TRI_SCHEDULE_TED };
+enum tri_lr_schedule { TRI_LR_COSINE, TRI_LR_LINEAR, TRI_LR_WSD, TRI_LR_CONSTANT };
+enum tri_data_format { TRI_DATA_LLMC, TRI_DATA_U16, TRI_DATA_U32 };
+
+struct tri_config_model {
+    int64_t vocab_size, num_layers, hidden_size, num_heads, num_kv_heads, head_dim, intermediate_size,
+        max_position;
+    enum tri_norm_kind norm;
+    double norm_epsilon;
+    enum tri_position_kind position;
+    double rope_theta;
+    enum tri_mlp_kind mlp;
+    enum tri_qk_norm qk_norm;
+    enum tri_bias bias;
+    bool tie_embeddings;
+    double init_std;
+};
+
+struct tri_config_moe {
+    int64_t num_experts; /* 0: the model is dense */
+    int64_t top_k, every, intermediate_size;
+    int64_t num_layers; /* how many entries of `layers` are set; 0: `every` decides */
+    int64_t layers[TRI_LAYERS_MAX];
+    bool normalize_top_k;
+    double aux_loss;
+    enum tri_aux_scope aux_scope;
+    enum tri_window aux_window;
+    double z_loss;
+    double capacity_factor; /* 0: none (dropless) */
+    double eval_capacity_factor;
+    int64_t min_capacity;
+    enum tri_window capacity_window;
+    enum tri_drop_policy drop_policy;
+    enum tri_schedule_kind schedule;
+    double headroom;
+    int64_t shared_intermediate_size; /* 0: no shared expert */
+    bool shared_gate;
+    double jitter; /* router input times U(1 - jitter, 1 + jitter), in training */
+    double noise;  /* std of the normal noise added to the logits that choose, in training */
+    double bias_balancing; /* DeepSeek-V3's update rate; 0: off */
+    enum tri_router_kind router;
+    bool deepspeed_rts;             /* random token selection of deepspeed_top1 */
+    bool deepspeed_second_sampling; /* Gumbel noise on the second choice of deepspeed_top2 */
+};
+
+struct tri_config_parallel {
+    int64_t tensor, expert, expert_tensor;
+};
+
+struct tri_config_data {
+    char train[TRI_PATH_MAX], valid[TRI_PATH_MAX]; /* globs; "" when absent */
+    int64_t sequence_length;
+    enum tri_data_format format; /* headerless shards need u16 or u32 */
+    int64_t separator;           /* token between documents; -1: none. Attention does not cross it. */
+};
+
+struct tri_config_train {
+    int64_t global_batch, micro_batch, steps;
+    double learning_rate, min_learning_rate;
+    int64_t warmup_steps, decay_steps; /* decay_steps: the last part of warm-up-stable-decay */
+    enum tri_lr_schedule schedule;
+    double weight_decay, betas[2], epsilon, clip; /* clip 0: off */
+    int64_t max_skipped; /* this many non-finite steps in a row end the run */
+    int64_t optimizer_tile;
+};
+
+struct tri_config {
+    char path[TRI_PATH_MAX]; /* where it was read from */
+    int64_t seed;
+    enum tri_precision precision;
+    char run_dir[TRI_PATH_MAX];
+    char resume[TRI_PATH_MAX]; /* another run to continue from; "" when absent */
+    struct tri_config_model model;
+    struct tri_config_moe moe;
+    struct tri_config_parallel parallel;
+    struct tri_config_data data;
+    struct tri_config_train train;
+    int64_t eval_every;  /* 0: only at the end */
+    int64_t eval_batches; /* 0: the whole validation set */
+    int64_t checkpoint_every; /* 0: only the last step */
+    int64_t checkpoint_keep_last;
+    double comm_timeout_seconds;
+    int64_t comm_max_message; /* elements a single MPI message may carry */
+    int64_t threads;          /* per rank; 0: cores / local ranks */
+};
+
+/* All defaults. */
+void tri_config_init(struct tri_config *config);
+
+/* Reads a YAML file, then applies `count` overrides "section.key=value". Fails with one line that
+ * names file, line, key, what was found, what was expected and, for an unknown key, the nearest known
+ * one. A key that is known but not built yet is refused when set to anything but its default. */
+enum tri_status tri_config_load(const char *path, int count, char *const *overrides,
+                                struct tri_config *config, struct tri_error *error) TRI_NODISCARD;
+/* The same from text already in memory; path is for messages. */
+enum tri_status tri_config_parse(const char *path, const char *text, size_t length, int count,
+                                 char *const *overrides, struct tri_config *config,
+                                 struct tri_error *error) TRI_NODISCARD;
+
+/* Fills the defaults that follow other keys and checks every combination that needs no rank count.
+ * tri_config_load calls it; code that fills a config by hand (tests, import) calls it itself. */
+enum tri_status tri_config_finish(struct tri_config *config, struct tri_error *error) TRI_NODISCARD;
+
+/* Checks the layout against a number of ranks: tensor x expert divides it, heads, experts. */
+enum tri_status tri_config_check_layout(const struct tri_config *config, int ranks,
+                                        struct tri_error *error) TRI_NODISCARD;
+
+/* The resolved config as YAML that tri_config_parse reads back to the same values. tri_free it. */
+char *tri_config_to_yaml(const struct tri_config *config);
+
+/* Name of the first key of sections model, moe (the parts that shape weights) or data that differs,
+ * with both values in text; NULL when none does. */
+const char *tri_config_first_difference(const struct tri_config *a, const struct tri_config *b, char *text,
+                                        size_t text_bytes);
+
+/* The table's help: one line a key, "section.key  type  default  what it does". */
+void tri_config_print_help(void);
+
+bool tri_config_layer_is_moe(const struct tri_config *config, int64_t layer);
+
+#endif

@@ -1,0 +1,196 @@
+/* The local maths behind one table of functions. Two tables exist:
+ *   ref    kernel/ref: any of f32, bf16, f64 (each main tensor's dtype given), arithmetic in double,
+ *          plain loops: the truth that tests hold the other against, and finite differences (f64);
+ *   fast   kernel/x86: f32 and bf16, threads inside, products through oneDNN; the instruction set is
+ *          chosen once, when the table is first asked for.
+ *
+ * Conventions. "main" tensors (activations, weights, their gradients) have the dtype argument `dt`.
+ * "stat" tensors (norm statistics, log-sum-exp, router numbers, biases, norm weights, gradients of
+ * weights) are f32, or f64 when dt is F64: written void * and marked [stat]. Row-major; `ld` is the
+ * distance between rows in elements. Counts may be 0. Outputs do not alias inputs unless said.
+ * "+=" marks outputs that accumulate. Every function is deterministic for a given thread count, and
+ * its row results do not depend on how many rows are passed. */
+#ifndef TRIDENT_KERNEL_KERNEL_H
+#define TRIDENT_KERNEL_KERNEL_H
+
+#include "tensor/dtype.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+/* c[m,n] (+)= op(a)[m,k] * op(b)[k,n] (+ bias[n]).
+ * a is stored [m,k] (lda), or [k,m] when a_transposed; b is stored [k,n] (ldb), or [n,k] when
+ * b_transposed. The three uses: forward y = x W^T (b_transposed), input gradient dx = dy W, weight
+ * gradient dW += dy^T x (a_transposed, accumulate, c in f32). k == 0 gives zeros (or leaves c when
+ * accumulating). Supported dtypes (a,b,c): (f32,f32,f32), (bf16,bf16,bf16), (bf16,bf16,f32),
+ * and in ref (f64,f64,f64). */
+struct tri_matmul {
+    int64_t m, n, k;
+    const void *a, *b;
+    void *c;
+    int64_t lda, ldb, ldc;
+    enum tri_dtype ab_dtype, c_dtype;
+    bool a_transposed, b_transposed, accumulate;
+    const void *bias; /* [n] stat, or NULL; not with accumulate */
+};
+
+/* Rows inside rows: element (o, i, j) of [outer, inner, width] is at o*ld_outer + i*ld_inner + j.
+ * A plain [n, width] tensor has inner = 1. */
+struct tri_rows {
+    void *data;
+    int64_t outer, inner, width, ld_outer, ld_inner;
+};
+
+/* Causal attention over `batch` sequences. q [batch*q_len, heads*dim] rows with stride ld_q, head h at
+ * column h*dim; k, v [batch*k_len, kv_heads*dim] likewise; query head h reads KV head
+ * (first_head + h) / group - first_kv. Query i of a sequence stands at position q_offset + i and sees
+ * keys first_key[..] <= j <= q_offset + i. first_key [batch*q_len] i32, or NULL for all zero.
+ * lse [batch*q_len, heads] stat: log of the sum of exponentials, for the backward. Never stores
+ * q_len x k_len. */
+struct tri_attention {
+    int64_t batch, q_len, k_len, q_offset;
+    int64_t heads, kv_heads, dim, first_head, first_kv, group;
+    double scale;
+    const int32_t *first_key;
+    const void *q, *k, *v;
+    int64_t ld_q, ld_k, ld_v;
+    void *out;
+    int64_t ld_out;
+    void *lse;
+    /* backward only; dq, dk, dv are overwritten and have the layout of q, k, v */
+    const void *dout;
+    int64_t ld_dout;
+    void *dq, *dk, *dv;
+    int64_t ld_dq, ld_dk, ld_dv;
+};
+
+enum tri_activation { TRI_ACTIVATION_SWIGLU, TRI_ACTIVATION_GELU_TANH, TRI_ACTIVATION_GELU_ERF };
+
+struct tri_adamw {
+    double learning_rate, beta1, beta2, epsilon, weight_decay;
+    double correction1, correction2; /* 1 - beta^t */
+    double gradient_scale;           /* the clip factor */
+};
+
+struct tri_kernels {
+    const char *name; /* "ref", "avx2", "avx512", "avx512-bf16", "amx", "x86-64" */
+
+    void (*matmul)(const struct tri_matmul *product);
+    /* count independent products (experts): same n, k (or m, n for weight gradients), dtypes, flags;
+     * rows differ, none may be shared as output. */
+    void (*matmul_grouped)(const struct tri_matmul *products, int64_t count);
+
+    /* y = (x - mean) * rstd * weight + bias, or RMS: x * rsqrt(mean(x^2) + epsilon) * weight.
+     * If add is not NULL, first sum = x + add (rounded to dt, stored) and sum is what is normalised.
+     * weight, bias [width] stat (bias NULL for RMS); stats [n, 2] stat: mean (0 for RMS), rstd. */
+    void (*norm_forward)(bool rms, const void *x, const void *add, void *sum, const void *weight,
+                         const void *bias, double epsilon, void *y, void *stats, int64_t n, int64_t width,
+                         enum tri_dtype dt);
+    /* dx += gradient through the norm (dx already holds the residual branch's gradient);
+     * dweight, dbias [width] stat += ; x is what was normalised. */
+    void (*norm_backward)(bool rms, const void *dy, const void *x, const void *weight, const void *stats,
+                          void *dx, void *dweight, void *dbias, int64_t n, int64_t width, enum tri_dtype dt);
+
+    /* q/k norm, in parts so that sums can be reduced over ranks between them.
+     * squares[outer*inner] stat = sum_j x^2 */
+    void (*rms_squares)(struct tri_rows x, void *squares, enum tri_dtype dt);
+    /* y = x * rstd * weight, in place allowed (y.data == x.data); rstd[outer*inner] stat;
+     * weight [width] stat. */
+    void (*rms_apply)(struct tri_rows x, const void *rstd, const void *weight, struct tri_rows y,
+                      enum tri_dtype dt);
+    /* dots[outer*inner] stat = sum_j dy * weight * x */
+    void (*rms_dots)(struct tri_rows dy, struct tri_rows x, const void *weight, void *dots, enum tri_dtype dt);
+    /* dy <- dx = rstd * (dy * weight - x * rstd^2 * dots / total_width), in place over dy;
+     * dweight [width] stat += sum over rows of dy * x * rstd */
+    void (*rms_backward)(struct tri_rows dy, struct tri_rows x, const void *rstd, const void *weight,
+                         const void *dots, int64_t total_width, void *dweight, enum tri_dtype dt);
+
+    /* Rotates pairs (j, j + width/2) of each row by angle position*theta^(-2j/width), in place.
+     * table [positions, width] stat: cos in the first half of a row, sin in the second; row o of x
+     * stands at position positions[o] (i32). inverse: the transpose, for the backward. */
+    void (*rope)(struct tri_rows x, const void *table, const int32_t *positions, bool inverse,
+                 enum tri_dtype dt);
+
+    void (*attention_forward)(const struct tri_attention *args, enum tri_dtype dt);
+    void (*attention_backward)(const struct tri_attention *args, enum tri_dtype dt);
+
+    /* swiglu: in [n, 2*width] (gate first, then up), out = silu(gate) * up; gelu: in [n, width]. */
+    void (*activation_forward)(enum tri_activation kind, const void *in, void *out, int64_t n, int64_t width,
+                               enum tri_dtype dt);
+    void (*activation_backward)(enum tri_activation kind, const void *in, const void *dout, void *din,
+                                int64_t n, int64_t width, enum tri_dtype dt);
+
+    /* y[n,:] = table[token - first_row] when first_row <= token < first_row + rows, else 0. */
+    void (*embedding_forward)(const void *table, const int32_t *tokens, int64_t first_row, int64_t rows,
+                              void *y, int64_t n, int64_t width, enum tri_dtype dt);
+    /* dtable[rows, width] stat += rows of dy (dt), in the order of n */
+    void (*embedding_backward)(void *dtable, const int32_t *tokens, int64_t first_row, int64_t rows,
+                               const void *dy, int64_t n, int64_t width, enum tri_dtype dt);
+
+    /* Cross-entropy over a slice of the vocabulary; logits [n, ld] stat, columns [0, cols) count.
+     * maxima[n] = max over cols (-inf when cols == 0) */
+    void (*cross_entropy_max)(const void *logits, int64_t ld, int64_t cols, void *maxima, int64_t n,
+                              enum tri_dtype stat);
+    /* sums[n] = sum exp(logit - max); picked[n] = logit of target - max when it lies in
+     * [first_col, first_col + cols), else 0 */
+    void (*cross_entropy_sum)(const void *logits, int64_t ld, int64_t cols, const void *maxima,
+                              const int32_t *targets, int64_t first_col, void *sums, void *picked, int64_t n,
+                              enum tri_dtype stat);
+    /* d[n, ld_d] (dt) = (exp(logit - max) / sum - [target]) * scale for cols columns, 0 up to ld_d */
+    void (*cross_entropy_backward)(const void *logits, int64_t ld, int64_t cols, const void *maxima,
+                                   const void *sums, const int32_t *targets, int64_t first_col, double scale,
+                                   void *d, int64_t ld_d, int64_t n, enum tri_dtype dt);
+
+    /* MoE rows. dst[i] = src[index[i]] for i < n; index -1 gives zeros. */
+    void (*gather_rows)(const void *src, const int32_t *index, void *dst, int64_t n, int64_t width,
+                        enum tri_dtype dt);
+    /* y[t] = (add ? add[t] : 0) + sum over j < k of (weight ? weight[t*k+j] : 1) * rows[index[t*k+j]],
+     * in the order of j, index -1 skipped; weight [n*k] stat. y may be add. */
+    void (*combine_rows)(const void *rows, const int32_t *index, const void *weight, const void *add, void *y,
+                         int64_t n, int64_t k, int64_t width, enum tri_dtype dt);
+    /* drows[index[t*k+j]] = weight[t*k+j] * dy[t]; dweight[t*k+j] stat = dot(dy[t], rows[index[t*k+j]]),
+     * 0 where the index is -1. Indices are distinct. */
+    void (*combine_rows_backward)(const void *dy, const void *rows, const int32_t *index, const void *weight,
+                                  void *drows, void *dweight, int64_t n, int64_t k, int64_t width,
+                                  enum tri_dtype dt);
+    /* Shared expert's gate: y[t] = add[t] + gate[t] * x[t]; gate [n] stat. y may be add. */
+    void (*scale_rows_add)(const void *x, const void *gate, const void *add, void *y, int64_t n, int64_t width,
+                           enum tri_dtype dt);
+    /* dots[t] stat = dot(a[t], b[t]) */
+    void (*row_dots)(const void *a, const void *b, void *dots, int64_t n, int64_t width, enum tri_dtype dt);
+
+    /* y = a + b; y may be a or b. */
+    void (*add)(const void *a, const void *b, void *y, int64_t n, enum tri_dtype dt);
+    /* y[n, width] += bias (stat) */
+    void (*add_bias)(void *y, const void *bias, int64_t n, int64_t width, enum tri_dtype dt);
+    /* db[width] stat += column sums of dy [n, width] rows of stride ld */
+    void (*bias_backward)(const void *dy, int64_t ld, void *db, int64_t n, int64_t width, enum tri_dtype dt);
+    /* dst (to) = src (from) */
+    void (*cast)(const void *src, enum tri_dtype from, void *dst, enum tri_dtype to, int64_t n);
+    /* sum of squares, in double, in a fixed order */
+    double (*sum_squares)(const void *x, int64_t n, enum tri_dtype dt);
+    bool (*all_finite)(const void *x, int64_t n, enum tri_dtype dt);
+
+    /* Decoupled AdamW on n elements: m, v, master f32; gradient f32 or bf16 (gradient_dtype);
+     * weights (weight_dtype) = master rounded; weights may be NULL. */
+    void (*adamw)(const struct tri_adamw *step, float *master, float *m, float *v, const void *gradient,
+                  enum tri_dtype gradient_dtype, void *weights, enum tri_dtype weight_dtype, int64_t n);
+};
+
+/* The table that runs; picks the instruction set on first use. Never NULL. */
+const struct tri_kernels *tri_kernels_fast(void);
+const struct tri_kernels *tri_kernels_ref(void);
+
+/* f64 for F64, else f32. */
+static inline enum tri_dtype tri_stat_dtype(enum tri_dtype dt)
+{
+    return dt == TRI_F64 ? TRI_F64 : TRI_F32;
+}
+
+/* Threads that the fast table uses (OpenMP). */
+void tri_kernels_set_threads(int threads);
+int tri_kernels_threads(void);
+/* "Intel Xeon … : amx bf16, avx512 f32", for --version and environment.json. */
+const char *tri_kernels_describe(void);
+
+#endif

@@ -1,0 +1,144 @@
+/* The parameter table: one row for every weight of the whole model, the same rows on every rank. The
+ * optimizer, the checkpoint, the Hugging Face mapping, the memory plan, `inspect`, `verify` and the
+ * gradient reduction loop over it; nobody lists the weights a second time.
+ *
+ * A rank holds, of each row, the slice `local` (rows or columns of the global matrix), inside one of
+ * a few flat buffers, one for each (replica group, dtype). Rows that a fused product reads together
+ * (q, k, v; gate, up) lie next to each other.
+ *
+ *   buffer NONEXPERT/bf16:  | embedding | l0.q | l0.k | l0.v | l0.o | l0.gate | l0.up | l0.down | …
+ *                            weights (dtype), gradients (f32)
+ *                            shard r of R:        |=====|  master, m, v (f32): ZeRO-1
+ */
+#ifndef TRIDENT_MODEL_PARAM_H
+#define TRIDENT_MODEL_PARAM_H
+
+#include "comm/comm.h"
+#include "config/config.h"
+#include "shard/range.h"
+#include "tensor/dtype.h"
+
+enum { TRI_NAME_MAX = 96 };
+
+enum tri_role {
+    TRI_ROLE_EMBEDDING,
+    TRI_ROLE_POSITION,
+    TRI_ROLE_NORM1, /* before attention */
+    TRI_ROLE_NORM1_BIAS,
+    TRI_ROLE_Q,
+    TRI_ROLE_K,
+    TRI_ROLE_V,
+    TRI_ROLE_O,
+    TRI_ROLE_Q_BIAS,
+    TRI_ROLE_K_BIAS,
+    TRI_ROLE_V_BIAS,
+    TRI_ROLE_O_BIAS,
+    TRI_ROLE_Q_NORM,
+    TRI_ROLE_K_NORM,
+    TRI_ROLE_NORM2, /* before the MLP or MoE */
+    TRI_ROLE_NORM2_BIAS,
+    TRI_ROLE_GATE, /* the three matrices of a dense MLP, an expert or a shared expert; */
+    TRI_ROLE_UP,   /* gelu MLPs have no gate */
+    TRI_ROLE_DOWN,
+    TRI_ROLE_UP_BIAS,
+    TRI_ROLE_DOWN_BIAS,
+    TRI_ROLE_ROUTER,
+    TRI_ROLE_SHARED_GATE, /* [1, hidden]: sigmoid gate of the shared expert */
+    TRI_ROLE_FINAL_NORM,
+    TRI_ROLE_FINAL_NORM_BIAS,
+    TRI_ROLE_HEAD,
+    TRI_ROLE_COUNT
+};
+
+/* Which network a GATE/UP/DOWN row belongs to. */
+enum tri_place { TRI_PLACE_DENSE, TRI_PLACE_EXPERT, TRI_PLACE_SHARED };
+
+enum tri_replicas { TRI_NONEXPERT /* over {expert, data} */, TRI_EXPERT /* over {data} */ };
+
+/* What must happen over the tensor group to a gradient before it is reduced over the replicas. */
+enum tri_tensor_sync {
+    TRI_SYNC_NONE,   /* cut over tensor, or already the same on every tensor rank */
+    TRI_SYNC_SUM,    /* each tensor rank holds a partial sum of the whole tensor */
+    TRI_SYNC_OVERLAP /* KV heads shared by several tensor ranks: sum over those that hold a row */
+};
+
+enum tri_init { TRI_INIT_NORMAL, TRI_INIT_ZERO, TRI_INIT_ONE };
+
+struct tri_param {
+    char name[TRI_NAME_MAX]; /* "layers.3.moe.experts.5.up.weight" */
+    enum tri_role role;
+    enum tri_place place;
+    int64_t layer, expert; /* -1 where there is none */
+    int dims;              /* 1 or 2 */
+    int64_t shape[2];      /* global; [n] has shape[1] = 1. Matrices are [out, in] */
+    enum tri_dtype dtype;  /* of the stored weight; masters are f32 */
+    enum tri_replicas replicas;
+    enum tri_tensor_sync sync;
+    bool decay;
+    enum tri_init init;
+    double init_std;
+    /* This rank's part. */
+    bool held;                /* false: an expert that lives on another rank; then local is empty */
+    struct tri_range local[2]; /* rows and columns of the global matrix */
+    struct tri_range counted;  /* rows that this rank counts in norms and writes: local[0], less the
+                                  KV rows that a lower tensor rank holds too; empty on tensor ranks
+                                  above 0 for rows that are replicated over tensor */
+    int buffer;               /* which flat buffer */
+    int64_t offset, count;    /* elements, in the buffer */
+};
+
+enum { TRI_BUFFERS = 4 };
+
+/* A flat buffer: (replicas, dtype). Pointers are NULL until tri_params_allocate / the optimizer. */
+struct tri_buffer {
+    enum tri_replicas replicas;
+    enum tri_dtype dtype;
+    int64_t count;          /* elements this rank holds; tight, no padding */
+    void *weights;          /* [count] dtype */
+    float *gradients;       /* [count] */
+    struct tri_group *group; /* its replicas */
+    int64_t *shard_counts;  /* elements of each replica's shard: sums to count */
+    struct tri_range shard; /* this rank's elements */
+    float *master, *m, *v;  /* [size of shard]; for f32 weights master points into weights */
+};
+
+struct tri_params {
+    int count;
+    struct tri_param *param;
+    struct tri_buffer buffer[TRI_BUFFERS];
+    const struct tri_mesh *mesh; /* borrowed */
+    int64_t total, active;       /* parameters of the whole model; those a token meets */
+};
+
+/* Builds the table for this rank of mesh; takes no memory for weights. Local. */
+struct tri_params *tri_params_create(const struct tri_config *config, const struct tri_mesh *mesh);
+void tri_params_destroy(struct tri_params *params);
+/* Memory for weights, and for gradients when training (zeroed). Local. */
+void tri_params_allocate(struct tri_params *params, bool gradients);
+/* Initial values from (seed, name, global index). Local. */
+void tri_params_init(struct tri_params *params, uint64_t seed);
+
+/* Row by identity; NULL when the model has none. expert -1 for what is no expert's. */
+struct tri_param *tri_params_find(const struct tri_params *params, enum tri_role role, enum tri_place place,
+                                  int64_t layer, int64_t expert);
+struct tri_param *tri_params_by_name(const struct tri_params *params, const char *name);
+
+void *tri_param_weights(const struct tri_params *params, const struct tri_param *param);
+float *tri_param_gradients(const struct tri_params *params, const struct tri_param *param);
+
+/* ---- whole tensors (f32, row-major, global shape) --------------------------------------------- */
+
+enum tri_field { TRI_FIELD_WEIGHT /* the master where there is one */, TRI_FIELD_GRADIENT, TRI_FIELD_M, TRI_FIELD_V };
+
+/* Collects a row of the table from the ranks that hold its parts: WEIGHT, M, V from the optimizer's
+ * shards (WEIGHT from the stored weights when there is no optimizer), GRADIENT from the shards of the
+ * reduced gradients. global [shape] is filled on world rank 0 and untouched elsewhere (may be NULL
+ * there). Collective over the mesh's world. */
+void tri_param_gather(const struct tri_params *params, const struct tri_param *param, enum tri_field field,
+                      float *global);
+/* The reverse from a whole tensor present on this rank: copies this rank's parts (and, for WEIGHT,
+ * rounds them to the stored dtype; M and V only where allocated). Local. */
+void tri_param_scatter(struct tri_params *params, const struct tri_param *param, enum tri_field field,
+                       const float *global);
+
+#endif

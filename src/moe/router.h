@@ -1,0 +1,83 @@
+/* Choosing experts. From logits [tokens, experts] a router makes routes: for each token and choice j
+ * an expert, a weight and a place in that expert's queue; its backward turns gradients of the weights
+ * (and of the balance and z losses) into gradients of the logits. All numbers f32; sums in double.
+ * Everything a router draws at random is keyed by (seed, step, layer, global row, place in the row),
+ * so that every layout draws the same. */
+#ifndef TRIDENT_MOE_ROUTER_H
+#define TRIDENT_MOE_ROUTER_H
+
+#include "comm/comm.h"
+#include "config/config.h"
+#include "shard/range.h"
+
+/* One call of one layer's router on one micro-batch of this replica. */
+struct tri_router_call {
+    const float *logits;   /* [rows*seq, experts] */
+    int64_t rows, seq;     /* whole sequences; may be 0 rows */
+    int64_t first_row;     /* global row, within the global batch, of the first */
+    int64_t global_tokens; /* of the whole global batch: every mean is over these */
+    uint64_t seed, step;
+    int64_t layer;         /* counted over all layers */
+    bool training;
+    const float *bias;     /* [experts] bias-balancing's, added to the scores that choose; or NULL */
+    const int32_t *imposed; /* [tokens, k] experts to take instead of choosing (verify); or NULL */
+    enum tri_phase phase;  /* for the ledger */
+};
+
+/* What a router decided. Caller-owned arrays (the step arena); tri_routes_sizes below. */
+struct tri_routes {
+    int32_t *chosen;   /* [tokens, k] before capacity; in order of falling score */
+    int32_t *expert;   /* [tokens, k] after capacity; -1 where dropped */
+    int32_t *location; /* [tokens, k] place in the expert's queue of the window; -1 where dropped */
+    float *weight;     /* [tokens, k] multiplies the expert's output; 0 where dropped */
+    float *probs;      /* [tokens, experts] softmax of the (noiseless) logits */
+    float *lse;        /* [tokens] log-sum-exp of the logits */
+    float *gap;        /* [tokens] last chosen minus first refused score (inf when k == experts) */
+    float *fraction;   /* [rows, experts] for window sequence, [1, experts] otherwise: the share f_e
+                          that the balance loss's gradient needs; scope model: unused */
+    int64_t capacity;  /* of an expert, per window; 0 when dropless */
+    int64_t dropped;   /* routes dropped here */
+    double aux_loss;   /* this rank's share of the layer's unscaled balance loss: summed over replicas
+                          and micro-steps it is the layer's loss (windows step: booked by the first
+                          replica only) */
+    double z_loss;     /* likewise, mean of lse^2, unscaled */
+    int64_t *load;     /* [experts] tokens chosen here, before capacity */
+};
+
+/* Balance statistics over all MoE layers, for aux_scope model: filled by the forwards of a
+ * micro-batch, finished once, read by the backwards. */
+struct tri_aux_model {
+    int64_t rows;     /* windows: rows for sequence, 1 otherwise */
+    int64_t experts, layers;
+    double *counts;   /* [rows, experts] */
+    double *probs;    /* [rows, experts] sums */
+    double tokens;    /* per window, over all layers */
+};
+
+struct tri_router;
+
+/* One for each MoE layer (cheap); config is borrowed, as is mesh: window step exchanges counts over
+ * mesh->expert_data, window rank and sequence send nothing. */
+struct tri_router *tri_router_create(const struct tri_config *config, const struct tri_mesh *mesh);
+void tri_router_destroy(struct tri_router *router);
+
+/* model is NULL unless aux_scope is model. Collective over mesh->expert_data when a window is step. */
+void tri_router_forward(struct tri_router *router, const struct tri_router_call *call, struct tri_routes *routes,
+                        struct tri_aux_model *model);
+
+/* dlogits [tokens, experts] for tokens in `own` (others are set to 0): through the weights from
+ * dweight [tokens, k], plus aux coefficient and z coefficient times their gradients. Local. */
+void tri_router_backward(struct tri_router *router, const struct tri_router_call *call,
+                         const struct tri_routes *routes, const struct tri_aux_model *model,
+                         struct tri_range own, const float *dweight, float *dlogits);
+
+/* Exchanges the sums when the window is step; returns this rank's share of the unscaled model-wide
+ * loss (see aux_loss above). Collective over mesh->expert_data when the window is step. */
+double tri_aux_model_finish(struct tri_router *router, struct tri_aux_model *model, enum tri_phase phase,
+                            int64_t global_tokens);
+
+/* DeepSeek-V3 (arXiv 2412.19437, 2.1.2): bias_e += rate * sign(mean load - load_e), from the loads of
+ * a whole step summed over all ranks. Local. */
+void tri_router_update_bias(float *bias, const int64_t *load, int64_t experts, double rate);
+
+#endif
