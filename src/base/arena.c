@@ -54,8 +54,8 @@ void *tri_arena_alloc(struct tri_arena *arena, size_t bytes)
 {
     size_t rounded = (bytes + ALIGN - 1) / ALIGN * ALIGN;
     if (rounded < bytes || rounded > arena->reserve - arena->used) {
-        tri_panic(TRI_FAILED, "arena %s: %zu bytes asked for, %zu of %zu in use", arena->name, bytes,
-                  arena->used, arena->reserve);
+        tri_panic(TRI_FAILED, "arena %s: %zu bytes asked for, %zu of %zu in use", arena->name,
+                  bytes, arena->used, arena->reserve);
     }
     char *block = arena->base + arena->used;
     arena->used += rounded;

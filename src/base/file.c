@@ -20,7 +20,8 @@ static int errno_by_name(const char *name, size_t length)
     static const struct {
         const char *name;
         int value;
-    } known[] = {{"ENOSPC", ENOSPC}, {"EACCES", EACCES}, {"EIO", EIO}, {"EROFS", EROFS}, {"EDQUOT", EDQUOT}};
+    } known[] = {
+        {"ENOSPC", ENOSPC}, {"EACCES", EACCES}, {"EIO", EIO}, {"EROFS", EROFS}, {"EDQUOT", EDQUOT}};
     for (size_t i = 0; i < sizeof(known) / sizeof(*known); i++) {
         if (strlen(known[i].name) == length && strncmp(known[i].name, name, length) == 0) {
             return known[i].value;
@@ -56,9 +57,11 @@ static int fault(const char *operation, const char *path, uint64_t done)
     return errno_by_name(code + 1, (size_t)(part - code - 1));
 }
 
-static enum tri_status file_error(struct tri_error *error, const char *what, const char *path, int code)
+static enum tri_status file_error(struct tri_error *error, const char *what, const char *path,
+                                  int code)
 {
-    enum tri_status status = code == ENOENT || code == EISDIR || code == ENOTDIR ? TRI_BAD_INPUT : TRI_FAILED;
+    enum tri_status status =
+        code == ENOENT || code == EISDIR || code == ENOTDIR ? TRI_BAD_INPUT : TRI_FAILED;
     return tri_fail(error, status, "%s: cannot %s: %s", path, what, strerror(code));
 }
 
@@ -129,7 +132,8 @@ void tri_writer_destroy(struct tri_writer *writer)
     tri_free(writer);
 }
 
-enum tri_status tri_writer_create(const char *path, struct tri_writer **writer, struct tri_error *error)
+enum tri_status tri_writer_create(const char *path, struct tri_writer **writer,
+                                  struct tri_error *error)
 {
     *writer = NULL;
     struct tri_writer *w = tri_alloc(TRI_MEMORY_OTHER, sizeof(*w));
@@ -214,7 +218,8 @@ uint64_t tri_writer_bytes(const struct tri_writer *writer)
     return writer->bytes;
 }
 
-enum tri_status tri_file_save(const char *path, const void *data, size_t bytes, struct tri_error *error)
+enum tri_status tri_file_save(const char *path, const void *data, size_t bytes,
+                              struct tri_error *error)
 {
     struct tri_writer *writer;
     TRI_TRY(tri_writer_create(path, &writer, error));

@@ -17,8 +17,8 @@ enum { ALIGN = 64 };
 static struct tri_memory_counters counters;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 
-static const char *const names[TRI_MEMORY_COUNT] = {"weights", "gradients", "optimizer", "activations",
-                                                    "stash",   "buffers",   "tiles",     "other"};
+static const char *const names[TRI_MEMORY_COUNT] = {
+    "weights", "gradients", "optimizer", "activations", "stash", "buffers", "tiles", "other"};
 
 const char *tri_memory_name(enum tri_memory category)
 {

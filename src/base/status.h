@@ -23,7 +23,7 @@ struct tri_error {
     char message[1024]; /* one line, no newline, no "trident: error:" */
 };
 
-#define TRI_NODISCARD __attribute__((warn_unused_result))
+#define TRI_NODISCARD                  __attribute__((warn_unused_result))
 #define TRI_PRINTF(format_at, args_at) __attribute__((format(printf, format_at, args_at)))
 
 /* Fills error (unless NULL) and returns status. Newlines in the text become spaces. */

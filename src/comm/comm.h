@@ -55,8 +55,8 @@ struct tri_mesh {
 
 /* Collective over all ranks. The number of ranks must be tensor x expert x data (checked: BAD_INPUT,
  * the same on all ranks). */
-enum tri_status tri_mesh_create(int tensor, int expert, struct tri_mesh **mesh, struct tri_error *error)
-    TRI_NODISCARD;
+enum tri_status tri_mesh_create(int tensor, int expert, struct tri_mesh **mesh,
+                                struct tri_error *error) TRI_NODISCARD;
 /* A mesh of this rank alone (every group has one rank). Local. */
 struct tri_mesh *tri_mesh_create_serial(void);
 /* A mesh with the sizes given and the place of `rank` in it, whose groups know sizes and ranks but
@@ -87,14 +87,14 @@ void tri_all_reduce_max(struct tri_group *group, struct tri_where where, void *d
 
 /* Rank r of the group contributes counts[r] elements, taken from its own place in data (at
  * displacement sum of counts[0..r-1]); afterwards data is whole everywhere. In place. */
-void tri_all_gather_v(struct tri_group *group, struct tri_where where, void *data, const int64_t *counts,
-                      enum tri_dtype dtype);
+void tri_all_gather_v(struct tri_group *group, struct tri_where where, void *data,
+                      const int64_t *counts, enum tri_dtype dtype);
 
 /* data holds sum(counts) elements on every rank; rank r gets the sum over the group of part r in
  * place (at the same displacement); the other parts are left undefined. f32, f64 or bf16, summed as
  * tri_all_reduce_sum does, in rank order. */
-void tri_reduce_scatter_v(struct tri_group *group, struct tri_where where, void *data, const int64_t *counts,
-                          enum tri_dtype dtype);
+void tri_reduce_scatter_v(struct tri_group *group, struct tri_where where, void *data,
+                          const int64_t *counts, enum tri_dtype dtype);
 
 /* Rows of `width` elements: send_rows[r] rows go to rank r (consecutive in send, by rank); recv
  * receives recv_rows[r] from each. The counts must agree pairwise. Own rows are copied. */
@@ -103,32 +103,34 @@ void tri_all_to_all_v(struct tri_group *group, struct tri_where where, const voi
                       enum tri_dtype dtype);
 
 /* count int64 to each rank from each rank: recv[r*count + i] of rank s is send[s*count + i] of r. */
-void tri_all_to_all_counts(struct tri_group *group, struct tri_where where, const int64_t *send, int64_t *recv,
-                           int64_t count);
+void tri_all_to_all_counts(struct tri_group *group, struct tri_where where, const int64_t *send,
+                           int64_t *recv, int64_t count);
 
-void tri_broadcast(struct tri_group *group, struct tri_where where, void *data, int64_t n, enum tri_dtype dtype,
-                   int root);
+void tri_broadcast(struct tri_group *group, struct tri_where where, void *data, int64_t n,
+                   enum tri_dtype dtype, int root);
 void tri_barrier(struct tri_group *group);
 
 /* Begin/end: the buffers belong to the call until end, which must be called once, and frees the
  * request. Several may be in flight; all ranks begin them in the same order. */
 struct tri_request;
-struct tri_request *tri_all_reduce_sum_begin(struct tri_group *group, struct tri_where where, void *data,
-                                             int64_t n, enum tri_dtype dtype);
-struct tri_request *tri_all_gather_v_begin(struct tri_group *group, struct tri_where where, void *data,
-                                           const int64_t *counts, enum tri_dtype dtype);
-struct tri_request *tri_reduce_scatter_v_begin(struct tri_group *group, struct tri_where where, void *data,
-                                               const int64_t *counts, enum tri_dtype dtype);
-struct tri_request *tri_all_to_all_v_begin(struct tri_group *group, struct tri_where where, const void *send,
-                                           const int64_t *send_rows, void *recv, const int64_t *recv_rows,
-                                           int64_t width, enum tri_dtype dtype);
+struct tri_request *tri_all_reduce_sum_begin(struct tri_group *group, struct tri_where where,
+                                             void *data, int64_t n, enum tri_dtype dtype);
+struct tri_request *tri_all_gather_v_begin(struct tri_group *group, struct tri_where where,
+                                           void *data, const int64_t *counts, enum tri_dtype dtype);
+struct tri_request *tri_reduce_scatter_v_begin(struct tri_group *group, struct tri_where where,
+                                               void *data, const int64_t *counts,
+                                               enum tri_dtype dtype);
+struct tri_request *tri_all_to_all_v_begin(struct tri_group *group, struct tri_where where,
+                                           const void *send, const int64_t *send_rows, void *recv,
+                                           const int64_t *recv_rows, int64_t width,
+                                           enum tri_dtype dtype);
 void tri_request_end(struct tri_request *request);
 
 /* ---- agreement -------------------------------------------------------------------------------- */
 
 /* Every rank passes its own status and error; all return the worst status, with the error of the
  * lowest rank that has it. After it every rank takes the same branch. Collective over group. */
-enum tri_status tri_comm_agree(struct tri_group *group, enum tri_status status, struct tri_error *error)
-    TRI_NODISCARD;
+enum tri_status tri_comm_agree(struct tri_group *group, enum tri_status status,
+                               struct tri_error *error) TRI_NODISCARD;
 
 #endif

@@ -49,8 +49,9 @@ enum tri_kind {
 
 struct tri_ledger_cell {
     int64_t calls, bytes;
-    double seconds;         /* inside the call, begin and end together */
-    double seconds_exposed; /* waiting that no computation hid: blocking calls, and the end of begun ones */
+    double seconds; /* inside the call, begin and end together */
+    double
+        seconds_exposed; /* waiting that no computation hid: blocking calls, and the end of begun ones */
 };
 
 struct tri_ledger {
@@ -60,10 +61,12 @@ struct tri_ledger {
 /* The process's ledger, filled by every collective. Borrowed. */
 struct tri_ledger *tri_ledger_get(void);
 void tri_ledger_reset(void);
-void tri_ledger_book(struct tri_ledger *ledger, enum tri_op op, enum tri_group_id group, enum tri_phase phase,
-                     enum tri_kind kind, int64_t bytes, double seconds, double seconds_exposed);
+void tri_ledger_book(struct tri_ledger *ledger, enum tri_op op, enum tri_group_id group,
+                     enum tri_phase phase, enum tri_kind kind, int64_t bytes, double seconds,
+                     double seconds_exposed);
 /* Sums with wildcards: -1 matches all. */
-struct tri_ledger_cell tri_ledger_sum(const struct tri_ledger *ledger, int op, int group, int phase, int kind);
+struct tri_ledger_cell tri_ledger_sum(const struct tri_ledger *ledger, int op, int group, int phase,
+                                      int kind);
 
 const char *tri_op_name(enum tri_op op);
 const char *tri_group_id_name(enum tri_group_id group);

@@ -84,12 +84,13 @@ struct tri_kernels {
      * If add is not NULL, first sum = x + add (rounded to dt, stored) and sum is what is normalised.
      * weight, bias [width] stat (bias NULL for RMS); stats [n, 2] stat: mean (0 for RMS), rstd. */
     void (*norm_forward)(bool rms, const void *x, const void *add, void *sum, const void *weight,
-                         const void *bias, double epsilon, void *y, void *stats, int64_t n, int64_t width,
-                         enum tri_dtype dt);
+                         const void *bias, double epsilon, void *y, void *stats, int64_t n,
+                         int64_t width, enum tri_dtype dt);
     /* dx += gradient through the norm (dx already holds the residual branch's gradient);
      * dweight, dbias [width] stat += ; x is what was normalised. */
-    void (*norm_backward)(bool rms, const void *dy, const void *x, const void *weight, const void *stats,
-                          void *dx, void *dweight, void *dbias, int64_t n, int64_t width, enum tri_dtype dt);
+    void (*norm_backward)(bool rms, const void *dy, const void *x, const void *weight,
+                          const void *stats, void *dx, void *dweight, void *dbias, int64_t n,
+                          int64_t width, enum tri_dtype dt);
 
     /* q/k norm, in parts so that sums can be reduced over ranks between them.
      * squares[outer*inner] stat = sum_j x^2 */
@@ -99,11 +100,13 @@ struct tri_kernels {
     void (*rms_apply)(struct tri_rows x, const void *rstd, const void *weight, struct tri_rows y,
                       enum tri_dtype dt);
     /* dots[outer*inner] stat = sum_j dy * weight * x */
-    void (*rms_dots)(struct tri_rows dy, struct tri_rows x, const void *weight, void *dots, enum tri_dtype dt);
+    void (*rms_dots)(struct tri_rows dy, struct tri_rows x, const void *weight, void *dots,
+                     enum tri_dtype dt);
     /* dy <- dx = rstd * (dy * weight - x * rstd^2 * dots / total_width), in place over dy;
      * dweight [width] stat += sum over rows of dy * x * rstd */
-    void (*rms_backward)(struct tri_rows dy, struct tri_rows x, const void *rstd, const void *weight,
-                         const void *dots, int64_t total_width, void *dweight, enum tri_dtype dt);
+    void (*rms_backward)(struct tri_rows dy, struct tri_rows x, const void *rstd,
+                         const void *weight, const void *dots, int64_t total_width, void *dweight,
+                         enum tri_dtype dt);
 
     /* Rotates pairs (j, j + width/2) of each row by angle position*theta^(-2j/width), in place.
      * table [positions, width] stat: cos in the first half of a row, sin in the second; row o of x
@@ -115,14 +118,14 @@ struct tri_kernels {
     void (*attention_backward)(const struct tri_attention *args, enum tri_dtype dt);
 
     /* swiglu: in [n, 2*width] (gate first, then up), out = silu(gate) * up; gelu: in [n, width]. */
-    void (*activation_forward)(enum tri_activation kind, const void *in, void *out, int64_t n, int64_t width,
-                               enum tri_dtype dt);
-    void (*activation_backward)(enum tri_activation kind, const void *in, const void *dout, void *din,
-                                int64_t n, int64_t width, enum tri_dtype dt);
+    void (*activation_forward)(enum tri_activation kind, const void *in, void *out, int64_t n,
+                               int64_t width, enum tri_dtype dt);
+    void (*activation_backward)(enum tri_activation kind, const void *in, const void *dout,
+                                void *din, int64_t n, int64_t width, enum tri_dtype dt);
 
     /* y[n,:] = table[token - first_row] when first_row <= token < first_row + rows, else 0. */
-    void (*embedding_forward)(const void *table, const int32_t *tokens, int64_t first_row, int64_t rows,
-                              void *y, int64_t n, int64_t width, enum tri_dtype dt);
+    void (*embedding_forward)(const void *table, const int32_t *tokens, int64_t first_row,
+                              int64_t rows, void *y, int64_t n, int64_t width, enum tri_dtype dt);
     /* dtable[rows, width] stat += rows of dy (dt), in the order of n */
     void (*embedding_backward)(void *dtable, const int32_t *tokens, int64_t first_row, int64_t rows,
                                const void *dy, int64_t n, int64_t width, enum tri_dtype dt);
@@ -134,37 +137,41 @@ struct tri_kernels {
     /* sums[n] = sum exp(logit - max); picked[n] = logit of target - max when it lies in
      * [first_col, first_col + cols), else 0 */
     void (*cross_entropy_sum)(const void *logits, int64_t ld, int64_t cols, const void *maxima,
-                              const int32_t *targets, int64_t first_col, void *sums, void *picked, int64_t n,
-                              enum tri_dtype stat);
+                              const int32_t *targets, int64_t first_col, void *sums, void *picked,
+                              int64_t n, enum tri_dtype stat);
     /* d[n, ld_d] (dt) = (exp(logit - max) / sum - [target]) * scale for cols columns, 0 up to ld_d */
     void (*cross_entropy_backward)(const void *logits, int64_t ld, int64_t cols, const void *maxima,
-                                   const void *sums, const int32_t *targets, int64_t first_col, double scale,
-                                   void *d, int64_t ld_d, int64_t n, enum tri_dtype dt);
+                                   const void *sums, const int32_t *targets, int64_t first_col,
+                                   double scale, void *d, int64_t ld_d, int64_t n,
+                                   enum tri_dtype dt);
 
     /* MoE rows. dst[i] = src[index[i]] for i < n; index -1 gives zeros. */
     void (*gather_rows)(const void *src, const int32_t *index, void *dst, int64_t n, int64_t width,
                         enum tri_dtype dt);
     /* y[t] = (add ? add[t] : 0) + sum over j < k of (weight ? weight[t*k+j] : 1) * rows[index[t*k+j]],
      * in the order of j, index -1 skipped; weight [n*k] stat. y may be add. */
-    void (*combine_rows)(const void *rows, const int32_t *index, const void *weight, const void *add, void *y,
-                         int64_t n, int64_t k, int64_t width, enum tri_dtype dt);
+    void (*combine_rows)(const void *rows, const int32_t *index, const void *weight,
+                         const void *add, void *y, int64_t n, int64_t k, int64_t width,
+                         enum tri_dtype dt);
     /* drows[index[t*k+j]] = weight[t*k+j] * dy[t]; dweight[t*k+j] stat = dot(dy[t], rows[index[t*k+j]]),
      * 0 where the index is -1. Indices are distinct. */
-    void (*combine_rows_backward)(const void *dy, const void *rows, const int32_t *index, const void *weight,
-                                  void *drows, void *dweight, int64_t n, int64_t k, int64_t width,
-                                  enum tri_dtype dt);
+    void (*combine_rows_backward)(const void *dy, const void *rows, const int32_t *index,
+                                  const void *weight, void *drows, void *dweight, int64_t n,
+                                  int64_t k, int64_t width, enum tri_dtype dt);
     /* Shared expert's gate: y[t] = add[t] + gate[t] * x[t]; gate [n] stat. y may be add. */
-    void (*scale_rows_add)(const void *x, const void *gate, const void *add, void *y, int64_t n, int64_t width,
-                           enum tri_dtype dt);
+    void (*scale_rows_add)(const void *x, const void *gate, const void *add, void *y, int64_t n,
+                           int64_t width, enum tri_dtype dt);
     /* dots[t] stat = dot(a[t], b[t]) */
-    void (*row_dots)(const void *a, const void *b, void *dots, int64_t n, int64_t width, enum tri_dtype dt);
+    void (*row_dots)(const void *a, const void *b, void *dots, int64_t n, int64_t width,
+                     enum tri_dtype dt);
 
     /* y = a + b; y may be a or b. */
     void (*add)(const void *a, const void *b, void *y, int64_t n, enum tri_dtype dt);
     /* y[n, width] += bias (stat) */
     void (*add_bias)(void *y, const void *bias, int64_t n, int64_t width, enum tri_dtype dt);
     /* db[width] stat += column sums of dy [n, width] rows of stride ld */
-    void (*bias_backward)(const void *dy, int64_t ld, void *db, int64_t n, int64_t width, enum tri_dtype dt);
+    void (*bias_backward)(const void *dy, int64_t ld, void *db, int64_t n, int64_t width,
+                          enum tri_dtype dt);
     /* dst (to) = src (from) */
     void (*cast)(const void *src, enum tri_dtype from, void *dst, enum tri_dtype to, int64_t n);
     /* sum of squares, in double, in a fixed order */
@@ -173,8 +180,9 @@ struct tri_kernels {
 
     /* Decoupled AdamW on n elements: m, v, master f32; gradient f32 or bf16 (gradient_dtype);
      * weights (weight_dtype) = master rounded; weights may be NULL. */
-    void (*adamw)(const struct tri_adamw *step, float *master, float *m, float *v, const void *gradient,
-                  enum tri_dtype gradient_dtype, void *weights, enum tri_dtype weight_dtype, int64_t n);
+    void (*adamw)(const struct tri_adamw *step, float *master, float *m, float *v,
+                  const void *gradient, enum tri_dtype gradient_dtype, void *weights,
+                  enum tri_dtype weight_dtype, int64_t n);
 };
 
 /* The table that runs; picks the instruction set on first use. Never NULL. */

@@ -40,6 +40,7 @@ enum tri_role {
     TRI_ROLE_GATE, /* the three matrices of a dense MLP, an expert or a shared expert; */
     TRI_ROLE_UP,   /* gelu MLPs have no gate */
     TRI_ROLE_DOWN,
+    TRI_ROLE_GATE_BIAS,
     TRI_ROLE_UP_BIAS,
     TRI_ROLE_DOWN_BIAS,
     TRI_ROLE_ROUTER,
@@ -78,13 +79,13 @@ struct tri_param {
     enum tri_init init;
     double init_std;
     /* This rank's part. */
-    bool held;                /* false: an expert that lives on another rank; then local is empty */
+    bool held; /* false: an expert that lives on another rank; then local is empty */
     struct tri_range local[2]; /* rows and columns of the global matrix */
     struct tri_range counted;  /* rows that this rank counts in norms and writes: local[0], less the
                                   KV rows that a lower tensor rank holds too; empty on tensor ranks
                                   above 0 for rows that are replicated over tensor */
-    int buffer;               /* which flat buffer */
-    int64_t offset, count;    /* elements, in the buffer */
+    int buffer;                /* which flat buffer */
+    int64_t offset, count;     /* elements, in the buffer */
 };
 
 enum { TRI_BUFFERS = 4 };
@@ -93,13 +94,13 @@ enum { TRI_BUFFERS = 4 };
 struct tri_buffer {
     enum tri_replicas replicas;
     enum tri_dtype dtype;
-    int64_t count;          /* elements this rank holds; tight, no padding */
-    void *weights;          /* [count] dtype */
-    float *gradients;       /* [count] */
+    int64_t count;           /* elements this rank holds; tight, no padding */
+    void *weights;           /* [count] dtype */
+    float *gradients;        /* [count] */
     struct tri_group *group; /* its replicas */
-    int64_t *shard_counts;  /* elements of each replica's shard: sums to count */
-    struct tri_range shard; /* this rank's elements */
-    float *master, *m, *v;  /* [size of shard]; for f32 weights master points into weights */
+    int64_t *shard_counts;   /* elements of each replica's shard: sums to count */
+    struct tri_range shard;  /* this rank's elements */
+    float *master, *m, *v;   /* [size of shard]; for f32 weights master points into weights */
 };
 
 struct tri_params {
@@ -107,7 +108,9 @@ struct tri_params {
     struct tri_param *param;
     struct tri_buffer buffer[TRI_BUFFERS];
     const struct tri_mesh *mesh; /* borrowed */
-    int64_t total, active;       /* parameters of the whole model; those a token meets */
+    int *first_of_layer; /* [num_layers + 1]: where each layer's rows begin, and their end */
+    int64_t layers;
+    int64_t total, active; /* parameters of the whole model; those a token meets */
 };
 
 /* Builds the table for this rank of mesh; takes no memory for weights. Local. */
@@ -119,8 +122,8 @@ void tri_params_allocate(struct tri_params *params, bool gradients);
 void tri_params_init(struct tri_params *params, uint64_t seed);
 
 /* Row by identity; NULL when the model has none. expert -1 for what is no expert's. */
-struct tri_param *tri_params_find(const struct tri_params *params, enum tri_role role, enum tri_place place,
-                                  int64_t layer, int64_t expert);
+struct tri_param *tri_params_find(const struct tri_params *params, enum tri_role role,
+                                  enum tri_place place, int64_t layer, int64_t expert);
 struct tri_param *tri_params_by_name(const struct tri_params *params, const char *name);
 
 void *tri_param_weights(const struct tri_params *params, const struct tri_param *param);
@@ -128,17 +131,22 @@ float *tri_param_gradients(const struct tri_params *params, const struct tri_par
 
 /* ---- whole tensors (f32, row-major, global shape) --------------------------------------------- */
 
-enum tri_field { TRI_FIELD_WEIGHT /* the master where there is one */, TRI_FIELD_GRADIENT, TRI_FIELD_M, TRI_FIELD_V };
+enum tri_field {
+    TRI_FIELD_WEIGHT /* the master where there is one */,
+    TRI_FIELD_GRADIENT,
+    TRI_FIELD_M,
+    TRI_FIELD_V
+};
 
 /* Collects a row of the table from the ranks that hold its parts: WEIGHT, M, V from the optimizer's
  * shards (WEIGHT from the stored weights when there is no optimizer), GRADIENT from the shards of the
  * reduced gradients. global [shape] is filled on world rank 0 and untouched elsewhere (may be NULL
  * there). Collective over the mesh's world. */
-void tri_param_gather(const struct tri_params *params, const struct tri_param *param, enum tri_field field,
-                      float *global);
+void tri_param_gather(const struct tri_params *params, const struct tri_param *param,
+                      enum tri_field field, float *global);
 /* The reverse from a whole tensor present on this rank: copies this rank's parts (and, for WEIGHT,
  * rounds them to the stored dtype; M and V only where allocated). Local. */
-void tri_param_scatter(struct tri_params *params, const struct tri_param *param, enum tri_field field,
-                       const float *global);
+void tri_param_scatter(struct tri_params *params, const struct tri_param *param,
+                       enum tri_field field, const float *global);
 
 #endif

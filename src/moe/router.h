@@ -17,11 +17,11 @@ struct tri_router_call {
     int64_t first_row;     /* global row, within the global batch, of the first */
     int64_t global_tokens; /* of the whole global batch: every mean is over these */
     uint64_t seed, step;
-    int64_t layer;         /* counted over all layers */
+    int64_t layer; /* counted over all layers */
     bool training;
-    const float *bias;     /* [experts] bias-balancing's, added to the scores that choose; or NULL */
+    const float *bias; /* [experts] bias-balancing's, added to the scores that choose; or NULL */
     const int32_t *imposed; /* [tokens, k] experts to take instead of choosing (verify); or NULL */
-    enum tri_phase phase;  /* for the ledger */
+    enum tri_phase phase;   /* for the ledger */
 };
 
 /* What a router decided. Caller-owned arrays (the step arena); tri_routes_sizes below. */
@@ -37,21 +37,21 @@ struct tri_routes {
                           that the balance loss's gradient needs; scope model: unused */
     int64_t capacity;  /* of an expert, per window; 0 when dropless */
     int64_t dropped;   /* routes dropped here */
-    double aux_loss;   /* this rank's share of the layer's unscaled balance loss: summed over replicas
+    double aux_loss; /* this rank's share of the layer's unscaled balance loss: summed over replicas
                           and micro-steps it is the layer's loss (windows step: booked by the first
                           replica only) */
-    double z_loss;     /* likewise, mean of lse^2, unscaled */
-    int64_t *load;     /* [experts] tokens chosen here, before capacity */
+    double z_loss;   /* likewise, mean of lse^2, unscaled */
+    int64_t *load;   /* [experts] tokens chosen here, before capacity */
 };
 
 /* Balance statistics over all MoE layers, for aux_scope model: filled by the forwards of a
  * micro-batch, finished once, read by the backwards. */
 struct tri_aux_model {
-    int64_t rows;     /* windows: rows for sequence, 1 otherwise */
+    int64_t rows; /* windows: rows for sequence, 1 otherwise */
     int64_t experts, layers;
-    double *counts;   /* [rows, experts] */
-    double *probs;    /* [rows, experts] sums */
-    double tokens;    /* per window, over all layers */
+    double *counts; /* [rows, experts] */
+    double *probs;  /* [rows, experts] sums */
+    double tokens;  /* per window, over all layers */
 };
 
 struct tri_router;
@@ -62,8 +62,8 @@ struct tri_router *tri_router_create(const struct tri_config *config, const stru
 void tri_router_destroy(struct tri_router *router);
 
 /* model is NULL unless aux_scope is model. Collective over mesh->expert_data when a window is step. */
-void tri_router_forward(struct tri_router *router, const struct tri_router_call *call, struct tri_routes *routes,
-                        struct tri_aux_model *model);
+void tri_router_forward(struct tri_router *router, const struct tri_router_call *call,
+                        struct tri_routes *routes, struct tri_aux_model *model);
 
 /* dlogits [tokens, experts] for tokens in `own` (others are set to 0): through the weights from
  * dweight [tokens, k], plus aux coefficient and z coefficient times their gradients. Local. */
@@ -73,8 +73,8 @@ void tri_router_backward(struct tri_router *router, const struct tri_router_call
 
 /* Exchanges the sums when the window is step; returns this rank's share of the unscaled model-wide
  * loss (see aux_loss above). Collective over mesh->expert_data when the window is step. */
-double tri_aux_model_finish(struct tri_router *router, struct tri_aux_model *model, enum tri_phase phase,
-                            int64_t global_tokens);
+double tri_aux_model_finish(struct tri_router *router, struct tri_aux_model *model,
+                            enum tri_phase phase, int64_t global_tokens);
 
 /* DeepSeek-V3 (arXiv 2412.19437, 2.1.2): bias_e += rate * sign(mean load - load_e), from the loads of
  * a whole step summed over all ranks. Local. */

@@ -1,0 +1,458 @@
+/* Builds the parameter table: the only list of the model's weights. */
+#include "model/param.h"
+
+#include "base/memory.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+/* Which axis cuts a row of the table, and how. */
+enum cut {
+    CUT_NONE,      /* whole on every tensor rank */
+    CUT_VOCAB,     /* rows over tensor */
+    CUT_Q,         /* rows: query heads over tensor */
+    CUT_KV,        /* rows: the KV heads that the rank's query heads use */
+    CUT_Q_COLUMNS, /* columns: query heads */
+    CUT_ROWS,      /* rows over tensor: up and gate */
+    CUT_COLUMNS    /* columns over tensor: down */
+};
+
+struct spec {
+    enum tri_role role;
+    enum tri_place place;
+    int64_t layer, expert;
+    int64_t rows, columns; /* columns 0: a vector */
+    enum cut cut;
+    enum tri_init init;
+    double init_std;
+    bool full_precision; /* f32 whatever the precision */
+    enum tri_tensor_sync sync;
+};
+
+struct builder {
+    const struct tri_config *config;
+    struct tri_params *params;
+    const struct tri_mesh *mesh;
+    int capacity;
+    double residual_std; /* of the products that end in the residual stream */
+};
+
+static const char *role_text(enum tri_role role)
+{
+    static const char *const text[TRI_ROLE_COUNT] = {
+        [TRI_ROLE_EMBEDDING] = "embedding.weight",
+        [TRI_ROLE_POSITION] = "position.weight",
+        [TRI_ROLE_NORM1] = "norm1.weight",
+        [TRI_ROLE_NORM1_BIAS] = "norm1.bias",
+        [TRI_ROLE_Q] = "attention.q.weight",
+        [TRI_ROLE_K] = "attention.k.weight",
+        [TRI_ROLE_V] = "attention.v.weight",
+        [TRI_ROLE_O] = "attention.o.weight",
+        [TRI_ROLE_Q_BIAS] = "attention.q.bias",
+        [TRI_ROLE_K_BIAS] = "attention.k.bias",
+        [TRI_ROLE_V_BIAS] = "attention.v.bias",
+        [TRI_ROLE_O_BIAS] = "attention.o.bias",
+        [TRI_ROLE_Q_NORM] = "attention.q_norm.weight",
+        [TRI_ROLE_K_NORM] = "attention.k_norm.weight",
+        [TRI_ROLE_NORM2] = "norm2.weight",
+        [TRI_ROLE_NORM2_BIAS] = "norm2.bias",
+        [TRI_ROLE_GATE] = "gate.weight",
+        [TRI_ROLE_UP] = "up.weight",
+        [TRI_ROLE_DOWN] = "down.weight",
+        [TRI_ROLE_GATE_BIAS] = "gate.bias",
+        [TRI_ROLE_UP_BIAS] = "up.bias",
+        [TRI_ROLE_DOWN_BIAS] = "down.bias",
+        [TRI_ROLE_ROUTER] = "moe.router.weight",
+        [TRI_ROLE_SHARED_GATE] = "moe.shared_gate.weight",
+        [TRI_ROLE_FINAL_NORM] = "final_norm.weight",
+        [TRI_ROLE_FINAL_NORM_BIAS] = "final_norm.bias",
+        [TRI_ROLE_HEAD] = "head.weight",
+    };
+    return text[role];
+}
+
+static void name_row(const struct spec *spec, char name[TRI_NAME_MAX])
+{
+    const char *text = role_text(spec->role);
+    bool network = spec->role >= TRI_ROLE_GATE && spec->role <= TRI_ROLE_DOWN_BIAS;
+    if (spec->layer < 0) {
+        (void)snprintf(name, TRI_NAME_MAX, "%s", text);
+    } else if (!network) {
+        (void)snprintf(name, TRI_NAME_MAX, "layers.%lld.%s", (long long)spec->layer, text);
+    } else if (spec->place == TRI_PLACE_EXPERT) {
+        (void)snprintf(name, TRI_NAME_MAX, "layers.%lld.moe.experts.%lld.%s",
+                       (long long)spec->layer, (long long)spec->expert, text);
+    } else {
+        (void)snprintf(name, TRI_NAME_MAX, "layers.%lld.%s.%s", (long long)spec->layer,
+                       spec->place == TRI_PLACE_SHARED ? "moe.shared" : "mlp", text);
+    }
+}
+
+/* The expert's home: TED cuts each expert over the tensor ranks of one expert rank; with ETP = 1 the
+ * tensor ranks are further expert ranks and each holds whole experts. */
+static bool expert_is_held(const struct builder *b, int64_t expert)
+{
+    const struct tri_mesh *mesh = b->mesh;
+    int64_t homes = mesh->size[TRI_AXIS_EXPERT];
+    int64_t home = mesh->coord[TRI_AXIS_EXPERT];
+    if (b->config->parallel.expert_tensor < mesh->size[TRI_AXIS_TENSOR]) {
+        home = home * mesh->size[TRI_AXIS_TENSOR] + mesh->coord[TRI_AXIS_TENSOR];
+        homes *= mesh->size[TRI_AXIS_TENSOR];
+    }
+    return expert / (b->config->moe.num_experts / homes) == home;
+}
+
+/* Rows of the KV matrices that a lower tensor rank holds too are that rank's to count. */
+static struct tri_range kv_counted(const struct builder *b, struct tri_range heads, int64_t group,
+                                   int64_t dim)
+{
+    int tensor_rank = b->mesh->coord[TRI_AXIS_TENSOR];
+    int64_t begin = heads.begin;
+    if (tensor_rank > 0) {
+        struct tri_range below =
+            tri_range_kv_heads(tri_range_part(b->config->model.num_heads,
+                                              b->mesh->size[TRI_AXIS_TENSOR], tensor_rank - 1),
+                               group);
+        begin = below.end > begin ? below.end : begin;
+    }
+    begin = begin < heads.end ? begin : heads.end;
+    return (struct tri_range){begin * dim, heads.end * dim};
+}
+
+static void cut_row(const struct builder *b, const struct spec *spec, struct tri_param *row)
+{
+    const struct tri_config_model *model = &b->config->model;
+    bool whole_expert = spec->place == TRI_PLACE_EXPERT &&
+                        b->config->parallel.expert_tensor < b->mesh->size[TRI_AXIS_TENSOR];
+    int parts = whole_expert ? 1 : b->mesh->size[TRI_AXIS_TENSOR];
+    int part = whole_expert ? 0 : b->mesh->coord[TRI_AXIS_TENSOR];
+    struct tri_range q_heads = tri_range_part(model->num_heads, parts, part);
+    int64_t group = model->num_heads / model->num_kv_heads;
+    struct tri_range kv_heads = tri_range_kv_heads(q_heads, group);
+    int64_t dim = model->head_dim;
+    row->local[0] = (struct tri_range){0, row->shape[0]};
+    row->local[1] = (struct tri_range){0, row->shape[1]};
+    bool counts_all = true;
+    switch (spec->cut) {
+    case CUT_NONE:
+        counts_all = part == 0;
+        break;
+    case CUT_VOCAB:
+    case CUT_ROWS:
+        row->local[0] = tri_range_part(row->shape[0], parts, part);
+        break;
+    case CUT_COLUMNS:
+        row->local[1] = tri_range_part(row->shape[1], parts, part);
+        break;
+    case CUT_Q:
+        row->local[0] = (struct tri_range){q_heads.begin * dim, q_heads.end * dim};
+        break;
+    case CUT_Q_COLUMNS:
+        row->local[1] = (struct tri_range){q_heads.begin * dim, q_heads.end * dim};
+        break;
+    case CUT_KV:
+        row->local[0] = (struct tri_range){kv_heads.begin * dim, kv_heads.end * dim};
+        row->counted = kv_counted(b, kv_heads, group, dim);
+        row->sync = model->num_kv_heads % parts == 0 ? TRI_SYNC_NONE : TRI_SYNC_OVERLAP;
+        return;
+    }
+    row->counted = counts_all ? row->local[0] : (struct tri_range){0, 0};
+}
+
+static void add(struct builder *b, struct spec spec)
+{
+    struct tri_params *params = b->params;
+    TRI_REQUIRE(params->count < b->capacity);
+    struct tri_param *row = &params->param[params->count++];
+    name_row(&spec, row->name);
+    row->role = spec.role;
+    row->place = spec.place;
+    row->layer = spec.layer;
+    row->expert = spec.expert;
+    row->dims = spec.columns ? 2 : 1;
+    row->shape[0] = spec.rows;
+    row->shape[1] = spec.columns ? spec.columns : 1;
+    bool narrow =
+        b->config->precision == TRI_PRECISION_BF16 && spec.columns && !spec.full_precision;
+    row->dtype = narrow ? TRI_BF16 : TRI_F32;
+    row->replicas = spec.place == TRI_PLACE_EXPERT ? TRI_EXPERT : TRI_NONEXPERT;
+    row->sync = b->mesh->size[TRI_AXIS_TENSOR] > 1 ? spec.sync : TRI_SYNC_NONE;
+    row->decay = spec.columns != 0;
+    row->init = spec.init;
+    row->init_std = spec.init_std;
+    cut_row(b, &spec, row);
+    row->held = spec.place != TRI_PLACE_EXPERT || expert_is_held(b, spec.expert);
+    if (!row->held) {
+        row->local[0] = row->local[1] = row->counted = (struct tri_range){0, 0};
+    }
+    row->count = tri_range_size(row->local[0]) * tri_range_size(row->local[1]);
+    row->buffer = (row->replicas == TRI_EXPERT ? 2 : 0) + (narrow ? 1 : 0);
+    row->offset = params->buffer[row->buffer].count;
+    params->buffer[row->buffer].count += row->count;
+    params->total += row->shape[0] * row->shape[1];
+    if (spec.place != TRI_PLACE_EXPERT || spec.expert < b->config->moe.top_k) {
+        params->active += row->shape[0] * row->shape[1];
+    }
+}
+
+static void add_norm(struct builder *b, enum tri_role role, int64_t layer)
+{
+    int64_t width = b->config->model.hidden_size;
+    add(b, (struct spec){
+               .role = role, .layer = layer, .expert = -1, .rows = width, .init = TRI_INIT_ONE});
+    if (b->config->model.norm == TRI_NORM_LAYER) {
+        add(b, (struct spec){.role = role + 1,
+                             .layer = layer,
+                             .expert = -1,
+                             .rows = width,
+                             .init = TRI_INIT_ZERO});
+    }
+}
+
+static void add_attention(struct builder *b, int64_t layer)
+{
+    const struct tri_config_model *model = &b->config->model;
+    int64_t q = model->num_heads * model->head_dim;
+    int64_t kv = model->num_kv_heads * model->head_dim;
+    int64_t width = model->hidden_size;
+    double std = model->init_std;
+    struct spec row = {
+        .layer = layer, .expert = -1, .columns = width, .init = TRI_INIT_NORMAL, .init_std = std};
+    struct spec rows[3] = {row, row, row};
+    for (int i = 0; i < 3; i++) {
+        rows[i].role = (enum tri_role)(TRI_ROLE_Q + i);
+        rows[i].rows = i ? kv : q;
+        rows[i].cut = i ? CUT_KV : CUT_Q;
+        add(b, rows[i]);
+    }
+    if (model->bias != TRI_BIAS_NONE) {
+        for (int i = 0; i < 3; i++) {
+            struct spec bias = rows[i];
+            bias.role = (enum tri_role)(TRI_ROLE_Q_BIAS + i);
+            bias.columns = 0;
+            bias.init = TRI_INIT_ZERO;
+            add(b, bias);
+        }
+    }
+    if (model->qk_norm != TRI_QK_NORM_NONE) {
+        bool full = model->qk_norm == TRI_QK_NORM_FULL;
+        struct spec norm = {
+            .layer = layer, .expert = -1, .init = TRI_INIT_ONE, .sync = TRI_SYNC_SUM};
+        for (int i = 0; i < 2; i++) {
+            norm.role = (enum tri_role)(TRI_ROLE_Q_NORM + i);
+            norm.rows = full ? rows[i].rows : model->head_dim;
+            norm.cut = full ? rows[i].cut : CUT_NONE;
+            norm.sync = full ? TRI_SYNC_NONE : TRI_SYNC_SUM;
+            add(b, norm);
+        }
+    }
+    add(b, (struct spec){.role = TRI_ROLE_O,
+                         .layer = layer,
+                         .expert = -1,
+                         .rows = width,
+                         .columns = q,
+                         .cut = CUT_Q_COLUMNS,
+                         .init = TRI_INIT_NORMAL,
+                         .init_std = b->residual_std});
+    if (model->bias == TRI_BIAS_ALL) {
+        add(b, (struct spec){.role = TRI_ROLE_O_BIAS,
+                             .layer = layer,
+                             .expert = -1,
+                             .rows = width,
+                             .init = TRI_INIT_ZERO});
+    }
+}
+
+/* A two- or three-matrix network: dense MLP, expert, shared expert. */
+static void add_network(struct builder *b, enum tri_place place, int64_t layer, int64_t expert,
+                        int64_t inner)
+{
+    const struct tri_config_model *model = &b->config->model;
+    int64_t width = model->hidden_size;
+    bool gated = model->mlp == TRI_MLP_SWIGLU;
+    bool biased = model->bias == TRI_BIAS_ALL;
+    struct spec in = {.place = place,
+                      .layer = layer,
+                      .expert = expert,
+                      .rows = inner,
+                      .columns = width,
+                      .cut = CUT_ROWS,
+                      .init = TRI_INIT_NORMAL,
+                      .init_std = model->init_std};
+    for (int pass = 0; pass < (biased ? 2 : 1); pass++) {
+        if (pass) {
+            in.columns = 0;
+            in.init = TRI_INIT_ZERO;
+        }
+        if (gated) {
+            in.role = pass ? TRI_ROLE_GATE_BIAS : TRI_ROLE_GATE;
+            add(b, in);
+        }
+        in.role = pass ? TRI_ROLE_UP_BIAS : TRI_ROLE_UP;
+        add(b, in);
+    }
+    add(b, (struct spec){.role = TRI_ROLE_DOWN,
+                         .place = place,
+                         .layer = layer,
+                         .expert = expert,
+                         .rows = width,
+                         .columns = inner,
+                         .cut = CUT_COLUMNS,
+                         .init = TRI_INIT_NORMAL,
+                         .init_std = b->residual_std});
+    if (biased) {
+        add(b, (struct spec){.role = TRI_ROLE_DOWN_BIAS,
+                             .place = place,
+                             .layer = layer,
+                             .expert = expert,
+                             .rows = width,
+                             .init = TRI_INIT_ZERO});
+    }
+}
+
+static void add_moe(struct builder *b, int64_t layer)
+{
+    const struct tri_config_moe *moe = &b->config->moe;
+    int64_t width = b->config->model.hidden_size;
+    double std = b->config->model.init_std;
+    bool split = b->config->parallel.expert_tensor < b->mesh->size[TRI_AXIS_TENSOR];
+    add(b, (struct spec){.role = TRI_ROLE_ROUTER,
+                         .layer = layer,
+                         .expert = -1,
+                         .rows = moe->num_experts,
+                         .columns = width,
+                         .init = TRI_INIT_NORMAL,
+                         .init_std = std,
+                         .full_precision = true,
+                         .sync = split ? TRI_SYNC_SUM : TRI_SYNC_NONE});
+    if (moe->shared_intermediate_size) {
+        add_network(b, TRI_PLACE_SHARED, layer, -1, moe->shared_intermediate_size);
+        if (moe->shared_gate) {
+            add(b, (struct spec){.role = TRI_ROLE_SHARED_GATE,
+                                 .layer = layer,
+                                 .expert = -1,
+                                 .rows = 1,
+                                 .columns = width,
+                                 .init = TRI_INIT_NORMAL,
+                                 .init_std = std,
+                                 .full_precision = true});
+        }
+    }
+    for (int64_t expert = 0; expert < moe->num_experts; expert++) {
+        add_network(b, TRI_PLACE_EXPERT, layer, expert, moe->intermediate_size);
+    }
+}
+
+static void add_model(struct builder *b)
+{
+    const struct tri_config_model *model = &b->config->model;
+    double std = model->init_std;
+    add(b, (struct spec){.role = TRI_ROLE_EMBEDDING,
+                         .layer = -1,
+                         .expert = -1,
+                         .rows = model->vocab_size,
+                         .columns = model->hidden_size,
+                         .cut = CUT_VOCAB,
+                         .init = TRI_INIT_NORMAL,
+                         .init_std = std});
+    if (model->position == TRI_POSITION_LEARNED) {
+        add(b, (struct spec){.role = TRI_ROLE_POSITION,
+                             .layer = -1,
+                             .expert = -1,
+                             .rows = model->max_position,
+                             .columns = model->hidden_size,
+                             .init = TRI_INIT_NORMAL,
+                             .init_std = std});
+    }
+    for (int64_t layer = 0; layer < model->num_layers; layer++) {
+        b->params->first_of_layer[layer] = b->params->count;
+        add_norm(b, TRI_ROLE_NORM1, layer);
+        add_attention(b, layer);
+        add_norm(b, TRI_ROLE_NORM2, layer);
+        if (tri_config_layer_is_moe(b->config, layer)) {
+            add_moe(b, layer);
+        } else {
+            add_network(b, TRI_PLACE_DENSE, layer, -1, model->intermediate_size);
+        }
+    }
+    b->params->first_of_layer[model->num_layers] = b->params->count;
+    add_norm(b, TRI_ROLE_FINAL_NORM, -1);
+    if (!model->tie_embeddings) {
+        add(b, (struct spec){.role = TRI_ROLE_HEAD,
+                             .layer = -1,
+                             .expert = -1,
+                             .rows = model->vocab_size,
+                             .columns = model->hidden_size,
+                             .cut = CUT_VOCAB,
+                             .init = TRI_INIT_NORMAL,
+                             .init_std = std});
+    }
+}
+
+static void shard_buffers(struct tri_params *params)
+{
+    const struct tri_mesh *mesh = params->mesh;
+    for (int i = 0; i < TRI_BUFFERS; i++) {
+        struct tri_buffer *buffer = &params->buffer[i];
+        buffer->replicas = i < 2 ? TRI_NONEXPERT : TRI_EXPERT;
+        buffer->dtype = i % 2 ? TRI_BF16 : TRI_F32;
+        buffer->group = i < 2 ? mesh->expert_data : mesh->data;
+        int ranks = tri_group_size(buffer->group);
+        buffer->shard_counts =
+            tri_alloc(TRI_MEMORY_OTHER, (size_t)ranks * sizeof(*buffer->shard_counts));
+        for (int r = 0; r < ranks; r++) {
+            buffer->shard_counts[r] = tri_range_size(tri_range_part(buffer->count, ranks, r));
+        }
+        buffer->shard = tri_range_part(buffer->count, ranks, tri_group_rank(buffer->group));
+    }
+}
+
+struct tri_params *tri_params_create(const struct tri_config *config, const struct tri_mesh *mesh)
+{
+    struct tri_params *params = tri_alloc(TRI_MEMORY_OTHER, sizeof(*params));
+    int64_t layers = config->model.num_layers;
+    int64_t networks = config->moe.num_experts + 2;
+    struct builder b = {.config = config, .params = params, .mesh = mesh};
+    b.capacity = (int)(layers * (networks * 6 + 20) + 8);
+    b.residual_std = config->model.init_std / sqrt(2.0 * (double)layers);
+    params->mesh = mesh;
+    params->layers = layers;
+    params->first_of_layer = tri_alloc(TRI_MEMORY_OTHER, (size_t)(layers + 1) * sizeof(int));
+    params->param = tri_alloc(TRI_MEMORY_OTHER, (size_t)b.capacity * sizeof(*params->param));
+    add_model(&b);
+    shard_buffers(params);
+    return params;
+}
+
+struct tri_param *tri_params_find(const struct tri_params *params, enum tri_role role,
+                                  enum tri_place place, int64_t layer, int64_t expert)
+{
+    int begin = 0;
+    int end = params->count;
+    if (layer >= 0) {
+        begin = params->first_of_layer[layer];
+        end = params->first_of_layer[layer + 1];
+    }
+    for (int i = begin; i < end; i++) {
+        struct tri_param *row = &params->param[i];
+        if (row->role == role && row->place == place && row->layer == layer &&
+            row->expert == expert) {
+            return row;
+        }
+        if (layer < 0 && i + 1 == params->first_of_layer[0]) {
+            i = params->first_of_layer[params->layers] - 1;
+        }
+    }
+    return NULL;
+}
+
+struct tri_param *tri_params_by_name(const struct tri_params *params, const char *name)
+{
+    for (int i = 0; i < params->count; i++) {
+        if (strcmp(params->param[i].name, name) == 0) {
+            return &params->param[i];
+        }
+    }
+    return NULL;
+}

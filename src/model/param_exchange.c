@@ -1,0 +1,185 @@
+/* Whole tensors from their parts, and parts from whole tensors. */
+#include "model/param.h"
+
+#include "base/memory.h"
+
+#include <string.h>
+
+/* What a rank contributes to a gathered tensor: elements [begin, end) of its local row-major slice
+ * rows x columns, of which only the rows in `counted` are taken. */
+struct piece {
+    struct tri_range rows, columns, counted, flat;
+};
+
+enum { PIECE_WORDS = sizeof(struct piece) / sizeof(int64_t) };
+
+/* The part of a row of the table that lies in this rank's shard of its buffer, in local elements. */
+static struct tri_range in_shard(const struct tri_buffer *buffer, const struct tri_param *param)
+{
+    struct tri_range whole = {param->offset, param->offset + param->count};
+    struct tri_range part = tri_range_intersect(whole, buffer->shard);
+    if (tri_range_size(part) == 0) {
+        return (struct tri_range){0, 0};
+    }
+    return (struct tri_range){part.begin - param->offset, part.end - param->offset};
+}
+
+static bool is_sharded(const struct tri_buffer *buffer, enum tri_field field)
+{
+    return field != TRI_FIELD_WEIGHT || buffer->master;
+}
+
+static struct piece piece_of(const struct tri_params *params, const struct tri_param *param,
+                             enum tri_field field)
+{
+    const struct tri_buffer *buffer = &params->buffer[param->buffer];
+    struct piece piece = {param->local[0], param->local[1], param->counted, {0, 0}};
+    if (tri_range_size(param->counted) == 0) {
+        return piece;
+    }
+    if (is_sharded(buffer, field)) {
+        piece.flat = in_shard(buffer, param);
+    } else if (tri_group_rank(buffer->group) == 0) {
+        piece.flat = (struct tri_range){0, param->count};
+    }
+    return piece;
+}
+
+/* Local elements `flat` of a field, as f32, into out. */
+static void read_field(const struct tri_params *params, const struct tri_param *param,
+                       enum tri_field field, struct tri_range flat, float *out)
+{
+    const struct tri_buffer *buffer = &params->buffer[param->buffer];
+    int64_t n = tri_range_size(flat);
+    const float *source = NULL;
+    if (field == TRI_FIELD_GRADIENT) {
+        source = buffer->gradients + param->offset + flat.begin;
+    } else if (field == TRI_FIELD_WEIGHT && buffer->dtype == TRI_F32) {
+        source = (const float *)buffer->weights + param->offset + flat.begin;
+    } else if (field == TRI_FIELD_WEIGHT && !buffer->master) {
+        const uint16_t *weights = (const uint16_t *)buffer->weights + param->offset + flat.begin;
+        for (int64_t i = 0; i < n; i++) {
+            out[i] = tri_bf16_to_f32(weights[i]);
+        }
+        return;
+    } else {
+        const float *shard = field == TRI_FIELD_M   ? buffer->m
+                             : field == TRI_FIELD_V ? buffer->v
+                                                    : buffer->master;
+        source = shard + (param->offset + flat.begin - buffer->shard.begin);
+    }
+    memcpy(out, source, (size_t)n * sizeof(float));
+}
+
+/* Copies a piece's values to their places in the global tensor, run by run of a row. */
+static void place_piece(const struct piece *piece, const float *values, int64_t global_columns,
+                        float *global)
+{
+    int64_t columns = tri_range_size(piece->columns);
+    for (int64_t at = piece->flat.begin; at < piece->flat.end;) {
+        int64_t row = piece->rows.begin + at / columns;
+        int64_t column = at % columns;
+        int64_t run = columns - column;
+        if (run > piece->flat.end - at) {
+            run = piece->flat.end - at;
+        }
+        if (row >= piece->counted.begin && row < piece->counted.end) {
+            memcpy(global + row * global_columns + piece->columns.begin + column,
+                   values + (at - piece->flat.begin), (size_t)run * sizeof(float));
+        }
+        at += run;
+    }
+}
+
+void tri_param_gather(const struct tri_params *params, const struct tri_param *param,
+                      enum tri_field field, float *global)
+{
+    struct tri_group *world = params->mesh->world;
+    const struct tri_where where = {TRI_PHASE_CHECKPOINT, TRI_KIND_META};
+    size_t ranks = (size_t)tri_group_size(world);
+    size_t me = (size_t)tri_group_rank(world);
+    struct piece *pieces = tri_alloc(TRI_MEMORY_OTHER, ranks * sizeof(*pieces));
+    int64_t *counts = tri_alloc(TRI_MEMORY_OTHER, 3 * ranks * sizeof(*counts));
+    int64_t *send_rows = counts + ranks;
+    int64_t *recv_rows = send_rows + ranks;
+    for (size_t r = 0; r < ranks; r++) {
+        counts[r] = PIECE_WORDS;
+    }
+    pieces[me] = piece_of(params, param, field);
+    tri_all_gather_v(world, where, pieces, counts, TRI_I64);
+
+    int64_t n = tri_range_size(pieces[me].flat);
+    float *send = tri_alloc(TRI_MEMORY_OTHER, (size_t)n * sizeof(*send));
+    read_field(params, param, field, pieces[me].flat, send);
+    send_rows[0] = n;
+    int64_t total = 0;
+    for (size_t r = 0; r < ranks && me == 0; r++) {
+        recv_rows[r] = tri_range_size(pieces[r].flat);
+        total += recv_rows[r];
+    }
+    float *recv = tri_alloc(TRI_MEMORY_OTHER, (size_t)total * sizeof(*recv));
+    tri_all_to_all_v(world, where, send, send_rows, recv, recv_rows, 1, TRI_F32);
+    const float *values = recv;
+    for (size_t r = 0; r < ranks && me == 0; r++) {
+        place_piece(&pieces[r], values, param->shape[1], global);
+        values += recv_rows[r];
+    }
+    tri_free(recv);
+    tri_free(send);
+    tri_free(counts);
+    tri_free(pieces);
+}
+
+static void write_weights(struct tri_params *params, const struct tri_param *param, int64_t at,
+                          int64_t n, const float *values)
+{
+    struct tri_buffer *buffer = &params->buffer[param->buffer];
+    int64_t place = param->offset + at;
+    if (buffer->dtype == TRI_F32) {
+        memcpy((float *)buffer->weights + place, values, (size_t)n * sizeof(float));
+        return;
+    }
+    uint16_t *weights = (uint16_t *)buffer->weights + place;
+    for (int64_t i = 0; i < n; i++) {
+        weights[i] = tri_f32_to_bf16(values[i]);
+    }
+}
+
+static void write_shard(float *shard, struct tri_range held, int64_t place, int64_t n,
+                        const float *values)
+{
+    struct tri_range part = tri_range_intersect(held, (struct tri_range){place, place + n});
+    if (shard && tri_range_size(part) > 0) {
+        memcpy(shard + (part.begin - held.begin), values + (part.begin - place),
+               (size_t)tri_range_size(part) * sizeof(float));
+    }
+}
+
+void tri_param_scatter(struct tri_params *params, const struct tri_param *param,
+                       enum tri_field field, const float *global)
+{
+    struct tri_buffer *buffer = &params->buffer[param->buffer];
+    int64_t columns = tri_range_size(param->local[1]);
+    for (int64_t row = param->local[0].begin; row < param->local[0].end; row++) {
+        const float *values = global + row * param->shape[1] + param->local[1].begin;
+        int64_t at = (row - param->local[0].begin) * columns;
+        int64_t place = param->offset + at;
+        switch (field) {
+        case TRI_FIELD_WEIGHT:
+            write_weights(params, param, at, columns, values);
+            if (buffer->dtype != TRI_F32) {
+                write_shard(buffer->master, buffer->shard, place, columns, values);
+            }
+            break;
+        case TRI_FIELD_GRADIENT:
+            memcpy(buffer->gradients + place, values, (size_t)columns * sizeof(float));
+            break;
+        case TRI_FIELD_M:
+            write_shard(buffer->m, buffer->shard, place, columns, values);
+            break;
+        case TRI_FIELD_V:
+            write_shard(buffer->v, buffer->shard, place, columns, values);
+            break;
+        }
+    }
+}
