@@ -1,0 +1,419 @@
+/* Attention with heads cut over tensor. q, k and v come from one product, [tokens, (q + 2 kv) * dim]:
+ *
+ *     | q heads of this rank | k heads | v heads |
+ *
+ * Where tensor does not divide the KV heads, a KV head lives on every rank that uses it; the gradient
+ * of its k and v is then a partial sum on each of them, added up by the gradient reduction
+ * (TRI_SYNC_OVERLAP). */
+#include "model/layers.h"
+
+#include <math.h>
+#include <string.h>
+
+struct attention {
+    struct tri_sublayer base;
+    int64_t heads, kv_heads, first_head, first_kv, group, dim;
+    int64_t
+        counted_kv; /* first KV column (of the local ones) that this rank counts in sums over tensor */
+    const void *qkv, *o;
+    float *d_qkv, *d_o;
+    const float *qkv_bias, *o_bias, *norm[2]; /* or NULL */
+    float *d_qkv_bias, *d_o_bias, *d_norm[2];
+    /* kept for the backward */
+    const void *x; /* [tokens, hidden], borrowed */
+    void *raw;     /* [tokens, width()] q, k, v; rotated in place when there is no q/k norm */
+    void *turned;  /* [tokens, (q + kv) * dim] after q/k norm and rotation; raw without the norm */
+    int64_t ld_turned;
+    float *rstd[2]; /* of q/k norm */
+    void *out;      /* [tokens, heads * dim] */
+    float *lse;     /* [tokens, heads] */
+};
+
+static int64_t width_of(const struct attention *a)
+{
+    return (a->heads + 2 * a->kv_heads) * a->dim;
+}
+
+static void *column(const struct attention *a, const void *base, int64_t at)
+{
+    return (char *)(uintptr_t)base + (size_t)at * tri_dtype_size(a->base.context->dt);
+}
+
+/* Columns [begin, end) of a [tokens, ld] tensor as rows of rows, `inner` in a row. */
+static struct tri_rows view(const struct attention *a, const void *base, int64_t tokens, int64_t ld,
+                            int64_t begin, int64_t inner, int64_t width)
+{
+    return (struct tri_rows){column(a, base, begin), tokens, inner, width, ld, width};
+}
+
+/* ---- q/k norm --------------------------------------------------------------------------------- */
+
+/* What q (which 0) or k (which 1) is normalised over: each head, or all heads of all ranks. */
+struct norm_part {
+    int64_t begin;        /* first column in the q, k, v row */
+    int64_t inner, width; /* rows in a row */
+    int64_t total;        /* width of what is normalised, over all ranks */
+    int64_t shared;       /* leading columns that a lower tensor rank counts (full norm of k) */
+};
+
+static struct norm_part norm_part(const struct attention *a, int which)
+{
+    const struct tri_config_model *model = &a->base.context->config->model;
+    int64_t heads = which ? a->kv_heads : a->heads;
+    struct norm_part part = {.begin = which ? a->heads * a->dim : 0};
+    if (model->qk_norm == TRI_QK_NORM_HEAD) {
+        part.inner = heads;
+        part.width = part.total = a->dim;
+    } else {
+        part.inner = 1;
+        part.width = heads * a->dim;
+        part.total = (which ? model->num_kv_heads : model->num_heads) * a->dim;
+        part.shared = which ? a->counted_kv : 0;
+    }
+    return part;
+}
+
+static void norm_forward(struct attention *a, const struct tri_pass *pass)
+{
+    const struct tri_context *context = a->base.context;
+    const struct tri_kernels *kernels = context->kernels;
+    int64_t n = tri_pass_tokens(pass);
+    int64_t ld = width_of(a);
+    bool full = context->config->model.qk_norm == TRI_QK_NORM_FULL;
+    struct norm_part parts[2] = {norm_part(a, 0), norm_part(a, 1)};
+    float *squares = tri_context_take_f32(context, n * (parts[0].inner + parts[1].inner));
+    a->rstd[0] = squares;
+    a->rstd[1] = squares + n * parts[0].inner;
+    for (int i = 0; i < 2; i++) {
+        struct norm_part p = parts[i];
+        kernels->rms_squares(
+            view(a, a->raw, n, ld, p.begin + p.shared, p.inner, p.width - p.shared), a->rstd[i],
+            context->dt);
+    }
+    if (full) {
+        tri_all_reduce_sum(context->mesh->tensor,
+                           (struct tri_where){pass->phase, TRI_KIND_ATTENTION}, squares, 2 * n,
+                           TRI_F32);
+    }
+    for (int i = 0; i < 2; i++) {
+        struct norm_part p = parts[i];
+        for (int64_t j = 0; j < n * p.inner; j++) {
+            double mean = (double)a->rstd[i][j] / (double)p.total;
+            a->rstd[i][j] = (float)(1.0 / sqrt(mean + context->config->model.norm_epsilon));
+        }
+        kernels->rms_apply(
+            view(a, a->raw, n, ld, p.begin, p.inner, p.width), a->rstd[i], a->norm[i],
+            view(a, a->turned, n, a->ld_turned, p.begin, p.inner, p.width), context->dt);
+    }
+}
+
+/* d [tokens, width()]: gradients at the normalised q, k become those at the raw ones. */
+static void norm_backward(struct attention *a, const struct tri_pass *pass, void *d)
+{
+    const struct tri_context *context = a->base.context;
+    const struct tri_kernels *kernels = context->kernels;
+    int64_t n = tri_pass_tokens(pass);
+    int64_t ld = width_of(a);
+    bool full = context->config->model.qk_norm == TRI_QK_NORM_FULL;
+    struct norm_part parts[2] = {norm_part(a, 0), norm_part(a, 1)};
+    size_t mark = tri_arena_mark(context->arena);
+    float *dots[2];
+    dots[0] = tri_context_take_f32(context, n * (parts[0].inner + parts[1].inner));
+    dots[1] = dots[0] + n * parts[0].inner;
+    for (int i = 0; i < 2; i++) {
+        struct norm_part p = parts[i];
+        kernels->rms_dots(view(a, d, n, ld, p.begin, p.inner, p.width),
+                          view(a, a->raw, n, ld, p.begin, p.inner, p.width), a->norm[i], dots[i],
+                          context->dt);
+    }
+    if (full) {
+        tri_all_reduce_sum(context->mesh->tensor,
+                           (struct tri_where){TRI_PHASE_BACKWARD, TRI_KIND_ATTENTION}, dots[0],
+                           2 * n, TRI_F32);
+    }
+    for (int i = 0; i < 2; i++) {
+        struct norm_part p = parts[i];
+        int64_t begin = p.begin + p.shared;
+        kernels->rms_backward(view(a, d, n, ld, begin, p.inner, p.width - p.shared),
+                              view(a, a->raw, n, ld, begin, p.inner, p.width - p.shared),
+                              a->rstd[i], a->norm[i] + p.shared, dots[i], p.total,
+                              a->d_norm[i] + p.shared, context->dt);
+        if (p.shared) {
+            /* The term with the dot product belongs to the rank that counts these columns. */
+            memset(dots[i], 0, (size_t)n * sizeof(float));
+            kernels->rms_backward(view(a, d, n, ld, p.begin, 1, p.shared),
+                                  view(a, a->raw, n, ld, p.begin, 1, p.shared), a->rstd[i],
+                                  a->norm[i], dots[i], p.total, a->d_norm[i], context->dt);
+        }
+    }
+    tri_arena_rewind(context->arena, mark);
+}
+
+/* ---- forward ---------------------------------------------------------------------------------- */
+
+static struct tri_attention arguments(const struct attention *a, const struct tri_pass *pass)
+{
+    int64_t k_at = a->heads * a->dim;
+    return (struct tri_attention){
+        .batch = pass->rows,
+        .q_len = pass->seq,
+        .k_len = pass->seq,
+        .heads = a->heads,
+        .kv_heads = a->kv_heads,
+        .dim = a->dim,
+        .first_head = a->first_head,
+        .first_kv = a->first_kv,
+        .group = a->group,
+        .scale = 1.0 / sqrt((double)a->dim),
+        .first_key = pass->first_key,
+        .q = a->turned,
+        .k = column(a, a->turned, k_at),
+        .v = column(a, a->raw, k_at + a->kv_heads * a->dim),
+        .ld_q = a->ld_turned,
+        .ld_k = a->ld_turned,
+        .ld_v = width_of(a),
+        .out = a->out,
+        .ld_out = a->heads * a->dim,
+        .lse = a->lse,
+    };
+}
+
+/* Appends this call's keys and values to the cache and points the arguments at all of them. */
+static void use_cache(const struct attention *a, const struct tri_pass *pass,
+                      struct tri_attention *args)
+{
+    const struct tri_cache *cache = pass->cache;
+    TRI_REQUIRE(pass->rows <= 1 && cache->length + pass->seq <= cache->capacity);
+    int64_t width = a->kv_heads * a->dim;
+    size_t bytes = (size_t)width * tri_dtype_size(a->base.context->dt);
+    char *k = cache->k[a->base.layer];
+    char *v = cache->v[a->base.layer];
+    for (int64_t i = 0; i < tri_pass_tokens(pass); i++) {
+        memcpy(k + (size_t)(cache->length + i) * bytes, column(a, args->k, i * args->ld_k), bytes);
+        memcpy(v + (size_t)(cache->length + i) * bytes, column(a, args->v, i * args->ld_v), bytes);
+    }
+    args->k = k;
+    args->v = v;
+    args->ld_k = args->ld_v = width;
+    args->k_len = cache->length + pass->seq;
+    args->q_offset = cache->length;
+}
+
+static void project_in(const struct attention *a, int64_t n, const void *x)
+{
+    const struct tri_context *context = a->base.context;
+    int64_t hidden = context->config->model.hidden_size;
+    context->kernels->matmul(&(struct tri_matmul){.m = n,
+                                                  .n = width_of(a),
+                                                  .k = hidden,
+                                                  .a = x,
+                                                  .b = a->qkv,
+                                                  .c = a->raw,
+                                                  .lda = hidden,
+                                                  .ldb = hidden,
+                                                  .ldc = width_of(a),
+                                                  .ab_dtype = context->dt,
+                                                  .c_dtype = context->dt,
+                                                  .b_transposed = true,
+                                                  .bias = a->qkv_bias});
+}
+
+static void project_out(const struct attention *a, const struct tri_pass *pass, void *y)
+{
+    const struct tri_context *context = a->base.context;
+    struct tri_group *tensor = context->mesh->tensor;
+    int64_t hidden = context->config->model.hidden_size;
+    int64_t inner = a->heads * a->dim;
+    int64_t n = tri_pass_tokens(pass);
+    bool whole = tri_group_size(tensor) == 1;
+    context->kernels->matmul(&(struct tri_matmul){.m = n,
+                                                  .n = hidden,
+                                                  .k = inner,
+                                                  .a = a->out,
+                                                  .b = a->o,
+                                                  .c = y,
+                                                  .lda = inner,
+                                                  .ldb = inner,
+                                                  .ldc = hidden,
+                                                  .ab_dtype = context->dt,
+                                                  .c_dtype = context->dt,
+                                                  .b_transposed = true,
+                                                  .bias = whole ? a->o_bias : NULL});
+    if (!whole) {
+        tri_all_reduce_sum(tensor, (struct tri_where){pass->phase, TRI_KIND_ATTENTION}, y,
+                           n * hidden, context->dt);
+        if (a->o_bias) {
+            context->kernels->add_bias(y, a->o_bias, n, hidden, context->dt);
+        }
+    }
+}
+
+static void forward(struct tri_sublayer *self, const struct tri_pass *pass, const void *x, void *y)
+{
+    struct attention *a = (struct attention *)self;
+    const struct tri_context *context = self->context;
+    int64_t n = tri_pass_tokens(pass);
+    a->x = x;
+    a->raw = tri_context_take(context, n * width_of(a));
+    a->out = tri_context_take(context, n * a->heads * a->dim);
+    a->lse = tri_context_take_f32(context, n * a->heads);
+    a->turned = a->raw;
+    a->ld_turned = width_of(a);
+    project_in(a, n, x);
+    if (a->norm[0]) {
+        a->ld_turned = (a->heads + a->kv_heads) * a->dim;
+        a->turned = tri_context_take(context, n * a->ld_turned);
+        norm_forward(a, pass);
+    }
+    if (context->rope_table) {
+        context->kernels->rope(
+            view(a, a->turned, n, a->ld_turned, 0, a->heads + a->kv_heads, a->dim),
+            context->rope_table, pass->positions, false, context->dt);
+    }
+    struct tri_attention args = arguments(a, pass);
+    if (pass->cache) {
+        use_cache(a, pass, &args);
+    }
+    context->kernels->attention_forward(&args, context->dt);
+    project_out(a, pass, y);
+}
+
+/* ---- backward --------------------------------------------------------------------------------- */
+
+/* dW [m, n] += dy[tokens, m]^T x[tokens, n] */
+static void weight_gradient(const struct tri_context *context, int64_t tokens, int64_t m, int64_t n,
+                            const void *dy, const void *x, float *gradient)
+{
+    context->kernels->matmul(&(struct tri_matmul){.m = m,
+                                                  .n = n,
+                                                  .k = tokens,
+                                                  .a = dy,
+                                                  .b = x,
+                                                  .c = gradient,
+                                                  .lda = m,
+                                                  .ldb = n,
+                                                  .ldc = n,
+                                                  .ab_dtype = context->dt,
+                                                  .c_dtype = TRI_F32,
+                                                  .a_transposed = true,
+                                                  .accumulate = true});
+}
+
+/* dx[tokens, n] = dy[tokens, m] W[m, n] */
+static void input_gradient(const struct tri_context *context, int64_t tokens, int64_t m, int64_t n,
+                           const void *dy, const void *weights, void *dx)
+{
+    context->kernels->matmul(&(struct tri_matmul){.m = tokens,
+                                                  .n = n,
+                                                  .k = m,
+                                                  .a = dy,
+                                                  .b = weights,
+                                                  .c = dx,
+                                                  .lda = m,
+                                                  .ldb = n,
+                                                  .ldc = n,
+                                                  .ab_dtype = context->dt,
+                                                  .c_dtype = context->dt});
+}
+
+static void backward(struct tri_sublayer *self, const struct tri_pass *pass, const void *dy,
+                     void *dx)
+{
+    struct attention *a = (struct attention *)self;
+    const struct tri_context *context = self->context;
+    const struct tri_kernels *kernels = context->kernels;
+    int64_t n = tri_pass_tokens(pass);
+    int64_t hidden = context->config->model.hidden_size;
+    int64_t inner = a->heads * a->dim;
+    int64_t width = width_of(a);
+    size_t mark = tri_arena_mark(context->arena);
+    void *d_out = tri_context_take(context, n * inner);
+    void *d = tri_context_take(context, n * width);
+    if (a->o_bias) {
+        kernels->bias_backward(dy, hidden, a->d_o_bias, n, hidden, context->dt);
+    }
+    input_gradient(context, n, hidden, inner, dy, a->o, d_out);
+    weight_gradient(context, n, hidden, inner, dy, a->out, a->d_o);
+    struct tri_attention args = arguments(a, pass);
+    args.dout = d_out;
+    args.ld_dout = inner;
+    args.dq = d;
+    args.dk = column(a, d, inner);
+    args.dv = column(a, d, inner + a->kv_heads * a->dim);
+    args.ld_dq = args.ld_dk = args.ld_dv = width;
+    kernels->attention_backward(&args, context->dt);
+    if (context->rope_table) {
+        kernels->rope(view(a, d, n, width, 0, a->heads + a->kv_heads, a->dim), context->rope_table,
+                      pass->positions, true, context->dt);
+    }
+    if (a->norm[0]) {
+        norm_backward(a, pass, d);
+    }
+    if (a->qkv_bias) {
+        kernels->bias_backward(d, width, a->d_qkv_bias, n, width, context->dt);
+    }
+    weight_gradient(context, n, width, hidden, d, a->x, a->d_qkv);
+    input_gradient(context, n, width, hidden, d, a->qkv, dx);
+    tri_all_reduce_sum(context->mesh->tensor,
+                       (struct tri_where){TRI_PHASE_BACKWARD, TRI_KIND_ATTENTION}, dx, n * hidden,
+                       context->dt);
+    tri_arena_rewind(context->arena, mark);
+}
+
+/* ---- setup ------------------------------------------------------------------------------------ */
+
+static void destroy(struct tri_sublayer *self)
+{
+    tri_free(self);
+}
+
+static void bind(struct attention *a)
+{
+    const struct tri_params *params = a->base.context->params;
+    const struct tri_param *rows[TRI_ROLE_COUNT];
+    for (int role = TRI_ROLE_Q; role <= TRI_ROLE_K_NORM; role++) {
+        rows[role] =
+            tri_params_find(params, (enum tri_role)role, TRI_PLACE_DENSE, a->base.layer, -1);
+    }
+    const struct tri_param *q = rows[TRI_ROLE_Q];
+    const struct tri_param *k = rows[TRI_ROLE_K];
+    const struct tri_param *v = rows[TRI_ROLE_V];
+    TRI_REQUIRE(q->offset + q->count == k->offset && k->offset + k->count == v->offset);
+    a->qkv = tri_param_weights(params, q);
+    a->d_qkv = tri_param_gradients(params, q);
+    a->o = tri_param_weights(params, rows[TRI_ROLE_O]);
+    a->d_o = tri_param_gradients(params, rows[TRI_ROLE_O]);
+    if (rows[TRI_ROLE_Q_BIAS]) {
+        a->qkv_bias = tri_param_weights(params, rows[TRI_ROLE_Q_BIAS]);
+        a->d_qkv_bias = tri_param_gradients(params, rows[TRI_ROLE_Q_BIAS]);
+    }
+    if (rows[TRI_ROLE_O_BIAS]) {
+        a->o_bias = tri_param_weights(params, rows[TRI_ROLE_O_BIAS]);
+        a->d_o_bias = tri_param_gradients(params, rows[TRI_ROLE_O_BIAS]);
+    }
+    for (int i = 0; i < 2 && rows[TRI_ROLE_Q_NORM]; i++) {
+        a->norm[i] = tri_param_weights(params, rows[TRI_ROLE_Q_NORM + i]);
+        a->d_norm[i] = tri_param_gradients(params, rows[TRI_ROLE_Q_NORM + i]);
+    }
+    a->counted_kv = k->counted.begin - k->local[0].begin;
+}
+
+struct tri_sublayer *tri_attention_create(const struct tri_context *context, int64_t layer)
+{
+    static const struct tri_sublayer_ops ops = {forward, backward, destroy};
+    const struct tri_config_model *model = &context->config->model;
+    const struct tri_mesh *mesh = context->mesh;
+    struct attention *a = tri_alloc(TRI_MEMORY_OTHER, sizeof(*a));
+    a->base = (struct tri_sublayer){&ops, context, layer};
+    a->group = model->num_heads / model->num_kv_heads;
+    a->dim = model->head_dim;
+    struct tri_range heads =
+        tri_range_part(model->num_heads, mesh->size[TRI_AXIS_TENSOR], mesh->coord[TRI_AXIS_TENSOR]);
+    struct tri_range kv = tri_range_kv_heads(heads, a->group);
+    a->heads = tri_range_size(heads);
+    a->kv_heads = tri_range_size(kv);
+    a->first_head = heads.begin;
+    a->first_kv = kv.begin;
+    bind(a);
+    return &a->base;
+}

@@ -1,0 +1,45 @@
+#include "model/layers.h"
+
+static const struct tri_param *find(const struct tri_context *context, enum tri_role role)
+{
+    return tri_params_find(context->params, role, TRI_PLACE_DENSE, -1, -1);
+}
+
+void tri_embedding_forward(const struct tri_context *context, const struct tri_pass *pass, void *x)
+{
+    const struct tri_kernels *kernels = context->kernels;
+    const struct tri_param *table = find(context, TRI_ROLE_EMBEDDING);
+    const struct tri_param *position = find(context, TRI_ROLE_POSITION);
+    int64_t hidden = context->config->model.hidden_size;
+    int64_t n = tri_pass_tokens(pass);
+    kernels->embedding_forward(tri_param_weights(context->params, table), pass->tokens,
+                               table->local[0].begin, tri_range_size(table->local[0]), x, n, hidden,
+                               context->dt);
+    tri_all_reduce_sum(context->mesh->tensor, (struct tri_where){pass->phase, TRI_KIND_EMBEDDING},
+                       x, n * hidden, context->dt);
+    if (position) {
+        size_t mark = tri_arena_mark(context->arena);
+        void *rows = tri_context_take(context, n * hidden);
+        kernels->embedding_forward(tri_param_weights(context->params, position), pass->positions, 0,
+                                   position->shape[0], rows, n, hidden, context->dt);
+        kernels->add(x, rows, x, n * hidden, context->dt);
+        tri_arena_rewind(context->arena, mark);
+    }
+}
+
+void tri_embedding_backward(const struct tri_context *context, const struct tri_pass *pass,
+                            const void *dx)
+{
+    const struct tri_kernels *kernels = context->kernels;
+    const struct tri_param *table = find(context, TRI_ROLE_EMBEDDING);
+    const struct tri_param *position = find(context, TRI_ROLE_POSITION);
+    int64_t hidden = context->config->model.hidden_size;
+    int64_t n = tri_pass_tokens(pass);
+    kernels->embedding_backward(tri_param_gradients(context->params, table), pass->tokens,
+                                table->local[0].begin, tri_range_size(table->local[0]), dx, n,
+                                hidden, context->dt);
+    if (position) {
+        kernels->embedding_backward(tri_param_gradients(context->params, position), pass->positions,
+                                    0, position->shape[0], dx, n, hidden, context->dt);
+    }
+}

@@ -1,0 +1,260 @@
+#include "model/model.h"
+
+#include "base/clock.h"
+#include "model/layers.h"
+
+#include <math.h>
+#include <string.h>
+#include <unistd.h>
+
+/* One pre-norm block: sum1 = x + pending; h = sum1 + attention(norm1(sum1)); then the same with the
+ * MLP or MoE. The residual addition is fused into the norm that reads it, so what travels between
+ * sublayers is the pair (sum, branch to be added). */
+struct half {
+    struct tri_sublayer *branch;
+    const float *weight, *bias;
+    float *d_weight, *d_bias;
+    void *sum;    /* [tokens, hidden] what is normalised */
+    void *normed; /* [tokens, hidden] */
+    float *stats; /* [tokens, 2] */
+};
+
+struct tri_model {
+    struct tri_context context;
+    int64_t layers;
+    struct half *half; /* [2 * layers] */
+    struct half final; /* without a branch */
+    float *rope_table;
+    const struct tri_moe_factory *moe;
+    void *moe_shared;
+};
+
+static bool is_rms(const struct tri_model *model)
+{
+    return model->context.config->model.norm == TRI_NORM_RMS;
+}
+
+/* sum = x + add (add may be NULL), normed = norm(sum). */
+static void half_norm(struct tri_model *model, struct half *half, int64_t n, void *x,
+                      const void *add)
+{
+    struct tri_context *context = &model->context;
+    int64_t hidden = context->config->model.hidden_size;
+    half->sum = add ? tri_context_take(context, n * hidden) : x;
+    half->normed = tri_context_take(context, n * hidden);
+    half->stats = tri_context_take_f32(context, 2 * n);
+    context->kernels->norm_forward(is_rms(model), x, add, half->sum, half->weight, half->bias,
+                                   context->config->model.norm_epsilon, half->normed, half->stats,
+                                   n, hidden, context->dt);
+}
+
+/* Where the time of a sublayer belongs. */
+static void book_attention(const struct tri_pass *pass, int64_t index, double start)
+{
+    if (pass->tally && index % 2 == 0) {
+        pass->tally->seconds_attention += tri_clock_now() - start;
+    }
+}
+
+/* Through all blocks; returns the final norm's output [tokens, hidden]. */
+static void *forward(struct tri_model *model, const struct tri_pass *pass)
+{
+    struct tri_context *context = &model->context;
+    int64_t n = tri_pass_tokens(pass);
+    int64_t hidden = context->config->model.hidden_size;
+    void *x = tri_context_take(context, n * hidden);
+    void *add = NULL;
+    tri_embedding_forward(context, pass, x);
+    if (model->moe_shared) {
+        model->moe->begin(model->moe_shared, pass);
+    }
+    for (int64_t i = 0; i < 2 * model->layers; i++) {
+        struct half *half = &model->half[i];
+        half_norm(model, half, n, x, add);
+        x = half->sum;
+        add = tri_context_take(context, n * hidden);
+        double start = tri_clock_now();
+        half->branch->ops->forward(half->branch, pass, half->normed, add);
+        book_attention(pass, i, start);
+    }
+    if (model->moe_shared) {
+        model->moe->end(model->moe_shared, pass);
+    }
+    half_norm(model, &model->final, n, x, add);
+    return model->final.normed;
+}
+
+static void half_norm_backward(struct tri_model *model, const struct half *half, int64_t n,
+                               const void *dy, void *dx)
+{
+    struct tri_context *context = &model->context;
+    context->kernels->norm_backward(is_rms(model), dy, half->sum, half->weight, half->stats, dx,
+                                    half->d_weight, half->d_bias, n,
+                                    context->config->model.hidden_size, context->dt);
+}
+
+/* dh: gradient at the final norm's output. */
+static void backward(struct tri_model *model, const struct tri_pass *pass, void *dh)
+{
+    struct tri_context *context = &model->context;
+    int64_t n = tri_pass_tokens(pass);
+    int64_t hidden = context->config->model.hidden_size;
+    tri_all_reduce_sum(context->mesh->tensor, (struct tri_where){TRI_PHASE_BACKWARD, TRI_KIND_HEAD},
+                       dh, n * hidden, context->dt);
+    /* dx: gradient at the residual stream; also at the branch output that was added to it. */
+    void *dx = tri_context_take(context, n * hidden);
+    void *branch = tri_context_take(context, n * hidden);
+    memset(dx, 0, (size_t)(n * hidden) * tri_dtype_size(context->dt));
+    half_norm_backward(model, &model->final, n, dh, dx);
+    for (int64_t i = 2 * model->layers - 1; i >= 0; i--) {
+        struct half *half = &model->half[i];
+        double start = tri_clock_now();
+        half->branch->ops->backward(half->branch, pass, dx, branch);
+        book_attention(pass, i, start);
+        half_norm_backward(model, half, n, branch, dx);
+    }
+    tri_embedding_backward(context, pass, dx);
+}
+
+void tri_model_step(struct tri_model *model, const struct tri_pass *pass)
+{
+    struct tri_context *context = &model->context;
+    size_t mark = tri_arena_mark(context->arena);
+    void *h = forward(model, pass);
+    void *dh = tri_head_loss(context, pass, h);
+    if (pass->backward) {
+        backward(model, pass, dh);
+    }
+    tri_arena_rewind(context->arena, mark);
+}
+
+void tri_model_logits(struct tri_model *model, const struct tri_pass *pass, bool last_only,
+                      float *logits)
+{
+    struct tri_context *context = &model->context;
+    size_t mark = tri_arena_mark(context->arena);
+    int64_t hidden = context->config->model.hidden_size;
+    size_t row_bytes = (size_t)hidden * tri_dtype_size(context->dt);
+    char *h = forward(model, pass);
+    int64_t n = tri_pass_tokens(pass);
+    if (last_only) {
+        n = pass->seq > 0 ? pass->rows : 0;
+        for (int64_t row = 0; row < n; row++) {
+            memmove(h + (size_t)row * row_bytes,
+                    h + (size_t)((row + 1) * pass->seq - 1) * row_bytes, row_bytes);
+        }
+    }
+    tri_head_logits(context, h, n, pass->phase, logits);
+    tri_arena_rewind(context->arena, mark);
+}
+
+/* ---- setup ------------------------------------------------------------------------------------ */
+
+static void bind_norm(const struct tri_model *model, struct half *half, enum tri_role role,
+                      int64_t layer)
+{
+    const struct tri_params *params = model->context.params;
+    const struct tri_param *weight = tri_params_find(params, role, TRI_PLACE_DENSE, layer, -1);
+    const struct tri_param *bias = tri_params_find(params, role + 1, TRI_PLACE_DENSE, layer, -1);
+    half->weight = tri_param_weights(params, weight);
+    half->d_weight = tri_param_gradients(params, weight);
+    if (!is_rms(model)) {
+        half->bias = tri_param_weights(params, bias);
+        half->d_bias = tri_param_gradients(params, bias);
+    }
+}
+
+/* cos in the first half of a row, sin in the second (formats: the NeoX pairing j, j + dim/2). */
+static float *make_rope_table(const struct tri_config_model *model)
+{
+    int64_t dim = model->head_dim;
+    int64_t half = dim / 2;
+    float *table =
+        tri_alloc(TRI_MEMORY_OTHER, (size_t)(model->max_position * dim) * sizeof(*table));
+    for (int64_t position = 0; position < model->max_position; position++) {
+        for (int64_t j = 0; j < half; j++) {
+            double angle =
+                (double)position * pow(model->rope_theta, -2.0 * (double)j / (double)dim);
+            table[position * dim + j] = (float)cos(angle);
+            table[position * dim + half + j] = (float)sin(angle);
+        }
+    }
+    return table;
+}
+
+struct tri_model *tri_model_create(const struct tri_config *config, const struct tri_mesh *mesh,
+                                   struct tri_params *params, const struct tri_kernels *kernels,
+                                   const struct tri_moe_factory *moe)
+{
+    struct tri_model *model = tri_alloc(TRI_MEMORY_OTHER, sizeof(*model));
+    struct tri_context *context = &model->context;
+    size_t physical = (size_t)sysconf(_SC_PHYS_PAGES) * (size_t)sysconf(_SC_PAGESIZE);
+    context->config = config;
+    context->mesh = mesh;
+    context->params = params;
+    context->kernels = kernels;
+    context->arena = tri_arena_create(TRI_MEMORY_ACTIVATIONS, "activations", physical);
+    context->dt = config->precision == TRI_PRECISION_BF16 ? TRI_BF16 : TRI_F32;
+    if (config->model.position == TRI_POSITION_ROPE) {
+        model->rope_table = make_rope_table(&config->model);
+        context->rope_table = model->rope_table;
+    }
+    model->layers = config->model.num_layers;
+    model->half = tri_alloc(TRI_MEMORY_OTHER, (size_t)(2 * model->layers) * sizeof(*model->half));
+    if (tri_model_moe_layers(config) > 0) {
+        model->moe = moe;
+        model->moe_shared = moe->prepare(context);
+    }
+    for (int64_t layer = 0; layer < model->layers; layer++) {
+        struct half *half = &model->half[2 * layer];
+        bind_norm(model, &half[0], TRI_ROLE_NORM1, layer);
+        bind_norm(model, &half[1], TRI_ROLE_NORM2, layer);
+        half[0].branch = tri_attention_create(context, layer);
+        half[1].branch = tri_config_layer_is_moe(config, layer)
+                             ? moe->create(model->moe_shared, context, layer)
+                             : tri_mlp_create(context, layer);
+    }
+    bind_norm(model, &model->final, TRI_ROLE_FINAL_NORM, -1);
+    return model;
+}
+
+void tri_model_destroy(struct tri_model *model)
+{
+    if (!model) {
+        return;
+    }
+    for (int64_t i = 0; i < 2 * model->layers; i++) {
+        model->half[i].branch->ops->destroy(model->half[i].branch);
+    }
+    if (model->moe_shared) {
+        model->moe->release(model->moe_shared);
+    }
+    tri_arena_destroy(model->context.arena);
+    tri_free(model->rope_table);
+    tri_free(model->half);
+    tri_free(model);
+}
+
+void *tri_model_moe(const struct tri_model *model)
+{
+    return model->moe_shared;
+}
+
+const struct tri_context *tri_model_context(const struct tri_model *model)
+{
+    return &model->context;
+}
+
+int64_t tri_model_moe_index(const struct tri_config *config, int64_t layer)
+{
+    int64_t index = 0;
+    for (int64_t i = 0; i < layer; i++) {
+        index += tri_config_layer_is_moe(config, i);
+    }
+    return index;
+}
+
+int64_t tri_model_moe_layers(const struct tri_config *config)
+{
+    return tri_model_moe_index(config, config->model.num_layers);
+}

@@ -1,0 +1,208 @@
+#include "model/network.h"
+
+enum tri_activation tri_network_activation(const struct tri_config *config)
+{
+    switch (config->model.mlp) {
+    case TRI_MLP_SWIGLU:
+        return TRI_ACTIVATION_SWIGLU;
+    case TRI_MLP_GELU:
+        return TRI_ACTIVATION_GELU_TANH;
+    case TRI_MLP_GELU_ERF:
+        break;
+    }
+    return TRI_ACTIVATION_GELU_ERF;
+}
+
+int64_t tri_network_in_rows(const struct tri_config *config, int64_t inner)
+{
+    return config->model.mlp == TRI_MLP_SWIGLU ? 2 * inner : inner;
+}
+
+struct tri_network tri_network_get(const struct tri_context *context, enum tri_place place,
+                                   int64_t layer, int64_t expert)
+{
+    const struct tri_params *params = context->params;
+    const struct tri_param *up = tri_params_find(params, TRI_ROLE_UP, place, layer, expert);
+    const struct tri_param *gate = tri_params_find(params, TRI_ROLE_GATE, place, layer, expert);
+    const struct tri_param *down = tri_params_find(params, TRI_ROLE_DOWN, place, layer, expert);
+    const struct tri_param *up_bias =
+        tri_params_find(params, TRI_ROLE_UP_BIAS, place, layer, expert);
+    const struct tri_param *gate_bias =
+        tri_params_find(params, TRI_ROLE_GATE_BIAS, place, layer, expert);
+    const struct tri_param *down_bias =
+        tri_params_find(params, TRI_ROLE_DOWN_BIAS, place, layer, expert);
+    const struct tri_param *in = gate ? gate : up;
+    const struct tri_param *in_bias = gate_bias ? gate_bias : up_bias;
+    TRI_REQUIRE(up && down && up->held);
+    /* Gate and up are read as one matrix: the table keeps them together. */
+    TRI_REQUIRE(!gate || gate->offset + gate->count == up->offset);
+    struct tri_network network = {
+        .inner = tri_range_size(up->local[0]),
+        .in = tri_param_weights(params, in),
+        .down = tri_param_weights(params, down),
+        .d_in = tri_param_gradients(params, in),
+        .d_down = tri_param_gradients(params, down),
+    };
+    if (up_bias) {
+        network.in_bias = tri_param_weights(params, in_bias);
+        network.down_bias = tri_param_weights(params, down_bias);
+        network.d_in_bias = tri_param_gradients(params, in_bias);
+        network.d_down_bias = tri_param_gradients(params, down_bias);
+    }
+    return network;
+}
+
+/* Element `at` of an array of the activation dtype. */
+static void *at(const struct tri_context *context, const void *base, int64_t element)
+{
+    return (char *)(uintptr_t)base + (size_t)element * tri_dtype_size(context->dt);
+}
+
+static struct tri_matmul *take_products(const struct tri_context *context, int64_t count)
+{
+    return tri_arena_alloc(context->arena, (size_t)count * sizeof(struct tri_matmul));
+}
+
+/* y[rows, n] = x[rows, k] w^T (or x w when !transposed), one product a network. */
+static void rows_product(const struct tri_context *context, int64_t count, const int64_t *offsets,
+                         int64_t n, int64_t k, const void *x, const void *const *weights,
+                         const float *const *biases, bool transposed, void *y)
+{
+    struct tri_matmul *products = take_products(context, count);
+    for (int64_t i = 0; i < count; i++) {
+        products[i] = (struct tri_matmul){
+            .m = offsets[i + 1] - offsets[i],
+            .n = n,
+            .k = k,
+            .a = at(context, x, offsets[i] * k),
+            .b = weights[i],
+            .c = at(context, y, offsets[i] * n),
+            .lda = k,
+            .ldb = transposed ? k : n,
+            .ldc = n,
+            .ab_dtype = context->dt,
+            .c_dtype = context->dt,
+            .b_transposed = transposed,
+            .bias = biases ? biases[i] : NULL,
+        };
+    }
+    context->kernels->matmul_grouped(products, count);
+}
+
+/* dw[m, n] += dy[rows, m]^T x[rows, n], one product a network. */
+static void weight_gradients(const struct tri_context *context, int64_t count,
+                             const int64_t *offsets, int64_t m, int64_t n, const void *dy,
+                             const void *x, float *const *gradients)
+{
+    struct tri_matmul *products = take_products(context, count);
+    for (int64_t i = 0; i < count; i++) {
+        products[i] = (struct tri_matmul){
+            .m = m,
+            .n = n,
+            .k = offsets[i + 1] - offsets[i],
+            .a = at(context, dy, offsets[i] * m),
+            .b = at(context, x, offsets[i] * n),
+            .c = gradients[i],
+            .lda = m,
+            .ldb = n,
+            .ldc = n,
+            .ab_dtype = context->dt,
+            .c_dtype = TRI_F32,
+            .a_transposed = true,
+            .accumulate = true,
+        };
+    }
+    context->kernels->matmul_grouped(products, count);
+}
+
+void tri_networks_forward(const struct tri_context *context, const struct tri_network *networks,
+                          int64_t count, const int64_t *offsets, const void *x, void *y,
+                          bool with_down_bias, struct tri_network_saved *saved)
+{
+    const struct tri_kernels *kernels = context->kernels;
+    int64_t rows = offsets[count];
+    int64_t hidden = context->config->model.hidden_size;
+    int64_t inner = networks[0].inner;
+    int64_t in_rows = tri_network_in_rows(context->config, inner);
+    saved->x = x;
+    saved->pre = tri_context_take(context, rows * in_rows);
+    saved->act = tri_context_take(context, rows * inner);
+    size_t mark = tri_arena_mark(context->arena);
+    const void **weights = tri_arena_alloc(context->arena, (size_t)count * sizeof(*weights));
+    const float **biases = tri_arena_alloc(context->arena, (size_t)count * sizeof(*biases));
+    for (int64_t i = 0; i < count; i++) {
+        weights[i] = networks[i].in;
+        biases[i] = networks[i].in_bias;
+    }
+    rows_product(context, count, offsets, in_rows, hidden, x, weights, biases, true, saved->pre);
+    kernels->activation_forward(tri_network_activation(context->config), saved->pre, saved->act,
+                                rows, inner, context->dt);
+    for (int64_t i = 0; i < count; i++) {
+        weights[i] = networks[i].down;
+        biases[i] = networks[i].down_bias;
+    }
+    rows_product(context, count, offsets, hidden, inner, saved->act, weights,
+                 with_down_bias ? biases : NULL, true, y);
+    tri_arena_rewind(context->arena, mark);
+}
+
+void tri_networks_add_down_bias(const struct tri_context *context,
+                                const struct tri_network *networks, int64_t count,
+                                const int64_t *offsets, void *y)
+{
+    int64_t hidden = context->config->model.hidden_size;
+    for (int64_t i = 0; i < count && networks[0].down_bias; i++) {
+        context->kernels->add_bias(at(context, y, offsets[i] * hidden), networks[i].down_bias,
+                                   offsets[i + 1] - offsets[i], hidden, context->dt);
+    }
+}
+
+/* Column sums of dy, one a network. */
+static void bias_gradients(const struct tri_context *context, int64_t count, const int64_t *offsets,
+                           int64_t width, const void *dy, float *const *gradients)
+{
+    for (int64_t i = 0; i < count; i++) {
+        context->kernels->bias_backward(at(context, dy, offsets[i] * width), width, gradients[i],
+                                        offsets[i + 1] - offsets[i], width, context->dt);
+    }
+}
+
+void tri_networks_backward(const struct tri_context *context, const struct tri_network *networks,
+                           int64_t count, const int64_t *offsets,
+                           const struct tri_network_saved *saved, const void *dy, void *dx)
+{
+    int64_t rows = offsets[count];
+    int64_t hidden = context->config->model.hidden_size;
+    int64_t inner = networks[0].inner;
+    int64_t in_rows = tri_network_in_rows(context->config, inner);
+    size_t mark = tri_arena_mark(context->arena);
+    void *d_act = tri_context_take(context, rows * inner);
+    void *d_pre = tri_context_take(context, rows * in_rows);
+    const void **weights = tri_arena_alloc(context->arena, (size_t)count * sizeof(*weights));
+    float **gradients = tri_arena_alloc(context->arena, (size_t)count * sizeof(*gradients));
+    for (int64_t i = 0; i < count; i++) {
+        weights[i] = networks[i].down;
+        gradients[i] = networks[i].d_down;
+    }
+    rows_product(context, count, offsets, inner, hidden, dy, weights, NULL, false, d_act);
+    weight_gradients(context, count, offsets, hidden, inner, dy, saved->act, gradients);
+    context->kernels->activation_backward(tri_network_activation(context->config), saved->pre,
+                                          d_act, d_pre, rows, inner, context->dt);
+    for (int64_t i = 0; i < count; i++) {
+        weights[i] = networks[i].in;
+        gradients[i] = networks[i].d_in;
+    }
+    rows_product(context, count, offsets, hidden, in_rows, d_pre, weights, NULL, false, dx);
+    weight_gradients(context, count, offsets, in_rows, hidden, d_pre, saved->x, gradients);
+    if (networks[0].in_bias) {
+        for (int64_t i = 0; i < count; i++) {
+            gradients[i] = networks[i].d_in_bias;
+        }
+        bias_gradients(context, count, offsets, in_rows, d_pre, gradients);
+        for (int64_t i = 0; i < count; i++) {
+            gradients[i] = networks[i].d_down_bias;
+        }
+        bias_gradients(context, count, offsets, hidden, dy, gradients);
+    }
+    tri_arena_rewind(context->arena, mark);
+}

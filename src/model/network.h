@@ -1,0 +1,45 @@
+/* The two-product network that dense MLPs, experts and shared experts are: y = act(x W_in^T) W_down^T,
+ * for one network or for many at once (experts), each on its own rows. Local: the caller reduces the
+ * outputs over the tensor group and then adds the down bias. */
+#ifndef TRIDENT_MODEL_NETWORK_H
+#define TRIDENT_MODEL_NETWORK_H
+
+#include "model/pass.h"
+
+struct tri_network {
+    int64_t inner;                    /* this rank's part of the intermediate size */
+    const void *in;                   /* [in_rows, hidden]: gate rows then up rows, or up alone */
+    const void *down;                 /* [hidden, inner] */
+    const float *in_bias, *down_bias; /* or NULL */
+    float *d_in, *d_down, *d_in_bias, *d_down_bias; /* gradients, or NULL in a model without them */
+};
+
+enum tri_activation tri_network_activation(const struct tri_config *config);
+/* Rows of W_in: 2 * inner when gated. */
+int64_t tri_network_in_rows(const struct tri_config *config, int64_t inner);
+
+/* The network of (place, layer, expert) from the parameter table; it must be held here. */
+struct tri_network tri_network_get(const struct tri_context *context, enum tri_place place,
+                                   int64_t layer, int64_t expert);
+
+/* What the backward needs, in the arena. Sizes follow from rows = offsets[count]. */
+struct tri_network_saved {
+    const void *x; /* [rows, hidden], borrowed: must stay until the backward */
+    void *pre;     /* [rows, in_rows] */
+    void *act;     /* [rows, inner] */
+};
+
+/* Network i works on rows offsets[i] to offsets[i + 1]. All networks have the same inner size.
+ * with_down_bias: adds the down bias here (only where the output is not a partial sum). */
+void tri_networks_forward(const struct tri_context *context, const struct tri_network *networks,
+                          int64_t count, const int64_t *offsets, const void *x, void *y,
+                          bool with_down_bias, struct tri_network_saved *saved);
+void tri_networks_add_down_bias(const struct tri_context *context,
+                                const struct tri_network *networks, int64_t count,
+                                const int64_t *offsets, void *y);
+/* dx [rows, hidden] is overwritten (a partial sum over the tensor group). */
+void tri_networks_backward(const struct tri_context *context, const struct tri_network *networks,
+                           int64_t count, const int64_t *offsets,
+                           const struct tri_network_saved *saved, const void *dy, void *dx);
+
+#endif

@@ -1,0 +1,101 @@
+/* One micro-batch on its way through the model, and the sublayer interface that a block calls.
+ *
+ * Activations live in the step arena: a forward that will be followed by its backward leaves there
+ * what the backward needs, and the whole arena is rewound when the micro-batch is done. */
+#ifndef TRIDENT_MODEL_PASS_H
+#define TRIDENT_MODEL_PASS_H
+
+#include "base/arena.h"
+#include "comm/comm.h"
+#include "config/config.h"
+#include "kernel/kernel.h"
+#include "model/param.h"
+
+/* Keys and values of the tokens decoded so far, one block's: [rows, capacity, kv_heads * dim]. */
+struct tri_cache {
+    int64_t capacity, length; /* tokens; all rows have the same length */
+    void **k, **v;            /* [layers] */
+};
+
+/* Records the experts that each MoE layer chose, or imposes recorded ones; indexed by the token's
+ * place in the global batch, so that layouts can be compared. */
+struct tri_route_tap {
+    bool impose;
+    int64_t tokens, k; /* of the global batch */
+    int32_t *chosen;   /* [MoE layers, tokens, k] */
+    float *gap;        /* [MoE layers, tokens]; recorded only; may be NULL */
+    float *logits;     /* [MoE layers, tokens, experts]; recorded only; may be NULL */
+};
+
+/* This rank's share of the sums that the step reports. */
+struct tri_tally {
+    double cross_entropy;    /* sum over counted targets of -log p */
+    int64_t targets;         /* counted targets */
+    double aux_loss, z_loss; /* shares of the global means: add over ranks of {expert, data} */
+    int64_t dropped;
+    int64_t *load; /* [MoE layers, experts] tokens chosen, before capacity */
+    double seconds_attention, seconds_router, seconds_exchange, seconds_experts;
+};
+
+struct tri_pass {
+    /* the micro-batch: whole rows of the global batch; rows may be 0 */
+    int64_t rows, seq;
+    const int32_t *tokens;    /* [rows, seq] */
+    const int32_t *targets;   /* [rows, seq], -1: not counted; NULL when no loss is wanted */
+    const int32_t *positions; /* [rows, seq] */
+    const int32_t *first_key; /* [rows, seq] or NULL: see struct tri_attention */
+    int64_t first_row;        /* of the global batch */
+    int64_t global_tokens;    /* counted targets of the global batch: every mean is over these */
+    uint64_t seed, step;
+    bool training; /* noise, training capacity */
+    bool backward; /* a backward follows */
+    enum tri_phase phase;
+    struct tri_cache *cache;   /* decoding; or NULL */
+    struct tri_route_tap *tap; /* or NULL */
+    struct tri_tally *tally;
+};
+
+/* The parts of a model that its layers share; borrowed by each of them. */
+struct tri_context {
+    const struct tri_config *config;
+    const struct tri_mesh *mesh;
+    struct tri_params *params;
+    const struct tri_kernels *kernels;
+    struct tri_arena *arena;
+    enum tri_dtype dt;       /* of activations */
+    const float *rope_table; /* [max_position, head_dim] or NULL */
+};
+
+static inline int64_t tri_pass_tokens(const struct tri_pass *pass)
+{
+    return pass->rows * pass->seq;
+}
+
+/* n elements of the activation dtype from the step arena. */
+static inline void *tri_context_take(const struct tri_context *context, int64_t n)
+{
+    return tri_arena_alloc(context->arena, (size_t)n * tri_dtype_size(context->dt));
+}
+
+static inline float *tri_context_take_f32(const struct tri_context *context, int64_t n)
+{
+    return tri_arena_alloc(context->arena, (size_t)n * sizeof(float));
+}
+
+/* A branch of a block: y = f(x), both [tokens, hidden], replicated over the tensor group. The forward
+ * keeps in the arena what its backward needs; the backward overwrites dx with the gradient at x and
+ * adds to the gradients of the weights. Collective over the model's groups. */
+struct tri_sublayer;
+struct tri_sublayer_ops {
+    void (*forward)(struct tri_sublayer *self, const struct tri_pass *pass, const void *x, void *y);
+    void (*backward)(struct tri_sublayer *self, const struct tri_pass *pass, const void *dy,
+                     void *dx);
+    void (*destroy)(struct tri_sublayer *self);
+};
+struct tri_sublayer {
+    const struct tri_sublayer_ops *ops;
+    const struct tri_context *context;
+    int64_t layer;
+};
+
+#endif
