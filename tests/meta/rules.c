@@ -1,0 +1,341 @@
+#include "meta/rules.h"
+
+#include <ctype.h>
+#include <dirent.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+/* Highest first: a folder sees those after it. */
+static const char *const folders[] = {"cli",   "train",  "infer",  "plan",   "checkpoint",
+                                      "data",  "optim",  "moe",    "model",  "comm",
+                                      "shard", "kernel", "tensor", "config", "base"};
+enum { FOLDERS = sizeof(folders) / sizeof(*folders) };
+
+static void find(struct findings *findings, const char *format, ...)
+    __attribute__((format(printf, 2, 3)));
+
+static void find(struct findings *findings, const char *format, ...)
+{
+    findings->count++;
+    size_t used = strlen(findings->text), room = sizeof(findings->text) - used;
+    va_list args;
+    va_start(args, format);
+    int wanted = vsnprintf(findings->text + used, room, format, args);
+    va_end(args);
+    if (wanted < 0 || (size_t)wanted + 2 > room) {
+        findings->text[used] = '\0';
+        return;
+    }
+    strcpy(findings->text + used + (size_t)wanted, "\n");
+}
+
+/* Place in the order, -1 for a name that is no folder of ours. */
+static int level_of(const char *name, size_t length)
+{
+    for (int i = 0; i < FOLDERS; i++) {
+        if (strlen(folders[i]) == length && strncmp(folders[i], name, length) == 0) {
+            return i;
+        }
+    }
+    return -1;
+}
+
+static bool may_see(int from, int to)
+{
+    bool strangers = (strcmp(folders[from], "comm") == 0 && strcmp(folders[to], "kernel") == 0) ||
+                     (strcmp(folders[from], "kernel") == 0 && strcmp(folders[to], "comm") == 0);
+    return to >= from && !strangers;
+}
+
+/* ---- walking ---------------------------------------------------------------------------------- */
+
+/* What a rule is about while it walks; paths are relative to root. */
+struct scope {
+    const char *root;
+    struct findings *findings;
+    int level;                    /* of the folder that the files belong to */
+    const char *only_in, *header; /* rules_check_foreign_headers */
+    int limit;                    /* rules_check_lengths */
+};
+
+typedef void (*visit_line)(const struct scope *scope, const char *path, int number,
+                           const char *line);
+typedef void (*visit_file)(const struct scope *scope, const char *path);
+
+/* "A/B", to be freed. */
+static char *join(const char *a, const char *b)
+{
+    char *path = NULL;
+    if (asprintf(&path, "%s/%s", a, b) < 0) {
+        abort();
+    }
+    return path;
+}
+
+/* Number of lines, -1 when the file cannot be read; visit may be NULL. */
+static int for_each_line(const struct scope *scope, const char *path, visit_line visit)
+{
+    char *full = join(scope->root, path);
+    FILE *file = fopen(full, "r");
+    free(full);
+    if (!file) {
+        return -1;
+    }
+    char *line = NULL;
+    size_t capacity = 0;
+    int number = 0;
+    while (getline(&line, &capacity, file) >= 0) {
+        number++;
+        if (visit) {
+            visit(scope, path, number, line);
+        }
+    }
+    free(line);
+    fclose(file);
+    return number;
+}
+
+static bool is_folder(const struct scope *scope, const char *path)
+{
+    struct stat status;
+    char *full = join(scope->root, path);
+    bool result = stat(full, &status) == 0 && S_ISDIR(status.st_mode);
+    free(full);
+    return result;
+}
+
+static bool ends_with(const char *text, const char *end)
+{
+    size_t n = strlen(text), m = strlen(end);
+    return n >= m && strcmp(text + n - m, end) == 0;
+}
+
+/* Every .c and .h file in folder and below; a folder that does not exist has none. */
+static void for_each_source(const struct scope *scope, const char *folder, visit_file visit)
+{
+    char *full = join(scope->root, folder);
+    struct dirent **entries = NULL;
+    int count = scandir(full, &entries, NULL, alphasort);
+    free(full);
+    for (int i = 0; i < count; i++) {
+        const char *name = entries[i]->d_name;
+        char *path = join(folder, name);
+        if (name[0] != '.' && is_folder(scope, path)) {
+            for_each_source(scope, path, visit);
+        } else if (ends_with(name, ".c") || ends_with(name, ".h")) {
+            visit(scope, path);
+        }
+        free(path);
+        free(entries[i]);
+    }
+    free(entries);
+}
+
+/* The name between quotes or brackets of an include line; false for any other line. */
+static bool parse_include(const char *line, char *name, size_t size, bool *quoted)
+{
+    line += strspn(line, " \t");
+    if (*line++ != '#') {
+        return false;
+    }
+    line += strspn(line, " \t");
+    if (strncmp(line, "include", 7) != 0) {
+        return false;
+    }
+    line += 7 + strspn(line + 7, " \t");
+    *quoted = *line == '"';
+    if (!*quoted && *line != '<') {
+        return false;
+    }
+    size_t length = strcspn(line + 1, *quoted ? "\"" : ">");
+    if (length >= size) {
+        length = size - 1;
+    }
+    memcpy(name, line + 1, length);
+    name[length] = '\0';
+    return true;
+}
+
+/* ---- includes --------------------------------------------------------------------------------- */
+
+static void include_line(const struct scope *scope, const char *path, int number, const char *line)
+{
+    char name[256];
+    bool quoted;
+    if (!parse_include(line, name, sizeof(name), &quoted) || !quoted) {
+        return;
+    }
+    size_t length = strcspn(name, "/");
+    bool beside = name[length] == '\0';
+    if (beside || strncmp(name, "trident/", 8) == 0) {
+        return;
+    }
+    int to = level_of(name, length);
+    if (to < 0 || !may_see(scope->level, to)) {
+        find(scope->findings, "%s:%d: src/%s may not include \"%s\"", path, number,
+             folders[scope->level], name);
+    }
+}
+
+static void include_file(const struct scope *scope, const char *path)
+{
+    for_each_line(scope, path, include_line);
+}
+
+void rules_check_includes(const char *root, struct findings *findings)
+{
+    struct scope scope = {.root = root, .findings = findings};
+    for (scope.level = 0; scope.level < FOLDERS; scope.level++) {
+        char *folder = join("src", folders[scope.level]);
+        for_each_source(&scope, folder, include_file);
+        free(folder);
+    }
+}
+
+/* ---- links ------------------------------------------------------------------------------------ */
+
+static void link_line(const struct scope *scope, const char *path, int number, const char *line)
+{
+    static const char prefix[] = "trident_";
+    const char *comment = strchr(line, '#');
+    for (const char *at = line; (at = strstr(at, prefix)) && (!comment || at < comment);) {
+        at += sizeof(prefix) - 1;
+        size_t length = 0;
+        while (isalnum((unsigned char)at[length]) || at[length] == '_') {
+            length++;
+        }
+        int to = level_of(at, length);
+        if (to >= 0 && !may_see(scope->level, to)) {
+            find(scope->findings, "%s:%d: src/%s may not link trident_%s", path, number,
+                 folders[scope->level], folders[to]);
+        }
+    }
+}
+
+void rules_check_links(const char *root, struct findings *findings)
+{
+    struct scope scope = {.root = root, .findings = findings};
+    for (scope.level = 0; scope.level < FOLDERS; scope.level++) {
+        char *folder = join("src", folders[scope.level]);
+        char *path = join(folder, "CMakeLists.txt");
+        for_each_line(&scope, path, link_line);
+        free(path);
+        free(folder);
+    }
+}
+
+/* ---- foreign headers -------------------------------------------------------------------------- */
+
+static void foreign_line(const struct scope *scope, const char *path, int number, const char *line)
+{
+    char name[256];
+    bool quoted;
+    if (parse_include(line, name, sizeof(name), &quoted) &&
+        strncmp(name, scope->header, strlen(scope->header)) == 0) {
+        find(scope->findings, "%s:%d: only %s may include <%s>", path, number, scope->only_in,
+             name);
+    }
+}
+
+static void foreign_file(const struct scope *scope, const char *path)
+{
+    if (strncmp(path, scope->only_in, strlen(scope->only_in)) != 0) {
+        for_each_line(scope, path, foreign_line);
+    }
+}
+
+void rules_check_foreign_headers(const char *root, struct findings *findings)
+{
+    const struct scope rules[] = {
+        {.root = root, .findings = findings, .only_in = "src/comm/", .header = "mpi.h"},
+        {.root = root, .findings = findings, .only_in = "src/kernel/", .header = "oneapi/dnnl"},
+    };
+    for (size_t i = 0; i < sizeof(rules) / sizeof(*rules); i++) {
+        for_each_source(&rules[i], "src", foreign_file);
+        for_each_source(&rules[i], "include", foreign_file);
+    }
+}
+
+/* ---- folders ---------------------------------------------------------------------------------- */
+
+void rules_check_folders(const char *root, struct findings *findings)
+{
+    struct scope scope = {.root = root, .findings = findings};
+    char *src = join(root, "src");
+    struct dirent **entries = NULL;
+    int count = scandir(src, &entries, NULL, alphasort);
+    free(src);
+    if (count < 0) {
+        find(findings, "src: cannot be read");
+    }
+    for (int i = 0; i < count; i++) {
+        const char *name = entries[i]->d_name;
+        char *folder = join("src", name);
+        if (name[0] != '.' && is_folder(&scope, folder)) {
+            if (level_of(name, strlen(name)) < 0) {
+                find(findings, "%s: not in the order of folders", folder);
+            }
+            char *readme = join(folder, "README.md");
+            if (for_each_line(&scope, readme, NULL) < 1) {
+                find(findings, "%s: README.md is missing or empty", folder);
+            }
+            free(readme);
+        }
+        free(folder);
+        free(entries[i]);
+    }
+    free(entries);
+}
+
+/* ---- lengths ---------------------------------------------------------------------------------- */
+
+static void length_file(const struct scope *scope, const char *path)
+{
+    int lines = for_each_line(scope, path, NULL);
+    if (lines > scope->limit) {
+        find(scope->findings, "%s: %d lines, more than %d", path, lines, scope->limit);
+    }
+}
+
+void rules_check_lengths(const char *root, int lines, struct findings *findings)
+{
+    static const char *const trees[] = {"src", "include", "tests", "bench", "tools"};
+    const struct scope scope = {.root = root, .findings = findings, .limit = lines};
+    for (size_t i = 0; i < sizeof(trees) / sizeof(*trees); i++) {
+        for_each_source(&scope, trees[i], length_file);
+    }
+}
+
+/* ---- symbols ---------------------------------------------------------------------------------- */
+
+void rules_check_symbols(const char *nm, const char *library, struct findings *findings)
+{
+    char *command = NULL;
+    if (asprintf(&command, "'%s' -g --defined-only '%s' 2>&1", nm, library) < 0) {
+        abort();
+    }
+    FILE *pipe = popen(command, "r");
+    free(command);
+    if (!pipe) {
+        find(findings, "%s: cannot run %s", library, nm);
+        return;
+    }
+    char line[1024];
+    while (fgets(line, sizeof(line), pipe)) {
+        char address[32], kind[4], symbol[512];
+        if (sscanf(line, "%31s %3s %511s", address, kind, symbol) != 3 || strlen(kind) != 1) {
+            continue; /* the name of a member of the archive */
+        }
+        if (strncmp(symbol, "tri_", 4) != 0 && strncmp(symbol, "__", 2) != 0 &&
+            strcmp(symbol, "main") != 0) {
+            find(findings, "%s exports %s", library, symbol);
+        }
+    }
+    if (pclose(pipe) != 0) {
+        find(findings, "%s: %s failed", library, nm);
+    }
+}

@@ -1,0 +1,25 @@
+/* The rules of the source tree, as functions of a root folder, so that they can be run on the real
+ * tree and on planted ones that break them. A rule appends one line to findings for each breach. */
+#ifndef TESTS_META_RULES_H
+#define TESTS_META_RULES_H
+
+struct findings {
+    int count;
+    char text[16384]; /* lines that no longer fit are counted, not kept */
+};
+
+/* src/X may include headers of src/X, of lower folders and of include/ only; kernel and comm never
+ * each other; and the CMakeLists.txt of src/X may name only lower folders' libraries. */
+void rules_check_includes(const char *root, struct findings *findings);
+void rules_check_links(const char *root, struct findings *findings);
+/* mpi.h only in src/comm, oneDNN's headers only in src/kernel. */
+void rules_check_foreign_headers(const char *root, struct findings *findings);
+/* Every folder of src/ is known to the order above and has a README.md that says something. */
+void rules_check_folders(const char *root, struct findings *findings);
+/* No .c or .h file of ours is longer than lines. */
+void rules_check_lengths(const char *root, int lines, struct findings *findings);
+/* Every symbol that a library exports begins with tri_; main may be there too. nm is the program's
+ * path. Names that begin with two underscores are the compiler's own. */
+void rules_check_symbols(const char *nm, const char *library, struct findings *findings);
+
+#endif

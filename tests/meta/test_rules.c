@@ -1,0 +1,198 @@
+/* Each rule of the source tree finds a planted breach, passes its lawful twin, and passes on the
+ * tree itself. */
+#include "meta/rules.h"
+
+#include "base/file.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static char planted_root[1024];
+
+/* An empty tree of its own for each test. */
+static int planted_begin(void **state)
+{
+    (void)state;
+    snprintf(planted_root, sizeof(planted_root), TEST_TMP "/rules.XXXXXX");
+    return mkdtemp(planted_root) ? 0 : -1;
+}
+
+static int planted_end(void **state)
+{
+    (void)state;
+    struct tri_error error;
+    return tri_file_remove_tree(planted_root, &error) == TRI_OK ? 0 : -1;
+}
+
+static void plant(const char *path, const char *text)
+{
+    char full[2048];
+    snprintf(full, sizeof(full), "%s/%s", planted_root, path);
+    for (char *slash = full + strlen(planted_root) + 1; (slash = strchr(slash, '/')); slash++) {
+        *slash = '\0';
+        mkdir(full, 0755);
+        *slash = '/';
+    }
+    FILE *file = fopen(full, "w");
+    assert_non_null(file);
+    fputs(text, file);
+    fclose(file);
+}
+
+static void assert_found(const struct findings *findings, int count, const char *part)
+{
+    if (findings->count != count || (part && !strstr(findings->text, part))) {
+        fail_msg("expected %d findings with \"%s\", found %d:\n%s", count, part ? part : "",
+                 findings->count, findings->text);
+    }
+}
+
+static void test_include_upwards(void **state)
+{
+    (void)state;
+    struct findings findings = {0};
+    plant("src/base/low.c", "#include \"base/low.h\"\n#include <stdio.h>\n");
+    plant("src/model/high.h", "#include \"comm/comm.h\"\n#include \"kernel/kernel.h\"\n");
+    rules_check_includes(planted_root, &findings);
+    assert_found(&findings, 0, NULL);
+    plant("src/base/low.c", "/* */\n  #  include \"model/high.h\"\n");
+    rules_check_includes(planted_root, &findings);
+    assert_found(&findings, 1, "src/base/low.c:2: src/base may not include \"model/high.h\"");
+}
+
+static void test_include_below_a_subfolder(void **state)
+{
+    (void)state;
+    struct findings findings = {0};
+    plant("src/kernel/x86/gemm.c", "#include \"moe/router.h\"\n");
+    rules_check_includes(planted_root, &findings);
+    assert_found(&findings, 1, "src/kernel/x86/gemm.c:1");
+}
+
+static void test_include_of_a_stranger(void **state)
+{
+    (void)state;
+    struct findings findings = {0};
+    plant("src/kernel/a.c", "#include \"comm/comm.h\"\n");
+    plant("src/comm/b.c", "#include \"kernel/kernel.h\"\n");
+    rules_check_includes(planted_root, &findings);
+    assert_found(&findings, 2, "src/comm may not include \"kernel/kernel.h\"");
+}
+
+static void test_include_by_a_way_around(void **state)
+{
+    (void)state;
+    struct findings findings = {0};
+    plant("src/base/a.c", "#include \"../model/param.h\"\n");
+    rules_check_includes(planted_root, &findings);
+    assert_found(&findings, 1, "../model/param.h");
+}
+
+static void test_links(void **state)
+{
+    (void)state;
+    struct findings findings = {0};
+    plant("src/data/CMakeLists.txt",
+          "# trident_train comes later\ntrident_library(data SOURCES a.c LINK trident_base)\n"
+          "target_link_libraries(trident_data PUBLIC PkgConfig::JANSSON trident_options)\n");
+    rules_check_links(planted_root, &findings);
+    assert_found(&findings, 0, NULL);
+    plant("src/data/CMakeLists.txt",
+          "trident_library(data SOURCES a.c LINK trident_base trident_train)\n");
+    rules_check_links(planted_root, &findings);
+    assert_found(&findings, 1, "src/data may not link trident_train");
+}
+
+static void test_foreign_headers(void **state)
+{
+    (void)state;
+    struct findings findings = {0};
+    plant("src/comm/mesh.c", "#include <mpi.h>\n");
+    plant("src/kernel/x86/gemm.c", "#include <oneapi/dnnl/dnnl.h>\n");
+    rules_check_foreign_headers(planted_root, &findings);
+    assert_found(&findings, 0, NULL);
+    plant("src/train/loop.c", "#include <mpi.h>\n");
+    plant("include/trident/trident.h", "#include \"mpi.h\"\n");
+    plant("src/model/layer.c", "#include <oneapi/dnnl/dnnl.h>\n");
+    rules_check_foreign_headers(planted_root, &findings);
+    assert_found(&findings, 3, "src/train/loop.c:1: only src/comm/ may include <mpi.h>");
+}
+
+static void test_folders(void **state)
+{
+    (void)state;
+    struct findings findings = {0};
+    plant("src/base/README.md", "The ground.\n");
+    rules_check_folders(planted_root, &findings);
+    assert_found(&findings, 0, NULL);
+    plant("src/comm/README.md", "");
+    plant("src/moe/router.c", "");
+    plant("src/utils/README.md", "Everything else.\n");
+    rules_check_folders(planted_root, &findings);
+    assert_found(&findings, 3, "src/utils: not in the order");
+    assert_non_null(strstr(findings.text, "src/comm: README.md"));
+    assert_non_null(strstr(findings.text, "src/moe: README.md"));
+}
+
+static void test_lengths(void **state)
+{
+    (void)state;
+    struct findings findings = {0};
+    plant("tests/moe/test.c", "1\n2\n3\n");
+    rules_check_lengths(planted_root, 3, &findings);
+    assert_found(&findings, 0, NULL);
+    rules_check_lengths(planted_root, 2, &findings);
+    assert_found(&findings, 1, "tests/moe/test.c: 3 lines, more than 2");
+}
+
+static void test_findings_that_do_not_fit(void **state)
+{
+    (void)state;
+    struct findings findings = {0};
+    for (int i = 0; i < 400; i++) {
+        char path[64];
+        snprintf(path, sizeof(path), "src/a_folder_with_a_long_name_%03d/a.c", i);
+        plant(path, "");
+    }
+    rules_check_folders(planted_root, &findings);
+    assert_found(&findings, 800, "name_000");
+}
+
+static void test_this_tree(void **state)
+{
+    (void)state;
+    static const char root[] = TRIDENT_SOURCE_DIR;
+    struct findings findings = {0};
+    rules_check_includes(root, &findings);
+    rules_check_links(root, &findings);
+    rules_check_foreign_headers(root, &findings);
+    rules_check_folders(root, &findings);
+    rules_check_lengths(root, 600, &findings);
+    assert_found(&findings, 0, NULL);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(test_include_upwards, planted_begin, planted_end),
+        cmocka_unit_test_setup_teardown(test_include_below_a_subfolder, planted_begin, planted_end),
+        cmocka_unit_test_setup_teardown(test_include_of_a_stranger, planted_begin, planted_end),
+        cmocka_unit_test_setup_teardown(test_include_by_a_way_around, planted_begin, planted_end),
+        cmocka_unit_test_setup_teardown(test_links, planted_begin, planted_end),
+        cmocka_unit_test_setup_teardown(test_foreign_headers, planted_begin, planted_end),
+        cmocka_unit_test_setup_teardown(test_folders, planted_begin, planted_end),
+        cmocka_unit_test_setup_teardown(test_lengths, planted_begin, planted_end),
+        cmocka_unit_test_setup_teardown(test_findings_that_do_not_fit, planted_begin, planted_end),
+        cmocka_unit_test(test_this_tree),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
