@@ -21,28 +21,44 @@ struct tri_router_call {
     bool training;
     const float *bias; /* [experts] bias-balancing's, added to the scores that choose; or NULL */
     const int32_t *imposed; /* [tokens, k] experts to take instead of choosing (verify); or NULL */
+    const float *uniform;   /* [tokens, experts] numbers of random selection; NULL: keyed ones */
     enum tri_phase phase;   /* for the ledger */
 };
 
-/* What a router decided. Caller-owned arrays (the step arena); tri_routes_sizes below. */
+/* What a router decided. Caller-owned arrays (the step arena), placed by tri_routes_place.
+ *
+ * Scores: what chooses is logit + noise (top_k; noise in training only), or with a bias
+ * softmax * exp(noise) + bias; the weights never see noise or bias. Ties go to the lower expert. */
 struct tri_routes {
-    int32_t *chosen;   /* [tokens, k] before capacity; in order of falling score */
-    int32_t *expert;   /* [tokens, k] after capacity; -1 where dropped */
+    int32_t *chosen; /* [tokens, k] before capacity; in order of falling score, imposed as given */
+    int32_t *expert; /* [tokens, k] after capacity; -1 where dropped */
     int32_t *location; /* [tokens, k] place in the expert's queue of the window; -1 where dropped */
     float *weight;     /* [tokens, k] multiplies the expert's output; 0 where dropped */
     float *probs;      /* [tokens, experts] softmax of the (noiseless) logits */
     float *lse;        /* [tokens] log-sum-exp of the logits */
-    float *gap;        /* [tokens] last chosen minus first refused score (inf when k == experts) */
-    float *fraction;   /* [rows, experts] for window sequence, [1, experts] otherwise: the share f_e
+    float *gap; /* [tokens] last chosen minus first refused score, so in logits unless there is a
+                          bias; inf when k == experts or nothing was weighed (balanced); may be
+                          negative when imposed; deepspeed_top2: the first choice's if smaller */
+    float *fraction;  /* [rows, experts] for window sequence, [1, experts] otherwise: the share f_e
                           that the balance loss's gradient needs; scope model: unused */
-    int64_t capacity;  /* of an expert, per window; 0 when dropless */
-    int64_t dropped;   /* routes dropped here */
+    int64_t capacity; /* of an expert, per window; 0 when dropless */
+    int64_t dropped;  /* routes dropped here */
     double aux_loss; /* this rank's share of the layer's unscaled balance loss: summed over replicas
                           and micro-steps it is the layer's loss (windows step: booked by the first
                           replica only) */
     double z_loss;   /* likewise, mean of lse^2, unscaled */
     int64_t *load;   /* [experts] tokens chosen here, before capacity */
 };
+
+/* Bytes that the arrays of a tri_routes take for rows of seq tokens, and the arrays set up in such a
+ * block (64-byte aligned, content undefined). */
+size_t tri_routes_bytes(const struct tri_config *config, int64_t rows, int64_t seq);
+void tri_routes_place(const struct tri_config *config, int64_t rows, int64_t seq, void *block,
+                      struct tri_routes *routes);
+
+/* Places in an expert's queue for a window of `tokens` tokens: max(min_capacity,
+ * ceil(tokens * k / experts * factor)), at most tokens; 0: no limit. */
+int64_t tri_router_capacity(const struct tri_config *config, bool training, int64_t tokens);
 
 /* Balance statistics over all MoE layers, for aux_scope model: filled by the forwards of a
  * micro-batch, finished once, read by the backwards. */
@@ -54,6 +70,11 @@ struct tri_aux_model {
     double tokens;  /* per window, over all layers */
 };
 
+/* As tri_routes_bytes and tri_routes_place, for a micro-batch of rows; the sums start at zero. */
+size_t tri_aux_model_bytes(const struct tri_config *config, int64_t rows);
+void tri_aux_model_begin(const struct tri_config *config, int64_t rows, void *block,
+                         struct tri_aux_model *model);
+
 struct tri_router;
 
 /* One for each MoE layer (cheap); config is borrowed, as is mesh: window step exchanges counts over
@@ -61,7 +82,9 @@ struct tri_router;
 struct tri_router *tri_router_create(const struct tri_config *config, const struct tri_mesh *mesh);
 void tri_router_destroy(struct tri_router *router);
 
-/* model is NULL unless aux_scope is model. Collective over mesh->expert_data when a window is step. */
+/* model is NULL unless aux_scope is model (its layers' aux_loss is then 0). deepspeed_*: capacity,
+ * order of queues, balance loss and weights as DeepSpeed 0.19's gates, window by window (theirs is
+ * `rank`). Collective over mesh->expert_data when a window is step. */
 void tri_router_forward(struct tri_router *router, const struct tri_router_call *call,
                         struct tri_routes *routes, struct tri_aux_model *model);
 
