@@ -1,0 +1,340 @@
+/* An MoE layer: router, schedule, shared expert; and what the MoE layers of a model share. */
+#include "moe/moe.h"
+
+#include "base/clock.h"
+#include "base/random.h"
+#include "moe/schedule.h"
+#include "moe/shared_expert.h"
+
+#include <math.h>
+#include <string.h>
+
+struct tri_moe {
+    const struct tri_context *context;
+    struct tri_router *router;
+    struct tri_exchange exchange;
+    struct tri_aux_model aux; /* aux_scope model; of the micro-batch at hand */
+    float *bias;              /* [MoE layers, experts] or NULL */
+};
+
+struct layer {
+    struct tri_sublayer base;
+    struct tri_moe *moe;
+    struct tri_schedule *schedule;
+    struct tri_shared_expert *shared;
+    const float *weight; /* [experts, hidden] the router's */
+    float *d_weight;
+    int64_t index; /* among the MoE layers */
+    /* kept for the backward */
+    struct tri_router_call call;
+    struct tri_routes routes;
+    const void *x;
+    const float *input; /* [tokens, hidden] f32 what the router read: x, jittered in training */
+};
+
+static bool scope_is_model(const struct tri_context *context)
+{
+    return context->config->moe.aux_scope == TRI_AUX_MODEL;
+}
+
+/* ---- the router's product --------------------------------------------------------------------- */
+
+/* Jitter factor of element j of a token's router input: keyed by the token's global place. */
+static float jitter_factor(const struct layer *layer, const struct tri_pass *pass, int64_t token,
+                           int64_t j)
+{
+    const struct tri_config *config = layer->base.context->config;
+    uint64_t stream =
+        tri_random_stream("jitter") + (uint64_t)layer->base.layer + (pass->step << 16);
+    uint64_t place =
+        (uint64_t)((pass->first_row * pass->seq + token) * config->model.hidden_size + j);
+    double u = tri_random_uniform(pass->seed, stream, place);
+    return (float)(1.0 + config->moe.jitter * (2.0 * u - 1.0));
+}
+
+static bool jitters(const struct layer *layer, const struct tri_pass *pass)
+{
+    return pass->training && layer->base.context->config->moe.jitter > 0.0;
+}
+
+static void read_input(struct layer *layer, const struct tri_pass *pass, const void *x)
+{
+    const struct tri_context *context = layer->base.context;
+    int64_t hidden = context->config->model.hidden_size;
+    int64_t n = tri_pass_tokens(pass);
+    layer->input = x;
+    if (context->dt == TRI_F32 && !jitters(layer, pass)) {
+        return;
+    }
+    float *input = tri_context_take_f32(context, n * hidden);
+    context->kernels->cast(x, context->dt, input, TRI_F32, n * hidden);
+    for (int64_t t = 0; t < n && jitters(layer, pass); t++) {
+        for (int64_t j = 0; j < hidden; j++) {
+            input[t * hidden + j] *= jitter_factor(layer, pass, t, j);
+        }
+    }
+    layer->input = input;
+}
+
+static float *router_logits(struct layer *layer, const struct tri_pass *pass)
+{
+    const struct tri_context *context = layer->base.context;
+    int64_t hidden = context->config->model.hidden_size;
+    int64_t experts = context->config->moe.num_experts;
+    float *logits = tri_context_take_f32(context, tri_pass_tokens(pass) * experts);
+    context->kernels->matmul(&(struct tri_matmul){.m = tri_pass_tokens(pass),
+                                                  .n = experts,
+                                                  .k = hidden,
+                                                  .a = layer->input,
+                                                  .b = layer->weight,
+                                                  .c = logits,
+                                                  .lda = hidden,
+                                                  .ldb = hidden,
+                                                  .ldc = experts,
+                                                  .ab_dtype = TRI_F32,
+                                                  .c_dtype = TRI_F32,
+                                                  .b_transposed = true});
+    return logits;
+}
+
+/* ---- recorded and imposed routes -------------------------------------------------------------- */
+
+static void record(const struct layer *layer, const struct tri_pass *pass)
+{
+    const struct tri_route_tap *tap = pass->tap;
+    const struct tri_routes *routes = &layer->routes;
+    int64_t experts = layer->base.context->config->moe.num_experts;
+    int64_t n = tri_pass_tokens(pass);
+    int64_t place = layer->index * tap->tokens + pass->first_row * pass->seq;
+    memcpy(tap->chosen + place * tap->k, routes->chosen,
+           (size_t)(n * tap->k) * sizeof(*tap->chosen));
+    if (tap->logits) {
+        memcpy(tap->logits + place * experts, layer->call.logits,
+               (size_t)(n * experts) * sizeof(float));
+    }
+    for (int64_t t = 0; t < n && tap->gap; t++) {
+        /* As a difference of scores (probabilities), from the difference of logits. */
+        int32_t last = routes->chosen[t * tap->k + tap->k - 1];
+        tap->gap[place + t] =
+            (float)((double)routes->probs[t * experts + last] * -expm1(-(double)routes->gap[t]));
+    }
+}
+
+static const int32_t *imposed(const struct layer *layer, const struct tri_pass *pass)
+{
+    const struct tri_route_tap *tap = pass->tap;
+    if (!tap || !tap->impose) {
+        return NULL;
+    }
+    return tap->chosen + (layer->index * tap->tokens + pass->first_row * pass->seq) * tap->k;
+}
+
+/* ---- forward and backward --------------------------------------------------------------------- */
+
+static void forward(struct tri_sublayer *self, const struct tri_pass *pass, const void *x, void *y)
+{
+    struct layer *layer = (struct layer *)self;
+    const struct tri_context *context = self->context;
+    const struct tri_config_moe *moe = &context->config->moe;
+    double start = tri_clock_now();
+    layer->x = x;
+    read_input(layer, pass, x);
+    layer->call = (struct tri_router_call){
+        .logits = router_logits(layer, pass),
+        .rows = pass->rows,
+        .seq = pass->seq,
+        .first_row = pass->first_row,
+        .global_tokens = pass->global_tokens,
+        .seed = pass->seed,
+        .step = pass->step,
+        .layer = self->layer,
+        .training = pass->training,
+        .bias = layer->moe->bias ? layer->moe->bias + layer->index * moe->num_experts : NULL,
+        .imposed = imposed(layer, pass),
+        .phase = pass->phase,
+    };
+    int64_t n = tri_pass_tokens(pass);
+    void *block =
+        tri_arena_alloc(context->arena, tri_routes_bytes(context->config, pass->rows, pass->seq));
+    tri_routes_place(context->config, pass->rows, pass->seq, block, &layer->routes);
+    tri_router_forward(layer->moe->router, &layer->call, &layer->routes,
+                       scope_is_model(context) ? &layer->moe->aux : NULL);
+    if (pass->tap && !pass->tap->impose && n > 0) {
+        record(layer, pass);
+    }
+    if (pass->tally) {
+        pass->tally->aux_loss += layer->routes.aux_loss;
+        pass->tally->z_loss += layer->routes.z_loss;
+        pass->tally->dropped += layer->routes.dropped;
+        for (int64_t e = 0; e < moe->num_experts; e++) {
+            pass->tally->load[layer->index * moe->num_experts + e] += layer->routes.load[e];
+        }
+        pass->tally->seconds_router += tri_clock_now() - start;
+    }
+    layer->schedule->ops->forward(layer->schedule, pass, &layer->routes, x, y);
+    if (layer->shared) {
+        tri_shared_expert_forward(layer->shared, pass, x, y);
+    }
+}
+
+/* Through the router: its weight's gradient from the own tokens, and dx of the own tokens. */
+static void router_backward(struct layer *layer, const struct tri_pass *pass, struct tri_range own,
+                            const float *dweight, void *dx)
+{
+    const struct tri_context *context = layer->base.context;
+    const struct tri_kernels *kernels = context->kernels;
+    int64_t hidden = context->config->model.hidden_size;
+    int64_t experts = context->config->moe.num_experts;
+    int64_t n = tri_range_size(own);
+    float *dlogits = tri_context_take_f32(context, tri_pass_tokens(pass) * experts);
+    tri_router_backward(layer->moe->router, &layer->call, &layer->routes,
+                        scope_is_model(context) ? &layer->moe->aux : NULL, own, dweight, dlogits);
+    kernels->matmul(&(struct tri_matmul){.m = experts,
+                                         .n = hidden,
+                                         .k = n,
+                                         .a = dlogits + own.begin * experts,
+                                         .b = layer->input + own.begin * hidden,
+                                         .c = layer->d_weight,
+                                         .lda = experts,
+                                         .ldb = hidden,
+                                         .ldc = hidden,
+                                         .ab_dtype = TRI_F32,
+                                         .c_dtype = TRI_F32,
+                                         .a_transposed = true,
+                                         .accumulate = true});
+    float *d_input = tri_context_take_f32(context, n * hidden);
+    kernels->matmul(&(struct tri_matmul){.m = n,
+                                         .n = hidden,
+                                         .k = experts,
+                                         .a = dlogits + own.begin * experts,
+                                         .b = layer->weight,
+                                         .c = d_input,
+                                         .lda = experts,
+                                         .ldb = hidden,
+                                         .ldc = hidden,
+                                         .ab_dtype = TRI_F32,
+                                         .c_dtype = TRI_F32});
+    for (int64_t t = 0; t < n && jitters(layer, pass); t++) {
+        for (int64_t j = 0; j < hidden; j++) {
+            d_input[t * hidden + j] *= jitter_factor(layer, pass, own.begin + t, j);
+        }
+    }
+    void *part = (char *)dx + (size_t)(own.begin * hidden) * tri_dtype_size(context->dt);
+    const void *addend = d_input;
+    if (context->dt != TRI_F32) {
+        void *narrow = tri_context_take(context, n * hidden);
+        kernels->cast(d_input, TRI_F32, narrow, context->dt, n * hidden);
+        addend = narrow;
+    }
+    kernels->add(part, addend, part, n * hidden, context->dt);
+}
+
+static void backward(struct tri_sublayer *self, const struct tri_pass *pass, const void *dy,
+                     void *dx)
+{
+    struct layer *layer = (struct layer *)self;
+    const struct tri_context *context = self->context;
+    size_t mark = tri_arena_mark(context->arena);
+    int64_t n = tri_pass_tokens(pass);
+    float *dweight = tri_context_take_f32(context, n * context->config->moe.top_k);
+    layer->schedule->ops->backward(layer->schedule, pass, &layer->routes, dy, dx, dweight);
+    double start = tri_clock_now();
+    router_backward(layer, pass, layer->schedule->ops->own(layer->schedule, n), dweight, dx);
+    if (pass->tally) {
+        pass->tally->seconds_router += tri_clock_now() - start;
+    }
+    layer->schedule->ops->finish_backward(layer->schedule, pass, dx);
+    if (layer->shared) {
+        tri_shared_expert_backward(layer->shared, pass, dy, dx);
+    }
+    tri_arena_rewind(context->arena, mark);
+}
+
+static void destroy(struct tri_sublayer *self)
+{
+    struct layer *layer = (struct layer *)self;
+    layer->schedule->ops->destroy(layer->schedule);
+    tri_shared_expert_destroy(layer->shared);
+    tri_free(layer);
+}
+
+/* ---- the factory ------------------------------------------------------------------------------ */
+
+static struct tri_sublayer *create(void *shared, const struct tri_context *context, int64_t index)
+{
+    static const struct tri_sublayer_ops ops = {forward, backward, destroy};
+    struct layer *layer = tri_alloc(TRI_MEMORY_OTHER, sizeof(*layer));
+    const struct tri_param *router =
+        tri_params_find(context->params, TRI_ROLE_ROUTER, TRI_PLACE_DENSE, index, -1);
+    layer->base = (struct tri_sublayer){&ops, context, index};
+    layer->moe = shared;
+    layer->schedule = tri_schedule_ted_create(context, &layer->moe->exchange, index);
+    layer->shared = tri_shared_expert_create(context, index);
+    layer->weight = tri_param_weights(context->params, router);
+    layer->d_weight = tri_param_gradients(context->params, router);
+    layer->index = tri_model_moe_index(context->config, index);
+    return &layer->base;
+}
+
+static void *prepare(const struct tri_context *context)
+{
+    const struct tri_config *config = context->config;
+    struct tri_moe *moe = tri_alloc(TRI_MEMORY_OTHER, sizeof(*moe));
+    moe->context = context;
+    moe->router = tri_router_create(config, context->mesh);
+    if (config->moe.bias_balancing > 0.0) {
+        int64_t n = tri_model_moe_layers(config) * config->moe.num_experts;
+        moe->bias = tri_alloc(TRI_MEMORY_OTHER, (size_t)n * sizeof(*moe->bias));
+    }
+    return moe;
+}
+
+static void begin(void *shared, const struct tri_pass *pass)
+{
+    struct tri_moe *moe = shared;
+    const struct tri_config *config = moe->context->config;
+    if (!scope_is_model(moe->context)) {
+        return;
+    }
+    void *block = tri_arena_alloc(moe->context->arena, tri_aux_model_bytes(config, pass->rows));
+    tri_aux_model_begin(config, pass->rows, block, &moe->aux);
+}
+
+static void end(void *shared, const struct tri_pass *pass)
+{
+    struct tri_moe *moe = shared;
+    if (scope_is_model(moe->context)) {
+        double loss =
+            tri_aux_model_finish(moe->router, &moe->aux, pass->phase, pass->global_tokens);
+        if (pass->tally) {
+            pass->tally->aux_loss += loss;
+        }
+    }
+}
+
+static void release(void *shared)
+{
+    struct tri_moe *moe = shared;
+    tri_router_destroy(moe->router);
+    tri_free(moe->exchange.buffer[0]);
+    tri_free(moe->exchange.buffer[1]);
+    tri_free(moe->bias);
+    tri_free(moe);
+}
+
+const struct tri_moe_factory tri_moe_factory = {prepare, create, begin, end, release};
+
+float *tri_moe_bias(struct tri_moe *moe)
+{
+    return moe->bias;
+}
+
+int64_t tri_moe_exchange_bytes(const struct tri_moe *moe)
+{
+    return (int64_t)(moe->exchange.capacity[0] + moe->exchange.capacity[1]);
+}
+
+int64_t tri_moe_exchange_growths(const struct tri_moe *moe)
+{
+    return moe->exchange.growths;
+}

@@ -1,0 +1,22 @@
+/* MoE layers: a router that chooses, a schedule that moves tokens to the experts and back, an optional
+ * shared expert. Implements the model's sublayer interface. */
+#ifndef TRIDENT_MOE_MOE_H
+#define TRIDENT_MOE_MOE_H
+
+#include "model/model.h"
+#include "moe/router.h"
+
+/* What the MoE layers of one model share: tri_model_moe() returns it. */
+struct tri_moe;
+
+/* Hand this to tri_model_create. */
+extern const struct tri_moe_factory tri_moe_factory;
+
+/* Bias-balancing vectors [MoE layers, experts], kept in checkpoints; NULL when the config has none. */
+float *tri_moe_bias(struct tri_moe *moe);
+
+/* Bytes of the exchange buffers, and how often a micro-batch made them grow past the headroom. */
+int64_t tri_moe_exchange_bytes(const struct tri_moe *moe);
+int64_t tri_moe_exchange_growths(const struct tri_moe *moe);
+
+#endif

@@ -1,0 +1,49 @@
+/* How an MoE layer moves tokens: a strategy behind one interface, chosen once at setup. */
+#ifndef TRIDENT_MOE_SCHEDULE_H
+#define TRIDENT_MOE_SCHEDULE_H
+
+#include "model/network.h"
+#include "moe/router.h"
+
+/* Send and receive buffers, shared by all MoE layers of a model: nothing in them outlives a layer's
+ * forward or backward. They start at `headroom` times a balanced share and grow when a micro-batch
+ * needs more. */
+struct tri_exchange {
+    void *buffer[2];
+    size_t capacity[2];
+    int64_t growths;
+};
+
+struct tri_schedule;
+struct tri_schedule_ops {
+    /* The tokens whose routes this rank sends, out of [0, tokens). */
+    struct tri_range (*own)(const struct tri_schedule *self, int64_t tokens);
+    /* y [tokens, hidden] = sum over choices of weight * expert(x), on every tensor rank. */
+    void (*forward)(struct tri_schedule *self, const struct tri_pass *pass,
+                    const struct tri_routes *routes, const void *x, void *y);
+    /* dx [tokens, hidden] is set to the gradient through the experts for own tokens (undefined for
+     * others); dweight [tokens, k] likewise. */
+    void (*backward)(struct tri_schedule *self, const struct tri_pass *pass,
+                     const struct tri_routes *routes, const void *dy, void *dx, float *dweight);
+    /* After the router has added to dx of the own tokens: makes dx whole on every tensor rank. */
+    void (*finish_backward)(struct tri_schedule *self, const struct tri_pass *pass, void *dx);
+    void (*destroy)(struct tri_schedule *self);
+};
+struct tri_schedule {
+    const struct tri_schedule_ops *ops;
+    const struct tri_context *context;
+    struct tri_exchange *exchange;
+    int64_t layer;
+};
+
+/* TED (arXiv 2303.06318, figure 3): all-to-all over the expert group, experts cut over tensor, one
+ * all-reduce over tensor; with expert_tensor = 1 the tensor ranks are further expert ranks, each
+ * sending its own part of the tokens, gathered over tensor after the combine. */
+struct tri_schedule *tri_schedule_ted_create(const struct tri_context *context,
+                                             struct tri_exchange *exchange, int64_t layer);
+
+/* Buffer i of the exchange with room for rows [rows, hidden]. */
+void *tri_exchange_take(struct tri_exchange *exchange, int i, const struct tri_context *context,
+                        int64_t rows);
+
+#endif

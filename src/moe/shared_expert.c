@@ -1,0 +1,157 @@
+#include "moe/shared_expert.h"
+
+#include <math.h>
+#include <string.h>
+
+struct tri_shared_expert {
+    const struct tri_context *context;
+    struct tri_network network;
+    const float *gate; /* [hidden] or NULL */
+    float *d_gate;
+    /* kept for the backward */
+    struct tri_network_saved saved;
+    void *out;      /* [tokens, hidden] the expert's output, before the gate */
+    float *opening; /* [tokens] sigmoid of the gate; 1 without one */
+};
+
+struct tri_shared_expert *tri_shared_expert_create(const struct tri_context *context, int64_t layer)
+{
+    if (!context->config->moe.shared_intermediate_size) {
+        return NULL;
+    }
+    struct tri_shared_expert *shared = tri_alloc(TRI_MEMORY_OTHER, sizeof(*shared));
+    shared->context = context;
+    shared->network = tri_network_get(context, TRI_PLACE_SHARED, layer, -1);
+    const struct tri_param *gate =
+        tri_params_find(context->params, TRI_ROLE_SHARED_GATE, TRI_PLACE_DENSE, layer, -1);
+    if (gate) {
+        shared->gate = tri_param_weights(context->params, gate);
+        shared->d_gate = tri_param_gradients(context->params, gate);
+    }
+    return shared;
+}
+
+void tri_shared_expert_destroy(struct tri_shared_expert *shared)
+{
+    tri_free(shared);
+}
+
+/* x as f32: itself, or a copy in the arena. */
+static const float *as_f32(const struct tri_context *context, const void *x, int64_t n)
+{
+    if (context->dt == TRI_F32) {
+        return x;
+    }
+    float *copy = tri_context_take_f32(context, n);
+    context->kernels->cast(x, context->dt, copy, TRI_F32, n);
+    return copy;
+}
+
+static void open_gate(struct tri_shared_expert *shared, const void *x, int64_t n)
+{
+    const struct tri_context *context = shared->context;
+    int64_t hidden = context->config->model.hidden_size;
+    if (!shared->gate) {
+        for (int64_t i = 0; i < n; i++) {
+            shared->opening[i] = 1.0F;
+        }
+        return;
+    }
+    size_t mark = tri_arena_mark(context->arena);
+    context->kernels->matmul(&(struct tri_matmul){.m = n,
+                                                  .n = 1,
+                                                  .k = hidden,
+                                                  .a = as_f32(context, x, n * hidden),
+                                                  .b = shared->gate,
+                                                  .c = shared->opening,
+                                                  .lda = hidden,
+                                                  .ldb = hidden,
+                                                  .ldc = 1,
+                                                  .ab_dtype = TRI_F32,
+                                                  .c_dtype = TRI_F32,
+                                                  .b_transposed = true});
+    for (int64_t i = 0; i < n; i++) {
+        shared->opening[i] = (float)(1.0 / (1.0 + exp(-(double)shared->opening[i])));
+    }
+    tri_arena_rewind(context->arena, mark);
+}
+
+void tri_shared_expert_forward(struct tri_shared_expert *shared, const struct tri_pass *pass,
+                               const void *x, void *y)
+{
+    const struct tri_context *context = shared->context;
+    struct tri_group *tensor = context->mesh->tensor;
+    int64_t n = tri_pass_tokens(pass);
+    int64_t hidden = context->config->model.hidden_size;
+    int64_t offsets[2] = {0, n};
+    bool whole = tri_group_size(tensor) == 1;
+    shared->out = tri_context_take(context, n * hidden);
+    shared->opening = tri_context_take_f32(context, n);
+    tri_networks_forward(context, &shared->network, 1, offsets, x, shared->out, whole,
+                         &shared->saved);
+    if (!whole) {
+        tri_all_reduce_sum(tensor, (struct tri_where){pass->phase, TRI_KIND_SHARED_EXPERT},
+                           shared->out, n * hidden, context->dt);
+        tri_networks_add_down_bias(context, &shared->network, 1, offsets, shared->out);
+    }
+    open_gate(shared, x, n);
+    context->kernels->scale_rows_add(shared->out, shared->opening, y, y, n, hidden, context->dt);
+}
+
+/* Through opening = sigmoid(x . gate): slope[t] = dL/d(x . gate); d_gate += slope^T x; dx += slope gate. */
+static void gate_backward(struct tri_shared_expert *shared, const void *dy, int64_t n, void *dx)
+{
+    const struct tri_context *context = shared->context;
+    int64_t hidden = context->config->model.hidden_size;
+    float *slope = tri_context_take_f32(context, n);
+    context->kernels->row_dots(dy, shared->out, slope, n, hidden, context->dt);
+    for (int64_t i = 0; i < n; i++) {
+        slope[i] *= shared->opening[i] * (1.0F - shared->opening[i]);
+    }
+    context->kernels->matmul(&(struct tri_matmul){.m = 1,
+                                                  .n = hidden,
+                                                  .k = n,
+                                                  .a = slope,
+                                                  .b = as_f32(context, shared->saved.x, n * hidden),
+                                                  .c = shared->d_gate,
+                                                  .lda = 1,
+                                                  .ldb = hidden,
+                                                  .ldc = hidden,
+                                                  .ab_dtype = TRI_F32,
+                                                  .c_dtype = TRI_F32,
+                                                  .a_transposed = true,
+                                                  .accumulate = true});
+    const void *gate = shared->gate;
+    if (context->dt != TRI_F32) {
+        void *narrow = tri_context_take(context, hidden);
+        context->kernels->cast(shared->gate, TRI_F32, narrow, context->dt, hidden);
+        gate = narrow;
+    }
+    /* Each row of dx takes slope[t] times the one row `gate`. */
+    int32_t *same = tri_arena_alloc(context->arena, (size_t)n * sizeof(*same));
+    memset(same, 0, (size_t)n * sizeof(*same));
+    context->kernels->combine_rows(gate, same, slope, dx, dx, n, 1, hidden, context->dt);
+}
+
+void tri_shared_expert_backward(struct tri_shared_expert *shared, const struct tri_pass *pass,
+                                const void *dy, void *dx)
+{
+    const struct tri_context *context = shared->context;
+    int64_t n = tri_pass_tokens(pass);
+    int64_t hidden = context->config->model.hidden_size;
+    int64_t offsets[2] = {0, n};
+    size_t mark = tri_arena_mark(context->arena);
+    void *d_out = tri_context_take(context, n * hidden);
+    void *d_in = tri_context_take(context, n * hidden);
+    memset(d_out, 0, (size_t)(n * hidden) * tri_dtype_size(context->dt));
+    context->kernels->scale_rows_add(dy, shared->opening, d_out, d_out, n, hidden, context->dt);
+    tri_networks_backward(context, &shared->network, 1, offsets, &shared->saved, d_out, d_in);
+    tri_all_reduce_sum(context->mesh->tensor,
+                       (struct tri_where){TRI_PHASE_BACKWARD, TRI_KIND_SHARED_EXPERT}, d_in,
+                       n * hidden, context->dt);
+    context->kernels->add(dx, d_in, dx, n * hidden, context->dt);
+    if (shared->gate) {
+        gate_backward(shared, dy, n, dx);
+    }
+    tri_arena_rewind(context->arena, mark);
+}
