@@ -1,0 +1,334 @@
+#include "data/shards.h"
+
+#include "base/file.h"
+#include "base/memory.h"
+
+#include <glob.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct shard {
+    char *path;
+    struct tri_mapping mapping;
+    const unsigned char *data; /* the first token */
+    int64_t first;             /* its place in the whole set */
+    int64_t tokens;
+    int width; /* bytes per token */
+    bool has_header;
+};
+
+struct tri_tokens {
+    struct shard *shards;
+    int num_shards;
+    int64_t count, limit; /* every token is below limit */
+};
+
+/* ---- one file --------------------------------------------------------------------------------- */
+
+static int32_t header_word(const struct tri_mapping *mapping, size_t index)
+{
+    int32_t word;
+    memcpy(&word, mapping->data + index * sizeof(word), sizeof(word));
+    return word;
+}
+
+/* The token width that magic and version stand for; 0 when they stand for none. */
+static int header_width(int32_t magic, int32_t version)
+{
+    if (magic == TRI_SHARD_MAGIC_U16 && version == TRI_SHARD_VERSION_U16) {
+        return 2;
+    }
+    return magic == TRI_SHARD_MAGIC_U32 && version == TRI_SHARD_VERSION_U32 ? 4 : 0;
+}
+
+static enum tri_status open_with_header(struct shard *shard, struct tri_error *error)
+{
+    const struct tri_mapping *mapping = &shard->mapping;
+    if (mapping->size < TRI_SHARD_HEADER_BYTES) {
+        return tri_fail(error, TRI_BAD_INPUT,
+                        "%s: %zu bytes, too short for the %d-byte header of a token shard",
+                        shard->path, mapping->size, TRI_SHARD_HEADER_BYTES);
+    }
+    int32_t magic = header_word(mapping, 0);
+    int32_t version = header_word(mapping, 1);
+    int32_t count = header_word(mapping, 2);
+    if (magic != TRI_SHARD_MAGIC_U16 && magic != TRI_SHARD_MAGIC_U32) {
+        return tri_fail(error, TRI_BAD_INPUT,
+                        "%s: magic number %" PRId32
+                        ", expected %d (u16 tokens) or %d (u32 tokens); shards "
+                        "without a header need data.format u16 or u32",
+                        shard->path, magic, TRI_SHARD_MAGIC_U16, TRI_SHARD_MAGIC_U32);
+    }
+    shard->width = header_width(magic, version);
+    if (shard->width == 0) {
+        return tri_fail(
+            error, TRI_BAD_INPUT, "%s: version %" PRId32 ", expected %d", shard->path, version,
+            magic == TRI_SHARD_MAGIC_U16 ? TRI_SHARD_VERSION_U16 : TRI_SHARD_VERSION_U32);
+    }
+    for (size_t i = 3; i < TRI_SHARD_HEADER_BYTES / sizeof(int32_t); i++) {
+        if (header_word(mapping, i) != 0) {
+            return tri_fail(error, TRI_BAD_INPUT, "%s: header word %zu is %" PRId32 ", expected 0",
+                            shard->path, i, header_word(mapping, i));
+        }
+    }
+    if (count < 0) {
+        return tri_fail(error, TRI_BAD_INPUT, "%s: the header promises %" PRId32 " tokens",
+                        shard->path, count);
+    }
+    size_t expected = TRI_SHARD_HEADER_BYTES + (size_t)count * (size_t)shard->width;
+    if (mapping->size != expected) {
+        return tri_fail(error, TRI_BAD_INPUT,
+                        "%s: %zu bytes, expected %zu for the %" PRId32
+                        " tokens that the header promises",
+                        shard->path, mapping->size, expected, count);
+    }
+    shard->data = mapping->data + TRI_SHARD_HEADER_BYTES;
+    shard->tokens = count;
+    shard->has_header = true;
+    return TRI_OK;
+}
+
+static enum tri_status open_headerless(struct shard *shard, int width, struct tri_error *error)
+{
+    const struct tri_mapping *mapping = &shard->mapping;
+    if (mapping->size >= TRI_SHARD_HEADER_BYTES) {
+        size_t other = (size_t)header_width(header_word(mapping, 0), header_word(mapping, 1));
+        int32_t count = header_word(mapping, 2);
+        if (other && count >= 0 &&
+            mapping->size == TRI_SHARD_HEADER_BYTES + (size_t)count * other) {
+            return tri_fail(error, TRI_BAD_INPUT,
+                            "%s: has a header, but data.format says u%d without one; expected llmc",
+                            shard->path, 8 * width);
+        }
+    }
+    if (mapping->size % (size_t)width != 0) {
+        return tri_fail(error, TRI_BAD_INPUT,
+                        "%s: %zu bytes, expected a multiple of %d (data.format u%d)", shard->path,
+                        mapping->size, width, 8 * width);
+    }
+    shard->data = mapping->data;
+    shard->width = width;
+    shard->tokens = (int64_t)(mapping->size / (size_t)width);
+    return TRI_OK;
+}
+
+static enum tri_status open_shard(struct shard *shard, enum tri_data_format format,
+                                  struct tri_error *error)
+{
+    TRI_TRY(tri_file_map(shard->path, &shard->mapping, error));
+    if (format == TRI_DATA_LLMC) {
+        TRI_TRY(open_with_header(shard, error));
+    } else {
+        TRI_TRY(open_headerless(shard, format == TRI_DATA_U16 ? 2 : 4, error));
+    }
+    if (shard->tokens == 0) {
+        return tri_fail(error, TRI_BAD_INPUT, "%s: holds no tokens", shard->path);
+    }
+    return TRI_OK;
+}
+
+/* out[count] <- tokens of one shard from `first` on; the largest of them is returned. */
+static uint32_t copy_tokens(const struct shard *shard, int64_t first, int64_t count, int32_t *out)
+{
+    uint32_t largest = 0;
+    if (shard->width == 2) {
+        const uint16_t *in = (const uint16_t *)(const void *)shard->data + first;
+        for (int64_t i = 0; i < count; i++) {
+            largest = in[i] > largest ? in[i] : largest;
+            out[i] = in[i];
+        }
+    } else {
+        const uint32_t *in = (const uint32_t *)(const void *)shard->data + first;
+        for (int64_t i = 0; i < count; i++) {
+            largest = in[i] > largest ? in[i] : largest;
+            out[i] = (int32_t)in[i];
+        }
+    }
+    return largest;
+}
+
+static enum tri_status refuse_token(const struct tri_tokens *tokens, const struct shard *shard,
+                                    int64_t first, const int32_t *out, struct tri_error *error)
+{
+    int64_t i = 0;
+    while ((uint32_t)out[i] < (uint64_t)tokens->limit) {
+        i++;
+    }
+    return tri_fail(error, TRI_BAD_INPUT,
+                    "%s: token %" PRIu32 " at position %" PRId64 ", expected below %" PRId64
+                    " (model.vocab_size)",
+                    shard->path, (uint32_t)out[i], first + i, tokens->limit);
+}
+
+/* ---- the set ---------------------------------------------------------------------------------- */
+
+static int compare_paths(const void *a, const void *b)
+{
+    return strcmp(((const struct shard *)a)->path, ((const struct shard *)b)->path);
+}
+
+static void add_path(struct tri_tokens *tokens, const char *path)
+{
+    tokens->shards[tokens->num_shards++] = (struct shard){.path = tri_strdup(path)};
+}
+
+/* The paths that pattern stands for, sorted. A file whose very name is the pattern is taken as it is, so
+ * that brackets in a path do no harm. */
+static enum tri_status find_shards(struct tri_tokens *tokens, const char *pattern,
+                                   struct tri_error *error)
+{
+    glob_t found = {0};
+    bool literal = tri_file_exists(pattern);
+    int code = literal ? 0 : glob(pattern, GLOB_NOSORT | GLOB_ERR, NULL, &found);
+    if (code == GLOB_NOSPACE) {
+        tri_panic(TRI_FAILED, "%s: out of memory while listing files", pattern);
+    }
+    if (code == GLOB_ABORTED) {
+        globfree(&found);
+        return tri_fail(error, TRI_BAD_INPUT, "%s: cannot read a folder of this pattern", pattern);
+    }
+    if (code == GLOB_NOMATCH || (!literal && found.gl_pathc == 0)) {
+        globfree(&found);
+        return tri_fail(error, TRI_BAD_INPUT, "%s: no file matches, expected token shards",
+                        pattern);
+    }
+    size_t number = literal ? 1 : found.gl_pathc;
+    tokens->shards = tri_alloc(TRI_MEMORY_OTHER, number * sizeof(*tokens->shards));
+    if (literal) {
+        add_path(tokens, pattern);
+    } else {
+        for (size_t i = 0; i < number; i++) {
+            add_path(tokens, found.gl_pathv[i]);
+        }
+        globfree(&found);
+    }
+    qsort(tokens->shards, number, sizeof(*tokens->shards), compare_paths);
+    return TRI_OK;
+}
+
+/* Checks every token, a buffer at a time. */
+static enum tri_status check_all(const struct tri_tokens *tokens, struct tri_error *error)
+{
+    int32_t buffer[4096];
+    const int64_t size = sizeof(buffer) / sizeof(*buffer);
+    for (int64_t at = 0; at < tokens->count; at += size) {
+        int64_t left = tokens->count - at;
+        TRI_TRY(tri_tokens_read(tokens, at, left < size ? left : size, buffer, error));
+    }
+    return TRI_OK;
+}
+
+static enum tri_status open_all(struct tri_tokens *tokens, enum tri_data_format format,
+                                struct tri_error *error)
+{
+    size_t bytes = 0;
+    for (int i = 0; i < tokens->num_shards; i++) {
+        struct shard *shard = &tokens->shards[i];
+        TRI_TRY(open_shard(shard, format, error));
+        shard->first = tokens->count;
+        tokens->count += shard->tokens;
+        bytes += shard->mapping.size;
+    }
+    return bytes <= TRI_TOKENS_CHECK_BYTES ? check_all(tokens, error) : TRI_OK;
+}
+
+enum tri_status tri_tokens_create(const char *pattern, enum tri_data_format format,
+                                  int64_t vocab_size, struct tri_tokens **tokens,
+                                  struct tri_error *error)
+{
+    *tokens = NULL;
+    TRI_REQUIRE(vocab_size >= 0 && vocab_size <= INT32_MAX);
+    struct tri_tokens *set = tri_alloc(TRI_MEMORY_OTHER, sizeof(*set));
+    set->limit = vocab_size ? vocab_size : INT32_MAX;
+    enum tri_status status = find_shards(set, pattern, error);
+    if (status == TRI_OK) {
+        status = open_all(set, format, error);
+    }
+    if (status != TRI_OK) {
+        tri_tokens_destroy(set);
+        return status;
+    }
+    *tokens = set;
+    return TRI_OK;
+}
+
+void tri_tokens_destroy(struct tri_tokens *tokens)
+{
+    if (!tokens) {
+        return;
+    }
+    for (int i = 0; i < tokens->num_shards; i++) {
+        tri_file_unmap(&tokens->shards[i].mapping);
+        tri_free(tokens->shards[i].path);
+    }
+    tri_free(tokens->shards);
+    tri_free(tokens);
+}
+
+int64_t tri_tokens_count(const struct tri_tokens *tokens)
+{
+    return tokens->count;
+}
+
+int tri_tokens_shards(const struct tri_tokens *tokens)
+{
+    return tokens->num_shards;
+}
+
+struct tri_shard_info tri_tokens_shard(const struct tri_tokens *tokens, int index)
+{
+    TRI_REQUIRE(index >= 0 && index < tokens->num_shards);
+    const struct shard *shard = &tokens->shards[index];
+    return (struct tri_shard_info){shard->path, shard->tokens, shard->width, shard->has_header};
+}
+
+int64_t tri_tokens_largest(const struct tri_tokens *tokens)
+{
+    int32_t buffer[4096];
+    const int64_t size = sizeof(buffer) / sizeof(*buffer);
+    uint32_t largest = 0;
+    for (int i = 0; i < tokens->num_shards; i++) {
+        const struct shard *shard = &tokens->shards[i];
+        for (int64_t at = 0; at < shard->tokens; at += size) {
+            int64_t left = shard->tokens - at;
+            uint32_t part = copy_tokens(shard, at, left < size ? left : size, buffer);
+            largest = part > largest ? part : largest;
+        }
+    }
+    return largest;
+}
+
+/* The shard that holds token `position` of the set. */
+static int shard_of(const struct tri_tokens *tokens, int64_t position)
+{
+    int low = 0;
+    int high = tokens->num_shards - 1;
+    while (low < high) {
+        int middle = low + (high - low + 1) / 2;
+        if (tokens->shards[middle].first <= position) {
+            low = middle;
+        } else {
+            high = middle - 1;
+        }
+    }
+    return low;
+}
+
+enum tri_status tri_tokens_read(const struct tri_tokens *tokens, int64_t first, int64_t count,
+                                int32_t *out, struct tri_error *error)
+{
+    TRI_REQUIRE(first >= 0 && count >= 0 && first <= tokens->count - count);
+    for (int i = shard_of(tokens, first); count > 0; i++) {
+        const struct shard *shard = &tokens->shards[i];
+        int64_t from = first - shard->first;
+        int64_t part = shard->tokens - from < count ? shard->tokens - from : count;
+        if (copy_tokens(shard, from, part, out) >= tokens->limit) {
+            return refuse_token(tokens, shard, from, out, error);
+        }
+        first += part;
+        out += part;
+        count -= part;
+    }
+    return TRI_OK;
+}

@@ -1,0 +1,42 @@
+/* What `trident tokenize` does: files of text become one stream of tokens, whose last part becomes the
+ * validation shards and whose rest the training shards. */
+#ifndef TRIDENT_DATA_TOKENIZE_H
+#define TRIDENT_DATA_TOKENIZE_H
+
+#include "base/status.h"
+
+#include <stdint.h>
+
+enum {
+    TRI_TOKENIZE_PER_SHARD = 100 * 1000 * 1000, /* tokens to a file unless asked otherwise */
+    TRI_TOKENIZE_SEPARATOR_MAX = 65535
+};
+
+struct tri_tokenize_args {
+    const char *tokenizer; /* as tri_tokenizer_create takes it */
+    const char *folder;    /* made when it does not exist */
+    int num_files;
+    char *const *files; /* in the order in which they are joined */
+    double valid;       /* fraction of the stream that validates, [0, 1); 0: none */
+    int64_t separator;  /* token put between two files; -1: none */
+    int64_t per_shard;  /* tokens to a file; 0: TRI_TOKENIZE_PER_SHARD */
+};
+
+struct tri_tokenize_result {
+    int64_t bytes; /* of the files */
+    int64_t
+        vocab_size; /* the smallest model.vocab_size that these shards allow a tokenizer's user */
+    int64_t train_tokens, valid_tokens;
+    int64_t train_shards, valid_shards;
+};
+
+/* Writes folder/train_000000.bin … and, with valid > 0, folder/valid_000000.bin …: train takes the
+ * first floor(total * (1 - valid)) tokens. Shards of those names that an earlier call left are replaced
+ * as one set, once everything new is on disk; a failure before leaves them as they were.
+ * Local: one rank calls it. BAD_INPUT: no files, a file missing, unreadable or empty, a number out of
+ * range, a side of the split without tokens. FAILED: the disk. */
+enum tri_status tri_tokenize_files(const struct tri_tokenize_args *args,
+                                   struct tri_tokenize_result *result,
+                                   struct tri_error *error) TRI_NODISCARD;
+
+#endif

@@ -1,0 +1,45 @@
+/* Text to tokens and back, behind one small interface that every kind of tokenizer fills in. */
+#ifndef TRIDENT_DATA_TOKENIZER_H
+#define TRIDENT_DATA_TOKENIZER_H
+
+#include "base/status.h"
+
+#include <stddef.h>
+#include <stdint.h>
+
+/* Takes the next count tokens of a text; a failure stops the encoding and is forwarded. */
+typedef enum tri_status (*tri_token_sink)(void *context, const int32_t *tokens, int64_t count,
+                                          struct tri_error *error);
+
+struct tri_tokenizer {
+    const char *name;
+    int64_t vocab_size;
+    /* Tokens that encode would give. */
+    int64_t (*count)(const struct tri_tokenizer *tokenizer, const unsigned char *text,
+                     size_t bytes);
+    /* The whole text in order, through sink, a part at a time. */
+    enum tri_status (*encode)(const struct tri_tokenizer *tokenizer, const unsigned char *text,
+                              size_t bytes, tri_token_sink sink, void *context,
+                              struct tri_error *error);
+    /* *text <- the bytes of one token, valid as long as the tokenizer; returns their number. */
+    size_t (*token_text)(const struct tri_tokenizer *tokenizer, int32_t token,
+                         const unsigned char **text);
+    void (*destroy)(struct tri_tokenizer *tokenizer);
+};
+
+/* `byte`: a token is a byte, ids 0 to 255 and no more. Any other name fails with BAD_INPUT. Local. */
+enum tri_status tri_tokenizer_create(const char *name, struct tri_tokenizer **tokenizer,
+                                     struct tri_error *error) TRI_NODISCARD;
+void tri_tokenizer_destroy(struct tri_tokenizer *tokenizer);
+
+/* *tokens <- the *count tokens of a short text such as a prompt. tri_free it. */
+enum tri_status tri_tokenizer_encode(const struct tri_tokenizer *tokenizer, const char *text,
+                                     size_t bytes, int32_t **tokens, int64_t *count,
+                                     struct tri_error *error) TRI_NODISCARD;
+
+/* Writes at most room bytes of the text of tokens[count], without a zero at the end, and returns the
+ * bytes that the whole text has. A token outside the vocabulary (a separator) has no text. */
+size_t tri_tokenizer_decode(const struct tri_tokenizer *tokenizer, const int32_t *tokens,
+                            int64_t count, char *text, size_t room);
+
+#endif
