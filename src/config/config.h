@@ -9,8 +9,9 @@
 
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 
-enum { TRI_PATH_MAX = 1024, TRI_LAYERS_MAX = 1024 };
+enum { TRI_PATH_MAX = 1024, TRI_LAYERS_MAX = 1024, TRI_KEYS_MAX = 128, TRI_LINE_COMMAND = -1 };
 
 enum tri_precision { TRI_PRECISION_F32, TRI_PRECISION_BF16 };
 enum tri_norm_kind { TRI_NORM_RMS, TRI_NORM_LAYER };
@@ -112,9 +113,12 @@ struct tri_config {
     double comm_timeout_seconds;
     int64_t comm_max_message; /* elements a single MPI message may carry */
     int64_t threads;          /* per rank; 0: cores / local ranks */
+    /* By key, in the table's order: the line that set it, TRI_LINE_COMMAND, or 0 for a default. Only
+     * messages read it. */
+    int32_t lines[TRI_KEYS_MAX];
 };
 
-/* All defaults. */
+/* All defaults; a key that follows others is 0 (integers) or -1 (numbers) until tri_config_finish. */
 void tri_config_init(struct tri_config *config);
 
 /* Reads a YAML file, then applies `count` overrides "section.key=value". Fails with one line that
@@ -143,8 +147,15 @@ char *tri_config_to_yaml(const struct tri_config *config);
 const char *tri_config_first_difference(const struct tri_config *a, const struct tri_config *b, char *text,
                                         size_t text_bytes);
 
-/* The table's help: one line a key, "section.key  type  default  what it does". */
+/* Bad input that a key is to blame for, found later than the reader could: fills error with
+ * "FILE:LINE: key 'KEY': TEXT", the place being that which set the key. Returns TRI_BAD_INPUT. */
+enum tri_status tri_config_refuse(const struct tri_config *config, struct tri_error *error,
+                                  const char *key, const char *format, ...) TRI_PRINTF(4, 5);
+
+/* The table's help on standard output: one line a key, "section.key  type  default  what it does". */
 void tri_config_print_help(void);
+/* The same as docs/config.md. */
+void tri_config_print_markdown(FILE *out);
 
 bool tri_config_layer_is_moe(const struct tri_config *config, int64_t layer);
 

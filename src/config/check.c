@@ -1,0 +1,289 @@
+/* Defaults that follow other keys, and the combinations that make no sense. */
+#include "config/schema.h"
+#include "config/value.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- ranges: for configs that no reader checked ------------------------------------------------ */
+
+static enum tri_status check_ranges(const struct tri_config *config, bool with_unset,
+                                    struct tri_error *error)
+{
+    for (size_t i = 0; i < tri_keys_count; i++) {
+        const struct tri_key *key = &tri_keys[i];
+        if (!key->stored || (config->moe.num_experts == 0 && tri_key_in_section(key, "moe"))) {
+            continue;
+        }
+        const void *value = tri_key_view(key, config);
+        bool optional = !with_unset || key->type == TRI_KEY_LAYERS;
+        if ((optional && tri_key_is_unset(key, value)) || tri_value_in_range(key, value)) {
+            continue;
+        }
+        char *expected = tri_value_expected_text(key);
+        enum tri_status status =
+            tri_config_refuse(config, error, key->name, "out of range, expected %s", expected);
+        free(expected);
+        return status;
+    }
+    return TRI_OK;
+}
+
+/* ---- defaults that follow --------------------------------------------------------------------- */
+
+static enum tri_status resolve_model(struct tri_config *config, struct tri_error *error)
+{
+    struct tri_config_model *m = &config->model;
+    if (m->num_kv_heads == 0) {
+        m->num_kv_heads = m->num_heads;
+    }
+    if (m->head_dim == 0) {
+        if (m->hidden_size % m->num_heads != 0) {
+            return tri_key_refuse(config, error, "model.hidden_size", "model.num_heads",
+                                  "found %" PRId64 ", expected a multiple of num_heads (%" PRId64
+                                  "), or a head_dim",
+                                  m->hidden_size, m->num_heads);
+        }
+        m->head_dim = m->hidden_size / m->num_heads;
+    }
+    if (m->intermediate_size == 0) {
+        bool gated = m->mlp == TRI_MLP_SWIGLU;
+        m->intermediate_size = gated ? (8 * m->hidden_size + 191) / 192 * 64 : 4 * m->hidden_size;
+    }
+    if (m->max_position == 0) {
+        m->max_position = config->data.sequence_length;
+    }
+    return TRI_OK;
+}
+
+static void resolve_rest(struct tri_config *config)
+{
+    struct tri_config_moe *moe = &config->moe;
+    struct tri_config_train *train = &config->train;
+    if (moe->intermediate_size == 0) {
+        moe->intermediate_size = config->model.intermediate_size;
+    }
+    if (moe->eval_capacity_factor < 0) {
+        moe->eval_capacity_factor = moe->capacity_factor;
+    }
+    if (config->parallel.expert_tensor == 0) {
+        config->parallel.expert_tensor = config->parallel.tensor;
+    }
+    if (train->micro_batch == 0) {
+        train->micro_batch = train->global_batch;
+    }
+    if (train->min_learning_rate < 0) {
+        train->min_learning_rate = train->learning_rate / 10;
+    }
+    if (train->decay_steps == 0) {
+        train->decay_steps = train->steps < 5 ? 1 : train->steps / 5;
+    }
+}
+
+/* ---- combinations ----------------------------------------------------------------------------- */
+
+static enum tri_status check_model(const struct tri_config *config, struct tri_error *error)
+{
+    const struct tri_config_model *m = &config->model;
+    if (m->num_heads % m->num_kv_heads != 0) {
+        return tri_key_refuse(config, error, "model.num_kv_heads", "model.num_heads",
+                              "found %" PRId64 ", expected a divisor of num_heads (%" PRId64 ")",
+                              m->num_kv_heads, m->num_heads);
+    }
+    if (m->position == TRI_POSITION_ROPE && m->head_dim % 2 != 0) {
+        return tri_key_refuse(config, error, "model.head_dim", "model.hidden_size",
+                              "found %" PRId64 ", expected an even number: position is rope",
+                              m->head_dim);
+    }
+    if (config->data.sequence_length > m->max_position) {
+        return tri_key_refuse(config, error, "data.sequence_length", "model.max_position",
+                              "found %" PRId64 ", expected at most model.max_position (%" PRId64
+                              ")",
+                              config->data.sequence_length, m->max_position);
+    }
+    if (config->data.separator >= m->vocab_size) {
+        return tri_key_refuse(config, error, "data.separator", "model.vocab_size",
+                              "found %" PRId64 ", expected less than model.vocab_size (%" PRId64
+                              ")",
+                              config->data.separator, m->vocab_size);
+    }
+    return TRI_OK;
+}
+
+static enum tri_status check_moe_layers(const struct tri_config *config, struct tri_error *error)
+{
+    const struct tri_config_moe *moe = &config->moe;
+    int64_t blocks = config->model.num_layers;
+    if (moe->num_layers == 0 && moe->every > blocks) {
+        return tri_key_refuse(config, error, "moe.every", "model.num_layers",
+                              "found %" PRId64 ", expected at most model.num_layers (%" PRId64
+                              "): no layer would be MoE",
+                              moe->every, blocks);
+    }
+    if (moe->num_layers > 0 && moe->every != 1) {
+        return tri_key_refuse(config, error, "moe.every", "moe.layers",
+                              "found %" PRId64 ", expected 1 or nothing beside moe.layers",
+                              moe->every);
+    }
+    for (int64_t i = 0; i < moe->num_layers; i++) {
+        if (moe->layers[i] >= blocks) {
+            return tri_key_refuse(config, error, "moe.layers", "model.num_layers",
+                                  "found layer %" PRId64
+                                  ", expected less than model.num_layers (%" PRId64
+                                  "): layers are counted from 0",
+                                  moe->layers[i], blocks);
+        }
+        if (i > 0 && moe->layers[i] <= moe->layers[i - 1]) {
+            return tri_key_refuse(config, error, "moe.layers", NULL,
+                                  "found %" PRId64 " after %" PRId64 ", expected rising numbers",
+                                  moe->layers[i], moe->layers[i - 1]);
+        }
+    }
+    return TRI_OK;
+}
+
+static bool is_deepspeed(enum tri_router_kind router)
+{
+    return router == TRI_ROUTER_DEEPSPEED_TOP1 || router == TRI_ROUTER_DEEPSPEED_TOP2 ||
+           router == TRI_ROUTER_DEEPSPEED_TOPK;
+}
+
+static enum tri_status check_router(const struct tri_config *config, struct tri_error *error)
+{
+    const struct tri_config_moe *moe = &config->moe;
+    int fixed = moe->router == TRI_ROUTER_DEEPSPEED_TOP1   ? 1
+                : moe->router == TRI_ROUTER_DEEPSPEED_TOP2 ? 2
+                                                           : 0;
+    if (moe->top_k > moe->num_experts) {
+        return tri_key_refuse(config, error, "moe.top_k", "moe.num_experts",
+                              "found %" PRId64 ", expected at most num_experts (%" PRId64 ")",
+                              moe->top_k, moe->num_experts);
+    }
+    if (fixed != 0 && moe->top_k != fixed) {
+        return tri_key_refuse(config, error, "moe.top_k", "moe.router",
+                              "found %" PRId64 ", expected %d: router is deepspeed_top%d",
+                              moe->top_k, fixed, fixed);
+    }
+    if (moe->aux_scope == TRI_AUX_MODEL && is_deepspeed(moe->router)) {
+        return tri_key_refuse(
+            config, error, "moe.aux_scope", "moe.router",
+            "found model, expected layer: DeepSpeed's routers balance each layer");
+    }
+    if (moe->bias_balancing > 0 && moe->router != TRI_ROUTER_TOP_K) {
+        return tri_key_refuse(config, error, "moe.bias_balancing", "moe.router",
+                              "found %g, expected 0: only router top_k chooses by a bias",
+                              moe->bias_balancing);
+    }
+    if (moe->shared_gate && moe->shared_intermediate_size == 0) {
+        return tri_key_refuse(config, error, "moe.shared_gate", NULL,
+                              "found true, expected a shared_intermediate_size with it");
+    }
+    return TRI_OK;
+}
+
+static enum tri_status check_train(const struct tri_config *config, struct tri_error *error)
+{
+    const struct tri_config_train *train = &config->train;
+    bool falls = train->schedule == TRI_LR_WSD;
+    int64_t busy = train->warmup_steps + (falls ? train->decay_steps : 0);
+    if (train->warmup_steps > train->steps) {
+        return tri_key_refuse(config, error, "train.warmup_steps", "train.steps",
+                              "found %" PRId64 ", expected at most steps (%" PRId64 ")",
+                              train->warmup_steps, train->steps);
+    }
+    if (busy > train->steps) {
+        return tri_key_refuse(config, error, "train.decay_steps", "train.steps",
+                              "found %" PRId64 ", expected at most steps - warmup_steps (%" PRId64
+                              ")",
+                              train->decay_steps, train->steps - train->warmup_steps);
+    }
+    if (train->min_learning_rate > train->learning_rate) {
+        return tri_key_refuse(config, error, "train.min_learning_rate", "train.learning_rate",
+                              "found %g, expected at most learning_rate (%g)",
+                              train->min_learning_rate, train->learning_rate);
+    }
+    return TRI_OK;
+}
+
+/* What can be said of a layout before the number of ranks is known. */
+static enum tri_status check_degrees(const struct tri_config *config, struct tri_error *error)
+{
+    const struct tri_config_parallel *p = &config->parallel;
+    int64_t experts = config->moe.num_experts;
+    if (config->model.num_heads % p->tensor != 0) {
+        return tri_key_refuse(config, error, "parallel.tensor", "model.num_heads",
+                              "found %" PRId64 ", expected a divisor of model.num_heads (%" PRId64
+                              ")",
+                              p->tensor, config->model.num_heads);
+    }
+    if (p->expert_tensor != p->tensor && p->expert_tensor != 1) {
+        return tri_key_refuse(config, error, "parallel.expert_tensor", "parallel.tensor",
+                              "found %" PRId64 ", expected tensor (%" PRId64 ") or 1",
+                              p->expert_tensor, p->tensor);
+    }
+    if (experts == 0 && p->expert != 1) {
+        return tri_config_refuse(config, error, "parallel.expert",
+                                 "found %" PRId64 ", expected 1: the model is dense", p->expert);
+    }
+    if (experts % p->expert != 0) {
+        return tri_key_refuse(config, error, "parallel.expert", "moe.num_experts",
+                              "found %" PRId64 ", expected a divisor of moe.num_experts (%" PRId64
+                              ")",
+                              p->expert, experts);
+    }
+    if (p->expert_tensor < p->tensor && experts % (p->expert * p->tensor) != 0) {
+        return tri_key_refuse(config, error, "parallel.expert_tensor", "moe.num_experts",
+                              "found 1, expected that tensor x expert (%" PRId64 " x %" PRId64
+                              ") divides moe.num_experts (%" PRId64 ")",
+                              p->tensor, p->expert, experts);
+    }
+    return TRI_OK;
+}
+
+enum tri_status tri_config_finish(struct tri_config *config, struct tri_error *error)
+{
+    TRI_TRY(check_ranges(config, false, error));
+    TRI_TRY(resolve_model(config, error));
+    resolve_rest(config);
+    TRI_TRY(check_ranges(config, true, error));
+    TRI_TRY(check_model(config, error));
+    if (config->moe.num_experts > 0) {
+        TRI_TRY(check_moe_layers(config, error));
+        TRI_TRY(check_router(config, error));
+    }
+    TRI_TRY(check_train(config, error));
+    return check_degrees(config, error);
+}
+
+enum tri_status tri_config_check_layout(const struct tri_config *config, int ranks,
+                                        struct tri_error *error)
+{
+    const struct tri_config_parallel *p = &config->parallel;
+    TRI_TRY(check_degrees(config, error));
+    if (ranks % (p->tensor * p->expert) != 0) {
+        return tri_key_refuse(config, error, "parallel.tensor", "parallel.expert",
+                              "found %" PRId64 " x expert %" PRId64 " = %" PRId64
+                              ", expected a divisor of the number of ranks (%d)",
+                              p->tensor, p->expert, p->tensor * p->expert, ranks);
+    }
+    return TRI_OK;
+}
+
+bool tri_config_layer_is_moe(const struct tri_config *config, int64_t layer)
+{
+    const struct tri_config_moe *moe = &config->moe;
+    if (moe->num_experts == 0) {
+        return false;
+    }
+    if (moe->num_layers == 0) {
+        return (layer + 1) % moe->every == 0;
+    }
+    for (int64_t i = 0; i < moe->num_layers; i++) {
+        if (moe->layers[i] == layer) {
+            return true;
+        }
+    }
+    return false;
+}

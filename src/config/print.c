@@ -1,0 +1,161 @@
+/* The table as text: the resolved config, help, docs, differences. */
+#include "base/memory.h"
+#include "config/schema.h"
+#include "config/value.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- YAML ------------------------------------------------------------------------------------- */
+
+static bool is_written(const struct tri_key *key, const struct tri_config *config)
+{
+    bool dense = config->moe.num_experts == 0;
+    return key->stored && !(dense && tri_key_in_section(key, "moe")) &&
+           !tri_key_is_unset(key, tri_key_view(key, config));
+}
+
+static void print_section(const struct tri_config *config, const char *section, FILE *out)
+{
+    bool open = section[0] == '\0';
+    for (size_t i = 0; i < tri_keys_count; i++) {
+        const struct tri_key *key = &tri_keys[i];
+        if (!tri_key_in_section(key, section) || !is_written(key, config)) {
+            continue;
+        }
+        if (!open) {
+            (void)fprintf(out, "%s:\n", section);
+            open = true;
+        }
+        (void)fprintf(out, "%s%s: ", section[0] ? "  " : "", tri_key_last(key));
+        tri_value_print(key, tri_key_view(key, config), out);
+        (void)fputc('\n', out);
+    }
+}
+
+char *tri_config_to_yaml(const struct tri_config *config)
+{
+    char *text = NULL;
+    size_t bytes = 0;
+    FILE *out = open_memstream(&text, &bytes);
+    TRI_REQUIRE(out);
+    for (size_t i = 0; i < tri_sections_count; i++) {
+        print_section(config, tri_sections[i].name, out);
+    }
+    (void)fclose(out);
+    char *copy = tri_strdup(text);
+    free(text);
+    return copy;
+}
+
+/* ---- differences ------------------------------------------------------------------------------ */
+
+const char *tri_config_first_difference(const struct tri_config *a, const struct tri_config *b,
+                                        char *text, size_t text_bytes)
+{
+    for (size_t i = 0; i < tri_keys_count; i++) {
+        const struct tri_key *key = &tri_keys[i];
+        bool dense = a->moe.num_experts == 0 && b->moe.num_experts == 0;
+        if (!key->stored || !key->shapes || (dense && tri_key_in_section(key, "moe"))) {
+            continue;
+        }
+        char *of_a = tri_value_to_text(key, tri_key_view(key, a));
+        char *of_b = tri_value_to_text(key, tri_key_view(key, b));
+        bool differ = strcmp(of_a, of_b) != 0;
+        if (differ) {
+            (void)snprintf(text, text_bytes, "%s against %s", of_a, of_b);
+        }
+        free(of_a);
+        free(of_b);
+        if (differ) {
+            return key->name;
+        }
+    }
+    return NULL;
+}
+
+/* ---- help and docs ---------------------------------------------------------------------------- */
+
+static const char *type_name(const struct tri_key *key)
+{
+    switch (key->type) {
+    case TRI_KEY_INT:
+        return "integer";
+    case TRI_KEY_FLOAT:
+        return "number";
+    case TRI_KEY_BOOL:
+        return "true|false";
+    case TRI_KEY_TEXT:
+        return "text";
+    case TRI_KEY_PAIR:
+        return "two numbers";
+    case TRI_KEY_LAYERS:
+        return "list";
+    default:
+        return "word";
+    }
+}
+
+static void print_default(const struct tri_key *key, FILE *out)
+{
+    if (!key->initial) {
+        (void)fputs(key->follows, out);
+    } else {
+        (void)fputs(key->initial[0] ? key->initial : "\"\"", out);
+    }
+}
+
+void tri_config_print_help(void)
+{
+    for (size_t s = 0; s < tri_sections_count; s++) {
+        const struct tri_section *section = &tri_sections[s];
+        (void)printf("%s%s%s%s\n", s > 0 ? "\n" : "", section->name, section->name[0] ? ": " : "",
+                     section->help);
+        for (size_t i = 0; i < tri_keys_count; i++) {
+            const struct tri_key *key = &tri_keys[i];
+            if (!tri_key_in_section(key, section->name)) {
+                continue;
+            }
+            (void)printf("  %s  ", key->name);
+            for (size_t w = 0; key->words && key->words[w]; w++) {
+                (void)printf("%s%s", w > 0 ? "|" : "", key->words[w]);
+            }
+            (void)printf("%s  (", key->words ? "" : type_name(key));
+            print_default(key, stdout);
+            (void)printf(")  %s%s\n", key->help, key->unbuilt ? " Not built yet." : "");
+        }
+    }
+}
+
+void tri_config_print_markdown(FILE *out)
+{
+    (void)fputs(
+        "# The keys of a config\n\n"
+        "A config is YAML: the sections below, each a mapping of keys. A key left out has its "
+        "default. `section.key=value` on the command line overrides the file (a list as "
+        "`moe.layers=[0,3]`). Numbers are decimal; `true` and `false` are the only booleans; "
+        "anchors, tags, repeated keys and unknown keys are refused. Relative paths start from "
+        "the working directory. A key marked *not built yet* accepts only its default.\n\n"
+        "This file is written by `trident help config --markdown > docs/config.md`, from the "
+        "same table that the reader uses.\n",
+        out);
+    for (size_t s = 0; s < tri_sections_count; s++) {
+        const struct tri_section *section = &tri_sections[s];
+        (void)fprintf(out, "\n## %s\n\n%s\n\n", section->name[0] ? section->name : "At the top",
+                      section->help);
+        (void)fputs("| key | value | default | what it does |\n| --- | --- | --- | --- |\n", out);
+        for (size_t i = 0; i < tri_keys_count; i++) {
+            const struct tri_key *key = &tri_keys[i];
+            if (!tri_key_in_section(key, section->name)) {
+                continue;
+            }
+            (void)fprintf(out, "| `%s` | ", key->name);
+            tri_value_print_expected(key, out);
+            (void)fputs(key->initial ? " | `" : " | ", out);
+            print_default(key, out);
+            (void)fprintf(out, "%s | %s%s |\n", key->initial ? "`" : "", key->help,
+                          key->unbuilt ? " *Not built yet.*" : "");
+        }
+    }
+}

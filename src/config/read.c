@@ -1,0 +1,261 @@
+/* From a file and overrides to a config: walks the tree under the schema table. */
+#include "base/file.h"
+#include "config/schema.h"
+#include "config/value.h"
+#include "config/yaml_tree.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* "section.key" as written, cut to what a message can hold. */
+enum { NAME_BYTES = 128 };
+
+void tri_config_init(struct tri_config *config)
+{
+    *config = (struct tri_config){0};
+    for (size_t i = 0; i < tri_keys_count; i++) {
+        const struct tri_key *key = &tri_keys[i];
+        if (!key->stored) {
+            continue;
+        }
+        void *at = tri_key_at(key, config);
+        if (key->initial) {
+            struct tri_node *node = NULL;
+            if (key->type == TRI_KEY_PAIR) {
+                TRI_REQUIRE(tri_yaml_parse(key->name, key->initial, strlen(key->initial), &node,
+                                           NULL) == TRI_OK);
+            } else {
+                node = tri_node_create_scalar(key->initial);
+                node->quoted = key->type == TRI_KEY_TEXT;
+            }
+            union tri_value value;
+            TRI_REQUIRE(tri_value_read(key, node, &value));
+            memcpy(at, &value, tri_key_bytes(key));
+            tri_node_destroy(node);
+        } else if (key->type == TRI_KEY_FLOAT) {
+            memcpy(at, &(double){-1.0}, sizeof(double));
+        }
+    }
+}
+
+/* ---- one value -------------------------------------------------------------------------------- */
+
+static enum tri_status fail_type(const struct tri_config *config, const struct tri_key *key,
+                                 const struct tri_node *node, struct tri_error *error)
+{
+    char *found = tri_node_found_text(node);
+    char *expected = tri_value_expected_text(key);
+    enum tri_status status =
+        tri_config_refuse(config, error, key->name, "found %s, expected %s", found, expected);
+    free(found);
+    free(expected);
+    return status;
+}
+
+static enum tri_status check_built(const struct tri_config *config, const struct tri_key *key,
+                                   const union tri_value *value, struct tri_error *error)
+{
+    char *text = tri_value_to_text(key, value);
+    enum tri_status status = TRI_OK;
+    if (strcmp(text, key->initial) != 0) {
+        status = tri_config_refuse(config, error, key->name, "'%.100s' is not built yet", text);
+    }
+    free(text);
+    return status;
+}
+
+static enum tri_status set_value(struct tri_config *config, int at, const struct tri_node *node,
+                                 int line, struct tri_error *error)
+{
+    const struct tri_key *key = &tri_keys[at];
+    union tri_value value;
+    config->lines[at] = line;
+    if (!tri_value_read(key, node, &value)) {
+        return fail_type(config, key, node, error);
+    }
+    if (key->unbuilt) {
+        TRI_TRY(check_built(config, key, &value, error));
+    }
+    if (key->stored) {
+        memcpy(tri_key_at(key, config), &value, tri_key_bytes(key));
+    }
+    return TRI_OK;
+}
+
+/* ---- the file --------------------------------------------------------------------------------- */
+
+/* What somebody wrote, in quotes, fit for a message; for free(). */
+static char *shown(const char *written)
+{
+    struct tri_node *node = tri_node_create_scalar(written);
+    node->quoted = written[0] == '\0';
+    char *text = tri_node_found_text(node);
+    tri_node_destroy(node);
+    return text;
+}
+
+/* place ends in ": ". */
+static enum tri_status fail_unknown(const char *place, const char *written, bool section,
+                                    struct tri_error *error)
+{
+    const char *what = section ? "section" : "key";
+    if (!section && tri_key_find(written) >= 0) {
+        const char *dot = strchr(written, '.');
+        return tri_fail(error, TRI_BAD_INPUT,
+                        "%skey '%s': unknown key; write '%s' inside the section '%.*s'", place,
+                        written, dot + 1, (int)(dot - written), written);
+    }
+    bool close;
+    const char *nearest = tri_key_nearest(written, section, &close);
+    char *text = shown(written);
+    enum tri_status status =
+        tri_fail(error, TRI_BAD_INPUT, "%skey %s: unknown %s; %s '%s'%s", place, text, what,
+                 close ? "did you mean" : "the nearest known one is", nearest, close ? "?" : "");
+    free(text);
+    return status;
+}
+
+static enum tri_status read_section(struct tri_config *config, const char *section,
+                                    const struct tri_node *node, struct tri_error *error)
+{
+    for (size_t i = 0; i < node->count; i++) {
+        char name[NAME_BYTES];
+        (void)snprintf(name, sizeof(name), "%s.%s", section, node->keys[i]->text);
+        int line = node->keys[i]->line;
+        int at = tri_key_find(name);
+        if (at < 0) {
+            char place[TRI_PATH_MAX + 32];
+            (void)snprintf(place, sizeof(place), "%s:%d: ", config->path, line);
+            return fail_unknown(place, name, false, error);
+        }
+        TRI_TRY(set_value(config, at, node->items[i], line, error));
+    }
+    return TRI_OK;
+}
+
+/* *moe_line becomes the line of the moe section when there is one. */
+static enum tri_status read_tree(struct tri_config *config, const struct tri_node *root,
+                                 int *moe_line, struct tri_error *error)
+{
+    if (root->kind != TRI_NODE_MAPPING) {
+        return tri_fail(error, TRI_BAD_INPUT, "%s:%d: found %s, expected keys and values",
+                        config->path, root->line, root->kind == TRI_NODE_LIST ? "a list" : "text");
+    }
+    for (size_t i = 0; i < root->count; i++) {
+        const char *written = root->keys[i]->text;
+        const struct tri_node *node = root->items[i];
+        int line = root->keys[i]->line;
+        int at = strchr(written, '.') ? -1 : tri_key_find(written);
+        if (at >= 0) {
+            TRI_TRY(set_value(config, at, node, line, error));
+        } else if (!tri_section_find(written)) {
+            char place[TRI_PATH_MAX + 32];
+            (void)snprintf(place, sizeof(place), "%s:%d: ", config->path, line);
+            return fail_unknown(place, written, node->kind == TRI_NODE_MAPPING, error);
+        } else if (node->kind == TRI_NODE_MAPPING || tri_node_is_nothing(node)) {
+            *moe_line = strcmp(written, "moe") == 0 ? line : *moe_line;
+            TRI_TRY(read_section(config, written, node, error));
+        } else {
+            return tri_fail(error, TRI_BAD_INPUT,
+                            "%s:%d: key '%s': found %s, expected a section of keys and values",
+                            config->path, line, written,
+                            node->kind == TRI_NODE_LIST ? "a list" : "a value");
+        }
+    }
+    return TRI_OK;
+}
+
+/* ---- overrides -------------------------------------------------------------------------------- */
+
+/* Lists are read as YAML; anything else is taken as it stands, so that a pattern needs no quotes. */
+static struct tri_node *override_node(const struct tri_key *key, const char *text)
+{
+    bool list =
+        key->type == TRI_KEY_PAIR || key->type == TRI_KEY_LAYERS || key->type == TRI_KEY_RECOMPUTE;
+    struct tri_node *node = NULL;
+    if (list && tri_yaml_parse("", text, strlen(text), &node, NULL) == TRI_OK) {
+        return node;
+    }
+    node = tri_node_create_scalar(text);
+    node->quoted = key->type == TRI_KEY_TEXT;
+    return node;
+}
+
+static enum tri_status apply_override(struct tri_config *config, const char *text,
+                                      struct tri_error *error)
+{
+    const char *equals = strchr(text, '=');
+    if (!equals || equals == text) {
+        char *found = shown(text);
+        enum tri_status status = tri_fail(
+            error, TRI_BAD_INPUT, "command line: found %s, expected section.key=value", found);
+        free(found);
+        return status;
+    }
+    char name[NAME_BYTES];
+    (void)snprintf(name, sizeof(name), "%.*s", (int)(equals - text), text);
+    int at = tri_key_find(name);
+    if (at < 0) {
+        return fail_unknown("command line: ", name, false, error);
+    }
+    struct tri_node *node = override_node(&tri_keys[at], equals + 1);
+    enum tri_status status = set_value(config, at, node, TRI_LINE_COMMAND, error);
+    tri_node_destroy(node);
+    return status;
+}
+
+/* ---- the whole -------------------------------------------------------------------------------- */
+
+static enum tri_status check_moe_given(struct tri_config *config, int moe_line,
+                                       struct tri_error *error)
+{
+    bool any = moe_line > 0;
+    for (size_t i = 0; i < tri_keys_count; i++) {
+        any = any || (tri_key_in_section(&tri_keys[i], "moe") && config->lines[i] != 0);
+    }
+    int at = tri_key_find("moe.num_experts");
+    if (!any || config->lines[at] != 0) {
+        return TRI_OK;
+    }
+    config->lines[at] = moe_line > 0 ? moe_line : TRI_LINE_COMMAND;
+    return tri_config_refuse(
+        config, error, "moe.num_experts",
+        "found nothing, expected an integer: a model with keys of moe needs it");
+}
+
+enum tri_status tri_config_parse(const char *path, const char *text, size_t length, int count,
+                                 char *const *overrides, struct tri_config *config,
+                                 struct tri_error *error)
+{
+    tri_config_init(config);
+    int written = snprintf(config->path, sizeof(config->path), "%s", path);
+    if (written < 0 || (size_t)written >= sizeof(config->path)) {
+        return tri_fail(error, TRI_BAD_INPUT,
+                        "%.60s...: found a path of %zu bytes, expected at most %d", path,
+                        strlen(path), TRI_PATH_MAX - 1);
+    }
+    struct tri_node *root;
+    int moe_line = 0;
+    TRI_TRY(tri_yaml_parse(path, text, length, &root, error));
+    enum tri_status status = read_tree(config, root, &moe_line, error);
+    tri_node_destroy(root);
+    for (int i = 0; i < count && status == TRI_OK; i++) {
+        status = apply_override(config, overrides[i], error);
+    }
+    TRI_TRY(status);
+    TRI_TRY(check_moe_given(config, moe_line, error));
+    return tri_config_finish(config, error);
+}
+
+enum tri_status tri_config_load(const char *path, int count, char *const *overrides,
+                                struct tri_config *config, struct tri_error *error)
+{
+    tri_config_init(config);
+    struct tri_mapping file;
+    TRI_TRY(tri_file_map(path, &file, error));
+    enum tri_status status =
+        tri_config_parse(path, (const char *)file.data, file.size, count, overrides, config, error);
+    tri_file_unmap(&file);
+    return status;
+}

@@ -1,0 +1,196 @@
+#include "config/schema.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+enum { NAME_MAX_BYTES = 80 };
+
+int tri_key_find(const char *name)
+{
+    for (size_t i = 0; i < tri_keys_count; i++) {
+        if (strcmp(tri_keys[i].name, name) == 0) {
+            return (int)i;
+        }
+    }
+    return -1;
+}
+
+bool tri_section_find(const char *name)
+{
+    for (size_t i = 1; i < tri_sections_count; i++) {
+        if (strcmp(tri_sections[i].name, name) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+bool tri_key_in_section(const struct tri_key *key, const char *section)
+{
+    const char *dot = strchr(key->name, '.');
+    size_t length = dot ? (size_t)(dot - key->name) : 0;
+    return strlen(section) == length && strncmp(key->name, section, length) == 0;
+}
+
+const char *tri_key_last(const struct tri_key *key)
+{
+    const char *dot = strchr(key->name, '.');
+    return dot ? dot + 1 : key->name;
+}
+
+void *tri_key_at(const struct tri_key *key, struct tri_config *config)
+{
+    TRI_ASSERT(key->stored);
+    return (char *)config + key->offset;
+}
+
+const void *tri_key_view(const struct tri_key *key, const struct tri_config *config)
+{
+    TRI_ASSERT(key->stored);
+    return (const char *)config + key->offset;
+}
+
+size_t tri_key_bytes(const struct tri_key *key)
+{
+    static const union tri_value v;
+    switch (key->type) {
+    case TRI_KEY_INT:
+        return sizeof(v.integer);
+    case TRI_KEY_FLOAT:
+        return sizeof(v.number);
+    case TRI_KEY_BOOL:
+        return sizeof(v.truth);
+    case TRI_KEY_ENUM:
+        return sizeof(v.word);
+    case TRI_KEY_TEXT:
+        return sizeof(v.text);
+    case TRI_KEY_PAIR:
+        return sizeof(v.pair);
+    default:
+        return sizeof(v.layers);
+    }
+}
+
+bool tri_key_is_unset(const struct tri_key *key, const void *value)
+{
+    int64_t integer;
+    double number;
+    if (!key->follows) {
+        return false;
+    }
+    if (key->type == TRI_KEY_FLOAT) {
+        memcpy(&number, value, sizeof(number));
+        return number == -1.0;
+    }
+    memcpy(&integer, value, sizeof(integer));
+    return integer == 0;
+}
+
+/* ---- the nearest known key -------------------------------------------------------------------- */
+
+static int smallest(int a, int b, int c)
+{
+    int ab = a < b ? a : b;
+    return ab < c ? ab : c;
+}
+
+/* Insertions, removals and changes of one letter; only the first NAME_MAX_BYTES letters count. */
+static int edit_distance(const char *a, const char *b)
+{
+    int row[NAME_MAX_BYTES + 1];
+    int columns = (int)strnlen(b, NAME_MAX_BYTES);
+    for (int j = 0; j <= columns; j++) {
+        row[j] = j;
+    }
+    for (int i = 0; a[i] && i < NAME_MAX_BYTES; i++) {
+        int diagonal = row[0];
+        row[0] = i + 1;
+        for (int j = 0; j < columns; j++) {
+            int changed = diagonal + (a[i] != b[j]);
+            diagonal = row[j + 1];
+            row[j + 1] = smallest(changed, row[j] + 1, diagonal + 1);
+        }
+    }
+    return row[columns];
+}
+
+const char *tri_key_nearest(const char *written, bool want_section, bool *close)
+{
+    const char *dot = strchr(written, '.');
+    const char *last = dot ? dot + 1 : written;
+    const char *best = NULL;
+    int distance = 0;
+    for (size_t i = 0; want_section && i < tri_sections_count; i++) {
+        int d = edit_distance(written, tri_sections[i].name);
+        if (i > 0 && (!best || d < distance)) {
+            best = tri_sections[i].name;
+            distance = d;
+        }
+    }
+    for (size_t i = 0; !want_section && i < tri_keys_count; i++) {
+        int whole = edit_distance(written, tri_keys[i].name);
+        /* The right word in the wrong section counts as one slip. */
+        int part = 1 + edit_distance(last, tri_key_last(&tri_keys[i]));
+        int d = whole < part ? whole : part;
+        if (!best || d < distance) {
+            best = tri_keys[i].name;
+            distance = d;
+        }
+    }
+    *close = distance <= 2 || distance <= (int)strnlen(last, NAME_MAX_BYTES) / 3;
+    return best;
+}
+
+/* ---- refusing --------------------------------------------------------------------------------- */
+
+/* "FILE:LINE: ", "FILE: ", "command line: " or nothing. */
+static void spell_place(const struct tri_config *config, int key, int other, char *out,
+                        size_t bytes)
+{
+    int line = key >= 0 ? config->lines[key] : 0;
+    if (line == 0 && other >= 0) {
+        line = config->lines[other];
+    }
+    if (line == TRI_LINE_COMMAND) {
+        (void)snprintf(out, bytes, "command line: ");
+    } else if (line > 0) {
+        (void)snprintf(out, bytes, "%s:%d: ", config->path, line);
+    } else {
+        (void)snprintf(out, bytes, "%s%s", config->path, config->path[0] ? ": " : "");
+    }
+}
+
+static enum tri_status refuse(const struct tri_config *config, struct tri_error *error,
+                              const char *key, const char *other, const char *format, va_list args)
+    TRI_PRINTF(5, 0);
+
+static enum tri_status refuse(const struct tri_config *config, struct tri_error *error,
+                              const char *key, const char *other, const char *format, va_list args)
+{
+    char place[TRI_PATH_MAX + 32];
+    char text[512];
+    spell_place(config, tri_key_find(key), other ? tri_key_find(other) : -1, place, sizeof(place));
+    (void)vsnprintf(text, sizeof(text), format, args);
+    return tri_fail(error, TRI_BAD_INPUT, "%skey '%s': %s", place, key, text);
+}
+
+enum tri_status tri_key_refuse(const struct tri_config *config, struct tri_error *error,
+                               const char *key, const char *other, const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    enum tri_status status = refuse(config, error, key, other, format, args);
+    va_end(args);
+    return status;
+}
+
+enum tri_status tri_config_refuse(const struct tri_config *config, struct tri_error *error,
+                                  const char *key, const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    enum tri_status status = refuse(config, error, key, NULL, format, args);
+    va_end(args);
+    return status;
+}

@@ -1,0 +1,88 @@
+/* The one table of all keys: name, type, range, default, place in struct tri_config, help. Everything
+ * that knows keys (reader, overrides, printing, help, docs, suggestions) loops over it. */
+#ifndef TRIDENT_CONFIG_SCHEMA_H
+#define TRIDENT_CONFIG_SCHEMA_H
+
+#include "config/config.h"
+
+enum tri_key_type {
+    TRI_KEY_INT,
+    TRI_KEY_FLOAT,
+    TRI_KEY_BOOL,
+    TRI_KEY_ENUM,
+    TRI_KEY_TEXT,
+    TRI_KEY_LAYERS,   /* a list of integers */
+    TRI_KEY_PAIR,     /* two numbers */
+    TRI_KEY_RECOMPUTE /* none, full or a list of integers */
+};
+
+/* A value as it lies in struct tri_config: each key's bytes there are those of one member here. */
+union tri_value {
+    int64_t integer;
+    double number;
+    bool truth;
+    unsigned word; /* of an enum */
+    char text[TRI_PATH_MAX];
+    struct {
+        int64_t count; /* of a RECOMPUTE: 0 is none, -1 is full */
+        int64_t items[TRI_LAYERS_MAX];
+    } layers;
+    double pair[2];
+};
+
+struct tri_key {
+    const char *name; /* "section.key", or "key" at the top */
+    enum tri_key_type type;
+    bool stored; /* false: nothing in struct tri_config reads it yet */
+    size_t offset;
+    int64_t min, max; /* INT; items of LAYERS and RECOMPUTE */
+    double low,
+        high; /* FLOAT and both of a PAIR; low itself is allowed when low_in, high when high_in */
+    bool low_in, high_in;
+    bool none; /* the word `none` is allowed and stored as none_as */
+    int64_t none_as;
+    const char *const *words; /* ENUM, ends in NULL; a value is its index */
+    const char *initial; /* the default as one writes it; NULL: it follows other keys, and until
+                                 tri_config_finish the value is 0 (INT) or -1 (FLOAT) */
+    const char *follows; /* how, in words */
+    bool unbuilt;        /* anything but the default is refused */
+    bool shapes;         /* a run cannot be continued with another value */
+    const char *help;
+};
+
+struct tri_section {
+    const char *name; /* "" for the top */
+    const char *help;
+};
+
+extern const struct tri_key tri_keys[];
+extern const size_t tri_keys_count;
+extern const struct tri_section tri_sections[];
+extern const size_t tri_sections_count;
+
+/* Index in tri_keys of a full name; -1 when there is none. */
+int tri_key_find(const char *name);
+bool tri_section_find(const char *name);
+/* Whether the key lies in the section ("" is the top). */
+bool tri_key_in_section(const struct tri_key *key, const char *section);
+/* The name without its section. */
+const char *tri_key_last(const struct tri_key *key);
+
+/* Where the key's value lies; the key must be stored. */
+void *tri_key_at(const struct tri_key *key, struct tri_config *config);
+const void *tri_key_view(const struct tri_key *key, const struct tri_config *config);
+/* Bytes of the value there. */
+size_t tri_key_bytes(const struct tri_key *key);
+/* Whether the value is still to be found from other keys. */
+bool tri_key_is_unset(const struct tri_key *key, const void *value);
+
+/* The full name (or section) nearest to what was written, by edit distance; *close says whether it
+ * is near enough to be a slip of the pen. A section is sought when want_section. */
+const char *tri_key_nearest(const char *written, bool want_section, bool *close);
+
+/* tri_config_refuse, with the line of `other` when the file does not set `key`. */
+enum tri_status tri_key_refuse(const struct tri_config *config, struct tri_error *error,
+                               const char *key, const char *other, const char *format, ...)
+    TRI_PRINTF(5, 6);
+
+#endif

@@ -1,0 +1,235 @@
+#include "config/schema.h"
+
+#include <assert.h>
+#include <float.h>
+#include <limits.h>
+#include <math.h>
+
+/* Shorthands for the columns; they end at this file. */
+#define AT(field)     .stored = true, .offset = offsetof(struct tri_config, field)
+#define INT(from, to) .type = TRI_KEY_INT, .min = (from), .max = (to)
+#define NUMBER_FROM(from, to)                                                                      \
+    .type = TRI_KEY_FLOAT, .low = (from), .low_in = true, .high = (to), .high_in = (to) <= DBL_MAX
+#define NUMBER_ABOVE(from, to)                                                                     \
+    .type = TRI_KEY_FLOAT, .low = (from), .high = (to), .high_in = (to) <= DBL_MAX
+#define BOOL .type = TRI_KEY_BOOL
+#define WORDS(...)                                                                                 \
+    .type = TRI_KEY_ENUM, .words = (const char *const[])                                           \
+    {                                                                                              \
+        __VA_ARGS__, NULL                                                                          \
+    }
+#define TEXT(shortest) .type = TRI_KEY_TEXT, .min = (shortest)
+#define NO_LIMIT       ((double)INFINITY)
+#define OR_NONE(as)    .none = true, .none_as = (as)
+#define WINDOWS        WORDS("sequence", "step", "rank")
+
+enum { LONGEST = 1 << 24, MOST = 1 << 16, STEPS = 1000000000 };
+
+static_assert(sizeof(enum tri_norm_kind) == sizeof(unsigned), "words are stored as unsigned");
+static_assert(offsetof(struct tri_config, moe.layers) ==
+                  offsetof(struct tri_config, moe.num_layers) + sizeof(int64_t),
+              "the list and its length are one value");
+
+const struct tri_section tri_sections[] = {
+    {"", "The run as a whole."},
+    {"model", "The transformer. Its weights have the shapes of the Hugging Face families."},
+    {"moe",
+     "Mixture of experts. Without this section every layer is dense; with it `num_experts` must "
+     "be given."},
+    {"parallel", "How the ranks are arranged. The data degree follows: ranks / (tensor x expert)."},
+    {"data", "Token shards, as `trident tokenize` writes them."},
+    {"train", "The optimisation."},
+    {"eval", "Evaluation on `data.valid` while training."},
+    {"checkpoint", "Checkpoints while training. The last step is always saved."},
+    {"comm", "The exchange between ranks."},
+};
+const size_t tri_sections_count = sizeof(tri_sections) / sizeof(*tri_sections);
+
+const struct tri_key tri_keys[] = {
+    {"seed", AT(seed), INT(0, INT64_MAX), .initial = "1",
+     .help = "Of initial weights, shuffling and all noise; the same on every layout."},
+    {"precision", AT(precision), WORDS("f32", "bf16"), .initial = "f32",
+     .help = "Of weights and activations; bf16 keeps f32 master weights, moments and sums."},
+    {"reproducible", BOOL, .initial = "false", .unbuilt = true,
+     .help = "The same bits on every layout."},
+    {"run_dir", AT(run_dir), TEXT(1), .initial = "runs/default",
+     .help = "Folder of the run: resolved config, metrics, checkpoints."},
+    {"resume", AT(resume), TEXT(0), .initial = "",
+     .help = "Run folder or checkpoint of another run to continue from; empty: none."},
+    {"threads", AT(threads), INT(0, 4096), .initial = "0",
+     .help = "Threads of each rank; 0: the machine's cores shared among its ranks."},
+
+    {"model.vocab_size", AT(model.vocab_size), INT(1, INT_MAX), .initial = "256", .shapes = true,
+     .help = "Number of token ids; 256 is the byte tokenizer's."},
+    {"model.num_layers", AT(model.num_layers), INT(1, TRI_LAYERS_MAX), .initial = "4",
+     .shapes = true, .help = "Transformer blocks."},
+    {"model.hidden_size", AT(model.hidden_size), INT(1, 1 << 20), .initial = "128", .shapes = true,
+     .help = "Width of the residual stream."},
+    {"model.num_heads", AT(model.num_heads), INT(1, MOST), .initial = "4", .shapes = true,
+     .help = "Query heads."},
+    {"model.num_kv_heads", AT(model.num_kv_heads), INT(1, MOST), .follows = "num_heads",
+     .shapes = true, .help = "Key and value heads; divides num_heads."},
+    {"model.head_dim", AT(model.head_dim), INT(1, MOST), .follows = "hidden_size / num_heads",
+     .shapes = true, .help = "Width of a head; even when position is rope."},
+    {"model.intermediate_size", AT(model.intermediate_size), INT(1, LONGEST),
+     .follows = "swiglu: 8/3 hidden_size, up to a multiple of 64; gelu: 4 hidden_size",
+     .shapes = true, .help = "Inner width of a dense MLP."},
+    {"model.max_position", AT(model.max_position), INT(1, LONGEST),
+     .follows = "data.sequence_length", .shapes = true,
+     .help = "Longest sequence; the rows of the table when position is learned."},
+    {"model.norm", AT(model.norm), WORDS("rmsnorm", "layernorm"), .initial = "rmsnorm",
+     .shapes = true, .help = "Normalisation before attention and MLP, and at the end."},
+    {"model.norm_epsilon", AT(model.norm_epsilon), NUMBER_ABOVE(0.0, 1.0), .initial = "1e-5",
+     .shapes = true, .help = "Added to the variance."},
+    {"model.position", AT(model.position), WORDS("rope", "learned"), .initial = "rope",
+     .shapes = true, .help = "Rotary positions, or a learned table added to the embedding."},
+    {"model.rope_theta", AT(model.rope_theta), NUMBER_ABOVE(0.0, 1e12), .initial = "10000",
+     .shapes = true, .help = "Base of the rotary frequencies."},
+    {"model.mlp", AT(model.mlp), WORDS("swiglu", "gelu", "gelu_erf"), .initial = "swiglu",
+     .shapes = true,
+     .help = "Gated silu; GPT-2's gelu in the tanh form; gelu by the error function. Experts too."},
+    {"model.qk_norm", AT(model.qk_norm), WORDS("none", "head", "full"), .initial = "none",
+     .shapes = true,
+     .help = "Normalises queries and keys: each head (Qwen3) or the whole vector (OLMoE)."},
+    {"model.bias", AT(model.bias), WORDS("none", "qkv", "all"), .initial = "none", .shapes = true,
+     .help = "Which projections have a bias: none, queries, keys and values (Qwen2), all (GPT-2)."},
+    {"model.tie_embeddings", AT(model.tie_embeddings), BOOL, .initial = "false", .shapes = true,
+     .help = "The output head is the embedding."},
+    {"model.init_std", AT(model.init_std), NUMBER_FROM(0.0, 100.0), .initial = "0.02",
+     .shapes = true, .help = "Standard deviation of the initial weights."},
+
+    {"moe.num_experts", AT(moe.num_experts), INT(1, MOST), .follows = "must be given",
+     .shapes = true, .help = "Experts in each MoE layer."},
+    {"moe.top_k", AT(moe.top_k), INT(1, MOST), .initial = "2", .help = "Experts a token goes to."},
+    {"moe.every", AT(moe.every), INT(1, TRI_LAYERS_MAX), .initial = "1", .shapes = true,
+     .help = "Every so many layers one is MoE: 2 is layers 1, 3, 5, ... counted from 0."},
+    {"moe.layers", AT(moe.num_layers), .type = TRI_KEY_LAYERS, .min = 0, .max = TRI_LAYERS_MAX - 1,
+     .follows = "as moe.every says", .shapes = true,
+     .help = "The MoE layers by number, rising, instead of moe.every."},
+    {"moe.intermediate_size", AT(moe.intermediate_size), INT(1, LONGEST),
+     .follows = "model.intermediate_size", .shapes = true, .help = "Inner width of an expert."},
+    {"moe.normalize_top_k", AT(moe.normalize_top_k), BOOL, .initial = "true",
+     .help =
+         "Divides the chosen experts' weights by their sum; with top_k 1 every weight is then 1."},
+    {"moe.aux_loss", AT(moe.aux_loss), NUMBER_FROM(0.0, 1e6), .initial = "0.01",
+     .help = "Coefficient of the load-balancing loss."},
+    {"moe.aux_scope", AT(moe.aux_scope), WORDS("layer", "model"), .initial = "layer",
+     .help =
+         "Balance of each layer, summed; or of all layers' tokens in one count (transformers)."},
+    {"moe.aux_window", AT(moe.aux_window), WINDOWS, .initial = "sequence",
+     .help = "Tokens that are balanced together: each row, all rows of a micro-step over all "
+             "replicas, or one replica's micro-batch."},
+    {"moe.z_loss", AT(moe.z_loss), NUMBER_FROM(0.0, 1e6), .initial = "0",
+     .help = "Coefficient of the mean squared log-sum-exp of the router's logits."},
+    {"moe.capacity_factor", AT(moe.capacity_factor), NUMBER_ABOVE(0.0, 1e6), OR_NONE(0),
+     .initial = "none",
+     .help = "An expert takes at most this times its balanced share; none: no token is dropped."},
+    {"moe.eval_capacity_factor", AT(moe.eval_capacity_factor), NUMBER_ABOVE(0.0, 1e6), OR_NONE(0),
+     .follows = "capacity_factor", .help = "The same outside training."},
+    {"moe.min_capacity", AT(moe.min_capacity), INT(0, LONGEST), .initial = "4",
+     .help = "With a capacity factor, an expert takes at least this many tokens a window."},
+    {"moe.capacity_window", AT(moe.capacity_window), WINDOWS, .initial = "sequence",
+     .help = "Tokens that share an expert's capacity, as for aux_window."},
+    {"moe.drop_policy", AT(moe.drop_policy), WORDS("position", "probability", "random"),
+     .initial = "position",
+     .help = "Who is dropped from a full expert: the last in order, the least probable, or any."},
+    {"moe.schedule", AT(moe.schedule), WORDS("ted"), .initial = "ted",
+     .help = "How tokens move between ranks."},
+    {"moe.headroom", AT(moe.headroom), NUMBER_FROM(1.0, 1e6), .initial = "2",
+     .help = "Exchange buffers start at this times the balanced size; they grow when needed."},
+    {"moe.shared_intermediate_size", AT(moe.shared_intermediate_size), INT(0, LONGEST),
+     .initial = "0", .shapes = true,
+     .help = "Inner width of an expert that every token visits (Qwen2); 0: none."},
+    {"moe.shared_gate", AT(moe.shared_gate), BOOL, .initial = "false", .shapes = true,
+     .help = "Weighs the shared expert by a learned sigmoid gate."},
+    {"moe.jitter", AT(moe.jitter), NUMBER_FROM(0.0, 1.0), .initial = "0",
+     .help = "In training the router's input is multiplied by U(1 - jitter, 1 + jitter)."},
+    {"moe.noise", AT(moe.noise), NUMBER_FROM(0.0, 1e6), .initial = "0",
+     .help = "In training, standard deviation of normal noise on the logits that choose."},
+    {"moe.bias_balancing", AT(moe.bias_balancing), NUMBER_FROM(0.0, 1e6), .initial = "0",
+     .help = "Rate of the balancing biases on the choice (DeepSeek-V3); 0: off."},
+    {"moe.router", AT(moe.router),
+     WORDS("top_k", "balanced", "deepspeed_top1", "deepspeed_top2", "deepspeed_topk"),
+     .initial = "top_k",
+     .help = "How experts are chosen: top-k of the softmax, in turn (for measuring), or as "
+             "DeepSpeed's gates do."},
+    {"moe.deepspeed_rts", AT(moe.deepspeed_rts), BOOL, .initial = "true",
+     .help = "Random token selection of deepspeed_top1."},
+    {"moe.deepspeed_second_sampling", AT(moe.deepspeed_second_sampling), BOOL, .initial = "true",
+     .help = "Gumbel noise on the second choice of deepspeed_top2."},
+
+    {"parallel.tensor", AT(parallel.tensor), INT(1, MOST), .initial = "1",
+     .help = "Ranks that share each layer; divides num_heads."},
+    {"parallel.expert", AT(parallel.expert), INT(1, MOST), .initial = "1",
+     .help = "Rank groups that share the experts; divides num_experts."},
+    {"parallel.expert_tensor", AT(parallel.expert_tensor), INT(1, MOST), .follows = "tensor",
+     .help = "Ranks that share one expert: tensor, or 1 for experts too narrow to cut."},
+
+    {"data.train", AT(data.train), TEXT(0), .initial = "", .shapes = true,
+     .help = "Training shards: a path, or a pattern with * ? [ ]."},
+    {"data.valid", AT(data.valid), TEXT(0), .initial = "", .shapes = true,
+     .help = "Validation shards, likewise; empty: no evaluation."},
+    {"data.sequence_length", AT(data.sequence_length), INT(1, LONGEST), .initial = "128",
+     .shapes = true, .help = "Tokens of a row."},
+    {"data.format", AT(data.format), WORDS("llmc", "u16", "u32"), .initial = "llmc", .shapes = true,
+     .help = "Shards with llm.c's header, or headerless 16-bit or 32-bit tokens."},
+    {"data.separator", AT(data.separator), INT(0, INT_MAX), OR_NONE(-1), .initial = "none",
+     .shapes = true, .help = "Token between documents; attention does not cross it."},
+
+    {"train.global_batch", AT(train.global_batch), INT(1, LONGEST), .initial = "32",
+     .help = "Rows of a step, over all replicas."},
+    {"train.micro_batch", AT(train.micro_batch), INT(1, LONGEST), .follows = "global_batch",
+     .help = "Rows that a replica takes at once; changes memory, not the result."},
+    {"train.steps", AT(train.steps), INT(1, STEPS), .initial = "1000", .help = "Steps of the run."},
+    {"train.learning_rate", AT(train.learning_rate), NUMBER_FROM(0.0, 1e3), .initial = "3e-4",
+     .help = "The highest."},
+    {"train.min_learning_rate", AT(train.min_learning_rate), NUMBER_FROM(0.0, 1e3),
+     .follows = "learning_rate / 10", .help = "Where the schedule ends."},
+    {"train.warmup_steps", AT(train.warmup_steps), INT(0, STEPS), .initial = "0",
+     .help = "Steps in which the rate rises from 0."},
+    {"train.decay_steps", AT(train.decay_steps), INT(1, STEPS), .follows = "steps / 5",
+     .help = "Steps of the falling end of schedule wsd."},
+    {"train.schedule", AT(train.schedule), WORDS("cosine", "linear", "wsd", "constant"),
+     .initial = "cosine",
+     .help = "Of the learning rate after the warm-up; wsd stays, then falls at the end."},
+    {"train.weight_decay", AT(train.weight_decay), NUMBER_FROM(0.0, 1e3), .initial = "0.1",
+     .help = "Decoupled; of weights with two dimensions or more."},
+    {"train.betas", AT(train.betas), .type = TRI_KEY_PAIR, .low = 0.0, .low_in = true, .high = 1.0,
+     .initial = "[0.9, 0.95]", .help = "AdamW's decay rates of the two moments."},
+    {"train.epsilon", AT(train.epsilon), NUMBER_ABOVE(0.0, 1.0), .initial = "1e-8",
+     .help = "AdamW's, added to the root of the second moment."},
+    {"train.clip", AT(train.clip), NUMBER_FROM(0.0, 1e9), .initial = "1",
+     .help = "Longest global gradient norm; 0: off."},
+    {"train.max_skipped", AT(train.max_skipped), INT(1, STEPS), .initial = "10",
+     .help = "This many steps in a row without a finite gradient end the run."},
+    {"train.recompute", .type = TRI_KEY_RECOMPUTE, .min = 0, .max = TRI_LAYERS_MAX - 1,
+     .initial = "none", .unbuilt = true,
+     .help = "Blocks that recompute their activations in the backward pass."},
+    {"train.communication_aware_checkpointing", BOOL, .initial = "false", .unbuilt = true,
+     .help = "A recompute takes the results of its collectives from a stash."},
+    {"train.duplicate_token_dropping", BOOL, .initial = "false", .unbuilt = true,
+     .help = "Each tensor rank sends only its part of the tokens to the experts."},
+    {"train.optimizer_tile", AT(train.optimizer_tile), INT(1, (int64_t)1 << 40), OR_NONE(0),
+     .initial = "1048576", .unbuilt = true,
+     .help = "Parameters that the optimizer updates at once."},
+    {"train.sequence_parallel", BOOL, .initial = "false", .unbuilt = true,
+     .help = "Cuts the activations between layers over tensor."},
+    {"train.gradient_dtype", WORDS("f32", "bf16"), .initial = "f32", .unbuilt = true,
+     .help = "Of weight gradients when precision is bf16."},
+
+    {"eval.every", AT(eval_every), INT(0, STEPS), .initial = "0",
+     .help = "Steps between evaluations; 0: only at the end."},
+    {"eval.batches", AT(eval_batches), INT(0, STEPS), .initial = "0",
+     .help = "Global batches of one evaluation; 0: the whole validation set."},
+    {"checkpoint.every", AT(checkpoint_every), INT(0, STEPS), .initial = "0",
+     .help = "Steps between checkpoints; 0: only the last step."},
+    {"checkpoint.keep_last", AT(checkpoint_keep_last), INT(1, STEPS), .initial = "2",
+     .help = "Older checkpoints are removed."},
+    {"comm.timeout_seconds", AT(comm_timeout_seconds), NUMBER_ABOVE(0.0, 1e9), .initial = "600",
+     .help = "A collective that lasts longer ends the run and names the ranks that are missing."},
+    {"comm.max_message", AT(comm_max_message), INT(1, INT_MAX), .initial = "268435456",
+     .help = "Elements of one MPI message; longer ones are cut."},
+};
+const size_t tri_keys_count = sizeof(tri_keys) / sizeof(*tri_keys);
+
+static_assert(sizeof(tri_keys) / sizeof(*tri_keys) <= TRI_KEYS_MAX, "one line number for each key");
