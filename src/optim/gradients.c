@@ -1,0 +1,84 @@
+#include "optim/optim.h"
+
+#include "base/memory.h"
+
+#include <math.h>
+#include <string.h>
+
+void tri_gradients_zero(struct tri_params *params)
+{
+    for (int i = 0; i < TRI_BUFFERS; i++) {
+        struct tri_buffer *buffer = &params->buffer[i];
+        const int64_t piece = 1 << 16;
+#pragma omp parallel for schedule(static) if (buffer->count > piece)
+        for (int64_t at = 0; at < buffer->count; at += piece) {
+            int64_t n = buffer->count - at < piece ? buffer->count - at : piece;
+            memset(buffer->gradients + at, 0, (size_t)n * sizeof(float));
+        }
+    }
+}
+
+/* KV rows that several tensor ranks hold: laid out in the global tensor, summed, taken back. */
+static void sum_overlap(const struct tri_params *params, const struct tri_param *param)
+{
+    int64_t columns = param->shape[1];
+    int64_t n = param->shape[0] * columns;
+    float *local = tri_param_gradients(params, param);
+    float *whole = tri_alloc(TRI_MEMORY_BUFFERS, (size_t)n * sizeof(*whole));
+    float *mine = whole + param->local[0].begin * columns;
+    memcpy(mine, local, (size_t)param->count * sizeof(float));
+    tri_all_reduce_sum(params->mesh->tensor,
+                       (struct tri_where){TRI_PHASE_OPTIMIZER, TRI_KIND_GRADIENT}, whole, n,
+                       TRI_F32);
+    memcpy(local, mine, (size_t)param->count * sizeof(float));
+    tri_free(whole);
+}
+
+void tri_gradients_reduce(struct tri_params *params)
+{
+    const struct tri_where where = {TRI_PHASE_OPTIMIZER, TRI_KIND_GRADIENT};
+    for (int p = 0; p < params->count; p++) {
+        const struct tri_param *param = &params->param[p];
+        if (param->sync == TRI_SYNC_SUM) {
+            tri_all_reduce_sum(params->mesh->tensor, where, tri_param_gradients(params, param),
+                               param->count, TRI_F32);
+        } else if (param->sync == TRI_SYNC_OVERLAP) {
+            sum_overlap(params, param);
+        }
+    }
+    for (int i = 0; i < TRI_BUFFERS; i++) {
+        struct tri_buffer *buffer = &params->buffer[i];
+        tri_reduce_scatter_v(buffer->group, where, buffer->gradients, buffer->shard_counts,
+                             TRI_F32);
+    }
+}
+
+/* The elements of a row's counted rows that lie in this rank's shard, in buffer elements. */
+static struct tri_range counted_in_shard(const struct tri_buffer *buffer,
+                                         const struct tri_param *param)
+{
+    int64_t columns = tri_range_size(param->local[1]);
+    struct tri_range counted = {
+        param->offset + (param->counted.begin - param->local[0].begin) * columns,
+        param->offset + (param->counted.end - param->local[0].begin) * columns,
+    };
+    if (tri_range_size(param->counted) == 0) {
+        return (struct tri_range){0, 0};
+    }
+    return tri_range_intersect(counted, buffer->shard);
+}
+
+double tri_gradients_norm(const struct tri_params *params, const struct tri_kernels *kernels)
+{
+    double sum = 0.0;
+    for (int p = 0; p < params->count; p++) {
+        const struct tri_param *param = &params->param[p];
+        const struct tri_buffer *buffer = &params->buffer[param->buffer];
+        struct tri_range range = counted_in_shard(buffer, param);
+        sum +=
+            kernels->sum_squares(buffer->gradients + range.begin, tri_range_size(range), TRI_F32);
+    }
+    tri_all_reduce_sum(params->mesh->world, (struct tri_where){TRI_PHASE_OPTIMIZER, TRI_KIND_META},
+                       &sum, 1, TRI_F64);
+    return sqrt(sum);
+}

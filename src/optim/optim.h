@@ -1,0 +1,45 @@
+/* From accumulated gradients to new weights: reduction over the replicas, the global norm, AdamW on
+ * this rank's shard (ZeRO-1), and the gathering of the new weights. All loop over the parameter table. */
+#ifndef TRIDENT_OPTIM_OPTIM_H
+#define TRIDENT_OPTIM_OPTIM_H
+
+#include "model/param.h"
+#include "kernel/kernel.h"
+
+/* Sets all gradients to zero. Local. */
+void tri_gradients_zero(struct tri_params *params);
+
+/* Sums the gradients over the tensor group where the table says so, then over each buffer's replicas:
+ * afterwards each rank holds the sums in its shards (elsewhere the buffers are undefined). Experts are
+ * reduced over {data}, the rest over {expert, data}; the loss is already a mean over the global batch,
+ * so nothing is divided. Collective over the mesh. */
+void tri_gradients_reduce(struct tri_params *params);
+
+/* Norm over all parameters of the model, each element counted once, from the reduced shards.
+ * Collective over the mesh's world. */
+double tri_gradients_norm(const struct tri_params *params, const struct tri_kernels *kernels);
+
+struct tri_optimizer;
+
+/* Takes memory for m, v and (bf16 weights) masters in the shards of params; masters start as the
+ * weights given by tri_params_init or tri_param_scatter afterwards. config, params and kernels are
+ * borrowed. */
+struct tri_optimizer *tri_optimizer_create(const struct tri_config *config,
+                                           struct tri_params *params,
+                                           const struct tri_kernels *kernels);
+void tri_optimizer_destroy(struct tri_optimizer *optimizer);
+
+/* One AdamW step (decoupled decay on rows with `decay`) on this rank's shards, then all_gather of the
+ * weights. update counts from 1; scale is the clip factor. Collective over the mesh. */
+void tri_optimizer_step(struct tri_optimizer *optimizer, int64_t update, double learning_rate,
+                        double scale);
+
+/* min(1, clip / (norm + 1e-6)); 1 when clip is 0. */
+double tri_clip_factor(double norm, double clip);
+
+/* Learning rate of a step counted from 0: linear warm-up to learning_rate over warmup_steps, then
+ * cosine or linear to min_learning_rate at the last step; wsd: constant, then linear over the last
+ * decay_steps; constant. */
+double tri_learning_rate(const struct tri_config_train *train, int64_t step);
+
+#endif
