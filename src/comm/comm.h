@@ -102,16 +102,18 @@ void tri_all_to_all_v(struct tri_group *group, struct tri_where where, const voi
                       const int64_t *send_rows, void *recv, const int64_t *recv_rows, int64_t width,
                       enum tri_dtype dtype);
 
-/* count int64 to each rank from each rank: recv[r*count + i] of rank s is send[s*count + i] of r. */
+/* Booked as META whatever where says. count int64 to each rank from each rank: recv[r*count + i] of rank s is send[s*count + i] of r. */
 void tri_all_to_all_counts(struct tri_group *group, struct tri_where where, const int64_t *send,
                            int64_t *recv, int64_t count);
 
 void tri_broadcast(struct tri_group *group, struct tri_where where, void *data, int64_t n,
                    enum tri_dtype dtype, int root);
+/* Books nothing. */
 void tri_barrier(struct tri_group *group);
 
 /* Begin/end: the buffers belong to the call until end, which must be called once, and frees the
- * request. Several may be in flight; all ranks begin them in the same order. */
+ * request. Several may be in flight; all ranks begin them, and end them, in the
+ * same order. */
 struct tri_request;
 struct tri_request *tri_all_reduce_sum_begin(struct tri_group *group, struct tri_where where,
                                              void *data, int64_t n, enum tri_dtype dtype);
@@ -129,7 +131,8 @@ void tri_request_end(struct tri_request *request);
 /* ---- agreement -------------------------------------------------------------------------------- */
 
 /* Every rank passes its own status and error; all return the worst status, with the error of the
- * lowest rank that has it. After it every rank takes the same branch. Collective over group. */
+ * lowest rank that has it. From bad to worse: REQUEUE, CHECK_FAILED, BAD_INPUT, FAILED. After it every
+ * rank takes the same branch. Booked as an all-reduce of 4 bytes, SETUP, META. Collective over group. */
 enum tri_status tri_comm_agree(struct tri_group *group, enum tri_status status,
                                struct tri_error *error) TRI_NODISCARD;
 

@@ -1,0 +1,197 @@
+/* How the blocking collectives move and sum. Sums are in rank order always:
+ *
+ *   reduce-scatter   every rank sends each other rank its part, in segments, and sums its own part
+ *                    from what has come while the next segment is under way:
+ *                      post 0 | post 1, wait 0, sum 0 | post 2, wait 1, sum 1 | …
+ *                    the segments stay in the second-level cache, and the buffer is two segments a peer
+ *   all-reduce       reduce-scatter of even parts, then all-gather; a small one sends everything to
+ *                    everyone and sums all of it everywhere
+ *   all-gather       MPI's own, which knows the network */
+#include "comm/internal.h"
+
+#include "base/memory.h"
+
+#include <string.h>
+
+enum { SMALL_ELEMENTS = 2048, SEGMENT_BYTES = 128 << 10 };
+
+/* The buffers of the blocking calls, of which there is one at a time. */
+static struct {
+    void *block;
+    size_t capacity;
+    struct tri_flight flight[2];
+} work;
+
+static char *work_get(size_t bytes)
+{
+    return tri_grow(TRI_MEMORY_BUFFERS, &work.block, &work.capacity, bytes);
+}
+
+void tri_algorithm_release(void)
+{
+    tri_free(work.block);
+    work.block = NULL;
+    work.capacity = 0;
+    tri_flight_release(&work.flight[0]);
+    tri_flight_release(&work.flight[1]);
+}
+
+int64_t tri_slot(const struct tri_group *group, int r, int64_t slot)
+{
+    return slot * (r < group->rank ? r : r - 1);
+}
+
+void tri_slots_sum(const struct tri_group *group, void *own, const void *slots, int64_t slot,
+                   int64_t n, enum tri_dtype dtype, enum tri_reduction reduction)
+{
+    int64_t width = (int64_t)tri_dtype_size(dtype);
+    for (int r = 0; r < group->size; r++) {
+        group->source[r] = (const char *)slots + tri_slot(group, r, slot) * width;
+    }
+    group->source[group->rank] = own;
+    tri_reduce(own, group->source, group->size, n, dtype, reduction);
+}
+
+static int64_t clip(int64_t n, int64_t begin, int64_t size)
+{
+    int64_t left = n - begin;
+    return left < 0 ? 0 : left < size ? left : size;
+}
+
+void tri_reduce_scatter_run(const struct tri_group *group, void *data, const int64_t *counts,
+                            enum tri_dtype dtype, enum tri_reduction reduction)
+{
+    int64_t width = (int64_t)tri_dtype_size(dtype);
+    int64_t segment = SEGMENT_BYTES / width;
+    if (segment > tri_process_max_message()) {
+        segment = tri_process_max_message();
+    }
+    int me = group->rank;
+    int peers = group->size - 1;
+    (void)tri_places(group->part_at, counts, group->size);
+    int64_t longest = 0;
+    for (int r = 0; r < group->size; r++) {
+        longest = counts[r] > longest ? counts[r] : longest;
+    }
+    int64_t slot = clip(counts[me], 0, segment);
+    int64_t half = slot * peers * width;
+    char *slots = work_get((size_t)(2 * half));
+    char *own = (char *)data + group->part_at[me] * width;
+    int64_t segments = (longest + segment - 1) / segment;
+    for (int64_t k = 0; k <= segments; k++) {
+        if (k < segments) {
+            for (int r = 0; r < group->size; r++) {
+                group->send_n[r] = clip(counts[r], k * segment, segment);
+                group->send_at[r] = group->part_at[r] + k * segment;
+                group->recv_n[r] = clip(counts[me], k * segment, segment);
+                group->recv_at[r] = tri_slot(group, r, slot);
+            }
+            tri_exchange_post(
+                group, dtype, segment, data, (struct tri_side){group->send_n, group->send_at},
+                slots + (k % 2) * half, (struct tri_side){group->recv_n, group->recv_at},
+                &work.flight[k % 2]);
+        }
+        if (k > 0) {
+            int64_t begin = (k - 1) * segment;
+            tri_flight_wait(&work.flight[(k - 1) % 2]);
+            tri_slots_sum(group, own + begin * width, slots + (k - 1) % 2 * half, slot,
+                          clip(counts[me], begin, segment), dtype, reduction);
+        }
+    }
+}
+
+/* Parts too long for one call of MPI's all-gather go as broadcasts, which need no displacements. */
+static void gather_by_broadcasts(const struct tri_group *group, char *data, const int64_t *counts,
+                                 enum tri_dtype dtype)
+{
+    int64_t max = tri_process_max_message();
+    int64_t width = (int64_t)tri_dtype_size(dtype);
+    for (int r = 0; r < group->size; r++) {
+        for (int64_t left = counts[r]; left > 0; left -= max) {
+            int64_t n = left < max ? left : max;
+            TRI_MPI(MPI_Bcast(data, (int)n, tri_mpi_type(dtype), r, group->comm));
+            data += n * width;
+        }
+    }
+}
+
+void tri_all_gather_run(const struct tri_group *group, void *data, const int64_t *counts,
+                        enum tri_dtype dtype)
+{
+    int64_t total = tri_places(group->part_at, counts, group->size);
+    if (total > tri_process_max_message()) {
+        gather_by_broadcasts(group, data, counts, dtype);
+        return;
+    }
+    for (int r = 0; r < group->size; r++) {
+        group->mpi_counts[r] = (int)counts[r];
+        group->mpi_places[r] = (int)group->part_at[r];
+    }
+    TRI_MPI(MPI_Allgatherv(MPI_IN_PLACE, 0, MPI_DATATYPE_NULL, data, group->mpi_counts,
+                           group->mpi_places, tri_mpi_type(dtype), group->comm));
+}
+
+bool tri_all_reduce_is_small(int64_t n)
+{
+    return n <= SMALL_ELEMENTS && n <= tri_process_max_message();
+}
+
+void tri_all_reduce_run(const struct tri_group *group, void *data, int64_t n, enum tri_dtype dtype,
+                        enum tri_reduction reduction)
+{
+    if (!tri_all_reduce_is_small(n)) {
+        tri_even_parts(group->parts, n, group->size);
+        tri_reduce_scatter_run(group, data, group->parts, dtype, reduction);
+        tri_all_gather_run(group, data, group->parts, dtype);
+        return;
+    }
+    MPI_Datatype type = tri_mpi_type(dtype);
+    int64_t bytes = n * (int64_t)tri_dtype_size(dtype);
+    char *all = work_get((size_t)(bytes * group->size));
+    TRI_MPI(MPI_Allgather(data, (int)n, type, all, (int)n, type, group->comm));
+    for (int r = 0; r < group->size; r++) {
+        group->source[r] = all + r * bytes;
+    }
+    tri_reduce(data, group->source, group->size, n, dtype, reduction);
+}
+
+static void scale(int64_t *counts, const int64_t *rows, int64_t width, int size)
+{
+    for (int r = 0; r < size; r++) {
+        counts[r] = rows[r] * width;
+    }
+}
+
+void tri_all_to_all_post(const struct tri_group *group, const struct tri_rows *rows,
+                         struct tri_flight *flight)
+{
+    int me = group->rank;
+    TRI_REQUIRE(rows->width >= 0 && rows->send_rows[me] == rows->recv_rows[me]);
+    size_t row = (size_t)rows->width * tri_dtype_size(rows->dtype);
+    size_t own = (size_t)rows->send_rows[me] * row;
+    size_t from = 0;
+    size_t to = 0;
+    for (int r = 0; r < me; r++) {
+        from += (size_t)rows->send_rows[r] * row;
+        to += (size_t)rows->recv_rows[r] * row;
+    }
+    if (group->size > 1) {
+        tri_check_rows(group, rows->send_rows, rows->recv_rows);
+        scale(group->send_n, rows->send_rows, rows->width, group->size);
+        scale(group->recv_n, rows->recv_rows, rows->width, group->size);
+        (void)tri_places(group->send_at, group->send_n, group->size);
+        (void)tri_places(group->recv_at, group->recv_n, group->size);
+        tri_exchange_post(group, rows->dtype, tri_process_max_message(), rows->send,
+                          (struct tri_side){group->send_n, group->send_at}, rows->recv,
+                          (struct tri_side){group->recv_n, group->recv_at}, flight);
+    }
+    if (own > 0) {
+        memcpy((char *)rows->recv + to, (const char *)rows->send + from, own);
+    }
+}
+
+void tri_all_to_all_run(const struct tri_group *group, const struct tri_rows *rows)
+{
+    tri_all_to_all_post(group, rows, &work.flight[0]);
+    tri_flight_wait(&work.flight[0]);
+}

@@ -1,0 +1,130 @@
+/* The frame around every collective: the watchdog's record, the debug check, the clock, the ledger. */
+#include "comm/internal.h"
+
+#include "base/clock.h"
+
+#include <stdio.h>
+
+const char *tri_verb_name(enum tri_verb verb)
+{
+    static const char *const names[TRI_VERB_COUNT] = {
+        [TRI_VERB_ALL_REDUCE] = "all_reduce", [TRI_VERB_ALL_REDUCE_MAX] = "all_reduce_max",
+        [TRI_VERB_ALL_GATHER] = "all_gather", [TRI_VERB_REDUCE_SCATTER] = "reduce_scatter",
+        [TRI_VERB_ALL_TO_ALL] = "all_to_all", [TRI_VERB_COUNTS] = "all_to_all_counts",
+        [TRI_VERB_BROADCAST] = "broadcast",   [TRI_VERB_BARRIER] = "barrier",
+        [TRI_VERB_AGREE] = "agree",
+    };
+    return names[verb];
+}
+
+static enum tri_op op_of(enum tri_verb verb)
+{
+    static const enum tri_op ops[TRI_VERB_COUNT] = {
+        [TRI_VERB_ALL_REDUCE] = TRI_OP_ALL_REDUCE,
+        [TRI_VERB_ALL_REDUCE_MAX] = TRI_OP_ALL_REDUCE,
+        [TRI_VERB_ALL_GATHER] = TRI_OP_ALL_GATHER,
+        [TRI_VERB_REDUCE_SCATTER] = TRI_OP_REDUCE_SCATTER,
+        [TRI_VERB_ALL_TO_ALL] = TRI_OP_ALL_TO_ALL,
+        [TRI_VERB_COUNTS] = TRI_OP_ALL_TO_ALL,
+        [TRI_VERB_BROADCAST] = TRI_OP_BROADCAST,
+        [TRI_VERB_BARRIER] = TRI_OP_COUNT,
+        [TRI_VERB_AGREE] = TRI_OP_ALL_REDUCE,
+    };
+    return ops[verb];
+}
+
+struct tri_call tri_call_of_parts(struct tri_group *group, enum tri_verb verb,
+                                  struct tri_where where, const int64_t *counts,
+                                  enum tri_dtype dtype)
+{
+    int64_t n = 0;
+    for (int r = 0; r < group->size; r++) {
+        TRI_REQUIRE(counts[r] >= 0);
+        n += counts[r];
+    }
+    int64_t sent = verb == TRI_VERB_ALL_GATHER ? counts[group->rank] : n;
+    return (struct tri_call){
+        .group = group,
+        .verb = verb,
+        .where = where,
+        .dtype = dtype,
+        .n = n,
+        .parts = counts,
+        .bytes = sent * (int64_t)tri_dtype_size(dtype),
+    };
+}
+
+struct tri_call tri_call_of_rows(struct tri_group *group, struct tri_where where,
+                                 const int64_t *send_rows, int64_t width, enum tri_dtype dtype)
+{
+    int64_t rows = 0;
+    for (int r = 0; r < group->size; r++) {
+        rows += r == group->rank ? 0 : send_rows[r];
+    }
+    return (struct tri_call){
+        .group = group,
+        .verb = TRI_VERB_ALL_TO_ALL,
+        .where = where,
+        .dtype = dtype,
+        .n = width,
+        .bytes = rows * width * (int64_t)tri_dtype_size(dtype),
+    };
+}
+
+void tri_call_describe(const struct tri_call *call, char *text, size_t size)
+{
+    const struct tri_group *group = call->group;
+    if (call->verb == TRI_VERB_BARRIER || call->verb == TRI_VERB_AGREE) {
+        (void)snprintf(text, size, "%s over group %s", tri_verb_name(call->verb),
+                       tri_group_name(group));
+        return;
+    }
+    char extra[64] = "";
+    if (call->verb == TRI_VERB_BROADCAST) {
+        (void)snprintf(extra, sizeof(extra), " from %d", call->root);
+    } else if (call->parts) {
+        int used = snprintf(extra, sizeof(extra), " in parts");
+        for (int r = 0; r < group->size && used < (int)sizeof(extra); r++) {
+            used += snprintf(extra + used, sizeof(extra) - (size_t)used, " %lld",
+                             (long long)call->parts[r]);
+        }
+    }
+    (void)snprintf(text, size, "%s%s of %lld %s%s over group %s (%s, %s)",
+                   tri_verb_name(call->verb), call->begun ? " (begun)" : "", (long long)call->n,
+                   tri_dtype_name(call->dtype), extra, tri_group_name(group),
+                   tri_phase_name(call->where.phase), tri_kind_name(call->where.kind));
+}
+
+void tri_call_enter(struct tri_call *call)
+{
+    struct tri_group *group = call->group;
+    if (group->comm == MPI_COMM_NULL) {
+        tri_panic(TRI_FAILED, "%s over group %s of a planned mesh, which cannot communicate",
+                  tri_verb_name(call->verb), tri_group_name(group));
+    }
+    call->sequence = ++group->sequence;
+    tri_call_resume(call);
+    tri_check_call(call);
+}
+
+void tri_call_resume(struct tri_call *call)
+{
+    tri_watch_enter(call);
+    call->entered = tri_clock_now();
+}
+
+void tri_call_pause(struct tri_call *call)
+{
+    tri_watch_leave();
+    call->seconds += tri_clock_now() - call->entered;
+}
+
+void tri_call_leave(struct tri_call *call)
+{
+    double exposed = tri_clock_now() - call->entered;
+    tri_watch_leave();
+    if (call->verb != TRI_VERB_BARRIER) {
+        tri_ledger_book(tri_ledger_get(), op_of(call->verb), call->group->id, call->where.phase,
+                        call->where.kind, call->bytes, call->seconds + exposed, exposed);
+    }
+}

@@ -1,0 +1,99 @@
+/* The debug check: before a collective, the ranks of the group compare what they are about to call, so
+ * that a mismatch is a message instead of a hang or of wrong numbers (PETSc's idea). */
+#include "comm/internal.h"
+
+#ifdef TRIDENT_DEBUG
+
+#include "base/log.h"
+#include "base/memory.h"
+
+#include <string.h>
+
+enum { TEXT = 256 };
+
+static uint64_t hash_bytes(uint64_t hash, const void *data, size_t bytes)
+{
+    const unsigned char *byte = data;
+    for (size_t i = 0; i < bytes; i++) {
+        hash = (hash ^ byte[i]) * UINT64_C(0x100000001b3);
+    }
+    return hash;
+}
+
+static uint64_t hash_call(const struct tri_call *call, const char *text)
+{
+    uint64_t hash = hash_bytes(UINT64_C(0xcbf29ce484222325), text, strlen(text));
+    if (call->parts) {
+        hash = hash_bytes(hash, call->parts, (size_t)call->group->size * sizeof(*call->parts));
+    }
+    return hash;
+}
+
+/* Every rank says what it calls; the first rank of the group ends the job. */
+_Noreturn static void report(const struct tri_call *call, const char text[TEXT], uint64_t hash)
+{
+    const struct tri_group *group = call->group;
+    tri_log_warn("rank %d calls %s", tri_comm_rank(), text);
+    size_t size = (size_t)group->size;
+    char *texts = tri_alloc(TRI_MEMORY_OTHER, size * TEXT);
+    uint64_t *hashes = tri_alloc(TRI_MEMORY_OTHER, size * sizeof(*hashes));
+    TRI_MPI(MPI_Allgather(text, TEXT, MPI_CHAR, texts, TEXT, MPI_CHAR, group->comm));
+    TRI_MPI(MPI_Allgather(&hash, 1, MPI_UINT64_T, hashes, 1, MPI_UINT64_T, group->comm));
+    if (group->rank == 0) {
+        int other = 1;
+        while (hashes[other] == hash) {
+            other++;
+        }
+        tri_panic(TRI_FAILED, "the ranks call different collectives: rank %d %s; rank %d %s",
+                  tri_comm_rank(), text,
+                  tri_mesh_member(group->mesh->size, group->id, tri_comm_rank(), other),
+                  texts + other * TEXT);
+    }
+    TRI_MPI(MPI_Barrier(group->comm));
+    tri_panic(TRI_FAILED, "the first rank of group %s did not end the job", tri_group_name(group));
+}
+
+void tri_check_call(const struct tri_call *call)
+{
+    char text[TEXT] = "";
+    tri_call_describe(call, text, sizeof(text));
+    uint64_t hash = hash_call(call, text);
+    uint64_t both[2] = {hash, ~hash};
+    TRI_MPI(MPI_Allreduce(MPI_IN_PLACE, both, 2, MPI_UINT64_T, MPI_MAX, call->group->comm));
+    if (both[0] != ~both[1]) {
+        report(call, text, hash);
+    }
+}
+
+void tri_check_rows(const struct tri_group *group, const int64_t *send_rows,
+                    const int64_t *recv_rows)
+{
+    TRI_MPI(MPI_Alltoall(send_rows, 1, MPI_INT64_T, group->recv_n, 1, MPI_INT64_T, group->comm));
+    for (int r = 0; r < group->size; r++) {
+        if (group->recv_n[r] != recv_rows[r]) {
+            tri_panic(
+                TRI_FAILED,
+                "all_to_all over group %s: rank %d sends %lld rows, and is expected to send %lld",
+                tri_group_name(group),
+                tri_mesh_member(group->mesh->size, group->id, tri_comm_rank(), r),
+                (long long)group->recv_n[r], (long long)recv_rows[r]);
+        }
+    }
+}
+
+#else
+
+void tri_check_call(const struct tri_call *call)
+{
+    (void)call;
+}
+
+void tri_check_rows(const struct tri_group *group, const int64_t *send_rows,
+                    const int64_t *recv_rows)
+{
+    (void)group;
+    (void)send_rows;
+    (void)recv_rows;
+}
+
+#endif

@@ -1,0 +1,205 @@
+/* The mesh: ranks as a grid of tensor (fastest) x expert x data, and its groups.
+ *
+ * A group is the set of ranks that differ only on its axes; a member's place counts those axes in the
+ * mesh's order. TED's topology follows: ranks = T x E x D, where D are the replicas of an expert shard
+ * and E x D those of a non-expert shard. */
+#include "comm/internal.h"
+
+#include "base/memory.h"
+
+#include <string.h>
+
+/* The mesh and what it lends, in one block. */
+struct block {
+    struct tri_mesh mesh;
+    struct tri_group group[TRI_GROUP_COUNT];
+    int channel; /* of the first group; -1: no communication */
+};
+
+enum { TENSOR = 1 << TRI_AXIS_TENSOR, EXPERT = 1 << TRI_AXIS_EXPERT, DATA = 1 << TRI_AXIS_DATA };
+
+static const int axes_of[TRI_GROUP_COUNT] = {
+    [TRI_GROUP_TENSOR] = TENSOR,
+    [TRI_GROUP_EXPERT] = EXPERT,
+    [TRI_GROUP_TENSOR_EXPERT] = TENSOR | EXPERT,
+    [TRI_GROUP_DATA] = DATA,
+    [TRI_GROUP_EXPERT_DATA] = EXPERT | DATA,
+    [TRI_GROUP_WORLD] = TENSOR | EXPERT | DATA,
+};
+
+static void coords_of(const int size[TRI_AXIS_COUNT], int rank, int coord[TRI_AXIS_COUNT])
+{
+    for (int axis = 0; axis < TRI_AXIS_COUNT; axis++) {
+        coord[axis] = rank % size[axis];
+        rank /= size[axis];
+    }
+}
+
+void tri_mesh_coords(const struct tri_mesh *mesh, int rank, int coord[TRI_AXIS_COUNT])
+{
+    TRI_REQUIRE(rank >= 0 && rank < mesh->ranks);
+    coords_of(mesh->size, rank, coord);
+}
+
+int tri_mesh_group_size(const int size[TRI_AXIS_COUNT], enum tri_group_id id)
+{
+    int ranks = 1;
+    for (int axis = 0; axis < TRI_AXIS_COUNT; axis++) {
+        ranks *= axes_of[id] & 1 << axis ? size[axis] : 1;
+    }
+    return ranks;
+}
+
+int tri_mesh_member(const int size[TRI_AXIS_COUNT], enum tri_group_id id, int rank, int index)
+{
+    int coord[TRI_AXIS_COUNT];
+    coords_of(size, rank, coord);
+    for (int axis = 0; axis < TRI_AXIS_COUNT; axis++) {
+        if (axes_of[id] & 1 << axis) {
+            coord[axis] = index % size[axis];
+            index /= size[axis];
+        }
+    }
+    return coord[TRI_AXIS_TENSOR] +
+           size[TRI_AXIS_TENSOR] *
+               (coord[TRI_AXIS_EXPERT] + size[TRI_AXIS_EXPERT] * coord[TRI_AXIS_DATA]);
+}
+
+static void init_group(struct tri_group *group, const struct tri_mesh *mesh, enum tri_group_id id)
+{
+    group->id = id;
+    group->mesh = mesh;
+    group->comm = MPI_COMM_NULL;
+    group->channel = -1;
+    group->size = tri_mesh_group_size(mesh->size, id);
+    group->rank = 0;
+    for (int axis = 0, stride = 1; axis < TRI_AXIS_COUNT; axis++) {
+        if (axes_of[id] & 1 << axis) {
+            group->rank += mesh->coord[axis] * stride;
+            stride *= mesh->size[axis];
+        }
+    }
+}
+
+static struct block *create_block(int tensor, int expert, int data, int rank)
+{
+    struct block *block = tri_alloc(TRI_MEMORY_OTHER, sizeof(*block));
+    struct tri_mesh *mesh = &block->mesh;
+    mesh->size[TRI_AXIS_TENSOR] = tensor;
+    mesh->size[TRI_AXIS_EXPERT] = expert;
+    mesh->size[TRI_AXIS_DATA] = data;
+    mesh->ranks = tensor * expert * data;
+    mesh->rank = rank;
+    coords_of(mesh->size, rank, mesh->coord);
+    for (int id = 0; id < TRI_GROUP_COUNT; id++) {
+        init_group(&block->group[id], mesh, (enum tri_group_id)id);
+    }
+    mesh->tensor = &block->group[TRI_GROUP_TENSOR];
+    mesh->expert = &block->group[TRI_GROUP_EXPERT];
+    mesh->tensor_expert = &block->group[TRI_GROUP_TENSOR_EXPERT];
+    mesh->data = &block->group[TRI_GROUP_DATA];
+    mesh->expert_data = &block->group[TRI_GROUP_EXPERT_DATA];
+    mesh->world = &block->group[TRI_GROUP_WORLD];
+    block->channel = -1;
+    return block;
+}
+
+/* Gives a group of more than one rank its communicator. Collective over the mesh. */
+static void connect_group(struct tri_group *group, int channel)
+{
+    MPI_Comm comm = MPI_COMM_NULL;
+    int lowest = tri_mesh_member(group->mesh->size, group->id, group->mesh->rank, 0);
+    TRI_MPI(MPI_Comm_split(tri_process_world(), lowest, group->rank, &comm));
+    TRI_MPI(MPI_Comm_set_errhandler(comm, MPI_ERRORS_RETURN));
+    TRI_MPI(MPI_Comm_set_name(comm, tri_group_id_name(group->id)));
+    group->comm = comm;
+    group->channel = channel;
+    size_t places = (size_t)group->size;
+    group->work = tri_alloc(TRI_MEMORY_OTHER,
+                            places * (6 * sizeof(int64_t) + sizeof(void *) + 2 * sizeof(int)));
+    group->parts = group->work;
+    group->part_at = group->parts + places;
+    group->send_n = group->part_at + places;
+    group->send_at = group->send_n + places;
+    group->recv_n = group->send_at + places;
+    group->recv_at = group->recv_n + places;
+    group->source = (const void **)(void *)(group->recv_at + places);
+    group->mpi_counts = (int *)(void *)(group->source + places);
+    group->mpi_places = group->mpi_counts + places;
+}
+
+enum tri_status tri_mesh_create(int tensor, int expert, struct tri_mesh **mesh,
+                                struct tri_error *error)
+{
+    int ranks = tri_comm_size();
+    if (tensor < 1 || expert < 1) {
+        return tri_fail(error, TRI_BAD_INPUT,
+                        "parallel.tensor and parallel.expert must be at least 1, not %d and %d",
+                        tensor, expert);
+    }
+    int64_t product = (int64_t)tensor * expert;
+    if (ranks % product != 0) {
+        return tri_fail(error, TRI_BAD_INPUT,
+                        "parallel.tensor x parallel.expert = %d x %d does not divide the %d rank%s "
+                        "of this job",
+                        tensor, expert, ranks, ranks == 1 ? "" : "s");
+    }
+    struct block *block = create_block(tensor, expert, ranks / (int)product, tri_comm_rank());
+    if (ranks > 1) {
+        block->channel = tri_watch_mesh_open(block->mesh.size);
+        for (int id = 0; id < TRI_GROUP_COUNT; id++) {
+            if (block->group[id].size > 1) {
+                connect_group(&block->group[id], block->channel + id);
+            }
+        }
+    }
+    *mesh = &block->mesh;
+    return TRI_OK;
+}
+
+struct tri_mesh *tri_mesh_create_serial(void)
+{
+    return &create_block(1, 1, 1, 0)->mesh;
+}
+
+struct tri_mesh *tri_mesh_create_planned(int tensor, int expert, int data, int rank)
+{
+    TRI_REQUIRE(tensor > 0 && expert > 0 && data > 0);
+    TRI_REQUIRE((int64_t)tensor * expert <= INT32_MAX / data);
+    TRI_REQUIRE(rank >= 0 && rank < tensor * expert * data);
+    return &create_block(tensor, expert, data, rank)->mesh;
+}
+
+void tri_mesh_destroy(struct tri_mesh *mesh)
+{
+    if (!mesh) {
+        return;
+    }
+    struct block *block = (struct block *)(void *)mesh;
+    for (int id = 0; id < TRI_GROUP_COUNT; id++) {
+        struct tri_group *group = &block->group[id];
+        if (group->comm != MPI_COMM_NULL && tri_process_world() != MPI_COMM_NULL) {
+            TRI_MPI(MPI_Comm_free(&group->comm));
+        }
+        tri_free(group->work);
+    }
+    if (block->channel >= 0) {
+        tri_watch_mesh_close(block->channel);
+    }
+    tri_free(block);
+}
+
+int tri_group_size(const struct tri_group *group)
+{
+    return group->size;
+}
+
+int tri_group_rank(const struct tri_group *group)
+{
+    return group->rank;
+}
+
+const char *tri_group_name(const struct tri_group *group)
+{
+    return tri_group_id_name(group->id);
+}

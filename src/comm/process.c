@@ -1,0 +1,180 @@
+/* The process: starting and ending MPI, who we are, and how a panic ends every rank. */
+#include "comm/internal.h"
+
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+/* Seconds that MPI_Abort may take before this process ends by itself. */
+enum { ABORT_SECONDS = 2 };
+
+static struct {
+    bool running;
+    MPI_Comm world, node;
+    int rank, size;
+    int node_rank, node_size;
+    int64_t max_message;
+} process = {.size = 1, .node_size = 1, .max_message = INT64_C(1) << 30};
+
+static int abort_status;
+
+static void abort_by_signal(int number)
+{
+    (void)number;
+    _exit(abort_status);
+}
+
+void tri_process_abort(int exit_status)
+{
+    if (process.running) {
+        abort_status = exit_status;
+        (void)signal(SIGALRM, abort_by_signal);
+        (void)alarm(ABORT_SECONDS);
+        (void)MPI_Abort(MPI_COMM_WORLD, exit_status);
+    }
+    _exit(exit_status);
+}
+
+void tri_mpi_fail(int code, const char *file, int line, const char *call)
+{
+    char text[MPI_MAX_ERROR_STRING] = "";
+    int length = 0;
+    (void)MPI_Error_string(code, text, &length);
+    tri_panic(TRI_FAILED, "%s:%d: %s: %s", file, line, call, text);
+}
+
+static bool is_set(const char *name)
+{
+    return getenv(name) != NULL;
+}
+
+enum span { SPAN_UNKNOWN, SPAN_ALONE, SPAN_ONE_NODE };
+
+/* What the launcher's variables say about where the ranks are. */
+static enum span launcher_span(void)
+{
+    const char *all = getenv("OMPI_COMM_WORLD_SIZE");
+    const char *here = getenv("OMPI_COMM_WORLD_LOCAL_SIZE");
+    if (all && here) {
+        return strcmp(all, here) == 0 ? SPAN_ONE_NODE : SPAN_UNKNOWN;
+    }
+    bool launched = is_set("PMIX_RANK") || is_set("PMI_RANK") || is_set("PMI_SIZE") ||
+                    is_set("SLURM_PROCID") || all || here;
+    return launched ? SPAN_UNKNOWN : SPAN_ALONE;
+}
+
+/* Open MPI probes every network layer before it settles on shared memory (230 ms; 20 with ob1 named),
+ * and a program started alone starts a daemon it does not need (60 ms). The variables are for this
+ * process's MPI_Init only: children may be launched elsewhere. */
+static void init_mpi(int *argc, char ***argv)
+{
+    enum span span = launcher_span();
+    bool chosen = is_set("OMPI_MCA_pml") || is_set("OMPI_MCA_btl") || is_set("OMPI_MCA_mtl");
+    bool set_pml = span != SPAN_UNKNOWN && !chosen;
+    bool set_alone = span == SPAN_ALONE && !is_set("OMPI_MCA_ess_singleton_isolated");
+    if (set_pml) {
+        (void)setenv("OMPI_MCA_pml", "ob1", 0);
+    }
+    if (set_alone) {
+        (void)setenv("OMPI_MCA_ess_singleton_isolated", "1", 0);
+    }
+    int provided = MPI_THREAD_SINGLE;
+    TRI_MPI(MPI_Init_thread(argc, argv, MPI_THREAD_FUNNELED, &provided));
+    TRI_REQUIRE(provided >= MPI_THREAD_FUNNELED);
+    if (set_pml) {
+        (void)unsetenv("OMPI_MCA_pml");
+    }
+    if (set_alone) {
+        (void)unsetenv("OMPI_MCA_ess_singleton_isolated");
+    }
+}
+
+void tri_comm_start(int *argc, char ***argv)
+{
+    TRI_REQUIRE(!process.running);
+    init_mpi(argc, argv);
+    process.running = true;
+    tri_panic_set_hook(tri_process_abort);
+    TRI_MPI(MPI_Comm_dup(MPI_COMM_WORLD, &process.world));
+    TRI_MPI(MPI_Comm_set_errhandler(process.world, MPI_ERRORS_RETURN));
+    TRI_MPI(MPI_Comm_set_name(process.world, "trident"));
+    TRI_MPI(MPI_Comm_rank(process.world, &process.rank));
+    TRI_MPI(MPI_Comm_size(process.world, &process.size));
+    tri_rank_set(process.rank);
+    TRI_MPI(MPI_Comm_split_type(process.world, MPI_COMM_TYPE_SHARED, process.rank, MPI_INFO_NULL,
+                                &process.node));
+    TRI_MPI(MPI_Comm_rank(process.node, &process.node_rank));
+    TRI_MPI(MPI_Comm_size(process.node, &process.node_size));
+    if (process.size > 1) {
+        tri_watch_open(process.world, process.node);
+    }
+}
+
+void tri_comm_finish(void)
+{
+    TRI_REQUIRE(process.running);
+    tri_watch_close();
+    tri_request_release();
+    tri_algorithm_release();
+    TRI_MPI(MPI_Comm_free(&process.node));
+    TRI_MPI(MPI_Comm_free(&process.world));
+    process.running = false;
+    TRI_MPI(MPI_Finalize());
+}
+
+MPI_Comm tri_process_world(void)
+{
+    return process.running ? process.world : MPI_COMM_NULL;
+}
+
+int tri_comm_rank(void)
+{
+    return process.rank;
+}
+
+int tri_comm_size(void)
+{
+    return process.size;
+}
+
+int tri_comm_local_size(void)
+{
+    return process.node_size;
+}
+
+int tri_comm_local_rank(void)
+{
+    return process.node_rank;
+}
+
+const char *tri_comm_library(void)
+{
+    static char name[MPI_MAX_LIBRARY_VERSION_STRING];
+    if (!name[0]) {
+        char text[MPI_MAX_LIBRARY_VERSION_STRING] = "";
+        int length = 0;
+        TRI_MPI(MPI_Get_library_version(text, &length));
+        char version[64];
+        if (sscanf(text, "Open MPI v%63[^, \n]", version) == 1) {
+            (void)snprintf(name, sizeof(name), "Open MPI %s", version);
+        } else if (sscanf(text, "MPICH Version: %63[^ \n]", version) == 1) {
+            (void)snprintf(name, sizeof(name), "MPICH %s", version);
+        } else {
+            (void)snprintf(name, sizeof(name), "%.*s", (int)strcspn(text, "\n"), text);
+        }
+    }
+    return name;
+}
+
+void tri_comm_set_max_message(int64_t elements)
+{
+    TRI_REQUIRE(elements > 0 && elements <= INT64_C(1) << 30);
+    process.max_message = elements;
+}
+
+int64_t tri_process_max_message(void)
+{
+    return process.max_message;
+}
