@@ -110,6 +110,8 @@ struct tri_params {
     const struct tri_mesh *mesh; /* borrowed */
     int *first_of_layer; /* [num_layers + 1]: where each layer's rows begin, and their end */
     int64_t layers;
+    void *scratch; /* of the gradient reduction; grows once */
+    size_t scratch_bytes;
     int64_t total, active; /* parameters of the whole model; those a token meets */
 };
 

@@ -19,19 +19,20 @@ void tri_gradients_zero(struct tri_params *params)
 }
 
 /* KV rows that several tensor ranks hold: laid out in the global tensor, summed, taken back. */
-static void sum_overlap(const struct tri_params *params, const struct tri_param *param)
+static void sum_overlap(struct tri_params *params, const struct tri_param *param)
 {
     int64_t columns = param->shape[1];
     int64_t n = param->shape[0] * columns;
     float *local = tri_param_gradients(params, param);
-    float *whole = tri_alloc(TRI_MEMORY_BUFFERS, (size_t)n * sizeof(*whole));
+    size_t bytes = (size_t)n * sizeof(float);
+    float *whole = tri_grow(TRI_MEMORY_BUFFERS, &params->scratch, &params->scratch_bytes, bytes);
+    memset(whole, 0, bytes);
     float *mine = whole + param->local[0].begin * columns;
     memcpy(mine, local, (size_t)param->count * sizeof(float));
     tri_all_reduce_sum(params->mesh->tensor,
                        (struct tri_where){TRI_PHASE_OPTIMIZER, TRI_KIND_GRADIENT}, whole, n,
                        TRI_F32);
     memcpy(local, mine, (size_t)param->count * sizeof(float));
-    tri_free(whole);
 }
 
 void tri_gradients_reduce(struct tri_params *params)

@@ -1,0 +1,216 @@
+#include "train/engine.h"
+
+#include "base/clock.h"
+#include "moe/moe.h"
+#include "shard/rows.h"
+
+#include <math.h>
+#include <string.h>
+
+struct tri_engine *tri_engine_create(const struct tri_config *config, const struct tri_mesh *mesh,
+                                     const struct tri_kernels *kernels, bool training)
+{
+    struct tri_engine *engine = tri_alloc(TRI_MEMORY_OTHER, sizeof(*engine));
+    engine->config = config;
+    engine->mesh = mesh;
+    engine->params = tri_params_create(config, mesh);
+    tri_params_allocate(engine->params, training);
+    if (training) {
+        engine->optimizer = tri_optimizer_create(config, engine->params, kernels);
+    }
+    tri_params_init(engine->params, (uint64_t)config->seed);
+    engine->model = tri_model_create(config, mesh, engine->params, kernels, &tri_moe_factory);
+    engine->moe_layers = tri_model_moe_layers(config);
+    int64_t loads = engine->moe_layers * config->moe.num_experts;
+    engine->tally.load = tri_alloc(TRI_MEMORY_OTHER, (size_t)loads * sizeof(*engine->tally.load));
+    return engine;
+}
+
+void tri_engine_destroy(struct tri_engine *engine)
+{
+    if (!engine) {
+        return;
+    }
+    tri_model_destroy(engine->model);
+    tri_optimizer_destroy(engine->optimizer);
+    tri_params_destroy(engine->params);
+    tri_free(engine->tally.load);
+    tri_free(engine->tokens);
+    tri_free(engine->targets);
+    tri_free(engine->first_key);
+    tri_free(engine->positions);
+    tri_free(engine);
+}
+
+/* ---- rows ------------------------------------------------------------------------------------- */
+
+static void make_room(struct tri_engine *engine, int64_t rows, int64_t seq)
+{
+    int64_t n = rows * seq;
+    if (n <= engine->row_capacity) {
+        return;
+    }
+    int32_t **arrays[4] = {&engine->tokens, &engine->targets, &engine->first_key,
+                           &engine->positions};
+    for (int i = 0; i < 4; i++) {
+        tri_free(*arrays[i]);
+        *arrays[i] = tri_alloc(TRI_MEMORY_OTHER, (size_t)n * sizeof(int32_t));
+    }
+    engine->row_capacity = n;
+}
+
+/* This replica's rows of a step, read before anything is sent, so that a bad token is an error that
+ * all ranks agree on. */
+static enum tri_status read_rows(struct tri_engine *engine, const struct tri_rows_source *source,
+                                 int64_t step, struct tri_range share, struct tri_error *error)
+{
+    enum tri_status status = TRI_OK;
+    int64_t rows = tri_range_size(share);
+    make_room(engine, rows, source->seq);
+    if (rows > 0) {
+        status = source->fill(source->state, step, share.begin, rows, engine->tokens,
+                              engine->targets, engine->first_key, error);
+    }
+    for (int64_t i = 0; i < rows * source->seq; i++) {
+        engine->positions[i] = (int32_t)(i % source->seq);
+    }
+    return tri_comm_agree(engine->mesh->world, status, error);
+}
+
+static struct tri_pass make_pass(struct tri_engine *engine, const struct tri_rows_source *source,
+                                 struct tri_range share, struct tri_range rows)
+{
+    int64_t at = (rows.begin - share.begin) * source->seq;
+    return (struct tri_pass){
+        .rows = tri_range_size(rows),
+        .seq = source->seq,
+        .tokens = engine->tokens + at,
+        .targets = engine->targets + at,
+        .positions = engine->positions + at,
+        .first_key = source->documents ? engine->first_key + at : NULL,
+        .first_row = rows.begin,
+        .global_tokens = source->counted_tokens,
+        .seed = (uint64_t)engine->config->seed,
+        .tally = &engine->tally,
+    };
+}
+
+/* ---- sums over ranks -------------------------------------------------------------------------- */
+
+static void reset_tally(struct tri_engine *engine)
+{
+    int64_t *load = engine->tally.load;
+    memset(load, 0, (size_t)(engine->moe_layers * engine->config->moe.num_experts) * sizeof(*load));
+    engine->tally = (struct tri_tally){.load = load};
+}
+
+static void sum_tally(struct tri_engine *engine, const struct tri_rows_source *source,
+                      enum tri_phase phase, struct tri_step_report *report)
+{
+    const struct tri_config_moe *moe = &engine->config->moe;
+    struct tri_tally *tally = &engine->tally;
+    struct tri_where where = {phase, TRI_KIND_META};
+    double sums[5] = {tally->cross_entropy, tally->aux_loss, tally->z_loss, (double)tally->targets,
+                      (double)tally->dropped};
+    tri_all_reduce_sum(engine->mesh->expert_data, where, sums, 5, TRI_F64);
+    tri_all_reduce_sum(engine->mesh->expert_data, where, tally->load,
+                       engine->moe_layers * moe->num_experts, TRI_I64);
+    report->cross_entropy = sums[0] / (double)source->counted_tokens;
+    report->aux_loss = sums[1];
+    report->z_loss = sums[2];
+    report->loss = report->cross_entropy + moe->aux_loss * sums[1] + moe->z_loss * sums[2];
+    report->targets = (int64_t)sums[3];
+    report->dropped = (int64_t)sums[4];
+    report->load = tally->load;
+    report->seconds_attention = tally->seconds_attention;
+    report->seconds_router = tally->seconds_router;
+    report->seconds_exchange = tally->seconds_exchange;
+    report->seconds_experts = tally->seconds_experts;
+    report->finite = isfinite(report->loss);
+}
+
+/* ---- the step --------------------------------------------------------------------------------- */
+
+static enum tri_status run(struct tri_engine *engine, const struct tri_rows_source *source,
+                           int64_t step, struct tri_pass options, struct tri_error *error)
+{
+    const struct tri_mesh *mesh = engine->mesh;
+    int replicas = tri_group_size(mesh->expert_data);
+    int replica = tri_group_rank(mesh->expert_data);
+    int64_t micro = engine->config->train.micro_batch;
+    struct tri_range share = tri_rows_share(source->rows, replicas, replica);
+    int64_t micro_steps = tri_rows_micro_steps(source->rows, replicas, micro);
+    reset_tally(engine);
+    TRI_TRY(read_rows(engine, source, step, share, error));
+    for (int64_t i = 0; i < micro_steps; i++) {
+        struct tri_range rows = tri_rows_micro(source->rows, replicas, replica, micro, i);
+        struct tri_pass pass = make_pass(engine, source, share, rows);
+        pass.step = (uint64_t)step;
+        pass.training = options.training;
+        pass.backward = options.backward;
+        pass.phase = options.phase;
+        pass.tap = options.tap;
+        tri_model_step(engine->model, &pass);
+    }
+    return TRI_OK;
+}
+
+static double exposed_seconds(void)
+{
+    return tri_ledger_sum(tri_ledger_get(), -1, -1, -1, -1).seconds_exposed;
+}
+
+enum tri_status tri_engine_gradients(struct tri_engine *engine,
+                                     const struct tri_rows_source *source, int64_t step,
+                                     struct tri_route_tap *tap, struct tri_step_report *report,
+                                     struct tri_error *error)
+{
+    double start = tri_clock_now();
+    double exposed = exposed_seconds();
+    *report = (struct tri_step_report){0};
+    tri_gradients_zero(engine->params);
+    struct tri_pass options = {
+        .training = true, .backward = true, .phase = TRI_PHASE_FORWARD, .tap = tap};
+    TRI_TRY(run(engine, source, step, options, error));
+    sum_tally(engine, source, TRI_PHASE_OPTIMIZER, report);
+    double reduce = tri_clock_now();
+    tri_gradients_reduce(engine->params);
+    report->grad_norm =
+        tri_gradients_norm(engine->params, tri_model_context(engine->model)->kernels);
+    report->finite = report->finite && isfinite(report->grad_norm);
+    double now = tri_clock_now();
+    report->seconds_optimizer = now - reduce;
+    report->seconds = now - start;
+    report->seconds_exposed = exposed_seconds() - exposed;
+    return TRI_OK;
+}
+
+void tri_engine_update(struct tri_engine *engine, int64_t update, double learning_rate,
+                       struct tri_step_report *report)
+{
+    const struct tri_config *config = engine->config;
+    double start = tri_clock_now();
+    double exposed = exposed_seconds();
+    tri_optimizer_step(engine->optimizer, update, learning_rate,
+                       tri_clip_factor(report->grad_norm, config->train.clip));
+    if (config->moe.bias_balancing > 0.0) {
+        float *bias = tri_moe_bias(tri_model_moe(engine->model));
+        for (int64_t i = 0; i < engine->moe_layers; i++) {
+            int64_t at = i * config->moe.num_experts;
+            tri_router_update_bias(bias + at, report->load + at, config->moe.num_experts,
+                                   config->moe.bias_balancing);
+        }
+    }
+    report->seconds_optimizer += tri_clock_now() - start;
+    report->seconds += tri_clock_now() - start;
+    report->seconds_exposed += exposed_seconds() - exposed;
+}
+
+enum tri_status tri_engine_evaluate(struct tri_engine *engine, const struct tri_rows_source *source,
+                                    struct tri_step_report *report, struct tri_error *error)
+{
+    *report = (struct tri_step_report){0};
+    TRI_TRY(run(engine, source, 0, (struct tri_pass){.phase = TRI_PHASE_EVAL}, error));
+    sum_tally(engine, source, TRI_PHASE_EVAL, report);
+    return TRI_OK;
+}

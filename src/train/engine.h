@@ -1,0 +1,68 @@
+/* One training step, whoever asks for it (train, verify, tests): the rows of a global batch through
+ * the model in micro-steps, gradients reduced, norm, update. */
+#ifndef TRIDENT_TRAIN_ENGINE_H
+#define TRIDENT_TRAIN_ENGINE_H
+
+#include "model/model.h"
+#include "optim/optim.h"
+
+/* Where a step's rows come from. fill must give the same row on whichever rank asks for it. */
+struct tri_rows_source {
+    void *state;
+    enum tri_status (*fill)(void *state, int64_t step, int64_t first_row, int64_t rows,
+                            int32_t *tokens, int32_t *targets, int32_t *first_key,
+                            struct tri_error *error);
+    int64_t rows, seq;      /* of the global batch */
+    int64_t counted_tokens; /* targets that count in it: every mean is over these */
+    bool documents;         /* first_key matters */
+};
+
+/* Sums over all ranks of a step's tallies: means over the global batch. */
+struct tri_step_report {
+    double cross_entropy, aux_loss, z_loss,
+        loss;         /* loss = cross_entropy + aux_coef * aux + z_coef * z */
+    double grad_norm; /* before clipping */
+    int64_t targets, dropped;
+    const int64_t *load; /* [MoE layers, experts]; borrowed from the engine until the next step */
+    double seconds, seconds_attention, seconds_router, seconds_exchange, seconds_experts,
+        seconds_optimizer, seconds_exposed; /* of this rank */
+    bool finite;
+};
+
+struct tri_engine {
+    const struct tri_config *config;
+    const struct tri_mesh *mesh;
+    struct tri_params *params;
+    struct tri_model *model;
+    struct tri_optimizer *optimizer; /* NULL when it only evaluates */
+    struct tri_tally tally;
+    int64_t moe_layers;
+    int32_t *tokens, *targets, *first_key, *positions; /* this replica's rows of a step */
+    int64_t row_capacity;                              /* rows * seq that they hold */
+};
+
+/* Builds table, weights (initial values of config->seed), model and, when training, optimizer for this
+ * rank of mesh. config and mesh are borrowed. Local. */
+struct tri_engine *tri_engine_create(const struct tri_config *config, const struct tri_mesh *mesh,
+                                     const struct tri_kernels *kernels, bool training);
+void tri_engine_destroy(struct tri_engine *engine);
+
+/* Zeroes the gradients and runs all micro-steps of `step` forward and backward, then reduces the
+ * gradients to their shards. tap may be NULL. An error of the source on any rank is every rank's.
+ * Collective over the mesh. */
+enum tri_status tri_engine_gradients(struct tri_engine *engine,
+                                     const struct tri_rows_source *source, int64_t step,
+                                     struct tri_route_tap *tap, struct tri_step_report *report,
+                                     struct tri_error *error) TRI_NODISCARD;
+
+/* Clips, steps (update counts from 1) and gathers the weights; also bias balancing. Call it only when
+ * report->finite. Collective over the mesh. */
+void tri_engine_update(struct tri_engine *engine, int64_t update, double learning_rate,
+                       struct tri_step_report *report);
+
+/* Losses over the source's rows, forward only. Collective over the mesh. */
+enum tri_status tri_engine_evaluate(struct tri_engine *engine, const struct tri_rows_source *source,
+                                    struct tri_step_report *report,
+                                    struct tri_error *error) TRI_NODISCARD;
+
+#endif
