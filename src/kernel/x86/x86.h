@@ -10,9 +10,10 @@ enum tri_isa { TRI_ISA_X86_64, TRI_ISA_AVX2, TRI_ISA_AVX512, TRI_ISA_COUNT };
 /* The table of an instruction set, or NULL where this machine cannot run it. */
 const struct tri_kernels *tri_x86_table(enum tri_isa isa);
 
-extern const struct tri_kernels tri_vec_table_x86_64;
-extern const struct tri_kernels tri_vec_table_avx2;
-extern const struct tri_kernels tri_vec_table_avx512;
+/* Fill in a table's vector operations: all but the products and attention. */
+void tri_vec_fill_x86_64(struct tri_kernels *table);
+void tri_vec_fill_avx2(struct tri_kernels *table);
+void tri_vec_fill_avx512(struct tri_kernels *table);
 
 /* Shared by all fast tables: they choose their instructions themselves. */
 void tri_x86_matmul(const struct tri_matmul *product);

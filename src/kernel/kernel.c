@@ -1,0 +1,159 @@
+#include "kernel/kernel.h"
+
+#include "base/status.h"
+#include "kernel/x86/x86.h"
+
+#include <oneapi/dnnl/dnnl.h>
+#include <omp.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static pthread_once_t once = PTHREAD_ONCE_INIT;
+static struct tri_kernels tables[TRI_ISA_COUNT];
+static const struct tri_kernels *chosen;
+static char description[256];
+
+static const char *const isa_names[TRI_ISA_COUNT] = {"x86-64", "avx2", "avx512"};
+
+static bool can_run(enum tri_isa isa)
+{
+    switch (isa) {
+    case TRI_ISA_AVX512:
+        return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+               __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
+               __builtin_cpu_supports("fma");
+    case TRI_ISA_AVX2:
+        return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+    case TRI_ISA_X86_64:
+    case TRI_ISA_COUNT:
+    default:
+        return isa == TRI_ISA_X86_64;
+    }
+}
+
+/* The widest set that the machine has and TRIDENT_KERNELS, when set, allows; TRI_ISA_COUNT for the
+ * reference table. */
+static enum tri_isa choose(void)
+{
+    const char *wanted = getenv("TRIDENT_KERNELS");
+    if (wanted && strcmp(wanted, "ref") == 0) {
+        return TRI_ISA_COUNT;
+    }
+    for (int isa = TRI_ISA_COUNT - 1; isa >= 0; isa--) {
+        bool named = !wanted || strcmp(wanted, isa_names[isa]) == 0;
+        if (named && can_run((enum tri_isa)isa)) {
+            return (enum tri_isa)isa;
+        }
+    }
+    tri_panic(TRI_BAD_INPUT,
+              "TRIDENT_KERNELS=%s: not ref, x86-64, avx2 or avx512, or not on this processor",
+              wanted);
+}
+
+/* What oneDNN may use follows the table, so that an older processor can be tried out here. */
+static void limit_products(enum tri_isa isa)
+{
+    if (isa == TRI_ISA_X86_64) {
+        (void)dnnl_set_max_cpu_isa(dnnl_cpu_isa_sse41);
+    } else if (isa == TRI_ISA_AVX2) {
+        (void)dnnl_set_max_cpu_isa(dnnl_cpu_isa_avx2);
+    }
+}
+
+/* The name of the best product path, which may be wider than the vector operations' set. */
+static const char *product_name(enum tri_isa isa)
+{
+    if (isa != TRI_ISA_AVX512) {
+        return isa_names[isa];
+    }
+    switch (dnnl_get_effective_cpu_isa()) {
+    case dnnl_cpu_isa_avx512_core_amx:
+        return "amx";
+    case dnnl_cpu_isa_avx512_core_bf16:
+        return "avx512-bf16";
+    default:
+        return isa_names[isa];
+    }
+}
+
+static void read_processor(char *name, size_t size)
+{
+    snprintf(name, size, "unknown processor");
+    FILE *file = fopen("/proc/cpuinfo", "r");
+    if (!file) {
+        return;
+    }
+    char line[512];
+    while (fgets(line, sizeof(line), file)) {
+        char *value = strstr(line, ": ");
+        if (strncmp(line, "model name", strlen("model name")) == 0 && value) {
+            value[strcspn(value, "\n")] = '\0';
+            snprintf(name, size, "%s", value + 2);
+            break;
+        }
+    }
+    fclose(file);
+}
+
+static void describe(enum tri_isa isa)
+{
+    char processor[128];
+    read_processor(processor, sizeof(processor));
+    if (isa == TRI_ISA_COUNT) {
+        snprintf(description, sizeof(description), "%s: reference, in double", processor);
+        return;
+    }
+    snprintf(description, sizeof(description), "%s: %s bf16, %s f32", processor, product_name(isa),
+             isa_names[isa]);
+}
+
+static void set_up(void)
+{
+    static void (*const fill[TRI_ISA_COUNT])(struct tri_kernels *) = {
+        tri_vec_fill_x86_64, tri_vec_fill_avx2, tri_vec_fill_avx512};
+    enum tri_isa isa = choose();
+    limit_products(isa);
+    for (int i = 0; i < TRI_ISA_COUNT; i++) {
+        fill[i](&tables[i]);
+        tables[i].name = isa_names[i];
+        tables[i].matmul = tri_x86_matmul;
+        tables[i].matmul_grouped = tri_x86_matmul_grouped;
+        tables[i].attention_forward = tri_x86_attention_forward;
+        tables[i].attention_backward = tri_x86_attention_backward;
+    }
+    if (isa != TRI_ISA_COUNT) {
+        tables[isa].name = product_name(isa);
+    }
+    describe(isa);
+    chosen = isa == TRI_ISA_COUNT ? tri_kernels_ref() : &tables[isa];
+}
+
+const struct tri_kernels *tri_kernels_fast(void)
+{
+    pthread_once(&once, set_up);
+    return chosen;
+}
+
+const struct tri_kernels *tri_x86_table(enum tri_isa isa)
+{
+    pthread_once(&once, set_up);
+    return can_run(isa) ? &tables[isa] : NULL;
+}
+
+const char *tri_kernels_describe(void)
+{
+    pthread_once(&once, set_up);
+    return description;
+}
+
+void tri_kernels_set_threads(int threads)
+{
+    omp_set_num_threads(threads);
+}
+
+int tri_kernels_threads(void)
+{
+    return omp_get_max_threads();
+}

@@ -1,0 +1,183 @@
+#include "kernel/x86/vec.h"
+
+VEC_INLINE void add_chunk(const void *a, const void *b, void *y, int64_t begin, int64_t end,
+                          enum tri_dtype dt)
+{
+    VEC_SWEEP(begin, end,
+              vec_store(y, at, count, dt, vec_load(a, at, count, dt) + vec_load(b, at, count, dt)));
+}
+
+static void add(const void *a, const void *b, void *y, int64_t n, enum tri_dtype dt)
+{
+#pragma omp parallel for schedule(static) if (n > VEC_FORK)
+    for (int64_t begin = 0; begin < n; begin += VEC_CHUNK) {
+        int64_t end = vec_smaller(begin + VEC_CHUNK, n);
+        if (dt == TRI_BF16) {
+            add_chunk(a, b, y, begin, end, TRI_BF16);
+        } else {
+            add_chunk(a, b, y, begin, end, TRI_F32);
+        }
+    }
+}
+
+VEC_INLINE void bias_row(void *y, const float *bias, int64_t begin, int64_t width,
+                         enum tri_dtype dt)
+{
+    VEC_SWEEP(0, width,
+              vec_store(y, begin + at, count, dt,
+                        vec_load(y, begin + at, count, dt) + vec_load(bias, at, count, TRI_F32)));
+}
+
+static void add_bias(void *y, const void *bias, int64_t n, int64_t width, enum tri_dtype dt)
+{
+#pragma omp parallel for schedule(static) if (n * width > VEC_FORK)
+    for (int64_t i = 0; i < n; i++) {
+        if (dt == TRI_BF16) {
+            bias_row(y, bias, i * width, width, TRI_BF16);
+        } else {
+            bias_row(y, bias, i * width, width, TRI_F32);
+        }
+    }
+}
+
+/* Rows [first, last) of the columns at `at`. */
+VEC_INLINE void column_sum(const void *dy, int64_t ld, float *db, int64_t first, int64_t last,
+                           int64_t at, int64_t count, enum tri_dtype dt)
+{
+    vec_f32 sum = {0};
+    for (int64_t i = first; i < last; i++) {
+        sum += vec_load(dy, i * ld + at, count, dt);
+    }
+    vec_store(db, at, count, TRI_F32, vec_load(db, at, count, TRI_F32) + sum);
+}
+
+VEC_INLINE void bias_columns(const void *dy, int64_t ld, float *db, int64_t n, int64_t width,
+                             enum tri_dtype dt)
+{
+    int64_t begin;
+    int64_t end;
+    vec_columns(width, &begin, &end);
+    for (int64_t i = 0; i < n; i += VEC_GROUP) {
+        int64_t last = vec_smaller(i + VEC_GROUP, n);
+        VEC_SWEEP(begin, end, column_sum(dy, ld, db, i, last, at, count, dt));
+    }
+}
+
+static void bias_backward(const void *dy, int64_t ld, void *db, int64_t n, int64_t width,
+                          enum tri_dtype dt)
+{
+#pragma omp parallel if (n * width > VEC_FORK)
+    {
+        if (dt == TRI_BF16) {
+            bias_columns(dy, ld, db, n, width, TRI_BF16);
+        } else {
+            bias_columns(dy, ld, db, n, width, TRI_F32);
+        }
+    }
+}
+
+VEC_INLINE void cast_chunk(const void *src, enum tri_dtype from, void *dst, enum tri_dtype to,
+                           int64_t begin, int64_t end)
+{
+    VEC_SWEEP(begin, end, vec_store(dst, at, count, to, vec_load(src, at, count, from)));
+}
+
+static void cast(const void *src, enum tri_dtype from, void *dst, enum tri_dtype to, int64_t n)
+{
+#pragma omp parallel for schedule(static) if (n > VEC_FORK)
+    for (int64_t begin = 0; begin < n; begin += VEC_CHUNK) {
+        int64_t end = vec_smaller(begin + VEC_CHUNK, n);
+        if (from == TRI_BF16 && to == TRI_BF16) {
+            cast_chunk(src, TRI_BF16, dst, TRI_BF16, begin, end);
+        } else if (from == TRI_BF16) {
+            cast_chunk(src, TRI_BF16, dst, TRI_F32, begin, end);
+        } else if (to == TRI_BF16) {
+            cast_chunk(src, TRI_F32, dst, TRI_BF16, begin, end);
+        } else {
+            cast_chunk(src, TRI_F32, dst, TRI_F32, begin, end);
+        }
+    }
+}
+
+VEC_INLINE void add_squares(const void *x, int64_t at, int64_t count, vec_f64 *low, vec_f64 *high,
+                            enum tri_dtype dt)
+{
+    vec_f32 value = vec_load(x, at, count, dt);
+    vec_half halves[2];
+    memcpy(halves, &value, sizeof(halves));
+    vec_f64 a = __builtin_convertvector(halves[0], vec_f64);
+    vec_f64 b = __builtin_convertvector(halves[1], vec_f64);
+    *low += a * a;
+    *high += b * b;
+}
+
+VEC_INLINE double squares_of(const void *x, int64_t begin, int64_t end, enum tri_dtype dt)
+{
+    vec_f64 low[4] = {0};
+    vec_f64 high[4] = {0};
+    VEC_SWEEP(begin, end, add_squares(x, at, count, &low[lane], &high[lane], dt));
+    vec_f64 all =
+        ((low[0] + low[1]) + (low[2] + low[3])) + ((high[0] + high[1]) + (high[2] + high[3]));
+    double sum = 0.0;
+    for (int i = 0; i < VEC / 2; i++) {
+        sum += all[i];
+    }
+    return sum;
+}
+
+/* In parts that depend on n alone, so that the sum does not depend on the threads. */
+static double sum_squares(const void *x, int64_t n, enum tri_dtype dt)
+{
+    enum { PARTS = 64, LINE = 64 };
+    double sums[PARTS];
+    int64_t size = (n / PARTS / LINE + 1) * LINE;
+#pragma omp parallel for schedule(static) if (n > VEC_FORK)
+    for (int64_t part = 0; part < PARTS; part++) {
+        int64_t begin = vec_smaller(part * size, n);
+        int64_t end = vec_smaller(begin + size, n);
+        sums[part] = dt == TRI_BF16 ? squares_of(x, begin, end, TRI_BF16)
+                                    : squares_of(x, begin, end, TRI_F32);
+    }
+    double sum = 0.0;
+    for (int part = 0; part < PARTS; part++) {
+        sum += sums[part];
+    }
+    return sum;
+}
+
+VEC_INLINE bool chunk_finite(const void *x, int64_t begin, int64_t end, enum tri_dtype dt)
+{
+    vec_i32 bad = {0};
+    VEC_SWEEP(begin, end, {
+        vec_i32 bits = (vec_i32)vec_load(x, at, count, dt) & 0x7fffffff;
+        bad |= bits >= 0x7f800000;
+    });
+    int32_t any = 0;
+    for (int i = 0; i < VEC; i++) {
+        any |= bad[i];
+    }
+    return any == 0;
+}
+
+static bool all_finite(const void *x, int64_t n, enum tri_dtype dt)
+{
+    bool finite = true;
+#pragma omp parallel for schedule(static) reduction(&& : finite) if (n > VEC_FORK)
+    for (int64_t begin = 0; begin < n; begin += VEC_CHUNK) {
+        int64_t end = vec_smaller(begin + VEC_CHUNK, n);
+        bool here = dt == TRI_BF16 ? chunk_finite(x, begin, end, TRI_BF16)
+                                   : chunk_finite(x, begin, end, TRI_F32);
+        finite = finite && here;
+    }
+    return finite;
+}
+
+void VEC_NAME(tri_vec_fill_elementwise)(struct tri_kernels *table)
+{
+    table->add = add;
+    table->add_bias = add_bias;
+    table->bias_backward = bias_backward;
+    table->cast = cast;
+    table->sum_squares = sum_squares;
+    table->all_finite = all_finite;
+}

@@ -1,0 +1,77 @@
+#include "kernel/x86/vec.h"
+
+#include <math.h>
+
+struct adamw {
+    float *master, *m, *v;
+    const void *gradient;
+    void *weights;
+    float rate, decay;  /* learning rate / correction1; learning rate * weight decay */
+    float rest1, rest2; /* 1 - beta */
+    float root_scale;   /* 1 / sqrt(correction2) */
+    float epsilon, gradient_scale;
+};
+
+/* Moments as v + (1 - beta) (x - v): in f32, beta * v + (1 - beta) * x would settle at 3e-5 from where
+ * it should when beta2 = 0.999, as the two factors, rounded, no longer add up to 1. */
+VEC_INLINE void adamw_at(const struct adamw *args, int64_t at, int64_t count,
+                         enum tri_dtype gradient_dtype, enum tri_dtype weight_dtype)
+{
+    vec_f32 g = vec_load(args->gradient, at, count, gradient_dtype) * args->gradient_scale;
+    vec_f32 m = vec_load(args->m, at, count, TRI_F32);
+    vec_f32 v = vec_load(args->v, at, count, TRI_F32);
+    vec_f32 master = vec_load(args->master, at, count, TRI_F32);
+    m = vec_fma(g - m, vec_set(args->rest1), m);
+    v = vec_fma(g * g - v, vec_set(args->rest2), v);
+    vec_f32 root = vec_fma(vec_sqrt(v), vec_set(args->root_scale), vec_set(args->epsilon));
+    master -= vec_fma(master, vec_set(args->decay), m * args->rate / root);
+    vec_store(args->m, at, count, TRI_F32, m);
+    vec_store(args->v, at, count, TRI_F32, v);
+    vec_store(args->master, at, count, TRI_F32, master);
+    if (args->weights) {
+        vec_store(args->weights, at, count, weight_dtype, master);
+    }
+}
+
+VEC_INLINE void adamw_chunk(const struct adamw *args, int64_t begin, int64_t end,
+                            enum tri_dtype gradient_dtype, enum tri_dtype weight_dtype)
+{
+    if (gradient_dtype == TRI_BF16 && weight_dtype == TRI_BF16) {
+        VEC_SWEEP(begin, end, adamw_at(args, at, count, TRI_BF16, TRI_BF16));
+    } else if (gradient_dtype == TRI_BF16) {
+        VEC_SWEEP(begin, end, adamw_at(args, at, count, TRI_BF16, TRI_F32));
+    } else if (weight_dtype == TRI_BF16) {
+        VEC_SWEEP(begin, end, adamw_at(args, at, count, TRI_F32, TRI_BF16));
+    } else {
+        VEC_SWEEP(begin, end, adamw_at(args, at, count, TRI_F32, TRI_F32));
+    }
+}
+
+static void adamw(const struct tri_adamw *step, float *master, float *m, float *v,
+                  const void *gradient, enum tri_dtype gradient_dtype, void *weights,
+                  enum tri_dtype weight_dtype, int64_t n)
+{
+    const struct adamw args = {
+        .master = master,
+        .m = m,
+        .v = v,
+        .gradient = gradient,
+        .weights = weights,
+        .rate = (float)(step->learning_rate / step->correction1),
+        .decay = (float)(step->learning_rate * step->weight_decay),
+        .rest1 = (float)(1.0 - step->beta1),
+        .rest2 = (float)(1.0 - step->beta2),
+        .root_scale = (float)(1.0 / sqrt(step->correction2)),
+        .epsilon = (float)step->epsilon,
+        .gradient_scale = (float)step->gradient_scale,
+    };
+#pragma omp parallel for schedule(static) if (n > VEC_FORK)
+    for (int64_t begin = 0; begin < n; begin += VEC_CHUNK) {
+        adamw_chunk(&args, begin, vec_smaller(begin + VEC_CHUNK, n), gradient_dtype, weight_dtype);
+    }
+}
+
+void VEC_NAME(tri_vec_fill_optim)(struct tri_kernels *table)
+{
+    table->adamw = adamw;
+}

@@ -1,0 +1,221 @@
+/* Norms and rotations of heads inside rows. */
+#include "kernel/x86/vec.h"
+
+VEC_INLINE int64_t row_at(const struct tri_rows *x, int64_t row)
+{
+    return row / x->inner * x->ld_outer + row % x->inner * x->ld_inner;
+}
+
+VEC_INLINE void add_product(vec_f32 a, vec_f32 b, vec_f32 *sum)
+{
+    *sum = vec_fma(a, b, *sum);
+}
+
+VEC_INLINE float squares_row(const void *x, int64_t begin, int64_t width, enum tri_dtype dt)
+{
+    vec_f32 sum[4] = {0};
+    VEC_SWEEP(0, width,
+              add_product(vec_load(x, begin + at, count, dt), vec_load(x, begin + at, count, dt),
+                          &sum[lane]));
+    return vec_total(sum);
+}
+
+static void rms_squares(struct tri_rows x, void *squares, enum tri_dtype dt)
+{
+    int64_t rows = x.outer * x.inner;
+    float *out = squares;
+#pragma omp parallel for schedule(static) if (rows * x.width > VEC_FORK)
+    for (int64_t i = 0; i < rows; i++) {
+        out[i] = dt == TRI_BF16 ? squares_row(x.data, row_at(&x, i), x.width, TRI_BF16)
+                                : squares_row(x.data, row_at(&x, i), x.width, TRI_F32);
+    }
+}
+
+VEC_INLINE void apply_row(const struct tri_rows *x, const struct tri_rows *y, int64_t i, float rstd,
+                          const float *weight, enum tri_dtype dt)
+{
+    int64_t in = row_at(x, i);
+    int64_t out = row_at(y, i);
+    vec_f32 scale = vec_set(rstd);
+    VEC_SWEEP(0, x->width,
+              vec_store(y->data, out + at, count, dt,
+                        vec_load(x->data, in + at, count, dt) * scale *
+                            vec_load(weight, at, count, TRI_F32)));
+}
+
+static void rms_apply(struct tri_rows x, const void *rstd, const void *weight, struct tri_rows y,
+                      enum tri_dtype dt)
+{
+    int64_t rows = x.outer * x.inner;
+    const float *scale = rstd;
+#pragma omp parallel for schedule(static) if (rows * x.width > VEC_FORK)
+    for (int64_t i = 0; i < rows; i++) {
+        if (dt == TRI_BF16) {
+            apply_row(&x, &y, i, scale[i], weight, TRI_BF16);
+        } else {
+            apply_row(&x, &y, i, scale[i], weight, TRI_F32);
+        }
+    }
+}
+
+VEC_INLINE float dots_row(const void *dy, int64_t dy_at, const void *x, int64_t x_at,
+                          const float *weight, int64_t width, enum tri_dtype dt)
+{
+    vec_f32 sum[4] = {0};
+    VEC_SWEEP(
+        0, width,
+        add_product(vec_load(dy, dy_at + at, count, dt) * vec_load(weight, at, count, TRI_F32),
+                    vec_load(x, x_at + at, count, dt), &sum[lane]));
+    return vec_total(sum);
+}
+
+static void rms_dots(struct tri_rows dy, struct tri_rows x, const void *weight, void *dots,
+                     enum tri_dtype dt)
+{
+    int64_t rows = x.outer * x.inner;
+    float *out = dots;
+#pragma omp parallel for schedule(static) if (rows * x.width > VEC_FORK)
+    for (int64_t i = 0; i < rows; i++) {
+        int64_t a = row_at(&dy, i);
+        int64_t b = row_at(&x, i);
+        out[i] = dt == TRI_BF16 ? dots_row(dy.data, a, x.data, b, weight, x.width, TRI_BF16)
+                                : dots_row(dy.data, a, x.data, b, weight, x.width, TRI_F32);
+    }
+}
+
+struct rms_backward {
+    struct tri_rows dy, x;
+    const float *rstd, *weight, *dots;
+    float *dweight;
+    float scale; /* 1 / total width */
+};
+
+VEC_INLINE void rms_column_sums(const struct rms_backward *args, const int64_t *dy_at,
+                                const int64_t *x_at, const float *rstd, int64_t rows, int64_t at,
+                                int64_t count, enum tri_dtype dt)
+{
+    vec_f32 sum = {0};
+    for (int64_t i = 0; i < rows; i++) {
+        vec_f32 h = vec_load(args->x.data, x_at[i] + at, count, dt) * rstd[i];
+        sum = vec_fma(vec_load(args->dy.data, dy_at[i] + at, count, dt), h, sum);
+    }
+    vec_store(args->dweight, at, count, TRI_F32, vec_load(args->dweight, at, count, TRI_F32) + sum);
+}
+
+VEC_INLINE void rms_columns(const struct rms_backward *args, int64_t first, int64_t last,
+                            enum tri_dtype dt)
+{
+    int64_t begin;
+    int64_t end;
+    vec_columns(args->x.width, &begin, &end);
+    for (int64_t i = first; i < last; i += VEC_GROUP) {
+        int64_t dy_at[VEC_GROUP];
+        int64_t x_at[VEC_GROUP];
+        int64_t rows = vec_smaller(VEC_GROUP, last - i);
+        for (int64_t r = 0; r < rows; r++) {
+            dy_at[r] = row_at(&args->dy, i + r);
+            x_at[r] = row_at(&args->x, i + r);
+        }
+        VEC_SWEEP(begin, end,
+                  rms_column_sums(args, dy_at, x_at, args->rstd + i, rows, at, count, dt));
+    }
+}
+
+VEC_INLINE void rms_dx(const struct rms_backward *args, int64_t dy_at, int64_t x_at, vec_f32 rstd,
+                       vec_f32 slope, int64_t at, int64_t count, enum tri_dtype dt)
+{
+    vec_f32 g =
+        vec_load(args->dy.data, dy_at + at, count, dt) * vec_load(args->weight, at, count, TRI_F32);
+    vec_f32 x = vec_load(args->x.data, x_at + at, count, dt);
+    vec_store(args->dy.data, dy_at + at, count, dt, rstd * (g - x * slope));
+}
+
+VEC_INLINE void rms_backward_row(const struct rms_backward *args, int64_t i, enum tri_dtype dt)
+{
+    int64_t dy_at = row_at(&args->dy, i);
+    int64_t x_at = row_at(&args->x, i);
+    float rstd = args->rstd[i];
+    vec_f32 r = vec_set(rstd);
+    vec_f32 slope = vec_set(rstd * rstd * args->dots[i] * args->scale);
+    VEC_SWEEP(0, args->x.width, rms_dx(args, dy_at, x_at, r, slope, at, count, dt));
+}
+
+/* Sums by columns first, as the rows then overwrite dy. */
+static void rms_backward(struct tri_rows dy, struct tri_rows x, const void *rstd,
+                         const void *weight, const void *dots, int64_t total_width, void *dweight,
+                         enum tri_dtype dt)
+{
+    const struct rms_backward args = {.dy = dy,
+                                      .x = x,
+                                      .rstd = rstd,
+                                      .weight = weight,
+                                      .dots = dots,
+                                      .dweight = dweight,
+                                      .scale = 1.0f / (float)total_width};
+    int64_t rows = x.outer * x.inner;
+#pragma omp parallel if (rows * x.width > VEC_FORK)
+    {
+        int64_t step = vec_super_rows();
+        for (int64_t first = 0; first < rows; first += step) {
+            int64_t last = vec_smaller(first + step, rows);
+            if (dt == TRI_BF16) {
+                rms_columns(&args, first, last, TRI_BF16);
+            } else {
+                rms_columns(&args, first, last, TRI_F32);
+            }
+#pragma omp barrier
+#pragma omp for schedule(static) nowait
+            for (int64_t i = first; i < last; i++) {
+                if (dt == TRI_BF16) {
+                    rms_backward_row(&args, i, TRI_BF16);
+                } else {
+                    rms_backward_row(&args, i, TRI_F32);
+                }
+            }
+        }
+    }
+}
+
+VEC_INLINE void rotate(void *data, int64_t first, int64_t half, const float *angles, float sign,
+                       int64_t at, int64_t count, enum tri_dtype dt)
+{
+    vec_f32 c = vec_load(angles, at, count, TRI_F32);
+    vec_f32 s = vec_load(angles, half + at, count, TRI_F32) * sign;
+    vec_f32 a = vec_load(data, first + at, count, dt);
+    vec_f32 b = vec_load(data, first + half + at, count, dt);
+    vec_store(data, first + at, count, dt, a * c - b * s);
+    vec_store(data, first + half + at, count, dt, b * c + a * s);
+}
+
+VEC_INLINE void rope_row(const struct tri_rows *x, int64_t i, const float *table,
+                         const int32_t *positions, float sign, enum tri_dtype dt)
+{
+    const float *angles = table + (int64_t)positions[i / x->inner] * x->width;
+    int64_t first = row_at(x, i);
+    int64_t half = x->width / 2;
+    VEC_SWEEP(0, half, rotate(x->data, first, half, angles, sign, at, count, dt));
+}
+
+static void rope(struct tri_rows x, const void *table, const int32_t *positions, bool inverse,
+                 enum tri_dtype dt)
+{
+    int64_t rows = x.outer * x.inner;
+    float sign = inverse ? -1.0f : 1.0f;
+#pragma omp parallel for schedule(static) if (rows * x.width > VEC_FORK)
+    for (int64_t i = 0; i < rows; i++) {
+        if (dt == TRI_BF16) {
+            rope_row(&x, i, table, positions, sign, TRI_BF16);
+        } else {
+            rope_row(&x, i, table, positions, sign, TRI_F32);
+        }
+    }
+}
+
+void VEC_NAME(tri_vec_fill_qk)(struct tri_kernels *table)
+{
+    table->rms_squares = rms_squares;
+    table->rms_apply = rms_apply;
+    table->rms_dots = rms_dots;
+    table->rms_backward = rms_backward;
+    table->rope = rope;
+}

@@ -1,0 +1,228 @@
+/* Rows that move: embedding, and the gather and combine around the experts. */
+#include "kernel/x86/vec.h"
+
+static void move_row(const void *src, int64_t from, void *dst, int64_t to, size_t bytes)
+{
+    char *out = (char *)dst + to * (int64_t)bytes;
+    if (from >= 0) {
+        memcpy(out, (const char *)src + from * (int64_t)bytes, bytes);
+    } else {
+        memset(out, 0, bytes);
+    }
+}
+
+static void embedding_forward(const void *table, const int32_t *tokens, int64_t first_row,
+                              int64_t rows, void *y, int64_t n, int64_t width, enum tri_dtype dt)
+{
+    size_t bytes = (size_t)width * (dt == TRI_BF16 ? sizeof(uint16_t) : sizeof(float));
+#pragma omp parallel for schedule(static) if (n * width > VEC_FORK)
+    for (int64_t i = 0; i < n; i++) {
+        int64_t row = tokens[i] - first_row;
+        move_row(table, 0 <= row && row < rows ? row : -1, y, i, bytes);
+    }
+}
+
+VEC_INLINE void add_row(float *sum, int64_t sum_at, const void *dy, int64_t dy_at, int64_t begin,
+                        int64_t end, enum tri_dtype dt)
+{
+    VEC_SWEEP(begin, end,
+              vec_store(sum, sum_at + at, count, TRI_F32,
+                        vec_load(sum, sum_at + at, count, TRI_F32) +
+                            vec_load(dy, dy_at + at, count, dt)));
+}
+
+/* Each thread adds its columns of every row: tokens repeat, so rows cannot be shared out. */
+static void embedding_backward(void *dtable, const int32_t *tokens, int64_t first_row, int64_t rows,
+                               const void *dy, int64_t n, int64_t width, enum tri_dtype dt)
+{
+    float *sums = dtable;
+#pragma omp parallel if (n * width > VEC_FORK)
+    {
+        int64_t begin;
+        int64_t end;
+        vec_columns(width, &begin, &end);
+        for (int64_t i = 0; i < n; i++) {
+            int64_t row = tokens[i] - first_row;
+            if (row < 0 || row >= rows) {
+                continue;
+            }
+            if (dt == TRI_BF16) {
+                add_row(sums, row * width, dy, i * width, begin, end, TRI_BF16);
+            } else {
+                add_row(sums, row * width, dy, i * width, begin, end, TRI_F32);
+            }
+        }
+    }
+}
+
+static void gather_rows(const void *src, const int32_t *index, void *dst, int64_t n, int64_t width,
+                        enum tri_dtype dt)
+{
+    size_t bytes = (size_t)width * (dt == TRI_BF16 ? sizeof(uint16_t) : sizeof(float));
+#pragma omp parallel for schedule(static) if (n * width > VEC_FORK)
+    for (int64_t i = 0; i < n; i++) {
+        move_row(src, index[i], dst, i, bytes);
+    }
+}
+
+struct combine {
+    const void *rows, *add, *dy;
+    const int32_t *index;
+    const float *weight;
+    void *y, *drows;
+    float *dweight;
+    int64_t k, width;
+};
+
+/* `vectors` vectors of row t from column at on; count elements in the last. */
+VEC_INLINE void combine_at(const struct combine *args, int64_t t, int64_t column, int vectors,
+                           int64_t count, enum tri_dtype dt)
+{
+    vec_f32 sum[4] = {0};
+    for (int u = 0; args->add && u < vectors; u++) {
+        sum[u] = vec_load(args->add, t * args->width + column + u * VEC, count, dt);
+    }
+    for (int64_t c = t * args->k; c < (t + 1) * args->k; c++) {
+        if (args->index[c] < 0) {
+            continue;
+        }
+        vec_f32 weight = vec_set(args->weight ? args->weight[c] : 1.0f);
+        int64_t from = args->index[c] * args->width + column;
+        for (int u = 0; u < vectors; u++) {
+            sum[u] = vec_fma(vec_load(args->rows, from + u * VEC, count, dt), weight, sum[u]);
+        }
+    }
+    for (int u = 0; u < vectors; u++) {
+        vec_store(args->y, t * args->width + column + u * VEC, count, dt, sum[u]);
+    }
+}
+
+VEC_INLINE void combine_row(const struct combine *args, int64_t t, enum tri_dtype dt)
+{
+    int64_t column = 0;
+    for (; column + 4 * VEC <= args->width; column += 4 * VEC) {
+        combine_at(args, t, column, 4, VEC, dt);
+    }
+    for (; column < args->width; column += VEC) {
+        combine_at(args, t, column, 1, vec_smaller(VEC, args->width - column), dt);
+    }
+}
+
+static void combine_rows(const void *rows, const int32_t *index, const void *weight,
+                         const void *add, void *y, int64_t n, int64_t k, int64_t width,
+                         enum tri_dtype dt)
+{
+    const struct combine args = {
+        .rows = rows, .index = index, .weight = weight, .add = add, .y = y, .k = k, .width = width};
+#pragma omp parallel for schedule(static) if (n * width > VEC_FORK)
+    for (int64_t t = 0; t < n; t++) {
+        if (dt == TRI_BF16) {
+            combine_row(&args, t, TRI_BF16);
+        } else {
+            combine_row(&args, t, TRI_F32);
+        }
+    }
+}
+
+VEC_INLINE void scale_and_dot(const struct combine *args, int64_t dy_at, int64_t row_at,
+                              vec_f32 weight, int64_t at, int64_t count, vec_f32 *sum,
+                              enum tri_dtype dt)
+{
+    vec_f32 dy = vec_load(args->dy, dy_at + at, count, dt);
+    *sum = vec_fma(dy, vec_load(args->rows, row_at + at, count, dt), *sum);
+    vec_store(args->drows, row_at + at, count, dt, dy * weight);
+}
+
+VEC_INLINE void combine_backward_one(const struct combine *args, int64_t c, enum tri_dtype dt)
+{
+    vec_f32 sum[4] = {0};
+    if (args->index[c] >= 0) {
+        int64_t dy_at = c / args->k * args->width;
+        int64_t row_at = args->index[c] * args->width;
+        vec_f32 weight = vec_set(args->weight[c]);
+        VEC_SWEEP(0, args->width,
+                  scale_and_dot(args, dy_at, row_at, weight, at, count, &sum[lane], dt));
+    }
+    args->dweight[c] = vec_total(sum);
+}
+
+static void combine_rows_backward(const void *dy, const void *rows, const int32_t *index,
+                                  const void *weight, void *drows, void *dweight, int64_t n,
+                                  int64_t k, int64_t width, enum tri_dtype dt)
+{
+    const struct combine args = {.dy = dy,
+                                 .rows = rows,
+                                 .index = index,
+                                 .weight = weight,
+                                 .drows = drows,
+                                 .dweight = dweight,
+                                 .k = k,
+                                 .width = width};
+#pragma omp parallel for schedule(static) if (n * k * width > VEC_FORK)
+    for (int64_t c = 0; c < n * k; c++) {
+        if (dt == TRI_BF16) {
+            combine_backward_one(&args, c, TRI_BF16);
+        } else {
+            combine_backward_one(&args, c, TRI_F32);
+        }
+    }
+}
+
+VEC_INLINE void scale_row_add(const void *x, float gate, const void *add, void *y, int64_t begin,
+                              int64_t end, enum tri_dtype dt)
+{
+    vec_f32 scale = vec_set(gate);
+    VEC_SWEEP(begin, end,
+              vec_store(y, at, count, dt,
+                        vec_fma(vec_load(x, at, count, dt), scale, vec_load(add, at, count, dt))));
+}
+
+static void scale_rows_add(const void *x, const void *gate, const void *add, void *y, int64_t n,
+                           int64_t width, enum tri_dtype dt)
+{
+    const float *scale = gate;
+#pragma omp parallel for schedule(static) if (n * width > VEC_FORK)
+    for (int64_t t = 0; t < n; t++) {
+        if (dt == TRI_BF16) {
+            scale_row_add(x, scale[t], add, y, t * width, (t + 1) * width, TRI_BF16);
+        } else {
+            scale_row_add(x, scale[t], add, y, t * width, (t + 1) * width, TRI_F32);
+        }
+    }
+}
+
+VEC_INLINE void add_product(vec_f32 a, vec_f32 b, vec_f32 *sum)
+{
+    *sum = vec_fma(a, b, *sum);
+}
+
+VEC_INLINE float dot_row(const void *a, const void *b, int64_t begin, int64_t end,
+                         enum tri_dtype dt)
+{
+    vec_f32 sum[4] = {0};
+    VEC_SWEEP(begin, end,
+              add_product(vec_load(a, at, count, dt), vec_load(b, at, count, dt), &sum[lane]));
+    return vec_total(sum);
+}
+
+static void row_dots(const void *a, const void *b, void *dots, int64_t n, int64_t width,
+                     enum tri_dtype dt)
+{
+    float *out = dots;
+#pragma omp parallel for schedule(static) if (n * width > VEC_FORK)
+    for (int64_t t = 0; t < n; t++) {
+        out[t] = dt == TRI_BF16 ? dot_row(a, b, t * width, (t + 1) * width, TRI_BF16)
+                                : dot_row(a, b, t * width, (t + 1) * width, TRI_F32);
+    }
+}
+
+void VEC_NAME(tri_vec_fill_rows)(struct tri_kernels *table)
+{
+    table->embedding_forward = embedding_forward;
+    table->embedding_backward = embedding_backward;
+    table->gather_rows = gather_rows;
+    table->combine_rows = combine_rows;
+    table->combine_rows_backward = combine_rows_backward;
+    table->scale_rows_add = scale_rows_add;
+    table->row_dots = row_dots;
+}
