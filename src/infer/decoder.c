@@ -1,0 +1,82 @@
+#include "infer/decoder.h"
+
+#include "base/memory.h"
+
+struct tri_decoder {
+    struct tri_model *model;
+    struct tri_cache cache;
+    int32_t *positions;
+    int64_t layers;
+};
+
+struct tri_decoder *tri_decoder_create(struct tri_model *model, int64_t capacity)
+{
+    const struct tri_context *context = tri_model_context(model);
+    const struct tri_config_model *config = &context->config->model;
+    const struct tri_mesh *mesh = context->mesh;
+    struct tri_decoder *decoder = tri_alloc(TRI_MEMORY_OTHER, sizeof(*decoder));
+    size_t layers = (size_t)config->num_layers;
+    struct tri_range heads = tri_range_part(config->num_heads, mesh->size[TRI_AXIS_TENSOR],
+                                            mesh->coord[TRI_AXIS_TENSOR]);
+    int64_t kv =
+        tri_range_size(tri_range_kv_heads(heads, config->num_heads / config->num_kv_heads));
+    size_t bytes = (size_t)(capacity * kv * config->head_dim) * tri_dtype_size(context->dt);
+    decoder->model = model;
+    decoder->layers = config->num_layers;
+    decoder->cache.capacity = capacity;
+    decoder->cache.k = tri_alloc(TRI_MEMORY_OTHER, layers * sizeof(void *));
+    decoder->cache.v = tri_alloc(TRI_MEMORY_OTHER, layers * sizeof(void *));
+    for (size_t i = 0; i < layers; i++) {
+        decoder->cache.k[i] = tri_alloc(TRI_MEMORY_BUFFERS, bytes);
+        decoder->cache.v[i] = tri_alloc(TRI_MEMORY_BUFFERS, bytes);
+    }
+    decoder->positions =
+        tri_alloc(TRI_MEMORY_OTHER, (size_t)capacity * sizeof(*decoder->positions));
+    for (int64_t i = 0; i < capacity; i++) {
+        decoder->positions[i] = (int32_t)i;
+    }
+    return decoder;
+}
+
+void tri_decoder_destroy(struct tri_decoder *decoder)
+{
+    if (!decoder) {
+        return;
+    }
+    for (int64_t i = 0; i < decoder->layers; i++) {
+        tri_free(decoder->cache.k[i]);
+        tri_free(decoder->cache.v[i]);
+    }
+    tri_free(decoder->cache.k);
+    tri_free(decoder->cache.v);
+    tri_free(decoder->positions);
+    tri_free(decoder);
+}
+
+void tri_decoder_reset(struct tri_decoder *decoder)
+{
+    decoder->cache.length = 0;
+}
+
+int64_t tri_decoder_length(const struct tri_decoder *decoder)
+{
+    return decoder->cache.length;
+}
+
+void tri_decoder_feed(struct tri_decoder *decoder, const int32_t *tokens, int64_t n, float *logits)
+{
+    const struct tri_context *context = tri_model_context(decoder->model);
+    TRI_REQUIRE(n >= 1 && decoder->cache.length + n <= decoder->cache.capacity);
+    bool works = tri_group_rank(context->mesh->expert_data) == 0;
+    struct tri_pass pass = {
+        .rows = works ? 1 : 0,
+        .seq = n,
+        .tokens = tokens,
+        .positions = decoder->positions + decoder->cache.length,
+        .global_tokens = n,
+        .phase = TRI_PHASE_EVAL,
+        .cache = &decoder->cache,
+    };
+    tri_model_logits(decoder->model, &pass, true, logits);
+    decoder->cache.length += n;
+}
