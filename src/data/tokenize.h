@@ -23,9 +23,8 @@ struct tri_tokenize_args {
 };
 
 struct tri_tokenize_result {
-    int64_t bytes; /* of the files */
-    int64_t
-        vocab_size; /* the smallest model.vocab_size that these shards allow a tokenizer's user */
+    int64_t bytes;      /* of the files */
+    int64_t vocab_size; /* the tokenizer's, or more when the separator lies beyond it */
     int64_t train_tokens, valid_tokens;
     int64_t train_shards, valid_shards;
 };

@@ -246,6 +246,24 @@ static void another_seed_reads_in_another_order(void **state)
     tri_tokens_destroy(tokens);
 }
 
+/* A change of these numbers is a change of every run: one that an older program began would go on with
+ * other rows. */
+static void the_order_is_the_one_that_runs_were_begun_with(void **state)
+{
+    (void)state;
+    struct rows rows;
+    struct tri_tokens *tokens = counting_tokens(100);
+    struct tri_loader *loader = loader_of(tokens, 1, 8, 24);
+    read_rows(loader, 0, (struct tri_range){0, 24}, 8, &rows);
+    static const int32_t starts[24] = {72, 56, 16, 64, 48, 8, 32, 40, 24, 0,  80, 28,
+                                       20, 44, 60, 84, 12, 4, 52, 68, 76, 36, 9,  73};
+    for (int64_t i = 0; i < 24; i++) {
+        assert_int_equal(rows.tokens[8 * i], starts[i]);
+    }
+    tri_loader_destroy(loader);
+    tri_tokens_destroy(tokens);
+}
+
 static void a_document_begins_after_a_separator(void **state)
 {
     (void)state;
@@ -337,6 +355,7 @@ int main(void)
         cmocka_unit_test(how_tokens_are_cut_into_shards_changes_nothing),
         cmocka_unit_test(a_restart_reads_what_the_run_would_have_read),
         cmocka_unit_test(another_seed_reads_in_another_order),
+        cmocka_unit_test(the_order_is_the_one_that_runs_were_begun_with),
         cmocka_unit_test(a_document_begins_after_a_separator),
         cmocka_unit_test(a_set_too_short_for_a_window_is_refused),
         cmocka_unit_test(evaluation_predicts_every_token_but_the_first_once),

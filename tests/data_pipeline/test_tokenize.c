@@ -166,6 +166,17 @@ static void the_split_is_what_the_fraction_says(void **state)
     files_expect_line(&error, "10 tokens are too few", "0.99", NULL);
 }
 
+static void tiny_shakespeare_splits_as_nanogpt_s_script_does(void **state)
+{
+    (void)state;
+    files_enter("tokenize_shakespeare");
+    char *file[] = {TRIDENT_SOURCE_DIR "/examples/data/tinyshakespeare.txt"};
+    struct tri_tokenize_result result =
+        tokenize(&(struct tri_tokenize_args){"byte", "out", 1, file, 0.1, -1, 0});
+    assert_int_equal(result.train_tokens, 1003854);
+    assert_int_equal(result.valid_tokens, 111540);
+}
+
 /* ---- refusals --------------------------------------------------------------------------------- */
 
 static void wrong_arguments_give_one_line_each(void **state)
@@ -300,6 +311,7 @@ int main(void)
         cmocka_unit_test(a_separator_goes_between_files_only),
         cmocka_unit_test(a_stream_is_cut_into_shards),
         cmocka_unit_test(the_split_is_what_the_fraction_says),
+        cmocka_unit_test(tiny_shakespeare_splits_as_nanogpt_s_script_does),
         cmocka_unit_test(wrong_arguments_give_one_line_each),
         cmocka_unit_test(wrong_inputs_give_one_line_each),
         cmocka_unit_test(a_full_disk_leaves_the_old_shards_whole),
