@@ -1,18 +1,18 @@
-/* Rows of tokens. A row is a window of sequence_length + 1 tokens: the inputs are all but its last, the
- * targets all but its first.
+/* Rows of tokens. A row is a window of sequence_length + 1 tokens: the inputs are all but its last,
+ * the targets all but its first.
  *
  * Training. The global batch of a step is a function of (seed, step, tokens, sequence_length,
- * global_batch) and of nothing else: not of the layout, of how tokens are cut into shards, or of what
- * was read before. So every layout trains on the same rows, and a run that resumes needs no state but
- * its step number.
+ * global_batch) and of nothing else: not of the layout, of how tokens are cut into shards, or of
+ * what was read before. So every layout trains on the same rows, and a run that resumes needs no
+ * state but its step number.
  *
  *   tokens  |..phase..|== window 0 ==|== window 1 ==| … |== window W-1 ==|..rest..|
  *
  * An epoch visits each of its W windows once, in an order that (seed, epoch) permutes; windows are
- * sequence_length apart, and each epoch begins at a phase of its own, so that a text is not cut at the
- * same places every time and its ends are trained on as well. W = (tokens - sequence_length) /
- * sequence_length, at least 1, is the same in every epoch. Row r of step n is sample
- * n * global_batch + r, and sample s is window permute(s % W) of epoch s / W: a batch may span epochs.
+ * sequence_length apart, and each epoch begins at a phase of its own, so that a text is not cut at
+ * the same places every time and its ends are trained on as well. W = (tokens - sequence_length) /
+ * sequence_length, at least 1, is the same in every epoch. Row r of step n is sample n *
+ * global_batch + r, and sample s is window permute(s % W) of epoch s / W: a batch may span epochs.
  *
  * Evaluation. Windows in order over the whole set, so that every token but the first is predicted
  * exactly once. */
@@ -39,8 +39,8 @@ struct tri_loader_args {
 /* For training. Local. BAD_INPUT when the set is too short for one window. */
 enum tri_status tri_loader_create(const struct tri_loader_args *args, struct tri_loader **loader,
                                   struct tri_error *error) TRI_NODISCARD;
-/* For evaluation: seed and global_batch are not used. Local. BAD_INPUT when the set has fewer than two
- * tokens. */
+/* For evaluation: seed and global_batch are not used. Local. BAD_INPUT when the set has fewer than
+ * two tokens. */
 enum tri_status tri_loader_create_eval(const struct tri_loader_args *args,
                                        struct tri_loader **loader,
                                        struct tri_error *error) TRI_NODISCARD;
@@ -55,8 +55,8 @@ int64_t tri_loader_epoch_rows(const struct tri_loader *loader);
  *   targets   [rows, seq]  the token after each; the one after a separator is predicted too
  *   first_key [rows, seq]  the place in the row where a position's document begins: attention at
  *             position t sees [first_key[t], t]. A separator belongs to the document that it ends.
- * BAD_INPUT when a token is not below the vocabulary size (tri_tokens_read). Writes nothing else, and
- * may be called from several threads. */
+ * BAD_INPUT when a token is not below the vocabulary size (tri_tokens_read). Writes nothing else,
+ * and may be called from several threads. */
 enum tri_status tri_loader_rows(const struct tri_loader *loader, int64_t step, int64_t first_row,
                                 int64_t rows, int32_t *tokens, int32_t *targets, int32_t *first_key,
                                 struct tri_error *error) TRI_NODISCARD;
@@ -64,9 +64,10 @@ enum tri_status tri_loader_rows(const struct tri_loader *loader, int64_t step, i
 /* Rows that cover the whole set: (tokens - 1) / sequence_length, rounded up. */
 int64_t tri_loader_eval_count(const struct tri_loader *loader);
 
-/* Rows of the evaluation, as above. What a row lacks (the end of the last; all of a row past the last,
- * which a caller may ask for to fill a micro-batch) has token 0 and target TRI_TARGET_IGNORED: it is not
- * counted. Such positions come after all that count, so causal attention never sees them. */
+/* Rows of the evaluation, as above. What a row lacks (the end of the last; all of a row past the
+ * last, which a caller may ask for to fill a micro-batch) has token 0 and target
+ * TRI_TARGET_IGNORED: it is not counted. Such positions come after all that count, so causal
+ * attention never sees them. */
 enum tri_status tri_loader_eval_rows(const struct tri_loader *loader, int64_t first_row,
                                      int64_t rows, int32_t *tokens, int32_t *targets,
                                      int32_t *first_key, struct tri_error *error) TRI_NODISCARD;

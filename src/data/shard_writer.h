@@ -25,8 +25,8 @@ void tri_shard_name(const char *stem, int64_t index, char *text, size_t text_byt
 
 /* Local. The strings are copied. No file is touched before the first token. */
 struct tri_shard_writer *tri_shard_writer_create(const struct tri_shard_writer_args *args);
-/* Appends count tokens; more than args->total in all, or one outside the vocabulary, is a bug. Fails
- * when the disk does; then only tri_shard_writer_destroy is allowed. */
+/* Appends count tokens; more than args->total in all, or one outside the vocabulary, is a bug.
+ * Fails when the disk does; then only tri_shard_writer_destroy is allowed. */
 enum tri_status tri_shard_writer_write(struct tri_shard_writer *writer, const int32_t *tokens,
                                        int64_t count, struct tri_error *error) TRI_NODISCARD;
 /* Number of files finished so far. Once args->total tokens are written, that is all of them. */

@@ -24,7 +24,7 @@ struct tri_tokens {
     int64_t count, limit; /* every token is below limit */
 };
 
-/* ---- one file --------------------------------------------------------------------------------- */
+/* ---- one file -------------------------------------------------------------------------------- */
 
 static int32_t header_word(const struct tri_mapping *mapping, size_t index)
 {
@@ -161,7 +161,7 @@ static enum tri_status refuse_token(const struct tri_tokens *tokens, const struc
                     shard->path, (uint32_t)out[i], first + i, tokens->limit);
 }
 
-/* ---- the set ---------------------------------------------------------------------------------- */
+/* ---- the set --------------------------------------------------------------------------------- */
 
 static int compare_paths(const void *a, const void *b)
 {
@@ -173,8 +173,8 @@ static void add_path(struct tri_tokens *tokens, const char *path)
     tokens->shards[tokens->num_shards++] = (struct shard){.path = tri_strdup(path)};
 }
 
-/* The paths that pattern stands for, sorted. A file whose very name is the pattern is taken as it is, so
- * that brackets in a path do no harm. */
+/* The paths that pattern stands for, sorted. A file whose very name is the pattern is taken as it
+ * is, so that brackets in a path do no harm. */
 static enum tri_status find_shards(struct tri_tokens *tokens, const char *pattern,
                                    struct tri_error *error)
 {

@@ -1,9 +1,9 @@
-/* Token shards, read. All files that a pattern matches, in order of their names, are one long sequence
- * of tokens; nothing above this file knows where one shard ends and the next begins.
+/* Token shards, read. All files that a pattern matches, in order of their names, are one long
+ * sequence of tokens; nothing above this file knows where one shard ends and the next begins.
  *
  * Formats (little-endian):
  *   llmc   1024-byte header of 256 int32: magic 20240520, version 1, tokens; then u16 tokens,
- *          or magic 20240801, version 7, tokens; then u32 tokens. The file ends with the last token.
+ *          or magic 20240801, version 7, tokens; then u32 tokens. The last token ends the file.
  *   u16, u32   tokens and nothing else.
  *
  * Files are memory-mapped: opening costs no memory, and ranks of one node share the pages. */
@@ -37,9 +37,9 @@ struct tri_shard_info {
 };
 
 /* Opens every file that pattern (as glob(7)) matches. Tokens must be below vocab_size; 0 allows any
- * below INT32_MAX. Local; *tokens is NULL on failure. Fails with BAD_INPUT and one line that names the
- * file, what was found and what was expected: nothing matches, magic, version, size, no tokens, a token
- * out of range. */
+ * below INT32_MAX. Local; *tokens is NULL on failure. Fails with BAD_INPUT and one line that names
+ * the file, what was found and what was expected: nothing matches, magic, version, size, no tokens,
+ * a token out of range. */
 enum tri_status tri_tokens_create(const char *pattern, enum tri_data_format format,
                                   int64_t vocab_size, struct tri_tokens **tokens,
                                   struct tri_error *error) TRI_NODISCARD;
@@ -52,9 +52,9 @@ struct tri_shard_info tri_tokens_shard(const struct tri_tokens *tokens, int inde
 /* The largest token of the set: one pass over everything. */
 int64_t tri_tokens_largest(const struct tri_tokens *tokens);
 
-/* out[count] <- the tokens from `first` on, across shards. The range must lie within the set (a bug if
- * not). Fails with BAD_INPUT when one is not below vocab_size: the line names the shard, the token's
- * place in it and the token. */
+/* out[count] <- the tokens from `first` on, across shards. The range must lie within the set (a bug
+ * if not). Fails with BAD_INPUT when one is not below vocab_size: the line names the shard, the
+ * token's place in it and the token. */
 enum tri_status tri_tokens_read(const struct tri_tokens *tokens, int64_t first, int64_t count,
                                 int32_t *out, struct tri_error *error) TRI_NODISCARD;
 

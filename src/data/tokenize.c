@@ -17,7 +17,7 @@ static const char *const STEMS[] = {"train", "valid"};
 /* Shards are written here, inside the folder asked for, and move up when all are whole. */
 static const char STAGING[] = "tokenize.tmp";
 
-/* ---- input ------------------------------------------------------------------------------------ */
+/* ---- input ----------------------------------------------------------------------------------- */
 
 static enum tri_status check_args(const struct tri_tokenize_args *args, struct tri_error *error)
 {
@@ -53,7 +53,7 @@ static enum tri_status map_inputs(const struct tri_tokenize_args *args, struct t
     return TRI_OK;
 }
 
-/* ---- the split -------------------------------------------------------------------------------- */
+/* ---- the split ------------------------------------------------------------------------------- */
 
 static enum tri_status split_stream(const struct tri_tokenize_args *args,
                                     const struct tri_tokenizer *tokenizer,
@@ -136,7 +136,7 @@ static enum tri_status write_shards(const struct tri_tokenize_args *args, const 
     return status;
 }
 
-/* ---- publishing ------------------------------------------------------------------------------- */
+/* ---- publishing ------------------------------------------------------------------------------ */
 
 static char *join(const char *folder, const char *name)
 {

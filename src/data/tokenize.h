@@ -1,5 +1,5 @@
-/* What `trident tokenize` does: files of text become one stream of tokens, whose last part becomes the
- * validation shards and whose rest the training shards. */
+/* What `trident tokenize` does: files of text become one stream of tokens, whose last part becomes
+ * the validation shards and whose rest the training shards. */
 #ifndef TRIDENT_DATA_TOKENIZE_H
 #define TRIDENT_DATA_TOKENIZE_H
 
@@ -30,10 +30,10 @@ struct tri_tokenize_result {
 };
 
 /* Writes folder/train_000000.bin … and, with valid > 0, folder/valid_000000.bin …: train takes the
- * first floor(total * (1 - valid)) tokens. Shards of those names that an earlier call left are replaced
- * as one set, once everything new is on disk; a failure before leaves them as they were.
- * Local: one rank calls it. BAD_INPUT: no files, a file missing, unreadable or empty, a number out of
- * range, a side of the split without tokens. FAILED: the disk. */
+ * first floor(total * (1 - valid)) tokens. Shards of those names that an earlier call left are
+ * replaced as one set, once everything new is on disk; a failure before leaves them as they were.
+ * Local: one rank calls it. BAD_INPUT: no files, a file missing, unreadable or empty, a number out
+ * of range, a side of the split without tokens. FAILED: the disk. */
 enum tri_status tri_tokenize_files(const struct tri_tokenize_args *args,
                                    struct tri_tokenize_result *result,
                                    struct tri_error *error) TRI_NODISCARD;

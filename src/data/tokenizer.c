@@ -4,7 +4,7 @@
 
 #include <string.h>
 
-/* ---- byte ------------------------------------------------------------------------------------- */
+/* ---- byte ------------------------------------------------------------------------------------ */
 
 struct byte_tokenizer {
     struct tri_tokenizer interface;
@@ -62,7 +62,7 @@ static struct tri_tokenizer *byte_create(void)
     return &self->interface;
 }
 
-/* ---- any -------------------------------------------------------------------------------------- */
+/* ---- any ------------------------------------------------------------------------------------- */
 
 enum tri_status tri_tokenizer_create(const char *name, struct tri_tokenizer **tokenizer,
                                      struct tri_error *error)

@@ -27,7 +27,8 @@ struct tri_tokenizer {
     void (*destroy)(struct tri_tokenizer *tokenizer);
 };
 
-/* `byte`: a token is a byte, ids 0 to 255 and no more. Any other name fails with BAD_INPUT. Local. */
+/* `byte`: a token is a byte, ids 0 to 255 and no more. Any other name fails with BAD_INPUT.
+ * Local. */
 enum tri_status tri_tokenizer_create(const char *name, struct tri_tokenizer **tokenizer,
                                      struct tri_error *error) TRI_NODISCARD;
 void tri_tokenizer_destroy(struct tri_tokenizer *tokenizer);
@@ -37,8 +38,8 @@ enum tri_status tri_tokenizer_encode(const struct tri_tokenizer *tokenizer, cons
                                      size_t bytes, int32_t **tokens, int64_t *count,
                                      struct tri_error *error) TRI_NODISCARD;
 
-/* Writes at most room bytes of the text of tokens[count], without a zero at the end, and returns the
- * bytes that the whole text has. A token outside the vocabulary (a separator) has no text. */
+/* Writes at most room bytes of the text of tokens[count], without a zero at the end, and returns
+ * the bytes that the whole text has. A token outside the vocabulary (a separator) has no text. */
 size_t tri_tokenizer_decode(const struct tri_tokenizer *tokenizer, const int32_t *tokens,
                             int64_t count, char *text, size_t room);
 

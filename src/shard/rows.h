@@ -16,12 +16,12 @@
  * empty. */
 struct tri_range tri_rows_share(int64_t global_batch, int replicas, int replica);
 
-/* Micro-steps of a step, the same for every replica: what the largest share needs at micro_batch rows
- * a time. 0 for a global batch of 0. */
+/* Micro-steps of a step, the same for every replica: what the largest share needs at micro_batch
+ * rows a time. 0 for a global batch of 0. */
 int64_t tri_rows_micro_steps(int64_t global_batch, int replicas, int64_t micro_batch);
 
-/* Rows of micro-step `index` of a replica: consecutive within its share; empty once the share is used
- * up. */
+/* Rows of micro-step `index` of a replica: consecutive within its share; empty once the share is
+ * used up. */
 struct tri_range tri_rows_micro(int64_t global_batch, int replicas, int replica,
                                 int64_t micro_batch, int64_t index);
 

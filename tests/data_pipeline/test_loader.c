@@ -54,7 +54,7 @@ static void read_rows(const struct tri_loader *loader, int64_t step, struct tri_
                      TRI_OK);
 }
 
-/* ---- training --------------------------------------------------------------------------------- */
+/* ---- training -------------------------------------------------------------------------------- */
 
 static void an_epoch_visits_every_window_once(void **state)
 {
@@ -246,8 +246,8 @@ static void another_seed_reads_in_another_order(void **state)
     tri_tokens_destroy(tokens);
 }
 
-/* A change of these numbers is a change of every run: one that an older program began would go on with
- * other rows. */
+/* A change of these numbers is a change of every run: one that an older program began would go on
+ * with other rows. */
 static void the_order_is_the_one_that_runs_were_begun_with(void **state)
 {
     (void)state;
@@ -309,7 +309,7 @@ static void a_set_too_short_for_a_window_is_refused(void **state)
     tri_tokens_destroy(tokens);
 }
 
-/* ---- evaluation ------------------------------------------------------------------------------- */
+/* ---- evaluation ------------------------------------------------------------------------------ */
 
 static void evaluation_predicts_every_token_but_the_first_once(void **state)
 {

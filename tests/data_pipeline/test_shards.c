@@ -37,7 +37,7 @@ static void expect_tokens(const struct tri_tokens *tokens, int64_t first, int64_
     assert_memory_equal(found, expected, (size_t)count * sizeof(*found));
 }
 
-/* ---- files that are right --------------------------------------------------------------------- */
+/* ---- files that are right -------------------------------------------------------------------- */
 
 static void reads_llmc_u16_and_llama3_u32(void **state)
 {
@@ -116,7 +116,7 @@ static void shards_follow_their_names_and_brackets_are_no_pattern(void **state)
     tri_tokens_destroy(tokens);
 }
 
-/* ---- files that are wrong --------------------------------------------------------------------- */
+/* ---- files that are wrong -------------------------------------------------------------------- */
 
 enum { GOOD_BYTES = 1024 + 20 };
 
@@ -254,7 +254,7 @@ static void a_large_set_is_checked_where_it_is_read(void **state)
     assert_int_equal(remove("large.bin"), 0);
 }
 
-/* ---- the writer ------------------------------------------------------------------------------- */
+/* ---- the writer ------------------------------------------------------------------------------ */
 
 static int64_t write_set(int64_t vocab, int64_t total, int64_t per_shard, int64_t part)
 {

@@ -66,7 +66,7 @@ static void expect_bytes(const int32_t *tokens, const unsigned char *text, int64
     }
 }
 
-/* ---- round trips ------------------------------------------------------------------------------ */
+/* ---- round trips ----------------------------------------------------------------------------- */
 
 static void files_come_back_joined_with_their_last_part_apart(void **state)
 {
@@ -177,7 +177,7 @@ static void tiny_shakespeare_splits_as_nanogpt_s_script_does(void **state)
     assert_int_equal(result.valid_tokens, 111540);
 }
 
-/* ---- refusals --------------------------------------------------------------------------------- */
+/* ---- refusals -------------------------------------------------------------------------------- */
 
 static void wrong_arguments_give_one_line_each(void **state)
 {
@@ -268,7 +268,7 @@ static void a_full_disk_leaves_the_old_shards_whole(void **state)
     }
 }
 
-/* ---- the tokenizer ---------------------------------------------------------------------------- */
+/* ---- the tokenizer --------------------------------------------------------------------------- */
 
 static void bytes_are_tokens_and_separators_are_silent(void **state)
 {
