@@ -4,6 +4,12 @@
 
 #include "moe/router.h"
 
+#include <math.h>
+
+/* A NaN is close to nothing. */
+#define assert_close(found, expected, tolerance)                                                   \
+    assert_true(fabs((double)(found) - (double)(expected)) <= (tolerance))
+
 struct fixture {
     struct tri_config config;
     struct tri_mesh *mesh;
