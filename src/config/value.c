@@ -155,13 +155,13 @@ static bool read_text(const struct tri_key *key, const char *text, union tri_val
     if (length < (size_t)key->min || length >= TRI_PATH_MAX || !tri_text_is_clean(text)) {
         return false;
     }
-    memset(value->text, 0, sizeof(value->text));
     memcpy(value->text, text, length);
     return true;
 }
 
 bool tri_value_read(const struct tri_key *key, const struct tri_node *node, union tri_value *value)
 {
+    memset(value, 0, sizeof(*value));
     switch (key->type) {
     case TRI_KEY_LAYERS:
         return read_layers(key, node, value);

@@ -356,13 +356,18 @@ enum tri_status tri_yaml_parse(const char *place, const char *text, size_t lengt
                                struct tri_node **root, struct tri_error *error)
 {
     *root = NULL;
+    static const char byte_order_mark[] = "\xef\xbb\xbf";
     struct reader r = {.place = place, .text = text ? text : "", .length = length, .error = error};
+    if (length >= 3 && memcmp(text, byte_order_mark, 3) == 0) {
+        r.text += 3;
+        r.length -= 3;
+    }
     TRI_TRY(check_text(&r));
     if (!yaml_parser_initialize(&r.parser)) {
         return tri_fail(error, TRI_FAILED, "%s: out of memory", place);
     }
     yaml_parser_set_encoding(&r.parser, YAML_UTF8_ENCODING);
-    yaml_parser_set_input_string(&r.parser, (const unsigned char *)r.text, length);
+    yaml_parser_set_input_string(&r.parser, (const unsigned char *)r.text, r.length);
     enum tri_status status = read_stream(&r, root);
     yaml_parser_delete(&r.parser);
     if (status != TRI_OK) {

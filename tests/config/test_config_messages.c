@@ -1,0 +1,388 @@
+/* Every kind of bad input, and the one line it produces. */
+#include "config_testing.h"
+
+#include <stdio.h>
+
+struct bad {
+    const char *text;
+    const char *message;
+};
+
+static void check_all(const struct bad *cases, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        struct tri_config config;
+        struct tri_error error = {0};
+        if (parse(cases[i].text, &config, &error) != TRI_BAD_INPUT) {
+            fail_msg("accepted: %s", cases[i].text);
+        }
+        assert_int_equal(error.status, TRI_BAD_INPUT);
+        assert_string_equal(error.message, cases[i].message);
+    }
+}
+
+static void test_unknown(void **state)
+{
+    (void)state;
+    static const struct bad cases[] = {
+        {"model:\n  hiden_size: 64\n",
+         "c.yaml:2: key 'model.hiden_size': unknown key; did you mean 'model.hidden_size'?"},
+        {"seed: 1\nmodel: {num_heads: 4,\n  topk: 2}\n",
+         "c.yaml:3: key 'model.topk': unknown key; did you mean 'moe.top_k'?"},
+        {"moe: {num_experts: 4, hidden_size: 64}\n",
+         "c.yaml:1: key 'moe.hidden_size': unknown key; did you mean 'model.hidden_size'?"},
+        {"sead: 1\n", "c.yaml:1: key 'sead': unknown key; did you mean 'seed'?"},
+        {"hidden_size: 64\n",
+         "c.yaml:1: key 'hidden_size': unknown key; did you mean 'model.hidden_size'?"},
+        {"seed: 1\nmodle: {num_heads: 4}\n",
+         "c.yaml:2: key 'modle': unknown section; did you mean 'model'?"},
+        {"optimizer: {kind: adam}\n",
+         "c.yaml:1: key 'optimizer': unknown section; the nearest known one is 'model'"},
+        {"model.hidden_size: 64\n", "c.yaml:1: key 'model.hidden_size': unknown key; write "
+                                    "'hidden_size' inside the section 'model'"},
+        {"train: {zzzzzzzzzzzzzz: 64}\n", "c.yaml:1: key 'train.zzzzzzzzzzzzzz': unknown key; the "
+                                          "nearest known one is 'train.optimizer_tile'"},
+        {"\"a\\nb\\e[1m\": 64\n",
+         "c.yaml:1: key 'a?b?[1m': unknown key; the nearest known one is 'seed'"},
+    };
+    check_all(cases, COUNT(cases));
+}
+
+static void test_wrong_type(void **state)
+{
+    (void)state;
+    static const struct bad cases[] = {
+        {"moe:\n  num_experts: 4\n  top_k: two\n",
+         "c.yaml:3: key 'moe.top_k': found 'two', expected an integer from 1 to 65536"},
+        {"train: {steps: 8x}\n",
+         "c.yaml:1: key 'train.steps': found '8x', expected an integer from 1 to 1000000000"},
+        {"train: {steps: 8.5}\n",
+         "c.yaml:1: key 'train.steps': found '8.5', expected an integer from 1 to 1000000000"},
+        {"train: {steps: 1e3}\n",
+         "c.yaml:1: key 'train.steps': found '1e3', expected an integer from 1 to 1000000000"},
+        {"train: {steps: 0x10}\n",
+         "c.yaml:1: key 'train.steps': found '0x10', expected an integer from 1 to 1000000000"},
+        {"train: {steps: \"8\"}\n", "c.yaml:1: key 'train.steps': found the text '8', expected an "
+                                    "integer from 1 to 1000000000"},
+        {"train: {steps: }\n",
+         "c.yaml:1: key 'train.steps': found nothing, expected an integer from 1 to 1000000000"},
+        {"train: {steps: ~}\n",
+         "c.yaml:1: key 'train.steps': found nothing, expected an integer from 1 to 1000000000"},
+        {"train: {steps: [8]}\n",
+         "c.yaml:1: key 'train.steps': found [8], expected an integer from 1 to 1000000000"},
+        {"train: {steps: {a: 1}}\n",
+         "c.yaml:1: key 'train.steps': found a mapping, expected an integer from 1 to 1000000000"},
+        {"seed: {a: 1}\n", "c.yaml:1: key 'seed': found a mapping, expected an integer from 0 to "
+                           "9223372036854775807"},
+        {"seed: 9223372036854775808\n",
+         "c.yaml:1: key 'seed': found '9223372036854775808', expected "
+         "an integer from 0 to 9223372036854775807"},
+        {"seed: -1\n",
+         "c.yaml:1: key 'seed': found '-1', expected an integer from 0 to 9223372036854775807"},
+        {"model: {hidden_size: 0}\n",
+         "c.yaml:1: key 'model.hidden_size': found '0', expected an integer from 1 to 1048576"},
+        {"moe: {num_experts: 0}\n",
+         "c.yaml:1: key 'moe.num_experts': found '0', expected an integer from 1 to 65536"},
+        {"train: {learning_rate: fast}\n",
+         "c.yaml:1: key 'train.learning_rate': found 'fast', expected a number from 0 to 1000"},
+        {"train: {learning_rate: nan}\n",
+         "c.yaml:1: key 'train.learning_rate': found 'nan', expected a number from 0 to 1000"},
+        {"train: {learning_rate: .inf}\n",
+         "c.yaml:1: key 'train.learning_rate': found '.inf', expected a number from 0 to 1000"},
+        {"train: {learning_rate: 1e999}\n",
+         "c.yaml:1: key 'train.learning_rate': found '1e999', expected a number from 0 to 1000"},
+        {"train: {learning_rate: 3e}\n",
+         "c.yaml:1: key 'train.learning_rate': found '3e', expected a number from 0 to 1000"},
+        {"train: {learning_rate: -1}\n",
+         "c.yaml:1: key 'train.learning_rate': found '-1', expected a number from 0 to 1000"},
+        {"moe: {num_experts: 4, capacity_factor: 0}\n",
+         "c.yaml:1: key 'moe.capacity_factor': found '0', expected a number above 0 to 1000000, or "
+         "none"},
+        {"model: {tie_embeddings: yes}\n",
+         "c.yaml:1: key 'model.tie_embeddings': found 'yes', expected true or false"},
+        {"model: {tie_embeddings: True}\n",
+         "c.yaml:1: key 'model.tie_embeddings': found 'True', expected true or false"},
+        {"model: {norm: batchnorm}\n",
+         "c.yaml:1: key 'model.norm': found 'batchnorm', expected rmsnorm or layernorm"},
+        {"train: {schedule: [cosine]}\n",
+         "c.yaml:1: key 'train.schedule': found [cosine], expected "
+         "cosine, linear, wsd or constant"},
+        {"train: {betas: 0.9}\n", "c.yaml:1: key 'train.betas': found '0.9', expected two numbers "
+                                  "from 0 to below 1, as [0.9, 0.95]"},
+        {"train: {betas: [0.9, 1]}\n", "c.yaml:1: key 'train.betas': found [0.9, 1], expected two "
+                                       "numbers from 0 to below 1, as [0.9, 0.95]"},
+        {"train: {betas: [0.9, 0.95, [1]]}\n",
+         "c.yaml:1: key 'train.betas': found [0.9, 0.95, [...]], expected two numbers from 0 to "
+         "below 1, as [0.9, 0.95]"},
+        {"moe: {num_experts: 4, layers: [1, two]}\n",
+         "c.yaml:1: key 'moe.layers': found [1, two], expected a list of integers from 0 to 1023, "
+         "as "
+         "[0, 3]"},
+        {"moe: {num_experts: 4, layers: []}\n",
+         "c.yaml:1: key 'moe.layers': found [], expected a list of integers from 0 to 1023, as [0, "
+         "3]"},
+        {"run_dir: \"\"\n",
+         "c.yaml:1: key 'run_dir': found the text '', expected text of 1 to 1023 "
+         "bytes without control characters"},
+        {"run_dir: \"a\\tb\"\n",
+         "c.yaml:1: key 'run_dir': found the text 'a?b', expected text of 1 "
+         "to 1023 bytes without control characters"},
+        {"data: {train: [a, b]}\n", "c.yaml:1: key 'data.train': found [a, b], expected text of at "
+                                    "most 1023 bytes without control characters"},
+        {"data: {separator: -1}\n",
+         "c.yaml:1: key 'data.separator': found '-1', expected an integer "
+         "from 0 to 2147483647, or none"},
+        {"train: {recompute: some}\n", "c.yaml:1: key 'train.recompute': found 'some', expected "
+                                       "none, full or block numbers, as [0, 3]"},
+        {"model: 8\n",
+         "c.yaml:1: key 'model': found a value, expected a section of keys and values"},
+        {"seed: 1\nmodel: [8]\n",
+         "c.yaml:2: key 'model': found a list, expected a section of keys and values"},
+    };
+    check_all(cases, COUNT(cases));
+}
+
+static void test_not_built_yet(void **state)
+{
+    (void)state;
+    static const struct bad cases[] = {
+        {"reproducible: true\n", "c.yaml:1: key 'reproducible': 'true' is not built yet"},
+        {"train:\n  recompute: full\n", "c.yaml:2: key 'train.recompute': 'full' is not built yet"},
+        {"train: {recompute: [0, 3]}\n",
+         "c.yaml:1: key 'train.recompute': '[0, 3]' is not built yet"},
+        {"train: {communication_aware_checkpointing: true}\n",
+         "c.yaml:1: key 'train.communication_aware_checkpointing': 'true' is not built yet"},
+        {"train: {duplicate_token_dropping: true}\n",
+         "c.yaml:1: key 'train.duplicate_token_dropping': 'true' is not built yet"},
+        {"train: {sequence_parallel: true}\n",
+         "c.yaml:1: key 'train.sequence_parallel': 'true' is not built yet"},
+        {"train: {gradient_dtype: bf16}\n",
+         "c.yaml:1: key 'train.gradient_dtype': 'bf16' is not built yet"},
+        {"train: {optimizer_tile: none}\n",
+         "c.yaml:1: key 'train.optimizer_tile': 'none' is not built yet"},
+        {"train: {optimizer_tile: 4096}\n",
+         "c.yaml:1: key 'train.optimizer_tile': '4096' is not built yet"},
+    };
+    check_all(cases, COUNT(cases));
+    struct tri_config config;
+    parse_well("reproducible: false\ntrain: {recompute: none, duplicate_token_dropping: false,\n"
+               "  communication_aware_checkpointing: false, optimizer_tile: 1048576,\n"
+               "  sequence_parallel: false, gradient_dtype: f32}\n",
+               &config);
+}
+
+static void test_combinations(void **state)
+{
+    (void)state;
+    static const struct bad cases[] = {
+        {"seed: 1\nmodel:\n  num_kv_heads: 3\n",
+         "c.yaml:3: key 'model.num_kv_heads': found 3, expected a divisor of num_heads (4)"},
+        {"model: {hidden_size: 130}\n", "c.yaml:1: key 'model.hidden_size': found 130, expected a "
+                                        "multiple of num_heads (4), or a head_dim"},
+        {"model:\n  num_heads: 3\n", "c.yaml:2: key 'model.hidden_size': found 128, expected a "
+                                     "multiple of num_heads (3), or a head_dim"},
+        {"model: {head_dim: 7}\n",
+         "c.yaml:1: key 'model.head_dim': found 7, expected an even number: position is rope"},
+        {"model: {max_position: 64}\ndata:\n  sequence_length: 65\n",
+         "c.yaml:3: key 'data.sequence_length': found 65, expected at most model.max_position "
+         "(64)"},
+        {"data: {separator: 256}\n",
+         "c.yaml:1: key 'data.separator': found 256, expected less than "
+         "model.vocab_size (256)"},
+        {"seed: 1\nmoe:\n",
+         "c.yaml:2: key 'moe.num_experts': found nothing, expected an integer: a "
+         "model with keys of moe needs it"},
+        {"moe: {}\n",
+         "c.yaml:1: key 'moe.num_experts': found nothing, expected an integer: a model "
+         "with keys of moe needs it"},
+        {"seed: 1\nmoe: {top_k: 1}\n",
+         "c.yaml:2: key 'moe.num_experts': found nothing, expected an "
+         "integer: a model with keys of moe needs it"},
+        {"moe:\n  num_experts: 1\n",
+         "c.yaml:2: key 'moe.top_k': found 2, expected at most num_experts (1)"},
+        {"moe:\n  num_experts: 4\n  top_k: 5\n",
+         "c.yaml:3: key 'moe.top_k': found 5, expected at most num_experts (4)"},
+        {"moe: {num_experts: 4, every: 5}\n",
+         "c.yaml:1: key 'moe.every': found 5, expected at most "
+         "model.num_layers (4): no layer would be MoE"},
+        {"moe: {num_experts: 4, every: 2, layers: [1]}\n",
+         "c.yaml:1: key 'moe.every': found 2, expected 1 or nothing beside moe.layers"},
+        {"moe: {num_experts: 4, layers: [1, 4]}\n",
+         "c.yaml:1: key 'moe.layers': found layer 4, expected less than model.num_layers (4): "
+         "layers "
+         "are counted from 0"},
+        {"moe: {num_experts: 4, layers: [1, 1]}\n",
+         "c.yaml:1: key 'moe.layers': found 1 after 1, expected rising numbers"},
+        {"moe: {num_experts: 4, router: deepspeed_top1}\n",
+         "c.yaml:1: key 'moe.top_k': found 2, expected 1: router is deepspeed_top1"},
+        {"moe: {num_experts: 4, router: deepspeed_top2, top_k: 3}\n",
+         "c.yaml:1: key 'moe.top_k': found 3, expected 2: router is deepspeed_top2"},
+        {"moe: {num_experts: 4, router: deepspeed_topk, aux_scope: model}\n",
+         "c.yaml:1: key 'moe.aux_scope': found model, expected layer: DeepSpeed's routers balance "
+         "each layer"},
+        {"moe: {num_experts: 4, router: balanced, bias_balancing: 0.001}\n",
+         "c.yaml:1: key 'moe.bias_balancing': found 0.001, expected 0: only router top_k chooses "
+         "by "
+         "a bias"},
+        {"moe: {num_experts: 4, shared_gate: true}\n",
+         "c.yaml:1: key 'moe.shared_gate': found true, expected a shared_intermediate_size with "
+         "it"},
+        {"train:\n  steps: 50\n  warmup_steps: 51\n",
+         "c.yaml:3: key 'train.warmup_steps': found 51, expected at most steps (50)"},
+        {"train: {schedule: wsd, steps: 50, warmup_steps: 41}\n",
+         "c.yaml:1: key 'train.decay_steps': found 10, expected at most steps - warmup_steps (9)"},
+        {"train: {min_learning_rate: 1e-3}\n", "c.yaml:1: key 'train.min_learning_rate': found "
+                                               "0.001, expected at most learning_rate (0.0003)"},
+        {"parallel: {tensor: 3}\n",
+         "c.yaml:1: key 'parallel.tensor': found 3, expected a divisor of model.num_heads (4)"},
+        {"parallel: {tensor: 4, expert_tensor: 2}\n",
+         "c.yaml:1: key 'parallel.expert_tensor': found 2, expected tensor (4) or 1"},
+        {"parallel: {expert: 2}\n",
+         "c.yaml:1: key 'parallel.expert': found 2, expected 1: the model is dense"},
+        {"parallel: {expert: 3}\nmoe: {num_experts: 4}\n",
+         "c.yaml:1: key 'parallel.expert': found 3, expected a divisor of moe.num_experts (4)"},
+        {"moe: {num_experts: 4}\nparallel: {expert: 4, tensor: 2, expert_tensor: 1}\n",
+         "c.yaml:2: key 'parallel.expert_tensor': found 1, expected that tensor x expert (2 x 4) "
+         "divides moe.num_experts (4)"},
+    };
+    check_all(cases, COUNT(cases));
+}
+
+static void test_yaml(void **state)
+{
+    (void)state;
+    static const struct bad cases[] = {
+        {"", "c.yaml: found no keys: the file is empty"},
+        {"# only a comment\n", "c.yaml: found no keys: the file is empty"},
+        {"---\n", "c.yaml: found no keys: the file is empty"},
+        {"hello\n", "c.yaml:1: found text, expected keys and values"},
+        {"\n- a\n- b\n", "c.yaml:2: found a list, expected keys and values"},
+        {"model:\n\tnum_heads: 4\n",
+         "c.yaml:2: found a tab, expected spaces: YAML is not indented with tabs"},
+        {"seed: 1\nseed: 2\n", "c.yaml:2: key 'seed': found a second time, first in line 1"},
+        {"model:\n  num_heads: 4\n  num_layers: 2\n  num_heads: 4\n",
+         "c.yaml:4: key 'model.num_heads': found a second time, first in line 2"},
+        {"seed: 1\n---\nseed: 2\n", "c.yaml:2: found a second document, expected one"},
+        {"seed: &one 1\n",
+         "c.yaml:1: found the anchor 'one', expected a value: anchors and aliases "
+         "are not used here (text that begins with & or * needs quotes)"},
+        {"model: {}\ndata: {train: *x}\n",
+         "c.yaml:2: found the alias 'x', expected a value: anchors and aliases are not used here "
+         "(text that begins with & or * needs quotes)"},
+        {"seed: !!int 1\n",
+         "c.yaml:1: found the tag 'tag:yaml.org,2002:int', expected a value: tags "
+         "are not used here"},
+        {"seed: 1\nmodel: {num_heads: 4\n", "c.yaml:3: not YAML: did not find expected ',' or '}', "
+                                            "while parsing a flow mapping in line "
+                                            "2"},
+        {"seed: 1\n  num: 2\n",
+         "c.yaml:2: not YAML: mapping values are not allowed in this context"},
+        {"run_dir: \"runs\n",
+         "c.yaml:2: not YAML: found unexpected end of stream, while scanning a "
+         "quoted scalar in line 1"},
+        {"seed: 1\n[a]: 2\n", "c.yaml:2: found a list, expected the name of a key"},
+        {"seed: 1\nrun_dir: a\x01z\n", "c.yaml:2: not text: found byte 0x01 at offset 18"},
+        {"seed: 1\nrun_dir: \xff\n",
+         "c.yaml:2: not UTF-8 text: invalid leading UTF-8 octet at byte 17"},
+        {"run_dir: \"a\\0b\"\n", "c.yaml:1: found a zero character inside a value"},
+        {"a: [[[[[[[[[[[[[[[[[[[[1]]]]]]]]]]]]]]]]]]]]\n",
+         "c.yaml:1: found more than 16 levels of nesting"},
+    };
+    check_all(cases, COUNT(cases));
+}
+
+static void test_long_values_are_cut(void **state)
+{
+    (void)state;
+    static char text[4000];
+    memset(text, 'x', sizeof(text) - 1);
+    memcpy(text, "train: {steps: ", 15);
+    text[sizeof(text) - 2] = '}';
+    struct tri_config config;
+    struct tri_error error;
+    assert_int_equal(parse(text, &config, &error), TRI_BAD_INPUT);
+    assert_string_equal(
+        error.message,
+        "c.yaml:1: key 'train.steps': found "
+        "'xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx...', expected "
+        "an integer from 1 to 1000000000");
+    memcpy(text, "data: {valid:  ", 15);
+    assert_int_equal(parse(text, &config, &error), TRI_BAD_INPUT);
+    assert_non_null(strstr(error.message, "expected text of at most 1023 bytes"));
+}
+
+static void test_overrides(void **state)
+{
+    (void)state;
+    static const struct bad cases[] = {
+        {"model.hiden_size=64", "command line: key 'model.hiden_size': unknown key; did you mean "
+                                "'model.hidden_size'?"},
+        {"modle.hidden_size=64", "command line: key 'modle.hidden_size': unknown key; did you mean "
+                                 "'model.hidden_size'?"},
+        {"steps=64", "command line: key 'steps': unknown key; did you mean 'train.steps'?"},
+        {"train.steps=two",
+         "command line: key 'train.steps': found 'two', expected an integer from "
+         "1 to 1000000000"},
+        {"train.steps=",
+         "command line: key 'train.steps': found nothing, expected an integer from 1 "
+         "to 1000000000"},
+        {"train.steps= 5",
+         "command line: key 'train.steps': found ' 5', expected an integer from 1 "
+         "to 1000000000"},
+        {"train.steps", "command line: found 'train.steps', expected section.key=value"},
+        {"", "command line: found the text '', expected section.key=value"},
+        {"=5", "command line: found '=5', expected section.key=value"},
+        {"train.betas=[0.9", "command line: key 'train.betas': found '[0.9', expected two numbers "
+                             "from 0 to below 1, as [0.9, 0.95]"},
+        {"train.recompute=full", "command line: key 'train.recompute': 'full' is not built yet"},
+        {"moe.top_k=3",
+         "command line: key 'moe.num_experts': found nothing, expected an integer: a "
+         "model with keys of moe needs it"},
+        {"model.num_kv_heads=3",
+         "command line: key 'model.num_kv_heads': found 3, expected a divisor of num_heads (4)"},
+        {"train.steps=5",
+         "c.yaml:2: key 'train.warmup_steps': found 10, expected at most steps (5)"},
+        {"run_dir=\xc3\x28", "command line: key 'run_dir': found the text '?(', expected text of 1 "
+                             "to 1023 bytes without control characters"},
+    };
+    static const char text[] = "train:\n  warmup_steps: 10\n";
+    for (size_t i = 0; i < COUNT(cases); i++) {
+        struct tri_config config;
+        struct tri_error error = {0};
+        char override[256];
+        (void)snprintf(override, sizeof(override), "%s", cases[i].text);
+        char *overrides[] = {override};
+        assert_int_equal(
+            tri_config_parse("c.yaml", text, strlen(text), 1, overrides, &config, &error),
+            TRI_BAD_INPUT);
+        assert_string_equal(error.message, cases[i].message);
+    }
+}
+
+static void test_later_refusals_name_the_line(void **state)
+{
+    (void)state;
+    struct tri_config config;
+    struct tri_error error;
+    parse_well("seed: 1\ndata:\n  train: a_*.bin\n", &config);
+    assert_int_equal(
+        tri_config_refuse(&config, &error, "data.train", "no file matches '%s'", config.data.train),
+        TRI_BAD_INPUT);
+    assert_string_equal(error.message, "c.yaml:3: key 'data.train': no file matches 'a_*.bin'");
+    (void)tri_config_refuse(&config, &error, "data.valid", "found nothing");
+    assert_string_equal(error.message, "c.yaml: key 'data.valid': found nothing");
+    tri_config_init(&config);
+    (void)tri_config_refuse(&config, &error, "data.valid", "found nothing");
+    assert_string_equal(error.message, "key 'data.valid': found nothing");
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_unknown),       cmocka_unit_test(test_wrong_type),
+        cmocka_unit_test(test_not_built_yet), cmocka_unit_test(test_combinations),
+        cmocka_unit_test(test_yaml),          cmocka_unit_test(test_long_values_are_cut),
+        cmocka_unit_test(test_overrides),     cmocka_unit_test(test_later_refusals_name_the_line),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
