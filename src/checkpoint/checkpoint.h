@@ -1,0 +1,102 @@
+/* Layout-free checkpoints: global tensors by name, so that any layout reads what any layout wrote.
+ *
+ *   RUN/checkpoints/step_N/
+ *     model-00001-of-00001.safetensors      f32 weights (the masters), names of the parameter table
+ *     optimizer-00001-of-00001.safetensors  Adam's moments, "m.NAME" and "v.NAME"; absent after import
+ *     state.json                            step, tokens, seed, …, the resolved config
+ *     manifest.json                         files with sizes and hashes, tensors, digest, its own check
+ *
+ * A checkpoint is written as step_N.tmp and renamed when every byte is on disk: a folder without .tmp
+ * is whole, and stays so whatever dies. docs/formats.md has it byte by byte. */
+#ifndef TRIDENT_CHECKPOINT_CHECKPOINT_H
+#define TRIDENT_CHECKPOINT_CHECKPOINT_H
+
+#include "config/config.h"
+#include "model/param.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+/* What a run needs beside weights and moments to go on bit for bit. */
+struct tri_checkpoint_state {
+    int64_t step;   /* steps done */
+    int64_t tokens; /* tokens trained on */
+    int64_t seed;
+    int64_t skipped_steps; /* of all; non-finite gradients */
+    int64_t skipped_in_a_row;
+    int64_t bias_layers, bias_experts;
+    float *bias;  /* [bias_layers, bias_experts] of bias balancing; NULL when off */
+    char *config; /* the resolved config as YAML */
+};
+
+/* Frees bias and config (after a load; whoever fills a state to save it owns what it points to). */
+void tri_checkpoint_state_fini(struct tri_checkpoint_state *state);
+
+/* ---- writing ---------------------------------------------------------------------------------- */
+
+/* Writes a checkpoint folder at exactly `path` (through path.tmp); one that is there already is
+ * replaced, anything else there is refused. with_optimizer: m and v too. state on rank 0 counts.
+ * Collective over the mesh's world; the status is the same on all ranks, and after a failure neither
+ * path nor, if it can be removed, path.tmp holds anything of it. */
+enum tri_status tri_checkpoint_write(const char *path, const struct tri_params *params,
+                                     const struct tri_checkpoint_state *state, bool with_optimizer,
+                                     struct tri_error *error) TRI_NODISCARD;
+
+/* RUN/checkpoints/step_N with the optimizer, N = state->step; then removes older ones beyond
+ * keep_last (0: keeps all). Collective, as above. */
+enum tri_status tri_checkpoint_save(const char *run_dir, const struct tri_params *params,
+                                    const struct tri_checkpoint_state *state, int64_t keep_last,
+                                    struct tri_error *error) TRI_NODISCARD;
+
+/* Removes what a killed save left (and puts back a checkpoint that was being replaced). Called by
+ * tri_checkpoint_save; a run calls it when it starts. On one rank only. */
+enum tri_status tri_checkpoint_clean(const char *run_dir, struct tri_error *error) TRI_NODISCARD;
+
+/* ---- finding ---------------------------------------------------------------------------------- */
+
+/* The newest checkpoint of a run, whole or damaged; *found is false when there is none. Local. */
+enum tri_status tri_checkpoint_latest(const char *run_dir, char path[TRI_PATH_MAX], bool *found,
+                                      struct tri_error *error) TRI_NODISCARD;
+/* RUN|CHECKPOINT: a checkpoint folder as it is, a run's newest. Local. */
+enum tri_status tri_checkpoint_resolve(const char *given, char path[TRI_PATH_MAX],
+                                       struct tri_error *error) TRI_NODISCARD;
+
+/* ---- reading ---------------------------------------------------------------------------------- */
+
+/* Checks the whole checkpoint (rank 0: manifest, every size and hash, every tensor against the
+ * table), then every rank takes its slices. state (may be NULL) is filled: tri_checkpoint_state_fini
+ * it. with_optimizer: m and v too, which must be there. BAD_INPUT names the file, the tensor, found
+ * and expected, and the newest older checkpoint that is good. Collective over the mesh's world; the
+ * status is the same on all ranks. */
+enum tri_status tri_checkpoint_load(const char *path, struct tri_params *params,
+                                    struct tri_checkpoint_state *state, bool with_optimizer,
+                                    struct tri_error *error) TRI_NODISCARD;
+
+/* The config that the checkpoint was written under, from state.json (its hash checked). Local. */
+enum tri_status tri_checkpoint_read_config(const char *path, struct tri_config *config,
+                                           struct tri_error *error) TRI_NODISCARD;
+
+struct tri_checkpoint_tensor {
+    const char *name;
+    int dims;
+    int64_t shape[2];
+};
+
+struct tri_checkpoint_info {
+    int64_t step, tokens;
+    bool optimizer;
+    uint64_t digest; /* of names, shapes and weights: equal weights, equal digest */
+    int64_t bytes;   /* of all files */
+    int64_t parameters;
+    int64_t count; /* weights, sorted by name */
+    struct tri_checkpoint_tensor *tensor;
+    struct tri_checkpoint_manifest *manifest; /* owns the names */
+};
+
+/* Checks everything that tri_checkpoint_load checks, short of a parameter table, and takes the digest
+ * again from the data. tri_checkpoint_info_fini it. Local: call it on one rank. */
+enum tri_status tri_checkpoint_inspect(const char *path, struct tri_checkpoint_info *info,
+                                       struct tri_error *error) TRI_NODISCARD;
+void tri_checkpoint_info_fini(struct tri_checkpoint_info *info);
+
+#endif

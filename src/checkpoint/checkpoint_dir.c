@@ -1,0 +1,225 @@
+#include "checkpoint/checkpoint_dir.h"
+
+#include "base/file.h"
+#include "base/memory.h"
+#include "checkpoint/checkpoint.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* The N of "step_N", or -1. */
+static int64_t step_of(const char *name)
+{
+    if (strncmp(name, "step_", 5) != 0) {
+        return -1;
+    }
+    size_t digits = strspn(name + 5, "0123456789");
+    if (digits == 0 || digits > 18 || name[5 + digits] != '\0' || (name[5] == '0' && digits > 1)) {
+        return -1;
+    }
+    return strtoll(name + 5, NULL, 10);
+}
+
+static int newest_first(const void *a, const void *b)
+{
+    const int64_t *x = a, *y = b;
+    return *x > *y ? -1 : *x < *y;
+}
+
+/* Calls visit for each name in dir until it fails; a folder that is not there has no names. */
+static enum tri_status for_each_name(const char *dir,
+                                     enum tri_status (*visit)(const char *, void *), void *data,
+                                     struct tri_error *error)
+{
+    DIR *stream = opendir(dir);
+    if (!stream) {
+        return errno == ENOENT
+                   ? TRI_OK
+                   : tri_fail(error, TRI_BAD_INPUT, "%s: cannot list: %s", dir, strerror(errno));
+    }
+    enum tri_status status = TRI_OK;
+    for (struct dirent *entry; status == TRI_OK && (entry = readdir(stream));) {
+        status = visit(entry->d_name, data);
+    }
+    (void)closedir(stream);
+    return status;
+}
+
+struct steps {
+    int64_t *step;
+    int count;
+    size_t room;
+};
+
+static enum tri_status collect(const char *name, void *data)
+{
+    struct steps *found = data;
+    int64_t step = step_of(name);
+    if (step < 0) {
+        return TRI_OK;
+    }
+    if ((size_t)found->count == found->room) {
+        size_t room = found->room ? 2 * found->room : 16;
+        int64_t *more = tri_alloc(TRI_MEMORY_OTHER, room * sizeof(*more));
+        if (found->count > 0) {
+            memcpy(more, found->step, (size_t)found->count * sizeof(*more));
+        }
+        tri_free(found->step);
+        found->step = more;
+        found->room = room;
+    }
+    found->step[found->count++] = step;
+    return TRI_OK;
+}
+
+enum tri_status tri_checkpoint_steps(const char *dir, int64_t **steps, int *count,
+                                     struct tri_error *error)
+{
+    struct steps found = {0};
+    enum tri_status status = for_each_name(dir, collect, &found, error);
+    if (found.count > 0) {
+        qsort(found.step, (size_t)found.count, sizeof(*found.step), newest_first);
+    }
+    *steps = found.step;
+    *count = found.count;
+    return status;
+}
+
+bool tri_checkpoint_split(const char *path, char dir[TRI_CHECKPOINT_PATH], int64_t *step)
+{
+    size_t length = strlen(path);
+    while (length > 1 && path[length - 1] == '/') {
+        length--;
+    }
+    (void)snprintf(dir, TRI_CHECKPOINT_PATH, "%.*s", (int)length, path);
+    char *slash = strrchr(dir, '/');
+    *step = step_of(slash ? slash + 1 : dir);
+    if (!slash) {
+        (void)snprintf(dir, TRI_CHECKPOINT_PATH, ".");
+    } else if (slash == dir) {
+        slash[1] = '\0';
+    } else {
+        *slash = '\0';
+    }
+    return *step >= 0;
+}
+
+/* ---- leftovers -------------------------------------------------------------------------------- */
+
+enum tri_status tri_checkpoint_recover(const char *path, struct tri_error *error)
+{
+    char temporary[TRI_CHECKPOINT_PATH], old[TRI_CHECKPOINT_PATH];
+    (void)snprintf(temporary, sizeof(temporary), "%s.tmp", path);
+    (void)snprintf(old, sizeof(old), "%s.old.tmp", path);
+    TRI_TRY(tri_file_remove_tree(temporary, error));
+    if (tri_file_exists(old) && !tri_file_exists(path)) {
+        return tri_file_rename(old, path, error);
+    }
+    return tri_file_remove_tree(old, error);
+}
+
+struct cleaning {
+    const char *dir;
+    struct tri_error *error;
+};
+
+static enum tri_status clean_one(const char *name, void *data)
+{
+    const struct cleaning *c = data;
+    char base[256], path[TRI_CHECKPOINT_PATH];
+    const char *dot = strchr(name, '.');
+    if (!dot || (strcmp(dot, ".tmp") != 0 && strcmp(dot, ".old.tmp") != 0)) {
+        return TRI_OK;
+    }
+    (void)snprintf(base, sizeof(base), "%.*s", (int)(dot - name), name);
+    if (step_of(base) < 0) {
+        return TRI_OK;
+    }
+    (void)snprintf(path, sizeof(path), "%s/%s", c->dir, base);
+    return tri_checkpoint_recover(path, c->error);
+}
+
+enum tri_status tri_checkpoint_clean(const char *run_dir, struct tri_error *error)
+{
+    char dir[TRI_CHECKPOINT_PATH];
+    (void)snprintf(dir, sizeof(dir), "%s/checkpoints", run_dir);
+    struct cleaning c = {dir, error};
+    return for_each_name(dir, clean_one, &c, error);
+}
+
+enum tri_status tri_checkpoint_prune(const char *dir, int64_t step, int64_t keep,
+                                     struct tri_error *error)
+{
+    int64_t *steps;
+    int count;
+    enum tri_status status = tri_checkpoint_steps(dir, &steps, &count, error);
+    for (int i = 0; status == TRI_OK && i < count; i++) {
+        if (steps[i] >= step || keep-- > 0) {
+            continue;
+        }
+        /* Renamed first: a kill in the middle leaves no half checkpoint under a good name. */
+        char path[TRI_CHECKPOINT_PATH], doomed[TRI_CHECKPOINT_PATH];
+        (void)snprintf(path, sizeof(path), "%s/step_%" PRId64, dir, steps[i]);
+        (void)snprintf(doomed, sizeof(doomed), "%s/step_%" PRId64 ".tmp", dir, steps[i]);
+        status = tri_file_rename(path, doomed, error);
+        if (status == TRI_OK) {
+            status = tri_file_remove_tree(doomed, error);
+        }
+    }
+    tri_free(steps);
+    return status;
+}
+
+/* ---- finding ---------------------------------------------------------------------------------- */
+
+enum tri_status tri_checkpoint_latest(const char *run_dir, char path[TRI_PATH_MAX], bool *found,
+                                      struct tri_error *error)
+{
+    char dir[TRI_CHECKPOINT_PATH];
+    int64_t *steps;
+    int count;
+    (void)snprintf(dir, sizeof(dir), "%s/checkpoints", run_dir);
+    enum tri_status status = tri_checkpoint_steps(dir, &steps, &count, error);
+    *found = status == TRI_OK && count > 0;
+    if (*found) {
+        (void)snprintf(path, TRI_PATH_MAX, "%s/checkpoints/step_%" PRId64, run_dir, steps[0]);
+    }
+    tri_free(steps);
+    return status;
+}
+
+static bool holds(const char *dir, const char *name)
+{
+    char path[TRI_CHECKPOINT_PATH];
+    (void)snprintf(path, sizeof(path), "%s/%s", dir, name);
+    return tri_file_exists(path);
+}
+
+enum tri_status tri_checkpoint_resolve(const char *given, char path[TRI_PATH_MAX],
+                                       struct tri_error *error)
+{
+    if (!tri_file_exists(given)) {
+        return tri_fail(error, TRI_BAD_INPUT, "%s: no such run or checkpoint", given);
+    }
+    if (holds(given, "checkpoints")) {
+        bool found;
+        TRI_TRY(tri_checkpoint_latest(given, path, &found, error));
+        return found ? TRI_OK
+                     : tri_fail(error, TRI_BAD_INPUT, "%s: the run has no checkpoint yet", given);
+    }
+    if (!holds(given, "manifest.json") && holds(given, "config.json")) {
+        return tri_fail(error, TRI_BAD_INPUT,
+                        "%s: a Hugging Face directory: make a checkpoint of it with trident import",
+                        given);
+    }
+    if (!tri_file_is_dir(given)) {
+        return tri_fail(error, TRI_BAD_INPUT,
+                        "%s: a file, expected the folder of a run or checkpoint", given);
+    }
+    (void)snprintf(path, TRI_PATH_MAX, "%s", given);
+    return TRI_OK;
+}

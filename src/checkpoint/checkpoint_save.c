@@ -1,0 +1,310 @@
+/* Saving. All ranks walk the same list of tensors; rank 0 receives each whole and streams it to the
+ * file of its part. When rank 0 cannot write, the others go on sending to the end of the part, where
+ * all agree to stop. */
+#include "checkpoint/checkpoint.h"
+
+#include "base/file.h"
+#include "base/log.h"
+#include "base/memory.h"
+#include "checkpoint/checkpoint_dir.h"
+#include "checkpoint/checkpoint_save.h"
+#include "checkpoint/checkpoint_state.h"
+#include "checkpoint/manifest.h"
+#include "checkpoint/safetensors.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <xxhash.h>
+
+/* One tensor of a part: a field of a row, under the name it has in the file. */
+struct entry {
+    char name[TRI_NAME_MAX + 2];
+    const struct tri_param *param;
+    enum tri_field field;
+};
+
+struct save {
+    const struct tri_params *params;
+    struct tri_group *world;
+    bool root;
+    char temporary[TRI_CHECKPOINT_PATH];
+    int64_t part_bytes;
+    float *global; /* rank 0: the largest tensor */
+    struct tri_checkpoint_manifest manifest;
+    char (*names)[64]; /* of the manifest's files */
+};
+
+static int64_t elements(const struct tri_param *param)
+{
+    return param->shape[0] * param->shape[1];
+}
+
+/* The rows [first, end) of the part that begins at first: at least one, then while they fit. */
+static int part_end(const struct save *s, int first, int64_t bytes_of_element)
+{
+    int64_t bytes = 0;
+    int p = first;
+    while (p < s->params->count) {
+        bytes += elements(&s->params->param[p]) * bytes_of_element;
+        if (p > first && bytes > s->part_bytes) {
+            break;
+        }
+        p++;
+    }
+    return p;
+}
+
+static int by_name(const void *a, const void *b)
+{
+    const struct entry *x = a, *y = b;
+    return strcmp(x->name, y->name);
+}
+
+/* The tensors of a part in the order of the file, which is that of their names: all are f32. */
+static int list_entries(const struct save *s, enum tri_manifest_part part, int first, int end,
+                        struct entry *entries)
+{
+    int count = 0;
+    for (int p = first; p < end; p++) {
+        const struct tri_param *param = &s->params->param[p];
+        if (part == TRI_MANIFEST_MODEL) {
+            struct entry *e = &entries[count++];
+            *e = (struct entry){.param = param, .field = TRI_FIELD_WEIGHT};
+            (void)snprintf(e->name, sizeof(e->name), "%s", param->name);
+            continue;
+        }
+        for (int moment = 0; moment < 2; moment++) {
+            struct entry *e = &entries[count++];
+            *e = (struct entry){.param = param, .field = moment ? TRI_FIELD_V : TRI_FIELD_M};
+            (void)snprintf(e->name, sizeof(e->name), "%c.%s", moment ? 'v' : 'm', param->name);
+        }
+    }
+    qsort(entries, (size_t)count, sizeof(*entries), by_name);
+    return count;
+}
+
+static enum tri_status open_part(struct save *s, const char *name, int count,
+                                 const struct entry *entries,
+                                 struct tri_safetensors_writer **writer, struct tri_error *error)
+{
+    struct tri_safetensors_spec *specs =
+        tri_alloc(TRI_MEMORY_OTHER, (size_t)count * sizeof(*specs));
+    for (int i = 0; i < count; i++) {
+        const struct tri_param *param = entries[i].param;
+        specs[i] = (struct tri_safetensors_spec){.name = entries[i].name,
+                                                 .dtype = TRI_ST_F32,
+                                                 .dims = param->dims,
+                                                 .shape = {param->shape[0], param->shape[1]}};
+    }
+    char path[TRI_CHECKPOINT_PATH + 64];
+    (void)snprintf(path, sizeof(path), "%s/%s", s->temporary, name);
+    enum tri_status status = tri_safetensors_writer_create(path, count, specs, writer, error);
+    tri_free(specs);
+    return status;
+}
+
+static void note_tensor(struct save *s, const struct entry *entry, const char *file)
+{
+    struct tri_manifest_tensor *t = &s->manifest.tensor[s->manifest.count++];
+    *t = (struct tri_manifest_tensor){
+        .name = entry->param->name, .file = file, .dims = entry->param->dims};
+    memcpy(t->shape, entry->param->shape, sizeof(t->shape));
+    t->hash = XXH3_64bits(s->global, (size_t)elements(entry->param) * sizeof(float));
+}
+
+/* Collective; the status is this rank's own. */
+static enum tri_status write_part(struct save *s, enum tri_manifest_part part, const char *name,
+                                  int count, const struct entry *entries, struct tri_error *error)
+{
+    struct tri_safetensors_writer *writer = NULL;
+    enum tri_status status = TRI_OK;
+    if (s->root) {
+        status = open_part(s, name, count, entries, &writer, error);
+    }
+    for (int i = 0; i < count; i++) {
+        tri_param_gather(s->params, entries[i].param, entries[i].field, s->global);
+        if (s->root && status == TRI_OK) {
+            status = tri_safetensors_writer_write(
+                writer, s->global, (size_t)elements(entries[i].param) * sizeof(float), error);
+            if (part == TRI_MANIFEST_MODEL) {
+                note_tensor(s, &entries[i], name);
+            }
+        }
+    }
+    if (!s->root) {
+        return TRI_OK;
+    }
+    if (status != TRI_OK) {
+        tri_safetensors_writer_destroy(writer);
+        return status;
+    }
+    struct tri_manifest_file *file = &s->manifest.file[s->manifest.files++];
+    *file = (struct tri_manifest_file){.name = name, .part = part};
+    return tri_safetensors_writer_close(&writer, &file->bytes, &file->hash, error);
+}
+
+/* All files of one kind. Collective; the status is agreed. */
+static enum tri_status write_parts(struct save *s, enum tri_manifest_part part, const char *stem,
+                                   struct tri_error *error)
+{
+    int64_t width = part == TRI_MANIFEST_MODEL ? 4 : 8;
+    int parts = 0, most = 0;
+    for (int first = 0, end; first < s->params->count; first = end) {
+        end = part_end(s, first, width);
+        most = end - first > most ? end - first : most;
+        parts++;
+    }
+    struct entry *entries = tri_alloc(TRI_MEMORY_OTHER, 2 * (size_t)most * sizeof(*entries));
+    enum tri_status status = TRI_OK;
+    for (int first = 0, end, i = 1; status == TRI_OK && first < s->params->count;
+         first = end, i++) {
+        end = part_end(s, first, width);
+        char *name = s->names[s->manifest.files];
+        (void)snprintf(name, sizeof(*s->names), "%s-%05d-of-%05d.safetensors", stem, i, parts);
+        int count = list_entries(s, part, first, end, entries);
+        status = tri_comm_agree(s->world, write_part(s, part, name, count, entries, error), error);
+    }
+    tri_free(entries);
+    return status;
+}
+
+/* ---- rank 0, before and after ----------------------------------------------------------------- */
+
+static void parent_of(const char *path, char parent[TRI_CHECKPOINT_PATH])
+{
+    int64_t step;
+    (void)tri_checkpoint_split(path, parent, &step);
+}
+
+static enum tri_status begin(const struct save *s, const char *path, struct tri_error *error)
+{
+    char manifest[TRI_CHECKPOINT_PATH];
+    (void)snprintf(manifest, sizeof(manifest), "%s/manifest.json", path);
+    TRI_TRY(tri_checkpoint_recover(path, error));
+    if (tri_file_exists(path) && !tri_file_exists(manifest)) {
+        return tri_fail(error, TRI_BAD_INPUT,
+                        "%s: is there already and is no checkpoint: not replaced", path);
+    }
+    return tri_file_make_dirs(s->temporary, error);
+}
+
+/* temporary -> path. Where path is taken it steps aside first and returns if that fails. */
+static enum tri_status put_in_place(const struct save *s, const char *path, struct tri_error *error)
+{
+    char old[TRI_CHECKPOINT_PATH], parent[TRI_CHECKPOINT_PATH];
+    (void)snprintf(old, sizeof(old), "%s.old.tmp", path);
+    parent_of(path, parent);
+    bool replaces = tri_file_exists(path);
+    if (replaces) {
+        TRI_TRY(tri_file_rename(path, old, error));
+    }
+    enum tri_status status = tri_file_rename(s->temporary, path, error);
+    if (status != TRI_OK) {
+        struct tri_error second;
+        if (replaces && tri_file_rename(old, path, &second) != TRI_OK) {
+            tri_log_warn("%s", second.message);
+        }
+        return status;
+    }
+    TRI_TRY(tri_file_sync_dir(parent, error));
+    return tri_file_remove_tree(old, error);
+}
+
+static enum tri_status finish(struct save *s, const char *path,
+                              const struct tri_checkpoint_state *state, struct tri_error *error)
+{
+    struct tri_manifest_file *file = &s->manifest.file[s->manifest.files++];
+    *file = (struct tri_manifest_file){.name = "state.json", .part = TRI_MANIFEST_STATE};
+    TRI_TRY(tri_checkpoint_state_save(s->temporary, state, &file->bytes, &file->hash, error));
+    TRI_TRY(tri_manifest_save(s->temporary, &s->manifest, error));
+    TRI_TRY(tri_file_sync_dir(s->temporary, error));
+    return put_in_place(s, path, error);
+}
+
+static void allocate(struct save *s)
+{
+    size_t rows = (size_t)s->params->count;
+    int64_t largest = 0;
+    for (int p = 0; p < s->params->count; p++) {
+        int64_t n = elements(&s->params->param[p]);
+        largest = n > largest ? n : largest;
+    }
+    s->global = tri_alloc(TRI_MEMORY_OTHER, s->root ? (size_t)largest * sizeof(float) : 0);
+    /* A part holds one row at least, so there are at most two parts a row, and the state. */
+    s->manifest.file = tri_alloc(TRI_MEMORY_OTHER, (2 * rows + 1) * sizeof(*s->manifest.file));
+    s->manifest.tensor = tri_alloc(TRI_MEMORY_OTHER, rows * sizeof(*s->manifest.tensor));
+    s->names = tri_alloc(TRI_MEMORY_OTHER, (2 * rows + 1) * sizeof(*s->names));
+}
+
+static enum tri_status write_all(struct save *s, const char *path,
+                                 const struct tri_checkpoint_state *state, bool with_optimizer,
+                                 struct tri_error *error)
+{
+    enum tri_status status = s->root ? begin(s, path, error) : TRI_OK;
+    TRI_TRY(tri_comm_agree(s->world, status, error));
+    TRI_TRY(write_parts(s, TRI_MANIFEST_MODEL, "model", error));
+    if (with_optimizer) {
+        TRI_TRY(write_parts(s, TRI_MANIFEST_OPTIMIZER, "optimizer", error));
+    }
+    status = s->root ? finish(s, path, state, error) : TRI_OK;
+    return tri_comm_agree(s->world, status, error);
+}
+
+enum tri_status tri_checkpoint_write_parts(const char *path, const struct tri_params *params,
+                                           const struct tri_checkpoint_state *state,
+                                           bool with_optimizer, int64_t part_bytes,
+                                           struct tri_error *error)
+{
+    struct save s = {.params = params, .world = params->mesh->world, .part_bytes = part_bytes};
+    s.root = tri_group_rank(s.world) == 0;
+    (void)snprintf(s.temporary, sizeof(s.temporary), "%s.tmp", path);
+    if (s.root) {
+        s.manifest.step = state->step;
+        s.manifest.optimizer = with_optimizer;
+    }
+    allocate(&s);
+    enum tri_status status = write_all(&s, path, state, with_optimizer, error);
+    if (status != TRI_OK && s.root) {
+        struct tri_error second;
+        if (tri_file_remove_tree(s.temporary, &second) != TRI_OK) {
+            tri_log_warn("%s", second.message);
+        }
+    }
+    tri_free(s.global);
+    tri_free(s.manifest.file);
+    tri_free(s.manifest.tensor);
+    tri_free(s.names);
+    return status;
+}
+
+enum tri_status tri_checkpoint_write(const char *path, const struct tri_params *params,
+                                     const struct tri_checkpoint_state *state, bool with_optimizer,
+                                     struct tri_error *error)
+{
+    enum { PART_GIB = 2 };
+    return tri_checkpoint_write_parts(path, params, state, with_optimizer, (int64_t)PART_GIB << 30,
+                                      error);
+}
+
+enum tri_status tri_checkpoint_save(const char *run_dir, const struct tri_params *params,
+                                    const struct tri_checkpoint_state *state, int64_t keep_last,
+                                    struct tri_error *error)
+{
+    struct tri_group *world = params->mesh->world;
+    bool root = tri_group_rank(world) == 0;
+    char dir[TRI_CHECKPOINT_PATH], path[TRI_CHECKPOINT_PATH + 32];
+    (void)snprintf(dir, sizeof(dir), "%s/checkpoints", run_dir);
+    (void)snprintf(path, sizeof(path), "%s/step_%" PRId64, dir, root ? state->step : 0);
+    enum tri_status status = root ? tri_checkpoint_clean(run_dir, error) : TRI_OK;
+    TRI_TRY(tri_comm_agree(world, status, error));
+    TRI_TRY(tri_checkpoint_write(path, params, state, true, error));
+    if (root && keep_last > 0) {
+        struct tri_error second;
+        if (tri_checkpoint_prune(dir, state->step, keep_last - 1, &second) != TRI_OK) {
+            tri_log_warn("%s", second.message);
+        }
+    }
+    return TRI_OK;
+}

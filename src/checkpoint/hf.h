@@ -1,0 +1,59 @@
+/* Hugging Face directories: config.json and safetensors of seven families, onto a Trident config and
+ * its parameter table. docs/formats.md lists the names and keys. */
+#ifndef TRIDENT_CHECKPOINT_HF_H
+#define TRIDENT_CHECKPOINT_HF_H
+
+#include "config/config.h"
+#include "model/param.h"
+
+enum tri_hf_family {
+    TRI_HF_MIXTRAL,
+    TRI_HF_OLMOE,
+    TRI_HF_QWEN2_MOE,
+    TRI_HF_QWEN3_MOE,
+    TRI_HF_GPT2,
+    TRI_HF_LLAMA,
+    TRI_HF_QWEN3,
+    TRI_HF_FAMILY_COUNT
+};
+
+/* "mixtral", …: model_type of config.json. */
+const char *tri_hf_family_name(enum tri_hf_family family);
+
+/* Where a row of the table lies in the family's files. Element (i, j) of the row is element
+ * (first + i, j) of the matrix at `index` of the tensor, or (j, first + i) where it is transposed. */
+struct tri_hf_source {
+    char name[160];
+    int dims; /* of the whole tensor */
+    int64_t shape[3];
+    int64_t index;   /* along the first of three dimensions; 0 otherwise */
+    int64_t first;   /* first row (transposed: column) */
+    bool transposed; /* GPT-2 keeps its matrices [in, out] */
+};
+
+/* How experts are spelled: one tensor each, or one for all (transformers 5 in memory). */
+enum tri_hf_spelling { TRI_HF_PER_EXPERT, TRI_HF_FUSED };
+
+/* The source of a row; false when the family has no tensor for it (then a config that needs the row
+ * is none of this family). num_experts is that of the model. Pure. */
+bool tri_hf_source_get(enum tri_hf_family family, const struct tri_param *param,
+                       int64_t num_experts, enum tri_hf_spelling spelling,
+                       struct tri_hf_source *source);
+
+/* DIR/config.json: sets config to defaults, fills sections model and moe (precision f32, the sequence
+ * length no longer than the model's), finishes it. family may be NULL. BAD_INPUT names the key that
+ * Trident cannot honour: an unknown architecture, windows in use, scaled rope, clipped q, k, v, other
+ * activations, quantised weights. Local. */
+enum tri_status tri_hf_load_config(const char *dir, struct tri_config *config,
+                                   enum tri_hf_family *family,
+                                   struct tri_error *error) TRI_NODISCARD;
+
+/* DIR/model.safetensors or its shards into params, built from the config above on any mesh and
+ * allocated. Every rank maps the files and takes its own slices. Every row must be filled and every
+ * element of every tensor used, once; only rotary tables and attention masks are passed over, and a
+ * head that equals tied embeddings. Collective over the mesh's world; the status is the same on all
+ * ranks. */
+enum tri_status tri_hf_load_weights(const char *dir, struct tri_params *params,
+                                    struct tri_error *error) TRI_NODISCARD;
+
+#endif

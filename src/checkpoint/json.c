@@ -1,0 +1,120 @@
+#include "checkpoint/json.h"
+
+#include "base/file.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum tri_status tri_json_load(const char *path, json_t **root, struct tri_error *error)
+{
+    struct tri_mapping text;
+    *root = NULL;
+    TRI_TRY(tri_file_map(path, &text, error));
+    json_error_t json_error;
+    json_t *value = json_loadb(text.data ? (const char *)text.data : "", text.size,
+                               JSON_REJECT_DUPLICATES, &json_error);
+    tri_file_unmap(&text);
+    if (!value) {
+        return tri_fail(error, TRI_BAD_INPUT, "%s:%d: %s", path, json_error.line, json_error.text);
+    }
+    if (!json_is_object(value)) {
+        json_decref(value);
+        return tri_fail(error, TRI_BAD_INPUT, "%s: no JSON object", path);
+    }
+    *root = value;
+    return TRI_OK;
+}
+
+/* The value of a key, or NULL: then *status says whether that is an error. */
+static const json_t *lookup(const char *path, const json_t *object, const char *key, bool required,
+                            enum tri_status *status, struct tri_error *error)
+{
+    const json_t *value = json_object_get(object, key);
+    *status = TRI_OK;
+    if (value && !json_is_null(value)) {
+        return value;
+    }
+    if (required) {
+        *status = tri_fail(error, TRI_BAD_INPUT, "%s: %s: missing", path, key);
+    }
+    return NULL;
+}
+
+static enum tri_status wrong_type(const char *path, const char *key, const json_t *found,
+                                  const char *expected, struct tri_error *error)
+{
+    char *text = json_dumps(found, JSON_ENCODE_ANY | JSON_COMPACT);
+    enum tri_status status = tri_fail(error, TRI_BAD_INPUT, "%s: %s: %.60s, expected %s", path, key,
+                                      text ? text : "?", expected);
+    free(text);
+    return status;
+}
+
+enum tri_status tri_json_get_int(const char *path, const json_t *object, const char *key,
+                                 bool required, int64_t *value, struct tri_error *error)
+{
+    enum tri_status status;
+    const json_t *found = lookup(path, object, key, required, &status, error);
+    if (found && !json_is_integer(found)) {
+        return wrong_type(path, key, found, "an integer", error);
+    }
+    if (found) {
+        *value = json_integer_value(found);
+    }
+    return status;
+}
+
+enum tri_status tri_json_get_real(const char *path, const json_t *object, const char *key,
+                                  bool required, double *value, struct tri_error *error)
+{
+    enum tri_status status;
+    const json_t *found = lookup(path, object, key, required, &status, error);
+    if (found && !json_is_number(found)) {
+        return wrong_type(path, key, found, "a number", error);
+    }
+    if (found) {
+        *value = json_number_value(found);
+    }
+    return status;
+}
+
+enum tri_status tri_json_get_bool(const char *path, const json_t *object, const char *key,
+                                  bool required, bool *value, struct tri_error *error)
+{
+    enum tri_status status;
+    const json_t *found = lookup(path, object, key, required, &status, error);
+    if (found && !json_is_boolean(found)) {
+        return wrong_type(path, key, found, "true or false", error);
+    }
+    if (found) {
+        *value = json_is_true(found);
+    }
+    return status;
+}
+
+enum tri_status tri_json_get_text(const char *path, const json_t *object, const char *key,
+                                  bool required, const char **value, struct tri_error *error)
+{
+    enum tri_status status;
+    const json_t *found = lookup(path, object, key, required, &status, error);
+    if (found && !json_is_string(found)) {
+        return wrong_type(path, key, found, "a string", error);
+    }
+    if (found) {
+        *value = json_string_value(found);
+    }
+    return status;
+}
+
+enum tri_status tri_json_get_hash(const char *path, const json_t *object, const char *key,
+                                  uint64_t *value, struct tri_error *error)
+{
+    const char *text = "";
+    TRI_TRY(tri_json_get_text(path, object, key, true, &text, error));
+    if (strlen(text) != 16 || strspn(text, "0123456789abcdef") != 16) {
+        return tri_fail(error, TRI_BAD_INPUT, "%s: %s: '%.40s', expected 16 hexadecimal digits",
+                        path, key, text);
+    }
+    *value = strtoull(text, NULL, 16);
+    return TRI_OK;
+}
