@@ -34,8 +34,8 @@ enum tri_lr_schedule { TRI_LR_COSINE, TRI_LR_LINEAR, TRI_LR_WSD, TRI_LR_CONSTANT
 enum tri_data_format { TRI_DATA_LLMC, TRI_DATA_U16, TRI_DATA_U32 };
 
 struct tri_config_model {
-    int64_t vocab_size, num_layers, hidden_size, num_heads, num_kv_heads, head_dim, intermediate_size,
-        max_position;
+    int64_t vocab_size, num_layers, hidden_size, num_heads, num_kv_heads, head_dim,
+        intermediate_size, max_position;
     enum tri_norm_kind norm;
     double norm_epsilon;
     enum tri_position_kind position;
@@ -82,7 +82,7 @@ struct tri_config_data {
     char train[TRI_PATH_MAX], valid[TRI_PATH_MAX]; /* globs; "" when absent */
     int64_t sequence_length;
     enum tri_data_format format; /* headerless shards need u16 or u32 */
-    int64_t separator;           /* token between documents; -1: none. Attention does not cross it. */
+    int64_t separator; /* token between documents; -1: none. Attention does not cross it. */
 };
 
 struct tri_config_train {
@@ -106,8 +106,8 @@ struct tri_config {
     struct tri_config_parallel parallel;
     struct tri_config_data data;
     struct tri_config_train train;
-    int64_t eval_every;  /* 0: only at the end */
-    int64_t eval_batches; /* 0: the whole validation set */
+    int64_t eval_every;       /* 0: only at the end */
+    int64_t eval_batches;     /* 0: the whole validation set */
     int64_t checkpoint_every; /* 0: only the last step */
     int64_t checkpoint_keep_last;
     double comm_timeout_seconds;
@@ -144,8 +144,8 @@ char *tri_config_to_yaml(const struct tri_config *config);
 
 /* Name of the first key of sections model, moe (the parts that shape weights) or data that differs,
  * with both values in text; NULL when none does. */
-const char *tri_config_first_difference(const struct tri_config *a, const struct tri_config *b, char *text,
-                                        size_t text_bytes);
+const char *tri_config_first_difference(const struct tri_config *a, const struct tri_config *b,
+                                        char *text, size_t text_bytes);
 
 /* Bad input that a key is to blame for, found later than the reader could: fills error with
  * "FILE:LINE: key 'KEY': TEXT", the place being that which set the key. Returns TRI_BAD_INPUT. */

@@ -4,7 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { NAME_MAX_BYTES = 80 };
+enum { NAME_MAX_BYTES = 80, TEXT_BYTES = 512 };
 
 int tri_key_find(const char *name)
 {
@@ -162,35 +162,31 @@ static void spell_place(const struct tri_config *config, int key, int other, cha
 }
 
 static enum tri_status refuse(const struct tri_config *config, struct tri_error *error,
-                              const char *key, const char *other, const char *format, va_list args)
-    TRI_PRINTF(5, 0);
-
-static enum tri_status refuse(const struct tri_config *config, struct tri_error *error,
-                              const char *key, const char *other, const char *format, va_list args)
+                              const char *key, const char *other, const char *text)
 {
     char place[TRI_PATH_MAX + 32];
-    char text[512];
     spell_place(config, tri_key_find(key), other ? tri_key_find(other) : -1, place, sizeof(place));
-    (void)vsnprintf(text, sizeof(text), format, args);
     return tri_fail(error, TRI_BAD_INPUT, "%skey '%s': %s", place, key, text);
 }
 
 enum tri_status tri_key_refuse(const struct tri_config *config, struct tri_error *error,
                                const char *key, const char *other, const char *format, ...)
 {
+    char text[TEXT_BYTES];
     va_list args;
     va_start(args, format);
-    enum tri_status status = refuse(config, error, key, other, format, args);
+    (void)vsnprintf(text, sizeof(text), format, args);
     va_end(args);
-    return status;
+    return refuse(config, error, key, other, text);
 }
 
 enum tri_status tri_config_refuse(const struct tri_config *config, struct tri_error *error,
                                   const char *key, const char *format, ...)
 {
+    char text[TEXT_BYTES];
     va_list args;
     va_start(args, format);
-    enum tri_status status = refuse(config, error, key, NULL, format, args);
+    (void)vsnprintf(text, sizeof(text), format, args);
     va_end(args);
-    return status;
+    return refuse(config, error, key, NULL, text);
 }

@@ -358,7 +358,7 @@ enum tri_status tri_yaml_parse(const char *place, const char *text, size_t lengt
     *root = NULL;
     static const char byte_order_mark[] = "\xef\xbb\xbf";
     struct reader r = {.place = place, .text = text ? text : "", .length = length, .error = error};
-    if (length >= 3 && memcmp(text, byte_order_mark, 3) == 0) {
+    if (length >= 3 && memcmp(r.text, byte_order_mark, 3) == 0) {
         r.text += 3;
         r.length -= 3;
     }

@@ -135,7 +135,7 @@ static void test_cut_and_changed(void **state)
         free(copy);
     }
     assert_true(good > 0 && good < file.size);
-    char *changed = malloc(file.size);
+    char *changed = malloc(file.size + 1);
     assert_non_null(changed);
     for (uint64_t round = 0; round < 500; round++) {
         memcpy(changed, file.data, file.size);

@@ -19,13 +19,14 @@ static void assert_same_values(const struct tri_config *a, const struct tri_conf
         if (!key->stored || (dense && tri_key_in_section(key, "moe"))) {
             continue;
         }
-        char *of_a = tri_value_to_text(key, tri_key_view(key, a));
-        char *of_b = tri_value_to_text(key, tri_key_view(key, b));
         if (memcmp(tri_key_view(key, a), tri_key_view(key, b), tri_key_bytes(key)) != 0) {
-            fail_msg("%s: %s against %s", key->name, of_a, of_b);
+            char *of_a = tri_value_to_text(key, tri_key_view(key, a));
+            char *of_b = tri_value_to_text(key, tri_key_view(key, b));
+            print_error("%s: %s against %s\n", key->name, of_a, of_b);
+            free(of_a);
+            free(of_b);
+            fail();
         }
-        free(of_a);
-        free(of_b);
     }
 }
 
