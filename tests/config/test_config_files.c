@@ -142,7 +142,7 @@ static void test_cut_and_changed(void **state)
         for (uint64_t i = 0; i < 1 + round % 4; i++) {
             uint64_t bits = tri_random_bits(1, round, i);
             static const char likely[] = "{}[]:,\n\t \"'&*!|>#-?%@`0\x80\xff";
-            changed[bits % file.size] = likely[(bits >> 40) % (sizeof(likely) - 1)];
+            changed[bits % (file.size + 1)] = likely[(bits >> 40) % (sizeof(likely) - 1)];
         }
         (void)check_any(changed, file.size);
     }

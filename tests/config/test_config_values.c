@@ -228,7 +228,7 @@ static void draw(const struct tri_key *key, uint64_t seed, void *at)
     union tri_value v;
     memcpy(&v, at, tri_key_bytes(key));
     bool none = key->none && bits % 4 == 0;
-    unsigned words = 0;
+    unsigned words = 1;
     while (key->words && key->words[words]) {
         words++;
     }
