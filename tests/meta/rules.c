@@ -30,7 +30,7 @@ static void find(struct findings *findings, const char *format, ...)
         findings->text[used] = '\0';
         return;
     }
-    strcpy(findings->text + used + (size_t)wanted, "\n");
+    memcpy(findings->text + used + (size_t)wanted, "\n", 2);
 }
 
 /* Place in the order, -1 for a name that is no folder of ours. */
