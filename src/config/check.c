@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* ---- ranges: for configs that no reader checked ------------------------------------------------ */
+/* ---- ranges: for configs that no reader checked ---------------------------------------------- */
 
 static enum tri_status check_ranges(const struct tri_config *config, bool with_unset,
                                     struct tri_error *error)
@@ -31,7 +31,7 @@ static enum tri_status check_ranges(const struct tri_config *config, bool with_u
     return TRI_OK;
 }
 
-/* ---- defaults that follow --------------------------------------------------------------------- */
+/* ---- defaults that follow -------------------------------------------------------------------- */
 
 static enum tri_status resolve_model(struct tri_config *config, struct tri_error *error)
 {
@@ -82,7 +82,7 @@ static void resolve_rest(struct tri_config *config)
     }
 }
 
-/* ---- combinations ----------------------------------------------------------------------------- */
+/* ---- combinations ---------------------------------------------------------------------------- */
 
 static enum tri_status check_model(const struct tri_config *config, struct tri_error *error)
 {

@@ -1,7 +1,7 @@
-/* The words of a config, as values. config/schema.c is the one table that names every key, its type,
- * default and help text; the reader, `key=value` overrides, the resolved config.yaml, suggestions and
- * docs all read that table. Defaults of the form "follows another key" are resolved by
- * tri_config_finish. */
+/* The words of a config, as values. config/table.c is the one table that names every key, its
+ * type, default and help text; the reader, `key=value` overrides, the resolved config.yaml,
+ * suggestions and docs all read that table. Defaults of the form "follows another key" are resolved
+ * by tri_config_finish. */
 #ifndef TRIDENT_CONFIG_CONFIG_H
 #define TRIDENT_CONFIG_CONFIG_H
 
@@ -113,17 +113,19 @@ struct tri_config {
     double comm_timeout_seconds;
     int64_t comm_max_message; /* elements a single MPI message may carry */
     int64_t threads;          /* per rank; 0: cores / local ranks */
-    /* By key, in the table's order: the line that set it, TRI_LINE_COMMAND, or 0 for a default. Only
-     * messages read it. */
+    /* By key, in the table's order: the line that set it, TRI_LINE_COMMAND, or 0 for a default.
+     * Only messages read it. */
     int32_t lines[TRI_KEYS_MAX];
 };
 
-/* All defaults; a key that follows others is 0 (integers) or -1 (numbers) until tri_config_finish. */
+/* All defaults; a key that follows others is 0 (integers) or -1 (numbers) until
+ * tri_config_finish. */
 void tri_config_init(struct tri_config *config);
 
 /* Reads a YAML file, then applies `count` overrides "section.key=value". Fails with one line that
- * names file, line, key, what was found, what was expected and, for an unknown key, the nearest known
- * one. A key that is known but not built yet is refused when set to anything but its default. */
+ * names file, line, key, what was found, what was expected and, for an unknown key, the nearest
+ * known one. A key that is known but not built yet is refused when set to anything but its
+ * default. */
 enum tri_status tri_config_load(const char *path, int count, char *const *overrides,
                                 struct tri_config *config, struct tri_error *error) TRI_NODISCARD;
 /* The same from text already in memory; path is for messages. */
@@ -152,7 +154,8 @@ const char *tri_config_first_difference(const struct tri_config *a, const struct
 enum tri_status tri_config_refuse(const struct tri_config *config, struct tri_error *error,
                                   const char *key, const char *format, ...) TRI_PRINTF(4, 5);
 
-/* The table's help on standard output: one line a key, "section.key  type  default  what it does". */
+/* The table's help on standard output: one line a key, "section.key  type  default  what it
+ * does". */
 void tri_config_print_help(void);
 /* The same as docs/config.md. */
 void tri_config_print_markdown(FILE *out);

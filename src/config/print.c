@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* ---- YAML ------------------------------------------------------------------------------------- */
+/* ---- YAML ------------------------------------------------------------------------------------ */
 
 static bool is_written(const struct tri_key *key, const struct tri_config *config)
 {
@@ -49,7 +49,7 @@ char *tri_config_to_yaml(const struct tri_config *config)
     return copy;
 }
 
-/* ---- differences ------------------------------------------------------------------------------ */
+/* ---- differences ----------------------------------------------------------------------------- */
 
 const char *tri_config_first_difference(const struct tri_config *a, const struct tri_config *b,
                                         char *text, size_t text_bytes)
@@ -75,7 +75,7 @@ const char *tri_config_first_difference(const struct tri_config *a, const struct
     return NULL;
 }
 
-/* ---- help and docs ---------------------------------------------------------------------------- */
+/* ---- help and docs --------------------------------------------------------------------------- */
 
 static const char *type_name(const struct tri_key *key)
 {

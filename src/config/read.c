@@ -39,7 +39,7 @@ void tri_config_init(struct tri_config *config)
     }
 }
 
-/* ---- one value -------------------------------------------------------------------------------- */
+/* ---- one value ------------------------------------------------------------------------------- */
 
 static enum tri_status fail_type(const struct tri_config *config, const struct tri_key *key,
                                  const struct tri_node *node, struct tri_error *error)
@@ -83,7 +83,7 @@ static enum tri_status set_value(struct tri_config *config, int at, const struct
     return TRI_OK;
 }
 
-/* ---- the file --------------------------------------------------------------------------------- */
+/* ---- the file -------------------------------------------------------------------------------- */
 
 /* What somebody wrote, in quotes, fit for a message; for free(). */
 static char *shown(const char *written)
@@ -166,9 +166,10 @@ static enum tri_status read_tree(struct tri_config *config, const struct tri_nod
     return TRI_OK;
 }
 
-/* ---- overrides -------------------------------------------------------------------------------- */
+/* ---- overrides ------------------------------------------------------------------------------- */
 
-/* Lists are read as YAML; anything else is taken as it stands, so that a pattern needs no quotes. */
+/* Lists are read as YAML; anything else is taken as it stands, so that a pattern needs no
+ * quotes. */
 static struct tri_node *override_node(const struct tri_key *key, const char *text)
 {
     bool list =
@@ -205,7 +206,7 @@ static enum tri_status apply_override(struct tri_config *config, const char *tex
     return status;
 }
 
-/* ---- the whole -------------------------------------------------------------------------------- */
+/* ---- the whole ------------------------------------------------------------------------------- */
 
 static enum tri_status check_moe_given(struct tri_config *config, int moe_line,
                                        struct tri_error *error)

@@ -87,7 +87,7 @@ bool tri_key_is_unset(const struct tri_key *key, const void *value)
     return integer == 0;
 }
 
-/* ---- the nearest known key -------------------------------------------------------------------- */
+/* ---- the nearest known key ------------------------------------------------------------------- */
 
 static int smallest(int a, int b, int c)
 {
@@ -142,7 +142,7 @@ const char *tri_key_nearest(const char *written, bool want_section, bool *close)
     return best;
 }
 
-/* ---- refusing --------------------------------------------------------------------------------- */
+/* ---- refusing -------------------------------------------------------------------------------- */
 
 /* "FILE:LINE: ", "FILE: ", "command line: " or nothing. */
 static void spell_place(const struct tri_config *config, int key, int other, char *out,

@@ -1,5 +1,6 @@
-/* The one table of all keys: name, type, range, default, place in struct tri_config, help. Everything
- * that knows keys (reader, overrides, printing, help, docs, suggestions) loops over it. */
+/* The one table of all keys: name, type, range, default, place in struct tri_config, help.
+ * Everything that knows keys (reader, overrides, printing, help, docs, suggestions) loops over
+ * it. */
 #ifndef TRIDENT_CONFIG_SCHEMA_H
 #define TRIDENT_CONFIG_SCHEMA_H
 

@@ -8,7 +8,7 @@
 
 enum { FOUND_MAX = 60 };
 
-/* ---- writing ---------------------------------------------------------------------------------- */
+/* ---- writing --------------------------------------------------------------------------------- */
 
 static void print_number(double number, FILE *out)
 {
@@ -98,7 +98,7 @@ void tri_value_print(const struct tri_key *key, const void *value, FILE *out)
     }
 }
 
-/* ---- in words --------------------------------------------------------------------------------- */
+/* ---- in words -------------------------------------------------------------------------------- */
 
 static void print_interval(const struct tri_key *key, FILE *out)
 {
@@ -195,7 +195,7 @@ void tri_node_print_found(const struct tri_node *node, FILE *out)
     }
 }
 
-/* ---- as strings ------------------------------------------------------------------------------- */
+/* ---- as strings ------------------------------------------------------------------------------ */
 
 struct text {
     char *bytes;

@@ -5,8 +5,8 @@
 #include <stdbool.h>
 
 /* Bytes of the UTF-8 character at `at`, which is not the final zero; *printable is false, and the
- * answer 1, when there is none, and false for control characters, line separators and what YAML does
- * not allow. */
+ * answer 1, when there is none, and false for control characters, line separators and what YAML
+ * does not allow. */
 int tri_text_next(const char *at, bool *printable);
 
 /* Whether every character is printable. */

@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* ---- numbers ---------------------------------------------------------------------------------- */
+/* ---- numbers --------------------------------------------------------------------------------- */
 
 static const char *skip_digits(const char *at)
 {
@@ -68,7 +68,7 @@ static bool in_interval(const struct tri_key *key, double value)
            (value < key->high || (key->high_in && value == key->high));
 }
 
-/* ---- reading ---------------------------------------------------------------------------------- */
+/* ---- reading --------------------------------------------------------------------------------- */
 
 static bool read_layers(const struct tri_key *key, const struct tri_node *node,
                         union tri_value *value)
@@ -185,7 +185,7 @@ bool tri_value_read(const struct tri_key *key, const struct tri_node *node, unio
     }
 }
 
-/* ---- the range of a value in place ------------------------------------------------------------ */
+/* ---- the range of a value in place ----------------------------------------------------------- */
 
 static bool layers_in_range(const struct tri_key *key, const void *value)
 {

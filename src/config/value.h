@@ -7,7 +7,8 @@
 
 #include <stdio.h>
 
-/* Converts; false when the node is no value of this key's type and range (value is then undefined). */
+/* Converts; false when the node is no value of this key's type and range (value is then
+ * undefined). */
 bool tri_value_read(const struct tri_key *key, const struct tri_node *node, union tri_value *value);
 
 /* Whether a value that is already there is in the key's range (of NaN: no). */

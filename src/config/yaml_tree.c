@@ -29,7 +29,7 @@ static int line_of(const yaml_event_t *event)
     return (int)event->start_mark.line + 1;
 }
 
-/* ---- the tree --------------------------------------------------------------------------------- */
+/* ---- the tree -------------------------------------------------------------------------------- */
 
 void tri_node_destroy(struct tri_node *node)
 {
@@ -79,7 +79,7 @@ static void append(struct tri_node ***array, size_t count, struct tri_node *node
     (*array)[count] = node;
 }
 
-/* ---- what libyaml refuses --------------------------------------------------------------------- */
+/* ---- what libyaml refuses -------------------------------------------------------------------- */
 
 /* Whether the line (counted from 0) has a tab among the blanks it begins with. */
 static bool is_indented_by_tab(const struct reader *r, size_t line)
@@ -132,7 +132,7 @@ static enum tri_status next(struct reader *r, yaml_event_t *event)
     return yaml_parser_parse(&r->parser, event) ? TRI_OK : fail_parse(r);
 }
 
-/* ---- events to nodes -------------------------------------------------------------------------- */
+/* ---- events to nodes ------------------------------------------------------------------------- */
 
 static void spell(const struct trail *trail, char *out, size_t bytes)
 {
@@ -304,7 +304,7 @@ static enum tri_status build(struct reader *r, const yaml_event_t *event, const 
     return TRI_OK;
 }
 
-/* ---- a document ------------------------------------------------------------------------------- */
+/* ---- a document ------------------------------------------------------------------------------ */
 
 static enum tri_status check_text(const struct reader *r)
 {

@@ -1,6 +1,6 @@
-/* YAML text as a small tree whose nodes know their line. Only what a config needs: scalars, lists and
- * mappings with unique scalar keys, one document. Anchors, aliases and tags are refused: one value is
- * then always written in one place. */
+/* YAML text as a small tree whose nodes know their line. Only what a config needs: scalars, lists
+ * and mappings with unique scalar keys, one document. Anchors, aliases and tags are refused: one
+ * value is then always written in one place. */
 #ifndef TRIDENT_CONFIG_YAML_TREE_H
 #define TRIDENT_CONFIG_YAML_TREE_H
 
@@ -21,8 +21,8 @@ struct tri_node {
 };
 
 /* Parses text (length bytes, need not end in zero). `place` stands before the line in messages:
- * "PLACE:LINE: what is wrong". *root is NULL on failure, and on success the caller destroys it. Text
- * without any value is refused. Local. */
+ * "PLACE:LINE: what is wrong". *root is NULL on failure, and on success the caller destroys it.
+ * Text without any value is refused. Local. */
 enum tri_status tri_yaml_parse(const char *place, const char *text, size_t length,
                                struct tri_node **root, struct tri_error *error) TRI_NODISCARD;
 void tri_node_destroy(struct tri_node *node);
