@@ -16,24 +16,43 @@
 enum { SMALL_ELEMENTS = 2048, SEGMENT_BYTES = 128 << 10 };
 
 /* The buffers of the blocking calls, of which there is one at a time. */
-static struct {
+struct buffer {
     void *block;
     size_t capacity;
+};
+
+static struct {
+    struct buffer slots, requests[2];
     struct tri_flight flight[2];
 } work;
 
-static char *work_get(size_t bytes)
+static void *grow(struct buffer *buffer, int64_t bytes)
 {
-    return tri_grow(TRI_MEMORY_BUFFERS, &work.block, &work.capacity, bytes);
+    return tri_grow(TRI_MEMORY_BUFFERS, &buffer->block, &buffer->capacity, (size_t)bytes);
+}
+
+static void release(struct buffer *buffer)
+{
+    tri_free(buffer->block);
+    *buffer = (struct buffer){0};
 }
 
 void tri_algorithm_release(void)
 {
-    tri_free(work.block);
-    work.block = NULL;
-    work.capacity = 0;
-    tri_flight_release(&work.flight[0]);
-    tri_flight_release(&work.flight[1]);
+    release(&work.slots);
+    release(&work.requests[0]);
+    release(&work.requests[1]);
+}
+
+/* Posts what the group's work arrays say, as flight number `turn`. */
+static void post(const struct tri_group *group, enum tri_dtype dtype, int64_t max, const void *send,
+                 void *recv, int turn)
+{
+    struct tri_flight *flight = &work.flight[turn];
+    int64_t requests = tri_exchange_requests(group, group->send_n, group->recv_n, max);
+    flight->item = grow(&work.requests[turn], requests * (int64_t)sizeof(*flight->item));
+    tri_exchange_post(group, dtype, max, send, (struct tri_side){group->send_n, group->send_at},
+                      recv, (struct tri_side){group->recv_n, group->recv_at}, flight);
 }
 
 int64_t tri_slot(const struct tri_group *group, int r, int64_t slot)
@@ -75,7 +94,7 @@ void tri_reduce_scatter_run(const struct tri_group *group, void *data, const int
     }
     int64_t slot = clip(counts[me], 0, segment);
     int64_t half = slot * peers * width;
-    char *slots = work_get((size_t)(2 * half));
+    char *slots = grow(&work.slots, 2 * half);
     char *own = (char *)data + group->part_at[me] * width;
     int64_t segments = (longest + segment - 1) / segment;
     for (int64_t k = 0; k <= segments; k++) {
@@ -86,10 +105,7 @@ void tri_reduce_scatter_run(const struct tri_group *group, void *data, const int
                 group->recv_n[r] = clip(counts[me], k * segment, segment);
                 group->recv_at[r] = tri_slot(group, r, slot);
             }
-            tri_exchange_post(
-                group, dtype, segment, data, (struct tri_side){group->send_n, group->send_at},
-                slots + (k % 2) * half, (struct tri_side){group->recv_n, group->recv_at},
-                &work.flight[k % 2]);
+            post(group, dtype, segment, data, slots + k % 2 * half, (int)(k % 2));
         }
         if (k > 0) {
             int64_t begin = (k - 1) * segment;
@@ -147,7 +163,7 @@ void tri_all_reduce_run(const struct tri_group *group, void *data, int64_t n, en
     }
     MPI_Datatype type = tri_mpi_type(dtype);
     int64_t bytes = n * (int64_t)tri_dtype_size(dtype);
-    char *all = work_get((size_t)(bytes * group->size));
+    char *all = grow(&work.slots, bytes * group->size);
     TRI_MPI(MPI_Allgather(data, (int)n, type, all, (int)n, type, group->comm));
     for (int r = 0; r < group->size; r++) {
         group->source[r] = all + r * bytes;
@@ -162,29 +178,28 @@ static void scale(int64_t *counts, const int64_t *rows, int64_t width, int size)
     }
 }
 
-void tri_all_to_all_post(const struct tri_group *group, const struct tri_rows *rows,
-                         struct tri_flight *flight)
+void tri_all_to_all_sides(const struct tri_group *group, const struct tri_rows *rows)
+{
+    TRI_REQUIRE(rows->width >= 0);
+    tri_check_rows(group, rows->send_rows, rows->recv_rows);
+    scale(group->send_n, rows->send_rows, rows->width, group->size);
+    scale(group->recv_n, rows->recv_rows, rows->width, group->size);
+    (void)tri_places(group->send_at, group->send_n, group->size);
+    (void)tri_places(group->recv_at, group->recv_n, group->size);
+}
+
+void tri_all_to_all_copy_own(const struct tri_group *group, const struct tri_rows *rows)
 {
     int me = group->rank;
     TRI_REQUIRE(rows->width >= 0 && rows->send_rows[me] == rows->recv_rows[me]);
     size_t row = (size_t)rows->width * tri_dtype_size(rows->dtype);
-    size_t own = (size_t)rows->send_rows[me] * row;
     size_t from = 0;
     size_t to = 0;
     for (int r = 0; r < me; r++) {
         from += (size_t)rows->send_rows[r] * row;
         to += (size_t)rows->recv_rows[r] * row;
     }
-    if (group->size > 1) {
-        tri_check_rows(group, rows->send_rows, rows->recv_rows);
-        scale(group->send_n, rows->send_rows, rows->width, group->size);
-        scale(group->recv_n, rows->recv_rows, rows->width, group->size);
-        (void)tri_places(group->send_at, group->send_n, group->size);
-        (void)tri_places(group->recv_at, group->recv_n, group->size);
-        tri_exchange_post(group, rows->dtype, tri_process_max_message(), rows->send,
-                          (struct tri_side){group->send_n, group->send_at}, rows->recv,
-                          (struct tri_side){group->recv_n, group->recv_at}, flight);
-    }
+    size_t own = (size_t)rows->send_rows[me] * row;
     if (own > 0) {
         memcpy((char *)rows->recv + to, (const char *)rows->send + from, own);
     }
@@ -192,6 +207,8 @@ void tri_all_to_all_post(const struct tri_group *group, const struct tri_rows *r
 
 void tri_all_to_all_run(const struct tri_group *group, const struct tri_rows *rows)
 {
-    tri_all_to_all_post(group, rows, &work.flight[0]);
+    tri_all_to_all_sides(group, rows);
+    post(group, rows->dtype, tri_process_max_message(), rows->send, rows->recv, 0);
+    tri_all_to_all_copy_own(group, rows);
     tri_flight_wait(&work.flight[0]);
 }

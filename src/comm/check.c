@@ -68,15 +68,15 @@ void tri_check_call(const struct tri_call *call)
 void tri_check_rows(const struct tri_group *group, const int64_t *send_rows,
                     const int64_t *recv_rows)
 {
-    TRI_MPI(MPI_Alltoall(send_rows, 1, MPI_INT64_T, group->recv_n, 1, MPI_INT64_T, group->comm));
+    TRI_MPI(MPI_Alltoall(send_rows, 1, MPI_INT64_T, group->parts, 1, MPI_INT64_T, group->comm));
     for (int r = 0; r < group->size; r++) {
-        if (group->recv_n[r] != recv_rows[r]) {
+        if (group->parts[r] != recv_rows[r]) {
             tri_panic(
                 TRI_FAILED,
                 "all_to_all over group %s: rank %d sends %lld rows, and is expected to send %lld",
                 tri_group_name(group),
                 tri_mesh_member(group->mesh->size, group->id, tri_comm_rank(), r),
-                (long long)group->recv_n[r], (long long)recv_rows[r]);
+                (long long)group->parts[r], (long long)recv_rows[r]);
         }
     }
 }

@@ -70,7 +70,7 @@ void tri_all_to_all_v(struct tri_group *group, struct tri_where where, const voi
 {
     struct tri_rows rows = {send, send_rows, recv, recv_rows, width, dtype};
     if (group->size == 1) {
-        tri_all_to_all_post(group, &rows, NULL);
+        tri_all_to_all_copy_own(group, &rows);
         return;
     }
     struct tri_call call = tri_call_of_rows(group, where, send_rows, width, dtype);

@@ -102,7 +102,8 @@ void tri_all_to_all_v(struct tri_group *group, struct tri_where where, const voi
                       const int64_t *send_rows, void *recv, const int64_t *recv_rows, int64_t width,
                       enum tri_dtype dtype);
 
-/* Booked as META whatever where says. count int64 to each rank from each rank: recv[r*count + i] of rank s is send[s*count + i] of r. */
+/* count int64 to each rank from each rank: recv[r*count + i] of rank s is send[s*count + i] of r.
+ * Booked as META whatever where says. */
 void tri_all_to_all_counts(struct tri_group *group, struct tri_where where, const int64_t *send,
                            int64_t *recv, int64_t count);
 
@@ -112,8 +113,7 @@ void tri_broadcast(struct tri_group *group, struct tri_where where, void *data, 
 void tri_barrier(struct tri_group *group);
 
 /* Begin/end: the buffers belong to the call until end, which must be called once, and frees the
- * request. Several may be in flight; all ranks begin them, and end them, in the
- * same order. */
+ * request. Several may be in flight; all ranks begin them, and end them, in the same order. */
 struct tri_request;
 struct tri_request *tri_all_reduce_sum_begin(struct tri_group *group, struct tri_where where,
                                              void *data, int64_t n, enum tri_dtype dtype);

@@ -7,7 +7,6 @@
  * as fast as MPI_Alltoallv or faster; the non-blocking form costs nothing extra. */
 #include "comm/internal.h"
 
-#include "base/memory.h"
 #include "shard/range.h"
 
 enum { TAG_EXCHANGE = 1 };
@@ -51,15 +50,6 @@ void tri_even_parts(int64_t *counts, int64_t n, int size)
     }
 }
 
-static void reserve(struct tri_flight *flight, int64_t requests)
-{
-    TRI_REQUIRE(flight->count == 0 && requests <= INT32_MAX);
-    void *block = flight->item;
-    (void)tri_grow(TRI_MEMORY_BUFFERS, &block, &flight->capacity,
-                   (size_t)requests * sizeof(*flight->item));
-    flight->item = block;
-}
-
 static int64_t pieces(const struct tri_group *group, const int64_t *counts, int64_t max)
 {
     int64_t sum = 0;
@@ -69,6 +59,12 @@ static int64_t pieces(const struct tri_group *group, const int64_t *counts, int6
     return sum;
 }
 
+int64_t tri_exchange_requests(const struct tri_group *group, const int64_t *send_counts,
+                              const int64_t *recv_counts, int64_t max)
+{
+    return pieces(group, send_counts, max) + pieces(group, recv_counts, max);
+}
+
 void tri_exchange_post(const struct tri_group *group, enum tri_dtype dtype, int64_t max,
                        const void *send, struct tri_side send_side, void *recv,
                        struct tri_side recv_side, struct tri_flight *flight)
@@ -76,7 +72,7 @@ void tri_exchange_post(const struct tri_group *group, enum tri_dtype dtype, int6
     MPI_Datatype type = tri_mpi_type(dtype);
     int64_t width = (int64_t)tri_dtype_size(dtype);
     int size = group->size;
-    reserve(flight, pieces(group, send_side.counts, max) + pieces(group, recv_side.counts, max));
+    TRI_REQUIRE(flight->count == 0);
     for (int step = 1; step < size; step++) {
         int from = (group->rank - step + size) % size;
         char *place = (char *)recv + recv_side.at[from] * width;
@@ -101,10 +97,4 @@ void tri_flight_wait(struct tri_flight *flight)
 {
     TRI_MPI(MPI_Waitall(flight->count, flight->item, MPI_STATUSES_IGNORE));
     flight->count = 0;
-}
-
-void tri_flight_release(struct tri_flight *flight)
-{
-    tri_free(flight->item);
-    *flight = (struct tri_flight){0};
 }

@@ -39,7 +39,7 @@ struct tri_group {
     uint64_t sequence; /* calls so far */
     const struct tri_mesh *mesh;
     /* Work space of a call while it is posted or summed; no call in flight refers to it. Each [size]. */
-    int64_t *parts, *part_at; /* the parts of an all-reduce; where each part begins */
+    int64_t *parts, *part_at; /* the parts of an all-reduce; where parts begin */
     int64_t *send_n, *send_at, *recv_n, *recv_at;
     int *mpi_counts, *mpi_places;
     const void **source;
@@ -120,10 +120,9 @@ enum tri_reduction { TRI_REDUCE_SUM, TRI_REDUCE_MAX };
 void tri_reduce(void *dst, const void *const *source, int sources, int64_t n, enum tri_dtype dtype,
                 enum tri_reduction reduction);
 
-/* A growing set of MPI requests in flight. */
+/* MPI requests in flight. */
 struct tri_flight {
-    MPI_Request *item;
-    size_t capacity; /* bytes */
+    MPI_Request *item; /* room for what tri_exchange_requests says */
     int count;
 };
 
@@ -132,6 +131,9 @@ struct tri_side {
     const int64_t *counts, *at;
 };
 
+/* MPI requests that an exchange makes. */
+int64_t tri_exchange_requests(const struct tri_group *group, const int64_t *send_counts,
+                              const int64_t *recv_counts, int64_t max);
 /* Posts, to and from every other rank, the messages of send and recv, cut at max elements; nothing to
  * or from this rank itself. flight must be empty. The data belongs to MPI until tri_flight_wait; the
  * arrays of the sides do not. */
@@ -139,7 +141,6 @@ void tri_exchange_post(const struct tri_group *group, enum tri_dtype dtype, int6
                        const void *send, struct tri_side send_side, void *recv,
                        struct tri_side recv_side, struct tri_flight *flight);
 void tri_flight_wait(struct tri_flight *flight);
-void tri_flight_release(struct tri_flight *flight);
 
 /* at[r] <- sum of counts[0..r-1]; returns the sum of all. */
 int64_t tri_places(int64_t *at, const int64_t *counts, int size);
@@ -166,9 +167,9 @@ struct tri_rows {
     enum tri_dtype dtype;
 };
 void tri_all_to_all_run(const struct tri_group *group, const struct tri_rows *rows);
-/* Copies the own rows and posts the others'. */
-void tri_all_to_all_post(const struct tri_group *group, const struct tri_rows *rows,
-                         struct tri_flight *flight);
+/* Writes the rows to the group's send and recv work arrays, in elements. */
+void tri_all_to_all_sides(const struct tri_group *group, const struct tri_rows *rows);
+void tri_all_to_all_copy_own(const struct tri_group *group, const struct tri_rows *rows);
 /* own[n] <- the sum in rank order of own and of the slots. */
 void tri_slots_sum(const struct tri_group *group, void *own, const void *slots, int64_t slot,
                    int64_t n, enum tri_dtype dtype, enum tri_reduction reduction);

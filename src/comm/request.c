@@ -8,9 +8,10 @@
 
 struct tri_request {
     struct tri_call call;
-    struct tri_flight flight;
-    void *slots; /* what the others sent, where it has to be summed */
+    /* In one block: what the others sent where it has to be summed, then the MPI requests. */
+    void *block;
     size_t capacity;
+    struct tri_flight flight;
     void *data;
     int64_t n;             /* elements of the whole */
     int64_t own_at, own_n; /* this rank's part of the sum; own_n = 0 where nothing is summed */
@@ -22,15 +23,15 @@ static struct tri_request *pool; /* free ones */
 /* What calls of groups of one return: they have nothing to wait for. */
 static struct tri_request nothing;
 
-/* The smallest free request whose buffer suffices, else the largest, which then grows. */
+/* The smallest free request whose block suffices, else the largest, which then grows. */
 static struct tri_request *take(size_t bytes)
 {
     struct tri_request **best = NULL;
     for (struct tri_request **at = &pool; *at; at = &(*at)->next) {
-        bool better = !best || ((*at)->capacity >= bytes ? (*best)->capacity < bytes ||
-                                                               (*at)->capacity < (*best)->capacity
-                                                         : (*at)->capacity > (*best)->capacity);
-        best = better ? at : best;
+        size_t capacity = (*at)->capacity;
+        size_t held = best ? (*best)->capacity : 0;
+        bool better = capacity >= bytes ? held < bytes || capacity < held : capacity > held;
+        best = !best || better ? at : best;
     }
     struct tri_request *request = NULL;
     if (best) {
@@ -39,9 +40,7 @@ static struct tri_request *take(size_t bytes)
     } else {
         request = tri_alloc(TRI_MEMORY_BUFFERS, sizeof(*request));
     }
-    if (bytes > 0) {
-        (void)tri_grow(TRI_MEMORY_BUFFERS, &request->slots, &request->capacity, bytes);
-    }
+    (void)tri_grow(TRI_MEMORY_BUFFERS, &request->block, &request->capacity, bytes);
     return request;
 }
 
@@ -50,63 +49,66 @@ void tri_request_release(void)
     while (pool) {
         struct tri_request *request = pool;
         pool = request->next;
-        tri_flight_release(&request->flight);
-        tri_free(request->slots);
+        tri_free(request->block);
         tri_free(request);
     }
 }
 
-static struct tri_request *begin(const struct tri_call *call, size_t slot_bytes)
-{
-    struct tri_request *request = take(slot_bytes);
-    request->call = *call;
-    request->call.begun = true;
-    request->own_at = 0;
-    request->own_n = 0;
-    request->gathers = false;
-    tri_call_enter(&request->call);
-    return request;
-}
-
-static struct tri_request *begun(struct tri_request *request)
+static struct tri_request *set_aside(struct tri_request *request)
 {
     request->call.parts = NULL; /* the caller's array need not outlive begin */
     tri_call_pause(&request->call);
     return request;
 }
 
-/* Sends part r of data to rank r, and receives everyone's contribution to this rank's part. */
-static void post_reduce_scatter(struct tri_request *request, const int64_t *counts)
+/* Posts what the group's work arrays say. slot: elements of each slot in which a contribution to a sum
+ * is received; where nothing is summed, 0, and the messages are received in recv. */
+static struct tri_request *begin(struct tri_call call, const void *send, void *recv, int64_t slot)
 {
-    struct tri_group *group = request->call.group;
-    request->n = tri_places(group->part_at, counts, group->size);
-    request->own_at = group->part_at[group->rank];
-    request->own_n = counts[group->rank];
-    for (int r = 0; r < group->size; r++) {
-        group->recv_n[r] = request->own_n;
-        group->recv_at[r] = tri_slot(group, r, request->own_n);
-    }
-    tri_exchange_post(group, request->call.dtype, tri_process_max_message(), request->data,
-                      (struct tri_side){counts, group->part_at}, request->slots,
+    struct tri_group *group = call.group;
+    int64_t max = tri_process_max_message();
+    int64_t requests = tri_exchange_requests(group, group->send_n, group->recv_n, max);
+    size_t slots = (size_t)slot * (size_t)(group->size - 1) * tri_dtype_size(call.dtype);
+    slots = (slots + sizeof(MPI_Request) - 1) / sizeof(MPI_Request) * sizeof(MPI_Request);
+    struct tri_request *request = take(slots + (size_t)requests * sizeof(MPI_Request));
+    request->flight.item = (MPI_Request *)(void *)((char *)request->block + slots);
+    request->own_at = 0;
+    request->own_n = slot;
+    request->gathers = false;
+    tri_exchange_post(group, call.dtype, max, send,
+                      (struct tri_side){group->send_n, group->send_at},
+                      recv ? recv : request->block,
                       (struct tri_side){group->recv_n, group->recv_at}, &request->flight);
+    request->call = call;
+    return request;
 }
 
-/* Sends n elements at own_at of data to everyone; receives from rank r recv_n[r] at recv_at[r]. */
-static void post_to_all(struct tri_request *request, int64_t own_at, int64_t own_n, void *recv)
+/* Part r goes to rank r; everyone's contribution to this rank's part comes back. */
+static struct tri_request *begin_reduce_scatter(struct tri_call call, void *data,
+                                                const int64_t *counts)
 {
-    struct tri_group *group = request->call.group;
+    struct tri_group *group = call.group;
+    int64_t own = counts[group->rank];
+    int64_t n = tri_places(group->send_at, counts, group->size);
     for (int r = 0; r < group->size; r++) {
-        group->send_n[r] = own_n;
-        group->send_at[r] = own_at;
+        group->send_n[r] = counts[r];
+        group->recv_n[r] = own;
+        group->recv_at[r] = tri_slot(group, r, own);
     }
-    tri_exchange_post(group, request->call.dtype, tri_process_max_message(), request->data,
-                      (struct tri_side){group->send_n, group->send_at}, recv,
-                      (struct tri_side){group->recv_n, group->recv_at}, &request->flight);
+    struct tri_request *request = begin(call, data, NULL, own);
+    request->data = data;
+    request->n = n;
+    request->own_at = group->send_at[group->rank];
+    return request;
 }
 
-static size_t slots_bytes(const struct tri_group *group, int64_t slot, enum tri_dtype dtype)
+/* The n elements at data + at go to every rank. */
+static void send_to_all(struct tri_group *group, int64_t at, int64_t n)
 {
-    return (size_t)slot * (size_t)(group->size - 1) * tri_dtype_size(dtype);
+    for (int r = 0; r < group->size; r++) {
+        group->send_n[r] = n;
+        group->send_at[r] = at;
+    }
 }
 
 struct tri_request *tri_all_reduce_sum_begin(struct tri_group *group, struct tri_where where,
@@ -123,25 +125,23 @@ struct tri_request *tri_all_reduce_sum_begin(struct tri_group *group, struct tri
         .dtype = dtype,
         .n = n,
         .bytes = n * (int64_t)tri_dtype_size(dtype),
+        .begun = true,
     };
-    bool small = tri_all_reduce_is_small(n);
-    int64_t slot = small ? n : tri_range_size(tri_range_part(n, group->size, group->rank));
-    struct tri_request *request = begin(&call, slots_bytes(group, slot, dtype));
-    request->data = data;
-    if (small) {
-        request->n = n;
-        request->own_n = n;
-        for (int r = 0; r < group->size; r++) {
-            group->recv_n[r] = n;
-            group->recv_at[r] = tri_slot(group, r, n);
-        }
-        post_to_all(request, 0, n, request->slots);
-    } else {
+    tri_call_enter(&call);
+    if (!tri_all_reduce_is_small(n)) {
         tri_even_parts(group->parts, n, group->size);
-        post_reduce_scatter(request, group->parts);
+        struct tri_request *request = begin_reduce_scatter(call, data, group->parts);
         request->gathers = true;
+        return set_aside(request);
     }
-    return begun(request);
+    for (int r = 0; r < group->size; r++) {
+        group->recv_n[r] = n;
+        group->recv_at[r] = tri_slot(group, r, n);
+    }
+    send_to_all(group, 0, n);
+    struct tri_request *request = begin(call, data, NULL, n);
+    request->data = data;
+    return set_aside(request);
 }
 
 struct tri_request *tri_reduce_scatter_v_begin(struct tri_group *group, struct tri_where where,
@@ -152,10 +152,9 @@ struct tri_request *tri_reduce_scatter_v_begin(struct tri_group *group, struct t
         return &nothing;
     }
     struct tri_call call = tri_call_of_parts(group, TRI_VERB_REDUCE_SCATTER, where, counts, dtype);
-    struct tri_request *request = begin(&call, slots_bytes(group, counts[group->rank], dtype));
-    request->data = data;
-    post_reduce_scatter(request, counts);
-    return begun(request);
+    call.begun = true;
+    tri_call_enter(&call);
+    return set_aside(begin_reduce_scatter(call, data, counts));
 }
 
 struct tri_request *tri_all_gather_v_begin(struct tri_group *group, struct tri_where where,
@@ -165,14 +164,14 @@ struct tri_request *tri_all_gather_v_begin(struct tri_group *group, struct tri_w
         return &nothing;
     }
     struct tri_call call = tri_call_of_parts(group, TRI_VERB_ALL_GATHER, where, counts, dtype);
-    struct tri_request *request = begin(&call, 0);
-    request->data = data;
-    request->n = tri_places(group->recv_at, counts, group->size);
+    call.begun = true;
+    tri_call_enter(&call);
+    (void)tri_places(group->recv_at, counts, group->size);
     for (int r = 0; r < group->size; r++) {
         group->recv_n[r] = counts[r];
     }
-    post_to_all(request, group->recv_at[group->rank], counts[group->rank], data);
-    return begun(request);
+    send_to_all(group, group->recv_at[group->rank], counts[group->rank]);
+    return set_aside(begin(call, data, data, 0));
 }
 
 struct tri_request *tri_all_to_all_v_begin(struct tri_group *group, struct tri_where where,
@@ -182,13 +181,16 @@ struct tri_request *tri_all_to_all_v_begin(struct tri_group *group, struct tri_w
 {
     struct tri_rows rows = {send, send_rows, recv, recv_rows, width, dtype};
     if (group->size == 1) {
-        tri_all_to_all_post(group, &rows, NULL);
+        tri_all_to_all_copy_own(group, &rows);
         return &nothing;
     }
     struct tri_call call = tri_call_of_rows(group, where, send_rows, width, dtype);
-    struct tri_request *request = begin(&call, 0);
-    tri_all_to_all_post(group, &rows, &request->flight);
-    return begun(request);
+    call.begun = true;
+    tri_call_enter(&call);
+    tri_all_to_all_sides(group, &rows);
+    struct tri_request *request = begin(call, send, recv, 0);
+    tri_all_to_all_copy_own(group, &rows);
+    return set_aside(request);
 }
 
 void tri_request_end(struct tri_request *request)
@@ -202,7 +204,7 @@ void tri_request_end(struct tri_request *request)
     tri_flight_wait(&request->flight);
     if (request->own_n > 0) {
         char *own = (char *)request->data + request->own_at * (int64_t)tri_dtype_size(dtype);
-        tri_slots_sum(group, own, request->slots, request->own_n, request->own_n, dtype,
+        tri_slots_sum(group, own, request->block, request->own_n, request->own_n, dtype,
                       TRI_REDUCE_SUM);
     }
     if (request->gathers) {

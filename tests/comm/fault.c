@@ -1,0 +1,135 @@
+/* A job that goes wrong in the way its first argument says; test_fault.c starts it. The rank that stops
+ * writes its process id to the file named by the second argument first. */
+#include "fixture.h"
+
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+static const struct tri_where here = {TRI_PHASE_FORWARD, TRI_KIND_ATTENTION};
+enum { N = 100000 };
+static float data[N];
+
+static void stop_here(const char *path)
+{
+    FILE *file = fopen(path, "w");
+    CHECK(file && fprintf(file, "%d\n", (int)getpid()) > 0 && fclose(file) == 0);
+    (void)raise(SIGSTOP);
+}
+
+/* One rank stops before a collective of all. */
+static void stop_before(const struct tri_mesh *mesh, const char *path)
+{
+    tri_all_reduce_sum(mesh->world, here, data, 10, TRI_F32);
+    if (mesh->rank == mesh->ranks - 1) {
+        stop_here(path);
+    }
+    tri_all_reduce_sum(mesh->world, here, data, 10, TRI_F32);
+}
+
+/* One rank stops between the begin and the end of a collective. */
+static void stop_inside(const struct tri_mesh *mesh, const char *path)
+{
+    struct tri_request *request = tri_all_reduce_sum_begin(mesh->world, here, data, N, TRI_F32);
+    if (mesh->rank == mesh->ranks - 1) {
+        stop_here(path);
+    }
+    tri_request_end(request);
+}
+
+/* The last rank stops; its tensor peer waits for it, and so does its expert peer; a rank that waits for
+ * a waiting rank has nothing to say. */
+static void stop_chain(const struct tri_mesh *mesh, const char *path)
+{
+    tri_barrier(mesh->world);
+    if (mesh->rank == mesh->ranks - 1) {
+        stop_here(path);
+    }
+    if (mesh->coord[TRI_AXIS_EXPERT] == mesh->size[TRI_AXIS_EXPERT] - 1) {
+        tri_barrier(mesh->tensor);
+    }
+    tri_reduce_scatter_v(mesh->expert, here, data, (const int64_t[]){5, 5}, TRI_F32);
+}
+
+/* One rank is late, but not too late. */
+static void late(const struct tri_mesh *mesh)
+{
+    if (mesh->rank == 0) {
+        struct timespec time = {.tv_nsec = 300000000};
+        (void)nanosleep(&time, NULL);
+    }
+    tri_barrier(mesh->world);
+}
+
+/* One rank calls another collective than the others. */
+static void mismatch(const struct tri_mesh *mesh)
+{
+    int64_t counts[64] = {0};
+    if (mesh->rank == 1) {
+        tri_all_gather_v(mesh->world, here, data, counts, TRI_F32);
+    } else {
+        tri_all_reduce_sum(mesh->world, here, data, 8, TRI_F32);
+    }
+}
+
+static void mismatch_rows(const struct tri_mesh *mesh)
+{
+    int64_t send[64] = {0};
+    int64_t recv[64] = {0};
+    recv[0] = mesh->rank == 1 ? 3 : 0;
+    tri_all_to_all_v(mesh->world, here, data, send, data + 50, recv, 2, TRI_F32);
+}
+
+static void panic(const struct tri_mesh *mesh)
+{
+    if (mesh->rank == 1) {
+        tri_panic(TRI_BAD_INPUT, "the disk\nis full");
+    }
+    tri_barrier(mesh->world);
+}
+
+static void mpi_error(const struct tri_mesh *mesh)
+{
+    if (mesh->rank == 1) {
+        TRI_MPI(MPI_Bcast(data, 1, MPI_FLOAT, 1000, mesh->world->comm));
+    }
+    tri_barrier(mesh->world);
+}
+
+int main(int argc, char **argv)
+{
+    tri_comm_start(&argc, &argv);
+    CHECK(argc == 3);
+    const char *mode = argv[1];
+    const char *path = argv[2];
+    tri_comm_set_timeout(1);
+    struct tri_mesh *mesh = NULL;
+    struct tri_error error;
+    int half = tri_comm_size() / 2;
+    CHECK(tri_mesh_create(half, 2, &mesh, &error) == TRI_OK);
+    if (strcmp(mode, "stop-before") == 0) {
+        stop_before(mesh, path);
+    } else if (strcmp(mode, "stop-inside") == 0) {
+        stop_inside(mesh, path);
+    } else if (strcmp(mode, "stop-chain") == 0) {
+        stop_chain(mesh, path);
+    } else if (strcmp(mode, "late") == 0) {
+        late(mesh);
+    } else if (strcmp(mode, "mismatch") == 0) {
+        mismatch(mesh);
+    } else if (strcmp(mode, "mismatch-rows") == 0) {
+        mismatch_rows(mesh);
+    } else if (strcmp(mode, "panic") == 0) {
+        panic(mesh);
+    } else if (strcmp(mode, "mpi-error") == 0) {
+        mpi_error(mesh);
+    } else {
+        tri_panic(TRI_BAD_INPUT, "no mode %s", mode);
+    }
+    tri_mesh_destroy(mesh);
+    tri_comm_finish();
+    return 0;
+}

@@ -1,0 +1,262 @@
+/* No rank is left behind: jobs with a stopped, failing or mistaken rank end within seconds, with a
+ * non-zero status and one line that says which rank and what. The arguments are flags for mpiexec. */
+#include "comm/internal.h"
+
+#include "base/clock.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+enum { ARGS = 16, TEXT = 1 << 16 };
+
+static char **mpiexec_flags;
+static int mpiexec_flag_count;
+/* MPICH does not yield, so more ranks than cores would be slow rather than wrong. */
+static int ranks = 4;
+static char process_file[256];
+
+struct outcome {
+    int status;
+    double seconds;
+    char errors[TEXT];
+};
+
+static _Noreturn void child(const char *mode, int errors)
+{
+    char count[16];
+    (void)snprintf(count, sizeof(count), "%d", ranks);
+    char program[] = TRIDENT_BIN "/comm_fault";
+    char launcher[] = MPIEXEC;
+    char n[] = "-n";
+    char chosen[32];
+    (void)snprintf(chosen, sizeof(chosen), "%s", mode);
+    char *args[ARGS];
+    int used = 0;
+    args[used++] = launcher;
+    for (int i = 0; i < mpiexec_flag_count; i++) {
+        args[used++] = mpiexec_flags[i];
+    }
+    args[used++] = n;
+    args[used++] = count;
+    args[used++] = program;
+    args[used++] = chosen;
+    args[used++] = process_file;
+    args[used] = NULL;
+    (void)setenv("ASAN_OPTIONS", "detect_leaks=0", 1);
+    (void)dup2(errors, STDERR_FILENO);
+    (void)execv(launcher, args);
+    _exit(127);
+}
+
+static void read_all(int descriptor, char *text)
+{
+    size_t used = 0;
+    char rest[512];
+    for (;;) {
+        bool full = used == TEXT - 1;
+        ssize_t got = full ? read(descriptor, rest, sizeof(rest))
+                           : read(descriptor, text + used, TEXT - 1 - used);
+        if (got <= 0) {
+            break;
+        }
+        used += full ? 0 : (size_t)got;
+    }
+    text[used] = 0;
+}
+
+static struct outcome run_job(const char *mode)
+{
+    static struct outcome outcome;
+    memset(&outcome, 0, sizeof(outcome));
+    (void)snprintf(process_file, sizeof(process_file), "%s/comm_fault.%d.pid", TEST_TMP,
+                   (int)getpid());
+    (void)unlink(process_file);
+    int ends[2];
+    assert_int_equal(pipe(ends), 0);
+    double begin = tri_clock_now();
+    pid_t job = fork();
+    assert_true(job >= 0);
+    if (job == 0) {
+        (void)close(ends[0]);
+        child(mode, ends[1]);
+    }
+    (void)close(ends[1]);
+    read_all(ends[0], outcome.errors);
+    (void)close(ends[0]);
+    int status = 0;
+    assert_int_equal(waitpid(job, &status, 0), job);
+    outcome.seconds = tri_clock_now() - begin;
+    outcome.status = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+    return outcome;
+}
+
+/* The job left no process of its own: the stopped rank was ended too. */
+static void check_ended(void)
+{
+    FILE *file = fopen(process_file, "r");
+    assert_non_null(file);
+    int process = 0;
+    assert_int_equal(fscanf(file, "%d", &process), 1);
+    (void)fclose(file);
+    (void)unlink(process_file);
+    char path[64];
+    (void)snprintf(path, sizeof(path), "/proc/%d/cmdline", process);
+    char command[256] = "";
+    FILE *left = fopen(path, "r");
+    if (left) {
+        (void)fread(command, 1, sizeof(command) - 1, left);
+        (void)fclose(left);
+    }
+    bool alive = strstr(command, "comm_fault") != NULL;
+    if (alive) {
+        (void)kill(process, SIGKILL);
+    }
+    assert_false(alive);
+}
+
+static int lines_with(const char *text, const char *what)
+{
+    int count = 0;
+    for (const char *at = strstr(text, what); at; at = strstr(at + 1, what)) {
+        count++;
+    }
+    return count;
+}
+
+/* The job failed in time, and said this in one line and nothing else. */
+static void check_failed(const struct outcome *outcome, double limit, const char *line)
+{
+    if (!strstr(outcome->errors, line) || lines_with(outcome->errors, "trident: error: ") != 1) {
+        print_error("expected: %s\nfound: %s\n", line, outcome->errors);
+    }
+    assert_non_null(strstr(outcome->errors, line));
+    assert_int_equal(lines_with(outcome->errors, "trident: error: "), 1);
+    assert_int_not_equal(outcome->status, 0);
+    assert_true(outcome->seconds < limit);
+}
+
+static void test_stopped_before(void **state)
+{
+    (void)state;
+    struct outcome outcome = run_job("stop-before");
+    char line[256];
+    (void)snprintf(line, sizeof(line),
+                   "trident: error: rank 0: all_reduce over group world (forward, "
+                   "attention) has waited 1.");
+    check_failed(&outcome, 8, line);
+    (void)snprintf(line, sizeof(line), " s for rank %d\n", ranks - 1);
+    check_failed(&outcome, 8, line);
+    check_ended();
+}
+
+static void test_stopped_inside(void **state)
+{
+    (void)state;
+    struct outcome outcome = run_job("stop-inside");
+    char line[256];
+    (void)snprintf(line, sizeof(line), " s; all have arrived, rank %d (stopped)\n", ranks - 1);
+    check_failed(&outcome, 8, line);
+    check_ended();
+}
+
+static void test_stopped_chain(void **state)
+{
+    (void)state;
+    if (ranks < 4) {
+        skip();
+    }
+    struct outcome outcome = run_job("stop-chain");
+    check_failed(
+        &outcome, 8,
+        "trident: error: rank 1: reduce_scatter over group expert (forward, attention) has ");
+    check_failed(&outcome, 8, " s for rank 3\n");
+    check_ended();
+}
+
+static void test_late(void **state)
+{
+    (void)state;
+    struct outcome outcome = run_job("late");
+    if (outcome.status != 0) {
+        print_error("%s\n", outcome.errors);
+    }
+    assert_int_equal(outcome.status, 0);
+    assert_null(strstr(outcome.errors, "trident:"));
+}
+
+static void test_panic(void **state)
+{
+    (void)state;
+    struct outcome outcome = run_job("panic");
+    check_failed(&outcome, 4, "trident: error: rank 1: the disk is full\n");
+    assert_int_equal(outcome.status, TRI_BAD_INPUT);
+}
+
+static void test_mpi_error(void **state)
+{
+    (void)state;
+    struct outcome outcome = run_job("mpi-error");
+    check_failed(&outcome, 4, "fault.c:");
+    check_failed(&outcome, 4, "MPI_ERR_ROOT");
+    check_failed(&outcome, 4, "MPI_Bcast(data, 1, MPI_FLOAT, 1000, mesh->world->comm)");
+}
+
+static void test_mismatch(void **state)
+{
+    (void)state;
+#ifdef TRIDENT_DEBUG
+    struct outcome outcome = run_job("mismatch");
+    check_failed(
+        &outcome, 4,
+        "trident: error: rank 0: the ranks call different collectives: rank 0 all_reduce of "
+        "8 F32 over group world (forward, attention); rank 1 all_gather of 0 F32 in parts");
+    assert_int_equal(lines_with(outcome.errors, " calls all_reduce of 8"), ranks - 1);
+    assert_int_equal(lines_with(outcome.errors, "rank 1 calls all_gather of 0"), 1);
+#else
+    skip();
+#endif
+}
+
+static void test_mismatch_rows(void **state)
+{
+    (void)state;
+#ifdef TRIDENT_DEBUG
+    struct outcome outcome = run_job("mismatch-rows");
+    check_failed(&outcome, 4,
+                 "trident: error: rank 1: all_to_all over group world: rank 0 sends 0 rows, and is "
+                 "expected to send 3\n");
+#else
+    skip();
+#endif
+}
+
+int main(int argc, char **argv)
+{
+    mpiexec_flags = argv + 1;
+    mpiexec_flag_count = argc - 1;
+    if (mpiexec_flag_count > ARGS - 8) {
+        return 2;
+    }
+    if (strncmp(tri_comm_library(), "MPICH", 5) == 0) {
+        ranks = 2;
+    }
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_stopped_before), cmocka_unit_test(test_stopped_inside),
+        cmocka_unit_test(test_stopped_chain),  cmocka_unit_test(test_late),
+        cmocka_unit_test(test_panic),          cmocka_unit_test(test_mpi_error),
+        cmocka_unit_test(test_mismatch),       cmocka_unit_test(test_mismatch_rows),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,197 @@
+/* The mesh's index maths and the ledger, without MPI. */
+#include "comm/internal.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+/* Writes the members of each distinct group of kind id, in order of their first rank:
+ * "0,2,4,6 8,10,12,14 …". */
+static void groups_text(int tensor, int expert, int data, enum tri_group_id id, char *text,
+                        size_t size)
+{
+    size_t used = 0;
+    for (int rank = 0; rank < tensor * expert * data; rank++) {
+        struct tri_mesh *mesh = tri_mesh_create_planned(tensor, expert, data, rank);
+        struct tri_group *groups[TRI_GROUP_COUNT] = {mesh->tensor,        mesh->expert,
+                                                     mesh->tensor_expert, mesh->data,
+                                                     mesh->expert_data,   mesh->world};
+        int members = tri_group_size(groups[id]);
+        int first = tri_mesh_member(mesh->size, id, rank, 0);
+        assert_int_equal(tri_mesh_member(mesh->size, id, rank, tri_group_rank(groups[id])), rank);
+        assert_string_equal(tri_group_name(groups[id]), tri_group_id_name(id));
+        for (int i = 0; first == rank && i < members; i++) {
+            const char *before = i > 0 ? "," : used > 0 ? " " : "";
+            used += (size_t)snprintf(text + used, size - used, "%s%d", before,
+                                     tri_mesh_member(mesh->size, id, rank, i));
+            assert_true(used < size);
+        }
+        tri_mesh_destroy(mesh);
+    }
+}
+
+/* 16 ranks, tensor 2, expert 4: the groups that DeepSpeed's documentation lists for them. */
+static void test_ted_groups(void **state)
+{
+    (void)state;
+    static const char *const expected[TRI_GROUP_COUNT] = {
+        [TRI_GROUP_TENSOR] = "0,1 2,3 4,5 6,7 8,9 10,11 12,13 14,15",
+        [TRI_GROUP_EXPERT] = "0,2,4,6 1,3,5,7 8,10,12,14 9,11,13,15",
+        [TRI_GROUP_TENSOR_EXPERT] = "0,1,2,3,4,5,6,7 8,9,10,11,12,13,14,15",
+        [TRI_GROUP_DATA] = "0,8 1,9 2,10 3,11 4,12 5,13 6,14 7,15",
+        [TRI_GROUP_EXPERT_DATA] = "0,2,4,6,8,10,12,14 1,3,5,7,9,11,13,15",
+        [TRI_GROUP_WORLD] = "0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15",
+    };
+    for (int id = 0; id < TRI_GROUP_COUNT; id++) {
+        char text[256] = "";
+        groups_text(2, 4, 2, (enum tri_group_id)id, text, sizeof(text));
+        assert_string_equal(text, expected[id]);
+    }
+}
+
+/* The paper's example: 4 ranks, tensor 2, expert 2. */
+static void test_paper_groups(void **state)
+{
+    (void)state;
+    char text[256] = "";
+    groups_text(2, 2, 1, TRI_GROUP_EXPERT, text, sizeof(text));
+    assert_string_equal(text, "0,2 1,3");
+    groups_text(2, 2, 1, TRI_GROUP_EXPERT_DATA, text, sizeof(text));
+    assert_string_equal(text, "0,2 1,3");
+    groups_text(2, 2, 1, TRI_GROUP_DATA, text, sizeof(text));
+    assert_string_equal(text, "0 1 2 3");
+}
+
+static void test_equation(void **state)
+{
+    (void)state;
+    static const int shapes[][TRI_AXIS_COUNT] = {
+        {1, 1, 1}, {6, 2, 3}, {2, 4, 8}, {8, 16, 1}, {1, 5, 2}};
+    for (size_t s = 0; s < sizeof(shapes) / sizeof(shapes[0]); s++) {
+        int t = shapes[s][0];
+        int e = shapes[s][1];
+        int d = shapes[s][2];
+        for (int rank = 0; rank < t * e * d; rank++) {
+            struct tri_mesh *mesh = tri_mesh_create_planned(t, e, d, rank);
+            int coord[TRI_AXIS_COUNT];
+            tri_mesh_coords(mesh, rank, coord);
+            assert_memory_equal(coord, mesh->coord, sizeof(coord));
+            assert_int_equal(rank, coord[0] + t * (coord[1] + e * coord[2]));
+            assert_int_equal(mesh->rank, rank);
+            assert_int_equal(mesh->ranks, t * tri_group_size(mesh->expert_data));
+            assert_int_equal(mesh->ranks, t * e * tri_group_size(mesh->data));
+            assert_int_equal(tri_group_rank(mesh->tensor_expert), coord[0] + t * coord[1]);
+            assert_int_equal(tri_group_rank(mesh->expert_data), coord[1] + e * coord[2]);
+            tri_mesh_destroy(mesh);
+        }
+    }
+}
+
+/* A serial mesh needs no MPI: collectives do their local work, and book nothing. */
+static void test_serial(void **state)
+{
+    (void)state;
+    struct tri_mesh *mesh = tri_mesh_create_serial();
+    struct tri_where where = {TRI_PHASE_FORWARD, TRI_KIND_MOE};
+    tri_ledger_reset();
+    float data[3] = {1, 2, 3};
+    int64_t counts[1] = {3};
+    tri_all_reduce_sum(mesh->world, where, data, 3, TRI_F32);
+    tri_all_reduce_max(mesh->tensor, where, data, 3, TRI_F32);
+    tri_all_gather_v(mesh->data, where, data, counts, TRI_F32);
+    tri_reduce_scatter_v(mesh->expert, where, data, counts, TRI_F32);
+    tri_broadcast(mesh->world, where, data, 3, TRI_F32, 0);
+    tri_barrier(mesh->world);
+    tri_request_end(tri_all_reduce_sum_begin(mesh->world, where, data, 3, TRI_F32));
+    tri_request_end(tri_all_gather_v_begin(mesh->world, where, data, counts, TRI_F32));
+    tri_request_end(tri_reduce_scatter_v_begin(mesh->world, where, data, counts, TRI_F32));
+    assert_true(data[0] == 1 && data[1] == 2 && data[2] == 3);
+    float recv[3] = {0};
+    int64_t rows[1] = {1};
+    tri_all_to_all_v(mesh->expert, where, data, rows, recv, rows, 3, TRI_F32);
+    assert_memory_equal(recv, data, sizeof(data));
+    memset(recv, 0, sizeof(recv));
+    tri_request_end(
+        tri_all_to_all_v_begin(mesh->expert, where, data, rows, recv, rows, 3, TRI_F32));
+    assert_memory_equal(recv, data, sizeof(data));
+    int64_t received[1] = {0};
+    tri_all_to_all_counts(mesh->expert, where, counts, received, 1);
+    assert_int_equal(received[0], 3);
+    struct tri_error error = {.status = TRI_BAD_INPUT, .message = "mine"};
+    assert_int_equal(tri_comm_agree(mesh->world, TRI_BAD_INPUT, &error), TRI_BAD_INPUT);
+    assert_string_equal(error.message, "mine");
+    assert_int_equal(tri_ledger_sum(tri_ledger_get(), -1, -1, -1, -1).calls, 0);
+    tri_mesh_destroy(mesh);
+    tri_mesh_destroy(NULL);
+}
+
+static void test_refused(void **state)
+{
+    (void)state;
+    struct tri_mesh *mesh = NULL;
+    struct tri_error error;
+    assert_int_equal(tri_mesh_create(2, 1, &mesh, &error), TRI_BAD_INPUT);
+    assert_string_equal(error.message, "parallel.tensor x parallel.expert = 2 x 1 does not divide "
+                                       "the 1 rank of this job");
+    assert_int_equal(tri_mesh_create(0, 1, &mesh, &error), TRI_BAD_INPUT);
+    assert_int_equal(tri_mesh_create(65536, 65536, &mesh, &error), TRI_BAD_INPUT);
+    assert_null(mesh);
+    assert_int_equal(tri_mesh_create(1, 1, &mesh, &error), TRI_OK);
+    assert_int_equal(mesh->ranks, 1);
+    tri_mesh_destroy(mesh);
+}
+
+static void test_ledger(void **state)
+{
+    (void)state;
+    static struct tri_ledger ledger;
+    memset(&ledger, 0, sizeof(ledger));
+    tri_ledger_book(&ledger, TRI_OP_ALL_REDUCE, TRI_GROUP_TENSOR, TRI_PHASE_FORWARD, TRI_KIND_MLP,
+                    10, 0.5, 0.25);
+    tri_ledger_book(&ledger, TRI_OP_ALL_REDUCE, TRI_GROUP_TENSOR, TRI_PHASE_BACKWARD, TRI_KIND_MLP,
+                    20, 1, 1);
+    tri_ledger_book(&ledger, TRI_OP_ALL_TO_ALL, TRI_GROUP_EXPERT, TRI_PHASE_FORWARD, TRI_KIND_MOE,
+                    40, 2, 0);
+    struct tri_ledger_cell all = tri_ledger_sum(&ledger, -1, -1, -1, -1);
+    assert_int_equal(all.calls, 3);
+    assert_int_equal(all.bytes, 70);
+    assert_true(all.seconds == 3.5 && all.seconds_exposed == 1.25);
+    assert_int_equal(tri_ledger_sum(&ledger, TRI_OP_ALL_REDUCE, -1, -1, -1).bytes, 30);
+    assert_int_equal(tri_ledger_sum(&ledger, -1, TRI_GROUP_EXPERT, -1, -1).bytes, 40);
+    assert_int_equal(tri_ledger_sum(&ledger, -1, -1, TRI_PHASE_FORWARD, -1).bytes, 50);
+    assert_int_equal(tri_ledger_sum(&ledger, -1, -1, -1, TRI_KIND_MLP).bytes, 30);
+    assert_int_equal(tri_ledger_sum(&ledger, -1, -1, TRI_PHASE_EVAL, -1).calls, 0);
+    assert_string_equal(tri_op_name(TRI_OP_BROADCAST), "broadcast");
+    assert_string_equal(tri_phase_name(TRI_PHASE_CHECKPOINT), "checkpoint");
+    assert_string_equal(tri_kind_name(TRI_KIND_META), "meta");
+}
+
+static void test_library(void **state)
+{
+    (void)state;
+    int major = 0;
+    const char *name = tri_comm_library();
+    assert_true(sscanf(name, "Open MPI %d.", &major) == 1 ||
+                sscanf(name, "MPICH %d.", &major) == 1);
+    assert_null(strchr(name, ','));
+    assert_int_equal(tri_comm_size(), 1);
+    assert_int_equal(tri_comm_rank(), 0);
+    assert_int_equal(tri_comm_local_size(), 1);
+    assert_int_equal(tri_comm_local_rank(), 0);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_ted_groups), cmocka_unit_test(test_paper_groups),
+        cmocka_unit_test(test_equation),   cmocka_unit_test(test_serial),
+        cmocka_unit_test(test_refused),    cmocka_unit_test(test_ledger),
+        cmocka_unit_test(test_library),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
