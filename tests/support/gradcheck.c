@@ -21,9 +21,10 @@ double tri_gradcheck_worst(tri_gradcheck_forward forward, void *context, double 
         double below = forward(context);
         values[i] = kept;
         double difference = fabs((above - below) / (2.0 * step) - gradient[i]);
-        if (!(difference <= worst * scale)) {
-            worst = difference / scale;
+        if (isnan(difference)) {
+            return difference;
         }
+        worst = fmax(worst, difference / scale);
     }
     return worst;
 }

@@ -9,7 +9,7 @@
 typedef double (*tri_gradcheck_forward)(void *context);
 
 /* The largest difference between gradient[i] and the central difference of forward in values[i] with
- * steps of `step`, over all i < n, relative to max(1, largest |gradient|). values (read by forward
+ * steps of `step`, over all i < n, relative to max(1, largest |gradient|); NaN when one is. values (read by forward
  * through the context) are as before on return. 1e-5 suits `step` in double, 1e-7 the result. */
 double tri_gradcheck_worst(tri_gradcheck_forward forward, void *context, double *values,
                            const double *gradient, int64_t n, double step);

@@ -1,0 +1,137 @@
+/* Cross-entropy: the fast tables against the reference, in the extremes too. */
+#include "kernel/pair.h"
+
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <cmocka.h>
+
+enum { FIRST = 100, MOST = 40 };
+
+/* Writes special logits before they are used. */
+typedef void (*prepare)(struct pair *logits);
+
+static void slice(const struct tri_kernels *fast, enum tri_dtype dt, int64_t n, int64_t cols,
+                  double size, prepare special)
+{
+    const struct tri_kernels *ref = tri_kernels_ref();
+    int64_t ld = cols + 3;
+    int32_t targets[MOST];
+    for (int32_t i = 0; i < MOST; i++) {
+        targets[i] = FIRST - 2 + i * 11 % (int32_t)(cols + 5); /* some outside, on both sides */
+    }
+    struct pair logits = pair_create(TRI_F32, n * ld, size);
+    struct pair maxima = pair_create(TRI_F32, n, 1.0);
+    struct pair sums = pair_create(TRI_F32, n, 1.0);
+    struct pair picked = pair_create(TRI_F32, n, 1.0);
+    struct pair d = pair_create(dt, n * ld, 1.0);
+    if (special) {
+        special(&logits);
+    }
+    fast->cross_entropy_max(logits.fast, ld, cols, maxima.fast, n, TRI_F32);
+    ref->cross_entropy_max(logits.ref, ld, cols, maxima.ref, n, TRI_F32);
+    fast->cross_entropy_sum(logits.fast, ld, cols, maxima.fast, targets, FIRST, sums.fast,
+                            picked.fast, n, TRI_F32);
+    ref->cross_entropy_sum(logits.ref, ld, cols, maxima.ref, targets, FIRST, sums.ref, picked.ref,
+                           n, TRI_F32);
+    fast->cross_entropy_backward(logits.fast, ld, cols, maxima.fast, sums.fast, targets, FIRST,
+                                 0.25, d.fast, ld, n, dt);
+    ref->cross_entropy_backward(logits.ref, ld, cols, maxima.ref, sums.ref, targets, FIRST, 0.25,
+                                d.ref, ld, n, dt);
+    pair_end(&d, "d", 8 + size, 1e-7);
+    pair_end(&picked, "picked", 1, 0);
+    pair_end(&sums, "sums", 8 + size, 0);
+    pair_end(&maxima, "maxima", 0, 0);
+    pair_end(&logits, "logits", 0, 0);
+}
+
+static void check_random(const struct tri_kernels *fast, enum tri_dtype dt)
+{
+    static const int64_t columns[] = {0, 1, 6, 64, 333, 1000};
+    for (int i = 0; i < 6; i++) {
+        slice(fast, dt, 0, columns[i], 1.0, NULL);
+        slice(fast, dt, 1, columns[i], 4.0, NULL);
+        slice(fast, dt, MOST, columns[i], 20.0, NULL);
+    }
+    slice(fast, dt, 3, 333, 1e30, NULL);
+}
+
+static void some_infinite(struct pair *logits)
+{
+    for (int64_t i = 0; i < logits->count; i += 3) {
+        pair_set(logits, i, -(double)INFINITY);
+    }
+}
+
+static void far_apart(struct pair *logits)
+{
+    for (int64_t i = 0; i < logits->count; i++) {
+        pair_set(logits, i, -(double)i * 0.37); /* through the subnormals down to 0 */
+    }
+}
+
+static void one_nan(struct pair *logits)
+{
+    pair_set(logits, 5, (double)NAN);
+}
+
+static void check_special(const struct tri_kernels *fast, enum tri_dtype dt)
+{
+    slice(fast, dt, 3, 70, 2.0, some_infinite);
+    slice(fast, dt, 1, 700, 1.0, far_apart);
+    slice(fast, dt, 2, 37, 1.0, one_nan);
+    slice(fast, dt, 2, 6, 1.0, one_nan);
+}
+
+/* exp through cross_entropy_sum of one column: relative error below 2e-7 where normal. */
+static void check_exp(const struct tri_kernels *fast, enum tri_dtype dt)
+{
+    enum { POINTS = 3000 };
+    if (dt == TRI_BF16) {
+        return;
+    }
+    static const int32_t targets[POINTS];
+    struct pair x = pair_create(TRI_F32, POINTS, 87.3);
+    struct pair sums = pair_create(TRI_F32, POINTS, 1.0);
+    struct pair picked = pair_create(TRI_F32, POINTS, 1.0);
+    struct pair zero = pair_create(TRI_F32, POINTS, 0.0);
+    fast->cross_entropy_sum(x.fast, 1, 1, zero.fast, targets, 1, sums.fast, picked.fast, POINTS,
+                            TRI_F32);
+    for (int64_t i = 0; i < POINTS; i++) {
+        double want = exp(pair_get(&x, i));
+        assert_true(fabs((double)((float *)sums.fast)[i] - want) <= 2e-7 * want);
+    }
+    pair_end(&x, "x", 0, 0);
+    pair_end(&zero, "zero", 0, 0);
+    pair_end(&sums, "sums", 0, (double)INFINITY);
+    pair_end(&picked, "picked", 0, (double)INFINITY);
+}
+
+static void test_random(void **state)
+{
+    (void)state;
+    pair_each_table(check_random);
+}
+
+static void test_special(void **state)
+{
+    (void)state;
+    pair_each_table(check_special);
+}
+
+static void test_exp(void **state)
+{
+    (void)state;
+    pair_each_table(check_exp);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_random),
+        cmocka_unit_test(test_special),
+        cmocka_unit_test(test_exp),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

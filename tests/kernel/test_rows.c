@@ -1,0 +1,207 @@
+/* Embedding, gather, combine and the other row operations: the fast tables against the reference. */
+#include "kernel/pair.h"
+
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <cmocka.h>
+
+static const int64_t widths[] = {1, 7, 64, 101, 520};
+enum { WIDTHS = sizeof(widths) / sizeof(*widths), ROWS = 45, TOP = 3 };
+
+static void embedding(const struct tri_kernels *fast, enum tri_dtype dt, int64_t n, int64_t width)
+{
+    enum { FIRST = 10, VOCAB = 12 };
+    const struct tri_kernels *ref = tri_kernels_ref();
+    int32_t tokens[ROWS];
+    for (int32_t i = 0; i < ROWS; i++) {
+        tokens[i] = 8 + i * 7 % 17; /* repeats, and some outside the slice on both sides */
+    }
+    struct pair table = pair_create(dt, VOCAB * width, 1.0);
+    struct pair dtable = pair_create(TRI_F32, VOCAB * width, 1.0);
+    struct pair y = pair_create(dt, n * width, 1.0);
+    fast->embedding_forward(table.fast, tokens, FIRST, VOCAB, y.fast, n, width, dt);
+    ref->embedding_forward(table.ref, tokens, FIRST, VOCAB, y.ref, n, width, dt);
+    fast->embedding_backward(dtable.fast, tokens, FIRST, VOCAB, y.fast, n, width, dt);
+    ref->embedding_backward(dtable.ref, tokens, FIRST, VOCAB, y.ref, n, width, dt);
+    pair_end(&dtable, "dtable", 2, 2e-6);
+    pair_end(&y, "embedding", 0, 0);
+    pair_end(&table, "table", 0, 0);
+}
+
+static void gather(const struct tri_kernels *fast, enum tri_dtype dt, int64_t n, int64_t width)
+{
+    int32_t index[ROWS];
+    for (int32_t i = 0; i < ROWS; i++) {
+        index[i] = i % 4 == 3 ? -1 : i * 5 % 6;
+    }
+    struct pair src = pair_create(dt, 6 * width, 1.0);
+    struct pair dst = pair_create(dt, n * width, 1.0);
+    fast->gather_rows(src.fast, index, dst.fast, n, width, dt);
+    tri_kernels_ref()->gather_rows(src.ref, index, dst.ref, n, width, dt);
+    pair_end(&dst, "gather", 0, 0);
+    pair_end(&src, "src", 0, 0);
+}
+
+/* Distinct indices into n*TOP rows, some of them -1. */
+static void fill_index(int32_t *index, int64_t count)
+{
+    for (int64_t c = 0; c < count; c++) {
+        index[c] = c % 5 == 2 ? -1 : (int32_t)(count - 1 - c);
+    }
+}
+
+static void combine(const struct tri_kernels *fast, enum tri_dtype dt, int64_t n, int64_t width,
+                    bool with_weight, bool with_add)
+{
+    const struct tri_kernels *ref = tri_kernels_ref();
+    int32_t index[ROWS * TOP];
+    fill_index(index, n * TOP);
+    struct pair rows = pair_create(dt, n * TOP * width, 1.0);
+    struct pair weight = pair_create(TRI_F32, n * TOP, 1.0);
+    struct pair y = pair_create(dt, n * width, 1.0);
+    fast->combine_rows(rows.fast, index, with_weight ? weight.fast : NULL, with_add ? y.fast : NULL,
+                       y.fast, n, TOP, width, dt);
+    ref->combine_rows(rows.ref, index, with_weight ? weight.ref : NULL, with_add ? y.ref : NULL,
+                      y.ref, n, TOP, width, dt);
+    pair_end(&y, "combine", 2, 4e-7);
+    pair_end(&rows, "rows", 0, 0);
+    pair_end(&weight, "weight", 0, 0);
+}
+
+static void combine_backward(const struct tri_kernels *fast, enum tri_dtype dt, int64_t n,
+                             int64_t width)
+{
+    const struct tri_kernels *ref = tri_kernels_ref();
+    int32_t index[ROWS * TOP];
+    fill_index(index, n * TOP);
+    struct pair dy = pair_create(dt, n * width, 1.0);
+    struct pair rows = pair_create(dt, n * TOP * width, 1.0);
+    struct pair drows = pair_create(dt, n * TOP * width, 1.0);
+    struct pair weight = pair_create(TRI_F32, n * TOP, 1.0);
+    struct pair dweight = pair_create(TRI_F32, n * TOP, 1.0);
+    fast->combine_rows_backward(dy.fast, rows.fast, index, weight.fast, drows.fast, dweight.fast, n,
+                                TOP, width, dt);
+    ref->combine_rows_backward(dy.ref, rows.ref, index, weight.ref, drows.ref, dweight.ref, n, TOP,
+                               width, dt);
+    pair_end(&drows, "drows", 1, 0);
+    pair_end(&dweight, "dweight", 2, 5e-7 * sqrt((double)width));
+    pair_end(&dy, "dy", 0, 0);
+    pair_end(&rows, "rows", 0, 0);
+    pair_end(&weight, "weight", 0, 0);
+}
+
+static void scale_and_dots(const struct tri_kernels *fast, enum tri_dtype dt, int64_t n,
+                           int64_t width)
+{
+    const struct tri_kernels *ref = tri_kernels_ref();
+    struct pair x = pair_create(dt, n * width, 1.0);
+    struct pair gate = pair_create(TRI_F32, n, 1.0);
+    struct pair add = pair_create(dt, n * width, 1.0);
+    struct pair y = pair_create(dt, n * width, 1.0);
+    struct pair dots = pair_create(TRI_F32, n, 1.0);
+    fast->row_dots(x.fast, add.fast, dots.fast, n, width, dt);
+    ref->row_dots(x.ref, add.ref, dots.ref, n, width, dt);
+    fast->scale_rows_add(x.fast, gate.fast, add.fast, y.fast, n, width, dt);
+    ref->scale_rows_add(x.ref, gate.ref, add.ref, y.ref, n, width, dt);
+    pair_end(&y, "scale_rows_add", 2, 2e-7);
+    fast->scale_rows_add(x.fast, gate.fast, add.fast, add.fast, n, width, dt);
+    ref->scale_rows_add(x.ref, gate.ref, add.ref, add.ref, n, width, dt);
+    pair_end(&add, "scale_rows_add in place", 2, 2e-7);
+    pair_end(&dots, "row_dots", 2, 5e-7 * sqrt((double)width));
+    pair_end(&x, "x", 0, 0);
+    pair_end(&gate, "gate", 0, 0);
+}
+
+static void check_all(const struct tri_kernels *fast, enum tri_dtype dt)
+{
+    static const int64_t counts[] = {0, 1, 5, ROWS};
+    for (int i = 0; i < WIDTHS; i++) {
+        for (int j = 0; j < 4; j++) {
+            embedding(fast, dt, counts[j], widths[i]);
+            gather(fast, dt, counts[j], widths[i]);
+            for (int flags = 0; flags < 4; flags++) {
+                combine(fast, dt, counts[j], widths[i], flags & 1, flags & 2);
+            }
+            combine_backward(fast, dt, counts[j], widths[i]);
+            scale_and_dots(fast, dt, counts[j], widths[i]);
+        }
+    }
+}
+
+/* A product that overflows or is NaN must not be hidden by a weight of zero. */
+static void check_nan(const struct tri_kernels *fast, enum tri_dtype dt)
+{
+    struct pair rows = pair_create(dt, 20, 1.0);
+    struct pair weight = pair_create(TRI_F32, 1, 1.0);
+    struct pair y = pair_create(dt, 20, 1.0);
+    int32_t index[1] = {0};
+    pair_set(&rows, 3, (double)NAN);
+    pair_set(&rows, 18, (double)INFINITY);
+    pair_set(&weight, 0, 0.0);
+    fast->combine_rows(rows.fast, index, weight.fast, NULL, y.fast, 1, 1, 20, dt);
+    tri_kernels_ref()->combine_rows(rows.ref, index, weight.ref, NULL, y.ref, 1, 1, 20, dt);
+    assert_true(isnan(pair_get(&y, 3)) && isnan(pair_get(&y, 18)) && !isnan(pair_get(&y, 4)));
+    pair_end(&y, "y", 1, 0);
+    pair_end(&rows, "rows", 0, 0);
+    pair_end(&weight, "weight", 0, 0);
+}
+
+struct embedding_call {
+    const struct tri_kernels *fast;
+    struct pair *dtable, *dy;
+    const int32_t *tokens;
+    int64_t n, width;
+    enum tri_dtype dt;
+};
+
+static void call_embedding(void *context)
+{
+    const struct embedding_call *c = context;
+    c->fast->embedding_backward(c->dtable->fast, c->tokens, 0, 5, c->dy->fast, c->n, c->width,
+                                c->dt);
+}
+
+static void check_threads(const struct tri_kernels *fast, enum tri_dtype dt)
+{
+    enum { WIDTH = 900 };
+    int32_t tokens[ROWS];
+    for (int32_t i = 0; i < ROWS; i++) {
+        tokens[i] = i * i % 5;
+    }
+    struct pair dtable = pair_create(TRI_F32, (int64_t)5 * WIDTH, 1.0);
+    struct pair dy = pair_create(dt, (int64_t)ROWS * WIDTH, 1.0);
+    struct embedding_call call = {fast, &dtable, &dy, tokens, ROWS, WIDTH, dt};
+    pair_same_on_threads((struct pair *[]){&dtable}, 1, call_embedding, &call);
+    pair_end(&dtable, "dtable", 0, (double)INFINITY);
+    pair_end(&dy, "dy", 0, 0);
+}
+
+static void test_all(void **state)
+{
+    (void)state;
+    pair_each_table(check_all);
+}
+
+static void test_nan(void **state)
+{
+    (void)state;
+    pair_each_table(check_nan);
+}
+
+static void test_threads(void **state)
+{
+    (void)state;
+    pair_each_table(check_threads);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_all),
+        cmocka_unit_test(test_nan),
+        cmocka_unit_test(test_threads),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
