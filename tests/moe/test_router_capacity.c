@@ -291,13 +291,32 @@ static void test_rows_apart(void **state)
     }
 }
 
+/* Scratch reaches its size in the first call. */
+static void test_no_allocation(void **state)
+{
+    (void)state;
+    struct tri_config config;
+    struct fixture f;
+    fixture_config(&config);
+    config.moe.capacity_factor = 0.7;
+    config.moe.drop_policy = TRI_DROP_PROBABILITY;
+    config.moe.capacity_window = TRI_WINDOW_STEP;
+    config.moe.aux_window = TRI_WINDOW_STEP;
+    fixture_begin(&f, &config, NULL, 0, ROWS, SEQ);
+    fixture_forward(&f);
+    int64_t calls = tri_memory_get().calls;
+    fixture_forward(&f);
+    assert_int_equal(tri_memory_get().calls, calls);
+    fixture_end(&f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_capacity),           cmocka_unit_test(test_queues),
         cmocka_unit_test(test_one_expert_for_all), cmocka_unit_test(test_second_choices_wait),
         cmocka_unit_test(test_random_selection),   cmocka_unit_test(test_second_sampling),
-        cmocka_unit_test(test_rows_apart),
+        cmocka_unit_test(test_rows_apart),         cmocka_unit_test(test_no_allocation),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -89,8 +89,8 @@ static void check(const struct variant *v, const struct terms *terms)
 {
     const float step = 1.0F / 64;
     struct fixture f;
-    float dweight[TOKENS * EXPERTS_MAX];
-    float dlogits[TOKENS * EXPERTS_MAX];
+    float dweight[TOKENS * EXPERTS_MAX] = {0};
+    float dlogits[TOKENS * EXPERTS_MAX] = {0};
     int32_t chosen[TOKENS * EXPERTS_MAX];
     int32_t expert[TOKENS * EXPERTS_MAX];
     begin(&f, v, terms);

@@ -34,7 +34,7 @@ static void check_token(const struct fixture *f, int64_t t)
     const int64_t k = f->config.moe.top_k;
     const float *logits = f->call.logits + t * experts;
     const int32_t *chosen = f->routes.chosen + t * k;
-    int32_t expected[128];
+    int32_t expected[128] = {0};
     double sum = 0;
     double share = 0;
     choose_slowly(logits, experts, k < experts ? k + 1 : k, expected);
