@@ -95,6 +95,8 @@ void tri_exchange_post(const struct tri_group *group, enum tri_dtype dtype, int6
 
 void tri_flight_wait(struct tri_flight *flight)
 {
-    TRI_MPI(MPI_Waitall(flight->count, flight->item, MPI_STATUSES_IGNORE));
+    for (int i = 0; i < flight->count; i++) {
+        TRI_MPI(MPI_Wait(&flight->item[i], MPI_STATUS_IGNORE));
+    }
     flight->count = 0;
 }

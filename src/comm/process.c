@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 /* Seconds that MPI_Abort may take before this process ends by itself. */
@@ -26,12 +27,22 @@ static void abort_by_signal(int number)
     _exit(abort_status);
 }
 
+/* Hydra, MPICH's launcher, drops the lines that it has not passed on when a rank aborts. */
+static void let_launcher_read(void)
+{
+#ifdef MPICH_VERSION
+    struct timespec pause = {.tv_nsec = 100000000};
+    (void)nanosleep(&pause, NULL);
+#endif
+}
+
 void tri_process_abort(int exit_status)
 {
     if (process.running) {
         abort_status = exit_status;
         (void)signal(SIGALRM, abort_by_signal);
         (void)alarm(ABORT_SECONDS);
+        let_launcher_read();
         (void)MPI_Abort(MPI_COMM_WORLD, exit_status);
     }
     _exit(exit_status);

@@ -167,8 +167,8 @@ static void check_all_to_all(struct tri_group *group, int64_t width, enum tri_dt
 
 static void check_counts(struct tri_group *group, int64_t count)
 {
-    int64_t send[RANKS * 3];
-    int64_t recv[RANKS * 3];
+    int64_t send[RANKS * 3] = {0};
+    int64_t recv[RANKS * 3] = {0};
     for (int64_t i = 0; i < group->size * count; i++) {
         send[i] = group->rank * 1000 + i;
     }
