@@ -1,0 +1,79 @@
+/* Deals attention's tasks out to threads; which thread computes a task changes no bit of it. */
+#include "kernel/x86/attention.h"
+
+#include "base/memory.h"
+#include "base/status.h"
+#include "kernel/x86/x86.h"
+
+#include <omp.h>
+
+/* A thread's packed heads: grows to what the largest call needs, kept as long as the thread lives. */
+static _Thread_local void *thread_scratch;
+static _Thread_local size_t thread_capacity;
+
+static const struct tri_attention_isa *isa_get(void)
+{
+    if (tri_x86_table(TRI_ISA_AVX512)) {
+        return &tri_attention_avx512;
+    }
+    return tri_x86_table(TRI_ISA_AVX2) ? &tri_attention_avx2 : &tri_attention_x86_64;
+}
+
+/* Queries of one task. Keys are packed anew for each range of queries, so ranges are long, and there
+ * are several only when sequences and heads alone do not occupy the threads. */
+static int64_t range_of(const struct tri_attention_isa *isa, const struct tri_attention *args)
+{
+    enum { LEAST = 8, EACH = 4 };
+    int64_t tasks = args->batch * args->kv_heads, wanted = EACH * (int64_t)omp_get_max_threads();
+    int64_t ranges = tasks < wanted && omp_get_max_threads() > 1 ? (wanted + tasks - 1) / tasks : 1;
+    int64_t range = (args->q_len + ranges - 1) / ranges, least = LEAST * isa->rows;
+    range = (range + isa->rows - 1) / isa->rows * isa->rows;
+    return range < least ? least : range;
+}
+
+void tri_attention_run(const struct tri_attention_isa *isa, const struct tri_attention *args,
+                       enum tri_dtype dt, bool backward)
+{
+    enum { FORK = 1 << 14 }; /* pairs of query and key that are worth starting threads for */
+    TRI_REQUIRE(dt == TRI_F32 || dt == TRI_BF16);
+    TRI_REQUIRE(args->dim > 0 && args->group > 0);
+    int64_t heads = args->batch * args->kv_heads;
+    if (heads == 0 || (args->q_len == 0 && !backward)) {
+        return;
+    }
+    int64_t range = backward ? args->q_len : range_of(isa, args);
+    int64_t ranges = range > 0 ? (args->q_len + range - 1) / range : 1;
+    size_t bytes = backward ? isa->backward_scratch(args) : isa->forward_scratch(args);
+    bool fork = heads * ranges > 1 && !omp_in_parallel() &&
+                args->batch * args->heads * args->q_len * args->k_len > FORK;
+#pragma omp parallel if (fork)
+    {
+        void *scratch = tri_grow(TRI_MEMORY_OTHER, &thread_scratch, &thread_capacity, bytes);
+#pragma omp for schedule(dynamic)
+        for (int64_t i = 0; i < heads * ranges; i++) {
+            /* Later queries see more keys: the long tasks first. */
+            int64_t part = ranges - 1 - i / heads, head = i % heads;
+            struct tri_attention_task task = {
+                .sequence = head / args->kv_heads,
+                .kv = head % args->kv_heads,
+                .begin = part * range,
+                .end = (part + 1) * range < args->q_len ? (part + 1) * range : args->q_len,
+            };
+            if (backward) {
+                isa->backward(args, dt, task, scratch);
+            } else {
+                isa->forward(args, dt, task, scratch);
+            }
+        }
+    }
+}
+
+void tri_x86_attention_forward(const struct tri_attention *args, enum tri_dtype dt)
+{
+    tri_attention_run(isa_get(), args, dt, false);
+}
+
+void tri_x86_attention_backward(const struct tri_attention *args, enum tri_dtype dt)
+{
+    tri_attention_run(isa_get(), args, dt, true);
+}
