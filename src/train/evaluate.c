@@ -1,0 +1,73 @@
+#include "train/evaluate.h"
+
+#include "base/memory.h"
+
+static enum tri_status fill_training(void *state, int64_t step, int64_t first_row, int64_t rows,
+                                     int32_t *tokens, int32_t *targets, int32_t *first_key,
+                                     struct tri_error *error)
+{
+    return tri_loader_rows(state, step, first_row, rows, tokens, targets, first_key, error);
+}
+
+struct tri_rows_source tri_source_of_loader(const struct tri_loader *loader,
+                                            const struct tri_config *config)
+{
+    int64_t rows = config->train.global_batch;
+    int64_t seq = config->data.sequence_length;
+    return (struct tri_rows_source){
+        (void *)(uintptr_t)loader,  fill_training, rows, seq, rows * seq,
+        config->data.separator >= 0};
+}
+
+struct window {
+    const struct tri_loader *loader;
+    int64_t first;
+};
+
+static enum tri_status fill_evaluation(void *state, int64_t step, int64_t first_row, int64_t rows,
+                                       int32_t *tokens, int32_t *targets, int32_t *first_key,
+                                       struct tri_error *error)
+{
+    const struct window *window = state;
+    (void)step;
+    return tri_loader_eval_rows(window->loader, window->first + first_row, rows, tokens, targets,
+                                first_key, error);
+}
+
+enum tri_status tri_evaluate(struct tri_engine *engine, const struct tri_loader *loader,
+                             int64_t tokens, int64_t batches, struct tri_evaluation *result,
+                             struct tri_error *error)
+{
+    const struct tri_config *config = engine->config;
+    int64_t seq = config->data.sequence_length;
+    int64_t rows = tri_loader_eval_count(loader);
+    if (batches > 0 && batches * config->train.global_batch < rows) {
+        rows = batches * config->train.global_batch;
+    }
+    int64_t counted = rows * seq < tokens - 1 ? rows * seq : tokens - 1;
+    int64_t at_once = config->train.micro_batch * tri_group_size(engine->mesh->expert_data) * 8;
+    int64_t loads = engine->moe_layers * config->moe.num_experts;
+    *result = (struct tri_evaluation){
+        .load = tri_alloc(TRI_MEMORY_OTHER, (size_t)loads * sizeof(int64_t))};
+    for (int64_t first = 0; first < rows; first += at_once) {
+        struct window window = {loader, first};
+        struct tri_rows_source source = {
+            &window, fill_evaluation, at_once < rows - first ? at_once : rows - first,
+            seq,     counted,         config->data.separator >= 0};
+        struct tri_step_report report;
+        enum tri_status status = tri_engine_evaluate(engine, &source, &report, error);
+        if (status != TRI_OK) {
+            tri_free(result->load);
+            result->load = NULL;
+            return status;
+        }
+        result->loss += report.cross_entropy;
+        result->aux_loss += report.aux_loss;
+        result->targets += report.targets;
+        result->dropped += report.dropped;
+        for (int64_t i = 0; i < loads; i++) {
+            result->load[i] += report.load[i];
+        }
+    }
+    return TRI_OK;
+}

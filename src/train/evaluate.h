@@ -1,0 +1,25 @@
+/* Token rows for the engine, and the loss over a whole set. */
+#ifndef TRIDENT_TRAIN_EVALUATE_H
+#define TRIDENT_TRAIN_EVALUATE_H
+
+#include "data/loader.h"
+#include "train/engine.h"
+
+/* The training rows of a loader as a source. loader is borrowed. */
+struct tri_rows_source tri_source_of_loader(const struct tri_loader *loader,
+                                            const struct tri_config *config);
+
+struct tri_evaluation {
+    double loss; /* cross-entropy, mean over the set's targets */
+    double aux_loss;
+    int64_t targets, dropped;
+    int64_t *load; /* [MoE layers, experts]; tri_free it */
+};
+
+/* Loss over the loader's evaluation rows, at most `batches` global batches of them (0: all), a few at
+ * a time. Collective over the engine's mesh; the status is the same on all ranks. */
+enum tri_status tri_evaluate(struct tri_engine *engine, const struct tri_loader *loader,
+                             int64_t tokens, int64_t batches, struct tri_evaluation *result,
+                             struct tri_error *error) TRI_NODISCARD;
+
+#endif

@@ -1,0 +1,97 @@
+#include "train/metrics.h"
+
+#include <jansson.h>
+#include <math.h>
+
+static json_t *number(double value)
+{
+    return isfinite(value) ? json_real(value) : json_null();
+}
+
+static void set(json_t *object, const char *key, json_t *value)
+{
+    (void)json_object_set_new(object, key, value);
+}
+
+/* [[tokens of each expert] of each MoE layer] */
+static json_t *load_table(const struct tri_config *config, const int64_t *load)
+{
+    json_t *layers = json_array();
+    int64_t count = tri_model_moe_layers(config);
+    for (int64_t layer = 0; layer < count; layer++) {
+        json_t *experts = json_array();
+        for (int64_t e = 0; e < config->moe.num_experts; e++) {
+            (void)json_array_append_new(experts,
+                                        json_integer(load[layer * config->moe.num_experts + e]));
+        }
+        (void)json_array_append_new(layers, experts);
+    }
+    return layers;
+}
+
+static char *finish(json_t *object)
+{
+    char *text = json_dumps(object, JSON_COMPACT | JSON_REAL_PRECISION(17));
+    json_decref(object);
+    TRI_REQUIRE(text);
+    return text;
+}
+
+char *tri_metrics_line(const struct tri_config *config, const struct tri_metrics *metrics)
+{
+    const struct tri_step_report *report = metrics->report;
+    json_t *line = json_object();
+    set(line, "step", json_integer(metrics->step));
+    set(line, "loss", number(report->loss));
+    set(line, "cross_entropy", number(report->cross_entropy));
+    set(line, "aux_loss", number(report->aux_loss));
+    set(line, "z_loss", number(report->z_loss));
+    set(line, "grad_norm", number(report->grad_norm));
+    set(line, "learning_rate", number(metrics->learning_rate));
+    set(line, "tokens", json_integer(metrics->tokens));
+    set(line, "tokens_per_second", number((double)report->targets / metrics->seconds));
+    set(line, "step_ms", number(1e3 * metrics->seconds));
+    json_t *split = json_object();
+    set(split, "attention", number(1e3 * report->seconds_attention));
+    set(split, "router", number(1e3 * report->seconds_router));
+    set(split, "exchange", number(1e3 * report->seconds_exchange));
+    set(split, "experts", number(1e3 * report->seconds_experts));
+    set(split, "optimizer", number(1e3 * report->seconds_optimizer));
+    set(split, "exposed_communication", number(1e3 * report->seconds_exposed));
+    set(line, "step_split_ms", split);
+    set(line, "expert_load", load_table(config, report->load));
+    set(line, "dropped_tokens", json_integer(report->dropped));
+    set(line, "skipped_steps", json_integer(metrics->skipped_steps));
+    return finish(line);
+}
+
+char *tri_metrics_evaluation_line(const struct tri_config *config, int64_t step,
+                                  const struct tri_evaluation *evaluation)
+{
+    json_t *line = json_object();
+    set(line, "step", json_integer(step));
+    set(line, "valid_loss", number(evaluation->loss));
+    set(line, "valid_tokens", json_integer(evaluation->targets));
+    set(line, "valid_expert_load", load_table(config, evaluation->load));
+    return finish(line);
+}
+
+struct tri_balance tri_balance_get(const struct tri_config *config, const int64_t *load)
+{
+    struct tri_balance balance = {0};
+    int64_t layers = tri_model_moe_layers(config);
+    int64_t experts = config->moe.num_experts;
+    for (int64_t layer = 0; layer < layers; layer++) {
+        int64_t most = 0;
+        int64_t total = 0;
+        for (int64_t e = 0; e < experts; e++) {
+            int64_t tokens = load[layer * experts + e];
+            most = tokens > most ? tokens : most;
+            total += tokens;
+            balance.dead += tokens == 0;
+        }
+        double ratio = total ? (double)most * (double)experts / (double)total : 0.0;
+        balance.worst = ratio > balance.worst ? ratio : balance.worst;
+    }
+    return balance;
+}

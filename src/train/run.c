@@ -1,0 +1,365 @@
+#include "train/run.h"
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "moe/moe.h"
+#include "train/environment.h"
+#include "train/metrics.h"
+#include "train/run_folder.h"
+#include "train/session.h"
+
+#include <jansson.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct run {
+    const struct tri_config *config;
+    const struct tri_run_options *options;
+    struct tri_session *session;
+    struct tri_text train, valid;
+    struct tri_run_folder *folder; /* rank 0 */
+    struct tri_progress *progress; /* rank 0 */
+    struct tri_checkpoint_state state;
+    int64_t saved_step; /* of the newest checkpoint; -1: none */
+    double valid_loss, final_loss;
+};
+
+/* ---- signals ---------------------------------------------------------------------------------- */
+
+static volatile sig_atomic_t stop_asked;
+
+static void ask_to_stop(int signal_number)
+{
+    (void)signal_number;
+    stop_asked = 1;
+}
+
+static void watch_signals(void)
+{
+    struct sigaction action = {.sa_handler = ask_to_stop};
+    (void)sigemptyset(&action.sa_mask);
+    action.sa_flags = SA_RESTART;
+    (void)sigaction(SIGTERM, &action, NULL);
+    (void)sigaction(SIGUSR1, &action, NULL);
+}
+
+/* Whether any rank was asked to stop. Collective. */
+static bool must_stop(const struct run *run)
+{
+    int64_t asked = stop_asked;
+    tri_all_reduce_max(run->session->mesh->world,
+                       (struct tri_where){TRI_PHASE_OPTIMIZER, TRI_KIND_META}, &asked, 1, TRI_I64);
+    return asked != 0;
+}
+
+/* ---- starting --------------------------------------------------------------------------------- */
+
+static bool is_root(void)
+{
+    return tri_comm_rank() == 0;
+}
+
+/* Rank 0's status and error become everyone's. */
+static enum tri_status agree(const struct run *run, enum tri_status status, struct tri_error *error)
+{
+    return tri_comm_agree(run->session->mesh->world, status, error);
+}
+
+static enum tri_status open_folder(struct run *run, struct tri_error *error)
+{
+    enum tri_status status = TRI_OK;
+    if (is_root()) {
+        status =
+            tri_run_folder_open(run->config->run_dir, run->options->fresh, &run->folder, error);
+        if (status == TRI_OK) {
+            status = tri_checkpoint_clean(run->config->run_dir, error);
+        }
+    }
+    return agree(run, status, error);
+}
+
+/* The checkpoint to start from: this run's newest, or that of `resume`; "" for none. Same on all
+ * ranks: rank 0 looks. */
+static enum tri_status find_start(const struct run *run, char path[TRI_PATH_MAX],
+                                  struct tri_error *error)
+{
+    enum tri_status status = TRI_OK;
+    memset(path, 0, TRI_PATH_MAX);
+    if (is_root()) {
+        bool found = false;
+        status = tri_checkpoint_latest(run->config->run_dir, path, &found, error);
+        if (status == TRI_OK && !found) {
+            path[0] = '\0';
+            if (run->config->resume[0]) {
+                status = tri_checkpoint_resolve(run->config->resume, path, error);
+            }
+        }
+    }
+    TRI_TRY(agree(run, status, error));
+    tri_broadcast(run->session->mesh->world, (struct tri_where){TRI_PHASE_SETUP, TRI_KIND_META},
+                  path, TRI_PATH_MAX, TRI_U8, 0);
+    return TRI_OK;
+}
+
+static enum tri_status same_model_and_data(const struct run *run, const char *path,
+                                           struct tri_error *error)
+{
+    struct tri_config before;
+    char text[256];
+    TRI_TRY(tri_checkpoint_read_config(path, &before, error));
+    const char *key = tri_config_first_difference(&before, run->config, text, sizeof(text));
+    if (key) {
+        return tri_fail(error, TRI_BAD_INPUT,
+                        "%s: was written with another '%s' (%s); --fresh starts over", path, key,
+                        text);
+    }
+    return TRI_OK;
+}
+
+static enum tri_status restore(struct run *run, struct tri_error *error)
+{
+    char path[TRI_PATH_MAX];
+    TRI_TRY(find_start(run, path, error));
+    run->saved_step = -1;
+    if (!path[0]) {
+        return TRI_OK;
+    }
+    TRI_TRY(agree(run, is_root() ? same_model_and_data(run, path, error) : TRI_OK, error));
+    TRI_TRY(tri_session_load(run->session, path, true, &run->state, error));
+    run->saved_step = run->state.step;
+    tri_log_info("continuing from %s, step %lld", path, (long long)run->state.step);
+    return TRI_OK;
+}
+
+static enum tri_status describe(struct run *run, struct tri_error *error)
+{
+    char *environment = tri_environment_describe(run->session->mesh);
+    enum tri_status status = TRI_OK;
+    if (is_root()) {
+        status = tri_run_folder_describe(run->folder, run->config, environment, error);
+        if (status == TRI_OK) {
+            status = tri_run_folder_trim_metrics(run->folder, run->state.step, error);
+        }
+    }
+    free(environment);
+    return agree(run, status, error);
+}
+
+/* ---- saving and evaluating -------------------------------------------------------------------- */
+
+static enum tri_status save(struct run *run, struct tri_error *error)
+{
+    struct tri_engine *engine = run->session->engine;
+    struct tri_checkpoint_state state = run->state;
+    state.seed = run->config->seed;
+    state.config = is_root() ? tri_config_to_yaml(run->config) : NULL;
+    state.bias = engine->moe_layers ? tri_moe_bias(tri_model_moe(engine->model)) : NULL;
+    state.bias_layers = state.bias ? engine->moe_layers : 0;
+    state.bias_experts = state.bias ? run->config->moe.num_experts : 0;
+    enum tri_status status = tri_checkpoint_save(run->config->run_dir, engine->params, &state,
+                                                 run->config->checkpoint_keep_last, error);
+    if (status == TRI_OK) {
+        run->saved_step = state.step;
+    }
+    tri_free(state.config);
+    return status;
+}
+
+static enum tri_status write_line(struct run *run, char *line, struct tri_error *error)
+{
+    enum tri_status status = tri_run_folder_add_metrics(run->folder, line, error);
+    free(line);
+    return status;
+}
+
+static enum tri_status evaluate(struct run *run, struct tri_error *error)
+{
+    struct tri_evaluation evaluation;
+    if (!run->valid.loader) {
+        return TRI_OK;
+    }
+    TRI_TRY(tri_evaluate(run->session->engine, run->valid.loader,
+                         tri_tokens_count(run->valid.tokens), run->config->eval_batches,
+                         &evaluation, error));
+    enum tri_status status = TRI_OK;
+    run->valid_loss = evaluation.loss;
+    if (is_root()) {
+        tri_progress_evaluation(run->progress, run->state.step, &evaluation);
+        status = write_line(
+            run, tri_metrics_evaluation_line(run->config, run->state.step, &evaluation), error);
+    }
+    tri_free(evaluation.load);
+    return agree(run, status, error);
+}
+
+/* ---- the loop --------------------------------------------------------------------------------- */
+
+static enum tri_status report_step(struct run *run, const struct tri_step_report *report,
+                                   double learning_rate, double seconds, struct tri_error *error)
+{
+    struct tri_metrics metrics = {run->state.step, run->state.tokens, run->state.skipped_steps,
+                                  learning_rate,   seconds,           report};
+    run->final_loss = report->loss;
+    if (!is_root()) {
+        return TRI_OK;
+    }
+    tri_progress_step(run->progress, &metrics);
+    return write_line(run, tri_metrics_line(run->config, &metrics), error);
+}
+
+/* A step whose loss or gradient is not finite changes nothing but the counters. */
+static enum tri_status skip(struct run *run, struct tri_error *error)
+{
+    run->state.skipped_steps++;
+    run->state.skipped_in_a_row++;
+    if (run->state.skipped_in_a_row < run->config->train.max_skipped) {
+        return TRI_OK;
+    }
+    char last[64] = "there is no checkpoint";
+    if (run->saved_step >= 0) {
+        (void)snprintf(last, sizeof(last), "the last checkpoint is step %lld",
+                       (long long)run->saved_step);
+    }
+    return tri_fail(error, TRI_FAILED,
+                    "%lld steps in a row had a loss or gradient that is not finite, up to step "
+                    "%lld; %s",
+                    (long long)run->state.skipped_in_a_row, (long long)run->state.step, last);
+}
+
+static enum tri_status train_step(struct run *run, const struct tri_rows_source *source,
+                                  struct tri_error *error)
+{
+    const struct tri_config_train *train = &run->config->train;
+    double start = tri_clock_now();
+    double learning_rate = tri_learning_rate(train, run->state.step);
+    struct tri_step_report report;
+    TRI_TRY(
+        tri_engine_gradients(run->session->engine, source, run->state.step, NULL, &report, error));
+    run->state.step++;
+    run->state.tokens += report.targets;
+    enum tri_status status = TRI_OK;
+    if (report.finite) {
+        int64_t update = run->state.step - run->state.skipped_steps;
+        tri_engine_update(run->session->engine, update, learning_rate, &report);
+        run->state.skipped_in_a_row = 0;
+    } else {
+        status = skip(run, error);
+    }
+    struct tri_error write_error;
+    enum tri_status written =
+        report_step(run, &report, learning_rate, tri_clock_now() - start, &write_error);
+    if (status == TRI_OK && written != TRI_OK) {
+        *error = write_error;
+        status = written;
+    }
+    return agree(run, status, error);
+}
+
+static bool is_due(int64_t step, int64_t every)
+{
+    return every > 0 && step % every == 0;
+}
+
+static enum tri_status loop(struct run *run, struct tri_error *error)
+{
+    const struct tri_config *config = run->config;
+    struct tri_rows_source source = tri_source_of_loader(run->train.loader, config);
+    if (run->state.step == 0) {
+        TRI_TRY(evaluate(run, error));
+    }
+    while (run->state.step < config->train.steps) {
+        TRI_TRY(train_step(run, &source, error));
+        bool last = run->state.step == config->train.steps;
+        if (last || is_due(run->state.step, config->eval_every)) {
+            TRI_TRY(evaluate(run, error));
+        }
+        bool stop = must_stop(run);
+        if (last || stop || is_due(run->state.step, config->checkpoint_every)) {
+            TRI_TRY(save(run, error));
+        }
+        if (stop && !last) {
+            tri_log_info("stopped by a signal after step %lld; the same command goes on from there",
+                         (long long)run->state.step);
+            return TRI_REQUEUE;
+        }
+    }
+    return TRI_OK;
+}
+
+/* ---- the whole -------------------------------------------------------------------------------- */
+
+static void print_json(const struct run *run, bool finished_before)
+{
+    json_t *root = json_object();
+    (void)json_object_set_new(root, "run_dir", json_string(run->config->run_dir));
+    (void)json_object_set_new(root, "step", json_integer(run->state.step));
+    (void)json_object_set_new(root, "tokens", json_integer(run->state.tokens));
+    (void)json_object_set_new(root, "skipped_steps", json_integer(run->state.skipped_steps));
+    (void)json_object_set_new(root, "finished_before", json_boolean(finished_before));
+    (void)json_object_set_new(root, "loss",
+                              finished_before ? json_null() : json_real(run->final_loss));
+    bool evaluated = run->valid.loader && !finished_before;
+    (void)json_object_set_new(root, "valid_loss",
+                              evaluated ? json_real(run->valid_loss) : json_null());
+    char *text = json_dumps(root, JSON_COMPACT);
+    (void)printf("%s\n", text ? text : "null");
+    free(text);
+    json_decref(root);
+}
+
+static enum tri_status run_to_end(struct run *run, struct tri_error *error)
+{
+    const struct tri_config *config = run->config;
+    TRI_TRY(tri_text_open(run->session, config->data.train, false, &run->train, error));
+    if (config->data.valid[0]) {
+        TRI_TRY(tri_text_open(run->session, config->data.valid, true, &run->valid, error));
+    }
+    TRI_TRY(open_folder(run, error));
+    TRI_TRY(restore(run, error));
+    bool finished = run->state.step >= config->train.steps;
+    if (finished) {
+        tri_log_info("%s is finished: it has trained all of its %lld steps", config->run_dir,
+                     (long long)config->train.steps);
+    } else {
+        TRI_TRY(describe(run, error));
+        tri_session_print(run->session);
+        run->progress = is_root() ? tri_progress_create(config) : NULL;
+        enum tri_status status = loop(run, error);
+        if (status != TRI_OK && status != TRI_REQUEUE) {
+            return status;
+        }
+        enum tri_status saved = TRI_OK;
+        if (is_root()) {
+            saved = tri_run_folder_save_ledger(run->folder, tri_ledger_get(), error);
+        }
+        TRI_TRY(agree(run, saved, error));
+        if (status == TRI_REQUEUE) {
+            return status;
+        }
+    }
+    if (run->options->json && is_root()) {
+        print_json(run, finished);
+    }
+    return TRI_OK;
+}
+
+enum tri_status tri_run(const struct tri_config *config, const struct tri_run_options *options,
+                        struct tri_error *error)
+{
+    struct run run = {.config = config, .options = options, .saved_step = -1};
+    if (!config->data.train[0]) {
+        return tri_config_refuse(config, error, "data.train", "a training run needs token shards");
+    }
+    TRI_TRY(tri_session_create(config, true, &run.session, error));
+    watch_signals();
+    enum tri_status status = run_to_end(&run, error);
+    tri_progress_destroy(run.progress);
+    tri_run_folder_close(run.folder);
+    tri_checkpoint_state_fini(&run.state);
+    tri_text_close(&run.train);
+    tri_text_close(&run.valid);
+    tri_session_destroy(run.session);
+    return status;
+}

@@ -1,0 +1,17 @@
+/* `trident train`: a run from its config to its last checkpoint. */
+#ifndef TRIDENT_TRAIN_RUN_H
+#define TRIDENT_TRAIN_RUN_H
+
+#include "config/config.h"
+
+struct tri_run_options {
+    bool fresh; /* start over: what the run folder holds is removed */
+    bool json;  /* one JSON object on standard output at the end */
+};
+
+/* Trains, continuing from the run's last checkpoint when it has one. TRI_REQUEUE after SIGTERM or
+ * SIGUSR1, with a checkpoint saved. Collective over all ranks; the status is the same on all. */
+enum tri_status tri_run(const struct tri_config *config, const struct tri_run_options *options,
+                        struct tri_error *error) TRI_NODISCARD;
+
+#endif

@@ -1,0 +1,42 @@
+/* A run's folder on disk:
+ *
+ *   RUN/config.yaml        the resolved config
+ *   RUN/environment.json   version, processor, MPI, where each rank runs
+ *   RUN/metrics.jsonl      one line a step, and one for each evaluation
+ *   RUN/ledger.json        what was sent
+ *   RUN/checkpoints/       checkpoint/
+ *   RUN/lock               held while a job works in the folder
+ *
+ * Rank 0 alone touches it; callers agree on the outcome. */
+#ifndef TRIDENT_TRAIN_RUN_FOLDER_H
+#define TRIDENT_TRAIN_RUN_FOLDER_H
+
+#include "comm/comm.h"
+#include "config/config.h"
+
+struct tri_run_folder;
+
+/* Creates and locks the folder. FAILED when another job holds the lock. fresh: removes what an earlier
+ * run left. Local to rank 0. */
+enum tri_status tri_run_folder_open(const char *path, bool fresh, struct tri_run_folder **folder,
+                                    struct tri_error *error) TRI_NODISCARD;
+/* Releases the lock. */
+void tri_run_folder_close(struct tri_run_folder *folder);
+
+/* Writes config.yaml and environment.json. */
+enum tri_status tri_run_folder_describe(const struct tri_run_folder *folder,
+                                        const struct tri_config *config, const char *environment,
+                                        struct tri_error *error) TRI_NODISCARD;
+
+/* Drops the lines of metrics.jsonl past `step` and a torn last line. */
+enum tri_status tri_run_folder_trim_metrics(const struct tri_run_folder *folder, int64_t step,
+                                            struct tri_error *error) TRI_NODISCARD;
+enum tri_status tri_run_folder_add_metrics(const struct tri_run_folder *folder, const char *line,
+                                           struct tri_error *error) TRI_NODISCARD;
+
+/* ledger.json: the cells that are not empty. */
+enum tri_status tri_run_folder_save_ledger(const struct tri_run_folder *folder,
+                                           const struct tri_ledger *ledger,
+                                           struct tri_error *error) TRI_NODISCARD;
+
+#endif

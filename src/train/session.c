@@ -1,0 +1,125 @@
+#include "train/session.h"
+
+#include "base/log.h"
+#include "moe/moe.h"
+#include "train/environment.h"
+
+#include <string.h>
+
+static enum tri_status check_memory(struct tri_session *session, bool training,
+                                    struct tri_error *error)
+{
+    struct tri_params *params = tri_params_create(session->config, session->mesh);
+    session->plan = tri_memory_plan(session->config, params, training);
+    tri_params_destroy(params);
+    enum tri_status status = tri_memory_check(&session->plan, tri_comm_local_size(), error);
+    return tri_comm_agree(session->mesh->world, status, error);
+}
+
+enum tri_status tri_session_create(const struct tri_config *config, bool training,
+                                   struct tri_session **session, struct tri_error *error)
+{
+    *session = NULL;
+    TRI_TRY(tri_config_check_layout(config, tri_comm_size(), error));
+    tri_comm_set_timeout(config->comm_timeout_seconds);
+    tri_comm_set_max_message(config->comm_max_message);
+    struct tri_session *s = tri_alloc(TRI_MEMORY_OTHER, sizeof(*s));
+    s->config = config;
+    enum tri_status status = tri_mesh_create((int)config->parallel.tensor,
+                                             (int)config->parallel.expert, &s->mesh, error);
+    if (status == TRI_OK) {
+        (void)tri_environment_set_threads(config);
+        status = check_memory(s, training, error);
+    }
+    if (status != TRI_OK) {
+        tri_session_destroy(s);
+        return status;
+    }
+    s->engine = tri_engine_create(config, s->mesh, tri_kernels_fast(), training);
+    *session = s;
+    return TRI_OK;
+}
+
+void tri_session_destroy(struct tri_session *session)
+{
+    if (session) {
+        tri_engine_destroy(session->engine);
+        tri_mesh_destroy(session->mesh);
+        tri_free(session);
+    }
+}
+
+enum tri_status tri_text_open(const struct tri_session *session, const char *pattern,
+                              bool evaluation, struct tri_text *text, struct tri_error *error)
+{
+    const struct tri_config *config = session->config;
+    *text = (struct tri_text){0};
+    enum tri_status status = tri_tokens_create(pattern, config->data.format,
+                                               config->model.vocab_size, &text->tokens, error);
+    if (status == TRI_OK) {
+        struct tri_loader_args args = {text->tokens, config->seed, config->data.sequence_length,
+                                       config->train.global_batch, config->data.separator};
+        status = evaluation ? tri_loader_create_eval(&args, &text->loader, error)
+                            : tri_loader_create(&args, &text->loader, error);
+    }
+    status = tri_comm_agree(session->mesh->world, status, error);
+    if (status != TRI_OK) {
+        tri_text_close(text);
+    }
+    return status;
+}
+
+void tri_text_close(struct tri_text *text)
+{
+    if (text->loader) {
+        tri_loader_destroy(text->loader);
+    }
+    if (text->tokens) {
+        tri_tokens_destroy(text->tokens);
+    }
+    *text = (struct tri_text){0};
+}
+
+enum tri_status tri_session_load(struct tri_session *session, const char *path, bool with_optimizer,
+                                 struct tri_checkpoint_state *state, struct tri_error *error)
+{
+    struct tri_engine *engine = session->engine;
+    TRI_TRY(tri_checkpoint_load(path, engine->params, state, with_optimizer, error));
+    float *bias = engine->moe_layers ? tri_moe_bias(tri_model_moe(engine->model)) : NULL;
+    if (bias && state->bias) {
+        size_t n = (size_t)(engine->moe_layers * session->config->moe.num_experts);
+        memcpy(bias, state->bias, n * sizeof(*bias));
+    }
+    return TRI_OK;
+}
+
+void tri_session_print(const struct tri_session *session)
+{
+    const struct tri_config *config = session->config;
+    const struct tri_config_model *model = &config->model;
+    const struct tri_mesh *mesh = session->mesh;
+    tri_log_info("%s, %s, %s", tri_version(), tri_kernels_describe(), tri_comm_library());
+    tri_log_info("model    %.2f M parameters, %.2f M active; %lld layers, hidden %lld, %lld heads, "
+                 "vocabulary %lld",
+                 (double)session->engine->params->total / 1e6,
+                 (double)session->engine->params->active / 1e6, (long long)model->num_layers,
+                 (long long)model->hidden_size, (long long)model->num_heads,
+                 (long long)model->vocab_size);
+    if (session->engine->moe_layers) {
+        tri_log_info("experts  %lld in each of %lld layers, top %lld",
+                     (long long)config->moe.num_experts, (long long)session->engine->moe_layers,
+                     (long long)config->moe.top_k);
+    }
+    tri_log_info("layout   %d ranks = tensor %d x expert %d x data %d, expert_tensor %lld, %d "
+                 "threads each, %s",
+                 mesh->ranks, mesh->size[TRI_AXIS_TENSOR], mesh->size[TRI_AXIS_EXPERT],
+                 mesh->size[TRI_AXIS_DATA], (long long)config->parallel.expert_tensor,
+                 tri_kernels_threads(), config->precision == TRI_PRECISION_BF16 ? "bf16" : "f32");
+    const int64_t *bytes = session->plan.bytes;
+    tri_log_info(
+        "memory   %.1f MB a rank: weights %.1f, gradients %.1f, optimizer %.1f, activations %.1f, "
+        "buffers %.1f",
+        (double)session->plan.total / 1e6, (double)bytes[TRI_MEMORY_WEIGHTS] / 1e6,
+        (double)bytes[TRI_MEMORY_GRADIENTS] / 1e6, (double)bytes[TRI_MEMORY_OPTIMIZER] / 1e6,
+        (double)bytes[TRI_MEMORY_ACTIVATIONS] / 1e6, (double)bytes[TRI_MEMORY_BUFFERS] / 1e6);
+}

@@ -1,0 +1,45 @@
+/* What every command with a model sets up the same way: mesh, threads, tokens, memory check, engine,
+ * checkpoint. */
+#ifndef TRIDENT_TRAIN_SESSION_H
+#define TRIDENT_TRAIN_SESSION_H
+
+#include "checkpoint/checkpoint.h"
+#include "data/loader.h"
+#include "plan/memory.h"
+#include "train/engine.h"
+
+struct tri_session {
+    const struct tri_config *config;
+    struct tri_mesh *mesh;
+    struct tri_memory_plan plan;
+    struct tri_engine *engine;
+};
+
+/* Checks the layout, builds the mesh, sets threads, watchdog and message size, checks the plan against
+ * free memory before anything large is taken, builds the engine. config is borrowed. Collective over
+ * all ranks; the status is the same on all. */
+enum tri_status tri_session_create(const struct tri_config *config, bool training,
+                                   struct tri_session **session,
+                                   struct tri_error *error) TRI_NODISCARD;
+void tri_session_destroy(struct tri_session *session);
+
+/* Opens the shards of `pattern` on every rank and a loader over them (for evaluation, or training).
+ * Collective; the status is the same on all ranks. */
+struct tri_text {
+    struct tri_tokens *tokens;
+    struct tri_loader *loader;
+};
+enum tri_status tri_text_open(const struct tri_session *session, const char *pattern,
+                              bool evaluation, struct tri_text *text,
+                              struct tri_error *error) TRI_NODISCARD;
+void tri_text_close(struct tri_text *text);
+
+/* Loads RUN|CHECKPOINT's weights (and moments) into the session's engine. Collective. */
+enum tri_status tri_session_load(struct tri_session *session, const char *path, bool with_optimizer,
+                                 struct tri_checkpoint_state *state,
+                                 struct tri_error *error) TRI_NODISCARD;
+
+/* The start-up summary, on standard error of rank 0. Local. */
+void tri_session_print(const struct tri_session *session);
+
+#endif
