@@ -716,7 +716,7 @@ static int tear_down(void **state)
     return 0;
 }
 
-int main(int argc, char **argv)
+int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_config_mixtral),
@@ -734,8 +734,5 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_old_gpt2),
         cmocka_unit_test(test_narrow_types),
     };
-    tri_comm_start(&argc, &argv);
-    int failed = cmocka_run_group_tests(tests, set_up, tear_down);
-    tri_comm_finish();
-    return failed;
+    return cmocka_run_group_tests(tests, set_up, tear_down);
 }

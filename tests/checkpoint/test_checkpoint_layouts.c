@@ -1,0 +1,354 @@
+/* Any layout reads what any layout wrote: on every mesh of these ranks, files are the very bytes that one
+ * rank writes, and what is read is what one rank would hold. Failures are the same on all ranks. */
+#include "checkpoint/checkpoint.h"
+#include "checkpoint/fixture.h"
+#include "checkpoint/hf.h"
+#include "checkpoint/manifest.h"
+
+#include "base/file.h"
+#include "base/memory.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+static char run[256];
+static bool root;
+static struct tri_mesh *serial;
+
+struct layout {
+    int tensor, expert, expert_tensor;
+};
+
+static const struct layout layouts[] = {
+    {1, 1, 1}, {2, 1, 2}, {1, 2, 1}, {2, 1, 1}, {2, 2, 2}, {2, 2, 1},
+    {4, 1, 4}, {1, 4, 1}, {4, 2, 4}, {2, 4, 2}, {4, 2, 1}, {1, 8, 1},
+};
+
+enum { LAYOUTS = sizeof(layouts) / sizeof(*layouts) };
+
+/* The mesh of a layout with data replicas for the ranks that are left; NULL when these ranks can't. */
+static struct tri_mesh *mesh_of(const struct layout *layout, struct tri_config *config)
+{
+    struct tri_mesh *mesh = NULL;
+    struct tri_error error;
+    if (tri_comm_size() % (layout->tensor * layout->expert) != 0) {
+        return NULL;
+    }
+    config->parallel.tensor = layout->tensor;
+    config->parallel.expert = layout->expert;
+    config->parallel.expert_tensor = layout->expert_tensor;
+    if (tri_config_check_layout(config, tri_comm_size(), &error) != TRI_OK) {
+        return NULL;
+    }
+    if (tri_mesh_create(layout->tensor, layout->expert, &mesh, &error) != TRI_OK) {
+        fail_msg("%s", error.message);
+    }
+    return mesh;
+}
+
+static void in_run(char path[600], const char *name)
+{
+    (void)snprintf(path, 600, "%s/%s", run, name);
+}
+
+static void barrier(void)
+{
+    struct tri_mesh *mesh;
+    struct tri_error error;
+    assert_int_equal(tri_mesh_create(1, 1, &mesh, &error), TRI_OK);
+    tri_barrier(mesh->world);
+    tri_mesh_destroy(mesh);
+}
+
+/* RUN/one: what one rank writes. */
+static void write_reference(enum tri_precision precision)
+{
+    char path[600];
+    struct tri_error error;
+    in_run(path, "one");
+    if (root) {
+        struct tri_config config = fixture_config(precision);
+        struct tri_params *params = fixture_params(&config, serial, true);
+        struct tri_checkpoint_state state = fixture_state(1);
+        assert_int_equal(tri_checkpoint_write(path, params, &state, true, &error), TRI_OK);
+        tri_params_destroy(params);
+    }
+    barrier();
+}
+
+static void expect_same_files(void)
+{
+    char a[600], b[600];
+    struct tri_checkpoint_manifest *one, *other;
+    struct tri_error error;
+    in_run(a, "one");
+    in_run(b, "checkpoints/step_1");
+    assert_int_equal(tri_manifest_load(a, &one, &error), TRI_OK);
+    assert_int_equal(tri_manifest_load(b, &other, &error), TRI_OK);
+    assert_true(one->digest == other->digest);
+    assert_int_equal(one->files, other->files);
+    for (int i = 0; i < one->files; i++) {
+        assert_string_equal(one->file[i].name, other->file[i].name);
+        assert_true(one->file[i].hash == other->file[i].hash);
+    }
+    tri_manifest_destroy(one);
+    tri_manifest_destroy(other);
+}
+
+static void clear(struct tri_params *params)
+{
+    for (int i = 0; i < TRI_BUFFERS; i++) {
+        struct tri_buffer *buffer = &params->buffer[i];
+        size_t bytes = (size_t)tri_range_size(buffer->shard) * sizeof(float);
+        memset(buffer->weights, 0, (size_t)buffer->count * tri_dtype_size(buffer->dtype));
+        memset(buffer->m, 0, bytes);
+        memset(buffer->v, 0, bytes);
+        memset(buffer->master, 0, bytes);
+    }
+}
+
+/* This rank's own memory, byte for byte. */
+static void expect_same_memory(const struct tri_params *a, const struct tri_params *b)
+{
+    for (int i = 0; i < TRI_BUFFERS; i++) {
+        const struct tri_buffer *x = &a->buffer[i], *y = &b->buffer[i];
+        size_t bytes = (size_t)tri_range_size(x->shard) * sizeof(float);
+        assert_memory_equal(x->weights, y->weights, (size_t)x->count * tri_dtype_size(x->dtype));
+        assert_memory_equal(x->m, y->m, bytes);
+        assert_memory_equal(x->v, y->v, bytes);
+        assert_memory_equal(x->master, y->master, bytes);
+    }
+}
+
+static bool check_layout(const struct layout *layout, enum tri_precision precision)
+{
+    struct tri_config config = fixture_config(precision);
+    struct tri_mesh *mesh = mesh_of(layout, &config);
+    char path[600];
+    struct tri_error error;
+    if (!mesh) {
+        return false;
+    }
+    struct tri_checkpoint_state state = fixture_state(1), loaded;
+    struct tri_params *mine = fixture_params(&config, mesh, true);
+    if (tri_checkpoint_save(run, mine, root ? &state : NULL, 0, &error) != TRI_OK) {
+        fail_msg("%s", error.message);
+    }
+    if (root) {
+        expect_same_files();
+    }
+    struct tri_params *theirs = fixture_params(&config, mesh, true);
+    clear(theirs);
+    in_run(path, "one");
+    if (tri_checkpoint_load(path, theirs, &loaded, true, &error) != TRI_OK) {
+        fail_msg("%s", error.message);
+    }
+    assert_int_equal(loaded.tokens, state.tokens);
+    assert_memory_equal(loaded.bias, state.bias, 8 * sizeof(float));
+    tri_checkpoint_state_fini(&loaded);
+    expect_same_memory(mine, theirs);
+    tri_params_destroy(theirs);
+    tri_params_destroy(mine);
+    tri_mesh_destroy(mesh);
+    return true;
+}
+
+/* Eight processes on few cores are slow: they share the layouts between the two precisions. */
+static void check_layouts(enum tri_precision precision)
+{
+    int checked = 0;
+    write_reference(precision);
+    for (int i = 0; i < LAYOUTS; i++) {
+        if (tri_comm_size() <= 4 || i % 2 == (precision == TRI_PRECISION_F32)) {
+            checked += check_layout(&layouts[i], precision);
+        }
+    }
+    assert_true(checked >= (tri_comm_size() > 4 ? 5 : tri_comm_size()));
+}
+
+static void test_layouts_f32(void **state)
+{
+    (void)state;
+    check_layouts(TRI_PRECISION_F32);
+}
+
+static void test_layouts_bf16(void **state)
+{
+    (void)state;
+    check_layouts(TRI_PRECISION_BF16);
+}
+
+/* ---- failures --------------------------------------------------------------------------------- */
+
+static struct tri_params *plain_params(struct tri_mesh **mesh)
+{
+    struct tri_error error;
+    struct tri_config config = fixture_config(TRI_PRECISION_F32);
+    assert_int_equal(tri_mesh_create(1, 1, mesh, &error), TRI_OK);
+    return fixture_params(&config, *mesh, true);
+}
+
+static void test_full_disk_on_all_ranks(void **state)
+{
+    (void)state;
+    static const char *const faults[] = {"write:ENOSPC:model-00001:20000",
+                                         "write:ENOSPC:optimizer-00001:9000",
+                                         "write:ENOSPC:manifest.json"};
+    struct tri_mesh *mesh;
+    struct tri_params *params = plain_params(&mesh);
+    struct tri_checkpoint_state s = fixture_state(6);
+    struct tri_error error;
+    char path[600];
+    in_run(path, "checkpoints/step_6.tmp");
+    for (int i = 0; i < 3; i++) {
+        error = (struct tri_error){0};
+        if (root) {
+            assert_int_equal(setenv("TRIDENT_FILE_FAULT", faults[i], 1), 0);
+        }
+        assert_int_equal(tri_checkpoint_save(run, params, &s, 0, &error), TRI_FAILED);
+        (void)unsetenv("TRIDENT_FILE_FAULT");
+        assert_non_null(strstr(error.message, "No space left"));
+        assert_false(root && tri_file_exists(path));
+    }
+    assert_int_equal(tri_checkpoint_save(run, params, &s, 0, &error), TRI_OK);
+    tri_params_destroy(params);
+    tri_mesh_destroy(mesh);
+}
+
+static void test_damage_on_all_ranks(void **state)
+{
+    (void)state;
+    struct tri_mesh *mesh;
+    struct tri_params *params = plain_params(&mesh);
+    struct tri_checkpoint_state s = fixture_state(7), loaded;
+    struct tri_error error;
+    char path[600], victim[700];
+    in_run(path, "checkpoints/step_7");
+    assert_int_equal(tri_checkpoint_save(run, params, &s, 0, &error), TRI_OK);
+    (void)snprintf(victim, sizeof(victim), "%s/state.json", path);
+    assert_false(root && remove(victim) != 0);
+    barrier();
+    assert_int_equal(tri_checkpoint_load(path, params, &loaded, true, &error), TRI_BAD_INPUT);
+    assert_non_null(strstr(error.message, "state.json: cannot open"));
+    assert_non_null(strstr(error.message, "last good checkpoint is"));
+    assert_null(loaded.config);
+    tri_params_destroy(params);
+    tri_mesh_destroy(mesh);
+}
+
+/* ---- Hugging Face directories ----------------------------------------------------------------- */
+
+/* False where the model can't be cut so. */
+static bool import_on(const char *dir, const struct layout *layout)
+{
+    struct tri_config config, alone;
+    struct tri_error error;
+    assert_int_equal(tri_hf_load_config(dir, &config, NULL, &error), TRI_OK);
+    alone = config;
+    struct tri_mesh *mesh = mesh_of(layout, &config);
+    if (!mesh) {
+        return false;
+    }
+    struct tri_params *params = tri_params_create(&config, mesh), *whole = NULL;
+    tri_params_allocate(params, false);
+    if (tri_hf_load_weights(dir, params, &error) != TRI_OK) {
+        fail_msg("%s", error.message);
+    }
+    if (root) {
+        whole = tri_params_create(&alone, serial);
+        tri_params_allocate(whole, false);
+        assert_int_equal(tri_hf_load_weights(dir, whole, &error), TRI_OK);
+    }
+    for (int p = 0; p < params->count; p++) {
+        size_t n = (size_t)fixture_elements(&params->param[p]);
+        float *global = tri_alloc(TRI_MEMORY_OTHER, n * sizeof(*global));
+        tri_param_gather(params, &params->param[p], TRI_FIELD_WEIGHT, global);
+        if (root) {
+            assert_memory_equal(global, tri_param_weights(whole, &whole->param[p]),
+                                n * sizeof(*global));
+        }
+        tri_free(global);
+    }
+    tri_params_destroy(whole);
+    tri_params_destroy(params);
+    tri_mesh_destroy(mesh);
+    return true;
+}
+
+static void test_imports(void **state)
+{
+    (void)state;
+    static const char *const families[] = {"mixtral", "olmoe", "qwen2_moe", "qwen3_moe",
+                                           "gpt2",    "llama", "qwen3"};
+    for (size_t f = 0; f < sizeof(families) / sizeof(*families); f++) {
+        char dir[512];
+        (void)snprintf(dir, sizeof(dir), TESTDATA_DIR "/golden/%s", families[f]);
+        int imported = 0;
+        for (int i = 0; i < LAYOUTS; i++) {
+            bool full = layouts[i].tensor * layouts[i].expert == tri_comm_size();
+            imported += full && import_on(dir, &layouts[i]);
+        }
+        assert_true(imported > 0 || tri_comm_size() > 4); /* four heads are not cut into eight */
+    }
+}
+
+static void test_missing_directory_on_all_ranks(void **state)
+{
+    (void)state;
+    struct tri_mesh *mesh;
+    struct tri_params *params = plain_params(&mesh);
+    struct tri_error error = {0};
+    assert_int_equal(tri_hf_load_weights(TESTDATA_DIR "/golden/nothing", params, &error),
+                     TRI_BAD_INPUT);
+    assert_non_null(strstr(error.message, "golden/nothing/config.json"));
+    tri_params_destroy(params);
+    tri_mesh_destroy(mesh);
+}
+
+static int set_up(void **state)
+{
+    (void)state;
+    struct tri_error error;
+    root = tri_comm_rank() == 0;
+    serial = tri_mesh_create_serial();
+    (void)snprintf(run, sizeof(run), "%s/layouts.%d", TEST_TMP, tri_comm_size());
+    if (root) {
+        assert_int_equal(tri_file_remove_tree(run, &error), TRI_OK);
+        assert_int_equal(tri_file_make_dirs(run, &error), TRI_OK);
+    }
+    barrier();
+    return 0;
+}
+
+static int tear_down(void **state)
+{
+    (void)state;
+    barrier();
+    if (root) {
+        fixture_remove(run);
+    }
+    tri_mesh_destroy(serial);
+    return 0;
+}
+
+int main(int argc, char **argv)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_layouts_f32),
+        cmocka_unit_test(test_layouts_bf16),
+        cmocka_unit_test(test_full_disk_on_all_ranks),
+        cmocka_unit_test(test_damage_on_all_ranks),
+        cmocka_unit_test(test_imports),
+        cmocka_unit_test(test_missing_directory_on_all_ranks),
+    };
+    tri_comm_start(&argc, &argv);
+    tri_comm_set_timeout(30);
+    int failed = cmocka_run_group_tests(tests, set_up, tear_down);
+    tri_comm_finish();
+    return failed;
+}
