@@ -20,17 +20,17 @@ static void find(struct findings *findings, const char *format, ...)
 
 static void find(struct findings *findings, const char *format, ...)
 {
-    findings->count++;
-    size_t used = strlen(findings->text), room = sizeof(findings->text) - used;
+    char line[512];
     va_list args;
     va_start(args, format);
-    int wanted = vsnprintf(findings->text + used, room, format, args);
+    vsnprintf(line, sizeof(line), format, args);
     va_end(args);
-    if (wanted < 0 || (size_t)wanted + 2 > room) {
-        findings->text[used] = '\0';
-        return;
+    findings->count++;
+    size_t used = strlen(findings->text), length = strlen(line);
+    if (used + length + 2 <= sizeof(findings->text)) {
+        memcpy(findings->text + used, line, length);
+        memcpy(findings->text + used + length, "\n", 2);
     }
-    memcpy(findings->text + used + (size_t)wanted, "\n", 2);
 }
 
 /* Place in the order, -1 for a name that is no folder of ours. */
@@ -307,6 +307,50 @@ void rules_check_lengths(const char *root, int lines, struct findings *findings)
     const struct scope scope = {.root = root, .findings = findings, .limit = lines};
     for (size_t i = 0; i < sizeof(trees) / sizeof(*trees); i++) {
         for_each_source(&scope, trees[i], length_file);
+    }
+}
+
+/* ---- links in the docs ------------------------------------------------------------------------ */
+
+static void doc_line(const struct scope *scope, const char *path, int number, const char *line)
+{
+    const char *slash = strrchr(path, '/');
+    int folder = slash ? (int)(slash - path) + 1 : 0;
+    for (const char *at = line; (at = strstr(at, "]("));) {
+        at += 2;
+        int length = (int)strcspn(at, "#)\n");
+        bool elsewhere = length == 0 || strncmp(at, "http", 4) == 0;
+        char *target = NULL;
+        if (asprintf(&target, "%s/%.*s%.*s", scope->root, folder, path, length, at) < 0) {
+            abort();
+        }
+        struct stat status;
+        if (!elsewhere && stat(target, &status) != 0) {
+            find(scope->findings, "%s:%d: link to %.*s, which does not exist", path, number, length,
+                 at);
+        }
+        free(target);
+    }
+}
+
+void rules_check_doc_links(const char *root, struct findings *findings)
+{
+    struct scope scope = {.root = root, .findings = findings};
+    static const char *const places[] = {".", "docs"};
+    for (size_t i = 0; i < sizeof(places) / sizeof(*places); i++) {
+        char *folder = join(root, places[i]);
+        struct dirent **entries = NULL;
+        int count = scandir(folder, &entries, NULL, alphasort);
+        free(folder);
+        for (int j = 0; j < count; j++) {
+            if (ends_with(entries[j]->d_name, ".md")) {
+                char *path = join(places[i], entries[j]->d_name);
+                for_each_line(&scope, path, doc_line);
+                free(path);
+            }
+            free(entries[j]);
+        }
+        free(entries);
     }
 }
 

@@ -18,6 +18,8 @@ void rules_check_foreign_headers(const char *root, struct findings *findings);
 void rules_check_folders(const char *root, struct findings *findings);
 /* No .c or .h file of ours is longer than lines. */
 void rules_check_lengths(const char *root, int lines, struct findings *findings);
+/* Links in the Markdown files of the root and of docs/ lead to files that exist. */
+void rules_check_doc_links(const char *root, struct findings *findings);
 /* Every symbol that a library exports begins with tri_; main may be there too. nm is the program's
  * path. Names that begin with two underscores are the compiler's own. */
 void rules_check_symbols(const char *nm, const char *library, struct findings *findings);

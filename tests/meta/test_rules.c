@@ -154,6 +154,20 @@ static void test_lengths(void **state)
     assert_found(&findings, 1, "tests/moe/test.c: 3 lines, more than 2");
 }
 
+static void test_doc_links(void **state)
+{
+    (void)state;
+    struct findings findings = {0};
+    plant("docs/guide.md", "# Guide\n");
+    plant("README.md", "[a](docs/guide.md#data) and [b](https://example.org/x.md) [c](#here)\n");
+    rules_check_doc_links(planted_root, &findings);
+    assert_found(&findings, 0, NULL);
+    plant("docs/guide.md", "[up](../README.md)\n[a](b.md) [gone](gone.md)\n");
+    plant("docs/b.md", "");
+    rules_check_doc_links(planted_root, &findings);
+    assert_found(&findings, 1, "docs/guide.md:2: link to gone.md");
+}
+
 static void test_findings_that_do_not_fit(void **state)
 {
     (void)state;
@@ -177,6 +191,7 @@ static void test_this_tree(void **state)
     rules_check_foreign_headers(root, &findings);
     rules_check_folders(root, &findings);
     rules_check_lengths(root, 600, &findings);
+    rules_check_doc_links(root, &findings);
     assert_found(&findings, 0, NULL);
 }
 
@@ -191,6 +206,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_foreign_headers, planted_begin, planted_end),
         cmocka_unit_test_setup_teardown(test_folders, planted_begin, planted_end),
         cmocka_unit_test_setup_teardown(test_lengths, planted_begin, planted_end),
+        cmocka_unit_test_setup_teardown(test_doc_links, planted_begin, planted_end),
         cmocka_unit_test_setup_teardown(test_findings_that_do_not_fit, planted_begin, planted_end),
         cmocka_unit_test(test_this_tree),
     };
