@@ -8,6 +8,7 @@
 #ifndef TRIDENT_KERNEL_X86_VEC_H
 #define TRIDENT_KERNEL_X86_VEC_H
 
+#include "base/status.h"
 #include "kernel/kernel.h"
 
 #include <immintrin.h>
@@ -73,27 +74,70 @@ enum { VEC_CHUNK = 1 << 12 };
         call;                                                                                      \
     } while (0)
 
+/* Which of the two dtypes a fast table takes; anything else is the caller's bug. */
+VEC_INLINE bool vec_is_bf16(enum tri_dtype dt)
+{
+    TRI_ASSERT(dt == TRI_F32 || dt == TRI_BF16);
+    return dt == TRI_BF16;
+}
+
+/* bf16 bits into the upper halves of their lanes. The conversions between widths are intrinsics: of
+ * __builtin_convertvector gcc 12 makes many shuffles. */
+VEC_INLINE vec_f32 vec_from_bf16(vec_u16 bits)
+{
+#if defined(__AVX512F__)
+    return (vec_f32)_mm512_slli_epi32(_mm512_cvtepu16_epi32((__m256i)bits), 16);
+#elif defined(__AVX2__)
+    return (vec_f32)_mm256_slli_epi32(_mm256_cvtepu16_epi32((__m128i)bits), 16);
+#else
+    int64_t packed;
+    memcpy(&packed, &bits, sizeof(packed));
+    return (vec_f32)_mm_unpacklo_epi16(_mm_setzero_si128(), _mm_cvtsi64_si128(packed));
+#endif
+}
+
+/* As tri_f32_to_bf16. */
+VEC_INLINE vec_u16 vec_to_bf16(vec_f32 value)
+{
+#if defined(__AVX512F__)
+    __m512i bits = (__m512i)value;
+    __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
+    __m512i up = _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff));
+    __m512i quiet = _mm512_or_si512(bits, _mm512_set1_epi32(0x400000));
+    __mmask16 number = _mm512_cmp_ps_mask((__m512)value, (__m512)value, _CMP_ORD_Q);
+    __m512i rounded = _mm512_mask_add_epi32(quiet, number, bits, up);
+    return (vec_u16)_mm512_cvtepi32_epi16(_mm512_srli_epi32(rounded, 16));
+#else
+    vec_i32 bits = (vec_i32)value;
+    vec_i32 rounded = (vec_i32)((vec_u32)bits + 0x7fffu + ((vec_u32)bits >> 16 & 1u));
+    vec_i32 number = value == value;
+    vec_i32 kept = (number & rounded) | (~number & (bits | 0x400000));
+#if defined(__AVX2__)
+    __m256i halves = (__m256i)((vec_u32)kept >> 16);
+    return (vec_u16)_mm_packus_epi32(_mm256_castsi256_si128(halves),
+                                     _mm256_extracti128_si256(halves, 1));
+#else
+    __m128i halves = (__m128i)(kept >> 16); /* signed, so that the saturating pack keeps them */
+    int64_t packed = _mm_cvtsi128_si64(_mm_packs_epi32(halves, halves));
+    vec_u16 result;
+    memcpy(&result, &packed, sizeof(result));
+    return result;
+#endif
+#endif
+}
+
 VEC_INLINE vec_f32 vec_load(const void *data, int64_t at, int64_t count, enum tri_dtype dt)
 {
     if (dt == TRI_BF16) {
         vec_u16 bits = {0};
         memcpy(&bits, (const uint16_t *)data + at,
                count == VEC ? sizeof(bits) : sizeof(uint16_t) * (size_t)count);
-        return (vec_f32)(__builtin_convertvector(bits, vec_u32) << 16);
+        return vec_from_bf16(bits);
     }
     vec_f32 value = {0};
     memcpy(&value, (const float *)data + at,
            count == VEC ? sizeof(value) : sizeof(float) * (size_t)count);
     return value;
-}
-
-/* As tri_f32_to_bf16. */
-VEC_INLINE vec_u16 vec_to_bf16(vec_f32 value)
-{
-    vec_u32 bits = (vec_u32)value;
-    vec_u32 rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
-    vec_u32 nan = (vec_u32)((vec_i32)(bits & 0x7fffffffu) > 0x7f800000);
-    return __builtin_convertvector((~nan & rounded) | (nan & (bits >> 16 | 0x40u)), vec_u16);
 }
 
 VEC_INLINE void vec_store(void *data, int64_t at, int64_t count, enum tri_dtype dt, vec_f32 value)
@@ -112,7 +156,7 @@ VEC_INLINE void vec_store(void *data, int64_t at, int64_t count, enum tri_dtype 
 VEC_INLINE vec_f32 vec_rounded(vec_f32 value, enum tri_dtype dt)
 {
     if (dt == TRI_BF16) {
-        return (vec_f32)(__builtin_convertvector(vec_to_bf16(value), vec_u32) << 16);
+        return vec_from_bf16(vec_to_bf16(value));
     }
     return value;
 }
@@ -212,5 +256,6 @@ void VEC_NAME(tri_vec_fill_rows)(struct tri_kernels *table);
 void VEC_NAME(tri_vec_fill_loss)(struct tri_kernels *table);
 void VEC_NAME(tri_vec_fill_elementwise)(struct tri_kernels *table);
 void VEC_NAME(tri_vec_fill_optim)(struct tri_kernels *table);
+void VEC_NAME(tri_vec_fill_products)(struct tri_kernels *table);
 
 #endif

@@ -117,7 +117,7 @@ static void activation_forward(enum tri_activation kind, const void *in, void *o
     for (int64_t to = 0; to < all; to += stretch) {
         int64_t gate = gated ? 2 * to : to;
         int64_t length = vec_smaller(stretch, all - to);
-        if (dt == TRI_BF16) {
+        if (vec_is_bf16(dt)) {
             forward_row(kind, in, out, gate, to, length, TRI_BF16);
         } else {
             forward_row(kind, in, out, gate, to, length, TRI_F32);
@@ -135,7 +135,7 @@ static void activation_backward(enum tri_activation kind, const void *in, const 
     for (int64_t from = 0; from < all; from += stretch) {
         int64_t gate = gated ? 2 * from : from;
         int64_t length = vec_smaller(stretch, all - from);
-        if (dt == TRI_BF16) {
+        if (vec_is_bf16(dt)) {
             backward_row(kind, in, dout, din, gate, from, length, TRI_BF16);
         } else {
             backward_row(kind, in, dout, din, gate, from, length, TRI_F32);

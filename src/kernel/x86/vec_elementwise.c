@@ -12,7 +12,7 @@ static void add(const void *a, const void *b, void *y, int64_t n, enum tri_dtype
 #pragma omp parallel for schedule(static) if (n > VEC_FORK)
     for (int64_t begin = 0; begin < n; begin += VEC_CHUNK) {
         int64_t end = vec_smaller(begin + VEC_CHUNK, n);
-        if (dt == TRI_BF16) {
+        if (vec_is_bf16(dt)) {
             add_chunk(a, b, y, begin, end, TRI_BF16);
         } else {
             add_chunk(a, b, y, begin, end, TRI_F32);
@@ -32,7 +32,7 @@ static void add_bias(void *y, const void *bias, int64_t n, int64_t width, enum t
 {
 #pragma omp parallel for schedule(static) if (n * width > VEC_FORK)
     for (int64_t i = 0; i < n; i++) {
-        if (dt == TRI_BF16) {
+        if (vec_is_bf16(dt)) {
             bias_row(y, bias, i * width, width, TRI_BF16);
         } else {
             bias_row(y, bias, i * width, width, TRI_F32);
@@ -68,7 +68,7 @@ static void bias_backward(const void *dy, int64_t ld, void *db, int64_t n, int64
 {
 #pragma omp parallel if (n * width > VEC_FORK)
     {
-        if (dt == TRI_BF16) {
+        if (vec_is_bf16(dt)) {
             bias_columns(dy, ld, db, n, width, TRI_BF16);
         } else {
             bias_columns(dy, ld, db, n, width, TRI_F32);
@@ -87,11 +87,11 @@ static void cast(const void *src, enum tri_dtype from, void *dst, enum tri_dtype
 #pragma omp parallel for schedule(static) if (n > VEC_FORK)
     for (int64_t begin = 0; begin < n; begin += VEC_CHUNK) {
         int64_t end = vec_smaller(begin + VEC_CHUNK, n);
-        if (from == TRI_BF16 && to == TRI_BF16) {
+        if (vec_is_bf16(from) && vec_is_bf16(to)) {
             cast_chunk(src, TRI_BF16, dst, TRI_BF16, begin, end);
-        } else if (from == TRI_BF16) {
+        } else if (vec_is_bf16(from)) {
             cast_chunk(src, TRI_BF16, dst, TRI_F32, begin, end);
-        } else if (to == TRI_BF16) {
+        } else if (vec_is_bf16(to)) {
             cast_chunk(src, TRI_F32, dst, TRI_BF16, begin, end);
         } else {
             cast_chunk(src, TRI_F32, dst, TRI_F32, begin, end);
@@ -135,8 +135,8 @@ static double sum_squares(const void *x, int64_t n, enum tri_dtype dt)
     for (int64_t part = 0; part < PARTS; part++) {
         int64_t begin = vec_smaller(part * size, n);
         int64_t end = vec_smaller(begin + size, n);
-        sums[part] = dt == TRI_BF16 ? squares_of(x, begin, end, TRI_BF16)
-                                    : squares_of(x, begin, end, TRI_F32);
+        sums[part] = vec_is_bf16(dt) ? squares_of(x, begin, end, TRI_BF16)
+                                     : squares_of(x, begin, end, TRI_F32);
     }
     double sum = 0.0;
     for (int part = 0; part < PARTS; part++) {
@@ -165,8 +165,8 @@ static bool all_finite(const void *x, int64_t n, enum tri_dtype dt)
 #pragma omp parallel for schedule(static) reduction(&& : finite) if (n > VEC_FORK)
     for (int64_t begin = 0; begin < n; begin += VEC_CHUNK) {
         int64_t end = vec_smaller(begin + VEC_CHUNK, n);
-        bool here = dt == TRI_BF16 ? chunk_finite(x, begin, end, TRI_BF16)
-                                   : chunk_finite(x, begin, end, TRI_F32);
+        bool here = vec_is_bf16(dt) ? chunk_finite(x, begin, end, TRI_BF16)
+                                    : chunk_finite(x, begin, end, TRI_F32);
         finite = finite && here;
     }
     return finite;

@@ -112,7 +112,7 @@ static void cross_entropy_backward(const void *logits, int64_t ld, int64_t cols,
                                      .most = most[i],
                                      .factor = (float)(scale / (double)sum[i]),
                                      .scale = (float)scale};
-        if (dt == TRI_BF16) {
+        if (vec_is_bf16(dt)) {
             backward_row(&row, TRI_BF16);
         } else {
             backward_row(&row, TRI_F32);

@@ -5,7 +5,7 @@
 
 #include "kernel/x86/vec.h"
 
-/* p * 2^n for integral n within +-200, rounding once where the result is subnormal. */
+/* p * 2^n for integral n, |n| <= 128. */
 VEC_INLINE vec_f32 vec_scale(vec_f32 p, vec_f32 n)
 {
 #if defined(__AVX512F__)
@@ -19,12 +19,14 @@ VEC_INLINE vec_f32 vec_scale(vec_f32 p, vec_f32 n)
 #endif
 }
 
-/* exp(x), relative error below 2e-7 where the result is normal; 0 at -inf, inf at and above 88.73,
- * NaN at NaN. x = n ln2 + r with |r| <= ln2 / 2, exp(r) from a polynomial. */
+/* exp(x), relative error below 2e-7; 0 below -87.33, where the result would be subnormal (processors
+ * are slow to make those), inf at and above 88.73, NaN at NaN. x = n ln2 + r with |r| <= ln2 / 2,
+ * exp(r) from a polynomial. */
 VEC_INLINE vec_f32 vec_exp(vec_f32 x)
 {
     const vec_f32 magic = vec_set(12582912.0f); /* 1.5 * 2^23: adding it rounds to an integer */
-    vec_f32 bounded = vec_min(vec_set(89.0f), vec_max(vec_set(-104.0f), x));
+    const vec_f32 lowest = vec_set(-87.33f);
+    vec_f32 bounded = vec_min(vec_set(89.0f), vec_max(lowest, x));
     vec_f32 n = vec_fma(bounded, vec_set(1.44269504088896341f), magic) - magic;
     vec_f32 r = vec_fma(n, vec_set(-0.693359375f), bounded);
     r = vec_fma(n, vec_set(2.12194440e-4f), r);
@@ -35,7 +37,7 @@ VEC_INLINE vec_f32 vec_exp(vec_f32 x)
     p = vec_fma(p, r, vec_set(1.6666667163e-1f));
     p = vec_fma(p, r, vec_set(0.5f));
     p = vec_fma(p * r, r, r) + 1.0f;
-    return vec_scale(p, n);
+    return vec_select(x < lowest, vec_set(0.0f), vec_scale(p, n));
 }
 
 /* 1 / (1 + exp(-x)) */

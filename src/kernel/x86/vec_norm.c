@@ -87,7 +87,7 @@ static void norm_forward(bool rms, const void *x, const void *add, void *sum, co
                               .width = width};
 #pragma omp parallel for schedule(static) if (n * width > VEC_FORK)
     for (int64_t i = 0; i < n; i++) {
-        if (dt == TRI_BF16) {
+        if (vec_is_bf16(dt)) {
             forward_row(&args, i, TRI_BF16);
         } else {
             forward_row(&args, i, TRI_F32);
@@ -196,13 +196,13 @@ static void norm_backward(bool rms, const void *dy, const void *x, const void *w
             int64_t last = vec_smaller(first + step, n);
 #pragma omp for schedule(static)
             for (int64_t i = first; i < last; i++) {
-                if (dt == TRI_BF16) {
+                if (vec_is_bf16(dt)) {
                     backward_row(&args, i, TRI_BF16);
                 } else {
                     backward_row(&args, i, TRI_F32);
                 }
             }
-            if (dt == TRI_BF16) {
+            if (vec_is_bf16(dt)) {
                 backward_columns(&args, first, last, TRI_BF16);
             } else {
                 backward_columns(&args, first, last, TRI_F32);

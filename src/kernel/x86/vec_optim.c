@@ -36,11 +36,11 @@ VEC_INLINE void adamw_at(const struct adamw *args, int64_t at, int64_t count,
 VEC_INLINE void adamw_chunk(const struct adamw *args, int64_t begin, int64_t end,
                             enum tri_dtype gradient_dtype, enum tri_dtype weight_dtype)
 {
-    if (gradient_dtype == TRI_BF16 && weight_dtype == TRI_BF16) {
+    if (vec_is_bf16(gradient_dtype) && vec_is_bf16(weight_dtype)) {
         VEC_SWEEP(begin, end, adamw_at(args, at, count, TRI_BF16, TRI_BF16));
-    } else if (gradient_dtype == TRI_BF16) {
+    } else if (vec_is_bf16(gradient_dtype)) {
         VEC_SWEEP(begin, end, adamw_at(args, at, count, TRI_BF16, TRI_F32));
-    } else if (weight_dtype == TRI_BF16) {
+    } else if (vec_is_bf16(weight_dtype)) {
         VEC_SWEEP(begin, end, adamw_at(args, at, count, TRI_F32, TRI_BF16));
     } else {
         VEC_SWEEP(begin, end, adamw_at(args, at, count, TRI_F32, TRI_F32));
@@ -67,7 +67,8 @@ static void adamw(const struct tri_adamw *step, float *master, float *m, float *
     };
 #pragma omp parallel for schedule(static) if (n > VEC_FORK)
     for (int64_t begin = 0; begin < n; begin += VEC_CHUNK) {
-        adamw_chunk(&args, begin, vec_smaller(begin + VEC_CHUNK, n), gradient_dtype, weight_dtype);
+        adamw_chunk(&args, begin, vec_smaller(begin + VEC_CHUNK, n), gradient_dtype,
+                    weights ? weight_dtype : TRI_F32);
     }
 }
 

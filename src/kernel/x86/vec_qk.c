@@ -26,8 +26,8 @@ static void rms_squares(struct tri_rows x, void *squares, enum tri_dtype dt)
     float *out = squares;
 #pragma omp parallel for schedule(static) if (rows * x.width > VEC_FORK)
     for (int64_t i = 0; i < rows; i++) {
-        out[i] = dt == TRI_BF16 ? squares_row(x.data, row_at(&x, i), x.width, TRI_BF16)
-                                : squares_row(x.data, row_at(&x, i), x.width, TRI_F32);
+        out[i] = vec_is_bf16(dt) ? squares_row(x.data, row_at(&x, i), x.width, TRI_BF16)
+                                 : squares_row(x.data, row_at(&x, i), x.width, TRI_F32);
     }
 }
 
@@ -50,7 +50,7 @@ static void rms_apply(struct tri_rows x, const void *rstd, const void *weight, s
     const float *scale = rstd;
 #pragma omp parallel for schedule(static) if (rows * x.width > VEC_FORK)
     for (int64_t i = 0; i < rows; i++) {
-        if (dt == TRI_BF16) {
+        if (vec_is_bf16(dt)) {
             apply_row(&x, &y, i, scale[i], weight, TRI_BF16);
         } else {
             apply_row(&x, &y, i, scale[i], weight, TRI_F32);
@@ -78,8 +78,8 @@ static void rms_dots(struct tri_rows dy, struct tri_rows x, const void *weight, 
     for (int64_t i = 0; i < rows; i++) {
         int64_t a = row_at(&dy, i);
         int64_t b = row_at(&x, i);
-        out[i] = dt == TRI_BF16 ? dots_row(dy.data, a, x.data, b, weight, x.width, TRI_BF16)
-                                : dots_row(dy.data, a, x.data, b, weight, x.width, TRI_F32);
+        out[i] = vec_is_bf16(dt) ? dots_row(dy.data, a, x.data, b, weight, x.width, TRI_BF16)
+                                 : dots_row(dy.data, a, x.data, b, weight, x.width, TRI_F32);
     }
 }
 
@@ -158,7 +158,7 @@ static void rms_backward(struct tri_rows dy, struct tri_rows x, const void *rstd
         int64_t step = vec_super_rows();
         for (int64_t first = 0; first < rows; first += step) {
             int64_t last = vec_smaller(first + step, rows);
-            if (dt == TRI_BF16) {
+            if (vec_is_bf16(dt)) {
                 rms_columns(&args, first, last, TRI_BF16);
             } else {
                 rms_columns(&args, first, last, TRI_F32);
@@ -166,7 +166,7 @@ static void rms_backward(struct tri_rows dy, struct tri_rows x, const void *rstd
 #pragma omp barrier
 #pragma omp for schedule(static) nowait
             for (int64_t i = first; i < last; i++) {
-                if (dt == TRI_BF16) {
+                if (vec_is_bf16(dt)) {
                     rms_backward_row(&args, i, TRI_BF16);
                 } else {
                     rms_backward_row(&args, i, TRI_F32);
@@ -203,7 +203,7 @@ static void rope(struct tri_rows x, const void *table, const int32_t *positions,
     float sign = inverse ? -1.0f : 1.0f;
 #pragma omp parallel for schedule(static) if (rows * x.width > VEC_FORK)
     for (int64_t i = 0; i < rows; i++) {
-        if (dt == TRI_BF16) {
+        if (vec_is_bf16(dt)) {
             rope_row(&x, i, table, positions, sign, TRI_BF16);
         } else {
             rope_row(&x, i, table, positions, sign, TRI_F32);

@@ -14,7 +14,7 @@ static void move_row(const void *src, int64_t from, void *dst, int64_t to, size_
 static void embedding_forward(const void *table, const int32_t *tokens, int64_t first_row,
                               int64_t rows, void *y, int64_t n, int64_t width, enum tri_dtype dt)
 {
-    size_t bytes = (size_t)width * (dt == TRI_BF16 ? sizeof(uint16_t) : sizeof(float));
+    size_t bytes = (size_t)width * (vec_is_bf16(dt) ? sizeof(uint16_t) : sizeof(float));
 #pragma omp parallel for schedule(static) if (n * width > VEC_FORK)
     for (int64_t i = 0; i < n; i++) {
         int64_t row = tokens[i] - first_row;
@@ -46,7 +46,7 @@ static void embedding_backward(void *dtable, const int32_t *tokens, int64_t firs
             if (row < 0 || row >= rows) {
                 continue;
             }
-            if (dt == TRI_BF16) {
+            if (vec_is_bf16(dt)) {
                 add_row(sums, row * width, dy, i * width, begin, end, TRI_BF16);
             } else {
                 add_row(sums, row * width, dy, i * width, begin, end, TRI_F32);
@@ -58,7 +58,7 @@ static void embedding_backward(void *dtable, const int32_t *tokens, int64_t firs
 static void gather_rows(const void *src, const int32_t *index, void *dst, int64_t n, int64_t width,
                         enum tri_dtype dt)
 {
-    size_t bytes = (size_t)width * (dt == TRI_BF16 ? sizeof(uint16_t) : sizeof(float));
+    size_t bytes = (size_t)width * (vec_is_bf16(dt) ? sizeof(uint16_t) : sizeof(float));
 #pragma omp parallel for schedule(static) if (n * width > VEC_FORK)
     for (int64_t i = 0; i < n; i++) {
         move_row(src, index[i], dst, i, bytes);
@@ -116,7 +116,7 @@ static void combine_rows(const void *rows, const int32_t *index, const void *wei
         .rows = rows, .index = index, .weight = weight, .add = add, .y = y, .k = k, .width = width};
 #pragma omp parallel for schedule(static) if (n * width > VEC_FORK)
     for (int64_t t = 0; t < n; t++) {
-        if (dt == TRI_BF16) {
+        if (vec_is_bf16(dt)) {
             combine_row(&args, t, TRI_BF16);
         } else {
             combine_row(&args, t, TRI_F32);
@@ -160,7 +160,7 @@ static void combine_rows_backward(const void *dy, const void *rows, const int32_
                                  .width = width};
 #pragma omp parallel for schedule(static) if (n * k * width > VEC_FORK)
     for (int64_t c = 0; c < n * k; c++) {
-        if (dt == TRI_BF16) {
+        if (vec_is_bf16(dt)) {
             combine_backward_one(&args, c, TRI_BF16);
         } else {
             combine_backward_one(&args, c, TRI_F32);
@@ -183,7 +183,7 @@ static void scale_rows_add(const void *x, const void *gate, const void *add, voi
     const float *scale = gate;
 #pragma omp parallel for schedule(static) if (n * width > VEC_FORK)
     for (int64_t t = 0; t < n; t++) {
-        if (dt == TRI_BF16) {
+        if (vec_is_bf16(dt)) {
             scale_row_add(x, scale[t], add, y, t * width, (t + 1) * width, TRI_BF16);
         } else {
             scale_row_add(x, scale[t], add, y, t * width, (t + 1) * width, TRI_F32);
@@ -211,8 +211,8 @@ static void row_dots(const void *a, const void *b, void *dots, int64_t n, int64_
     float *out = dots;
 #pragma omp parallel for schedule(static) if (n * width > VEC_FORK)
     for (int64_t t = 0; t < n; t++) {
-        out[t] = dt == TRI_BF16 ? dot_row(a, b, t * width, (t + 1) * width, TRI_BF16)
-                                : dot_row(a, b, t * width, (t + 1) * width, TRI_F32);
+        out[t] = vec_is_bf16(dt) ? dot_row(a, b, t * width, (t + 1) * width, TRI_BF16)
+                                 : dot_row(a, b, t * width, (t + 1) * width, TRI_F32);
     }
 }
 

@@ -10,4 +10,5 @@ void VEC_NAME(tri_vec_fill)(struct tri_kernels *table)
     VEC_NAME(tri_vec_fill_loss)(table);
     VEC_NAME(tri_vec_fill_elementwise)(table);
     VEC_NAME(tri_vec_fill_optim)(table);
+    VEC_NAME(tri_vec_fill_products)(table);
 }
