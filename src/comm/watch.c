@@ -19,7 +19,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { MESHES = 16, CHANNELS = MESHES * TRI_GROUP_COUNT, NAMED = 16 };
+enum { MESHES = 16, CHANNELS = MESHES * TRI_GROUP_COUNT, NAMED = 16, SECOND = 1000000000 };
 
 /* One rank's record. */
 struct record {
@@ -55,7 +55,7 @@ static int64_t now(void)
 {
     struct timespec time;
     (void)clock_gettime(CLOCK_MONOTONIC, &time);
-    return (int64_t)time.tv_sec * 1000000000 + time.tv_nsec;
+    return (int64_t)time.tv_sec * SECOND + time.tv_nsec;
 }
 
 /* ---- records ---------------------------------------------------------------------------------- */
@@ -290,19 +290,40 @@ static void report(void)
 
 /* ---- the thread ------------------------------------------------------------------------------- */
 
+/* How long this rank has waited in one call, as the thread saw it. */
+struct patience {
+    int64_t since, looked, waited;
+};
+
+/* Adds the time since the last look, of which at most limit counts: a job that was suspended as a whole
+ * and goes on has not waited in the meantime. */
+static void look(struct patience *patience, int64_t limit)
+{
+    int64_t since = atomic_load_explicit(&watch.own->since, memory_order_acquire);
+    int64_t time = now();
+    int64_t passed = time - patience->looked;
+    if (since != patience->since) {
+        patience->waited = 0;
+        passed = time - since;
+    }
+    patience->waited = since ? patience->waited + (passed < limit ? passed : limit) : 0;
+    patience->since = since;
+    patience->looked = time;
+}
+
 static void *run(void *unused)
 {
     (void)unused;
+    struct patience patience = {0};
     (void)pthread_mutex_lock(&lock);
     while (!watch.stop) {
         int64_t tick = watch.timeout / 10;
-        tick = tick > 1000000000 ? 1000000000 : tick;
+        tick = tick > SECOND ? SECOND : tick;
         int64_t until = now() + tick;
-        struct timespec time = {.tv_sec = (time_t)(until / 1000000000),
-                                .tv_nsec = until % 1000000000};
+        struct timespec time = {.tv_sec = (time_t)(until / SECOND), .tv_nsec = until % SECOND};
         (void)pthread_cond_timedwait(&wake, &lock, &time);
-        int64_t since = atomic_load_explicit(&watch.own->since, memory_order_acquire);
-        if (!watch.stop && since && now() - since > watch.timeout) {
+        look(&patience, 2 * tick);
+        if (!watch.stop && patience.waited > watch.timeout) {
             report();
         }
     }

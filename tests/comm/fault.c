@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/time.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -59,9 +60,32 @@ static void late(const struct tri_mesh *mesh)
 {
     if (mesh->rank == 0) {
         struct timespec time = {.tv_nsec = 300000000};
-        (void)nanosleep(&time, NULL);
+        while (nanosleep(&time, &time) != 0) {
+        }
     }
     tri_barrier(mesh->world);
+}
+
+static void stop_self(int number)
+{
+    (void)number;
+    (void)kill(getpid(), SIGSTOP);
+}
+
+/* The whole job is suspended for longer than the timeout, while ranks wait for a late one. */
+static void suspend(const struct tri_mesh *mesh)
+{
+    pid_t self = getpid();
+    if (fork() == 0) {
+        struct timespec time = {.tv_sec = 2, .tv_nsec = 500000000};
+        (void)nanosleep(&time, NULL);
+        (void)kill(self, SIGCONT);
+        _exit(0);
+    }
+    (void)signal(SIGALRM, stop_self);
+    (void)setitimer(ITIMER_REAL, &(struct itimerval){.it_value = {.tv_usec = 300000}}, NULL);
+    late(mesh);
+    late(mesh);
 }
 
 /* One rank calls another collective than the others. */
@@ -118,6 +142,8 @@ int main(int argc, char **argv)
         stop_chain(mesh, path);
     } else if (strcmp(mode, "late") == 0) {
         late(mesh);
+    } else if (strcmp(mode, "suspend") == 0) {
+        suspend(mesh);
     } else if (strcmp(mode, "mismatch") == 0) {
         mismatch(mesh);
     } else if (strcmp(mode, "mismatch-rows") == 0) {

@@ -185,15 +185,28 @@ static void test_stopped_chain(void **state)
     check_ended();
 }
 
+static void check_fine(const struct outcome *outcome)
+{
+    if (outcome->status != 0) {
+        print_error("%s\n", outcome->errors);
+    }
+    assert_int_equal(outcome->status, 0);
+    assert_null(strstr(outcome->errors, "trident:"));
+}
+
 static void test_late(void **state)
 {
     (void)state;
     struct outcome outcome = run_job("late");
-    if (outcome.status != 0) {
-        print_error("%s\n", outcome.errors);
-    }
-    assert_int_equal(outcome.status, 0);
-    assert_null(strstr(outcome.errors, "trident:"));
+    check_fine(&outcome);
+}
+
+static void test_suspended(void **state)
+{
+    (void)state;
+    struct outcome outcome = run_job("suspend");
+    check_fine(&outcome);
+    assert_true(outcome.seconds > 2);
 }
 
 static void test_panic(void **state)
@@ -255,8 +268,9 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_stopped_before), cmocka_unit_test(test_stopped_inside),
         cmocka_unit_test(test_stopped_chain),  cmocka_unit_test(test_late),
-        cmocka_unit_test(test_panic),          cmocka_unit_test(test_mpi_error),
-        cmocka_unit_test(test_mismatch),       cmocka_unit_test(test_mismatch_rows),
+        cmocka_unit_test(test_suspended),      cmocka_unit_test(test_panic),
+        cmocka_unit_test(test_mpi_error),      cmocka_unit_test(test_mismatch),
+        cmocka_unit_test(test_mismatch_rows),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
