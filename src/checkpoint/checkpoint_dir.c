@@ -112,7 +112,7 @@ bool tri_checkpoint_split(const char *path, char dir[TRI_CHECKPOINT_PATH], int64
 
 enum tri_status tri_checkpoint_recover(const char *path, struct tri_error *error)
 {
-    char temporary[TRI_CHECKPOINT_PATH], old[TRI_CHECKPOINT_PATH];
+    char temporary[TRI_CHECKPOINT_PATH + 512], old[TRI_CHECKPOINT_PATH + 512];
     (void)snprintf(temporary, sizeof(temporary), "%s.tmp", path);
     (void)snprintf(old, sizeof(old), "%s.old.tmp", path);
     TRI_TRY(tri_file_remove_tree(temporary, error));
@@ -130,7 +130,7 @@ struct cleaning {
 static enum tri_status clean_one(const char *name, void *data)
 {
     const struct cleaning *c = data;
-    char base[256], path[TRI_CHECKPOINT_PATH];
+    char base[256], path[TRI_CHECKPOINT_PATH + sizeof(base)];
     const char *dot = strchr(name, '.');
     if (!dot || (strcmp(dot, ".tmp") != 0 && strcmp(dot, ".old.tmp") != 0)) {
         return TRI_OK;
@@ -162,7 +162,7 @@ enum tri_status tri_checkpoint_prune(const char *dir, int64_t step, int64_t keep
             continue;
         }
         /* Renamed first: a kill in the middle leaves no half checkpoint under a good name. */
-        char path[TRI_CHECKPOINT_PATH], doomed[TRI_CHECKPOINT_PATH];
+        char path[TRI_CHECKPOINT_PATH + 32], doomed[TRI_CHECKPOINT_PATH + 32];
         (void)snprintf(path, sizeof(path), "%s/step_%" PRId64, dir, steps[i]);
         (void)snprintf(doomed, sizeof(doomed), "%s/step_%" PRId64 ".tmp", dir, steps[i]);
         status = tri_file_rename(path, doomed, error);

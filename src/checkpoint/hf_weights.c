@@ -114,13 +114,13 @@ static enum tri_status load_rows(struct loader *l, struct tri_error *error)
     for (int p = 0; p < params->count; p++) {
         const struct tri_param *param = &params->param[p];
         struct tri_hf_source source;
-        int64_t at;
+        int64_t at = -1;
         TRI_TRY(locate(l, param, &source, &at, error));
         l->used[at] += param->shape[0] * param->shape[1];
         if (!param->held) {
             continue;
         }
-        const float *values;
+        const float *values = NULL;
         TRI_TRY(read_row(l, l->set->tensor[at], &source, param, &values, error));
         tri_param_scatter(params, param, TRI_FIELD_WEIGHT, values);
     }

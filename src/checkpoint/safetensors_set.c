@@ -2,9 +2,9 @@
 #include "checkpoint/safetensors.h"
 
 #include "base/memory.h"
+#include "checkpoint/json.h"
 
 #include <inttypes.h>
-#include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -131,20 +131,15 @@ static enum tri_status check_index(const char *path, json_t *map,
 static enum tri_status open_index(const char *dir, const char *path,
                                   struct tri_safetensors_set **set, struct tri_error *error)
 {
-    struct tri_mapping text;
-    TRI_TRY(tri_file_map(path, &text, error));
-    json_error_t json_error;
-    json_t *root = json_loadb(text.data ? (const char *)text.data : "", text.size,
-                              JSON_REJECT_DUPLICATES, &json_error);
-    tri_file_unmap(&text);
+    json_t *root;
+    TRI_TRY(tri_json_load(path, &root, error));
     json_t *map = json_object_get(root, "weight_map");
     if (!json_is_object(map)) {
         json_decref(root);
-        return tri_fail(error, TRI_BAD_INPUT, "%s: %s", path,
-                        root ? "weight_map is missing" : json_error.text);
+        return tri_fail(error, TRI_BAD_INPUT, "%s: weight_map is missing", path);
     }
     const char **names = tri_alloc(TRI_MEMORY_OTHER, json_object_size(map) * sizeof(*names));
-    int files;
+    int files = 0;
     enum tri_status status = index_files(path, map, names, &files, error);
     if (status == TRI_OK) {
         status = tri_safetensors_set_open_files(dir, files, names, set, error);

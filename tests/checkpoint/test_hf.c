@@ -20,7 +20,7 @@ static struct tri_mesh *mesh;
 
 static const char *golden(const char *family)
 {
-    static char path[512];
+    static char path[256];
     (void)snprintf(path, sizeof(path), TESTDATA_DIR "/golden/%s", family);
     return path;
 }
