@@ -1,9 +1,9 @@
 #include "kernel/kernel.h"
 
 #include "base/status.h"
+#include "kernel/x86/product.h"
 #include "kernel/x86/x86.h"
 
-#include <oneapi/dnnl/dnnl.h>
 #include <omp.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -17,7 +17,7 @@ static char description[256];
 
 static const char *const isa_names[TRI_ISA_COUNT] = {"x86-64", "avx2", "avx512"};
 
-static bool can_run(enum tri_isa isa)
+bool tri_x86_can_run(enum tri_isa isa)
 {
     switch (isa) {
     case TRI_ISA_AVX512:
@@ -43,7 +43,7 @@ static enum tri_isa choose(void)
     }
     for (int isa = TRI_ISA_COUNT - 1; isa >= 0; isa--) {
         bool named = !wanted || strcmp(wanted, isa_names[isa]) == 0;
-        if (named && can_run((enum tri_isa)isa)) {
+        if (named && tri_x86_can_run((enum tri_isa)isa)) {
             return (enum tri_isa)isa;
         }
     }
@@ -52,30 +52,11 @@ static enum tri_isa choose(void)
               wanted);
 }
 
-/* What oneDNN may use follows the table, so that an older processor can be tried out here. */
-static void limit_products(enum tri_isa isa)
-{
-    if (isa == TRI_ISA_X86_64) {
-        (void)dnnl_set_max_cpu_isa(dnnl_cpu_isa_sse41);
-    } else if (isa == TRI_ISA_AVX2) {
-        (void)dnnl_set_max_cpu_isa(dnnl_cpu_isa_avx2);
-    }
-}
-
 /* The name of the best product path, which may be wider than the vector operations' set. */
 static const char *product_name(enum tri_isa isa)
 {
-    if (isa != TRI_ISA_AVX512) {
-        return isa_names[isa];
-    }
-    switch (dnnl_get_effective_cpu_isa()) {
-    case dnnl_cpu_isa_avx512_core_amx:
-        return "amx";
-    case dnnl_cpu_isa_avx512_core_bf16:
-        return "avx512-bf16";
-    default:
-        return isa_names[isa];
-    }
+    const struct tri_product_isa *bf16 = tri_product_bf16_on_avx512();
+    return isa == TRI_ISA_AVX512 ? bf16->name : isa_names[isa];
 }
 
 static void read_processor(char *name, size_t size)
@@ -114,14 +95,9 @@ static void set_up(void)
     static void (*const fill[TRI_ISA_COUNT])(struct tri_kernels *) = {
         tri_vec_fill_x86_64, tri_vec_fill_avx2, tri_vec_fill_avx512};
     enum tri_isa isa = choose();
-    limit_products(isa);
     for (int i = 0; i < TRI_ISA_COUNT; i++) {
         fill[i](&tables[i]);
         tables[i].name = isa_names[i];
-        tables[i].matmul = tri_x86_matmul;
-        tables[i].matmul_grouped = tri_x86_matmul_grouped;
-        tables[i].attention_forward = tri_x86_attention_forward;
-        tables[i].attention_backward = tri_x86_attention_backward;
     }
     if (isa != TRI_ISA_COUNT) {
         tables[isa].name = product_name(isa);
@@ -139,7 +115,7 @@ const struct tri_kernels *tri_kernels_fast(void)
 const struct tri_kernels *tri_x86_table(enum tri_isa isa)
 {
     pthread_once(&once, set_up);
-    return can_run(isa) ? &tables[isa] : NULL;
+    return tri_x86_can_run(isa) ? &tables[isa] : NULL;
 }
 
 const char *tri_kernels_describe(void)

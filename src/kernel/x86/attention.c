@@ -3,21 +3,12 @@
 
 #include "base/memory.h"
 #include "base/status.h"
-#include "kernel/x86/x86.h"
 
 #include <omp.h>
 
 /* A thread's packed heads: grows to what the largest call needs, kept as long as the thread lives. */
 static _Thread_local void *thread_scratch;
 static _Thread_local size_t thread_capacity;
-
-static const struct tri_attention_isa *isa_get(void)
-{
-    if (tri_x86_table(TRI_ISA_AVX512)) {
-        return &tri_attention_avx512;
-    }
-    return tri_x86_table(TRI_ISA_AVX2) ? &tri_attention_avx2 : &tri_attention_x86_64;
-}
 
 /* Queries of one task. Keys are packed anew for each range of queries, so ranges are long, and there
  * are several only when sequences and heads alone do not occupy the threads. */
@@ -66,14 +57,4 @@ void tri_attention_run(const struct tri_attention_isa *isa, const struct tri_att
             }
         }
     }
-}
-
-void tri_x86_attention_forward(const struct tri_attention *args, enum tri_dtype dt)
-{
-    tri_attention_run(isa_get(), args, dt, false);
-}
-
-void tri_x86_attention_backward(const struct tri_attention *args, enum tri_dtype dt)
-{
-    tri_attention_run(isa_get(), args, dt, true);
 }

@@ -33,7 +33,7 @@ extern const struct tri_attention_isa tri_attention_x86_64;
 extern const struct tri_attention_isa tri_attention_avx2;
 extern const struct tri_attention_isa tri_attention_avx512;
 
-/* tri_x86_attention_forward and _backward with the instruction set given. */
+/* attention_forward and attention_backward of kernel.h with the instruction set given. */
 void tri_attention_run(const struct tri_attention_isa *isa, const struct tri_attention *args,
                        enum tri_dtype dt, bool backward);
 

@@ -4,20 +4,11 @@
 #include "base/memory.h"
 #include "base/status.h"
 #include "kernel/x86/product.h"
-#include "kernel/x86/x86.h"
 
 #include <omp.h>
 
 /* A thread's panels: allocated once, kept as long as the thread lives. */
 static _Thread_local void *thread_scratch;
-
-static const struct tri_product_isa *isa_get(void)
-{
-    if (tri_x86_table(TRI_ISA_AVX512)) {
-        return &tri_product_avx512;
-    }
-    return tri_x86_table(TRI_ISA_AVX2) ? &tri_product_avx2 : &tri_product_x86_64;
-}
 
 /* The tile's extent, and what one product's cut into such tiles looks like. */
 struct cut {
@@ -131,14 +122,4 @@ void tri_product_run(const struct tri_product_isa *isa, const struct tri_matmul 
     int64_t next = 0;
 #pragma omp parallel if (fork)
     work(products, count, isa, cut, &next);
-}
-
-void tri_x86_matmul_grouped(const struct tri_matmul *products, int64_t count)
-{
-    tri_product_run(isa_get(), products, count);
-}
-
-void tri_x86_matmul(const struct tri_matmul *product)
-{
-    tri_x86_matmul_grouped(product, 1);
 }

@@ -1,28 +1,8 @@
-#include "kernel/x86/product.h"
+/* Products in f32 arithmetic, of f32 or of bf16 converted while it is packed. */
+#include "kernel/x86/product_tile.h"
 
-#include "kernel/x86/block.h"
-
-#include <assert.h>
-
-enum {
-    DEPTH = TRI_PRODUCT_DEPTH,
-    ROWS = TRI_PRODUCT_ROWS,
-    COLS = TRI_PRODUCT_COLS,
-    A_SIZE = ROWS * BLOCK_STRIDE,
-    B_SIZE = COLS * DEPTH,
-    C_SIZE = ROWS * COLS
-};
-static_assert(ROWS % MR == 0 && COLS % NR == 0 && (int)DEPTH == (int)BLOCK_DEPTH,
-              "tiles are whole register blocks");
-
-/* A stored transposed: groups of [DEPTH, MR]. */
-static const struct block_layout turned = {1, MR, DEPTH *MR};
-
-struct panels {
-    float *a; /* rows of BLOCK_STRIDE; when A is stored transposed: blocks of [DEPTH, MR] */
-    float *b; /* blocks of [DEPTH, NR] */
-    float *c; /* blocks of [ROWS, NR] */
-};
+/* A stored transposed. */
+static const struct block_layout turned = {1, MR, BLOCK_DEPTH *MR};
 
 VEC_INLINE void pack_a(const struct tri_matmul *p, struct tri_product_tile t, int64_t k,
                        int64_t depth, float *a, enum tri_dtype dt)
@@ -38,7 +18,7 @@ VEC_INLINE void pack_a(const struct tri_matmul *p, struct tri_product_tile t, in
     for (int64_t l = 0; l < depth; l++) {
         block_convert(row, p->a, (k + l) * p->lda + t.row, t.rows, dt);
         for (int64_t i = 0; i < t.rows; i += MR) {
-            memcpy(a + i * DEPTH + l * MR, row + i, MR * sizeof(float));
+            memcpy(a + i * BLOCK_DEPTH + l * MR, row + i, MR * sizeof(float));
         }
     }
 }
@@ -48,76 +28,35 @@ VEC_INLINE void pack_b(const struct tri_matmul *p, struct tri_product_tile t, in
 {
     for (int64_t j = 0; p->b_transposed && j < t.cols; j += NR) {
         int64_t cols = t.cols - j < NR ? t.cols - j : NR;
-        block_pack_turned(p->b, (t.col + j) * p->ldb + k, p->ldb, cols, depth, b + j * DEPTH, dt);
+        block_pack_turned(p->b, (t.col + j) * p->ldb + k, p->ldb, cols, depth, b + j * BLOCK_DEPTH,
+                          dt);
     }
     for (int64_t l = 0; !p->b_transposed && l < depth; l++) {
         int64_t at = (k + l) * p->ldb + t.col;
         for (int64_t j = 0; j < t.cols; j += VEC) {
             int64_t n = t.cols - j < VEC ? t.cols - j : VEC;
-            vec_store(b, j / NR * NR * DEPTH + l * NR + j % NR, VEC, TRI_F32,
+            vec_store(b, j / NR * NR * BLOCK_DEPTH + l * NR + j % NR, VEC, TRI_F32,
                       vec_load(p->b, at + j, n, dt));
         }
     }
 }
 
-/* Rows of the result between memory and a block's scratch. */
-VEC_INLINE void copy_rows(const struct tri_matmul *p, struct tri_product_tile t, int64_t col,
-                          float *scratch, bool store, enum tri_dtype dt)
+VEC_INLINE void multiply(const struct tri_matmul *p, struct block block, int64_t rows)
 {
-    for (int64_t i = 0; i < t.rows; i++) {
-        int64_t at = (t.row + i) * p->ldc + t.col + col;
-        for (int64_t j = 0; j < NR && col + j < t.cols; j += VEC) {
-            int64_t n = vec_smaller(VEC, t.cols - col - j);
-            if (store) {
-                vec_store(p->c, at + j, n, dt, vec_load(scratch, i * NR + j, VEC, TRI_F32));
-            } else {
-                vec_store(scratch, i * NR + j, VEC, TRI_F32, vec_load(p->c, at + j, n, dt));
-            }
-        }
-    }
-}
-
-/* Adds depth steps to the block of columns that begins `col` columns into the tile. A whole block of
- * an f32 result is its own scratch. */
-VEC_INLINE void add_block(const struct tri_matmul *p, struct tri_product_tile t, struct panels s,
-                          int64_t k, int64_t depth, int64_t col)
-{
-    float start[NR] = {0};
-    bool first = k == 0, whole = p->c_dtype == TRI_F32 && t.cols - col >= NR;
-    struct block block = {.a = s.a, .b = s.b + col * DEPTH, .depth = depth};
-    block.c = whole ? (float *)p->c + t.row * p->ldc + t.col + col : s.c + col * ROWS;
-    block.c_row = whole ? p->ldc : NR;
-    block.start = block.c;
-    block.start_row = block.c_row;
-    if (first && !p->accumulate) {
-        if (p->bias) {
-            memcpy(start, (const float *)p->bias + t.col + col,
-                   (size_t)vec_smaller(NR, t.cols - col) * sizeof(float));
-        }
-        block.start = start;
-        block.start_row = 0;
-    } else if (first && !whole) {
-        copy_rows(p, t, col, block.c, false, p->c_dtype);
-    }
     if (p->a_transposed) {
-        block_multiply_rows(block, turned, t.rows);
+        block_multiply_rows(block, turned, rows);
     } else {
-        block_multiply_rows(block, block_rows, t.rows);
-    }
-    if (!whole && k + depth == p->k) {
-        copy_rows(p, t, col, block.c, true, p->c_dtype);
+        block_multiply_rows(block, block_rows, rows);
     }
 }
 
 static void compute(const struct tri_matmul *product, struct tri_product_tile tile, void *scratch)
 {
     const struct tri_matmul *p = product;
-    struct panels s = {.a = scratch};
-    s.b = s.a + A_SIZE;
-    s.c = s.b + B_SIZE;
+    struct panels s = tile_panels(scratch);
     int64_t k = 0;
     do {
-        int64_t depth = vec_smaller(p->k - k, DEPTH);
+        int64_t depth = vec_smaller(p->k - k, BLOCK_DEPTH);
         if (p->ab_dtype == TRI_BF16) {
             pack_a(p, tile, k, depth, s.a, TRI_BF16);
             pack_b(p, tile, k, depth, s.b, TRI_BF16);
@@ -126,15 +65,19 @@ static void compute(const struct tri_matmul *product, struct tri_product_tile ti
             pack_b(p, tile, k, depth, s.b, TRI_F32);
         }
         for (int64_t j = 0; j < tile.cols; j += NR) {
-            add_block(p, tile, s, k, depth, j);
+            tile_add_panel(p, tile, s, depth, k == 0, k + depth == p->k, j, multiply);
         }
         k += depth;
     } while (k < p->k);
 }
 
+#define NAME_(isa) #isa
+#define NAME(isa)  NAME_(isa)
+
 const struct tri_product_isa VEC_NAME(tri_product) = {
+    .name = NAME(TRI_VEC_ISA),
     .rows = MR,
     .cols = NR,
-    .scratch = (A_SIZE + B_SIZE + C_SIZE) * sizeof(float),
+    .scratch = TILE_SCRATCH,
     .compute = compute,
 };

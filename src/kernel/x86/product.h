@@ -2,7 +2,7 @@
  * product.c, compiled once per instruction set, computes one tile: operands are packed into f32
  * panels a few hundred steps of k at a time, multiplied by a register-blocked kernel, and the sums
  * kept in f32 until the last step. Each element of the result is one chain of additions in the order
- * of k, cut every TRI_PRODUCT_DEPTH steps: the same bits whatever the tiles, rows and threads. */
+ * of k, rounded to f32 after each: the same bits whatever the tiles, rows and threads. */
 #ifndef TRIDENT_KERNEL_X86_PRODUCT_H
 #define TRIDENT_KERNEL_X86_PRODUCT_H
 
@@ -12,8 +12,7 @@
 
 enum {
     TRI_PRODUCT_ROWS = 528, /* of the largest tile */
-    TRI_PRODUCT_COLS = 512,
-    TRI_PRODUCT_DEPTH = 256 /* steps of k packed at a time */
+    TRI_PRODUCT_COLS = 512
 };
 
 struct tri_product_tile {
@@ -22,6 +21,7 @@ struct tri_product_tile {
 };
 
 struct tri_product_isa {
+    const char *name;
     int64_t rows, cols; /* of the register block: tiles best are multiples of it */
     size_t scratch;     /* bytes that compute needs, aligned to 64 */
     void (*compute)(const struct tri_matmul *product, struct tri_product_tile tile, void *scratch);
@@ -30,8 +30,14 @@ struct tri_product_isa {
 extern const struct tri_product_isa tri_product_x86_64;
 extern const struct tri_product_isa tri_product_avx2;
 extern const struct tri_product_isa tri_product_avx512;
+extern const struct tri_product_isa tri_product_avx512_bf16; /* bf16 only */
+extern const struct tri_product_isa tri_product_amx;         /* bf16 only */
 
-/* tri_x86_matmul_grouped with the instruction set given. */
+/* Whether this machine can run the one, and what it multiplies bf16 with where it has AVX-512. */
+bool tri_product_can_run(const struct tri_product_isa *isa);
+const struct tri_product_isa *tri_product_bf16_on_avx512(void);
+
+/* matmul_grouped of kernel.h with the instruction set given. */
 void tri_product_run(const struct tri_product_isa *isa, const struct tri_matmul *products,
                      int64_t count);
 
