@@ -370,7 +370,9 @@ static enum tri_status compare_step(struct verify *v, int64_t step, struct tri_e
         TRI_TRY(layout_gradients(v, step, true, &got, error));
     }
     double loss = relative(got.loss, expected.loss);
-    v->result->worst_loss = loss > v->result->worst_loss ? loss : v->result->worst_loss;
+    if (!(loss <= v->result->worst_loss)) {
+        v->result->worst_loss = loss;
+    }
     compare_gradients(v, expected.grad_norm);
     if (is_root(v)) {
         update(v, v->reference, step, &expected);

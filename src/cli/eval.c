@@ -1,0 +1,148 @@
+#include "base/memory.h"
+#include "cli/command.h"
+#include "train/evaluate.h"
+#include "train/metrics.h"
+#include "train/session.h"
+
+#include <math.h>
+#include <stdio.h>
+
+struct request {
+    struct tri_config config;
+    char path[TRI_PATH_MAX];
+    char data[TRI_PATH_MAX];
+    int64_t bytes; /* of the text behind the tokens; 0: one a token for byte vocabularies */
+    bool json;
+};
+
+static enum tri_status read_request(int argc, char **argv, struct request *request, struct tri_error *error)
+{
+    struct tri_option options[] = {{"--data", true, NULL},
+                                   {"--bytes", true, NULL},
+                                   {"--json", false, NULL},
+                                   {NULL, false, NULL}};
+    struct tri_arguments arguments;
+    enum tri_status status = tri_arguments_parse(argc, argv, options, true, &arguments, error);
+    TRI_TRY(tri_agree_everywhere(status, error));
+    status = tri_arguments_words(&arguments, 1, "trident eval RUN|CHECKPOINT [--data SHARDS] [key=value …]", error);
+    if (status == TRI_OK) {
+        status = tri_arguments_int(&arguments, "--bytes", 1, INT64_MAX, 0, &request->bytes, error);
+    }
+    if (status == TRI_OK) {
+        status = tri_config_of_checkpoint(arguments.words[0], &arguments, &request->config, request->path, error);
+    }
+    const char *data = tri_arguments_get(&arguments, "--data");
+    request->json = tri_arguments_has(&arguments, "--json");
+    (void)snprintf(request->data, sizeof(request->data), "%s", data ? data : request->config.data.valid);
+    tri_arguments_fini(&arguments);
+    if (status == TRI_OK && !request->data[0]) {
+        status = tri_fail(error, TRI_BAD_INPUT, "command line: --data is needed: %s names no data.valid",
+                          request->path);
+    }
+    return status;
+}
+
+/* Bits for each byte of text; NaN when the text's size is not known. */
+static double bits_per_byte(const struct request *request, const struct tri_evaluation *evaluation)
+{
+    bool byte_tokens = request->config.model.vocab_size <= 257;
+    double bytes = request->bytes ? (double)request->bytes : byte_tokens ? (double)evaluation->targets : (double)NAN;
+    return evaluation->loss * (double)evaluation->targets / (log(2.0) * bytes);
+}
+
+static void print_loads(const struct tri_config *config, const int64_t *load)
+{
+    int64_t experts = config->moe.num_experts;
+    int64_t index = 0;
+    for (int64_t layer = 0; layer < config->model.num_layers; layer++) {
+        if (!tri_config_layer_is_moe(config, layer)) {
+            continue;
+        }
+        const int64_t *row = load + index++ * experts;
+        double total = 0.0;
+        for (int64_t e = 0; e < experts; e++) {
+            total += (double)row[e];
+        }
+        (void)printf("load %-6lld", (long long)layer);
+        for (int64_t e = 0; e < experts; e++) {
+            (void)printf(" %.2f", total > 0.0 ? (double)row[e] * (double)experts / total : 0.0);
+        }
+        (void)printf("\n");
+    }
+}
+
+static void print_text(const struct request *request, const struct tri_evaluation *evaluation)
+{
+    (void)printf("loss        %.4f\n", evaluation->loss);
+    (void)printf("perplexity  %.3f\n", exp(evaluation->loss));
+    double bits = bits_per_byte(request, evaluation);
+    if (isfinite(bits)) {
+        (void)printf("%.4f bits per byte\n", bits);
+    } else {
+        (void)printf("bits per byte unknown: give the text's size with --bytes\n");
+    }
+    (void)printf("tokens      %lld\n", (long long)evaluation->targets);
+    if (tri_model_moe_layers(&request->config) > 0) {
+        struct tri_balance balance = tri_balance_get(&request->config, evaluation->load);
+        (void)printf("experts     max/mean load %.2f, %lld idle; load by MoE layer, 1 = even:\n", balance.worst,
+                     (long long)balance.dead);
+        print_loads(&request->config, evaluation->load);
+    }
+}
+
+static void print_json(const struct request *request, const struct tri_evaluation *evaluation)
+{
+    json_t *root = json_object();
+    json_t *layers = json_array();
+    int64_t experts = request->config.moe.num_experts;
+    for (int64_t i = 0; i < tri_model_moe_layers(&request->config); i++) {
+        json_t *row = json_array();
+        for (int64_t e = 0; e < experts; e++) {
+            (void)json_array_append_new(row, json_integer(evaluation->load[i * experts + e]));
+        }
+        (void)json_array_append_new(layers, row);
+    }
+    (void)json_object_set_new(root, "checkpoint", json_string(request->path));
+    (void)json_object_set_new(root, "loss", tri_json_number(evaluation->loss));
+    (void)json_object_set_new(root, "perplexity", tri_json_number(exp(evaluation->loss)));
+    (void)json_object_set_new(root, "bits_per_byte", tri_json_number(bits_per_byte(request, evaluation)));
+    (void)json_object_set_new(root, "tokens", json_integer(evaluation->targets));
+    (void)json_object_set_new(root, "dropped_tokens", json_integer(evaluation->dropped));
+    (void)json_object_set_new(root, "expert_load", layers);
+    tri_print_json(root);
+}
+
+static enum tri_status evaluate(const struct request *request, struct tri_session *session, struct tri_error *error)
+{
+    struct tri_checkpoint_state state = {0};
+    struct tri_text text;
+    struct tri_evaluation evaluation;
+    TRI_TRY(tri_text_open(session, request->data, true, &text, error));
+    enum tri_status status = tri_session_load(session, request->path, false, &state, error);
+    tri_checkpoint_state_fini(&state);
+    if (status == TRI_OK) {
+        status = tri_evaluate(session->engine, text.loader, tri_tokens_count(text.tokens), 0, &evaluation, error);
+    }
+    tri_text_close(&text);
+    TRI_TRY(status);
+    if (session->mesh->rank == 0) {
+        if (request->json) {
+            print_json(request, &evaluation);
+        } else {
+            print_text(request, &evaluation);
+        }
+    }
+    tri_free(evaluation.load);
+    return TRI_OK;
+}
+
+enum tri_status tri_command_eval(int argc, char **argv, struct tri_error *error)
+{
+    struct request request = {0};
+    struct tri_session *session;
+    TRI_TRY(read_request(argc, argv, &request, error));
+    TRI_TRY(tri_session_create(&request.config, false, &session, error));
+    enum tri_status status = evaluate(&request, session, error);
+    tri_session_destroy(session);
+    return status;
+}

@@ -1,0 +1,97 @@
+#include "cli/command.h"
+
+#include <stdio.h>
+#include <string.h>
+
+const struct tri_command tri_commands[] = {
+    {"train", "train a model, or go on where its run stopped",
+     "trident train CONFIG.yaml [--fresh] [--json] [key=value …]\n"
+     "mpiexec -n 8 trident train CONFIG.yaml …    for 8 ranks\n\n"
+     "Trains the model that the config describes into its run_dir. When the run folder holds\n"
+     "checkpoints it continues from the last good one; a finished run says so.\n\n"
+     "  --fresh      start over: what the run folder holds is removed\n"
+     "  --json       one JSON object on standard output at the end\n"
+     "  key=value    replaces a value of the config, as in train.steps=100\n\n"
+     "SIGTERM and SIGUSR1 save a checkpoint and exit with status 85: start the same command again.\n"
+     "`trident help config` lists every key.\n",
+     tri_command_train},
+    {"eval", "loss, perplexity, bits per byte, expert load",
+     "trident eval RUN|CHECKPOINT [--data SHARDS] [--bytes N] [--json] [key=value …]\n\n"
+     "Evaluates the newest checkpoint of a run, or one checkpoint, on all of the shards.\n\n"
+     "  --data SHARDS   a glob of token shards; without it the run's data.valid\n"
+     "  --bytes N       bytes of the text behind the tokens, for bits per byte with a vocabulary\n"
+     "                  that is not bytes\n"
+     "  --json          one JSON object: loss, perplexity, bits_per_byte, tokens, expert_load\n",
+     tri_command_eval},
+    {"generate", "write text with a trained model",
+     "trident generate RUN|CHECKPOINT --prompt TEXT [options] [key=value …]\n\n"
+     "  --prompt TEXT       what to go on from\n"
+     "  --tokens N          how many tokens to write (200)\n"
+     "  --temperature X     0: always the likeliest (1)\n"
+     "  --top-k N           choose among the N likeliest (0: all)\n"
+     "  --top-p X           choose among the likeliest that together reach X (1: all)\n"
+     "  --seed N            of the random choices (1)\n"
+     "  --ids               the prompt is token ids, and ids are written\n"
+     "  --json              one JSON object: tokens, text\n",
+     tri_command_generate},
+    {"verify", "this layout against one rank, parameter by parameter",
+     "trident verify CONFIG.yaml [--steps N] [--compare N] [--plant PARAMETER=FACTOR] [--json] [key=value …]\n"
+     "mpiexec -n 8 trident verify CONFIG.yaml …\n\n"
+     "Runs the config on this layout and, on rank 0, alone; compares loss and every gradient from the\n"
+     "same weights, then trains both side by side. Runs in f32, writes nothing; exits 1 when they differ.\n\n"
+     "  --steps N       steps trained side by side (50)\n"
+     "  --compare N     steps whose gradients are compared (2)\n"
+     "  --plant P=F     scales the gradient of parameter P by F on the layout's side: it must fail\n"
+     "  --json          one JSON object: passed, worst.parameter, worst.relative_l2, near_ties, …\n",
+     tri_command_verify},
+    {"tokenize", "text files into token shards",
+     "trident tokenize --tokenizer byte --out DIR [--valid FRACTION] [--separator N] FILES…\n\n"
+     "Joins the files and writes DIR/train_000000.bin … and, from the last part, DIR/valid_000000.bin …\n"
+     "in llm.c's format.\n\n"
+     "  --tokenizer byte    a token for each byte\n"
+     "  --valid FRACTION    the part of the tokens held out (0)\n"
+     "  --separator N       token N between files\n"
+     "  --shard-tokens N    tokens in a shard (100000000)\n"
+     "  --json              one JSON object: counts\n",
+     tri_command_tokenize},
+    {"import", "a Hugging Face folder into a checkpoint",
+     "trident import DIR CHECKPOINT [--json]\n\n"
+     "Reads config.json and the safetensors of DIR (Mixtral, OLMoE, Qwen2-MoE, Qwen3-MoE, GPT-2, Llama,\n"
+     "Qwen3) and writes a checkpoint without optimizer states.\n",
+     tri_command_import},
+    {"inspect", "what is in a config, checkpoint, run or token shard, checked",
+     "trident inspect CONFIG|CHECKPOINT|RUN|TOKENS [--format llmc|u16|u32] [--json] [key=value …]\n\n"
+     "A config: its parameters. A checkpoint or a run's newest one: every size and hash is checked, tensors\n"
+     "and digest are listed. Token shards (a glob): counts and the largest token.\n",
+     tri_command_inspect},
+    {"help", "this, `help COMMAND`, or `help config`",
+     "trident help [COMMAND]\n"
+     "trident help config [--markdown]    every key of a config\n",
+     tri_command_help},
+    {NULL, NULL, NULL, NULL},
+};
+
+enum tri_status tri_command_help(int argc, char **argv, struct tri_error *error)
+{
+    if (argc == 0) {
+        for (const struct tri_command *command = tri_commands; command->name; command++) {
+            (void)printf("  %-9s %s\n", command->name, command->summary);
+        }
+        return TRI_OK;
+    }
+    if (strcmp(argv[0], "config") == 0) {
+        if (argc > 1 && strcmp(argv[1], "--markdown") == 0) {
+            tri_config_print_markdown(stdout);
+        } else {
+            tri_config_print_help();
+        }
+        return TRI_OK;
+    }
+    for (const struct tri_command *command = tri_commands; command->name; command++) {
+        if (strcmp(command->name, argv[0]) == 0) {
+            (void)printf("%s", command->help);
+            return TRI_OK;
+        }
+    }
+    return tri_fail(error, TRI_BAD_INPUT, "no help for '%s': there is no such command", argv[0]);
+}

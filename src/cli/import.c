@@ -1,0 +1,50 @@
+#include "checkpoint/checkpoint.h"
+#include "checkpoint/hf.h"
+#include "cli/command.h"
+#include "comm/comm.h"
+
+#include <stdio.h>
+
+/* Reads the whole model on one rank and writes it as a checkpoint of step 0 without an optimizer. */
+static enum tri_status import(const char *from, const char *to, struct tri_mesh *mesh, bool json,
+                              struct tri_error *error)
+{
+    struct tri_config config;
+    enum tri_hf_family family;
+    TRI_TRY(tri_hf_load_config(from, &config, &family, error));
+    struct tri_params *params = tri_params_create(&config, mesh);
+    tri_params_allocate(params, false);
+    enum tri_status status = tri_hf_load_weights(from, params, error);
+    if (status == TRI_OK) {
+        struct tri_checkpoint_state state = {.seed = config.seed, .config = tri_config_to_yaml(&config)};
+        status = tri_checkpoint_write(to, params, &state, false, error);
+        tri_checkpoint_state_fini(&state);
+    }
+    if (status == TRI_OK && json) {
+        json_t *root = json_object();
+        (void)json_object_set_new(root, "family", json_string(tri_hf_family_name(family)));
+        (void)json_object_set_new(root, "parameters", json_integer(params->total));
+        (void)json_object_set_new(root, "checkpoint", json_string(to));
+        tri_print_json(root);
+    } else if (status == TRI_OK) {
+        (void)printf("%s: %s, %lld parameters, now the checkpoint %s\n", from, tri_hf_family_name(family),
+                     (long long)params->total, to);
+    }
+    tri_params_destroy(params);
+    return status;
+}
+
+enum tri_status tri_command_import(int argc, char **argv, struct tri_error *error)
+{
+    struct tri_option options[] = {{"--json", false, NULL}, {NULL, false, NULL}};
+    struct tri_arguments arguments;
+    TRI_TRY(tri_arguments_parse(argc, argv, options, false, &arguments, error));
+    enum tri_status status = tri_arguments_words(&arguments, 2, "trident import DIR CHECKPOINT", error);
+    if (status == TRI_OK && tri_comm_rank() == 0) {
+        struct tri_mesh *mesh = tri_mesh_create_serial();
+        status = import(arguments.words[0], arguments.words[1], mesh, tri_arguments_has(&arguments, "--json"), error);
+        tri_mesh_destroy(mesh);
+    }
+    tri_arguments_fini(&arguments);
+    return tri_agree_everywhere(status, error);
+}

@@ -1,0 +1,165 @@
+#include "base/file.h"
+#include "checkpoint/checkpoint.h"
+#include "cli/command.h"
+#include "comm/comm.h"
+#include "data/shards.h"
+
+#include <stdio.h>
+#include <string.h>
+
+static bool ends_with(const char *text, const char *end)
+{
+    size_t n = strlen(text);
+    size_t m = strlen(end);
+    return n >= m && strcmp(text + n - m, end) == 0;
+}
+
+static json_t *row(const char *name, int dims, const int64_t *shape, const char *dtype)
+{
+    json_t *sizes = json_array();
+    for (int i = 0; i < dims; i++) {
+        (void)json_array_append_new(sizes, json_integer(shape[i]));
+    }
+    return json_pack("{ss so ss}", "name", name, "shape", sizes, "dtype", dtype);
+}
+
+static void print_row(const char *name, int dims, const int64_t *shape, const char *dtype)
+{
+    if (dims == 2) {
+        (void)printf("%-56s %-5s [%lld, %lld]\n", name, dtype, (long long)shape[0], (long long)shape[1]);
+    } else {
+        (void)printf("%-56s %-5s [%lld]\n", name, dtype, (long long)shape[0]);
+    }
+}
+
+/* ---- a config --------------------------------------------------------------------------------- */
+
+static enum tri_status inspect_config(const struct tri_arguments *arguments, bool json, struct tri_error *error)
+{
+    struct tri_config config;
+    TRI_TRY(tri_config_load(arguments->words[0], arguments->num_overrides, arguments->overrides, &config, error));
+    struct tri_mesh *mesh = tri_mesh_create_planned(1, 1, 1, 0);
+    struct tri_config whole = config;
+    whole.parallel = (struct tri_config_parallel){1, 1, 1};
+    struct tri_params *params = tri_params_create(&whole, mesh);
+    json_t *list = json_array();
+    for (int p = 0; p < params->count; p++) {
+        const struct tri_param *param = &params->param[p];
+        (void)json_array_append_new(list,
+                                    row(param->name, param->dims, param->shape, tri_dtype_name(param->dtype)));
+        if (!json) {
+            print_row(param->name, param->dims, param->shape, tri_dtype_name(param->dtype));
+        }
+    }
+    if (json) {
+        tri_print_json(json_pack("{ss sI sI so}", "kind", "config", "total", (json_int_t)params->total, "active",
+                                 (json_int_t)params->active, "parameters", list));
+    } else {
+        json_decref(list);
+        (void)printf("%d tensors, %lld parameters, %lld active\n", params->count, (long long)params->total,
+                     (long long)params->active);
+    }
+    tri_params_destroy(params);
+    tri_mesh_destroy(mesh);
+    return TRI_OK;
+}
+
+/* ---- a checkpoint or a run -------------------------------------------------------------------- */
+
+static enum tri_status inspect_checkpoint(const char *given, bool json, struct tri_error *error)
+{
+    char path[TRI_PATH_MAX];
+    char digest[32];
+    struct tri_checkpoint_info info;
+    TRI_TRY(tri_checkpoint_resolve(given, path, error));
+    TRI_TRY(tri_checkpoint_inspect(path, &info, error));
+    (void)snprintf(digest, sizeof(digest), "%016llx", (unsigned long long)info.digest);
+    json_t *list = json_array();
+    for (int64_t i = 0; i < info.count; i++) {
+        const struct tri_checkpoint_tensor *tensor = &info.tensor[i];
+        (void)json_array_append_new(list, row(tensor->name, tensor->dims, tensor->shape, "F32"));
+        if (!json) {
+            print_row(tensor->name, tensor->dims, tensor->shape, "F32");
+        }
+    }
+    if (json) {
+        tri_print_json(json_pack("{ss ss sI sI sb sI sI ss so}", "kind", "checkpoint", "path", path, "step",
+                                 (json_int_t)info.step, "tokens", (json_int_t)info.tokens, "optimizer",
+                                 (int)info.optimizer, "bytes", (json_int_t)info.bytes, "total",
+                                 (json_int_t)info.parameters, "digest", digest, "parameters", list));
+    } else {
+        json_decref(list);
+        (void)printf("%s: step %lld, %lld tensors, %lld parameters%s, %.1f MB; every size and hash is right\n", path,
+                     (long long)info.step, (long long)info.count, (long long)info.parameters,
+                     info.optimizer ? " with optimizer states" : "", (double)info.bytes / 1e6);
+        (void)printf("digest %s\n", digest);
+    }
+    tri_checkpoint_info_fini(&info);
+    return TRI_OK;
+}
+
+/* ---- tokens ----------------------------------------------------------------------------------- */
+
+static enum tri_data_format format_of(const struct tri_arguments *arguments)
+{
+    const char *text = tri_arguments_get(arguments, "--format");
+    if (text && strcmp(text, "u16") == 0) {
+        return TRI_DATA_U16;
+    }
+    return text && strcmp(text, "u32") == 0 ? TRI_DATA_U32 : TRI_DATA_LLMC;
+}
+
+static enum tri_status inspect_tokens(const struct tri_arguments *arguments, bool json, struct tri_error *error)
+{
+    struct tri_tokens *tokens;
+    TRI_TRY(tri_tokens_create(arguments->words[0], format_of(arguments), 0, &tokens, error));
+    json_t *list = json_array();
+    for (int i = 0; i < tri_tokens_shards(tokens); i++) {
+        struct tri_shard_info shard = tri_tokens_shard(tokens, i);
+        (void)json_array_append_new(list, json_pack("{ss sI si sb}", "path", shard.path, "tokens",
+                                                    (json_int_t)shard.tokens, "bytes_per_token",
+                                                    shard.bytes_per_token, "header", (int)shard.has_header));
+        if (!json) {
+            (void)printf("%-56s %lld tokens of %d bytes\n", shard.path, (long long)shard.tokens,
+                         shard.bytes_per_token);
+        }
+    }
+    int64_t count = tri_tokens_count(tokens);
+    int64_t largest = tri_tokens_largest(tokens);
+    if (json) {
+        tri_print_json(json_pack("{ss sI sI so}", "kind", "tokens", "tokens", (json_int_t)count, "largest",
+                                 (json_int_t)largest, "shards", list));
+    } else {
+        json_decref(list);
+        (void)printf("%lld tokens, the largest %lld\n", (long long)count, (long long)largest);
+    }
+    tri_tokens_destroy(tokens);
+    return TRI_OK;
+}
+
+static enum tri_status inspect(const struct tri_arguments *arguments, struct tri_error *error)
+{
+    bool json = tri_arguments_has(arguments, "--json");
+    const char *what = arguments->words[0];
+    if (tri_file_is_dir(what)) {
+        return inspect_checkpoint(what, json, error);
+    }
+    if (ends_with(what, ".yaml") || ends_with(what, ".yml")) {
+        return inspect_config(arguments, json, error);
+    }
+    return inspect_tokens(arguments, json, error);
+}
+
+enum tri_status tri_command_inspect(int argc, char **argv, struct tri_error *error)
+{
+    struct tri_option options[] = {{"--format", true, NULL}, {"--json", false, NULL}, {NULL, false, NULL}};
+    struct tri_arguments arguments;
+    TRI_TRY(tri_arguments_parse(argc, argv, options, true, &arguments, error));
+    enum tri_status status =
+        tri_arguments_words(&arguments, 1, "trident inspect CONFIG|CHECKPOINT|RUN|TOKENS [--format llmc|u16|u32]", error);
+    if (status == TRI_OK && tri_comm_rank() == 0) {
+        status = inspect(&arguments, error);
+    }
+    tri_arguments_fini(&arguments);
+    return tri_agree_everywhere(status, error);
+}

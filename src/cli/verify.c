@@ -1,0 +1,111 @@
+#include "train/verify.h"
+
+#include "cli/command.h"
+#include "comm/comm.h"
+
+#include <errno.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct request {
+    struct tri_config config;
+    struct tri_verify_options options;
+    char plant[TRI_PATH_MAX];
+    bool json;
+};
+
+/* PARAMETER=FACTOR */
+static enum tri_status read_plant(const char *text, struct request *request, struct tri_error *error)
+{
+    const char *equals = text ? strrchr(text, '=') : NULL;
+    if (!text) {
+        return TRI_OK;
+    }
+    char *end = NULL;
+    request->options.factor = equals ? strtod(equals + 1, &end) : 0.0;
+    if (!equals || end == equals + 1 || *end || !isfinite(request->options.factor)) {
+        return tri_fail(error, TRI_BAD_INPUT, "command line: option '--plant': found '%s', expected PARAMETER=FACTOR",
+                        text);
+    }
+    (void)snprintf(request->plant, sizeof(request->plant), "%.*s", (int)(equals - text), text);
+    request->options.plant = request->plant;
+    return TRI_OK;
+}
+
+static enum tri_status read_request(const struct tri_arguments *arguments, struct request *request,
+                                    struct tri_error *error)
+{
+    TRI_TRY(tri_arguments_words(arguments, 1, "trident verify CONFIG.yaml [--steps N] [--plant PARAMETER=FACTOR] "
+                                              "[key=value …]",
+                                error));
+    TRI_TRY(tri_arguments_int(arguments, "--steps", 0, 1000000, 50, &request->options.steps, error));
+    TRI_TRY(tri_arguments_int(arguments, "--compare", 1, 1000, 2, &request->options.compared, error));
+    TRI_TRY(read_plant(tri_arguments_get(arguments, "--plant"), request, error));
+    request->json = tri_arguments_has(arguments, "--json");
+    return tri_config_load(arguments->words[0], arguments->num_overrides, arguments->overrides, &request->config,
+                           error);
+}
+
+static void print_json(const struct tri_verify_result *result)
+{
+    json_t *root = json_object();
+    json_t *worst = json_object();
+    (void)json_object_set_new(worst, "parameter", json_string(result->worst_parameter));
+    (void)json_object_set_new(worst, "relative_l2", tri_json_number(result->worst_relative_l2));
+    (void)json_object_set_new(root, "passed", json_boolean(result->passed));
+    (void)json_object_set_new(root, "worst", worst);
+    (void)json_object_set_new(root, "near_ties", json_integer(result->near_ties));
+    (void)json_object_set_new(root, "wrong_routes", json_integer(result->wrong_routes));
+    (void)json_object_set_new(root, "parameters", json_integer(result->parameters));
+    (void)json_object_set_new(root, "compared_steps", json_integer(result->compared));
+    (void)json_object_set_new(root, "worst_loss", tri_json_number(result->worst_loss));
+    (void)json_object_set_new(root, "steps", json_integer(result->steps));
+    (void)json_object_set_new(root, "worst_training_loss", tri_json_number(result->worst_training_loss));
+    tri_print_json(root);
+}
+
+static void print_text(const struct tri_config *config, const struct tri_verify_result *result)
+{
+    int ranks = tri_comm_size();
+    (void)printf("layout     %d ranks = tensor %lld x expert %lld x data %lld, expert_tensor %lld\n", ranks,
+                 (long long)config->parallel.tensor, (long long)config->parallel.expert,
+                 (long long)(ranks / (config->parallel.tensor * config->parallel.expert)),
+                 (long long)config->parallel.expert_tensor);
+    (void)printf("compared   %lld parameters' gradients at %lld steps, against one rank\n",
+                 (long long)result->parameters, (long long)result->compared);
+    (void)printf("worst      %s: relative L2 %.3g\n", result->worst_parameter, result->worst_relative_l2);
+    (void)printf("loss       %.3g relative; %.3g while training %lld steps side by side\n", result->worst_loss,
+                 result->worst_training_loss, (long long)result->steps);
+    (void)printf("routes     %lld near ties decided otherwise, %lld wrong\n", (long long)result->near_ties,
+                 (long long)result->wrong_routes);
+    (void)printf("%s\n", result->passed ? "passed" : "FAILED");
+}
+
+enum tri_status tri_command_verify(int argc, char **argv, struct tri_error *error)
+{
+    struct tri_option options[] = {{"--steps", true, NULL},
+                                   {"--compare", true, NULL},
+                                   {"--plant", true, NULL},
+                                   {"--json", false, NULL},
+                                   {NULL, false, NULL}};
+    struct tri_arguments arguments;
+    struct request request = {0};
+    enum tri_status status = tri_arguments_parse(argc, argv, options, true, &arguments, error);
+    if (status == TRI_OK) {
+        status = read_request(&arguments, &request, error);
+        tri_arguments_fini(&arguments);
+    }
+    TRI_TRY(tri_agree_everywhere(status, error));
+    struct tri_verify_result result;
+    TRI_TRY(tri_verify(&request.config, &request.options, &result, error));
+    if (tri_comm_rank() == 0) {
+        if (request.json) {
+            print_json(&result);
+        } else {
+            print_text(&request.config, &result);
+        }
+    }
+    return result.passed ? TRI_OK : TRI_CHECK_FAILED;
+}
