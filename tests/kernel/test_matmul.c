@@ -1,0 +1,281 @@
+/* Products: every kernel that the machine can run against the reference, and what callers rely on:
+ * a row's bits depend on nothing but the row and B. */
+#include "kernel/pair.h"
+#include "kernel/x86/product.h"
+
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <string.h>
+#include <cmocka.h>
+
+static const struct tri_product_isa *const kernels[] = {&tri_product_x86_64, &tri_product_avx2,
+                                                        &tri_product_avx512,
+                                                        &tri_product_avx512_bf16, &tri_product_amx};
+enum { KERNELS = sizeof(kernels) / sizeof(*kernels) };
+
+static bool can_run(int kernel, enum tri_dtype dt)
+{
+    bool only_bf16 =
+        kernels[kernel] == &tri_product_avx512_bf16 || kernels[kernel] == &tri_product_amx;
+    return tri_product_can_run(kernels[kernel]) && (dt == TRI_BF16 || !only_bf16);
+}
+
+/* The operands of one product, with gaps between rows. */
+struct operands {
+    struct pair a, b, c, bias;
+    struct tri_matmul fast, ref;
+};
+
+enum variant { A_TRANSPOSED = 1, B_TRANSPOSED = 2, ACCUMULATE = 4, BIAS = 8, ALL_VARIANTS = 16 };
+
+static struct operands operands_create(int64_t m, int64_t n, int64_t k, unsigned variant,
+                                       enum tri_dtype ab, enum tri_dtype c)
+{
+    bool a_transposed = variant & A_TRANSPOSED, b_transposed = variant & B_TRANSPOSED;
+    struct operands o = {.fast = {.m = m,
+                                  .n = n,
+                                  .k = k,
+                                  .lda = (a_transposed ? m : k) + 3,
+                                  .ldb = (b_transposed ? k : n) + 1,
+                                  .ldc = n + 2,
+                                  .ab_dtype = ab,
+                                  .c_dtype = c,
+                                  .a_transposed = a_transposed,
+                                  .b_transposed = b_transposed,
+                                  .accumulate = variant & ACCUMULATE}};
+    o.a = pair_create(ab, (a_transposed ? k : m) * o.fast.lda, 1.0);
+    o.b = pair_create(ab, (b_transposed ? n : k) * o.fast.ldb, 1.0);
+    o.c = pair_create(c, m * o.fast.ldc, 2.0);
+    o.bias = pair_create(TRI_F32, n, 2.0);
+    o.ref = o.fast;
+    o.fast.a = o.a.fast;
+    o.fast.b = o.b.fast;
+    o.fast.c = o.c.fast;
+    o.ref.a = o.a.ref;
+    o.ref.b = o.b.ref;
+    o.ref.c = o.c.ref;
+    if ((variant & BIAS) && !(variant & ACCUMULATE)) {
+        o.fast.bias = o.bias.fast;
+        o.ref.bias = o.bias.ref;
+    }
+    return o;
+}
+
+static void operands_end(struct operands *o)
+{
+    double error = 3e-6 * (1.0 + sqrt((double)o->fast.k));
+    pair_end(&o->c, "c", 2, error);
+    pair_end(&o->a, "a", 0, 0);
+    pair_end(&o->b, "b", 0, 0);
+    pair_end(&o->bias, "bias", 0, 0);
+}
+
+/* Calls check for each kernel and each supported combination of dtypes. */
+static void each_kernel(void (*check)(const struct tri_product_isa *, enum tri_dtype,
+                                      enum tri_dtype))
+{
+    int checked = 0;
+    for (int i = 0; i < KERNELS; i++) {
+        if (can_run(i, TRI_F32)) {
+            check(kernels[i], TRI_F32, TRI_F32);
+        }
+        if (can_run(i, TRI_BF16)) {
+            print_message("%s\n", kernels[i]->name);
+            check(kernels[i], TRI_BF16, TRI_BF16);
+            check(kernels[i], TRI_BF16, TRI_F32);
+            checked++;
+        }
+    }
+    assert_true(checked > 0);
+}
+
+static void check_shapes(const struct tri_product_isa *isa, enum tri_dtype ab, enum tri_dtype c)
+{
+    static const int64_t rows[] = {0, 1, 3, 16, 17, 100, 250};
+    static const int64_t others[][2] = {{0, 5},   {1, 1},   {5, 3},   {33, 30},
+                                        {64, 16}, {37, 19}, {4, 600}, {31, 0}};
+    unsigned variant = 0;
+    for (size_t i = 0; i < sizeof(rows) / sizeof(*rows); i++) {
+        for (size_t j = 0; j < sizeof(others) / sizeof(*others); j++) {
+            for (int more = 0; more < 2; more++) {
+                struct operands o = operands_create(rows[i], others[j][0], others[j][1],
+                                                    variant % ALL_VARIANTS, ab, c);
+                tri_product_run(isa, &o.fast, 1);
+                tri_kernels_ref()->matmul(&o.ref);
+                operands_end(&o);
+                variant += 7; /* odd: passes through all variants */
+            }
+        }
+    }
+}
+
+static void test_shapes(void **state)
+{
+    (void)state;
+    each_kernel(check_shapes);
+}
+
+/* Larger than one tile in each direction. */
+static void check_tiles(const struct tri_product_isa *isa, enum tri_dtype ab, enum tri_dtype c)
+{
+    for (unsigned variant = 0; variant < ALL_VARIANTS; variant += 5) {
+        struct operands wide = operands_create(17, 1030, 6, variant, ab, c);
+        struct operands tall = operands_create(1100, 35, 5, variant, ab, c);
+        tri_product_run(isa, &wide.fast, 1);
+        tri_product_run(isa, &tall.fast, 1);
+        tri_kernels_ref()->matmul(&wide.ref);
+        tri_kernels_ref()->matmul(&tall.ref);
+        operands_end(&wide);
+        operands_end(&tall);
+    }
+}
+
+static void test_tiles(void **state)
+{
+    (void)state;
+    each_kernel(check_tiles);
+}
+
+/* A row's bits: in a product of 250 rows, in products of fewer, on one thread and on three. */
+static void check_rows(const struct tri_product_isa *isa, enum tri_dtype ab, enum tri_dtype c)
+{
+    static const int64_t rows[] = {1, 3, 15, 16, 17, 100, 249};
+    for (unsigned variant = 0; variant < ALL_VARIANTS; variant += B_TRANSPOSED) {
+        struct operands o = operands_create(250, 130, 700, variant & ~(unsigned)ACCUMULATE, ab, c);
+        size_t row_bytes = (size_t)o.fast.ldc * tri_dtype_size(c);
+        o.ref = o.fast;
+        o.ref.c = o.c.ref;
+        tri_kernels_set_threads(1);
+        tri_product_run(isa, &o.ref, 1);
+        tri_kernels_set_threads(3);
+        for (size_t i = 0; i < sizeof(rows) / sizeof(*rows); i++) {
+            int64_t first = 250 - rows[i];
+            o.fast.m = rows[i];
+            o.fast.a = (char *)o.a.fast + (size_t)(first * o.fast.lda) * tri_dtype_size(ab);
+            o.fast.c = (char *)o.c.fast + (size_t)first * row_bytes;
+            tri_product_run(isa, &o.fast, 1);
+            assert_memory_equal(o.fast.c, (char *)o.c.ref + (size_t)first * row_bytes,
+                                (size_t)rows[i] * row_bytes);
+        }
+        tri_kernels_set_threads(2);
+        o.fast.k = 0;
+        memcpy(o.c.fast, o.c.ref, row_bytes * 250);
+        operands_end(&o);
+    }
+}
+
+static void test_rows(void **state)
+{
+    (void)state;
+    each_kernel(check_rows);
+}
+
+/* Unequal and empty products in one call have the bits that they have one by one. */
+static void check_grouped(const struct tri_product_isa *isa, enum tri_dtype ab, enum tri_dtype c)
+{
+    enum { COUNT = 7 };
+    static const int64_t tokens[COUNT] = {0, 17, 1, 0, 200, 5, 0};
+    for (int gradient = 0; gradient < 2; gradient++) {
+        struct operands o[COUNT];
+        struct tri_matmul group[COUNT];
+        for (int i = 0; i < COUNT; i++) {
+            o[i] = gradient ? operands_create(70, 90, tokens[i], A_TRANSPOSED | ACCUMULATE, ab, c)
+                            : operands_create(tokens[i], 90, 70, B_TRANSPOSED, ab, c);
+            group[i] = o[i].fast;
+            o[i].ref.a = o[i].fast.a;
+            tri_product_run(isa, &o[i].ref, 1);
+        }
+        tri_product_run(isa, group, COUNT);
+        for (int i = 0; i < COUNT; i++) {
+            pair_end(&o[i].c, "c", 0, 0);
+            pair_end(&o[i].a, "a", 0, 0);
+            pair_end(&o[i].b, "b", 0, 0);
+            pair_end(&o[i].bias, "bias", 0, 0);
+        }
+        tri_product_run(isa, group, 0);
+    }
+}
+
+static void test_grouped(void **state)
+{
+    (void)state;
+    each_kernel(check_grouped);
+}
+
+/* A number that is not finite stays in its row. */
+static void check_not_finite(const struct tri_product_isa *isa, enum tri_dtype ab, enum tri_dtype c)
+{
+    struct operands o = operands_create(50, 40, 30, B_TRANSPOSED, ab, c);
+    pair_set(&o.a, 20 * o.fast.lda + 29, (double)NAN);
+    pair_set(&o.a, 21 * o.fast.lda, (double)INFINITY);
+    tri_product_run(isa, &o.fast, 1);
+    tri_kernels_ref()->matmul(&o.ref);
+    assert_true(isnan(pair_get(&o.c, 20 * o.fast.ldc)));
+    assert_true(isinf(pair_get(&o.c, 21 * o.fast.ldc)));
+    operands_end(&o);
+}
+
+static void test_not_finite(void **state)
+{
+    (void)state;
+    each_kernel(check_not_finite);
+}
+
+/* The tables reach the kernels. */
+static void check_table(const struct tri_kernels *fast, enum tri_dtype dt)
+{
+    struct operands o = operands_create(60, 50, 40, B_TRANSPOSED | BIAS, dt, dt);
+    fast->matmul(&o.fast);
+    fast->matmul_grouped(&o.fast, 1);
+    fast->matmul_grouped(&o.fast, 0);
+    tri_kernels_ref()->matmul_grouped(&o.ref, 1);
+    operands_end(&o);
+}
+
+static void test_tables(void **state)
+{
+    (void)state;
+    pair_each_table(check_table);
+}
+
+/* The reference itself, by numbers worked out by hand. */
+static void test_reference(void **state)
+{
+    (void)state;
+    const double a[] = {1, 2, 3, 4, 5, 6}, b[] = {7, 8, 9, 10, 11, 12}, bias[] = {1, -1};
+    const double forward[] = {59, 63, 140, 153}, turned[] = {90, 99, 117, 129};
+    double c[4] = {1, 1, 1, 1};
+    struct tri_matmul p = {.m = 2,
+                           .n = 2,
+                           .k = 3,
+                           .a = a,
+                           .b = b,
+                           .c = c,
+                           .lda = 3,
+                           .ldb = 2,
+                           .ldc = 2,
+                           .ab_dtype = TRI_F64,
+                           .c_dtype = TRI_F64,
+                           .bias = bias};
+    tri_kernels_ref()->matmul(&p);
+    assert_memory_equal(c, forward, sizeof(c)); /* [1 2 3; 4 5 6] [7 8; 9 10; 11 12] + bias */
+    p.a_transposed = p.accumulate = true;
+    p.lda = 2;
+    p.bias = NULL;
+    c[0] = c[1] = c[2] = c[3] = 1;
+    tri_kernels_ref()->matmul(&p);
+    assert_memory_equal(c, turned, sizeof(c)); /* [1 3 5; 2 4 6] [7 8; 9 10; 11 12] + 1 */
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_reference), cmocka_unit_test(test_shapes),
+        cmocka_unit_test(test_tiles),     cmocka_unit_test(test_rows),
+        cmocka_unit_test(test_grouped),   cmocka_unit_test(test_not_finite),
+        cmocka_unit_test(test_tables),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
