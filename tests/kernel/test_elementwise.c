@@ -105,7 +105,7 @@ static void check_reductions(const struct tri_kernels *fast, enum tri_dtype dt)
         tri_kernels_set_threads(threads);
         assert_memory_equal(&got, &threaded, sizeof(got));
         assert_true(fast->all_finite(x.fast, n, dt));
-        static const double values[] = {INFINITY, -INFINITY, NAN};
+        static const double values[] = {(double)INFINITY, -(double)INFINITY, (double)NAN};
         for (int j = 0; j < 3 && n > 0; j++) {
             double kept = pair_get(&x, n - 1 - j % n);
             pair_set(&x, n - 1 - j % n, values[j]);
