@@ -1,5 +1,5 @@
-/* Hugging Face directories: config.json and safetensors of seven families, onto a Trident config and
- * its parameter table. docs/formats.md lists the names and keys. */
+/* Hugging Face directories: config.json and safetensors of seven families, to and from a Trident config
+ * and its parameter table. docs/formats.md lists the names and keys. */
 #ifndef TRIDENT_CHECKPOINT_HF_H
 #define TRIDENT_CHECKPOINT_HF_H
 
@@ -55,5 +55,23 @@ enum tri_status tri_hf_load_config(const char *dir, struct tri_config *config,
  * ranks. */
 enum tri_status tri_hf_load_weights(const char *dir, struct tri_params *params,
                                     struct tri_error *error) TRI_NODISCARD;
+
+/* ---- writing ---------------------------------------------------------------------------------- */
+
+/* The family whose files can hold a model of this config. BAD_INPUT says what stands in the way. Pure. */
+enum tri_status tri_hf_family_of(const struct tri_config *config, enum tri_hf_family *family,
+                                 struct tri_error *error) TRI_NODISCARD;
+
+/* Writes dir/config.json of the family. Local: one rank. */
+enum tri_status tri_hf_save_config(const char *dir, const struct tri_config *config,
+                                   enum tri_hf_family family, enum tri_dtype dtype,
+                                   struct tri_error *error) TRI_NODISCARD;
+
+/* Writes dir, which must not be there yet: config.json and model.safetensors (or shards of 5 GB and
+ * their index), weights as f32 or bf16, names per expert, as transformers 4 and 5 both read. Collective
+ * over the mesh's world; the status is the same on all ranks, and after a failure nothing is left. */
+enum tri_status tri_hf_save(const char *dir, const struct tri_config *config,
+                            const struct tri_params *params, enum tri_dtype dtype,
+                            struct tri_error *error) TRI_NODISCARD;
 
 #endif

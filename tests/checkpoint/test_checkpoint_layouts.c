@@ -243,6 +243,30 @@ static void test_damage_on_all_ranks(void **state)
 
 /* ---- Hugging Face directories ----------------------------------------------------------------- */
 
+/* What these ranks export is the file they imported. */
+static void export_from(const char *dir, const struct tri_config *config,
+                        const struct tri_params *params)
+{
+    char out[600], mine[700], theirs[600];
+    struct tri_mapping x, y;
+    struct tri_error error;
+    in_run(out, "exported");
+    if (tri_hf_save(out, config, params, TRI_F32, &error) != TRI_OK) {
+        fail_msg("%s", error.message);
+    }
+    if (root) {
+        (void)snprintf(mine, sizeof(mine), "%s/model.safetensors", out);
+        (void)snprintf(theirs, sizeof(theirs), "%s/model.safetensors", dir);
+        assert_int_equal(tri_file_map(mine, &x, &error), TRI_OK);
+        assert_int_equal(tri_file_map(theirs, &y, &error), TRI_OK);
+        assert_int_equal(x.size, y.size);
+        assert_memory_equal(x.data, y.data, x.size);
+        tri_file_unmap(&x);
+        tri_file_unmap(&y);
+        assert_int_equal(tri_file_remove_tree(out, &error), TRI_OK);
+    }
+}
+
 /* False where the model can't be cut so. */
 static bool import_on(const char *dir, const struct layout *layout)
 {
@@ -274,6 +298,7 @@ static bool import_on(const char *dir, const struct layout *layout)
         }
         tri_free(global);
     }
+    export_from(dir, &config, params);
     tri_params_destroy(whole);
     tri_params_destroy(params);
     tri_mesh_destroy(mesh);

@@ -1,0 +1,205 @@
+/* Sections model and moe -> a family of transformers and its config.json. */
+#include "checkpoint/hf.h"
+
+#include "base/file.h"
+
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const char *const architectures[TRI_HF_FAMILY_COUNT] = {
+    "MixtralForCausalLM", "OlmoeForCausalLM", "Qwen2MoeForCausalLM", "Qwen3MoeForCausalLM",
+    "GPT2LMHeadModel",    "LlamaForCausalLM", "Qwen3ForCausalLM",
+};
+
+/* ---- which family ----------------------------------------------------------------------------- */
+
+static bool every_layer_is_moe(const struct tri_config *config)
+{
+    for (int64_t i = 0; i < config->model.num_layers; i++) {
+        if (!tri_config_layer_is_moe(config, i)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static bool is_gpt2(const struct tri_config_model *m)
+{
+    return m->norm == TRI_NORM_LAYER && m->position == TRI_POSITION_LEARNED &&
+           m->bias == TRI_BIAS_ALL && m->mlp != TRI_MLP_SWIGLU && m->qk_norm == TRI_QK_NORM_NONE &&
+           m->num_kv_heads == m->num_heads && m->num_heads * m->head_dim == m->hidden_size;
+}
+
+/* NULL, or what no family of transformers has in a model with experts. */
+static const char *moe_family(const struct tri_config *config, enum tri_hf_family *family)
+{
+    const struct tri_config_model *m = &config->model;
+    const struct tri_config_moe *moe = &config->moe;
+    bool whole_heads = m->num_heads * m->head_dim == m->hidden_size;
+    if (moe->router != TRI_ROUTER_TOP_K || moe->bias_balancing > 0) {
+        return "moe.router is not top_k alone";
+    }
+    if (moe->shared_intermediate_size > 0) {
+        *family = TRI_HF_QWEN2_MOE;
+        return m->qk_norm != TRI_QK_NORM_NONE ? "model.qk_norm beside a shared expert"
+               : m->bias == TRI_BIAS_ALL      ? "model.bias all beside experts"
+               : !moe->shared_gate            ? "a shared expert without moe.shared_gate"
+               : !whole_heads ? "a shared expert and heads that do not fill hidden_size"
+                              : NULL;
+    }
+    if (m->bias != TRI_BIAS_NONE) {
+        return "model.bias beside experts none of which is shared";
+    }
+    if (m->qk_norm == TRI_QK_NORM_HEAD) {
+        *family = TRI_HF_QWEN3_MOE;
+        return NULL;
+    }
+    if (!every_layer_is_moe(config)) {
+        return "layers without experts, unless model.qk_norm is head or there is a shared expert";
+    }
+    if (m->qk_norm == TRI_QK_NORM_FULL) {
+        *family = TRI_HF_OLMOE;
+        return whole_heads ? NULL : "model.qk_norm full and heads that do not fill hidden_size";
+    }
+    *family = TRI_HF_MIXTRAL;
+    return moe->normalize_top_k ? NULL : "moe.normalize_top_k false without model.qk_norm";
+}
+
+static const char *dense_family(const struct tri_config_model *m, enum tri_hf_family *family)
+{
+    if (m->bias == TRI_BIAS_QKV || (m->bias == TRI_BIAS_ALL && m->qk_norm != TRI_QK_NORM_NONE)) {
+        return "model.bias in a dense model of this kind";
+    }
+    *family = m->qk_norm == TRI_QK_NORM_HEAD ? TRI_HF_QWEN3 : TRI_HF_LLAMA;
+    return m->qk_norm == TRI_QK_NORM_FULL ? "model.qk_norm full in a dense model" : NULL;
+}
+
+enum tri_status tri_hf_family_of(const struct tri_config *config, enum tri_hf_family *family,
+                                 struct tri_error *error)
+{
+    const struct tri_config_model *m = &config->model;
+    const char *obstacle;
+    if (config->moe.num_experts == 0 && is_gpt2(m)) {
+        *family = TRI_HF_GPT2;
+        return TRI_OK;
+    }
+    if (m->norm != TRI_NORM_RMS || m->position != TRI_POSITION_ROPE || m->mlp != TRI_MLP_SWIGLU) {
+        obstacle = "this mix of model.norm, model.position, model.mlp and model.bias";
+    } else {
+        obstacle =
+            config->moe.num_experts > 0 ? moe_family(config, family) : dense_family(m, family);
+    }
+    if (obstacle) {
+        return tri_fail(error, TRI_BAD_INPUT,
+                        "no architecture of transformers that Trident knows has %s: this model "
+                        "cannot be exported",
+                        obstacle);
+    }
+    return TRI_OK;
+}
+
+/* ---- config.json ------------------------------------------------------------------------------ */
+
+/* update takes from, as json_object_update does but consuming it. */
+static void add(json_t *root, json_t *from)
+{
+    TRI_REQUIRE(from && json_object_update(root, from) == 0);
+    json_decref(from);
+}
+
+static json_t *gpt2_keys(const struct tri_config_model *m)
+{
+    return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:f, s:s, s:f, s:f, s:f, s:b, s:b}", "n_embd",
+                     (json_int_t)m->hidden_size, "n_layer", (json_int_t)m->num_layers, "n_head",
+                     (json_int_t)m->num_heads, "n_positions", (json_int_t)m->max_position, "n_ctx",
+                     (json_int_t)m->max_position, "n_inner", (json_int_t)m->intermediate_size,
+                     "layer_norm_epsilon", m->norm_epsilon, "activation_function",
+                     m->mlp == TRI_MLP_GELU ? "gelu_new" : "gelu", "attn_pdrop", 0.0, "embd_pdrop",
+                     0.0, "resid_pdrop", 0.0, "scale_attn_weights", 1,
+                     "scale_attn_by_inverse_layer_idx", 0);
+}
+
+/* rope_theta and rope_parameters: the spellings of transformers 4 and 5. */
+static json_t *llama_keys(const struct tri_config_model *m)
+{
+    return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:s, s:f, s:f, s:{s:s, s:f}, s:b, s:f}",
+                     "hidden_size", (json_int_t)m->hidden_size, "num_hidden_layers",
+                     (json_int_t)m->num_layers, "num_attention_heads", (json_int_t)m->num_heads,
+                     "num_key_value_heads", (json_int_t)m->num_kv_heads, "head_dim",
+                     (json_int_t)m->head_dim, "intermediate_size", (json_int_t)m->intermediate_size,
+                     "max_position_embeddings", (json_int_t)m->max_position, "hidden_act", "silu",
+                     "rms_norm_eps", m->norm_epsilon, "rope_theta", m->rope_theta,
+                     "rope_parameters", "rope_type", "default", "rope_theta", m->rope_theta,
+                     "attention_bias", m->bias == TRI_BIAS_ALL, "attention_dropout", 0.0);
+}
+
+static json_t *moe_keys(const struct tri_config *config, enum tri_hf_family family)
+{
+    const struct tri_config_moe *moe = &config->moe;
+    json_t *keys = json_pack("{s:I, s:f, s:b}", "num_experts_per_tok", (json_int_t)moe->top_k,
+                             "router_aux_loss_coef", moe->aux_loss, "output_router_logits", 0);
+    if (family == TRI_HF_MIXTRAL || family == TRI_HF_OLMOE) {
+        add(keys, json_pack("{s:I}", "intermediate_size", (json_int_t)moe->intermediate_size));
+    }
+    if (family == TRI_HF_MIXTRAL) {
+        add(keys, json_pack("{s:I, s:f, s:n}", "num_local_experts", (json_int_t)moe->num_experts,
+                            "router_jitter_noise", moe->jitter, "sliding_window"));
+        return keys;
+    }
+    add(keys, json_pack("{s:I, s:b}", "num_experts", (json_int_t)moe->num_experts, "norm_topk_prob",
+                        moe->normalize_top_k));
+    if (family == TRI_HF_OLMOE) {
+        add(keys, json_pack("{s:n}", "clip_qkv"));
+        return keys;
+    }
+    json_t *dense = json_array();
+    for (int64_t i = 0; i < config->model.num_layers && moe->num_layers > 0; i++) {
+        if (!tri_config_layer_is_moe(config, i)) {
+            (void)json_array_append_new(dense, json_integer(i));
+        }
+    }
+    add(keys,
+        json_pack("{s:I, s:I, s:o}", "moe_intermediate_size", (json_int_t)moe->intermediate_size,
+                  "decoder_sparse_step", (json_int_t)(moe->num_layers > 0 ? 1 : moe->every),
+                  "mlp_only_layers", dense));
+    if (family == TRI_HF_QWEN2_MOE) {
+        add(keys, json_pack("{s:I, s:b}", "shared_expert_intermediate_size",
+                            (json_int_t)moe->shared_intermediate_size, "qkv_bias",
+                            config->model.bias == TRI_BIAS_QKV));
+    }
+    return keys;
+}
+
+enum tri_status tri_hf_save_config(const char *dir, const struct tri_config *config,
+                                   enum tri_hf_family family, enum tri_dtype dtype,
+                                   struct tri_error *error)
+{
+    const struct tri_config_model *m = &config->model;
+    const char *type = dtype == TRI_BF16 ? "bfloat16" : "float32";
+    json_t *root =
+        json_pack("{s:[s], s:s, s:s, s:s, s:I, s:f, s:b, s:b, s:n, s:n, s:n}", "architectures",
+                  architectures[family], "model_type", tri_hf_family_name(family), "torch_dtype",
+                  type, "dtype", type, "vocab_size", (json_int_t)m->vocab_size, "initializer_range",
+                  m->init_std, "tie_word_embeddings", m->tie_embeddings, "use_cache", 1,
+                  "bos_token_id", "eos_token_id", "pad_token_id");
+    add(root, family == TRI_HF_GPT2 ? gpt2_keys(m) : llama_keys(m));
+    if (family == TRI_HF_LLAMA) {
+        add(root, json_pack("{s:b}", "mlp_bias", m->bias == TRI_BIAS_ALL));
+    }
+    if (config->moe.num_experts > 0) {
+        add(root, moe_keys(config, family));
+    }
+    if (family == TRI_HF_QWEN2_MOE || family == TRI_HF_QWEN3_MOE || family == TRI_HF_QWEN3) {
+        add(root, json_pack("{s:b, s:n}", "use_sliding_window", 0, "sliding_window"));
+    }
+    char *text = json_dumps(root, JSON_INDENT(2) | JSON_SORT_KEYS | JSON_REAL_PRECISION(16));
+    json_decref(root);
+    TRI_REQUIRE(text);
+    char path[2048];
+    (void)snprintf(path, sizeof(path), "%s/config.json", dir);
+    enum tri_status status = tri_file_save(path, text, strlen(text), error);
+    free(text);
+    return status;
+}

@@ -1,0 +1,12 @@
+/* Internal to checkpoint/ and its tests. */
+#ifndef TRIDENT_CHECKPOINT_HF_SAVE_H
+#define TRIDENT_CHECKPOINT_HF_SAVE_H
+
+#include "checkpoint/hf.h"
+
+/* tri_hf_save with shards of at most shard_bytes, unless one tensor alone takes more. */
+enum tri_status tri_hf_save_shards(const char *dir, const struct tri_config *config,
+                                   const struct tri_params *params, enum tri_dtype dtype,
+                                   int64_t shard_bytes, struct tri_error *error) TRI_NODISCARD;
+
+#endif
