@@ -171,7 +171,7 @@ void tri_router_backward(struct tri_router *router, const struct tri_router_call
     const float *slopes = tri_router_balance_slopes(router, call, routes, model);
     TRI_REQUIRE(own.begin >= 0 && own.end <= tokens);
     memset(dlogits, 0, (size_t)(tokens * rules->experts) * sizeof(*dlogits));
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) if (own.end - own.begin > ROUTER_TOKENS_ALONE)
     for (int64_t t = own.begin; t < own.end; t++) {
         struct token_gradient g = {
             .rules = rules,

@@ -5,6 +5,9 @@
 
 #include "moe/router.h"
 
+/* Fewer tokens than this are not worth waking other threads for. */
+enum { ROUTER_TOKENS_ALONE = 64 };
+
 /* Which probabilities the weights of a token are divided by the sum of. */
 enum router_share { SHARE_NONE, SHARE_OF_CHOSEN, SHARE_OF_KEPT };
 

@@ -149,7 +149,7 @@ void tri_router_choose(const struct tri_router *router, const struct tri_router_
         .seed = call->seed,
         .stream = tri_router_stream(call, DRAW_NOISE),
     };
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) if (tokens > ROUTER_TOKENS_ALONE)
     for (int64_t t = 0; t < tokens; t++) {
         struct scores s = common;
         choose_token(router, call, &s, t, routes);
