@@ -109,8 +109,9 @@ void tri_router_forward(struct tri_router *router, const struct tri_router_call 
     weigh(&router->rules, call->rows * call->seq, routes);
 }
 
-/* One token. With g_j = d/d prob of choice j through the weights (w_j = p_j / D, D over the choices
- * that share: g_j = [kept] dw_j / D - [shares] sum_i dw_i w_i / D) and a_e the balance loss's slope:
+/* One token. With g_j = d/d prob of choice j through the weights (w_j = p_j / D, D over the
+ * choices that share: g_j = [kept] dw_j / D - [shares] sum_i dw_i w_i / D) and a_e the balance
+ * loss's slope:
  *   dlogit_e = p_e (a_e + sum_j [e is choice j] g_j - sum_e p_e a_e - sum_j p_j g_j + z), z = the
  * z-loss's 2 lse coefficient / global tokens. */
 struct token_gradient {

@@ -1,8 +1,8 @@
-/* Choosing experts. From logits [tokens, experts] a router makes routes: for each token and choice j
- * an expert, a weight and a place in that expert's queue; its backward turns gradients of the weights
- * (and of the balance and z losses) into gradients of the logits. All numbers f32; sums in double.
- * Everything a router draws at random is keyed by (seed, step, layer, global row, place in the row),
- * so that every layout draws the same. */
+/* Choosing experts. From logits [tokens, experts] a router makes routes: for each token and choice
+ * j an expert, a weight and a place in that expert's queue; its backward turns gradients of the
+ * weights (and of the balance and z losses) into gradients of the logits. All numbers f32; sums in
+ * double. Everything a router draws at random is keyed by (seed, step, layer, global row, place in
+ * the row), so that every layout draws the same. */
 #ifndef TRIDENT_MOE_ROUTER_H
 #define TRIDENT_MOE_ROUTER_H
 
@@ -50,8 +50,8 @@ struct tri_routes {
     int64_t *load;   /* [experts] tokens chosen here, before capacity */
 };
 
-/* Bytes that the arrays of a tri_routes take for rows of seq tokens, and the arrays set up in such a
- * block (64-byte aligned, content undefined). */
+/* Bytes that the arrays of a tri_routes take for rows of seq tokens, and the arrays set up in such
+ * a block (64-byte aligned, content undefined). */
 size_t tri_routes_bytes(const struct tri_config *config, int64_t rows, int64_t seq);
 void tri_routes_place(const struct tri_config *config, int64_t rows, int64_t seq, void *block,
                       struct tri_routes *routes);
@@ -99,8 +99,8 @@ void tri_router_backward(struct tri_router *router, const struct tri_router_call
 double tri_aux_model_finish(struct tri_router *router, struct tri_aux_model *model,
                             enum tri_phase phase, int64_t global_tokens);
 
-/* DeepSeek-V3 (arXiv 2412.19437, 2.1.2): bias_e += rate * sign(mean load - load_e), from the loads of
- * a whole step summed over all ranks. Local. */
+/* DeepSeek-V3 (arXiv 2412.19437, 2.1.2): bias_e += rate * sign(mean load - load_e), from the loads
+ * of a whole step summed over all ranks. Local. */
 void tri_router_update_bias(float *bias, const int64_t *load, int64_t experts, double rate);
 
 #endif

@@ -1,10 +1,11 @@
 /* Losses that keep the experts busy alike.
  *
- * Balance loss of a window of T tokens: E * sum_e f_e P_e, f_e = count_e / (T k) (a constant to the
- * gradient), P_e the mean probability; 1 at perfect balance. A window counts T / global tokens, so
+ * Balance loss of a window of T tokens: E * sum_e f_e P_e, f_e = count_e / (T k) (a constant to
+ * the gradient), P_e the mean probability; 1 at perfect balance. A window counts T / global
+ * tokens, so
  *   d / d prob[t, e] = E f_e / global tokens.
- * Scope model takes counts and probabilities over the tokens of all L layers, and does not divide by
- * k (Hugging Face's load_balancing_loss_func):
+ * Scope model takes counts and probabilities over the tokens of all L layers, and does not divide
+ * by k (Hugging Face's load_balancing_loss_func):
  *   d / d prob[t, e] = E count_e / (L T) / (L global tokens). */
 #include "moe/router_internal.h"
 
@@ -82,7 +83,8 @@ static void measure_model(const struct tri_router *router, const struct tri_rout
     }
 }
 
-/* A layer's windows, one after the other; step exchanges (tokens, counts, sums of probabilities). */
+/* A layer's windows, one after the other; step exchanges (tokens, counts, sums of
+ * probabilities). */
 static void measure_layer(struct tri_router *router, const struct tri_router_call *call,
                           struct tri_routes *routes)
 {

@@ -40,8 +40,8 @@ int64_t tri_router_capacity(const struct tri_config *config, bool training, int6
     return share < tokens ? share : tokens;
 }
 
-/* Higher scores first, then earlier routes: a total order, also with NaNs (scores are not negative, so
- * their bits are in order). */
+/* Higher scores first, then earlier routes: a total order, also with NaNs (scores are not
+ * negative, so their bits are in order). */
 static uint64_t key_of(const float *score, int64_t route)
 {
     uint32_t bits;
@@ -97,8 +97,8 @@ static void count_routes(const struct router_rules *rules, const int32_t *chosen
     }
 }
 
-/* For each expert the key below which a route is refused; 0 where all find room. Scratch: keys for all
- * routes, and for each expert where its own begin. */
+/* For each expert the key below which a route is refused; 0 where all find room. Scratch: keys for
+ * all routes, and for each expert where its own begin. */
 static void find_cuts(const struct router_rules *rules, const struct window *w,
                       const int64_t *count, uint64_t *keys, int64_t *begin, uint64_t *cut)
 {

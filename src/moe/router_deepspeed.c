@@ -1,7 +1,7 @@
 /* What only DeepSpeed's gates do (deepspeed/moe/sharded_moe.py, 0.19.8): top-1 with random token
- * selection and weights that are not renormalised; top-2 whose second choice may be sampled and whose
- * first choices queue before all second ones; top-k. Weights of top-2 and top-k are renormalised over
- * the choices that found a place. */
+ * selection and weights that are not renormalised; top-2 whose second choice may be sampled and
+ * whose first choices queue before all second ones; top-k. Weights of top-2 and top-k are
+ * renormalised over the choices that found a place. */
 #include "moe/router_internal.h"
 
 #include "base/random.h"
@@ -51,8 +51,8 @@ struct router_rules tri_router_rules(const struct tri_config_moe *moe)
     return rules;
 }
 
-/* Their factor times k is rounded to f32 and so is the product, which decides on which side of a whole
- * number it falls. */
+/* Their factor times k is rounded to f32 and so is the product, which decides on which side of a
+ * whole number it falls. */
 int64_t tri_router_deepspeed_share(int64_t tokens, int64_t experts, double factor, int64_t k)
 {
     float mean = (float)((double)tokens / (double)experts);

@@ -1,12 +1,13 @@
 /* What the files of the router share: choosing (router_topk.c, router_deepspeed.c), fitting into
- * queues (router_capacity.c), balance (router_balance.c), and router.c, which ties them together. */
+ * queues (router_capacity.c), balance (router_balance.c), and router.c, which ties them
+ * together. */
 #ifndef TRIDENT_MOE_ROUTER_INTERNAL_H
 #define TRIDENT_MOE_ROUTER_INTERNAL_H
 
 #include "moe/router.h"
 
 /* Fewer tokens than this are not worth waking other threads for. */
-enum { ROUTER_TOKENS_ALONE = 64 };
+enum { ROUTER_TOKENS_ALONE = 256 };
 
 /* Which probabilities the weights of a token are divided by the sum of. */
 enum router_share { SHARE_NONE, SHARE_OF_CHOSEN, SHARE_OF_KEPT };

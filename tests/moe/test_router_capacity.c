@@ -1,5 +1,5 @@
-/* Queues of limited length against their definition, and that nothing depends on how rows are spread
- * over calls. */
+/* Queues of limited length against their definition, and that nothing depends on how rows are
+ * spread over calls. */
 #include "moe/fixture.h"
 
 #include "base/memory.h"
