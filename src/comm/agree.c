@@ -1,7 +1,7 @@
 #include "comm/internal.h"
 
-/* Which failure speaks for the group: running into one while working outweighs a refused input, that a
- * check that says no, and that a stop on request. */
+/* Which failure speaks for the group: running into one while working outweighs a refused input,
+ * that a check that says no, and that a stop on request. */
 static int severity(int status)
 {
     switch (status) {

@@ -3,7 +3,7 @@
  *   reduce-scatter   every rank sends each other rank its part, in segments, and sums its own part
  *                    from what has come while the next segment is under way:
  *                      post 0 | post 1, wait 0, sum 0 | post 2, wait 1, sum 1 | …
- *                    the segments stay in the second-level cache, and the buffer is two segments a peer
+ *                    the segments stay in the second-level cache; the buffer is two segments a peer
  *   all-reduce       reduce-scatter of even parts, then all-gather; a small one sends everything to
  *                    everyone and sums all of it everywhere
  *   all-gather       MPI's own, which knows the network */

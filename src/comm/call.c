@@ -1,4 +1,5 @@
-/* The frame around every collective: the watchdog's record, the debug check, the clock, the ledger. */
+/* The frame around every collective: the watchdog's record, the debug check, the clock, the
+ * ledger. */
 #include "comm/internal.h"
 
 #include "base/clock.h"

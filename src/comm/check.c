@@ -1,5 +1,5 @@
-/* The debug check: before a collective, the ranks of the group compare what they are about to call, so
- * that a mismatch is a message instead of a hang or of wrong numbers (PETSc's idea). */
+/* The debug check: before a collective, the ranks of the group compare what they are about to call,
+ * so that a mismatch is a message instead of a hang or of wrong numbers (PETSc's idea). */
 #include "comm/internal.h"
 
 #ifdef TRIDENT_DEBUG

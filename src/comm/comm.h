@@ -1,6 +1,6 @@
 /* Communication. A group is the set of ranks that differ only on a chosen set of axes of the mesh;
- * every collective goes through a group, is counted in the ledger, is watched by the watchdog and, in
- * debug builds, is checked to be the same call on every rank of the group.
+ * every collective goes through a group, is counted in the ledger, is watched by the watchdog and,
+ * in debug builds, is checked to be the same call on every rank of the group.
  *
  * Errors inside a collective are of the class "inside a step": they panic (status.h). */
 #ifndef TRIDENT_COMM_COMM_H
@@ -12,7 +12,7 @@
 
 #include <stdint.h>
 
-/* ---- the process ------------------------------------------------------------------------------ */
+/* ---- the process ----------------------------------------------------------------------------- */
 
 /* Starts MPI (setting OMPI_MCA_pml=ob1 first when all ranks share a node and the user set nothing),
  * installs the panic hook. Called once, first thing in main. */
@@ -28,13 +28,13 @@ int tri_comm_local_rank(void);
 /* "Open MPI 4.1.4", "MPICH 4.0.2". */
 const char *tri_comm_library(void);
 
-/* Ends the job through MPI_Abort when a collective takes longer than seconds (0: never), after naming
- * the collective, the group and the ranks that have not arrived. */
+/* Ends the job through MPI_Abort when a collective takes longer than seconds (0: never), after
+ * naming the collective, the group and the ranks that have not arrived. */
 void tri_comm_set_timeout(double seconds);
 /* Longest single MPI message, in elements (default 2^30); longer ones are split. */
 void tri_comm_set_max_message(int64_t elements);
 
-/* ---- mesh and groups -------------------------------------------------------------------------- */
+/* ---- mesh and groups ------------------------------------------------------------------------- */
 
 enum tri_axis { TRI_AXIS_TENSOR, TRI_AXIS_EXPERT, TRI_AXIS_DATA, TRI_AXIS_COUNT };
 
@@ -53,8 +53,8 @@ struct tri_mesh {
     struct tri_group *world;         /* all axes */
 };
 
-/* Collective over all ranks. The number of ranks must be tensor x expert x data (checked: BAD_INPUT,
- * the same on all ranks). */
+/* Collective over all ranks. The number of ranks must be tensor x expert x data (checked:
+ * BAD_INPUT, the same on all ranks). */
 enum tri_status tri_mesh_create(int tensor, int expert, struct tri_mesh **mesh,
                                 struct tri_error *error) TRI_NODISCARD;
 /* A mesh of this rank alone (every group has one rank). Local. */
@@ -69,7 +69,7 @@ int tri_group_size(const struct tri_group *group);
 int tri_group_rank(const struct tri_group *group); /* this rank's place in the group */
 const char *tri_group_name(const struct tri_group *group);
 
-/* ---- collectives (each Collective over group) ------------------------------------------------- */
+/* ---- collectives (each Collective over group) ------------------------------------------------ */
 
 /* Where a collective belongs in the ledger. */
 struct tri_where {
@@ -78,10 +78,11 @@ struct tri_where {
 };
 
 /* data[n] <- elementwise sum over the group. f32, f64, i64: summed in their own type; bf16: sent as
- * bf16, summed in f32 in rank order, rounded once. The result is the same bits on every rank and from
- * run to run. In place. */
+ * bf16, summed in f32 in rank order, rounded once. The result is the same bits on every rank and
+ * from run to run. In place. */
 void tri_all_reduce_sum(struct tri_group *group, struct tri_where where, void *data, int64_t n,
                         enum tri_dtype dtype);
+/* The same for the largest; a NaN on any rank gives NaN. Books as ALL_REDUCE. */
 void tri_all_reduce_max(struct tri_group *group, struct tri_where where, void *data, int64_t n,
                         enum tri_dtype dtype);
 
@@ -128,11 +129,12 @@ struct tri_request *tri_all_to_all_v_begin(struct tri_group *group, struct tri_w
                                            enum tri_dtype dtype);
 void tri_request_end(struct tri_request *request);
 
-/* ---- agreement -------------------------------------------------------------------------------- */
+/* ---- agreement ------------------------------------------------------------------------------- */
 
 /* Every rank passes its own status and error; all return the worst status, with the error of the
- * lowest rank that has it. From bad to worse: REQUEUE, CHECK_FAILED, BAD_INPUT, FAILED. After it every
- * rank takes the same branch. Booked as an all-reduce of 4 bytes, SETUP, META. Collective over group. */
+ * lowest rank that has it. From bad to worse: REQUEUE, CHECK_FAILED, BAD_INPUT, FAILED. After it
+ * every rank takes the same branch. Booked as an all-reduce of 4 bytes, SETUP, META. Collective
+ * over group. */
 enum tri_status tri_comm_agree(struct tri_group *group, enum tri_status status,
                                struct tri_error *error) TRI_NODISCARD;
 

@@ -1,10 +1,10 @@
 /* Messages between the ranks of a group, pair by pair.
  *
- * Everything but the gathers goes through here. Both ends of a pair know how long their message is, so
- * each pair cuts its own at the longest length MPI is given, without asking the others: counts past
- * 2^31 need no agreement, and a displacement is a pointer, never an int. All ranks post in the same
- * order, so messages of several calls in flight match by MPI's ordering alone. On shared memory this is
- * as fast as MPI_Alltoallv or faster; the non-blocking form costs nothing extra. */
+ * Everything but the gathers goes through here. Both ends of a pair know how long their message is,
+ * so each pair cuts its own at the longest length MPI is given, without asking the others: counts
+ * past 2^31 need no agreement, and a displacement is a pointer, never an int. All ranks post in the
+ * same order, so messages of several calls in flight match by MPI's ordering alone. On shared
+ * memory this is as fast as MPI_Alltoallv or faster; the non-blocking form costs nothing extra. */
 #include "comm/internal.h"
 
 #include "shard/range.h"

@@ -20,7 +20,7 @@
     } while (0)
 _Noreturn void tri_mpi_fail(int code, const char *file, int line, const char *call);
 
-/* ---- the process ------------------------------------------------------------------------------ */
+/* ---- the process ----------------------------------------------------------------------------- */
 
 /* Our duplicate of MPI_COMM_WORLD; MPI_COMM_NULL while MPI is not running. */
 MPI_Comm tri_process_world(void);
@@ -29,7 +29,7 @@ _Noreturn void tri_process_abort(int exit_status);
 /* Elements of the longest single message. */
 int64_t tri_process_max_message(void);
 
-/* ---- groups ----------------------------------------------------------------------------------- */
+/* ---- groups ---------------------------------------------------------------------------------- */
 
 struct tri_group {
     enum tri_group_id id;
@@ -38,7 +38,8 @@ struct tri_group {
     int channel;       /* its row in the watchdog's records */
     uint64_t sequence; /* calls so far */
     const struct tri_mesh *mesh;
-    /* Work space of a call while it is posted or summed; no call in flight refers to it. Each [size]. */
+    /* Work space of a call while it is posted or summed; no call in flight refers to it. Each
+     * [size]. */
     int64_t *parts, *part_at; /* the parts of an all-reduce; where parts begin */
     int64_t *send_n, *send_at, *recv_n, *recv_at;
     int *mpi_counts, *mpi_places;
@@ -51,7 +52,7 @@ int tri_mesh_group_size(const int size[TRI_AXIS_COUNT], enum tri_group_id id);
 /* World rank of member `index` of the group of kind id that world rank `rank` is in. */
 int tri_mesh_member(const int size[TRI_AXIS_COUNT], enum tri_group_id id, int rank, int index);
 
-/* ---- one call --------------------------------------------------------------------------------- */
+/* ---- one call -------------------------------------------------------------------------------- */
 
 enum tri_verb {
     TRI_VERB_ALL_REDUCE,
@@ -68,8 +69,8 @@ enum tri_verb {
 
 const char *tri_verb_name(enum tri_verb verb);
 
-/* What a rank says when it enters a collective. The members from verb to parts are what the ranks of
- * a group must agree on. */
+/* What a rank says when it enters a collective. The members from verb to parts are what the ranks
+ * of a group must agree on. */
 struct tri_call {
     struct tri_group *group;
     enum tri_verb verb;
@@ -109,14 +110,14 @@ void tri_check_call(const struct tri_call *call);
 void tri_check_rows(const struct tri_group *group, const int64_t *send_rows,
                     const int64_t *recv_rows);
 
-/* ---- data ------------------------------------------------------------------------------------- */
+/* ---- data ------------------------------------------------------------------------------------ */
 
 MPI_Datatype tri_mpi_type(enum tri_dtype dtype);
 
 enum tri_reduction { TRI_REDUCE_SUM, TRI_REDUCE_MAX };
 
-/* dst[n] <- source[0] (+) source[1] (+) … in this order, for 1 or more sources; bf16 in f32, rounded
- * once. A NaN in any source gives NaN. dst may be one of the sources. */
+/* dst[n] <- source[0] (+) source[1] (+) … in this order, for 1 or more sources; bf16 in f32,
+ * rounded once. A NaN in any source gives NaN. dst may be one of the sources. */
 void tri_reduce(void *dst, const void *const *source, int sources, int64_t n, enum tri_dtype dtype,
                 enum tri_reduction reduction);
 
@@ -134,9 +135,9 @@ struct tri_side {
 /* MPI requests that an exchange makes. */
 int64_t tri_exchange_requests(const struct tri_group *group, const int64_t *send_counts,
                               const int64_t *recv_counts, int64_t max);
-/* Posts, to and from every other rank, the messages of send and recv, cut at max elements; nothing to
- * or from this rank itself. flight must be empty. The data belongs to MPI until tri_flight_wait; the
- * arrays of the sides do not. */
+/* Posts, to and from every other rank, the messages of send and recv, cut at max elements; nothing
+ * to or from this rank itself. flight must be empty. The data belongs to MPI until tri_flight_wait;
+ * the arrays of the sides do not. */
 void tri_exchange_post(const struct tri_group *group, enum tri_dtype dtype, int64_t max,
                        const void *send, struct tri_side send_side, void *recv,
                        struct tri_side recv_side, struct tri_flight *flight);
@@ -182,13 +183,13 @@ bool tri_all_reduce_is_small(int64_t n);
 void tri_algorithm_release(void);
 void tri_request_release(void);
 
-/* ---- the watchdog ----------------------------------------------------------------------------- */
+/* ---- the watchdog ---------------------------------------------------------------------------- */
 
 /* Shares one record a rank with the ranks of this node. Collective over all ranks. */
 void tri_watch_open(MPI_Comm world, MPI_Comm node);
 void tri_watch_close(void);
-/* A place for a mesh's six groups in the records; the same on every rank, since meshes are created and
- * destroyed collectively. Local; the caller synchronises the ranks before the first call. */
+/* A place for a mesh's six groups in the records; the same on every rank, since meshes are created
+ * and destroyed collectively. Local; the caller synchronises the ranks before the first call. */
 int tri_watch_mesh_open(const int size[TRI_AXIS_COUNT]);
 void tri_watch_mesh_close(int channel);
 /* This rank has reached the call, and waits in it from now on. */

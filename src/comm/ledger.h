@@ -1,6 +1,6 @@
-/* The ledger: every collective is booked by operation, group, phase and kind. Bytes are the payload a
- * rank hands to the call: all_reduce and broadcast n*w; all_gather its own part; reduce_scatter its
- * whole input; all_to_all_v the rows meant for other ranks. Groups of one book nothing. */
+/* The ledger: every collective is booked by operation, group, phase and kind. Bytes are the payload
+ * a rank hands to the call: all_reduce and broadcast n*w; all_gather its own part; reduce_scatter
+ * its whole input; all_to_all_v the rows meant for other ranks. Groups of one book nothing. */
 #ifndef TRIDENT_COMM_LEDGER_H
 #define TRIDENT_COMM_LEDGER_H
 
@@ -49,9 +49,8 @@ enum tri_kind {
 
 struct tri_ledger_cell {
     int64_t calls, bytes;
-    double seconds; /* inside the call, begin and end together */
-    double
-        seconds_exposed; /* waiting that no computation hid: blocking calls, and the end of begun ones */
+    double seconds;         /* inside the call, begin and end together */
+    double seconds_exposed; /* that no computation hid: blocking calls, and the end of begun ones */
 };
 
 struct tri_ledger {

@@ -1,8 +1,8 @@
 /* The mesh: ranks as a grid of tensor (fastest) x expert x data, and its groups.
  *
- * A group is the set of ranks that differ only on its axes; a member's place counts those axes in the
- * mesh's order. TED's topology follows: ranks = T x E x D, where D are the replicas of an expert shard
- * and E x D those of a non-expert shard. */
+ * A group is the set of ranks that differ only on its axes; a member's place counts those axes in
+ * the mesh's order. TED's topology follows: ranks = T x E x D, where D are the replicas of an
+ * expert shard and E x D those of a non-expert shard. */
 #include "comm/internal.h"
 
 #include "base/memory.h"

@@ -76,9 +76,9 @@ static enum span launcher_span(void)
     return launched ? SPAN_UNKNOWN : SPAN_ALONE;
 }
 
-/* Open MPI probes every network layer before it settles on shared memory (230 ms; 20 with ob1 named),
- * and a program started alone starts a daemon it does not need (60 ms). The variables are for this
- * process's MPI_Init only: children may be launched elsewhere. */
+/* Open MPI probes every network layer before it settles on shared memory (230 ms; 20 with ob1
+ * named), and a program started alone starts a daemon it does not need (60 ms). The variables are
+ * for this process's MPI_Init only: children may be launched elsewhere. */
 static void init_mpi(int *argc, char ***argv)
 {
     enum span span = launcher_span();

@@ -1,6 +1,7 @@
-/* The local sum: the parts that the ranks sent, added in rank order. The order is fixed, so the bits are
- * the same on every rank and in every run, whatever the network did. Blocks keep the accumulator in the
- * first-level cache, so that each source is read once from memory and the result written once. */
+/* The local sum: the parts that the ranks sent, added in rank order. The order is fixed, so the
+ * bits are the same on every rank and in every run, whatever the network did. Blocks keep the
+ * accumulator in the first-level cache, so that each source is read once from memory and the result
+ * written once. */
 #include "comm/internal.h"
 
 #include <string.h>

@@ -1,6 +1,6 @@
-/* Begin and end. Begin posts the messages of a collective; end waits for them, and does the local sum
- * and, for a large all-reduce, the gather. Requests are pooled with their buffers: a step that begins
- * the same calls as the last one allocates nothing. */
+/* Begin and end. Begin posts the messages of a collective; end waits for them, and does the local
+ * sum and, for a large all-reduce, the gather. Requests are pooled with their buffers: a step that
+ * begins the same calls as the last one allocates nothing. */
 #include "comm/internal.h"
 
 #include "base/memory.h"
@@ -61,8 +61,8 @@ static struct tri_request *set_aside(struct tri_request *request)
     return request;
 }
 
-/* Posts what the group's work arrays say. slot: elements of each slot in which a contribution to a sum
- * is received; where nothing is summed, 0, and the messages are received in recv. */
+/* Posts what the group's work arrays say. slot: elements of each slot in which a contribution to a
+ * sum is received; where nothing is summed, 0, and the messages are received in recv. */
 static struct tri_request *begin(struct tri_call call, const void *send, void *recv, int64_t slot)
 {
     struct tri_group *group = call.group;

@@ -1,12 +1,13 @@
-/* The watchdog. A rank that never arrives at a collective would leave the others waiting in silence; so
- * every rank keeps a record in memory that it shares with the ranks of its node: for each group how many
- * calls it has reached, and which call it waits in. A thread reads its own rank's record now and then;
- * when the wait is too long it reads the others', names the ranks that have not arrived, and ends the
- * job. A stopped process cannot answer a message, but its record can be read.
+/* The watchdog. A rank that never arrives at a collective would leave the others waiting in
+ * silence; so every rank keeps a record in memory that it shares with the ranks of its node: for
+ * each group how many calls it has reached, and which call it waits in. A thread reads its own
+ * rank's record now and then; when the wait is too long it reads the others', names the ranks that
+ * have not arrived, and ends the job. A stopped process cannot answer a message, but its record can
+ * be read.
  *
  * Of the waiting ranks many wait only because another waits. The line is therefore about the lowest
- * rank that waits for one which itself waits nowhere. One rank a node prints; other nodes than the
- * first give those before them a second to end the job. */
+ * rank that waits for one which itself waits nowhere. One rank a node prints; the other nodes give
+ * the first some seconds to end the job. */
 #include "comm/internal.h"
 
 #include "base/memory.h"
@@ -19,7 +20,13 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { MESHES = 16, CHANNELS = MESHES * TRI_GROUP_COUNT, NAMED = 16, SECOND = 1000000000 };
+enum {
+    MESHES = 16,
+    CHANNELS = MESHES * TRI_GROUP_COUNT,
+    NAMED = 16,
+    NODE_SECONDS = 3,
+    SECOND = 1000000000
+};
 
 /* One rank's record. */
 struct record {
@@ -58,7 +65,7 @@ static int64_t now(void)
     return (int64_t)time.tv_sec * SECOND + time.tv_nsec;
 }
 
-/* ---- records ---------------------------------------------------------------------------------- */
+/* ---- records --------------------------------------------------------------------------------- */
 
 void tri_watch_open(MPI_Comm world, MPI_Comm node)
 {
@@ -137,7 +144,7 @@ void tri_watch_leave(void)
     atomic_store_explicit(&watch.own->since, 0, memory_order_release);
 }
 
-/* ---- the report ------------------------------------------------------------------------------- */
+/* ---- the report ------------------------------------------------------------------------------ */
 
 /* A list of ranks as it is printed: "2, 3". */
 struct list {
@@ -267,7 +274,7 @@ static void report(void)
         return;
     }
     if (watch.node_index > 0) {
-        struct timespec pause = {.tv_sec = 1};
+        struct timespec pause = {.tv_sec = NODE_SECONDS};
         (void)nanosleep(&pause, NULL);
     }
     struct absence absence;
@@ -288,15 +295,15 @@ static void report(void)
     tri_process_abort(TRI_FAILED);
 }
 
-/* ---- the thread ------------------------------------------------------------------------------- */
+/* ---- the thread ------------------------------------------------------------------------------ */
 
 /* How long this rank has waited in one call, as the thread saw it. */
 struct patience {
     int64_t since, looked, waited;
 };
 
-/* Adds the time since the last look, of which at most limit counts: a job that was suspended as a whole
- * and goes on has not waited in the meantime. */
+/* Adds the time since the last look, of which at most limit counts: a job that was suspended as a
+ * whole and goes on has not waited in the meantime. */
 static void look(struct patience *patience, int64_t limit)
 {
     int64_t since = atomic_load_explicit(&watch.own->since, memory_order_acquire);

@@ -1,5 +1,5 @@
-/* A job that goes wrong in the way its first argument says; test_fault.c starts it. The rank that stops
- * writes its process id to the file named by the second argument first. */
+/* A job that goes wrong in the way its first argument says; test_fault.c starts it. The rank that
+ * stops writes its process id to the file named by the second argument first. */
 #include "fixture.h"
 
 #include <signal.h>
@@ -41,8 +41,8 @@ static void stop_inside(const struct tri_mesh *mesh, const char *path)
     tri_request_end(request);
 }
 
-/* The last rank stops; its tensor peer waits for it, and so does its expert peer; a rank that waits for
- * a waiting rank has nothing to say. */
+/* The last rank stops; its tensor peer waits for it, and so does its expert peer; a rank that waits
+ * for a waiting rank has nothing to say. */
 static void stop_chain(const struct tri_mesh *mesh, const char *path)
 {
     tri_barrier(mesh->world);

@@ -1,5 +1,5 @@
-/* What the tests of comm/ share: every layout of the job's ranks, values that only a sum in rank order
- * adds up to the same bits, and the sum itself. */
+/* What the tests of comm/ share: every layout of the job's ranks, values that only a sum in rank
+ * order adds up to the same bits, and the sum itself. */
 #ifndef TRIDENT_TESTS_COMM_FIXTURE_H
 #define TRIDENT_TESTS_COMM_FIXTURE_H
 
@@ -14,22 +14,22 @@
     } while (0)
 
 /* Starts MPI, runs visit for every group of every layout of the ranks, once with whole messages and
- * once with messages of at most 1000 elements, and ends MPI. Returns the exit status; fails when memory
- * is left over. */
+ * once with messages of at most 1000 elements, and ends MPI. Returns the exit status; fails when
+ * memory is left over. */
 typedef void (*visit_group)(struct tri_group *group);
 int run_on_groups(int *argc, char ***argv, visit_group visit);
 
 /* The world rank of a member. */
 int world_rank(const struct tri_group *group, int member);
 
-/* Element i of what world rank `rank` contributes. f32 and f64: not exactly representable sums, so the
- * order of addition shows; integers: large enough to overflow 32 bits when summed as i64. */
+/* Element i of what world rank `rank` contributes. f32 and f64: not exactly representable sums, so
+ * the order of addition shows; integers: large enough to overflow 32 bits when summed as i64. */
 void put_value(void *data, int64_t i, enum tri_dtype dtype, int rank, int64_t index);
 /* n values of this rank, from index 0. */
 void fill(void *data, int64_t n, enum tri_dtype dtype, int rank);
 
-/* Whether data[at .. at+n) holds, bit by bit, the sum in rank order over the group's members of what
- * fill gives each. */
+/* Whether data[at .. at+n) holds, bit by bit, the sum in rank order over the group's members of
+ * what fill gives each. */
 bool is_sum(const struct tri_group *group, const void *data, int64_t at, int64_t n,
             enum tri_dtype dtype);
 /* Whether data[at .. at+n) holds what fill gives `rank`. */

@@ -1,5 +1,5 @@
-/* Every collective is a linear map A over the group's ranks together, and the backward pass uses its
- * adjoint: sum over ranks of <A x, y> equals that of <x, A^T y>, in f64. */
+/* Every collective is a linear map A over the group's ranks together, and the backward pass uses
+ * its adjoint: sum over ranks of <A x, y> equals that of <x, A^T y>, in f64. */
 #include "fixture.h"
 
 #include "base/memory.h"

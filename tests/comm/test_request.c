@@ -1,5 +1,5 @@
-/* Begin and end: several in flight give the bits of the blocking calls, and a second round allocates
- * nothing. */
+/* Begin and end: several in flight give the bits of the blocking calls, and a second round
+ * allocates nothing. */
 #include "fixture.h"
 
 #include "base/memory.h"
