@@ -170,22 +170,52 @@ static int64_t available_on_machine(void)
     return kilobytes < 0 ? INT64_MAX : kilobytes * 1024;
 }
 
-/* Room left in the memory cgroup of this process, version 2 or 1. */
-static int64_t available_in_cgroup(void)
+/* Limit less use of one cgroup folder; INT64_MAX without a limit. */
+static int64_t room_in(const char *folder, const char *limit_file, const char *use_file)
 {
-    static const char *const files[2][2] = {
-        {"/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"},
-        {"/sys/fs/cgroup/memory/memory.limit_in_bytes",
-         "/sys/fs/cgroup/memory/memory.usage_in_bytes"}};
-    int64_t room = INT64_MAX;
-    for (int i = 0; i < 2; i++) {
-        int64_t limit = read_number(files[i][0]);
-        int64_t used = read_number(files[i][1]);
-        if (limit >= 0 && used >= 0 && limit - used < room) {
-            room = limit - used;
+    char path[TRI_PATH_MAX];
+    (void)snprintf(path, sizeof(path), "%s/%s", folder, limit_file);
+    int64_t limit = read_number(path);
+    (void)snprintf(path, sizeof(path), "%s/%s", folder, use_file);
+    int64_t used = read_number(path);
+    return limit >= 0 && used >= 0 ? limit - used : INT64_MAX;
+}
+
+/* This process's place in the version-2 hierarchy ("0::/a/b"), or "". */
+static void read_cgroup_path(char path[TRI_PATH_MAX])
+{
+    char line[TRI_PATH_MAX];
+    FILE *file = fopen("/proc/self/cgroup", "re");
+    path[0] = '\0';
+    while (file && fgets(line, sizeof(line), file)) {
+        if (strncmp(line, "0::", 3) == 0) {
+            line[strcspn(line, "\n")] = '\0';
+            (void)snprintf(path, TRI_PATH_MAX, "%s", line + 3);
         }
     }
-    return room;
+    if (file) {
+        (void)fclose(file);
+    }
+}
+
+/* The least room of this process's memory cgroup and all above it; version 1: the root's view of it. */
+static int64_t available_in_cgroup(void)
+{
+    char place[TRI_PATH_MAX];
+    char folder[TRI_PATH_MAX + 32];
+    int64_t room =
+        room_in("/sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes");
+    read_cgroup_path(place);
+    for (;;) {
+        (void)snprintf(folder, sizeof(folder), "/sys/fs/cgroup%s", place);
+        int64_t here = room_in(folder, "memory.max", "memory.current");
+        room = here < room ? here : room;
+        char *slash = strrchr(place, '/');
+        if (!slash) {
+            return room;
+        }
+        *slash = '\0';
+    }
 }
 
 int64_t tri_memory_available(int local_ranks)

@@ -4,6 +4,7 @@
 #include "base/memory.h"
 #include "kernel/kernel.h"
 
+#include <hwloc.h>
 #include <jansson.h>
 #include <sched.h>
 #include <stdio.h>
@@ -24,27 +25,45 @@ const char *tri_version(void)
     return "trident " TRIDENT_VERSION " (" TRIDENT_COMMIT ")";
 }
 
-static int usable_cores(void)
+/* Physical cores of the node, and those that this process may run on. */
+struct cores {
+    int all, usable;
+};
+
+static struct cores count_cores(void)
 {
-    cpu_set_t set;
-    if (sched_getaffinity(0, sizeof(set), &set) == 0) {
-        return CPU_COUNT(&set);
+    struct cores cores = {1, 1};
+    hwloc_topology_t topology;
+    if (hwloc_topology_init(&topology) != 0) {
+        return cores;
     }
-    return 1;
+    hwloc_bitmap_t bound = hwloc_bitmap_alloc();
+    if (hwloc_topology_load(topology) == 0) {
+        int all = hwloc_get_nbobjs_by_type(topology, HWLOC_OBJ_CORE);
+        cores.all = cores.usable = all > 0 ? all : 1;
+        if (bound && hwloc_get_cpubind(topology, bound, HWLOC_CPUBIND_PROCESS) == 0) {
+            int usable = hwloc_get_nbobjs_inside_cpuset_by_type(topology, bound, HWLOC_OBJ_CORE);
+            /* A process bound to one hardware thread of a core has no whole core inside. */
+            cores.usable = usable > 0 ? usable : 1;
+        }
+    }
+    hwloc_bitmap_free(bound);
+    hwloc_topology_destroy(topology);
+    return cores;
 }
 
 int tri_environment_set_threads(const struct tri_config *config)
 {
     int local = tri_comm_local_size();
-    int online = (int)sysconf(_SC_NPROCESSORS_ONLN);
-    int mine = usable_cores();
+    struct cores cores = count_cores();
     /* Bound ranks (mpirun --bind-to core) see their own cores only; unbound ones share the node's. */
-    int threads = mine < online ? mine : online / local;
-    threads = config->threads > 0 ? (int)config->threads : threads > 0 ? threads : 1;
-    if (threads * local > online && tri_comm_local_rank() == 0) {
+    int share = cores.all / local > 0 ? cores.all / local : 1;
+    int threads = cores.usable < cores.all ? cores.usable : share;
+    threads = config->threads > 0 ? (int)config->threads : threads;
+    if (threads * local > cores.all && tri_comm_local_rank() == 0) {
         tri_log_warn("%d threads on %d cores (%d ranks of %d on this node): expect them to wait "
                      "for each other",
-                     threads * local, online, local, threads);
+                     threads * local, cores.all, local, threads);
     }
     tri_kernels_set_threads(threads);
     return threads;
