@@ -173,7 +173,7 @@ static int64_t available_on_machine(void)
 /* Limit less use of one cgroup folder; INT64_MAX without a limit. */
 static int64_t room_in(const char *folder, const char *limit_file, const char *use_file)
 {
-    char path[TRI_PATH_MAX];
+    char path[TRI_PATH_MAX + 96];
     (void)snprintf(path, sizeof(path), "%s/%s", folder, limit_file);
     int64_t limit = read_number(path);
     (void)snprintf(path, sizeof(path), "%s/%s", folder, use_file);
