@@ -1,13 +1,14 @@
-/* Layout-free checkpoints: global tensors by name, so that any layout reads what any layout wrote.
+/* Layout-free checkpoints: global tensors by name, so that any layout reads what any layout
+ * wrote.
  *
  *   RUN/checkpoints/step_N/
- *     model-00001-of-00001.safetensors      f32 weights (the masters), names of the parameter table
- *     optimizer-00001-of-00001.safetensors  Adam's moments, "m.NAME" and "v.NAME"; absent after import
+ *     model-00001-of-00001.safetensors      f32 weights (the masters) under the table's names
+ *     optimizer-00001-of-00001.safetensors  Adam's moments, "m.NAME" and "v.NAME"; none after import
  *     state.json                            step, tokens, seed, …, the resolved config
- *     manifest.json                         files with sizes and hashes, tensors, digest, its own check
+ *     manifest.json                         files, sizes, hashes, tensors, digest, its own check
  *
- * A checkpoint is written as step_N.tmp and renamed when every byte is on disk: a folder without .tmp
- * is whole, and stays so whatever dies. docs/formats.md has it byte by byte. */
+ * A checkpoint is written as step_N.tmp and renamed when every byte is on disk: a folder without
+ * .tmp is whole, and stays so whatever dies. docs/formats.md has it byte by byte. */
 #ifndef TRIDENT_CHECKPOINT_CHECKPOINT_H
 #define TRIDENT_CHECKPOINT_CHECKPOINT_H
 
@@ -32,12 +33,12 @@ struct tri_checkpoint_state {
 /* Frees bias and config (after a load; whoever fills a state to save it owns what it points to). */
 void tri_checkpoint_state_fini(struct tri_checkpoint_state *state);
 
-/* ---- writing ---------------------------------------------------------------------------------- */
+/* ---- writing --------------------------------------------------------------------------------- */
 
 /* Writes a checkpoint folder at exactly `path` (through path.tmp); one that is there already is
  * replaced, anything else there is refused. with_optimizer: m and v too. state on rank 0 counts.
- * Collective over the mesh's world; the status is the same on all ranks, and after a failure neither
- * path nor, if it can be removed, path.tmp holds anything of it. */
+ * Collective over the mesh's world; the status is the same on all ranks, and after a failure
+ * neither path nor, if it can be removed, path.tmp holds anything of it. */
 enum tri_status tri_checkpoint_write(const char *path, const struct tri_params *params,
                                      const struct tri_checkpoint_state *state, bool with_optimizer,
                                      struct tri_error *error) TRI_NODISCARD;
@@ -52,7 +53,7 @@ enum tri_status tri_checkpoint_save(const char *run_dir, const struct tri_params
  * tri_checkpoint_save; a run calls it when it starts. On one rank only. */
 enum tri_status tri_checkpoint_clean(const char *run_dir, struct tri_error *error) TRI_NODISCARD;
 
-/* ---- finding ---------------------------------------------------------------------------------- */
+/* ---- finding --------------------------------------------------------------------------------- */
 
 /* The newest checkpoint of a run, whole or damaged; *found is false when there is none. Local. */
 enum tri_status tri_checkpoint_latest(const char *run_dir, char path[TRI_PATH_MAX], bool *found,
@@ -61,13 +62,13 @@ enum tri_status tri_checkpoint_latest(const char *run_dir, char path[TRI_PATH_MA
 enum tri_status tri_checkpoint_resolve(const char *given, char path[TRI_PATH_MAX],
                                        struct tri_error *error) TRI_NODISCARD;
 
-/* ---- reading ---------------------------------------------------------------------------------- */
+/* ---- reading --------------------------------------------------------------------------------- */
 
 /* Checks the whole checkpoint (rank 0: manifest, every size and hash, every tensor against the
- * table), then every rank takes its slices. state (may be NULL) is filled: tri_checkpoint_state_fini
- * it. with_optimizer: m and v too, which must be there. BAD_INPUT names the file, the tensor, found
- * and expected, and the newest older checkpoint that is good. Collective over the mesh's world; the
- * status is the same on all ranks. */
+ * table), then every rank takes its slices. state (may be NULL) is filled:
+ * tri_checkpoint_state_fini it. with_optimizer: m and v too, which must be there. BAD_INPUT
+ * names the file, the tensor, found and expected, and the newest older checkpoint that is good.
+ * Collective over the mesh's world; the status is the same on all ranks. */
 enum tri_status tri_checkpoint_load(const char *path, struct tri_params *params,
                                     struct tri_checkpoint_state *state, bool with_optimizer,
                                     struct tri_error *error) TRI_NODISCARD;
@@ -93,8 +94,8 @@ struct tri_checkpoint_info {
     struct tri_checkpoint_manifest *manifest; /* owns the names */
 };
 
-/* Checks everything that tri_checkpoint_load checks, short of a parameter table, and takes the digest
- * again from the data. tri_checkpoint_info_fini it. Local: call it on one rank. */
+/* Checks everything that tri_checkpoint_load checks, short of a parameter table, and takes the
+ * digest again from the data. tri_checkpoint_info_fini it. Local: call it on one rank. */
 enum tri_status tri_checkpoint_inspect(const char *path, struct tri_checkpoint_info *info,
                                        struct tri_error *error) TRI_NODISCARD;
 void tri_checkpoint_info_fini(struct tri_checkpoint_info *info);

@@ -108,7 +108,7 @@ bool tri_checkpoint_split(const char *path, char dir[TRI_CHECKPOINT_PATH], int64
     return *step >= 0;
 }
 
-/* ---- leftovers -------------------------------------------------------------------------------- */
+/* ---- leftovers ------------------------------------------------------------------------------- */
 
 enum tri_status tri_checkpoint_recover(const char *path, struct tri_error *error)
 {
@@ -174,7 +174,7 @@ enum tri_status tri_checkpoint_prune(const char *dir, int64_t step, int64_t keep
     return status;
 }
 
-/* ---- finding ---------------------------------------------------------------------------------- */
+/* ---- finding --------------------------------------------------------------------------------- */
 
 enum tri_status tri_checkpoint_latest(const char *run_dir, char path[TRI_PATH_MAX], bool *found,
                                       struct tri_error *error)

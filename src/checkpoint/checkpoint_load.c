@@ -54,7 +54,7 @@ static enum tri_status open_all(const char *path, bool moments, struct opened *o
     return TRI_OK;
 }
 
-/* ---- checks ----------------------------------------------------------------------------------- */
+/* ---- checks ---------------------------------------------------------------------------------- */
 
 static enum tri_status expect_f32(const struct tri_safetensor *t, struct tri_error *error)
 {
@@ -130,10 +130,10 @@ static enum tri_status verify(const char *path, struct opened *o, struct tri_err
     return check_contents(path, o, error);
 }
 
-/* ---- damage ----------------------------------------------------------------------------------- */
+/* ---- damage ---------------------------------------------------------------------------------- */
 
-/* Adds to a message about damage which older checkpoint of the run is whole: nobody should have to try
- * them in turn, and none is taken silently. */
+/* Adds to a message about damage which older checkpoint of the run is whole: nobody should have
+ * to try them in turn, and none is taken silently. */
 static void name_last_good(const char *path, struct tri_error *error)
 {
     char dir[TRI_CHECKPOINT_PATH], other[TRI_CHECKPOINT_PATH + 32], message[sizeof(error->message)];
@@ -174,7 +174,7 @@ static enum tri_status verify_or_advise(const char *path, struct opened *o, stru
     return status;
 }
 
-/* ---- loading ---------------------------------------------------------------------------------- */
+/* ---- loading --------------------------------------------------------------------------------- */
 
 static enum tri_status check_as_root(const char *path, const struct tri_params *params,
                                      bool with_optimizer, struct opened *o, struct tri_error *error)
@@ -283,7 +283,7 @@ enum tri_status tri_checkpoint_read_config(const char *path, struct tri_config *
     return status;
 }
 
-/* ---- inspecting ------------------------------------------------------------------------------- */
+/* ---- inspecting ------------------------------------------------------------------------------ */
 
 /* The digest of the weights as they are in the files. */
 static uint64_t digest_of(struct opened *o)

@@ -1,6 +1,6 @@
-/* Saving. All ranks walk the same list of tensors; rank 0 receives each whole and streams it to the
- * file of its part. When rank 0 cannot write, the others go on sending to the end of the part, where
- * all agree to stop. */
+/* Saving. All ranks walk the same list of tensors; rank 0 receives each whole and streams it to
+ * the file of its part. When rank 0 cannot write, the others go on sending to the end of the
+ * part, where all agree to stop. */
 #include "checkpoint/checkpoint.h"
 
 #include "base/file.h"
@@ -170,7 +170,7 @@ static enum tri_status write_parts(struct save *s, enum tri_manifest_part part, 
     return status;
 }
 
-/* ---- rank 0, before and after ----------------------------------------------------------------- */
+/* ---- rank 0, before and after ---------------------------------------------------------------- */
 
 static void parent_of(const char *path, char parent[TRI_CHECKPOINT_PATH])
 {

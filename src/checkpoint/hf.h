@@ -1,5 +1,5 @@
-/* Hugging Face directories: config.json and safetensors of seven families, to and from a Trident config
- * and its parameter table. docs/formats.md lists the names and keys. */
+/* Hugging Face directories: config.json and safetensors of seven families, to and from a Trident
+ * config and its parameter table. docs/formats.md lists the names and keys. */
 #ifndef TRIDENT_CHECKPOINT_HF_H
 #define TRIDENT_CHECKPOINT_HF_H
 
@@ -21,7 +21,8 @@ enum tri_hf_family {
 const char *tri_hf_family_name(enum tri_hf_family family);
 
 /* Where a row of the table lies in the family's files. Element (i, j) of the row is element
- * (first + i, j) of the matrix at `index` of the tensor, or (j, first + i) where it is transposed. */
+ * (first + i, j) of the matrix at `index` of the tensor, or (j, first + i) where it is
+ * transposed. */
 struct tri_hf_source {
     char name[160];
     int dims; /* of the whole tensor */
@@ -40,10 +41,10 @@ bool tri_hf_source_get(enum tri_hf_family family, const struct tri_param *param,
                        int64_t num_experts, enum tri_hf_spelling spelling,
                        struct tri_hf_source *source);
 
-/* DIR/config.json: sets config to defaults, fills sections model and moe (precision f32, the sequence
- * length no longer than the model's), finishes it. family may be NULL. BAD_INPUT names the key that
- * Trident cannot honour: an unknown architecture, windows in use, scaled rope, clipped q, k, v, other
- * activations, quantised weights. Local. */
+/* DIR/config.json: sets config to defaults, fills sections model and moe (precision f32, the
+ * sequence length no longer than the model's), finishes it. family may be NULL. BAD_INPUT names
+ * the key that Trident cannot honour: an unknown architecture, windows in use, scaled rope,
+ * clipped q, k, v, other activations, quantised weights. Local. */
 enum tri_status tri_hf_load_config(const char *dir, struct tri_config *config,
                                    enum tri_hf_family *family,
                                    struct tri_error *error) TRI_NODISCARD;
@@ -56,9 +57,10 @@ enum tri_status tri_hf_load_config(const char *dir, struct tri_config *config,
 enum tri_status tri_hf_load_weights(const char *dir, struct tri_params *params,
                                     struct tri_error *error) TRI_NODISCARD;
 
-/* ---- writing ---------------------------------------------------------------------------------- */
+/* ---- writing --------------------------------------------------------------------------------- */
 
-/* The family whose files can hold a model of this config. BAD_INPUT says what stands in the way. Pure. */
+/* The family whose files can hold a model of this config. BAD_INPUT says what stands in the way.
+ * Pure. */
 enum tri_status tri_hf_family_of(const struct tri_config *config, enum tri_hf_family *family,
                                  struct tri_error *error) TRI_NODISCARD;
 
@@ -67,9 +69,10 @@ enum tri_status tri_hf_save_config(const char *dir, const struct tri_config *con
                                    enum tri_hf_family family, enum tri_dtype dtype,
                                    struct tri_error *error) TRI_NODISCARD;
 
-/* Writes dir, which must not be there yet: config.json and model.safetensors (or shards of 5 GB and
- * their index), weights as f32 or bf16, names per expert, as transformers 4 and 5 both read. Collective
- * over the mesh's world; the status is the same on all ranks, and after a failure nothing is left. */
+/* Writes dir, which must not be there yet: config.json and model.safetensors (or shards of 5 GB
+ * and their index), weights as f32 or bf16, names per expert, as transformers 4 and 5 both read.
+ * Collective over the mesh's world; the status is the same on all ranks, and after a failure
+ * nothing is left. */
 enum tri_status tri_hf_save(const char *dir, const struct tri_config *config,
                             const struct tri_params *params, enum tri_dtype dtype,
                             struct tri_error *error) TRI_NODISCARD;

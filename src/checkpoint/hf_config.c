@@ -1,5 +1,5 @@
-/* config.json -> sections model and moe. A key that is absent has the default of its family's class in
- * transformers; a key that asks for what Trident does not compute is refused by name. */
+/* config.json -> sections model and moe. A key that is absent has the default of its family's
+ * class in transformers; a key that asks for what Trident does not compute is refused by name. */
 #include "checkpoint/hf.h"
 
 #include "checkpoint/json.h"
@@ -240,7 +240,7 @@ static enum tri_status read_gpt2(const struct source *s)
     return expect_unset(s, "add_cross_attention", "not computed");
 }
 
-/* ---- the experts ------------------------------------------------------------------------------ */
+/* ---- the experts ----------------------------------------------------------------------------- */
 
 static bool listed(const json_t *array, int64_t value)
 {
@@ -252,8 +252,8 @@ static bool listed(const json_t *array, int64_t value)
     return false;
 }
 
-/* Qwen: layer i (from 0) has experts when decoder_sparse_step divides i + 1 and mlp_only_layers does
- * not list it. */
+/* Qwen: layer i (from 0) has experts when decoder_sparse_step divides i + 1 and mlp_only_layers
+ * does not list it. */
 static enum tri_status read_layers(const struct source *s)
 {
     struct tri_config_moe *moe = &s->config->moe;

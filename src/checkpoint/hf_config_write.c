@@ -13,7 +13,7 @@ static const char *const architectures[TRI_HF_FAMILY_COUNT] = {
     "GPT2LMHeadModel",    "LlamaForCausalLM", "Qwen3ForCausalLM",
 };
 
-/* ---- which family ----------------------------------------------------------------------------- */
+/* ---- which family ---------------------------------------------------------------------------- */
 
 static bool every_layer_is_moe(const struct tri_config *config)
 {
@@ -100,7 +100,7 @@ enum tri_status tri_hf_family_of(const struct tri_config *config, enum tri_hf_fa
     return TRI_OK;
 }
 
-/* ---- config.json ------------------------------------------------------------------------------ */
+/* ---- config.json ----------------------------------------------------------------------------- */
 
 /* update takes from, as json_object_update does but consuming it. */
 static void add(json_t *root, json_t *from)

@@ -1,5 +1,5 @@
-/* The reverse of hf_weights.c: rows are gathered to rank 0, put together to the tensors of the family and
- * streamed. All ranks walk the rows in the order of the files, by tensor name. */
+/* The reverse of hf_weights.c: rows are gathered to rank 0, put together to the tensors of the
+ * family and streamed. All ranks walk the rows in the order of the files, by tensor name. */
 #include "checkpoint/hf_save.h"
 
 #include "base/file.h"

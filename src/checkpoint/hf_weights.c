@@ -1,6 +1,6 @@
-/* Weights of a Hugging Face directory -> this rank's slices. Each row of the table is built whole in a
- * scratch (or read in place, where the file holds it as Trident does) and scattered; a count of the
- * elements used of every tensor shows at the end that none was left out. */
+/* Weights of a Hugging Face directory -> this rank's slices. Each row of the table is built
+ * whole in a scratch (or read in place, where the file holds it as Trident does) and scattered;
+ * a count of the elements used of every tensor shows at the end that none was left out. */
 #include "checkpoint/hf.h"
 
 #include "base/memory.h"
@@ -29,7 +29,8 @@ static int64_t find(const struct loader *l, const struct tri_hf_source *source)
     return tri_safetensors_set_find(l->set, source->name + (skip ? strlen(prefix) : 0));
 }
 
-/* The tensor of a row, under either spelling; its index in the set, or an error naming the first. */
+/* The tensor of a row, under either spelling; its index in the set, or an error naming the
+ * first. */
 static enum tri_status locate(const struct loader *l, const struct tri_param *param,
                               struct tri_hf_source *source, int64_t *at, struct tri_error *error)
 {
@@ -58,7 +59,8 @@ static float *scratch(struct loader *l, int64_t elements)
                     (size_t)elements * sizeof(float));
 }
 
-/* Rows [first, first + rows) of a [columns, width] matrix held transposed: out[i][j] = in[j][first + i]. */
+/* Rows [first, first + rows) of a [columns, width] matrix held transposed: out[i][j] =
+ * in[j][first + i]. */
 static enum tri_status read_transposed(struct loader *l, const struct tri_safetensor *tensor,
                                        const struct tri_hf_source *source,
                                        const struct tri_param *param, const float **values,
@@ -127,7 +129,7 @@ static enum tri_status load_rows(struct loader *l, struct tri_error *error)
     return TRI_OK;
 }
 
-/* ---- what no row needs ------------------------------------------------------------------------ */
+/* ---- what no row needs ----------------------------------------------------------------------- */
 
 static bool ends_with(const char *text, const char *end)
 {

@@ -47,7 +47,7 @@ uint64_t tri_manifest_digest(struct tri_checkpoint_manifest *m)
     return digest;
 }
 
-/* ---- writing ---------------------------------------------------------------------------------- */
+/* ---- writing --------------------------------------------------------------------------------- */
 
 static json_t *hash_text(uint64_t hash)
 {
@@ -110,7 +110,7 @@ enum tri_status tri_manifest_save(const char *dir, struct tri_checkpoint_manifes
     return status;
 }
 
-/* ---- reading ---------------------------------------------------------------------------------- */
+/* ---- reading --------------------------------------------------------------------------------- */
 
 static enum tri_status check_bytes(const char *path, struct tri_error *error)
 {
@@ -253,7 +253,7 @@ void tri_manifest_destroy(struct tri_checkpoint_manifest *m)
     tri_free(m);
 }
 
-/* ---- the files -------------------------------------------------------------------------------- */
+/* ---- the files ------------------------------------------------------------------------------- */
 
 /* Says which tensor of a damaged file of weights it is, where the file can still be read. */
 static enum tri_status name_damage(const char *path, const struct tri_manifest_file *file,

@@ -39,8 +39,8 @@ struct tri_checkpoint_manifest {
     struct json_t *root;                /* owns the names of a manifest that was read */
 };
 
-/* The digest of a model: XXH3-64 over name, zero byte, dims, shape, hash of the data of each tensor, in
- * order of name. Sorts m->tensor. */
+/* The digest of a model: XXH3-64 over name, zero byte, dims, shape, hash of the data of each
+ * tensor, in order of name. Sorts m->tensor. */
 uint64_t tri_manifest_digest(struct tri_checkpoint_manifest *m);
 
 /* Writes DIR/manifest.json; sorts m->tensor and sets m->digest. */

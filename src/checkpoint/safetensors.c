@@ -62,7 +62,7 @@ enum tri_status tri_safetensor_expect_shape(const struct tri_safetensor *tensor,
                     tri_shape_text(dims, shape, expected, sizeof(expected)));
 }
 
-/* ---- the header ------------------------------------------------------------------------------- */
+/* ---- the header ------------------------------------------------------------------------------ */
 
 static enum tri_status bad_tensor(struct tri_error *error, const char *path, const char *name,
                                   const char *what)

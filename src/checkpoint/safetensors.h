@@ -1,8 +1,9 @@
-/* safetensors: named tensors behind a JSON header. The reader maps a file, checks all of it that can
- * be wrong before it hands out a pointer, and never looks outside it; the writer streams.
+/* safetensors: named tensors behind a JSON header. The reader maps a file, checks all of it that
+ * can be wrong before it hands out a pointer, and never looks outside it; the writer streams.
  *
  *   u64 N | N bytes of JSON, padded with spaces | data: every tensor, no holes, in order of offset
- *   {"__metadata__": {"format": "pt"}, "NAME": {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 24]}, …}
+ *   {"__metadata__": {"format": "pt"},
+ *    "NAME": {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 24]}, …}
  *
  * docs/formats.md has every rule. Little-endian hosts only, like the rest of Trident. */
 #ifndef TRIDENT_CHECKPOINT_SAFETENSORS_H
@@ -46,8 +47,8 @@ const char *tri_safetensors_dtype_name(enum tri_safetensors_dtype dtype);
 /* Bits of one element. */
 int tri_safetensors_dtype_bits(enum tri_safetensors_dtype dtype);
 
-/* One tensor of a file; all pointers belong to the file. data may have any alignment (files of other
- * writers); in files of ours it is aligned to its element. */
+/* One tensor of a file; all pointers belong to the file. data may have any alignment (files of
+ * other writers); in files of ours it is aligned to its element. */
 struct tri_safetensor {
     const char *name, *path;
     enum tri_safetensors_dtype dtype;
@@ -68,9 +69,9 @@ struct tri_safetensors {
     struct json_t *header;
 };
 
-/* Maps a file and checks header length, JSON, duplicate names, types, shapes (products with overflow),
- * offsets (in order, no hole, no overlap, the whole data part covered). BAD_INPUT names the file, the
- * tensor, found and expected. Local. */
+/* Maps a file and checks header length, JSON, duplicate names, types, shapes (products with
+ * overflow), offsets (in order, no hole, no overlap, the whole data part covered). BAD_INPUT
+ * names the file, the tensor, found and expected. Local. */
 enum tri_status tri_safetensors_open(const char *path, struct tri_safetensors **file,
                                      struct tri_error *error) TRI_NODISCARD;
 void tri_safetensors_close(struct tri_safetensors *file);
@@ -80,8 +81,8 @@ const struct tri_safetensor *tri_safetensors_find(const struct tri_safetensors *
 /* A value of "__metadata__"; NULL when absent. */
 const char *tri_safetensors_metadata(const struct tri_safetensors *file, const char *key);
 
-/* Elements [first, first + count) in C order as f32 (F32, BF16, F16, F64, I32, I64) or i64 (I32, I64).
- * The range must lie in the tensor. BAD_INPUT for other types. */
+/* Elements [first, first + count) in C order as f32 (F32, BF16, F16, F64, I32, I64) or i64 (I32,
+ * I64). The range must lie in the tensor. BAD_INPUT for other types. */
 enum tri_status tri_safetensor_read_f32(const struct tri_safetensor *tensor, int64_t first,
                                         int64_t count, float *out,
                                         struct tri_error *error) TRI_NODISCARD;
@@ -95,7 +96,7 @@ enum tri_status tri_safetensor_expect_shape(const struct tri_safetensor *tensor,
 /* "[2, 3]" into text. */
 const char *tri_shape_text(int dims, const int64_t *shape, char *text, size_t bytes);
 
-/* ---- several files that together hold one model ----------------------------------------------- */
+/* ---- several files that together hold one model ---------------------------------------------- */
 
 struct tri_safetensors_set {
     int files;
@@ -116,7 +117,7 @@ void tri_safetensors_set_close(struct tri_safetensors_set *set);
 /* Index of a name in set->tensor, or -1. */
 int64_t tri_safetensors_set_find(const struct tri_safetensors_set *set, const char *name);
 
-/* ---- writing ---------------------------------------------------------------------------------- */
+/* ---- writing --------------------------------------------------------------------------------- */
 
 struct tri_safetensors_spec {
     const char *name; /* borrowed until the writer is closed */
@@ -127,8 +128,9 @@ struct tri_safetensors_spec {
 
 struct tri_safetensors_writer;
 
-/* Sorts specs into the order of the format's reference (widest type first, then name) and writes the
- * header; the data then follow in that order. The file appears under path only when it is whole. */
+/* Sorts specs into the order of the format's reference (widest type first, then name) and writes
+ * the header; the data then follow in that order. The file appears under path only when it is
+ * whole. */
 enum tri_status tri_safetensors_writer_create(const char *path, int64_t count,
                                               struct tri_safetensors_spec *specs,
                                               struct tri_safetensors_writer **writer,
@@ -137,8 +139,8 @@ enum tri_status tri_safetensors_writer_create(const char *path, int64_t count,
 enum tri_status tri_safetensors_writer_write(struct tri_safetensors_writer *writer,
                                              const void *data, size_t bytes,
                                              struct tri_error *error) TRI_NODISCARD;
-/* Every tensor must have been written. Frees the writer, also on failure; bytes and hash (XXH3-64 of
- * the whole file) may be NULL. */
+/* Every tensor must have been written. Frees the writer, also on failure; bytes and hash
+ * (XXH3-64 of the whole file) may be NULL. */
 enum tri_status tri_safetensors_writer_close(struct tri_safetensors_writer **writer,
                                              uint64_t *bytes, uint64_t *hash,
                                              struct tri_error *error) TRI_NODISCARD;

@@ -67,7 +67,7 @@ enum tri_status tri_safetensors_set_open_files(const char *dir, int files, const
     return TRI_OK;
 }
 
-/* ---- the index -------------------------------------------------------------------------------- */
+/* ---- the index ------------------------------------------------------------------------------- */
 
 static int by_text(const void *a, const void *b)
 {

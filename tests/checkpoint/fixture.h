@@ -9,8 +9,8 @@
 /* Three layers, the middle one of four experts with a shared one; q and k norms, biases on q, k, v;
  * two KV heads for four; a vocabulary that two and four do not divide. */
 struct tri_config fixture_config(enum tri_precision precision);
-/* Parameters with weights from seed 7; with_optimizer: masters, and moments from m and v patterns that
- * depend on name and index alone. */
+/* Parameters with weights from seed 7; with_optimizer: masters, and moments from m and v
+ * patterns that depend on name and index alone. */
 struct tri_params *fixture_params(const struct tri_config *config, const struct tri_mesh *mesh,
                                   bool with_optimizer);
 /* The state the tests save; config is static text, bias a static array. */

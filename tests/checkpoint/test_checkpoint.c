@@ -1,4 +1,5 @@
-/* Checkpoints on one rank: what is saved comes back bit for bit, and no damage passes for a checkpoint. */
+/* Checkpoints on one rank: what is saved comes back bit for bit, and no damage passes for a
+ * checkpoint. */
 #include "checkpoint/checkpoint.h"
 #include "checkpoint/checkpoint_save.h"
 #include "checkpoint/fixture.h"
@@ -232,7 +233,7 @@ static void test_without_optimizer(void **state)
     tri_params_destroy(plain);
 }
 
-/* ---- damage ----------------------------------------------------------------------------------- */
+/* ---- damage ---------------------------------------------------------------------------------- */
 
 static const char *const files[] = {"model-00001-of-00001.safetensors",
                                     "optimizer-00001-of-00001.safetensors", "state.json",
@@ -377,7 +378,7 @@ static void test_no_good_checkpoint(void **state)
     assert_non_null(strstr(error.message, "no older checkpoint is good"));
 }
 
-/* ---- the folder ------------------------------------------------------------------------------- */
+/* ---- the folder ------------------------------------------------------------------------------ */
 
 static void expect_steps(int count, const int64_t *steps)
 {
@@ -436,7 +437,7 @@ static void test_finding(void **state)
                      TRI_BAD_INPUT);
 }
 
-/* ---- failures while saving -------------------------------------------------------------------- */
+/* ---- failures while saving ------------------------------------------------------------------- */
 
 static void fail_save(const char *fault, enum tri_status expected)
 {

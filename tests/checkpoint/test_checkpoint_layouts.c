@@ -1,5 +1,6 @@
-/* Any layout reads what any layout wrote: on every mesh of these ranks, files are the very bytes that one
- * rank writes, and what is read is what one rank would hold. Failures are the same on all ranks. */
+/* Any layout reads what any layout wrote: on every mesh of these ranks, files are the very bytes
+ * that one rank writes, and what is read is what one rank would hold. Failures are the same on
+ * all ranks. */
 #include "checkpoint/checkpoint.h"
 #include "checkpoint/fixture.h"
 #include "checkpoint/hf.h"
@@ -31,7 +32,8 @@ static const struct layout layouts[] = {
 
 enum { LAYOUTS = sizeof(layouts) / sizeof(*layouts) };
 
-/* The mesh of a layout with data replicas for the ranks that are left; NULL when these ranks can't. */
+/* The mesh of a layout with data replicas for the ranks that are left; NULL when these ranks
+ * can't. */
 static struct tri_mesh *mesh_of(const struct layout *layout, struct tri_config *config)
 {
     struct tri_mesh *mesh = NULL;
@@ -183,7 +185,7 @@ static void test_layouts_bf16(void **state)
     check_layouts(TRI_PRECISION_BF16);
 }
 
-/* ---- failures --------------------------------------------------------------------------------- */
+/* ---- failures -------------------------------------------------------------------------------- */
 
 static struct tri_params *plain_params(struct tri_mesh **mesh)
 {
@@ -241,7 +243,7 @@ static void test_damage_on_all_ranks(void **state)
     tri_mesh_destroy(mesh);
 }
 
-/* ---- Hugging Face directories ----------------------------------------------------------------- */
+/* ---- Hugging Face directories ---------------------------------------------------------------- */
 
 /* What these ranks export is the file they imported. */
 static void export_from(const char *dir, const struct tri_config *config,

@@ -1,5 +1,5 @@
-/* Hugging Face directories as transformers 5.24 writes them: configs field by field, every tensor in its
- * place, and everything that does not fit refused by name. */
+/* Hugging Face directories as transformers 5.24 writes them: configs field by field, every
+ * tensor in its place, and everything that does not fit refused by name. */
 #include "checkpoint/fixture.h"
 #include "checkpoint/hf.h"
 #include "checkpoint/safetensors.h"
@@ -144,7 +144,7 @@ static void test_config_dense(void **state)
     assert_false(c.model.tie_embeddings);
 }
 
-/* ---- configs that are changed ----------------------------------------------------------------- */
+/* ---- configs that are changed ---------------------------------------------------------------- */
 
 static char *text_of(const char *path)
 {
@@ -273,7 +273,7 @@ static void test_config_spellings(void **state)
                 !tri_config_layer_is_moe(&c, 2));
 }
 
-/* ---- weights ---------------------------------------------------------------------------------- */
+/* ---- weights --------------------------------------------------------------------------------- */
 
 static struct tri_params *params_of(const char *from)
 {
@@ -398,7 +398,7 @@ static void test_places(void **state)
     tri_params_destroy(p);
 }
 
-/* ---- weights rewritten ------------------------------------------------------------------------ */
+/* ---- weights rewritten ----------------------------------------------------------------------- */
 
 /* One tensor of a file to be. */
 struct item {

@@ -1,5 +1,5 @@
-/* Hugging Face directories written by Trident: the very bytes that transformers wrote of the same model,
- * and configs that read back the same. */
+/* Hugging Face directories written by Trident: the very bytes that transformers wrote of the
+ * same model, and configs that read back the same. */
 #include "checkpoint/fixture.h"
 #include "checkpoint/hf.h"
 #include "checkpoint/hf_save.h"

@@ -287,7 +287,7 @@ static void test_converts(void **state)
     tri_safetensors_close(file);
 }
 
-/* ---- writing ---------------------------------------------------------------------------------- */
+/* ---- writing --------------------------------------------------------------------------------- */
 
 static void write_file(const char *path, int64_t count, struct tri_safetensors_spec *specs,
                        const void *(*data_of)(const char *name, size_t *bytes))
@@ -415,7 +415,7 @@ static void test_write_fails_cleanly(void **state)
     assert_false(tri_file_exists(scratch("full.safetensors.tmp")));
 }
 
-/* ---- sets ------------------------------------------------------------------------------------- */
+/* ---- sets ------------------------------------------------------------------------------------ */
 
 static void put_text(const char *path, const char *text)
 {
