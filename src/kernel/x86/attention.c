@@ -1,14 +1,10 @@
 /* Deals attention's tasks out to threads; which thread computes a task changes no bit of it. */
 #include "kernel/x86/attention.h"
 
-#include "base/memory.h"
 #include "base/status.h"
+#include "kernel/x86/scratch.h"
 
 #include <omp.h>
-
-/* A thread's packed heads: grows to what the largest call needs, kept as long as the thread lives. */
-static _Thread_local void *thread_scratch;
-static _Thread_local size_t thread_capacity;
 
 /* Queries of one task. Keys are packed anew for each range of queries, so ranges are long, and there
  * are several only when sequences and heads alone do not occupy the threads. */
@@ -39,7 +35,7 @@ void tri_attention_run(const struct tri_attention_isa *isa, const struct tri_att
                 args->batch * args->heads * args->q_len * args->k_len > FORK;
 #pragma omp parallel if (fork)
     {
-        void *scratch = tri_grow(TRI_MEMORY_OTHER, &thread_scratch, &thread_capacity, bytes);
+        void *scratch = tri_scratch_get(bytes);
 #pragma omp for schedule(dynamic)
         for (int64_t i = 0; i < heads * ranges; i++) {
             /* Later queries see more keys: the long tasks first. */

@@ -1,14 +1,11 @@
 /* Deals the tiles of products out to threads. Tiles are taken in order by whoever is free, so a
  * group of unequal products keeps every thread busy; which thread computes a tile changes no bit of
  * it (product.h). */
-#include "base/memory.h"
 #include "base/status.h"
 #include "kernel/x86/product.h"
+#include "kernel/x86/scratch.h"
 
 #include <omp.h>
-
-/* A thread's panels: allocated once, kept as long as the thread lives. */
-static _Thread_local void *thread_scratch;
 
 /* The tile's extent, and what one product's cut into such tiles looks like. */
 struct cut {
@@ -85,9 +82,7 @@ static struct tri_product_tile tile_at(const struct tri_matmul *p, struct cut cu
 static void work(const struct tri_matmul *products, int64_t count,
                  const struct tri_product_isa *isa, struct cut cut, int64_t *next)
 {
-    if (!thread_scratch) {
-        thread_scratch = tri_alloc(TRI_MEMORY_OTHER, isa->scratch);
-    }
+    void *scratch = tri_scratch_get(isa->scratch);
     int64_t product = 0, before = 0;
     for (;;) {
         int64_t tile;
@@ -101,7 +96,7 @@ static void work(const struct tri_matmul *products, int64_t count,
             return;
         }
         const struct tri_matmul *p = &products[product];
-        isa->compute(p, tile_at(p, cut, tile - before), thread_scratch);
+        isa->compute(p, tile_at(p, cut, tile - before), scratch);
     }
 }
 
