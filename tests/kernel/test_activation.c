@@ -73,14 +73,14 @@ static void check_infinite(const struct tri_kernels *fast, enum tri_dtype dt)
 /* gelu_erf / x, less 1/2, is erf(x / sqrt(2)) / 2: within 1e-6 of the C library's, everywhere. */
 static void check_erf(const struct tri_kernels *fast, enum tri_dtype dt)
 {
-    enum { POINTS = 4001 };
+    enum { POINTS = 4001, MIDDLE = POINTS / 2 };
     if (dt == TRI_BF16) {
         return;
     }
     struct pair in = pair_create(dt, POINTS, 1.0);
     struct pair out = pair_create(dt, POINTS, 1.0);
     for (int64_t i = 0; i < POINTS; i++) {
-        pair_set(&in, i, (double)(i - POINTS / 2) / 250.0);
+        pair_set(&in, i, (double)(i - MIDDLE) / 250.0);
     }
     fast->activation_forward(TRI_ACTIVATION_GELU_ERF, in.fast, out.fast, 1, POINTS, dt);
     for (int64_t i = 0; i < POINTS; i++) {

@@ -86,7 +86,11 @@ VEC_INLINE bool vec_is_bf16(enum tri_dtype dt)
 VEC_INLINE vec_f32 vec_from_bf16(vec_u16 bits)
 {
 #if defined(__AVX512F__)
-    return (vec_f32)_mm512_slli_epi32(_mm512_cvtepu16_epi32((__m256i)bits), 16);
+    __m512i words = _mm512_castsi256_si512((__m256i)bits);
+    /* word 2i + 1 is word i, in one shuffle */
+    __m512i spread = _mm512_slli_epi32(
+        _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15), 16);
+    return (vec_f32)_mm512_maskz_permutexvar_epi16(0xaaaaaaaau, spread, words);
 #elif defined(__AVX2__)
     return (vec_f32)_mm256_slli_epi32(_mm256_cvtepu16_epi32((__m128i)bits), 16);
 #else
@@ -106,11 +110,14 @@ VEC_INLINE vec_u16 vec_to_bf16(vec_f32 value)
     __m512i quiet = _mm512_or_si512(bits, _mm512_set1_epi32(0x400000));
     __mmask16 number = _mm512_cmp_ps_mask((__m512)value, (__m512)value, _CMP_ORD_Q);
     __m512i rounded = _mm512_mask_add_epi32(quiet, number, bits, up);
-    return (vec_u16)_mm512_cvtepi32_epi16(_mm512_srli_epi32(rounded, 16));
+    __m512i upper = _mm512_setr_epi32(0x30001, 0x70005, 0xb0009, 0xf000d, 0x130011, 0x170015,
+                                      0x1b0019, 0x1f001d, 0, 0, 0, 0, 0, 0, 0, 0);
+    __m512i words = _mm512_permutexvar_epi16(upper, rounded); /* word i is word 2i + 1 */
+    return (vec_u16)_mm512_castsi512_si256(words);
 #else
     vec_i32 bits = (vec_i32)value;
     vec_i32 rounded = (vec_i32)((vec_u32)bits + 0x7fffu + ((vec_u32)bits >> 16 & 1u));
-    vec_i32 number = value == value;
+    vec_i32 number = (bits & 0x7fffffff) <= 0x7f800000;
     vec_i32 kept = (number & rounded) | (~number & (bits | 0x400000));
 #if defined(__AVX2__)
     __m256i halves = (__m256i)((vec_u32)kept >> 16);
