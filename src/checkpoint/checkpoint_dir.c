@@ -205,13 +205,14 @@ enum tri_status tri_checkpoint_resolve(const char *given, char path[TRI_PATH_MAX
     if (!tri_file_exists(given)) {
         return tri_fail(error, TRI_BAD_INPUT, "%s: no such run or checkpoint", given);
     }
-    if (holds(given, "checkpoints")) {
+    bool whole = holds(given, "manifest.json");
+    if (!whole && (holds(given, "checkpoints") || holds(given, "config.yaml"))) {
         bool found;
         TRI_TRY(tri_checkpoint_latest(given, path, &found, error));
         return found ? TRI_OK
                      : tri_fail(error, TRI_BAD_INPUT, "%s: the run has no checkpoint yet", given);
     }
-    if (!holds(given, "manifest.json") && holds(given, "config.json")) {
+    if (!whole && holds(given, "config.json")) {
         return tri_fail(error, TRI_BAD_INPUT,
                         "%s: a Hugging Face directory: make a checkpoint of it with trident import",
                         given);

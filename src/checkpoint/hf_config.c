@@ -252,6 +252,15 @@ static bool listed(const json_t *array, int64_t value)
     return false;
 }
 
+static enum tri_status check_dense_list(const struct source *s, const json_t *dense)
+{
+    bool good = !dense || json_is_null(dense) || json_is_array(dense);
+    for (size_t i = 0; good && i < json_array_size(dense); i++) {
+        good = json_is_integer(json_array_get(dense, i));
+    }
+    return good ? TRI_OK : refuse(s, "mlp_only_layers", "expected an array of layer numbers");
+}
+
 /* Qwen: layer i (from 0) has experts when decoder_sparse_step divides i + 1 and mlp_only_layers
  * does not list it. */
 static enum tri_status read_layers(const struct source *s)
@@ -268,6 +277,7 @@ static enum tri_status read_layers(const struct source *s)
         return refuse(s, "decoder_sparse_step", "leaves no layer with experts");
     }
     const json_t *dense = json_object_get(s->root, "mlp_only_layers");
+    TRI_TRY(check_dense_list(s, dense));
     if (json_array_size(dense) == 0) {
         return TRI_OK;
     }

@@ -419,6 +419,9 @@ static void test_finding(void **state)
     assert_int_equal(tri_checkpoint_latest(run, path, &found, &error), TRI_OK);
     assert_false(found);
     assert_int_equal(tri_checkpoint_resolve(in_run("nothing"), path, &error), TRI_BAD_INPUT);
+    assert_int_equal(tri_file_make_dirs(in_run("checkpoints"), &error), TRI_OK);
+    assert_int_equal(tri_checkpoint_resolve(run, path, &error), TRI_BAD_INPUT);
+    assert_non_null(strstr(error.message, "no checkpoint yet"));
     save_step(9, 0);
     save_step(10, 0);
     assert_int_equal(tri_file_make_dirs(in_run("checkpoints/step_11.tmp"), &error), TRI_OK);

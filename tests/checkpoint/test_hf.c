@@ -234,6 +234,8 @@ static void test_config_refusals(void **state)
                 "decoder_sparse_step");
     refuse_edit("qwen3_moe", "\"mlp_only_layers\": [", "\"mlp_only_layers\": [0, 2,",
                 "mlp_only_layers");
+    refuse_edit("qwen3_moe", "\"mlp_only_layers\": [", "\"mlp_only_layers\": [\"0\",",
+                "layer numbers");
     refuse_edit("gpt2", "\"gelu_new\"", "\"relu\"", "activation_function");
     refuse_edit("gpt2", "\"scale_attn_weights\": true", "\"scale_attn_weights\": false",
                 "scale_attn_weights");
