@@ -11,10 +11,14 @@
 
 #include <inttypes.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -513,6 +517,49 @@ static void test_leftovers(void **state)
     expect_steps(1, good);
 }
 
+/* Saves until it dies. */
+static _Noreturn void save_forever(void)
+{
+    struct tri_error error;
+    for (int64_t step = 2;; step++) {
+        struct tri_checkpoint_state s = fixture_state(step % 7);
+        if (tri_checkpoint_save(run, saved, &s, 2, &error) != TRI_OK) {
+            _exit(1);
+        }
+    }
+}
+
+/* Killed at whatever moment: the newest checkpoint is whole, and a start finds it. */
+static void test_kill(void **state)
+{
+    (void)state;
+    save_step(1, 0);
+    for (int round = 0; round < 12; round++) {
+        pid_t child = fork();
+        assert_true(child >= 0);
+        if (child == 0) {
+            save_forever();
+        }
+        struct timespec time = {0, 1000000L + 2718281L * round};
+        assert_int_equal(nanosleep(&time, NULL), 0);
+        int end;
+        assert_int_equal(kill(child, SIGKILL), 0);
+        assert_int_equal(waitpid(child, &end, 0), child);
+        assert_true(WIFSIGNALED(end));
+        char path[TRI_PATH_MAX];
+        bool found;
+        struct tri_checkpoint_info info;
+        struct tri_error error;
+        assert_int_equal(tri_checkpoint_clean(run, &error), TRI_OK);
+        assert_int_equal(tri_checkpoint_latest(run, path, &found, &error), TRI_OK);
+        assert_true(found);
+        if (tri_checkpoint_inspect(path, &info, &error) != TRI_OK) {
+            fail_msg("%s", error.message);
+        }
+        tri_checkpoint_info_fini(&info);
+    }
+}
+
 static int set_up(void **state)
 {
     (void)state;
@@ -548,6 +595,7 @@ int main(void)
         cmocka_unit_test_setup(test_finding, fresh),
         cmocka_unit_test_setup(test_disk_full, fresh),
         cmocka_unit_test_setup(test_leftovers, fresh),
+        cmocka_unit_test_setup(test_kill, fresh),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }
