@@ -1,0 +1,316 @@
+/* step SHAPE [--precision f32|bf16] [--steps N] [--warm N] [--threads N] [--json] [key=value …]
+ * Whole training steps on random tokens: forward, backward, reduction, clip, AdamW. Alone or under
+ * mpirun with parallel.tensor and parallel.expert. */
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/memory.h"
+#include "base/random.h"
+#include "ceiling.h"
+#include "cli/command.h"
+#include "shapes.h"
+#include "train/session.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+
+enum part { ATTENTION, ROUTER, EXCHANGE, EXPERTS, OPTIMIZER, REST, STEP, PARTS };
+static const char *const part_names[PARTS] = {"attention", "router", "exchange", "experts",
+                                              "optimizer", "rest",   "step"};
+
+struct bench {
+    struct tri_config config;
+    const char *shape;
+    int64_t steps, warm;
+    bool json;
+    struct tri_session *session;
+    double *times[PARTS]; /* [steps] seconds */
+    double median[PARTS];
+    double cpu_seconds; /* of a step, all ranks */
+    double peak_bytes;  /* of the largest rank */
+    double loss;
+    double ceiling[2]; /* GFLOP/s, all ranks together: before and after */
+    const char *ceiling_way;
+};
+
+/* ---- the run ---------------------------------------------------------------------------------- */
+
+static enum tri_status fill_random(void *state, int64_t step, int64_t first_row, int64_t rows,
+                                   int32_t *tokens, int32_t *targets, int32_t *first_key,
+                                   struct tri_error *error)
+{
+    const struct tri_config *config = state;
+    int64_t seq = config->data.sequence_length;
+    uint64_t stream = tri_random_stream("bench") + (uint64_t)step;
+    uint64_t vocab = (uint64_t)config->model.vocab_size;
+    (void)error;
+    for (int64_t i = 0; i < rows * seq; i++) {
+        uint64_t place = (uint64_t)((first_row + i / seq) * (seq + 1) + i % seq);
+        tokens[i] = (int32_t)(tri_random_bits((uint64_t)config->seed, stream, place) % vocab);
+        targets[i] = (int32_t)(tri_random_bits((uint64_t)config->seed, stream, place + 1) % vocab);
+        first_key[i] = 0;
+    }
+    return TRI_OK;
+}
+
+static enum tri_status train_step(struct bench *bench, int64_t step, struct tri_step_report *report,
+                                  struct tri_error *error)
+{
+    struct tri_config *config = &bench->config;
+    int64_t rows = config->train.global_batch;
+    int64_t seq = config->data.sequence_length;
+    struct tri_rows_source source = {config, fill_random, rows, seq, rows * seq, false};
+    TRI_TRY(tri_engine_gradients(bench->session->engine, &source, step, NULL, report, error));
+    tri_engine_update(bench->session->engine, step + 1, config->train.learning_rate, report);
+    return TRI_OK;
+}
+
+static void record(struct bench *bench, int64_t i, double seconds,
+                   const struct tri_step_report *report)
+{
+    double parts[PARTS] = {report->seconds_attention,
+                           report->seconds_router,
+                           report->seconds_exchange,
+                           report->seconds_experts,
+                           report->seconds_optimizer,
+                           seconds,
+                           seconds};
+    for (int part = 0; part < REST; part++) {
+        parts[REST] -= parts[part];
+    }
+    for (int part = 0; part < PARTS; part++) {
+        bench->times[part][i] = parts[part];
+    }
+}
+
+static double cpu_seconds(void)
+{
+    struct rusage use;
+    (void)getrusage(RUSAGE_SELF, &use);
+    return (double)(use.ru_utime.tv_sec + use.ru_stime.tv_sec) +
+           1e-6 * (double)(use.ru_utime.tv_usec + use.ru_stime.tv_usec);
+}
+
+static int compare(const void *a, const void *b)
+{
+    double x = *(const double *)a;
+    double y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+static double median(double *values, int64_t n)
+{
+    qsort(values, (size_t)n, sizeof(*values), compare);
+    return 0.5 * (values[(n - 1) / 2] + values[n / 2]);
+}
+
+static enum tri_status take_times(struct bench *bench, struct tri_error *error)
+{
+    double cpu = 0.0;
+    for (int64_t i = 0; i < bench->warm + bench->steps; i++) {
+        struct tri_step_report report;
+        if (i == bench->warm) {
+            cpu = cpu_seconds();
+        }
+        double start = tri_clock_now();
+        TRI_TRY(train_step(bench, i, &report, error));
+        bench->loss = report.loss;
+        if (i >= bench->warm) {
+            record(bench, i - bench->warm, tri_clock_now() - start, &report);
+        }
+    }
+    bench->cpu_seconds = (cpu_seconds() - cpu) / (double)bench->steps;
+    for (int part = 0; part < PARTS; part++) {
+        bench->median[part] = median(bench->times[part], bench->steps);
+    }
+    return TRI_OK;
+}
+
+/* ---- the numbers around it -------------------------------------------------------------------- */
+
+static const struct tri_where meta = {TRI_PHASE_SETUP, TRI_KIND_META};
+
+/* All ranks at once, as in a step. */
+static double measure_ceiling(struct bench *bench)
+{
+    double gflops;
+    const struct tri_ceiling_way *way = tri_ceiling_best(
+        bench->config.precision == TRI_PRECISION_BF16, tri_kernels_threads(), &gflops);
+    bench->ceiling_way = way ? way->name : "unknown";
+    tri_all_reduce_sum(bench->session->mesh->world, meta, &gflops, 1, TRI_F64);
+    return gflops;
+}
+
+static void measure_use(struct bench *bench)
+{
+    struct rusage use;
+    (void)getrusage(RUSAGE_SELF, &use);
+    double peak = 1024.0 * (double)use.ru_maxrss;
+    tri_all_reduce_max(bench->session->mesh->world, meta, &peak, 1, TRI_F64);
+    tri_all_reduce_sum(bench->session->mesh->world, meta, &bench->cpu_seconds, 1, TRI_F64);
+    bench->peak_bytes = peak;
+}
+
+/* ---- printing --------------------------------------------------------------------------------- */
+
+struct figures {
+    double tokens_per_second, gflops, ceiling, fraction;
+    const char *precision;
+    int ranks, threads;
+};
+
+static struct figures figures_get(const struct bench *bench)
+{
+    const struct tri_config *config = &bench->config;
+    double tokens = (double)(config->train.global_batch * config->data.sequence_length);
+    struct figures f = {.tokens_per_second = tokens / bench->median[STEP],
+                        .ceiling = 0.5 * (bench->ceiling[0] + bench->ceiling[1]),
+                        .precision = config->precision == TRI_PRECISION_BF16 ? "bf16" : "f32",
+                        .ranks = bench->session->mesh->ranks,
+                        .threads = tri_kernels_threads()};
+    f.gflops = 1e-9 * f.tokens_per_second * tri_shape_flops_per_token(config);
+    f.fraction = f.gflops / f.ceiling;
+    return f;
+}
+
+static void print_line(const struct bench *bench)
+{
+    struct figures f = figures_get(bench);
+    (void)printf("%s %s %dx%d: %.0f tokens/s, %.1f ms a step (", bench->shape, f.precision, f.ranks,
+                 f.threads, f.tokens_per_second, 1e3 * bench->median[STEP]);
+    for (int part = 0; part < STEP; part++) {
+        (void)printf("%s%s %.1f", part ? ", " : "", part_names[part], 1e3 * bench->median[part]);
+    }
+    (void)printf("), %.1f ms of processor time a step, %.1f GFLOP/s, %.2f of %.0f (%s), peak "
+                 "memory %.0f MB, loss %.3f, %s\n",
+                 1e3 * bench->cpu_seconds, f.gflops, f.fraction, f.ceiling, bench->ceiling_way,
+                 1e-6 * bench->peak_bytes, bench->loss, tri_kernels_describe());
+}
+
+static void print_json(const struct bench *bench)
+{
+    struct figures f = figures_get(bench);
+    json_t *root = json_object();
+    json_t *split = json_object();
+    for (int part = 0; part < STEP; part++) {
+        (void)json_object_set_new(split, part_names[part],
+                                  tri_json_number(1e3 * bench->median[part]));
+    }
+    (void)json_object_set_new(root, "shape", json_string(bench->shape));
+    (void)json_object_set_new(root, "precision", json_string(f.precision));
+    (void)json_object_set_new(root, "ranks", json_integer(f.ranks));
+    (void)json_object_set_new(root, "threads", json_integer(f.threads));
+    (void)json_object_set_new(root, "steps", json_integer(bench->steps));
+    (void)json_object_set_new(root, "tokens_per_second", tri_json_number(f.tokens_per_second));
+    (void)json_object_set_new(root, "step_ms", tri_json_number(1e3 * bench->median[STEP]));
+    (void)json_object_set_new(root, "step_split_ms", split);
+    (void)json_object_set_new(root, "processor_ms", tri_json_number(1e3 * bench->cpu_seconds));
+    (void)json_object_set_new(root, "gflops", tri_json_number(f.gflops));
+    (void)json_object_set_new(root, "ceiling_gflops", tri_json_number(f.ceiling));
+    (void)json_object_set_new(root, "ceiling", json_string(bench->ceiling_way));
+    (void)json_object_set_new(root, "fraction", tri_json_number(f.fraction));
+    (void)json_object_set_new(root, "peak_bytes", tri_json_number(bench->peak_bytes));
+    (void)json_object_set_new(root, "loss", tri_json_number(bench->loss));
+    (void)json_object_set_new(root, "kernels", json_string(tri_kernels_describe()));
+    tri_print_json(root);
+}
+
+/* ---- setup ------------------------------------------------------------------------------------ */
+
+static const char usage[] = "step SHAPE [--precision f32|bf16] [--steps N] [--warm N] "
+                            "[--threads N] [--json] [key=value …]";
+
+static const struct tri_shape *find_shape(const char *name)
+{
+    const struct tri_shape *shape = tri_shapes;
+    while (shape->name && strcmp(shape->name, name) != 0) {
+        shape++;
+    }
+    return shape->name ? shape : NULL;
+}
+
+/* The shape's config with the options as further overrides; the command line's own win. */
+static enum tri_status configure(struct bench *bench, const struct tri_arguments *arguments,
+                                 struct tri_error *error)
+{
+    char precision[32];
+    char threads[32];
+    const char *given = tri_arguments_get(arguments, "--precision");
+    int64_t count;
+    TRI_TRY(tri_arguments_words(arguments, 1, usage, error));
+    TRI_TRY(tri_arguments_int(arguments, "--steps", 1, 1000000, 10, &bench->steps, error));
+    TRI_TRY(tri_arguments_int(arguments, "--warm", 0, 1000000, 2, &bench->warm, error));
+    TRI_TRY(tri_arguments_int(arguments, "--threads", 0, 4096, 0, &count, error));
+    bench->json = tri_arguments_has(arguments, "--json");
+    const struct tri_shape *shape = find_shape(arguments->words[0]);
+    if (!shape) {
+        return tri_fail(error, TRI_BAD_INPUT, "no shape is called '%s'; usage: %s",
+                        arguments->words[0], usage);
+    }
+    bench->shape = shape->name;
+    (void)snprintf(precision, sizeof(precision), "precision=%s", given ? given : "f32");
+    (void)snprintf(threads, sizeof(threads), "threads=%lld", (long long)count);
+    int n = arguments->num_overrides;
+    char **overrides = tri_alloc(TRI_MEMORY_OTHER, (size_t)(n + 2) * sizeof(*overrides));
+    overrides[0] = precision;
+    overrides[1] = threads;
+    memcpy(overrides + 2, arguments->overrides, (size_t)n * sizeof(*overrides));
+    enum tri_status status = tri_config_parse(shape->name, shape->yaml, strlen(shape->yaml), n + 2,
+                                              overrides, &bench->config, error);
+    tri_free(overrides);
+    return status;
+}
+
+static enum tri_status run(struct bench *bench, struct tri_error *error)
+{
+    TRI_TRY(tri_session_create(&bench->config, true, &bench->session, error));
+    for (int part = 0; part < PARTS; part++) {
+        bench->times[part] =
+            tri_alloc(TRI_MEMORY_OTHER, (size_t)bench->steps * sizeof(*bench->times[part]));
+    }
+    bench->ceiling[0] = measure_ceiling(bench);
+    TRI_TRY(take_times(bench, error));
+    bench->ceiling[1] = measure_ceiling(bench);
+    measure_use(bench);
+    if (tri_comm_rank() == 0) {
+        (bench->json ? print_json : print_line)(bench);
+    }
+    return TRI_OK;
+}
+
+static enum tri_status bench_main(int argc, char **argv, struct tri_error *error)
+{
+    struct tri_option options[] = {{"--precision", true, NULL}, {"--steps", true, NULL},
+                                   {"--warm", true, NULL},      {"--threads", true, NULL},
+                                   {"--json", false, NULL},     {NULL, false, NULL}};
+    struct tri_arguments arguments;
+    struct bench *bench = tri_alloc(TRI_MEMORY_OTHER, sizeof(*bench));
+    enum tri_status status = tri_arguments_parse(argc, argv, options, true, &arguments, error);
+    if (status == TRI_OK) {
+        status = configure(bench, &arguments, error);
+        tri_arguments_fini(&arguments);
+    }
+    if (status == TRI_OK) {
+        status = run(bench, error);
+    }
+    for (int part = 0; part < PARTS; part++) {
+        tri_free(bench->times[part]);
+    }
+    tri_session_destroy(bench->session);
+    tri_free(bench);
+    return status;
+}
+
+int main(int argc, char **argv)
+{
+    struct tri_error error = {0};
+    tri_comm_start(&argc, &argv);
+    enum tri_status status = bench_main(argc - 1, argv + 1, &error);
+    if (status != TRI_OK && tri_comm_rank() == 0) {
+        tri_log_error(&error);
+    }
+    (void)fflush(NULL);
+    tri_comm_finish();
+    return (int)status;
+}
