@@ -9,16 +9,11 @@
 #include "base/file.h"
 #include "base/memory.h"
 
-#include <inttypes.h>
 #include <setjmp.h>
-#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/wait.h>
-#include <time.h>
-#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -382,184 +377,6 @@ static void test_no_good_checkpoint(void **state)
     assert_non_null(strstr(error.message, "no older checkpoint is good"));
 }
 
-/* ---- the folder ------------------------------------------------------------------------------ */
-
-static void expect_steps(int count, const int64_t *steps)
-{
-    for (int64_t step = 0; step < 12; step++) {
-        char name[64];
-        bool expected = false;
-        for (int i = 0; i < count; i++) {
-            expected |= steps[i] == step;
-        }
-        (void)snprintf(name, sizeof(name), "checkpoints/step_%" PRId64, step);
-        assert_int_equal(tri_file_exists(in_run(name)), expected);
-        (void)snprintf(name, sizeof(name), "checkpoints/step_%" PRId64 ".tmp", step);
-        assert_false(tri_file_exists(in_run(name)));
-    }
-}
-
-static void test_keep_last(void **state)
-{
-    (void)state;
-    static const int64_t two[] = {3, 10}, one[] = {11}, lower[] = {7, 11};
-    for (int64_t step = 1; step < 4; step++) {
-        save_step(step, 2);
-    }
-    save_step(10, 2);
-    expect_steps(2, two);
-    save_step(11, 1);
-    expect_steps(1, one);
-    save_step(7, 1); /* newer ones are not this save's to remove */
-    expect_steps(2, lower);
-}
-
-static void test_finding(void **state)
-{
-    (void)state;
-    char path[TRI_PATH_MAX];
-    bool found = true;
-    struct tri_error error;
-    assert_int_equal(tri_checkpoint_latest(run, path, &found, &error), TRI_OK);
-    assert_false(found);
-    assert_int_equal(tri_checkpoint_resolve(in_run("nothing"), path, &error), TRI_BAD_INPUT);
-    assert_int_equal(tri_file_make_dirs(in_run("checkpoints"), &error), TRI_OK);
-    assert_int_equal(tri_checkpoint_resolve(run, path, &error), TRI_BAD_INPUT);
-    assert_non_null(strstr(error.message, "no checkpoint yet"));
-    save_step(9, 0);
-    save_step(10, 0);
-    assert_int_equal(tri_file_make_dirs(in_run("checkpoints/step_11.tmp"), &error), TRI_OK);
-    assert_int_equal(tri_file_make_dirs(in_run("checkpoints/step_012"), &error), TRI_OK);
-    assert_int_equal(tri_checkpoint_latest(run, path, &found, &error), TRI_OK);
-    assert_true(found);
-    assert_string_equal(path, in_run("checkpoints/step_10"));
-    assert_int_equal(tri_checkpoint_resolve(run, path, &error), TRI_OK);
-    assert_string_equal(path, in_run("checkpoints/step_10"));
-    assert_int_equal(tri_checkpoint_resolve(in_run("checkpoints/step_9"), path, &error), TRI_OK);
-    assert_string_equal(path, in_run("checkpoints/step_9"));
-    assert_int_equal(tri_checkpoint_resolve(TESTDATA_DIR "/golden/llama", path, &error),
-                     TRI_BAD_INPUT);
-    assert_non_null(strstr(error.message, "trident import"));
-    assert_int_equal(tri_checkpoint_resolve(in_run("checkpoints/step_9/state.json"), path, &error),
-                     TRI_BAD_INPUT);
-}
-
-/* ---- failures while saving ------------------------------------------------------------------- */
-
-static void fail_save(const char *fault, enum tri_status expected)
-{
-    struct tri_checkpoint_state s = fixture_state(8);
-    struct tri_error error = {0};
-    assert_int_equal(setenv("TRIDENT_FILE_FAULT", fault, 1), 0);
-    assert_int_equal(tri_checkpoint_save(run, saved, &s, 1, &error), expected);
-    assert_int_equal(unsetenv("TRIDENT_FILE_FAULT"), 0);
-    assert_true(strlen(error.message) > 0);
-}
-
-static void test_disk_full(void **state)
-{
-    (void)state;
-    static const char *const faults[] = {
-        "write:ENOSPC:model-00001:20000",   "write:ENOSPC:optimizer-00001:9000",
-        "write:ENOSPC:state.json",          "write:ENOSPC:manifest.json",
-        "sync:EIO:manifest.json",           "rename:EIO:state.json",
-        "rename:ENOSPC:checkpoints/step_8", "open:EACCES:step_8",
-    };
-    static const int64_t before[] = {7}, after[] = {8};
-    struct tri_checkpoint_info info;
-    struct tri_error error;
-    save_step(7, 1);
-    for (size_t i = 0; i < sizeof(faults) / sizeof(*faults); i++) {
-        fail_save(faults[i], TRI_FAILED);
-        expect_steps(1, before);
-        assert_int_equal(tri_checkpoint_inspect(in_run("checkpoints/step_7"), &info, &error),
-                         TRI_OK);
-        tri_checkpoint_info_fini(&info);
-    }
-    save_step(8, 1);
-    expect_steps(1, after);
-    /* The same step again: the old one stays until the new one is whole. */
-    fail_save("rename:ENOSPC:checkpoints/step_8", TRI_FAILED);
-    expect_steps(1, after);
-    fail_save("write:ENOSPC:manifest.json", TRI_FAILED);
-    expect_steps(1, after);
-    assert_int_equal(tri_checkpoint_inspect(in_run("checkpoints/step_8"), &info, &error), TRI_OK);
-    tri_checkpoint_info_fini(&info);
-    save_step(8, 1);
-    expect_steps(1, after);
-    assert_false(tri_file_exists(in_run("checkpoints/step_8.old.tmp")));
-}
-
-/* What a kill may leave, at each point of a save. */
-static void test_leftovers(void **state)
-{
-    (void)state;
-    static const int64_t good[] = {5};
-    struct tri_checkpoint_info info;
-    struct tri_error error;
-    save_step(5, 0);
-    assert_int_equal(tri_file_make_dirs(in_run("checkpoints/step_6.tmp/x"), &error), TRI_OK);
-    assert_int_equal(tri_file_make_dirs(in_run("checkpoints/notes.tmp"), &error), TRI_OK);
-    assert_int_equal(tri_checkpoint_clean(run, &error), TRI_OK);
-    expect_steps(1, good);
-    assert_true(tri_file_exists(in_run("checkpoints/notes.tmp")));
-    /* Killed between the two renames that replace a checkpoint. */
-    assert_int_equal(rename(in_run("checkpoints/step_5"), in_run("checkpoints/step_5.old.tmp")), 0);
-    assert_int_equal(tri_file_make_dirs(in_run("checkpoints/step_5.tmp"), &error), TRI_OK);
-    assert_int_equal(tri_checkpoint_clean(run, &error), TRI_OK);
-    expect_steps(1, good);
-    assert_int_equal(tri_checkpoint_inspect(in_run("checkpoints/step_5"), &info, &error), TRI_OK);
-    tri_checkpoint_info_fini(&info);
-    /* Killed before the old one was removed. */
-    assert_int_equal(tri_file_make_dirs(in_run("checkpoints/step_5.old.tmp"), &error), TRI_OK);
-    assert_int_equal(tri_checkpoint_clean(run, &error), TRI_OK);
-    assert_false(tri_file_exists(in_run("checkpoints/step_5.old.tmp")));
-    expect_steps(1, good);
-}
-
-/* Saves until it dies. */
-static _Noreturn void save_forever(void)
-{
-    struct tri_error error;
-    for (int64_t step = 2;; step++) {
-        struct tri_checkpoint_state s = fixture_state(step % 7);
-        if (tri_checkpoint_save(run, saved, &s, 2, &error) != TRI_OK) {
-            _exit(1);
-        }
-    }
-}
-
-/* Killed at whatever moment: the newest checkpoint is whole, and a start finds it. */
-static void test_kill(void **state)
-{
-    (void)state;
-    save_step(1, 0);
-    for (int round = 0; round < 12; round++) {
-        pid_t child = fork();
-        assert_true(child >= 0);
-        if (child == 0) {
-            save_forever();
-        }
-        struct timespec time = {0, 1000000L + 2718281L * round};
-        assert_int_equal(nanosleep(&time, NULL), 0);
-        int end;
-        assert_int_equal(kill(child, SIGKILL), 0);
-        assert_int_equal(waitpid(child, &end, 0), child);
-        assert_true(WIFSIGNALED(end));
-        char path[TRI_PATH_MAX];
-        bool found;
-        struct tri_checkpoint_info info;
-        struct tri_error error;
-        assert_int_equal(tri_checkpoint_clean(run, &error), TRI_OK);
-        assert_int_equal(tri_checkpoint_latest(run, path, &found, &error), TRI_OK);
-        assert_true(found);
-        if (tri_checkpoint_inspect(path, &info, &error) != TRI_OK) {
-            fail_msg("%s", error.message);
-        }
-        tri_checkpoint_info_fini(&info);
-    }
-}
-
 static int set_up(void **state)
 {
     (void)state;
@@ -591,11 +408,6 @@ int main(void)
         cmocka_unit_test_setup(test_flipped_bits, fresh),
         cmocka_unit_test_setup(test_other_model, fresh),
         cmocka_unit_test_setup(test_no_good_checkpoint, fresh),
-        cmocka_unit_test_setup(test_keep_last, fresh),
-        cmocka_unit_test_setup(test_finding, fresh),
-        cmocka_unit_test_setup(test_disk_full, fresh),
-        cmocka_unit_test_setup(test_leftovers, fresh),
-        cmocka_unit_test_setup(test_kill, fresh),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }
