@@ -122,9 +122,8 @@ static void call_backward(void *context)
                           c->dweight->fast, c->dt);
 }
 
-static void check_threads(const struct tri_kernels *fast, enum tri_dtype dt)
+static void same_on_threads(const struct tri_kernels *fast, enum tri_dtype dt, struct shape s)
 {
-    struct shape s = {.outer = 111, .inner = 5, .width = 66, .gap = 0};
     struct pair dy = pair_create(dt, count_of(s), 1.0);
     struct pair x = pair_create(dt, count_of(s), 1.0);
     struct pair rstd = pair_create(TRI_F32, s.outer * s.inner, 1.0);
@@ -137,6 +136,12 @@ static void check_threads(const struct tri_kernels *fast, enum tri_dtype dt)
     for (int i = 0; i < 6; i++) {
         pair_end(all[i], "threads", 0, (double)INFINITY);
     }
+}
+
+static void check_threads(const struct tri_kernels *fast, enum tri_dtype dt)
+{
+    same_on_threads(fast, dt, (struct shape){111, 5, 66, 0});
+    same_on_threads(fast, dt, (struct shape){211, 1, 300, 0});
 }
 
 static void test_norm(void **state)

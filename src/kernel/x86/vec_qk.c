@@ -92,22 +92,20 @@ struct rms_backward {
 
 VEC_INLINE void rms_column_sums(const struct rms_backward *args, const int64_t *dy_at,
                                 const int64_t *x_at, const float *rstd, int64_t rows, int64_t at,
-                                int64_t count, enum tri_dtype dt)
+                                int64_t count, float *sums, enum tri_dtype dt)
 {
     vec_f32 sum = {0};
     for (int64_t i = 0; i < rows; i++) {
         vec_f32 h = vec_load(args->x.data, x_at[i] + at, count, dt) * rstd[i];
         sum = vec_fma(vec_load(args->dy.data, dy_at[i] + at, count, dt), h, sum);
     }
-    vec_store(args->dweight, at, count, TRI_F32, vec_load(args->dweight, at, count, TRI_F32) + sum);
+    vec_store(sums, at, count, TRI_F32, vec_load(sums, at, count, TRI_F32) + sum);
 }
 
+/* sums[begin..end) += those columns of rows [first, last). */
 VEC_INLINE void rms_columns(const struct rms_backward *args, int64_t first, int64_t last,
-                            enum tri_dtype dt)
+                            int64_t begin, int64_t end, float *sums, enum tri_dtype dt)
 {
-    int64_t begin;
-    int64_t end;
-    vec_columns(args->x.width, &begin, &end);
     for (int64_t i = first; i < last; i += VEC_GROUP) {
         int64_t dy_at[VEC_GROUP];
         int64_t x_at[VEC_GROUP];
@@ -117,7 +115,7 @@ VEC_INLINE void rms_columns(const struct rms_backward *args, int64_t first, int6
             x_at[r] = row_at(&args->x, i + r);
         }
         VEC_SWEEP(begin, end,
-                  rms_column_sums(args, dy_at, x_at, args->rstd + i, rows, at, count, dt));
+                  rms_column_sums(args, dy_at, x_at, args->rstd + i, rows, at, count, sums, dt));
     }
 }
 
@@ -140,7 +138,76 @@ VEC_INLINE void rms_backward_row(const struct rms_backward *args, int64_t i, enu
     VEC_SWEEP(0, args->x.width, rms_dx(args, dy_at, x_at, r, slope, at, count, dt));
 }
 
-/* Sums by columns first, as the rows then overwrite dy. */
+enum { NARROW = 256, PARTS = 32 };
+
+VEC_INLINE void rms_backward_part(const struct rms_backward *args, int64_t first, int64_t last,
+                                  float *sums, enum tri_dtype dt)
+{
+    for (int64_t i = first; i < last; i += VEC_GROUP) {
+        int64_t group_end = vec_smaller(i + VEC_GROUP, last);
+        rms_columns(args, i, group_end, 0, args->x.width, sums, dt);
+        for (int64_t row = i; row < group_end; row++) {
+            rms_backward_row(args, row, dt);
+        }
+    }
+}
+
+/* Heads: too few columns to share out. Rows are cut into parts whatever the number of threads, each
+ * with sums of its own, added in order at the end. */
+static void rms_backward_narrow(const struct rms_backward *args, enum tri_dtype dt)
+{
+    int64_t rows = args->x.outer * args->x.inner;
+    int64_t width = args->x.width;
+    float sums[PARTS * NARROW];
+#pragma omp parallel for schedule(static) if (rows * width > VEC_FORK)
+    for (int64_t part = 0; part < PARTS; part++) {
+        float *own = sums + part * NARROW;
+        int64_t first = rows * part / PARTS;
+        int64_t last = rows * (part + 1) / PARTS;
+        memset(own, 0, NARROW * sizeof(*own));
+        if (vec_is_bf16(dt)) {
+            rms_backward_part(args, first, last, own, TRI_BF16);
+        } else {
+            rms_backward_part(args, first, last, own, TRI_F32);
+        }
+    }
+    for (int part = 0; part < PARTS; part++) {
+        for (int64_t j = 0; j < width; j++) {
+            args->dweight[j] += sums[part * NARROW + j];
+        }
+    }
+}
+
+/* Whole rows: each thread sums its own columns first, as the rows then overwrite dy. */
+static void rms_backward_wide(const struct rms_backward *args, enum tri_dtype dt)
+{
+    int64_t rows = args->x.outer * args->x.inner;
+#pragma omp parallel if (rows * args->x.width > VEC_FORK)
+    {
+        int64_t begin;
+        int64_t end;
+        vec_columns(args->x.width, &begin, &end);
+        int64_t step = vec_super_rows();
+        for (int64_t first = 0; first < rows; first += step) {
+            int64_t last = vec_smaller(first + step, rows);
+            if (vec_is_bf16(dt)) {
+                rms_columns(args, first, last, begin, end, args->dweight, TRI_BF16);
+            } else {
+                rms_columns(args, first, last, begin, end, args->dweight, TRI_F32);
+            }
+#pragma omp barrier
+#pragma omp for schedule(static) nowait
+            for (int64_t i = first; i < last; i++) {
+                if (vec_is_bf16(dt)) {
+                    rms_backward_row(args, i, TRI_BF16);
+                } else {
+                    rms_backward_row(args, i, TRI_F32);
+                }
+            }
+        }
+    }
+}
+
 static void rms_backward(struct tri_rows dy, struct tri_rows x, const void *rstd,
                          const void *weight, const void *dots, int64_t total_width, void *dweight,
                          enum tri_dtype dt)
@@ -152,27 +219,10 @@ static void rms_backward(struct tri_rows dy, struct tri_rows x, const void *rstd
                                       .dots = dots,
                                       .dweight = dweight,
                                       .scale = 1.0f / (float)total_width};
-    int64_t rows = x.outer * x.inner;
-#pragma omp parallel if (rows * x.width > VEC_FORK)
-    {
-        int64_t step = vec_super_rows();
-        for (int64_t first = 0; first < rows; first += step) {
-            int64_t last = vec_smaller(first + step, rows);
-            if (vec_is_bf16(dt)) {
-                rms_columns(&args, first, last, TRI_BF16);
-            } else {
-                rms_columns(&args, first, last, TRI_F32);
-            }
-#pragma omp barrier
-#pragma omp for schedule(static) nowait
-            for (int64_t i = first; i < last; i++) {
-                if (vec_is_bf16(dt)) {
-                    rms_backward_row(&args, i, TRI_BF16);
-                } else {
-                    rms_backward_row(&args, i, TRI_F32);
-                }
-            }
-        }
+    if (x.width <= NARROW) {
+        rms_backward_narrow(&args, dt);
+    } else {
+        rms_backward_wide(&args, dt);
     }
 }
 
