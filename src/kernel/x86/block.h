@@ -35,14 +35,34 @@ struct block_layout {
 };
 static const struct block_layout block_rows = {BLOCK_STRIDE, 1, MR *BLOCK_STRIDE};
 
+/* Calls for the lines of c while the sums are taken: they are needed at the end, and in a large
+ * result they come from far. */
+VEC_INLINE void block_prefetch(struct block s, const int rows)
+{
+    for (int i = 0; i < rows; i++) {
+        for (int v = 0; v < NR; v += 16) {
+            __builtin_prefetch(s.c + i * s.c_row + v, 1);
+        }
+    }
+}
+
+VEC_INLINE void block_finish(struct block s, const int rows, vec_f32 sum[MR][NV])
+{
+    for (int i = 0; i < rows; i++) {
+        for (int v = 0; v < NV; v++) {
+            vec_f32 start = vec_load(s.start, i * s.start_row + v * VEC, VEC, TRI_F32);
+            vec_store(s.c, i * s.c_row + v * VEC, VEC, TRI_F32, start + sum[i][v]);
+        }
+    }
+}
+
 VEC_INLINE void block_multiply(struct block s, const struct block_layout a, const int rows)
 {
     vec_f32 sum[MR][NV];
     for (int i = 0; i < rows; i++) {
-        for (int v = 0; v < NV; v++) {
-            sum[i][v] = vec_load(s.start, i * s.start_row + v * VEC, VEC, TRI_F32);
-        }
+        sum[i][0] = sum[i][1] = vec_set(0.0f);
     }
+    block_prefetch(s, rows);
     for (int64_t l = 0; l < s.depth; l++) {
         vec_f32 y0 = vec_load(s.b, l * NR, VEC, TRI_F32);
         vec_f32 y1 = vec_load(s.b, l * NR + VEC, VEC, TRI_F32);
@@ -52,11 +72,7 @@ VEC_INLINE void block_multiply(struct block s, const struct block_layout a, cons
             sum[i][1] = vec_fma(x, y1, sum[i][1]);
         }
     }
-    for (int i = 0; i < rows; i++) {
-        for (int v = 0; v < NV; v++) {
-            vec_store(s.c, i * s.c_row + v * VEC, VEC, TRI_F32, sum[i][v]);
-        }
-    }
+    block_finish(s, rows, sum);
 }
 
 VEC_INLINE void block_skip(struct block *s, int64_t in_a, int64_t rows)

@@ -97,10 +97,9 @@ VEC_INLINE void dot_multiply(struct block s, const int rows)
 {
     vec_f32 sum[MR][NV];
     for (int i = 0; i < rows; i++) {
-        for (int v = 0; v < NV; v++) {
-            sum[i][v] = vec_load(s.start, i * s.start_row + v * VEC, VEC, TRI_F32);
-        }
+        sum[i][0] = sum[i][1] = vec_set(0.0f);
     }
+    block_prefetch(s, rows);
     for (int64_t l = 0; l < s.depth; l++) {
         __m512bh y0 = (__m512bh)_mm512_loadu_si512(s.b + l * NR);
         __m512bh y1 = (__m512bh)_mm512_loadu_si512(s.b + l * NR + VEC);
@@ -112,11 +111,7 @@ VEC_INLINE void dot_multiply(struct block s, const int rows)
             sum[i][1] = (vec_f32)_mm512_dpbf16_ps((__m512)sum[i][1], x, y1);
         }
     }
-    for (int i = 0; i < rows; i++) {
-        for (int v = 0; v < NV; v++) {
-            vec_store(s.c, i * s.c_row + v * VEC, VEC, TRI_F32, sum[i][v]);
-        }
-    }
+    block_finish(s, rows, sum);
 }
 
 VEC_INLINE void dot_multiply_rows(const struct tri_matmul *p, struct block s, int64_t rows)
