@@ -1,8 +1,8 @@
 /* The local maths behind one table of functions. Two tables exist:
  *   ref    kernel/ref: any of f32, bf16, f64 (each main tensor's dtype given), arithmetic in double,
  *          plain loops: the truth that tests hold the other against, and finite differences (f64);
- *   fast   kernel/x86: f32 and bf16, threads inside, products through oneDNN; the instruction set is
- *          chosen once, when the table is first asked for.
+ *   fast   kernel/x86: f32 and bf16, threads inside; the instruction set is chosen once, when the
+ *          table is first asked for.
  *
  * Conventions. "main" tensors (activations, weights, their gradients) have the dtype argument `dt`.
  * "stat" tensors (norm statistics, log-sum-exp, router numbers, biases, norm weights, gradients of
