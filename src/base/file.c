@@ -223,6 +223,7 @@ enum tri_status tri_file_save(const char *path, const void *data, size_t bytes,
 {
     struct tri_writer *writer;
     TRI_TRY(tri_writer_create(path, &writer, error));
+    TRI_REQUIRE(writer);
     enum tri_status status = tri_writer_write(writer, data, bytes, error);
     if (status != TRI_OK) {
         tri_writer_destroy(writer);

@@ -5,7 +5,7 @@
 
 static bool is_quiet;
 
-static void print(const char *prefix, const char *format, va_list args)
+static TRI_PRINTF(2, 0) void print(const char *prefix, const char *format, va_list args)
 {
     char text[1024];
     (void)vsnprintf(text, sizeof(text), format, args);

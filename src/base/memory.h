@@ -23,7 +23,7 @@ const char *tri_memory_name(enum tri_memory category);
 
 /* bytes of zeroed memory aligned to 64 bytes; panics when there is none. Free with tri_free, which
  * takes NULL. tri_alloc(c, 0) returns a valid pointer. */
-void *tri_alloc(enum tri_memory category, size_t bytes);
+void *tri_alloc(enum tri_memory category, size_t bytes) __attribute__((returns_nonnull));
 void tri_free(void *block);
 
 /* A block at least as large as bytes: *block is kept when *capacity suffices, else replaced (the old

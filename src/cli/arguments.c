@@ -27,17 +27,20 @@ static bool is_override(const char *word)
 }
 
 /* One "--name", "--name=value" or "--name value"; *at is moved past a value. */
-static enum tri_status take_option(char **argv, int argc, int *at, struct tri_option *options, struct tri_error *error)
+static enum tri_status take_option(char **argv, int argc, int *at, struct tri_option *options,
+                                   struct tri_error *error)
 {
     const char *name = argv[*at];
     size_t length = strcspn(name, "=");
     struct tri_option *option = find(options, name, length);
     if (!option) {
-        return tri_fail(error, TRI_BAD_INPUT, "command line: unknown option '%.*s'", (int)length, name);
+        return tri_fail(error, TRI_BAD_INPUT, "command line: unknown option '%.*s'", (int)length,
+                        name);
     }
     if (!option->takes_value) {
         if (name[length] == '=') {
-            return tri_fail(error, TRI_BAD_INPUT, "command line: option '%s' takes no value", option->name);
+            return tri_fail(error, TRI_BAD_INPUT, "command line: option '%s' takes no value",
+                            option->name);
         }
         option->value = "";
     } else if (name[length] == '=') {
@@ -45,13 +48,15 @@ static enum tri_status take_option(char **argv, int argc, int *at, struct tri_op
     } else if (*at + 1 < argc) {
         option->value = argv[++*at];
     } else {
-        return tri_fail(error, TRI_BAD_INPUT, "command line: option '%s' needs a value", option->name);
+        return tri_fail(error, TRI_BAD_INPUT, "command line: option '%s' needs a value",
+                        option->name);
     }
     return TRI_OK;
 }
 
-enum tri_status tri_arguments_parse(int argc, char **argv, struct tri_option *options, bool overrides,
-                                    struct tri_arguments *arguments, struct tri_error *error)
+enum tri_status tri_arguments_parse(int argc, char **argv, struct tri_option *options,
+                                    bool overrides, struct tri_arguments *arguments,
+                                    struct tri_error *error)
 {
     *arguments = (struct tri_arguments){.options = options};
     arguments->words = tri_alloc(TRI_MEMORY_OTHER, (size_t)(argc + 1) * sizeof(char *));
@@ -94,8 +99,9 @@ bool tri_arguments_has(const struct tri_arguments *arguments, const char *name)
     return tri_arguments_get(arguments, name) != NULL;
 }
 
-enum tri_status tri_arguments_int(const struct tri_arguments *arguments, const char *name, int64_t low, int64_t high,
-                                  int64_t absent, int64_t *value, struct tri_error *error)
+enum tri_status tri_arguments_int(const struct tri_arguments *arguments, const char *name,
+                                  int64_t low, int64_t high, int64_t absent, int64_t *value,
+                                  struct tri_error *error)
 {
     const char *text = tri_arguments_get(arguments, name);
     *value = absent;
@@ -106,16 +112,18 @@ enum tri_status tri_arguments_int(const struct tri_arguments *arguments, const c
     errno = 0;
     long long parsed = strtoll(text, &end, 10);
     if (end == text || *end || errno || parsed < low || parsed > high) {
-        return tri_fail(error, TRI_BAD_INPUT,
-                        "command line: option '%s': found '%s', expected an integer from %lld to %lld", name, text,
-                        (long long)low, (long long)high);
+        return tri_fail(
+            error, TRI_BAD_INPUT,
+            "command line: option '%s': found '%s', expected an integer from %lld to %lld", name,
+            text, (long long)low, (long long)high);
     }
     *value = parsed;
     return TRI_OK;
 }
 
-enum tri_status tri_arguments_real(const struct tri_arguments *arguments, const char *name, double low, double high,
-                                   double absent, double *value, struct tri_error *error)
+enum tri_status tri_arguments_real(const struct tri_arguments *arguments, const char *name,
+                                   double low, double high, double absent, double *value,
+                                   struct tri_error *error)
 {
     const char *text = tri_arguments_get(arguments, name);
     *value = absent;
@@ -126,15 +134,15 @@ enum tri_status tri_arguments_real(const struct tri_arguments *arguments, const 
     double parsed = strtod(text, &end);
     if (end == text || *end || !(parsed >= low) || !(parsed <= high)) {
         return tri_fail(error, TRI_BAD_INPUT,
-                        "command line: option '%s': found '%s', expected a number from %g to %g", name, text, low,
-                        high);
+                        "command line: option '%s': found '%s', expected a number from %g to %g",
+                        name, text, low, high);
     }
     *value = parsed;
     return TRI_OK;
 }
 
-enum tri_status tri_arguments_words(const struct tri_arguments *arguments, int count, const char *usage,
-                                    struct tri_error *error)
+enum tri_status tri_arguments_words(const struct tri_arguments *arguments, int count,
+                                    const char *usage, struct tri_error *error)
 {
     if (arguments->num_words == count) {
         return TRI_OK;
@@ -155,7 +163,8 @@ enum tri_status tri_agree_everywhere(enum tri_status status, struct tri_error *e
     return status;
 }
 
-static enum tri_status read_checkpoint_config(const char *given, const struct tri_arguments *arguments,
+static enum tri_status read_checkpoint_config(const char *given,
+                                              const struct tri_arguments *arguments,
                                               struct tri_config *config, char path[TRI_PATH_MAX],
                                               struct tri_error *error)
 {
@@ -183,7 +192,8 @@ enum tri_status tri_config_of_checkpoint(const char *given, const struct tri_arg
                                          struct tri_config *config, char path[TRI_PATH_MAX],
                                          struct tri_error *error)
 {
-    return tri_agree_everywhere(read_checkpoint_config(given, arguments, config, path, error), error);
+    return tri_agree_everywhere(read_checkpoint_config(given, arguments, config, path, error),
+                                error);
 }
 
 void tri_print_json(json_t *root)

@@ -38,26 +38,29 @@ enum tri_status tri_command_generate(int argc, char **argv, struct tri_error *er
 enum tri_status tri_command_verify(int argc, char **argv, struct tri_error *error);
 enum tri_status tri_command_tokenize(int argc, char **argv, struct tri_error *error);
 enum tri_status tri_command_import(int argc, char **argv, struct tri_error *error);
+enum tri_status tri_command_export(int argc, char **argv, struct tri_error *error);
 enum tri_status tri_command_inspect(int argc, char **argv, struct tri_error *error);
 enum tri_status tri_command_help(int argc, char **argv, struct tri_error *error);
 
 /* Splits argv (without the command's name) by the options table. BAD_INPUT names an unknown option or
  * one without its value. Words and overrides point into argv; free with tri_arguments_fini. */
-enum tri_status tri_arguments_parse(int argc, char **argv, struct tri_option *options, bool overrides,
-                                    struct tri_arguments *arguments, struct tri_error *error) TRI_NODISCARD;
+enum tri_status tri_arguments_parse(int argc, char **argv, struct tri_option *options,
+                                    bool overrides, struct tri_arguments *arguments,
+                                    struct tri_error *error) TRI_NODISCARD;
 void tri_arguments_fini(struct tri_arguments *arguments);
 /* NULL when absent. */
 const char *tri_arguments_get(const struct tri_arguments *arguments, const char *name);
 bool tri_arguments_has(const struct tri_arguments *arguments, const char *name);
 /* The option as a number in [low, high], or absent's value. */
-enum tri_status tri_arguments_int(const struct tri_arguments *arguments, const char *name, int64_t low,
-                                  int64_t high, int64_t absent, int64_t *value, struct tri_error *error)
-    TRI_NODISCARD;
-enum tri_status tri_arguments_real(const struct tri_arguments *arguments, const char *name, double low, double high,
-                                   double absent, double *value, struct tri_error *error) TRI_NODISCARD;
+enum tri_status tri_arguments_int(const struct tri_arguments *arguments, const char *name,
+                                  int64_t low, int64_t high, int64_t absent, int64_t *value,
+                                  struct tri_error *error) TRI_NODISCARD;
+enum tri_status tri_arguments_real(const struct tri_arguments *arguments, const char *name,
+                                   double low, double high, double absent, double *value,
+                                   struct tri_error *error) TRI_NODISCARD;
 /* Exactly `count` words, or BAD_INPUT with the usage. */
-enum tri_status tri_arguments_words(const struct tri_arguments *arguments, int count, const char *usage,
-                                    struct tri_error *error) TRI_NODISCARD;
+enum tri_status tri_arguments_words(const struct tri_arguments *arguments, int count,
+                                    const char *usage, struct tri_error *error) TRI_NODISCARD;
 
 /* The worst status over all ranks, with its error, on all of them. Collective over all ranks. */
 enum tri_status tri_agree_everywhere(enum tri_status status, struct tri_error *error) TRI_NODISCARD;

@@ -15,7 +15,8 @@ struct request {
     bool json;
 };
 
-static enum tri_status read_request(int argc, char **argv, struct request *request, struct tri_error *error)
+static enum tri_status read_request(int argc, char **argv, struct request *request,
+                                    struct tri_error *error)
 {
     struct tri_option options[] = {{"--data", true, NULL},
                                    {"--bytes", true, NULL},
@@ -24,20 +25,23 @@ static enum tri_status read_request(int argc, char **argv, struct request *reque
     struct tri_arguments arguments;
     enum tri_status status = tri_arguments_parse(argc, argv, options, true, &arguments, error);
     TRI_TRY(tri_agree_everywhere(status, error));
-    status = tri_arguments_words(&arguments, 1, "trident eval RUN|CHECKPOINT [--data SHARDS] [key=value …]", error);
+    status = tri_arguments_words(
+        &arguments, 1, "trident eval RUN|CHECKPOINT [--data SHARDS] [key=value …]", error);
     if (status == TRI_OK) {
         status = tri_arguments_int(&arguments, "--bytes", 1, INT64_MAX, 0, &request->bytes, error);
     }
     if (status == TRI_OK) {
-        status = tri_config_of_checkpoint(arguments.words[0], &arguments, &request->config, request->path, error);
+        status = tri_config_of_checkpoint(arguments.words[0], &arguments, &request->config,
+                                          request->path, error);
     }
     const char *data = tri_arguments_get(&arguments, "--data");
     request->json = tri_arguments_has(&arguments, "--json");
-    (void)snprintf(request->data, sizeof(request->data), "%s", data ? data : request->config.data.valid);
+    (void)snprintf(request->data, sizeof(request->data), "%s",
+                   data ? data : request->config.data.valid);
     tri_arguments_fini(&arguments);
     if (status == TRI_OK && !request->data[0]) {
-        status = tri_fail(error, TRI_BAD_INPUT, "command line: --data is needed: %s names no data.valid",
-                          request->path);
+        status = tri_fail(error, TRI_BAD_INPUT,
+                          "command line: --data is needed: %s names no data.valid", request->path);
     }
     return status;
 }
@@ -46,7 +50,9 @@ static enum tri_status read_request(int argc, char **argv, struct request *reque
 static double bits_per_byte(const struct request *request, const struct tri_evaluation *evaluation)
 {
     bool byte_tokens = request->config.model.vocab_size <= 257;
-    double bytes = request->bytes ? (double)request->bytes : byte_tokens ? (double)evaluation->targets : (double)NAN;
+    double bytes = request->bytes ? (double)request->bytes
+                   : byte_tokens  ? (double)evaluation->targets
+                                  : (double)NAN;
     return evaluation->loss * (double)evaluation->targets / (log(2.0) * bytes);
 }
 
@@ -84,8 +90,8 @@ static void print_text(const struct request *request, const struct tri_evaluatio
     (void)printf("tokens      %lld\n", (long long)evaluation->targets);
     if (tri_model_moe_layers(&request->config) > 0) {
         struct tri_balance balance = tri_balance_get(&request->config, evaluation->load);
-        (void)printf("experts     max/mean load %.2f, %lld idle; load by MoE layer, 1 = even:\n", balance.worst,
-                     (long long)balance.dead);
+        (void)printf("experts     max/mean load %.2f, %lld idle; load by MoE layer, 1 = even:\n",
+                     balance.worst, (long long)balance.dead);
         print_loads(&request->config, evaluation->load);
     }
 }
@@ -105,14 +111,16 @@ static void print_json(const struct request *request, const struct tri_evaluatio
     (void)json_object_set_new(root, "checkpoint", json_string(request->path));
     (void)json_object_set_new(root, "loss", tri_json_number(evaluation->loss));
     (void)json_object_set_new(root, "perplexity", tri_json_number(exp(evaluation->loss)));
-    (void)json_object_set_new(root, "bits_per_byte", tri_json_number(bits_per_byte(request, evaluation)));
+    (void)json_object_set_new(root, "bits_per_byte",
+                              tri_json_number(bits_per_byte(request, evaluation)));
     (void)json_object_set_new(root, "tokens", json_integer(evaluation->targets));
     (void)json_object_set_new(root, "dropped_tokens", json_integer(evaluation->dropped));
     (void)json_object_set_new(root, "expert_load", layers);
     tri_print_json(root);
 }
 
-static enum tri_status evaluate(const struct request *request, struct tri_session *session, struct tri_error *error)
+static enum tri_status evaluate(const struct request *request, struct tri_session *session,
+                                struct tri_error *error)
 {
     struct tri_checkpoint_state state = {0};
     struct tri_text text;
@@ -121,7 +129,8 @@ static enum tri_status evaluate(const struct request *request, struct tri_sessio
     enum tri_status status = tri_session_load(session, request->path, false, &state, error);
     tri_checkpoint_state_fini(&state);
     if (status == TRI_OK) {
-        status = tri_evaluate(session->engine, text.loader, tri_tokens_count(text.tokens), 0, &evaluation, error);
+        status = tri_evaluate(session->engine, text.loader, tri_tokens_count(text.tokens), 0,
+                              &evaluation, error);
     }
     tri_text_close(&text);
     TRI_TRY(status);

@@ -23,25 +23,32 @@ static enum tri_status read_numbers(const struct tri_arguments *arguments, struc
 {
     int64_t seed;
     TRI_TRY(tri_arguments_int(arguments, "--tokens", 1, 100000000, 200, &request->tokens, error));
-    TRI_TRY(tri_arguments_real(arguments, "--temperature", 0.0, 1e6, 1.0, &request->sampling.temperature, error));
-    TRI_TRY(tri_arguments_int(arguments, "--top-k", 0, 1 << 30, 0, &request->sampling.top_k, error));
-    TRI_TRY(tri_arguments_real(arguments, "--top-p", 1e-9, 1.0, 1.0, &request->sampling.top_p, error));
+    TRI_TRY(tri_arguments_real(arguments, "--temperature", 0.0, 1e6, 1.0,
+                               &request->sampling.temperature, error));
+    TRI_TRY(
+        tri_arguments_int(arguments, "--top-k", 0, 1 << 30, 0, &request->sampling.top_k, error));
+    TRI_TRY(
+        tri_arguments_real(arguments, "--top-p", 1e-9, 1.0, 1.0, &request->sampling.top_p, error));
     TRI_TRY(tri_arguments_int(arguments, "--seed", 0, INT64_MAX, 1, &seed, error));
     request->sampling.seed = (uint64_t)seed;
-    return tri_arguments_words(arguments, 1, "trident generate RUN|CHECKPOINT --prompt TEXT [--tokens N] …", error);
+    return tri_arguments_words(
+        arguments, 1, "trident generate RUN|CHECKPOINT --prompt TEXT [--tokens N] …", error);
 }
 
-static enum tri_status read_request(int argc, char **argv, struct request *request, struct tri_error *error)
+static enum tri_status read_request(int argc, char **argv, struct request *request,
+                                    struct tri_error *error)
 {
-    struct tri_option options[] = {{"--prompt", true, NULL},      {"--tokens", true, NULL}, {"--temperature", true, NULL},
-                                   {"--top-k", true, NULL},       {"--top-p", true, NULL},  {"--seed", true, NULL},
-                                   {"--ids", false, NULL},        {"--json", false, NULL},  {NULL, false, NULL}};
+    struct tri_option options[] = {
+        {"--prompt", true, NULL}, {"--tokens", true, NULL}, {"--temperature", true, NULL},
+        {"--top-k", true, NULL},  {"--top-p", true, NULL},  {"--seed", true, NULL},
+        {"--ids", false, NULL},   {"--json", false, NULL},  {NULL, false, NULL}};
     struct tri_arguments arguments;
     enum tri_status status = tri_arguments_parse(argc, argv, options, true, &arguments, error);
     TRI_TRY(tri_agree_everywhere(status, error));
     status = read_numbers(&arguments, request, error);
     if (status == TRI_OK) {
-        status = tri_config_of_checkpoint(arguments.words[0], &arguments, &request->config, request->path, error);
+        status = tri_config_of_checkpoint(arguments.words[0], &arguments, &request->config,
+                                          request->path, error);
     }
     const char *prompt = tri_arguments_get(&arguments, "--prompt");
     request->prompt = prompt ? prompt : "\n";
@@ -52,7 +59,8 @@ static enum tri_status read_request(int argc, char **argv, struct request *reque
 }
 
 /* "12 7 300" */
-static enum tri_status parse_ids(const char *text, int32_t **tokens, int64_t *count, struct tri_error *error)
+static enum tri_status parse_ids(const char *text, int32_t **tokens, int64_t *count,
+                                 struct tri_error *error)
 {
     *tokens = tri_alloc(TRI_MEMORY_OTHER, (strlen(text) + 1) * sizeof(**tokens));
     *count = 0;
@@ -62,7 +70,8 @@ static enum tri_status parse_ids(const char *text, int32_t **tokens, int64_t *co
         if (end == at || id < 0 || id > INT32_MAX) {
             tri_free(*tokens);
             *tokens = NULL;
-            return tri_fail(error, TRI_BAD_INPUT, "command line: --prompt: found '%s', expected token ids", at);
+            return tri_fail(error, TRI_BAD_INPUT,
+                            "command line: --prompt: found '%s', expected token ids", at);
         }
         (*tokens)[(*count)++] = (int32_t)id;
         at = end + strspn(end, " ,");
@@ -70,20 +79,22 @@ static enum tri_status parse_ids(const char *text, int32_t **tokens, int64_t *co
     return TRI_OK;
 }
 
-static enum tri_status encode(const struct request *request, const struct tri_tokenizer *tokenizer, int32_t **tokens,
-                              int64_t *count, struct tri_error *error)
+static enum tri_status encode(const struct request *request, const struct tri_tokenizer *tokenizer,
+                              int32_t **tokens, int64_t *count, struct tri_error *error)
 {
     if (request->ids) {
         TRI_TRY(parse_ids(request->prompt, tokens, count, error));
     } else {
-        TRI_TRY(tri_tokenizer_encode(tokenizer, request->prompt, strlen(request->prompt), tokens, count, error));
+        TRI_TRY(tri_tokenizer_encode(tokenizer, request->prompt, strlen(request->prompt), tokens,
+                                     count, error));
     }
     int64_t vocab = request->config.model.vocab_size;
     for (int64_t i = 0; i < *count; i++) {
         if ((*tokens)[i] >= vocab) {
-            enum tri_status status = tri_fail(error, TRI_BAD_INPUT,
-                                              "command line: --prompt: token %d is not below the vocabulary size %lld",
-                                              (*tokens)[i], (long long)vocab);
+            enum tri_status status =
+                tri_fail(error, TRI_BAD_INPUT,
+                         "command line: --prompt: token %d is not below the vocabulary size %lld",
+                         (*tokens)[i], (long long)vocab);
             tri_free(*tokens);
             *tokens = NULL;
             return status;
@@ -97,7 +108,8 @@ static enum tri_status encode(const struct request *request, const struct tri_to
     return TRI_OK;
 }
 
-static void print_token(const struct request *request, const struct tri_tokenizer *tokenizer, int32_t token)
+static void print_token(const struct request *request, const struct tri_tokenizer *tokenizer,
+                        int32_t token)
 {
     const unsigned char *text;
     if (request->ids) {
@@ -110,8 +122,8 @@ static void print_token(const struct request *request, const struct tri_tokenize
 }
 
 /* When the cache is full the model goes on from the last half of what it has read. */
-static void feed(struct tri_decoder *decoder, const int32_t *all, int64_t count, int64_t *fed, int64_t capacity,
-                 float *logits)
+static void feed(struct tri_decoder *decoder, const int32_t *all, int64_t count, int64_t *fed,
+                 int64_t capacity, float *logits)
 {
     if (tri_decoder_length(decoder) + (count - *fed) > capacity) {
         tri_decoder_reset(decoder);
@@ -122,8 +134,8 @@ static void feed(struct tri_decoder *decoder, const int32_t *all, int64_t count,
     *fed = count;
 }
 
-static void generate(const struct request *request, struct tri_session *session, const struct tri_tokenizer *tokenizer,
-                     int32_t *all, int64_t prompt)
+static void generate(const struct request *request, struct tri_session *session,
+                     const struct tri_tokenizer *tokenizer, int32_t *all, int64_t prompt)
 {
     int64_t vocab = request->config.model.vocab_size;
     int64_t capacity = request->config.model.max_position;
@@ -141,8 +153,8 @@ static void generate(const struct request *request, struct tri_session *session,
         all[count] = session->mesh->rank == 0
                          ? tri_sample(logits, vocab, &request->sampling, (uint64_t)count, scratch)
                          : 0;
-        tri_broadcast(session->mesh->world, (struct tri_where){TRI_PHASE_EVAL, TRI_KIND_META}, &all[count], 1, TRI_I32,
-                      0);
+        tri_broadcast(session->mesh->world, (struct tri_where){TRI_PHASE_EVAL, TRI_KIND_META},
+                      &all[count], 1, TRI_I32, 0);
         if (prints) {
             print_token(request, tokenizer, all[count]);
         }
@@ -155,8 +167,8 @@ static void generate(const struct request *request, struct tri_session *session,
     tri_decoder_destroy(decoder);
 }
 
-static void print_json(const struct request *request, const struct tri_tokenizer *tokenizer, const int32_t *all,
-                       int64_t prompt)
+static void print_json(const struct request *request, const struct tri_tokenizer *tokenizer,
+                       const int32_t *all, int64_t prompt)
 {
     json_t *root = json_object();
     json_t *ids = json_array();
@@ -188,7 +200,8 @@ static enum tri_status load_and_generate(const struct request *request, struct t
     TRI_TRY(tri_tokenizer_create("byte", &tokenizer, error));
     status = encode(request, tokenizer, &prompt, &count, error);
     if (status == TRI_OK) {
-        int32_t *all = tri_alloc(TRI_MEMORY_OTHER, (size_t)(count + request->tokens) * sizeof(*all));
+        int32_t *all =
+            tri_alloc(TRI_MEMORY_OTHER, (size_t)(count + request->tokens) * sizeof(*all));
         memcpy(all, prompt, (size_t)count * sizeof(*all));
         generate(request, session, tokenizer, all, count);
         if (request->json && session->mesh->rank == 0) {

@@ -12,7 +12,8 @@ const struct tri_command tri_commands[] = {
      "  --fresh      start over: what the run folder holds is removed\n"
      "  --json       one JSON object on standard output at the end\n"
      "  key=value    replaces a value of the config, as in train.steps=100\n\n"
-     "SIGTERM and SIGUSR1 save a checkpoint and exit with status 85: start the same command again.\n"
+     "SIGTERM and SIGUSR1 save a checkpoint and exit with status 85: start the same command "
+     "again.\n"
      "`trident help config` lists every key.\n",
      tri_command_train},
     {"eval", "loss, perplexity, bits per byte, expert load",
@@ -35,18 +36,24 @@ const struct tri_command tri_commands[] = {
      "  --json              one JSON object: tokens, text\n",
      tri_command_generate},
     {"verify", "this layout against one rank, parameter by parameter",
-     "trident verify CONFIG.yaml [--steps N] [--compare N] [--plant PARAMETER=FACTOR] [--json] [key=value …]\n"
+     "trident verify CONFIG.yaml [--steps N] [--compare N] [--plant PARAMETER=FACTOR] [--json] "
+     "[key=value …]\n"
      "mpiexec -n 8 trident verify CONFIG.yaml …\n\n"
-     "Runs the config on this layout and, on rank 0, alone; compares loss and every gradient from the\n"
-     "same weights, then trains both side by side. Runs in f32, writes nothing; exits 1 when they differ.\n\n"
+     "Runs the config on this layout and, on rank 0, alone; compares loss and every gradient from "
+     "the\n"
+     "same weights, then trains both side by side. Runs in f32, writes nothing; exits 1 when they "
+     "differ.\n\n"
      "  --steps N       steps trained side by side (50)\n"
      "  --compare N     steps whose gradients are compared (2)\n"
-     "  --plant P=F     scales the gradient of parameter P by F on the layout's side: it must fail\n"
-     "  --json          one JSON object: passed, worst.parameter, worst.relative_l2, near_ties, …\n",
+     "  --plant P=F     scales the gradient of parameter P by F on the layout's side: it must "
+     "fail\n"
+     "  --json          one JSON object: passed, worst.parameter, worst.relative_l2, near_ties, "
+     "…\n",
      tri_command_verify},
     {"tokenize", "text files into token shards",
      "trident tokenize --tokenizer byte --out DIR [--valid FRACTION] [--separator N] FILES…\n\n"
-     "Joins the files and writes DIR/train_000000.bin … and, from the last part, DIR/valid_000000.bin …\n"
+     "Joins the files and writes DIR/train_000000.bin … and, from the last part, "
+     "DIR/valid_000000.bin …\n"
      "in llm.c's format.\n\n"
      "  --tokenizer byte    a token for each byte\n"
      "  --valid FRACTION    the part of the tokens held out (0)\n"
@@ -56,12 +63,20 @@ const struct tri_command tri_commands[] = {
      tri_command_tokenize},
     {"import", "a Hugging Face folder into a checkpoint",
      "trident import DIR CHECKPOINT [--json]\n\n"
-     "Reads config.json and the safetensors of DIR (Mixtral, OLMoE, Qwen2-MoE, Qwen3-MoE, GPT-2, Llama,\n"
+     "Reads config.json and the safetensors of DIR (Mixtral, OLMoE, Qwen2-MoE, Qwen3-MoE, GPT-2, "
+     "Llama,\n"
      "Qwen3) and writes a checkpoint without optimizer states.\n",
      tri_command_import},
+    {"export", "a checkpoint into a Hugging Face folder",
+     "trident export RUN|CHECKPOINT DIR [--dtype f32|bf16] [--json]\n\n"
+     "Writes config.json and safetensors that transformers reads, when one of the families that\n"
+     "`import` knows can hold the model; else says what stands in the way.\n",
+     tri_command_export},
     {"inspect", "what is in a config, checkpoint, run or token shard, checked",
-     "trident inspect CONFIG|CHECKPOINT|RUN|TOKENS [--format llmc|u16|u32] [--json] [key=value …]\n\n"
-     "A config: its parameters. A checkpoint or a run's newest one: every size and hash is checked, tensors\n"
+     "trident inspect CONFIG|CHECKPOINT|RUN|TOKENS [--format llmc|u16|u32] [--json] [key=value "
+     "…]\n\n"
+     "A config: its parameters. A checkpoint or a run's newest one: every size and hash is "
+     "checked, tensors\n"
      "and digest are listed. Token shards (a glob): counts and the largest token.\n",
      tri_command_inspect},
     {"help", "this, `help COMMAND`, or `help config`",

@@ -16,7 +16,8 @@ static enum tri_status import(const char *from, const char *to, struct tri_mesh 
     tri_params_allocate(params, false);
     enum tri_status status = tri_hf_load_weights(from, params, error);
     if (status == TRI_OK) {
-        struct tri_checkpoint_state state = {.seed = config.seed, .config = tri_config_to_yaml(&config)};
+        struct tri_checkpoint_state state = {.seed = config.seed,
+                                             .config = tri_config_to_yaml(&config)};
         status = tri_checkpoint_write(to, params, &state, false, error);
         tri_checkpoint_state_fini(&state);
     }
@@ -27,8 +28,8 @@ static enum tri_status import(const char *from, const char *to, struct tri_mesh 
         (void)json_object_set_new(root, "checkpoint", json_string(to));
         tri_print_json(root);
     } else if (status == TRI_OK) {
-        (void)printf("%s: %s, %lld parameters, now the checkpoint %s\n", from, tri_hf_family_name(family),
-                     (long long)params->total, to);
+        (void)printf("%s: %s, %lld parameters, now the checkpoint %s\n", from,
+                     tri_hf_family_name(family), (long long)params->total, to);
     }
     tri_params_destroy(params);
     return status;
@@ -39,10 +40,12 @@ enum tri_status tri_command_import(int argc, char **argv, struct tri_error *erro
     struct tri_option options[] = {{"--json", false, NULL}, {NULL, false, NULL}};
     struct tri_arguments arguments;
     TRI_TRY(tri_arguments_parse(argc, argv, options, false, &arguments, error));
-    enum tri_status status = tri_arguments_words(&arguments, 2, "trident import DIR CHECKPOINT", error);
+    enum tri_status status =
+        tri_arguments_words(&arguments, 2, "trident import DIR CHECKPOINT", error);
     if (status == TRI_OK && tri_comm_rank() == 0) {
         struct tri_mesh *mesh = tri_mesh_create_serial();
-        status = import(arguments.words[0], arguments.words[1], mesh, tri_arguments_has(&arguments, "--json"), error);
+        status = import(arguments.words[0], arguments.words[1], mesh,
+                        tri_arguments_has(&arguments, "--json"), error);
         tri_mesh_destroy(mesh);
     }
     tri_arguments_fini(&arguments);

@@ -26,7 +26,8 @@ static json_t *row(const char *name, int dims, const int64_t *shape, const char 
 static void print_row(const char *name, int dims, const int64_t *shape, const char *dtype)
 {
     if (dims == 2) {
-        (void)printf("%-56s %-5s [%lld, %lld]\n", name, dtype, (long long)shape[0], (long long)shape[1]);
+        (void)printf("%-56s %-5s [%lld, %lld]\n", name, dtype, (long long)shape[0],
+                     (long long)shape[1]);
     } else {
         (void)printf("%-56s %-5s [%lld]\n", name, dtype, (long long)shape[0]);
     }
@@ -34,10 +35,12 @@ static void print_row(const char *name, int dims, const int64_t *shape, const ch
 
 /* ---- a config --------------------------------------------------------------------------------- */
 
-static enum tri_status inspect_config(const struct tri_arguments *arguments, bool json, struct tri_error *error)
+static enum tri_status inspect_config(const struct tri_arguments *arguments, bool json,
+                                      struct tri_error *error)
 {
     struct tri_config config;
-    TRI_TRY(tri_config_load(arguments->words[0], arguments->num_overrides, arguments->overrides, &config, error));
+    TRI_TRY(tri_config_load(arguments->words[0], arguments->num_overrides, arguments->overrides,
+                            &config, error));
     struct tri_mesh *mesh = tri_mesh_create_planned(1, 1, 1, 0);
     struct tri_config whole = config;
     whole.parallel = (struct tri_config_parallel){1, 1, 1};
@@ -45,19 +48,20 @@ static enum tri_status inspect_config(const struct tri_arguments *arguments, boo
     json_t *list = json_array();
     for (int p = 0; p < params->count; p++) {
         const struct tri_param *param = &params->param[p];
-        (void)json_array_append_new(list,
-                                    row(param->name, param->dims, param->shape, tri_dtype_name(param->dtype)));
+        (void)json_array_append_new(
+            list, row(param->name, param->dims, param->shape, tri_dtype_name(param->dtype)));
         if (!json) {
             print_row(param->name, param->dims, param->shape, tri_dtype_name(param->dtype));
         }
     }
     if (json) {
-        tri_print_json(json_pack("{ss sI sI so}", "kind", "config", "total", (json_int_t)params->total, "active",
-                                 (json_int_t)params->active, "parameters", list));
+        tri_print_json(json_pack("{ss sI sI so}", "kind", "config", "total",
+                                 (json_int_t)params->total, "active", (json_int_t)params->active,
+                                 "parameters", list));
     } else {
         json_decref(list);
-        (void)printf("%d tensors, %lld parameters, %lld active\n", params->count, (long long)params->total,
-                     (long long)params->active);
+        (void)printf("%d tensors, %lld parameters, %lld active\n", params->count,
+                     (long long)params->total, (long long)params->active);
     }
     tri_params_destroy(params);
     tri_mesh_destroy(mesh);
@@ -83,14 +87,16 @@ static enum tri_status inspect_checkpoint(const char *given, bool json, struct t
         }
     }
     if (json) {
-        tri_print_json(json_pack("{ss ss sI sI sb sI sI ss so}", "kind", "checkpoint", "path", path, "step",
-                                 (json_int_t)info.step, "tokens", (json_int_t)info.tokens, "optimizer",
-                                 (int)info.optimizer, "bytes", (json_int_t)info.bytes, "total",
-                                 (json_int_t)info.parameters, "digest", digest, "parameters", list));
+        tri_print_json(json_pack("{ss ss sI sI sb sI sI ss so}", "kind", "checkpoint", "path", path,
+                                 "step", (json_int_t)info.step, "tokens", (json_int_t)info.tokens,
+                                 "optimizer", (int)info.optimizer, "bytes", (json_int_t)info.bytes,
+                                 "total", (json_int_t)info.parameters, "digest", digest,
+                                 "parameters", list));
     } else {
         json_decref(list);
-        (void)printf("%s: step %lld, %lld tensors, %lld parameters%s, %.1f MB; every size and hash is right\n", path,
-                     (long long)info.step, (long long)info.count, (long long)info.parameters,
+        (void)printf("%s: step %lld, %lld tensors, %lld parameters%s, %.1f MB; every size and hash "
+                     "is right\n",
+                     path, (long long)info.step, (long long)info.count, (long long)info.parameters,
                      info.optimizer ? " with optimizer states" : "", (double)info.bytes / 1e6);
         (void)printf("digest %s\n", digest);
     }
@@ -109,7 +115,8 @@ static enum tri_data_format format_of(const struct tri_arguments *arguments)
     return text && strcmp(text, "u32") == 0 ? TRI_DATA_U32 : TRI_DATA_LLMC;
 }
 
-static enum tri_status inspect_tokens(const struct tri_arguments *arguments, bool json, struct tri_error *error)
+static enum tri_status inspect_tokens(const struct tri_arguments *arguments, bool json,
+                                      struct tri_error *error)
 {
     struct tri_tokens *tokens;
     TRI_TRY(tri_tokens_create(arguments->words[0], format_of(arguments), 0, &tokens, error));
@@ -118,7 +125,8 @@ static enum tri_status inspect_tokens(const struct tri_arguments *arguments, boo
         struct tri_shard_info shard = tri_tokens_shard(tokens, i);
         (void)json_array_append_new(list, json_pack("{ss sI si sb}", "path", shard.path, "tokens",
                                                     (json_int_t)shard.tokens, "bytes_per_token",
-                                                    shard.bytes_per_token, "header", (int)shard.has_header));
+                                                    shard.bytes_per_token, "header",
+                                                    (int)shard.has_header));
         if (!json) {
             (void)printf("%-56s %lld tokens of %d bytes\n", shard.path, (long long)shard.tokens,
                          shard.bytes_per_token);
@@ -127,8 +135,8 @@ static enum tri_status inspect_tokens(const struct tri_arguments *arguments, boo
     int64_t count = tri_tokens_count(tokens);
     int64_t largest = tri_tokens_largest(tokens);
     if (json) {
-        tri_print_json(json_pack("{ss sI sI so}", "kind", "tokens", "tokens", (json_int_t)count, "largest",
-                                 (json_int_t)largest, "shards", list));
+        tri_print_json(json_pack("{ss sI sI so}", "kind", "tokens", "tokens", (json_int_t)count,
+                                 "largest", (json_int_t)largest, "shards", list));
     } else {
         json_decref(list);
         (void)printf("%lld tokens, the largest %lld\n", (long long)count, (long long)largest);
@@ -152,11 +160,13 @@ static enum tri_status inspect(const struct tri_arguments *arguments, struct tri
 
 enum tri_status tri_command_inspect(int argc, char **argv, struct tri_error *error)
 {
-    struct tri_option options[] = {{"--format", true, NULL}, {"--json", false, NULL}, {NULL, false, NULL}};
+    struct tri_option options[] = {
+        {"--format", true, NULL}, {"--json", false, NULL}, {NULL, false, NULL}};
     struct tri_arguments arguments;
     TRI_TRY(tri_arguments_parse(argc, argv, options, true, &arguments, error));
-    enum tri_status status =
-        tri_arguments_words(&arguments, 1, "trident inspect CONFIG|CHECKPOINT|RUN|TOKENS [--format llmc|u16|u32]", error);
+    enum tri_status status = tri_arguments_words(
+        &arguments, 1, "trident inspect CONFIG|CHECKPOINT|RUN|TOKENS [--format llmc|u16|u32]",
+        error);
     if (status == TRI_OK && tri_comm_rank() == 0) {
         status = inspect(&arguments, error);
     }

@@ -5,32 +5,36 @@
 
 #include <stdio.h>
 
-static enum tri_status read_request(const struct tri_arguments *arguments, struct tri_tokenize_args *args,
-                                    struct tri_error *error)
+static enum tri_status read_request(const struct tri_arguments *arguments,
+                                    struct tri_tokenize_args *args, struct tri_error *error)
 {
     const char *tokenizer = tri_arguments_get(arguments, "--tokenizer");
     args->folder = tri_arguments_get(arguments, "--out");
     if (!tokenizer || !args->folder || arguments->num_words == 0) {
-        return tri_fail(error, TRI_BAD_INPUT,
-                        "command line: usage: trident tokenize --tokenizer byte --out DIR [--valid FRACTION] "
-                        "[--separator N] FILES…");
+        return tri_fail(
+            error, TRI_BAD_INPUT,
+            "command line: usage: trident tokenize --tokenizer byte --out DIR [--valid FRACTION] "
+            "[--separator N] FILES…");
     }
     args->tokenizer = tokenizer;
     args->files = arguments->words;
     args->num_files = arguments->num_words;
     TRI_TRY(tri_arguments_real(arguments, "--valid", 0.0, 0.999999, 0.0, &args->valid, error));
-    TRI_TRY(tri_arguments_int(arguments, "--separator", 0, TRI_TOKENIZE_SEPARATOR_MAX, -1, &args->separator, error));
+    TRI_TRY(tri_arguments_int(arguments, "--separator", 0, TRI_TOKENIZE_SEPARATOR_MAX, -1,
+                              &args->separator, error));
     return tri_arguments_int(arguments, "--shard-tokens", 1, INT32_MAX, 0, &args->per_shard, error);
 }
 
-static void print(const struct tri_tokenize_args *args, const struct tri_tokenize_result *result, bool json)
+static void print(const struct tri_tokenize_args *args, const struct tri_tokenize_result *result,
+                  bool json)
 {
     if (!json) {
-        (void)printf("%lld bytes, %lld training tokens in %lld shards, %lld validation tokens in %lld; vocabulary %lld; "
+        (void)printf("%lld bytes, %lld training tokens in %lld shards, %lld validation tokens in "
+                     "%lld; vocabulary %lld; "
                      "%s\n",
-                     (long long)result->bytes, (long long)result->train_tokens, (long long)result->train_shards,
-                     (long long)result->valid_tokens, (long long)result->valid_shards, (long long)result->vocab_size,
-                     args->folder);
+                     (long long)result->bytes, (long long)result->train_tokens,
+                     (long long)result->train_shards, (long long)result->valid_tokens,
+                     (long long)result->valid_shards, (long long)result->vocab_size, args->folder);
         return;
     }
     json_t *root = json_object();
@@ -45,10 +49,10 @@ static void print(const struct tri_tokenize_args *args, const struct tri_tokeniz
 
 enum tri_status tri_command_tokenize(int argc, char **argv, struct tri_error *error)
 {
-    struct tri_option options[] = {{"--tokenizer", true, NULL}, {"--out", true, NULL},
-                                   {"--valid", true, NULL},     {"--separator", true, NULL},
-                                   {"--shard-tokens", true, NULL}, {"--json", false, NULL},
-                                   {NULL, false, NULL}};
+    struct tri_option options[] = {
+        {"--tokenizer", true, NULL}, {"--out", true, NULL},          {"--valid", true, NULL},
+        {"--separator", true, NULL}, {"--shard-tokens", true, NULL}, {"--json", false, NULL},
+        {NULL, false, NULL}};
     struct tri_arguments arguments;
     struct tri_tokenize_args args = {0};
     struct tri_tokenize_result result;

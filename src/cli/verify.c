@@ -17,7 +17,8 @@ struct request {
 };
 
 /* PARAMETER=FACTOR */
-static enum tri_status read_plant(const char *text, struct request *request, struct tri_error *error)
+static enum tri_status read_plant(const char *text, struct request *request,
+                                  struct tri_error *error)
 {
     const char *equals = text ? strrchr(text, '=') : NULL;
     if (!text) {
@@ -26,7 +27,8 @@ static enum tri_status read_plant(const char *text, struct request *request, str
     char *end = NULL;
     request->options.factor = equals ? strtod(equals + 1, &end) : 0.0;
     if (!equals || end == equals + 1 || *end || !isfinite(request->options.factor)) {
-        return tri_fail(error, TRI_BAD_INPUT, "command line: option '--plant': found '%s', expected PARAMETER=FACTOR",
+        return tri_fail(error, TRI_BAD_INPUT,
+                        "command line: option '--plant': found '%s', expected PARAMETER=FACTOR",
                         text);
     }
     (void)snprintf(request->plant, sizeof(request->plant), "%.*s", (int)(equals - text), text);
@@ -37,15 +39,18 @@ static enum tri_status read_plant(const char *text, struct request *request, str
 static enum tri_status read_request(const struct tri_arguments *arguments, struct request *request,
                                     struct tri_error *error)
 {
-    TRI_TRY(tri_arguments_words(arguments, 1, "trident verify CONFIG.yaml [--steps N] [--plant PARAMETER=FACTOR] "
-                                              "[key=value …]",
+    TRI_TRY(tri_arguments_words(arguments, 1,
+                                "trident verify CONFIG.yaml [--steps N] [--plant PARAMETER=FACTOR] "
+                                "[key=value …]",
                                 error));
-    TRI_TRY(tri_arguments_int(arguments, "--steps", 0, 1000000, 50, &request->options.steps, error));
-    TRI_TRY(tri_arguments_int(arguments, "--compare", 1, 1000, 2, &request->options.compared, error));
+    TRI_TRY(
+        tri_arguments_int(arguments, "--steps", 0, 1000000, 50, &request->options.steps, error));
+    TRI_TRY(
+        tri_arguments_int(arguments, "--compare", 1, 1000, 2, &request->options.compared, error));
     TRI_TRY(read_plant(tri_arguments_get(arguments, "--plant"), request, error));
     request->json = tri_arguments_has(arguments, "--json");
-    return tri_config_load(arguments->words[0], arguments->num_overrides, arguments->overrides, &request->config,
-                           error);
+    return tri_config_load(arguments->words[0], arguments->num_overrides, arguments->overrides,
+                           &request->config, error);
 }
 
 static void print_json(const struct tri_verify_result *result)
@@ -62,24 +67,27 @@ static void print_json(const struct tri_verify_result *result)
     (void)json_object_set_new(root, "compared_steps", json_integer(result->compared));
     (void)json_object_set_new(root, "worst_loss", tri_json_number(result->worst_loss));
     (void)json_object_set_new(root, "steps", json_integer(result->steps));
-    (void)json_object_set_new(root, "worst_training_loss", tri_json_number(result->worst_training_loss));
+    (void)json_object_set_new(root, "worst_training_loss",
+                              tri_json_number(result->worst_training_loss));
     tri_print_json(root);
 }
 
 static void print_text(const struct tri_config *config, const struct tri_verify_result *result)
 {
     int ranks = tri_comm_size();
-    (void)printf("layout     %d ranks = tensor %lld x expert %lld x data %lld, expert_tensor %lld\n", ranks,
-                 (long long)config->parallel.tensor, (long long)config->parallel.expert,
-                 (long long)(ranks / (config->parallel.tensor * config->parallel.expert)),
-                 (long long)config->parallel.expert_tensor);
+    (void)printf(
+        "layout     %d ranks = tensor %lld x expert %lld x data %lld, expert_tensor %lld\n", ranks,
+        (long long)config->parallel.tensor, (long long)config->parallel.expert,
+        (long long)(ranks / (config->parallel.tensor * config->parallel.expert)),
+        (long long)config->parallel.expert_tensor);
     (void)printf("compared   %lld parameters' gradients at %lld steps, against one rank\n",
                  (long long)result->parameters, (long long)result->compared);
-    (void)printf("worst      %s: relative L2 %.3g\n", result->worst_parameter, result->worst_relative_l2);
-    (void)printf("loss       %.3g relative; %.3g while training %lld steps side by side\n", result->worst_loss,
-                 result->worst_training_loss, (long long)result->steps);
-    (void)printf("routes     %lld near ties decided otherwise, %lld wrong\n", (long long)result->near_ties,
-                 (long long)result->wrong_routes);
+    (void)printf("worst      %s: relative L2 %.3g\n", result->worst_parameter,
+                 result->worst_relative_l2);
+    (void)printf("loss       %.3g relative; %.3g while training %lld steps side by side\n",
+                 result->worst_loss, result->worst_training_loss, (long long)result->steps);
+    (void)printf("routes     %lld near ties decided otherwise, %lld wrong\n",
+                 (long long)result->near_ties, (long long)result->wrong_routes);
     (void)printf("%s\n", result->passed ? "passed" : "FAILED");
 }
 

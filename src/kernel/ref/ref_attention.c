@@ -67,7 +67,7 @@ static void set_row(void *to, int64_t at, const double *value, int64_t n, enum t
 
 static void forward_row(const struct tri_attention *a, struct row r, enum tri_dtype dt)
 {
-    double max = (double)-INFINITY, sum = 0.0;
+    double max = -HUGE_VAL, sum = 0.0;
     for (int64_t j = r.first; j <= r.last; j++) {
         max = fmax(max, a->scale * dot(a->q, r.q, a->k, r.k + j * a->ld_k, a->dim, dt));
     }
