@@ -1,7 +1,7 @@
 #include "kernel/kernel.h"
 
 #include "base/status.h"
-#include "kernel/x86/product.h"
+#include "kernel/x86/onednn.h"
 #include "kernel/x86/x86.h"
 
 #include <omp.h>
@@ -12,6 +12,9 @@
 
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 static struct tri_kernels tables[TRI_ISA_COUNT];
+static struct tri_kernels
+    mixed; /* the widest table with products through oneDNN where it is faster */
+static const struct tri_kernels *widest; /* of this machine */
 static const struct tri_kernels *chosen;
 static char description[256];
 
@@ -52,13 +55,6 @@ static enum tri_isa choose(void)
               wanted);
 }
 
-/* The name of the best product path, which may be wider than the vector operations' set. */
-static const char *product_name(enum tri_isa isa)
-{
-    const struct tri_product_isa *bf16 = tri_product_bf16_on_avx512();
-    return isa == TRI_ISA_AVX512 ? bf16->name : isa_names[isa];
-}
-
 static void read_processor(char *name, size_t size)
 {
     snprintf(name, size, "unknown processor");
@@ -86,10 +82,29 @@ static void describe(enum tri_isa isa)
         snprintf(description, sizeof(description), "%s: reference, in double", processor);
         return;
     }
-    snprintf(description, sizeof(description), "%s: %s bf16, %s f32", processor, product_name(isa),
-             isa_names[isa]);
+    if (chosen != &mixed) {
+        snprintf(description, sizeof(description), "%s: %s, own products", processor,
+                 isa_names[isa]);
+        return;
+    }
+    bool bf16 = tri_onednn_bf16_is_fast();
+    snprintf(description, sizeof(description), "%s: %s; products f32 oneDNN, bf16 %s", processor,
+             isa_names[isa], bf16 ? tri_onednn_isa() : "own kernel in f32 arithmetic");
 }
 
+static void matmul_grouped(const struct tri_matmul *products, int64_t count)
+{
+    bool own = count > 0 && products->ab_dtype == TRI_BF16 && !tri_onednn_bf16_is_fast();
+    (own ? widest->matmul_grouped : tri_onednn_run)(products, count);
+}
+
+static void matmul(const struct tri_matmul *product)
+{
+    matmul_grouped(product, 1);
+}
+
+/* A table that TRIDENT_KERNELS names is all our own; without a name the widest one runs, with its
+ * products through oneDNN but for bf16 where that is slow. */
 static void set_up(void)
 {
     static void (*const fill[TRI_ISA_COUNT])(struct tri_kernels *) = {
@@ -99,11 +114,18 @@ static void set_up(void)
         fill[i](&tables[i]);
         tables[i].name = isa_names[i];
     }
-    if (isa != TRI_ISA_COUNT) {
-        tables[isa].name = product_name(isa);
+    if (isa == TRI_ISA_COUNT) {
+        chosen = tri_kernels_ref();
+    } else if (getenv("TRIDENT_KERNELS") || isa == TRI_ISA_X86_64) {
+        chosen = &tables[isa];
+    } else {
+        widest = &tables[isa];
+        mixed = tables[isa];
+        mixed.matmul = matmul;
+        mixed.matmul_grouped = matmul_grouped;
+        chosen = &mixed;
     }
     describe(isa);
-    chosen = isa == TRI_ISA_COUNT ? tri_kernels_ref() : &tables[isa];
 }
 
 const struct tri_kernels *tri_kernels_fast(void)

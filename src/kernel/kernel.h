@@ -1,15 +1,15 @@
 /* The local maths behind one table of functions. Two tables exist:
  *   ref    kernel/ref: any of f32, bf16, f64 (each main tensor's dtype given), arithmetic in double,
  *          plain loops: the truth that tests hold the other against, and finite differences (f64);
- *   fast   kernel/x86: f32 and bf16, threads inside; the instruction set is chosen once, when the
- *          table is first asked for.
+ *   fast   kernel/x86: f32 and bf16, threads inside, products through oneDNN where it is faster than
+ *          our own; the instruction set is chosen once, when the table is first asked for.
  *
  * Conventions. "main" tensors (activations, weights, their gradients) have the dtype argument `dt`.
  * "stat" tensors (norm statistics, log-sum-exp, router numbers, biases, norm weights, gradients of
  * weights) are f32, or f64 when dt is F64: written void * and marked [stat]. Row-major; `ld` is the
  * distance between rows in elements. Counts may be 0. Outputs do not alias inputs unless said.
- * "+=" marks outputs that accumulate. Every function is deterministic for a given thread count, and
- * its row results do not depend on how many rows are passed. */
+ * "+=" marks outputs that accumulate. Every function is deterministic for a given thread count, and,
+ * products through oneDNN apart, its row results do not depend on how many rows are passed. */
 #ifndef TRIDENT_KERNEL_KERNEL_H
 #define TRIDENT_KERNEL_KERNEL_H
 

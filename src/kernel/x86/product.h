@@ -30,12 +30,9 @@ struct tri_product_isa {
 extern const struct tri_product_isa tri_product_x86_64;
 extern const struct tri_product_isa tri_product_avx2;
 extern const struct tri_product_isa tri_product_avx512;
-extern const struct tri_product_isa tri_product_avx512_bf16; /* bf16 only */
-extern const struct tri_product_isa tri_product_amx;         /* bf16 only */
 
-/* Whether this machine can run the one, and what it multiplies bf16 with where it has AVX-512. */
+/* Whether this machine has the instruction set. */
 bool tri_product_can_run(const struct tri_product_isa *isa);
-const struct tri_product_isa *tri_product_bf16_on_avx512(void);
 
 /* matmul_grouped of kernel.h with the instruction set given. */
 void tri_product_run(const struct tri_product_isa *isa, const struct tri_matmul *products,

@@ -5,13 +5,7 @@
 
 static void matmul_grouped(const struct tri_matmul *products, int64_t count)
 {
-    const struct tri_product_isa *isa = &VEC_NAME(tri_product);
-#if defined(__AVX512F__)
-    if (count > 0 && products->ab_dtype == TRI_BF16) {
-        isa = tri_product_bf16_on_avx512();
-    }
-#endif
-    tri_product_run(isa, products, count);
+    tri_product_run(&VEC_NAME(tri_product), products, count);
 }
 
 static void matmul(const struct tri_matmul *product)

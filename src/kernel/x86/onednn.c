@@ -1,0 +1,259 @@
+#include "kernel/x86/onednn.h"
+
+#include "base/memory.h"
+#include "base/status.h"
+#include "kernel/x86/scratch.h"
+
+#include <omp.h>
+#include <oneapi/dnnl/dnnl.h>
+#include <pthread.h>
+#include <string.h>
+
+#define CHECK(call)                                                                                \
+    do {                                                                                           \
+        dnnl_status_t check_status_ = (call);                                                      \
+        if (check_status_ != dnnl_success) {                                                       \
+            tri_panic(TRI_FAILED, "%s:%d: oneDNN: status %d from %s", __FILE__, __LINE__,          \
+                      (int)check_status_, #call);                                                  \
+        }                                                                                          \
+    } while (0)
+
+/* What a primitive depends on: all but the number of tokens, which is m, or k for a weight gradient. */
+struct key {
+    int64_t m, n, k; /* 0 for the number of tokens */
+    int64_t lda, ldb, ldc;
+    int32_t ab_dtype, c_dtype;
+    int32_t flags;
+    int32_t unused;
+};
+
+enum { A_TRANSPOSED = 1, B_TRANSPOSED = 2, ACCUMULATE = 4, BIAS = 8 };
+enum { SLOTS = 1 << 12 };
+
+struct entry {
+    struct key key;
+    dnnl_primitive_t primitive;
+};
+
+/* Open addressing; entries are only ever added, under the lock, and published by `primitive`. */
+static struct entry *cache[SLOTS];
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static pthread_once_t once = PTHREAD_ONCE_INIT;
+static dnnl_engine_t engine;
+static dnnl_stream_t stream;
+
+static void start(void)
+{
+    CHECK(dnnl_engine_create(&engine, dnnl_cpu, 0));
+    CHECK(dnnl_stream_create(&stream, engine, dnnl_stream_default_flags));
+}
+
+const char *tri_onednn_isa(void)
+{
+    dnnl_cpu_isa_t isa = dnnl_get_effective_cpu_isa();
+    if (isa >= dnnl_cpu_isa_avx512_core_amx && isa != dnnl_cpu_isa_all) {
+        return "amx";
+    }
+    if (isa >= dnnl_cpu_isa_avx512_core_bf16 && isa != dnnl_cpu_isa_all) {
+        return "avx512-bf16";
+    }
+    if (isa >= dnnl_cpu_isa_avx512_core && isa != dnnl_cpu_isa_all) {
+        return "avx512";
+    }
+    return "avx2";
+}
+
+bool tri_onednn_bf16_is_fast(void)
+{
+    const char *isa = tri_onednn_isa();
+    return strcmp(isa, "amx") == 0 || (strcmp(isa, "avx512-bf16") == 0 && __builtin_cpu_is("amd"));
+}
+
+/* ---- descriptors ------------------------------------------------------------------------------ */
+
+static dnnl_data_type_t type_of(enum tri_dtype dtype)
+{
+    return dtype == TRI_BF16 ? dnnl_bf16 : dnnl_f32;
+}
+
+/* A row-major [rows, cols] matrix with stride ld, seen transposed when asked. */
+static void describe(dnnl_memory_desc_t *desc, int64_t rows, int64_t cols, int64_t ld,
+                     bool transposed, enum tri_dtype dtype)
+{
+    dnnl_dims_t dims = {rows, cols};
+    dnnl_dims_t strides = {transposed ? 1 : ld, transposed ? ld : 1};
+    CHECK(dnnl_memory_desc_init_by_strides(desc, 2, dims, type_of(dtype), strides));
+}
+
+struct descriptors {
+    dnnl_memory_desc_t a, b, c, bias;
+};
+
+static struct descriptors describe_product(const struct tri_matmul *p, int64_t m, int64_t n,
+                                           int64_t k)
+{
+    struct descriptors d;
+    describe(&d.a, m, k, p->lda, p->a_transposed, p->ab_dtype);
+    describe(&d.b, k, n, p->ldb, p->b_transposed, p->ab_dtype);
+    describe(&d.c, m, n, p->ldc, false, p->c_dtype);
+    describe(&d.bias, 1, n, n, false, TRI_F32);
+    return d;
+}
+
+/* ---- primitives ------------------------------------------------------------------------------- */
+
+static struct key key_of(const struct tri_matmul *p)
+{
+    struct key key;
+    memset(&key, 0, sizeof(key));
+    key.m = p->a_transposed ? p->m : 0;
+    key.n = p->n;
+    key.k = p->a_transposed ? 0 : p->k;
+    key.lda = p->lda;
+    key.ldb = p->ldb;
+    key.ldc = p->ldc;
+    key.ab_dtype = (int32_t)p->ab_dtype;
+    key.c_dtype = (int32_t)p->c_dtype;
+    key.flags = (p->a_transposed ? A_TRANSPOSED : 0) | (p->b_transposed ? B_TRANSPOSED : 0) |
+                (p->accumulate ? ACCUMULATE : 0) | (p->bias ? BIAS : 0);
+    return key;
+}
+
+static dnnl_primitive_t make(const struct tri_matmul *p)
+{
+    const int64_t any = DNNL_RUNTIME_DIM_VAL;
+    struct descriptors d = p->a_transposed ? describe_product(p, p->m, p->n, any)
+                                           : describe_product(p, any, p->n, p->k);
+    dnnl_primitive_attr_t attributes;
+    CHECK(dnnl_primitive_attr_create(&attributes));
+    CHECK(dnnl_primitive_attr_set_scratchpad_mode(attributes, dnnl_scratchpad_mode_user));
+    dnnl_post_ops_t after;
+    CHECK(dnnl_post_ops_create(&after));
+    if (p->accumulate) {
+        CHECK(dnnl_post_ops_append_sum(after, 1.0F));
+        CHECK(dnnl_primitive_attr_set_post_ops(attributes, after));
+    }
+    dnnl_matmul_desc_t matmul;
+    dnnl_primitive_desc_t desc;
+    dnnl_primitive_t primitive;
+    CHECK(dnnl_matmul_desc_init(&matmul, &d.a, &d.b, p->bias ? &d.bias : NULL, &d.c));
+    CHECK(dnnl_primitive_desc_create(&desc, &matmul, attributes, engine, NULL));
+    CHECK(dnnl_primitive_create(&primitive, desc));
+    CHECK(dnnl_primitive_desc_destroy(desc));
+    CHECK(dnnl_post_ops_destroy(after));
+    CHECK(dnnl_primitive_attr_destroy(attributes));
+    return primitive;
+}
+
+static uint64_t hash_of(const struct key *key)
+{
+    uint64_t words[sizeof(*key) / 8];
+    uint64_t hash = 0x9E3779B97F4A7C15U;
+    memcpy(words, key, sizeof(words));
+    for (size_t i = 0; i < sizeof(words) / sizeof(*words); i++) {
+        hash = (hash ^ words[i]) * 0xBF58476D1CE4E5B9U;
+        hash ^= hash >> 29;
+    }
+    return hash;
+}
+
+static dnnl_primitive_t find(const struct tri_matmul *p)
+{
+    struct key key = key_of(p);
+    uint64_t at = hash_of(&key);
+    for (int probe = 0; probe < SLOTS; probe++, at++) {
+        struct entry **slot = &cache[at % SLOTS];
+        struct entry *entry = __atomic_load_n(slot, __ATOMIC_ACQUIRE);
+        if (!entry) {
+            (void)pthread_mutex_lock(&lock);
+            entry = *slot;
+            if (!entry) {
+                entry = tri_alloc(TRI_MEMORY_OTHER, sizeof(*entry));
+                entry->key = key;
+                entry->primitive = make(p);
+                __atomic_store_n(slot, entry, __ATOMIC_RELEASE);
+            }
+            (void)pthread_mutex_unlock(&lock);
+        }
+        if (memcmp(&entry->key, &key, sizeof(key)) == 0) {
+            return entry->primitive;
+        }
+    }
+    tri_panic(TRI_FAILED, "more than %d kinds of matrix products", SLOTS);
+}
+
+/* ---- execution -------------------------------------------------------------------------------- */
+
+static dnnl_memory_t memory_of(const dnnl_memory_desc_t *desc, const void *data)
+{
+    dnnl_memory_t memory;
+    CHECK(dnnl_memory_create(&memory, desc, engine, (void *)(uintptr_t)data));
+    return memory;
+}
+
+static void clear(const struct tri_matmul *p)
+{
+    size_t width = tri_dtype_size(p->c_dtype);
+    for (int64_t i = 0; i < p->m && !p->accumulate; i++) {
+        char *row = (char *)p->c + (size_t)(i * p->ldc) * width;
+        memset(row, 0, (size_t)p->n * width);
+        for (int64_t j = 0; j < p->n && p->bias; j++) {
+            float value = ((const float *)p->bias)[j];
+            if (p->c_dtype == TRI_F32) {
+                ((float *)(void *)row)[j] = value;
+            } else {
+                ((uint16_t *)(void *)row)[j] = tri_f32_to_bf16(value);
+            }
+        }
+    }
+}
+
+static void execute(const struct tri_matmul *p)
+{
+    if (p->m == 0 || p->n == 0) {
+        return;
+    }
+    if (p->k == 0) {
+        clear(p);
+        return;
+    }
+    dnnl_primitive_t primitive = find(p);
+    struct descriptors d = describe_product(p, p->m, p->n, p->k);
+    const_dnnl_primitive_desc_t desc;
+    CHECK(dnnl_primitive_get_primitive_desc(primitive, &desc));
+    const dnnl_memory_desc_t *needs =
+        dnnl_primitive_desc_query_md(desc, dnnl_query_scratchpad_md, 0);
+    size_t bytes = needs ? dnnl_memory_desc_get_size(needs) : 0;
+    dnnl_exec_arg_t args[5] = {{DNNL_ARG_SRC, memory_of(&d.a, p->a)},
+                               {DNNL_ARG_WEIGHTS, memory_of(&d.b, p->b)},
+                               {DNNL_ARG_DST, memory_of(&d.c, p->c)}};
+    int count = 3;
+    if (p->bias) {
+        args[count++] = (dnnl_exec_arg_t){DNNL_ARG_BIAS, memory_of(&d.bias, p->bias)};
+    }
+    if (bytes > 0) {
+        args[count++] =
+            (dnnl_exec_arg_t){DNNL_ARG_SCRATCHPAD, memory_of(needs, tri_scratch_get(bytes))};
+    }
+    CHECK(dnnl_primitive_execute(primitive, stream, count, args));
+    for (int i = 0; i < count; i++) {
+        CHECK(dnnl_memory_destroy(args[i].memory));
+    }
+}
+
+void tri_onednn_run(const struct tri_matmul *products, int64_t count)
+{
+    (void)pthread_once(&once, start);
+    int threads = omp_get_max_threads();
+    if (threads == 1 || omp_in_parallel() || count < 2 * threads) {
+        for (int64_t i = 0; i < count; i++) {
+            execute(&products[i]);
+        }
+        return;
+    }
+    /* Inside a parallel region oneDNN works on one thread: each takes the next product. */
+#pragma omp parallel for schedule(dynamic, 1)
+    for (int64_t i = 0; i < count; i++) {
+        execute(&products[i]);
+    }
+}
