@@ -89,7 +89,7 @@ static void rows_product(const struct tri_context *context, int64_t count, const
     context->kernels->matmul_grouped(products, count);
 }
 
-/* dw[m, n] += dy[rows, m]^T x[rows, n], one product a network. */
+/* dw[m, n] (+)= dy[rows, m]^T x[rows, n], one product a network. */
 static void weight_gradients(const struct tri_context *context, int64_t count,
                              const int64_t *offsets, int64_t m, int64_t n, const void *dy,
                              const void *x, float *const *gradients)
@@ -109,7 +109,7 @@ static void weight_gradients(const struct tri_context *context, int64_t count,
             .ab_dtype = context->dt,
             .c_dtype = TRI_F32,
             .a_transposed = true,
-            .accumulate = true,
+            .accumulate = !context->params->fresh,
         };
     }
     context->kernels->matmul_grouped(products, count);
@@ -135,8 +135,11 @@ void tri_networks_forward(const struct tri_context *context, const struct tri_ne
         biases[i] = networks[i].in_bias;
     }
     rows_product(context, count, offsets, in_rows, hidden, x, weights, biases, true, saved->pre);
-    kernels->activation_forward(tri_network_activation(context->config), saved->pre, saved->act,
-                                rows, inner, context->dt);
+    /* More tensor ranks than columns: this one has none. */
+    if (inner > 0) {
+        kernels->activation_forward(tri_network_activation(context->config), saved->pre, saved->act,
+                                    rows, inner, context->dt);
+    }
     for (int64_t i = 0; i < count; i++) {
         weights[i] = networks[i].down;
         biases[i] = networks[i].down_bias;
@@ -186,8 +189,10 @@ void tri_networks_backward(const struct tri_context *context, const struct tri_n
     }
     rows_product(context, count, offsets, inner, hidden, dy, weights, NULL, false, d_act);
     weight_gradients(context, count, offsets, hidden, inner, dy, saved->act, gradients);
-    context->kernels->activation_backward(tri_network_activation(context->config), saved->pre,
-                                          d_act, d_pre, rows, inner, context->dt);
+    if (inner > 0) {
+        context->kernels->activation_backward(tri_network_activation(context->config), saved->pre,
+                                              d_act, d_pre, rows, inner, context->dt);
+    }
     for (int64_t i = 0; i < count; i++) {
         weights[i] = networks[i].in;
         gradients[i] = networks[i].d_in;

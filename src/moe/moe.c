@@ -108,6 +108,10 @@ static void record(const struct layer *layer, const struct tri_pass *pass)
     int64_t place = layer->index * tap->tokens + pass->first_row * pass->seq;
     memcpy(tap->chosen + place * tap->k, routes->chosen,
            (size_t)(n * tap->k) * sizeof(*tap->chosen));
+    if (tap->expert) {
+        memcpy(tap->expert + place * tap->k, routes->expert,
+               (size_t)(n * tap->k) * sizeof(*tap->expert));
+    }
     if (tap->logits) {
         memcpy(tap->logits + place * experts, layer->call.logits,
                (size_t)(n * experts) * sizeof(float));
@@ -120,13 +124,15 @@ static void record(const struct layer *layer, const struct tri_pass *pass)
     }
 }
 
-static const int32_t *imposed(const struct layer *layer, const struct tri_pass *pass)
+/* This micro-batch's part of a tap's array, when the tap imposes. */
+static const int32_t *imposed(const struct layer *layer, const struct tri_pass *pass,
+                              const int32_t *routes)
 {
     const struct tri_route_tap *tap = pass->tap;
-    if (!tap || !tap->impose) {
+    if (!tap || !tap->impose || !routes) {
         return NULL;
     }
-    return tap->chosen + (layer->index * tap->tokens + pass->first_row * pass->seq) * tap->k;
+    return routes + (layer->index * tap->tokens + pass->first_row * pass->seq) * tap->k;
 }
 
 /* ---- forward and backward --------------------------------------------------------------------- */
@@ -150,7 +156,8 @@ static void forward(struct tri_sublayer *self, const struct tri_pass *pass, cons
         .layer = self->layer,
         .training = pass->training,
         .bias = layer->moe->bias ? layer->moe->bias + layer->index * moe->num_experts : NULL,
-        .imposed = imposed(layer, pass),
+        .imposed = imposed(layer, pass, pass->tap ? pass->tap->chosen : NULL),
+        .imposed_drops = imposed(layer, pass, pass->tap ? pass->tap->expert : NULL),
         .phase = pass->phase,
     };
     int64_t n = tri_pass_tokens(pass);

@@ -21,8 +21,11 @@ struct tri_router_call {
     bool training;
     const float *bias; /* [experts] bias-balancing's, added to the scores that choose; or NULL */
     const int32_t *imposed; /* [tokens, k] experts to take instead of choosing (verify); or NULL */
-    const float *uniform;   /* [tokens, experts] numbers of random selection; NULL: keyed ones */
-    enum tri_phase phase;   /* for the ledger */
+    const int32_t
+        *imposed_drops;   /* [tokens, k] -1 for those that a full expert refuses first, where
+                                     scores would decide; or NULL */
+    const float *uniform; /* [tokens, experts] numbers of random selection; NULL: keyed ones */
+    enum tri_phase phase; /* for the ledger */
 };
 
 /* What a router decided. Caller-owned arrays (the step arena), placed by tri_routes_place.

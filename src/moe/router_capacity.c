@@ -182,7 +182,9 @@ static const float *score_routes(const struct tri_router *router,
     const uint64_t stream = tri_router_stream(call, DRAW_SELECTION);
     for (int64_t r = 0; r < call->rows * call->seq * rules->k; r++) {
         int64_t cell = r / rules->k * rules->experts + routes->chosen[r];
-        if (rules->policy == TRI_DROP_PROBABILITY) {
+        if (call->imposed_drops) {
+            routes->weight[r] = call->imposed_drops[r] < 0 ? 0.0F : 1.0F;
+        } else if (rules->policy == TRI_DROP_PROBABILITY) {
             routes->weight[r] = routes->probs[cell];
         } else if (call->uniform) {
             routes->weight[r] = call->uniform[cell];

@@ -10,6 +10,7 @@
 
 #include "base/memory.h"
 #include "base/random.h"
+#include "moe/moe.h"
 #include "shard/rows.h"
 #include "train/evaluate.h"
 #include "train/session.h"
@@ -90,6 +91,15 @@ static bool uses_window(const struct tri_config *config, enum tri_window window)
             (config->moe.capacity_factor > 0.0 && config->moe.capacity_window == window));
 }
 
+/* Whether the router draws numbers, which are keyed by a row's place in the batch. */
+static bool draws(const struct tri_config *config)
+{
+    const struct tri_config_moe *moe = &config->moe;
+    return moe->jitter > 0.0 || moe->noise > 0.0 || moe->router == TRI_ROUTER_DEEPSPEED_TOP1 ||
+           moe->router == TRI_ROUTER_DEEPSPEED_TOP2 ||
+           (moe->capacity_factor > 0.0 && moe->drop_policy == TRI_DROP_RANDOM);
+}
+
 /* Windows over a micro-step or over a replica's micro-batch: the reference must see the same sets of
  * rows at once. */
 static enum tri_status order_rows(struct verify *v, struct tri_error *error)
@@ -120,6 +130,13 @@ static enum tri_status order_rows(struct verify *v, struct tri_error *error)
                 config, error, "moe.capacity_window",
                 "one window of 'step' and one of 'rank' cannot both be reproduced on one rank");
         }
+        if (draws(config) && tri_rows_micro_steps(rows, replicas, micro) > 1 && replicas > 1) {
+            return tri_config_refuse(
+                config, error, "train.micro_batch",
+                "with a window of 'step' and a router that draws numbers, one rank agrees only on "
+                "a single micro-step: expected at least %lld for %lld rows over %d replicas",
+                (long long)((rows + replicas - 1) / replicas), (long long)rows, replicas);
+        }
         v->reference_config.train.micro_batch = micro * replicas;
         int64_t at = 0;
         for (int64_t i = 0; i < tri_rows_micro_steps(rows, replicas, micro); i++) {
@@ -149,6 +166,7 @@ static void make_taps(struct verify *v)
         taps[i]->tokens = v->source.rows * v->source.seq;
         taps[i]->k = v->config.moe.top_k;
         taps[i]->chosen = tri_alloc(TRI_MEMORY_OTHER, (size_t)tap_size(v) * sizeof(int32_t));
+        taps[i]->expert = tri_alloc(TRI_MEMORY_OTHER, (size_t)tap_size(v) * sizeof(int32_t));
         taps[i]->gap =
             tri_alloc(TRI_MEMORY_OTHER, (size_t)(layers * taps[i]->tokens) * sizeof(float));
     }
@@ -230,14 +248,17 @@ static bool compare_routes(struct verify *v)
     return counts[0] + counts[1] > 0;
 }
 
-/* Gives every rank the reference's routes, to impose. */
+/* Gives every rank the reference's routes, to impose; and its drops, which near ties of
+ * probabilities could flip as well. */
 static void share_routes(struct verify *v)
 {
     int64_t n = tap_size(v);
     if (is_root(v) && n > 0) {
         reorder(v, v->tap.chosen, v->reference_tap.chosen, true);
+        reorder(v, v->tap.expert, v->reference_tap.expert, true);
     }
     tri_broadcast(v->session->mesh->world, meta, v->tap.chosen, n, TRI_I32, 0);
+    tri_broadcast(v->session->mesh->world, meta, v->tap.expert, n, TRI_I32, 0);
 }
 
 /* ---- weights and gradients -------------------------------------------------------------------- */
@@ -247,9 +268,34 @@ static int64_t elements(const struct tri_param *param)
     return param->shape[0] * param->shape[1];
 }
 
+/* The balancing biases, which choose experts as the weights do; NULL when the config has none. */
+static float *biases(const struct tri_engine *engine)
+{
+    return engine->moe_layers ? tri_moe_bias(tri_model_moe(engine->model)) : NULL;
+}
+
+static int64_t bias_count(const struct tri_engine *engine)
+{
+    return engine->moe_layers * engine->config->moe.num_experts;
+}
+
+static void share_biases(const struct verify *v)
+{
+    const struct tri_engine *engine = v->session->engine;
+    float *bias = biases(engine);
+    if (bias) {
+        int64_t n = bias_count(engine);
+        if (is_root(v)) {
+            memcpy(bias, biases(v->reference), (size_t)n * sizeof(*bias));
+        }
+        tri_broadcast(v->session->mesh->world, meta, bias, n, TRI_F32, 0);
+    }
+}
+
 static void share_weights(struct verify *v)
 {
     struct tri_params *params = v->session->engine->params;
+    share_biases(v);
     for (int p = 0; p < params->count; p++) {
         const struct tri_param *param = &params->param[p];
         if (is_root(v)) {
@@ -389,6 +435,9 @@ static void start_over(struct tri_engine *engine)
         memset(params->buffer[i].m, 0, bytes);
         memset(params->buffer[i].v, 0, bytes);
     }
+    if (biases(engine)) {
+        memset(biases(engine), 0, (size_t)bias_count(engine) * sizeof(float));
+    }
 }
 
 static enum tri_status train_side_by_side(struct verify *v, struct tri_error *error)
@@ -478,8 +527,10 @@ static void release(struct verify *v)
     tri_engine_destroy(v->reference);
     tri_mesh_destroy(v->serial);
     tri_free(v->tap.chosen);
+    tri_free(v->tap.expert);
     tri_free(v->tap.gap);
     tri_free(v->reference_tap.chosen);
+    tri_free(v->reference_tap.expert);
     tri_free(v->reference_tap.gap);
     tri_free(v->row_of);
     tri_free(v->global[0]);
