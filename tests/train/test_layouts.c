@@ -1,0 +1,136 @@
+/* Every layout of this number of ranks computes what one rank computes: tri_verify, over all of them,
+ * in both styles, without and with capacity. What else a config can say rides along, another of
+ * `flavours` each time, so that each is tried on several layouts. */
+#include "support/small.h"
+
+#include "base/memory.h"
+#include "train/verify.h"
+
+#include <stdio.h>
+#include <string.h>
+
+static const char *const gpt_flavours[] = {
+    "",
+    "moe.z_loss=0.01 moe.jitter=0.1",
+    "moe.noise=0.5 moe.aux_loss=0.1",
+    "moe.bias_balancing=0.01",
+    "moe.aux_window=step moe.aux_loss=0.1 moe.capacity_window=step",
+    "moe.aux_scope=model moe.aux_loss=0.1",
+    "moe.normalize_top_k=true moe.router=balanced",
+    "moe.top_k=8",
+    "train.global_batch=3",
+    "model.num_heads=24 model.head_dim=4 model.num_kv_heads=3 moe.top_k=3",
+    "moe.router=deepspeed_top1 moe.aux_loss=0.1",
+};
+static const char *const llama_flavours[] = {
+    "model.qk_norm=full",
+    "model.qk_norm=head moe.z_loss=0.01",
+    "model.num_heads=24 model.head_dim=4 model.num_kv_heads=3 model.qk_norm=full moe.every=2",
+    "moe.aux_scope=model moe.aux_loss=0.1 moe.aux_window=step",
+    "moe.aux_loss=0.1 moe.aux_window=step model.bias=qkv",
+    "moe.top_k=8 model.num_kv_heads=1",
+    "moe.normalize_top_k=false moe.jitter=0.05 moe.noise=0.2",
+    "moe.shared_gate=false model.bias=all model.num_kv_heads=1 model.qk_norm=full",
+    "moe.bias_balancing=0.02 moe.capacity_window=step",
+    "train.global_batch=2 moe.aux_window=step moe.aux_loss=0.1",
+    "model.mlp=gelu_erf model.norm=layernorm model.tie_embeddings=true",
+    "moe.router=deepspeed_top2 moe.aux_loss=0.1",
+    "data.sequence_length=13 moe.shared_intermediate_size=3 moe.intermediate_size=5",
+};
+/* Windows of rank: the micro-batches must stay, so each replica gets one of the same size. */
+static const char *const rank_flavours[] = {
+    "moe.aux_window=rank moe.aux_loss=0.1 train.global_batch=8",
+    "moe.capacity_window=rank train.global_batch=8",
+    "moe.aux_window=rank moe.capacity_window=rank moe.aux_scope=model train.global_batch=8",
+};
+static const char *const capacities[] = {
+    "moe.capacity_factor=1.0 moe.min_capacity=1",
+    "moe.capacity_factor=0.6 moe.min_capacity=1 moe.drop_policy=probability",
+    "moe.capacity_factor=1.2 moe.min_capacity=0 moe.drop_policy=random",
+};
+#define COUNT(array) ((int)(sizeof(array) / sizeof(*(array))))
+
+static int cases;
+
+static void expect_equal(struct tri_config *config, struct small_layout layout, const char *words)
+{
+    const struct tri_verify_options options = {.compared = 2, .steps = 5, .factor = 1.0};
+    struct tri_verify_result result;
+    struct tri_error error;
+    small_config_lay_out(config, layout);
+    if (tri_verify(config, &options, &result, &error) != TRI_OK) {
+        tri_panic(TRI_FAILED, "%s: %s: %s", small_layout_text(layout), words, error.message);
+    }
+    if (!result.passed) {
+        tri_panic(
+            TRI_FAILED, "%s: %s: %s: %.3g (loss %.3g, while training %.3g, %lld wrong routes)",
+            small_layout_text(layout), words, result.worst_parameter, result.worst_relative_l2,
+            result.worst_loss, result.worst_training_loss, (long long)result.wrong_routes);
+    }
+    CHECK(result.compared == 2 && result.steps == 5 && result.parameters > 30);
+    cases++;
+}
+
+static const char *flavour(enum small_style style, int index)
+{
+    return style == SMALL_GPT ? gpt_flavours[index % COUNT(gpt_flavours)]
+                              : llama_flavours[index % COUNT(llama_flavours)];
+}
+
+static void in_style(enum small_style style, struct small_layout layout, int index)
+{
+    struct tri_config config;
+    char words[256];
+    int replicas = tri_comm_size() / layout.tensor;
+    for (int with_capacity = 0; with_capacity < 2; with_capacity++) {
+        const char *capacity = with_capacity ? capacities[index % COUNT(capacities)] : "";
+        /* The second time another flavour, so that neither meets only one of the two. */
+        const char *more = flavour(style, index + 4 * with_capacity);
+        (void)snprintf(words, sizeof(words), "%s %s", more, capacity);
+        small_config(style, words, &config);
+        if (config.model.num_heads % layout.tensor != 0) {
+            small_config(style, capacity, &config);
+        }
+        /* A window over a micro-step and random numbers: only with one micro-step. */
+        config.train.micro_batch = (config.train.global_batch + replicas - 1) / replicas;
+        if (!strstr(words, "=step") || !strstr(words, "random")) {
+            config.train.micro_batch = 2;
+        }
+        expect_equal(&config, layout, words);
+    }
+}
+
+static void with_window_of_rank(struct small_layout layout, int index)
+{
+    struct tri_config config;
+    char words[256];
+    int replicas = tri_comm_size() / layout.tensor;
+    (void)snprintf(words, sizeof(words), "%s train.micro_batch=%d %s",
+                   rank_flavours[index % COUNT(rank_flavours)], 8 / replicas,
+                   capacities[index % COUNT(capacities)]);
+    small_config(SMALL_LLAMA, words, &config);
+    expect_equal(&config, layout, words);
+}
+
+int main(int argc, char **argv)
+{
+    tri_comm_start(&argc, &argv);
+    struct small_layout layouts[SMALL_LAYOUTS];
+    int ranks = tri_comm_size();
+    int count = small_layouts(ranks, 8, layouts);
+    /* Few layouts: more flavours on each, so that every rank count sees all of them. */
+    int rounds = count < 3 ? 4 : count < 6 ? 3 : 2;
+    for (int i = 0; i < count * rounds; i++) {
+        in_style(SMALL_GPT, layouts[i % count], i);
+        in_style(SMALL_LLAMA, layouts[i % count], i);
+    }
+    for (int i = 0; i < count; i += ranks < 8 ? 1 : 3) {
+        with_window_of_rank(layouts[i], i);
+    }
+    CHECK(cases >= 4 * count);
+    if (tri_comm_rank() == 0) {
+        (void)printf("%d comparisons on %d layouts\n", cases, count);
+    }
+    tri_comm_finish();
+    return 0;
+}

@@ -1,0 +1,155 @@
+/* What is wrong is found: gradients scaled on purpose (verify's own plant), and faults of the kind
+ * that others have shipped, planted around the functions that reduce (the linker's --wrap: the
+ * sources stay as they are). */
+#include "support/small.h"
+
+#include "train/verify.h"
+
+#include <string.h>
+
+enum fault {
+    FAULT_NONE,
+    FAULT_EXPERTS_DIVIDED,     /* expert gradients divided by the expert degree */
+    FAULT_EXPERTS_OVER_EXPERT, /* summed over {expert} instead of {data} */
+    FAULT_NO_TENSOR_SYNC,      /* partial sums over tensor left as they are */
+    FAULT_REDUCE_SKIPPED       /* one kind of all-reduce over tensor in the backward left out */
+};
+
+static enum fault fault;
+static enum tri_kind skipped;
+
+static void scale_experts(struct tri_params *params, double factor)
+{
+    for (int i = 0; i < TRI_BUFFERS; i++) {
+        struct tri_buffer *buffer = &params->buffer[i];
+        for (int64_t j = 0; buffer->replicas == TRI_EXPERT && j < buffer->count; j++) {
+            buffer->gradients[j] = (float)((double)buffer->gradients[j] * factor);
+        }
+    }
+}
+
+static void use_expert_group(struct tri_params *params, struct tri_group *group)
+{
+    for (int i = 0; i < TRI_BUFFERS; i++) {
+        if (params->buffer[i].replicas == TRI_EXPERT) {
+            params->buffer[i].group = group;
+        }
+    }
+}
+
+void __real_tri_gradients_reduce(struct tri_params *params);
+void __wrap_tri_gradients_reduce(struct tri_params *params);
+void __wrap_tri_gradients_reduce(struct tri_params *params)
+{
+    const struct tri_mesh *mesh = params->mesh;
+    if (fault == FAULT_EXPERTS_DIVIDED) {
+        scale_experts(params, 1.0 / mesh->size[TRI_AXIS_EXPERT]);
+    }
+    if (fault == FAULT_EXPERTS_OVER_EXPERT) {
+        use_expert_group(params, mesh->expert);
+    }
+    for (int p = 0; fault == FAULT_NO_TENSOR_SYNC && p < params->count; p++) {
+        params->param[p].sync = TRI_SYNC_NONE;
+    }
+    __real_tri_gradients_reduce(params);
+    use_expert_group(params, mesh->data);
+}
+
+void __real_tri_all_reduce_sum(struct tri_group *group, struct tri_where where, void *data,
+                               int64_t n, enum tri_dtype dtype);
+void __wrap_tri_all_reduce_sum(struct tri_group *group, struct tri_where where, void *data,
+                               int64_t n, enum tri_dtype dtype);
+void __wrap_tri_all_reduce_sum(struct tri_group *group, struct tri_where where, void *data,
+                               int64_t n, enum tri_dtype dtype)
+{
+    if (fault != FAULT_REDUCE_SKIPPED || where.phase != TRI_PHASE_BACKWARD ||
+        where.kind != skipped) {
+        __real_tri_all_reduce_sum(group, where, data, n, dtype);
+    }
+}
+
+static struct tri_verify_result verify(enum small_style style, const char *words,
+                                       struct small_layout layout, const char *plant, double factor)
+{
+    struct tri_config config;
+    struct tri_verify_result result;
+    struct tri_error error;
+    const struct tri_verify_options options = {1, 0, plant, factor};
+    small_config(style, words, &config);
+    small_config_lay_out(&config, layout);
+    CHECK(tri_verify(&config, &options, &result, &error) == TRI_OK);
+    return result;
+}
+
+static void scaled_gradients(void)
+{
+    static const char *const planted[] = {
+        "embedding.weight",
+        "layers.0.attention.k.weight",
+        "layers.1.attention.o.weight",
+        "layers.1.moe.router.weight",
+        "layers.1.moe.experts.3.up.weight",
+        "layers.0.moe.shared.down.weight",
+        "final_norm.weight",
+    };
+    struct small_layout layouts[SMALL_LAYOUTS];
+    int count = small_layouts(tri_comm_size(), 8, layouts);
+    for (int i = 0; i < count; i++) {
+        for (int p = i % 2; p < (int)(sizeof(planted) / sizeof(*planted)); p += 2) {
+            struct tri_verify_result result =
+                verify(SMALL_LLAMA, "", layouts[i], planted[p], p % 3 ? 1.001 : -1.0);
+            if (result.passed || strcmp(result.worst_parameter, planted[p]) != 0) {
+                tri_panic(TRI_FAILED, "%s: planted %s, found %s", small_layout_text(layouts[i]),
+                          planted[p], result.worst_parameter);
+            }
+        }
+        CHECK(verify(SMALL_LLAMA, "", layouts[i], "layers.0.norm1.weight", 1.0).passed);
+    }
+}
+
+static void expect_found(enum fault planted, const char *words, struct small_layout layout,
+                         const char *name)
+{
+    CHECK(verify(SMALL_LLAMA, words, layout, NULL, 1.0).passed);
+    fault = planted;
+    struct tri_verify_result result = verify(SMALL_LLAMA, words, layout, NULL, 1.0);
+    fault = FAULT_NONE;
+    if (result.passed || !strstr(result.worst_parameter, name)) {
+        tri_panic(TRI_FAILED, "fault %d (kind %d) on %s: found '%s', not '%s'", (int)planted,
+                  (int)skipped, small_layout_text(layout), result.worst_parameter, name);
+    }
+}
+
+static void wrong_reductions(void)
+{
+    const struct small_layout cut = {2, 2, 2};
+    const struct small_layout whole = {2, 2, 1};
+    expect_found(FAULT_EXPERTS_DIVIDED, "", (struct small_layout){1, 2, 1}, ".experts.");
+    expect_found(FAULT_EXPERTS_DIVIDED, "", cut, ".experts.");
+    expect_found(FAULT_EXPERTS_OVER_EXPERT, "", (struct small_layout){1, 2, 1}, ".experts.");
+    expect_found(FAULT_NO_TENSOR_SYNC, "", whole, ".router.");
+    expect_found(FAULT_NO_TENSOR_SYNC, "model.num_kv_heads=1", cut, ".attention.");
+    expect_found(FAULT_NO_TENSOR_SYNC, "model.qk_norm=head", cut, "_norm.weight");
+}
+
+static void skipped_reductions(void)
+{
+    static const enum tri_kind kinds[] = {TRI_KIND_ATTENTION, TRI_KIND_MLP, TRI_KIND_MOE,
+                                          TRI_KIND_SHARED_EXPERT, TRI_KIND_HEAD};
+    for (int i = 0; i < (int)(sizeof(kinds) / sizeof(*kinds)); i++) {
+        skipped = kinds[i];
+        expect_found(FAULT_REDUCE_SKIPPED, "moe.every=2 model.qk_norm=full",
+                     (struct small_layout){2, 2, 2}, "");
+    }
+}
+
+int main(int argc, char **argv)
+{
+    tri_comm_start(&argc, &argv);
+    CHECK(tri_comm_size() == 4);
+    scaled_gradients();
+    wrong_reductions();
+    skipped_reductions();
+    tri_comm_finish();
+    return 0;
+}
