@@ -280,7 +280,7 @@ static void forward(struct tri_sublayer *self, const struct tri_pass *pass, cons
 
 /* ---- backward --------------------------------------------------------------------------------- */
 
-/* dW [m, n] += dy[tokens, m]^T x[tokens, n] */
+/* dW [m, n] (+)= dy[tokens, m]^T x[tokens, n] */
 static void weight_gradient(const struct tri_context *context, int64_t tokens, int64_t m, int64_t n,
                             const void *dy, const void *x, float *gradient)
 {
@@ -296,7 +296,7 @@ static void weight_gradient(const struct tri_context *context, int64_t tokens, i
                                                   .ab_dtype = context->dt,
                                                   .c_dtype = TRI_F32,
                                                   .a_transposed = true,
-                                                  .accumulate = true});
+                                                  .accumulate = !context->params->fresh});
 }
 
 /* dx[tokens, n] = dy[tokens, m] W[m, n] */

@@ -37,7 +37,8 @@ void tri_networks_forward(const struct tri_context *context, const struct tri_ne
 void tri_networks_add_down_bias(const struct tri_context *context,
                                 const struct tri_network *networks, int64_t count,
                                 const int64_t *offsets, void *y);
-/* dx [rows, hidden] is overwritten (a partial sum over the tensor group). */
+/* dx [rows, hidden] is overwritten (a partial sum over the tensor group). Gradients of weights are added
+ * to, those of matrices set when params->fresh: one call a micro-batch for each network. */
 void tri_networks_backward(const struct tri_context *context, const struct tri_network *networks,
                            int64_t count, const int64_t *offsets,
                            const struct tri_network_saved *saved, const void *dy, void *dx);

@@ -110,6 +110,7 @@ struct tri_params {
     const struct tri_mesh *mesh; /* borrowed */
     int *first_of_layer; /* [num_layers + 1]: where each layer's rows begin, and their end */
     int64_t layers;
+    bool fresh;    /* gradients of overwritten rows are of the last step: set them, don't add */
     void *scratch; /* of the gradient reduction; grows once */
     size_t scratch_bytes;
     int64_t total, active; /* parameters of the whole model; those a token meets */
@@ -122,6 +123,24 @@ void tri_params_destroy(struct tri_params *params);
 void tri_params_allocate(struct tri_params *params, bool gradients);
 /* Initial values from (seed, name, global index). Local. */
 void tri_params_init(struct tri_params *params, uint64_t seed);
+
+/* Whether the row's gradient is one product for each micro-batch, which may then set it when
+ * params->fresh instead of adding to zeros. */
+static inline bool tri_param_overwritten(const struct tri_param *param)
+{
+    switch (param->role) {
+    case TRI_ROLE_Q:
+    case TRI_ROLE_K:
+    case TRI_ROLE_V:
+    case TRI_ROLE_O:
+    case TRI_ROLE_GATE:
+    case TRI_ROLE_UP:
+    case TRI_ROLE_DOWN:
+        return true;
+    default:
+        return false;
+    }
+}
 
 /* Row by identity; NULL when the model has none. expert -1 for what is no expert's. */
 struct tri_param *tri_params_find(const struct tri_params *params, enum tri_role role,

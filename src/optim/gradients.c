@@ -5,15 +5,23 @@
 #include <math.h>
 #include <string.h>
 
-void tri_gradients_zero(struct tri_params *params)
+static void zero(float *x, int64_t count)
 {
-    for (int i = 0; i < TRI_BUFFERS; i++) {
-        struct tri_buffer *buffer = &params->buffer[i];
-        const int64_t piece = 1 << 16;
-#pragma omp parallel for schedule(static) if (buffer->count > piece)
-        for (int64_t at = 0; at < buffer->count; at += piece) {
-            int64_t n = buffer->count - at < piece ? buffer->count - at : piece;
-            memset(buffer->gradients + at, 0, (size_t)n * sizeof(float));
+    const int64_t piece = 1 << 16;
+#pragma omp parallel for schedule(static) if (count > piece)
+    for (int64_t at = 0; at < count; at += piece) {
+        int64_t n = count - at < piece ? count - at : piece;
+        memset(x + at, 0, (size_t)n * sizeof(*x));
+    }
+}
+
+void tri_gradients_begin(struct tri_params *params)
+{
+    params->fresh = true;
+    for (int p = 0; p < params->count; p++) {
+        const struct tri_param *param = &params->param[p];
+        if (param->count > 0 && !tri_param_overwritten(param)) {
+            zero(tri_param_gradients(params, param), param->count);
         }
     }
 }

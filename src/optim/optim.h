@@ -6,8 +6,10 @@
 #include "model/param.h"
 #include "kernel/kernel.h"
 
-/* Sets all gradients to zero. Local. */
-void tri_gradients_zero(struct tri_params *params);
+/* Makes the gradients ready for the first micro-batch of a step: zeroes those that are added to, and
+ * marks the others (tri_param_overwritten) as fresh, to be set by it; after its backward the caller
+ * clears params->fresh. Saves a pass over most of the memory. Local. */
+void tri_gradients_begin(struct tri_params *params);
 
 /* Sums the gradients over the tensor group where the table says so, then over each buffer's replicas:
  * afterwards each rank holds the sums in its shards (elsewhere the buffers are undefined). Experts are

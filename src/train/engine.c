@@ -151,6 +151,7 @@ static enum tri_status run(struct tri_engine *engine, const struct tri_rows_sour
         pass.phase = options.phase;
         pass.tap = options.tap;
         tri_model_step(engine->model, &pass);
+        engine->params->fresh = false;
     }
     return TRI_OK;
 }
@@ -168,7 +169,7 @@ enum tri_status tri_engine_gradients(struct tri_engine *engine,
     double start = tri_clock_now();
     double exposed = exposed_seconds();
     *report = (struct tri_step_report){0};
-    tri_gradients_zero(engine->params);
+    tri_gradients_begin(engine->params);
     struct tri_pass options = {
         .training = true, .backward = true, .phase = TRI_PHASE_FORWARD, .tap = tap};
     TRI_TRY(run(engine, source, step, options, error));
