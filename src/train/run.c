@@ -140,7 +140,9 @@ static enum tri_status describe(struct run *run, struct tri_error *error)
     if (is_root()) {
         status = tri_run_folder_describe(run->folder, run->config, environment, error);
         if (status == TRI_OK) {
-            status = tri_run_folder_trim_metrics(run->folder, run->state.step, error);
+            /* Without a checkpoint step 0 is evaluated again, so its line goes too. */
+            int64_t kept = run->saved_step < 0 ? -1 : run->state.step;
+            status = tri_run_folder_trim_metrics(run->folder, kept, error);
         }
     }
     free(environment);
@@ -266,7 +268,7 @@ static enum tri_status loop(struct run *run, struct tri_error *error)
 {
     const struct tri_config *config = run->config;
     struct tri_rows_source source = tri_source_of_loader(run->train.loader, config);
-    if (run->state.step == 0) {
+    if (run->state.step == 0 && config->eval_at_start) {
         TRI_TRY(evaluate(run, error));
     }
     while (run->state.step < config->train.steps) {

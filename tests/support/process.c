@@ -16,7 +16,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { MOST_PROCESSES = 64 };
+enum { MOST_PROCESSES = 8192, MOST_IN_TREE = 64 };
 
 static void require(bool good, const char *what)
 {
@@ -153,45 +153,45 @@ static bool read_stat(const char *pid, char command[64], pid_t *parent)
     return true;
 }
 
-/* The children of parent, added to list. */
-static int add_children(pid_t parent, pid_t *list, int count)
+struct entry {
+    pid_t pid, parent;
+    bool named;
+};
+
+/* All processes there are, at most `room`; those whose command is `name` are marked. */
+static int read_processes(const char *name, struct entry *entries, int room)
 {
     DIR *processes = opendir("/proc");
     require(processes != NULL, "/proc");
-    for (struct dirent *entry; count < MOST_PROCESSES && (entry = readdir(processes));) {
+    int count = 0;
+    for (struct dirent *found; count < room && (found = readdir(processes));) {
         char command[64];
-        pid_t above;
-        if (isdigit((unsigned char)entry->d_name[0]) && read_stat(entry->d_name, command, &above) &&
-            above == parent) {
-            list[count++] = (pid_t)strtol(entry->d_name, NULL, 10);
+        pid_t parent;
+        if (isdigit((unsigned char)found->d_name[0]) &&
+            read_stat(found->d_name, command, &parent)) {
+            entries[count++] = (struct entry){(pid_t)strtol(found->d_name, NULL, 10), parent,
+                                              !name || strcmp(name, command) == 0};
         }
     }
     (void)closedir(processes);
     return count;
 }
 
-static int tree_of(pid_t root, pid_t list[MOST_PROCESSES])
+int process_tree(pid_t root, const char *name, pid_t *found, int room)
 {
-    int count = 1;
-    list[0] = root;
-    for (int i = 0; i < count; i++) {
-        count = add_children(list[i], list, count);
-    }
-    return count;
-}
-
-int process_descendants(pid_t root, const char *name, pid_t *found, int room)
-{
-    pid_t list[MOST_PROCESSES];
-    int count = tree_of(root, list);
+    static struct entry all[MOST_PROCESSES];
+    pid_t tree[MOST_IN_TREE] = {root};
+    int in_tree = 1;
     int used = 0;
-    for (int i = 0; i < count && used < room; i++) {
-        char text[32];
-        char command[64];
-        pid_t parent;
-        (void)snprintf(text, sizeof(text), "%d", (int)list[i]);
-        if (read_stat(text, command, &parent) && strcmp(command, name) == 0) {
-            found[used++] = list[i];
+    int count = read_processes(name, all, MOST_PROCESSES);
+    for (int i = 0; i < in_tree; i++) {
+        for (int e = 0; e < count; e++) {
+            if (all[e].parent == tree[i] && in_tree < MOST_IN_TREE) {
+                tree[in_tree++] = all[e].pid;
+            }
+            if (all[e].pid == tree[i] && all[e].named && used < room) {
+                found[used++] = tree[i];
+            }
         }
     }
     return used;
@@ -199,10 +199,10 @@ int process_descendants(pid_t root, const char *name, pid_t *found, int room)
 
 void process_kill_tree(pid_t root)
 {
-    pid_t list[MOST_PROCESSES];
-    int count = tree_of(root, list);
+    pid_t tree[MOST_IN_TREE];
+    int count = process_tree(root, NULL, tree, MOST_IN_TREE);
     for (int i = 0; i < count; i++) {
-        (void)kill(list[i], SIGKILL);
+        (void)kill(tree[i], SIGKILL);
     }
 }
 

@@ -29,8 +29,8 @@ void process_start(struct process *process, const char *const *argv, const char 
 void process_wait(struct process *process, double limit, struct process_result *result);
 void process_result_fini(struct process_result *result);
 
-/* The descendants of root whose command is `name`; at most `room`. */
-int process_descendants(pid_t root, const char *name, pid_t *found, int room);
+/* Root and its descendants, those whose command is `name` (NULL: all); at most `room`. */
+int process_tree(pid_t root, const char *name, pid_t *found, int room);
 /* Sends SIGKILL to root and all its descendants. */
 void process_kill_tree(pid_t root);
 /* Waits until no child is left. After process_kill_tree and process_wait, orphans included. */
