@@ -66,7 +66,7 @@ fi
 "$trident" tokenize --tokenizer byte --out "$tokens" --valid 0.05 "${texts[@]}"
 
 say "training on $ranks ranks: $config"
-launch "$trident" train "$config" --fresh "run_dir=$run" \
+launch "$trident" train "$config" --fresh "run_dir=$run" eval.at_start=true eval.batches=0 \
     "data.train=$tokens/train_*.bin" "data.valid=$tokens/valid_*.bin"
 
 say "validation"

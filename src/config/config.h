@@ -108,6 +108,7 @@ struct tri_config {
     struct tri_config_train train;
     int64_t eval_every;       /* 0: only at the end */
     int64_t eval_batches;     /* 0: the whole validation set */
+    bool eval_at_start;       /* before the first step too */
     int64_t checkpoint_every; /* 0: only the last step */
     int64_t checkpoint_keep_last;
     double comm_timeout_seconds;
