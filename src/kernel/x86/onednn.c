@@ -241,17 +241,105 @@ static void execute(const struct tri_matmul *p)
     }
 }
 
+/* ---- groups ----------------------------------------------------------------------------------- */
+
+enum { FEW = 64, LEAST_ROWS = 64 };
+
+static double work_of(const struct tri_matmul *p)
+{
+    return (double)p->m * (double)p->n * (double)p->k;
+}
+
+/* A few products of unequal size, dealt out in pieces: the largest products first, cut by rows (which
+ * changes no bit of a row). */
+struct deal {
+    const struct tri_matmul *products;
+    int64_t count, threads;
+    double piece; /* multiplications of a piece, about */
+    int32_t order[FEW];
+    int64_t next; /* the first piece that nobody has taken */
+};
+
+static int64_t pieces_of(const struct deal *deal, const struct tri_matmul *p)
+{
+    /* A weight gradient's rows are part of its primitive: the cut must not follow the routing, or
+     * there would be no end of primitives. */
+    int64_t pieces = p->a_transposed ? deal->threads : 1 + (int64_t)(work_of(p) / deal->piece);
+    int64_t most = p->m / LEAST_ROWS;
+    return pieces < most ? pieces : most > 1 ? most : 1;
+}
+
+static struct tri_matmul piece_at(const struct tri_matmul *p, int64_t index, int64_t pieces)
+{
+    struct tri_matmul part = *p;
+    int64_t rows = ((p->m + pieces - 1) / pieces + 15) / 16 * 16;
+    int64_t row = index * rows < p->m ? index * rows : p->m;
+    part.m = p->m - row < rows ? p->m - row : rows;
+    part.a = (const char *)p->a +
+             (size_t)(p->a_transposed ? row : row * p->lda) * tri_dtype_size(p->ab_dtype);
+    part.c = (char *)p->c + (size_t)(row * p->ldc) * tri_dtype_size(p->c_dtype);
+    return part;
+}
+
+static void deal_sort(struct deal *deal)
+{
+    double total = 0.0;
+    for (int64_t i = 0; i < deal->count; i++) {
+        double work = work_of(&deal->products[i]);
+        int64_t at = i;
+        while (at > 0 && work_of(&deal->products[deal->order[at - 1]]) < work) {
+            deal->order[at] = deal->order[at - 1];
+            at--;
+        }
+        deal->order[at] = (int32_t)i;
+        total += work;
+    }
+    deal->piece = 1.0 + total / (4.0 * (double)deal->threads);
+}
+
+static void deal_work(struct deal *deal)
+{
+    int64_t product = 0, before = 0;
+    for (;;) {
+        int64_t piece;
+#pragma omp atomic capture
+        piece = deal->next++;
+        int64_t pieces = 0;
+        while (product < deal->count) {
+            pieces = pieces_of(deal, &deal->products[deal->order[product]]);
+            if (piece - before < pieces) {
+                break;
+            }
+            before += pieces;
+            product++;
+        }
+        if (product == deal->count) {
+            return;
+        }
+        const struct tri_matmul *p = &deal->products[deal->order[product]];
+        struct tri_matmul part = piece_at(p, piece - before, pieces);
+        execute(&part);
+    }
+}
+
 void tri_onednn_run(const struct tri_matmul *products, int64_t count)
 {
     (void)pthread_once(&once, start);
     int threads = omp_get_max_threads();
-    if (threads == 1 || omp_in_parallel() || count < 2 * threads) {
+    if (threads == 1 || omp_in_parallel() || count == 1) {
         for (int64_t i = 0; i < count; i++) {
             execute(&products[i]);
         }
         return;
     }
-    /* Inside a parallel region oneDNN works on one thread: each takes the next product. */
+    /* Inside a parallel region oneDNN works on one thread. */
+    if (count <= FEW && count < 8 * threads) {
+        struct deal deal = {.products = products, .count = count, .threads = threads};
+        deal_sort(&deal);
+#pragma omp parallel
+        deal_work(&deal);
+        return;
+    }
 #pragma omp parallel for schedule(dynamic, 1)
     for (int64_t i = 0; i < count; i++) {
         execute(&products[i]);
