@@ -53,12 +53,41 @@ double tri_random_uniform(uint64_t seed, uint64_t stream, uint64_t index)
     return open_unit(b.word[1], b.word[0]);
 }
 
+/* Two standard normals from two words: never log(0), at most 6.8 standard deviations. */
+static void box_muller(uint32_t radius_word, uint32_t angle_word, float *pair)
+{
+    const float two_pi = 6.28318530718F;
+    float radius = sqrtf(-2.0F * logf(((float)radius_word + 0.5F) * 0x1p-32F));
+    float angle = two_pi * ((float)angle_word * 0x1p-32F);
+    pair[0] = radius * cosf(angle);
+    pair[1] = radius * sinf(angle);
+}
+
+static void four_normals(uint64_t seed, uint64_t stream, uint64_t quarter, float out[4])
+{
+    struct block b = philox(seed, stream, quarter);
+    box_muller(b.word[0], b.word[1], out);
+    box_muller(b.word[2], b.word[3], out + 2);
+}
+
 double tri_random_normal(uint64_t seed, uint64_t stream, uint64_t index)
 {
-    const double two_pi = 6.283185307179586476925;
-    struct block b = philox(seed, stream, index);
-    double radius = sqrt(-2.0 * log(open_unit(b.word[1], b.word[0])));
-    return radius * cos(two_pi * open_unit(b.word[3], b.word[2]));
+    float four[4];
+    four_normals(seed, stream, index / 4, four);
+    return (double)four[index % 4];
+}
+
+void tri_random_normals(uint64_t seed, uint64_t stream, uint64_t first, int64_t n, float *out)
+{
+    int64_t i = 0;
+    while (i < n) {
+        float four[4];
+        uint64_t index = first + (uint64_t)i;
+        four_normals(seed, stream, index / 4, four);
+        for (uint64_t lane = index % 4; lane < 4 && i < n; lane++) {
+            out[i++] = four[lane];
+        }
+    }
 }
 
 /* A four-round Feistel network over the smallest even number of bits that holds n; values outside

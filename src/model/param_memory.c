@@ -4,6 +4,8 @@
 #include "base/memory.h"
 #include "base/random.h"
 
+#include <string.h>
+
 void tri_params_allocate(struct tri_params *params, bool gradients)
 {
     for (int i = 0; i < TRI_BUFFERS; i++) {
@@ -50,38 +52,63 @@ float *tri_param_gradients(const struct tri_params *params, const struct tri_par
     return gradients ? gradients + param->offset : NULL;
 }
 
-/* The initial value of element (i, j) of the global tensor. */
-static float initial(const struct tri_param *param, uint64_t seed, uint64_t stream, int64_t index)
+/* Initial values of elements [first, first + n) of a row's global tensor. */
+static void initial(const struct tri_param *param, uint64_t seed, uint64_t stream, int64_t first,
+                    int64_t n, float *out)
 {
+    float constant = param->init == TRI_INIT_ONE ? 1.0F : 0.0F;
     if (param->init == TRI_INIT_NORMAL) {
-        return (float)(param->init_std * tri_random_normal(seed, stream, (uint64_t)index));
+        tri_random_normals(seed, stream, (uint64_t)first, n, out);
     }
-    return param->init == TRI_INIT_ONE ? 1.0F : 0.0F;
+    for (int64_t i = 0; i < n; i++) {
+        out[i] = param->init == TRI_INIT_NORMAL ? out[i] * (float)param->init_std : constant;
+    }
+}
+
+/* Values of the table's row from element `at` of its local part: to the stored weights, and unrounded
+ * to the master where this rank holds that part of it. */
+static void store(const struct tri_params *params, const struct tri_param *param, int64_t at,
+                  int64_t n, const float *values)
+{
+    const struct tri_buffer *buffer = &params->buffer[param->buffer];
+    int64_t place = param->offset + at;
+    if (param->dtype == TRI_F32) {
+        memcpy((float *)buffer->weights + place, values, (size_t)n * sizeof(float));
+        return;
+    }
+    uint16_t *weights = (uint16_t *)buffer->weights + place;
+    for (int64_t i = 0; i < n; i++) {
+        weights[i] = tri_f32_to_bf16(values[i]);
+    }
+    struct tri_range part =
+        tri_range_intersect((struct tri_range){place, place + n}, buffer->shard);
+    if (buffer->master && tri_range_size(part) > 0) {
+        memcpy(buffer->master + (part.begin - buffer->shard.begin), values + (part.begin - place),
+               (size_t)tri_range_size(part) * sizeof(float));
+    }
+}
+
+enum { PIECE = 1024 };
+
+static void init_row(struct tri_params *params, const struct tri_param *param, uint64_t seed)
+{
+    uint64_t stream = tri_random_stream(param->name);
+    int64_t columns = tri_range_size(param->local[1]);
+#pragma omp parallel for schedule(static) if (param->count > 16 * PIECE)
+    for (int64_t row = param->local[0].begin; row < param->local[0].end; row++) {
+        float values[PIECE];
+        for (int64_t j = 0; j < columns; j += PIECE) {
+            int64_t n = columns - j < PIECE ? columns - j : PIECE;
+            int64_t first = row * param->shape[1] + param->local[1].begin + j;
+            initial(param, seed, stream, first, n, values);
+            store(params, param, (row - param->local[0].begin) * columns + j, n, values);
+        }
+    }
 }
 
 void tri_params_init(struct tri_params *params, uint64_t seed)
 {
     for (int p = 0; p < params->count; p++) {
-        const struct tri_param *param = &params->param[p];
-        struct tri_buffer *buffer = &params->buffer[param->buffer];
-        uint64_t stream = tri_random_stream(param->name);
-        int64_t columns = tri_range_size(param->local[1]);
-        void *weights = tri_param_weights(params, param);
-#pragma omp parallel for schedule(static) if (param->count > 4096)
-        for (int64_t at = 0; at < param->count; at++) {
-            int64_t i = param->local[0].begin + at / columns;
-            int64_t j = param->local[1].begin + at % columns;
-            float value = initial(param, seed, stream, i * param->shape[1] + j);
-            /* The master keeps the unrounded value where this rank holds that part of it. */
-            int64_t in_shard = param->offset + at - buffer->shard.begin;
-            if (param->dtype == TRI_F32) {
-                ((float *)weights)[at] = value;
-            } else {
-                ((uint16_t *)weights)[at] = tri_f32_to_bf16(value);
-                if (buffer->master && in_shard >= 0 && in_shard < tri_range_size(buffer->shard)) {
-                    buffer->master[in_shard] = value;
-                }
-            }
-        }
+        init_row(params, &params->param[p], seed);
     }
 }
