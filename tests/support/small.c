@@ -169,7 +169,7 @@ void small_copy_weights(const struct tri_engine *from, struct tri_engine *to)
     }
 }
 
-double small_distance(const float *a, const float *b, int64_t n)
+double small_distance(const float *a, const float *b, int64_t n, double least)
 {
     double distance = 0.0;
     double norm = 0.0;
@@ -178,5 +178,5 @@ double small_distance(const float *a, const float *b, int64_t n)
         distance += difference * difference;
         norm += (double)b[i] * (double)b[i];
     }
-    return distance == 0.0 ? 0.0 : sqrt(distance / norm);
+    return distance == 0.0 ? 0.0 : sqrt(distance) / fmax(sqrt(norm), least);
 }

@@ -49,7 +49,7 @@ struct tri_step_report small_gradients(struct tri_engine *engine,
  * `to`. Collective over to's mesh. */
 void small_copy_weights(const struct tri_engine *from, struct tri_engine *to);
 
-/* |a - b| / |b| over n numbers; 0 when they are equal. */
-double small_distance(const float *a, const float *b, int64_t n);
+/* |a - b| / |b| over n numbers, with |b| taken as at least `least`; 0 when they are equal. */
+double small_distance(const float *a, const float *b, int64_t n, double least);
 
 #endif
