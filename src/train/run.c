@@ -23,6 +23,7 @@ struct run {
     struct tri_progress *progress; /* rank 0 */
     struct tri_checkpoint_state state;
     int64_t saved_step; /* of the newest checkpoint; -1: none */
+    bool save_due;
     double valid_loss, final_loss;
 };
 
@@ -164,6 +165,7 @@ static enum tri_status save(struct run *run, struct tri_error *error)
                                                  run->config->checkpoint_keep_last, error);
     if (status == TRI_OK) {
         run->saved_step = state.step;
+        run->save_due = false;
     }
     tri_free(state.config);
     return status;
@@ -264,6 +266,14 @@ static bool is_due(int64_t step, int64_t every)
     return every > 0 && step % every == 0;
 }
 
+/* Weights that give no finite loss don't push good checkpoints out: one that is due waits until a
+ * step succeeds. */
+static bool must_save(struct run *run)
+{
+    run->save_due = run->save_due || is_due(run->state.step, run->config->checkpoint_every);
+    return run->save_due && run->state.skipped_in_a_row == 0;
+}
+
 static enum tri_status loop(struct run *run, struct tri_error *error)
 {
     const struct tri_config *config = run->config;
@@ -278,7 +288,7 @@ static enum tri_status loop(struct run *run, struct tri_error *error)
             TRI_TRY(evaluate(run, error));
         }
         bool stop = must_stop(run);
-        if (last || stop || is_due(run->state.step, config->checkpoint_every)) {
+        if (last || stop || must_save(run)) {
             TRI_TRY(save(run, error));
         }
         if (stop && !last) {

@@ -22,6 +22,7 @@ static struct {
     char **flags; /* of mpiexec */
     int num_flags;
     int ranks;
+    const char *wrapper;
 } cli;
 
 static const char config[] =
@@ -107,6 +108,9 @@ void cli_start(struct process *process, int ranks, const char *const *changes,
         argv[used++] = "-n";
         argv[used++] = count;
     }
+    if (cli.wrapper) {
+        argv[used++] = cli.wrapper;
+    }
     argv[used++] = TRIDENT_BIN "/trident";
     for (; *words; words++) {
         assert_true(used < sizeof(argv) / sizeof(*argv) - 1);
@@ -114,6 +118,11 @@ void cli_start(struct process *process, int ranks, const char *const *changes,
     }
     argv[used] = NULL;
     process_start(process, argv, changes);
+}
+
+void cli_set_wrapper(const char *program)
+{
+    cli.wrapper = program;
 }
 
 struct process_result cli_run_with(int ranks, const char *const *changes, const char *const *words)

@@ -28,6 +28,8 @@ int cli_ranks(void);
 /* Starts trident with these words on so many ranks; 0: without mpiexec. */
 void cli_start(struct process *process, int ranks, const char *const *changes,
                const char *const *words);
+/* Runs trident through a program that is given its command line; NULL: no longer. */
+void cli_set_wrapper(const char *program);
 /* Runs it to its end, at most 60 seconds. */
 struct process_result cli_run(int ranks, const char *const *words);
 struct process_result cli_run_with(int ranks, const char *const *changes, const char *const *words);
