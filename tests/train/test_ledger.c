@@ -1,0 +1,310 @@
+/* After one training step the ledger holds what the closed formulas say, call for call and byte for
+ * byte, on every layout, in f32 and bf16; what is booked as META is kept apart. The formulas here
+ * know the config, the layout and the recorded routes, and nothing of the code that books.
+ *
+ * N: tokens of a micro-batch, of this rank's tensor group; H: hidden size; w: bytes of an activation. */
+#include "support/small.h"
+
+#include "base/memory.h"
+#include "shard/rows.h"
+
+#include <string.h>
+
+struct books {
+    const struct tri_config *config;
+    const struct tri_mesh *mesh;
+    const struct tri_params *params;
+    const int32_t *routes; /* [MoE layers, tokens of the global batch, k] */
+    int64_t tokens;        /* of the global batch */
+    int64_t w;
+    struct tri_ledger ledger; /* what is expected */
+};
+
+static void book(struct books *b, enum tri_op op, enum tri_group_id group, enum tri_phase phase,
+                 enum tri_kind kind, int64_t bytes)
+{
+    tri_ledger_book(&b->ledger, op, group, phase, kind, bytes, 0.0, 0.0);
+}
+
+static void over_tensor(struct books *b, enum tri_phase phase, enum tri_kind kind, int64_t bytes)
+{
+    if (b->mesh->size[TRI_AXIS_TENSOR] > 1) {
+        book(b, TRI_OP_ALL_REDUCE, TRI_GROUP_TENSOR, phase, kind, bytes);
+    }
+}
+
+static void over_tensor_both_ways(struct books *b, enum tri_kind kind, int64_t bytes)
+{
+    over_tensor(b, TRI_PHASE_FORWARD, kind, bytes);
+    over_tensor(b, TRI_PHASE_BACKWARD, kind, bytes);
+}
+
+/* ---- MoE -------------------------------------------------------------------------------------- */
+
+/* Rank t, e of a mesh with this rank's d; with whole experts (ETP = 1) tensor ranks are homes too. */
+struct place {
+    int tensor, expert;
+};
+
+static bool is_whole(const struct books *b)
+{
+    return b->config->parallel.expert_tensor < b->mesh->size[TRI_AXIS_TENSOR];
+}
+
+static int home_of(const struct books *b, int32_t expert)
+{
+    int homes = b->mesh->size[TRI_AXIS_EXPERT] * (is_whole(b) ? b->mesh->size[TRI_AXIS_TENSOR] : 1);
+    return (int)(expert / (b->config->moe.num_experts / homes));
+}
+
+static int home_at(const struct books *b, struct place p)
+{
+    return is_whole(b) ? p.expert * b->mesh->size[TRI_AXIS_TENSOR] + p.tensor : p.expert;
+}
+
+/* Routes from the tokens that `from` sends in micro-step i to the experts of home `to`. */
+static int64_t count_routes(const struct books *b, int64_t layer, int64_t i, struct place from,
+                            int to)
+{
+    const struct tri_mesh *mesh = b->mesh;
+    int64_t seq = b->config->data.sequence_length;
+    int64_t k = b->config->moe.top_k;
+    int replicas = mesh->size[TRI_AXIS_EXPERT] * mesh->size[TRI_AXIS_DATA];
+    int replica = from.expert + mesh->size[TRI_AXIS_EXPERT] * mesh->coord[TRI_AXIS_DATA];
+    struct tri_range rows = tri_rows_micro(b->config->train.global_batch, replicas, replica,
+                                           b->config->train.micro_batch, i);
+    int64_t n = tri_range_size(rows) * seq;
+    struct tri_range own = {0, n};
+    if (is_whole(b)) {
+        own = tri_range_part(n, mesh->size[TRI_AXIS_TENSOR], from.tensor);
+    }
+    int64_t count = 0;
+    for (int64_t t = own.begin; t < own.end; t++) {
+        for (int64_t j = 0; j < k; j++) {
+            int64_t token = rows.begin * seq + t;
+            count += home_of(b, b->routes[(layer * b->tokens + token) * k + j]) == to;
+        }
+    }
+    return count;
+}
+
+static void book_moe(struct books *b, int64_t layer, int64_t i, int64_t n)
+{
+    const struct tri_mesh *mesh = b->mesh;
+    int64_t row = b->config->model.hidden_size * b->w;
+    struct place me = {mesh->coord[TRI_AXIS_TENSOR], mesh->coord[TRI_AXIS_EXPERT]};
+    int64_t sent = 0;     /* to other homes */
+    int64_t received = 0; /* from other homes */
+    int tensors = is_whole(b) ? mesh->size[TRI_AXIS_TENSOR] : 1;
+    for (int e = 0; e < mesh->size[TRI_AXIS_EXPERT]; e++) {
+        for (int t = 0; t < tensors; t++) {
+            struct place other = {is_whole(b) ? t : me.tensor, e};
+            if (home_at(b, other) != home_at(b, me)) {
+                sent += count_routes(b, layer, i, me, home_at(b, other));
+                received += count_routes(b, layer, i, other, home_at(b, me));
+            }
+        }
+    }
+    int64_t rows = received + count_routes(b, layer, i, me, home_at(b, me));
+    enum tri_group_id homes = is_whole(b) ? TRI_GROUP_TENSOR_EXPERT : TRI_GROUP_EXPERT;
+    for (int way = 0; way < 2; way++) {
+        enum tri_phase phase = way ? TRI_PHASE_BACKWARD : TRI_PHASE_FORWARD;
+        if (mesh->size[TRI_AXIS_EXPERT] * tensors > 1) {
+            book(b, TRI_OP_ALL_TO_ALL, homes, phase, TRI_KIND_MOE, sent * row);
+            book(b, TRI_OP_ALL_TO_ALL, homes, phase, TRI_KIND_MOE, received * row);
+        }
+        if (is_whole(b)) {
+            int64_t own = tri_range_size(tri_range_part(n, tensors, me.tensor));
+            book(b, TRI_OP_ALL_GATHER, TRI_GROUP_TENSOR, phase, TRI_KIND_MOE, own * row);
+        } else {
+            over_tensor(b, phase, TRI_KIND_MOE, rows * row);
+        }
+    }
+}
+
+/* ---- a micro-step ----------------------------------------------------------------------------- */
+
+static void book_micro_step(struct books *b, int64_t i)
+{
+    const struct tri_config *config = b->config;
+    const struct tri_mesh *mesh = b->mesh;
+    int replicas = mesh->size[TRI_AXIS_EXPERT] * mesh->size[TRI_AXIS_DATA];
+    int replica =
+        mesh->coord[TRI_AXIS_EXPERT] + mesh->size[TRI_AXIS_EXPERT] * mesh->coord[TRI_AXIS_DATA];
+    int64_t n = config->data.sequence_length *
+                tri_range_size(tri_rows_micro(config->train.global_batch, replicas, replica,
+                                              config->train.micro_batch, i));
+    int64_t bytes = n * config->model.hidden_size * b->w;
+    over_tensor(b, TRI_PHASE_FORWARD, TRI_KIND_EMBEDDING, bytes);
+    int64_t moe = 0;
+    for (int64_t layer = 0; layer < config->model.num_layers; layer++) {
+        over_tensor_both_ways(b, TRI_KIND_ATTENTION, bytes);
+        if (config->model.qk_norm == TRI_QK_NORM_FULL) {
+            over_tensor_both_ways(b, TRI_KIND_ATTENTION, 2 * n * 4);
+        }
+        if (!tri_config_layer_is_moe(config, layer)) {
+            over_tensor_both_ways(b, TRI_KIND_MLP, bytes);
+            continue;
+        }
+        book_moe(b, moe++, i, n);
+        if (config->moe.shared_intermediate_size > 0) {
+            over_tensor_both_ways(b, TRI_KIND_SHARED_EXPERT, bytes);
+        }
+    }
+    if (n > 0) {
+        over_tensor(b, TRI_PHASE_FORWARD, TRI_KIND_HEAD, n * 4);
+        over_tensor(b, TRI_PHASE_FORWARD, TRI_KIND_HEAD, 2 * n * 4);
+    }
+    over_tensor(b, TRI_PHASE_BACKWARD, TRI_KIND_HEAD, bytes);
+}
+
+/* ---- gradients and weights -------------------------------------------------------------------- */
+
+/* Gradients that are partial sums over tensor: a q/k norm by heads, the router of whole experts, KV
+ * heads that several ranks hold. */
+static void book_partial_gradients(struct books *b)
+{
+    const struct tri_config_model *model = &b->config->model;
+    int64_t kv = model->num_kv_heads * model->head_dim;
+    bool overlap = model->num_kv_heads % b->mesh->size[TRI_AXIS_TENSOR] != 0;
+    for (int64_t layer = 0; layer < model->num_layers; layer++) {
+        for (int i = 0; i < 2 && overlap; i++) {
+            over_tensor(b, TRI_PHASE_OPTIMIZER, TRI_KIND_GRADIENT, kv * model->hidden_size * 4);
+            if (model->bias != TRI_BIAS_NONE) {
+                over_tensor(b, TRI_PHASE_OPTIMIZER, TRI_KIND_GRADIENT, kv * 4);
+            }
+        }
+        if (overlap && model->qk_norm == TRI_QK_NORM_FULL) {
+            over_tensor(b, TRI_PHASE_OPTIMIZER, TRI_KIND_GRADIENT, kv * 4);
+        }
+        for (int i = 0; i < 2 && model->qk_norm == TRI_QK_NORM_HEAD; i++) {
+            over_tensor(b, TRI_PHASE_OPTIMIZER, TRI_KIND_GRADIENT, model->head_dim * 4);
+        }
+        if (is_whole(b) && tri_config_layer_is_moe(b->config, layer)) {
+            over_tensor(b, TRI_PHASE_OPTIMIZER, TRI_KIND_GRADIENT,
+                        b->config->moe.num_experts * model->hidden_size * 4);
+        }
+    }
+}
+
+/* ZeRO-1: 4 P bytes in, w P / R out, for each group of R replicas and dtype. */
+static void book_shards(struct books *b)
+{
+    for (int i = 0; i < TRI_BUFFERS; i++) {
+        bool experts = i >= 2;
+        bool narrow = i % 2 == 1;
+        int64_t count = 0;
+        for (int p = 0; p < b->params->count; p++) {
+            const struct tri_param *param = &b->params->param[p];
+            bool router = param->role == TRI_ROLE_ROUTER || param->role == TRI_ROLE_SHARED_GATE;
+            bool is_narrow = b->w == 2 && param->dims == 2 && !router;
+            if ((param->place == TRI_PLACE_EXPERT) == experts && is_narrow == narrow) {
+                count += tri_range_size(param->local[0]) * tri_range_size(param->local[1]);
+            }
+        }
+        enum tri_group_id group = experts ? TRI_GROUP_DATA : TRI_GROUP_EXPERT_DATA;
+        int replicas =
+            b->mesh->size[TRI_AXIS_DATA] * (experts ? 1 : b->mesh->size[TRI_AXIS_EXPERT]);
+        int place = tri_group_rank(experts ? b->mesh->data : b->mesh->expert_data);
+        int64_t shard = tri_range_size(tri_range_part(count, replicas, place));
+        CHECK(shard * replicas < count + replicas && shard * replicas > count - replicas);
+        if (replicas > 1) {
+            book(b, TRI_OP_REDUCE_SCATTER, group, TRI_PHASE_OPTIMIZER, TRI_KIND_GRADIENT,
+                 4 * count);
+            book(b, TRI_OP_ALL_GATHER, group, TRI_PHASE_OPTIMIZER, TRI_KIND_WEIGHTS,
+                 (narrow ? 2 : 4) * shard);
+        }
+    }
+}
+
+/* ---- the comparison --------------------------------------------------------------------------- */
+
+static void compare(const struct books *b, const struct tri_ledger *found, const char *where)
+{
+    for (int op = 0; op < TRI_OP_COUNT; op++) {
+        for (int group = 0; group < TRI_GROUP_COUNT; group++) {
+            for (int phase = 0; phase < TRI_PHASE_COUNT; phase++) {
+                for (int kind = 0; kind < TRI_KIND_META; kind++) {
+                    struct tri_ledger_cell got = found->cell[op][group][phase][kind];
+                    struct tri_ledger_cell expected = b->ledger.cell[op][group][phase][kind];
+                    if (got.calls != expected.calls || got.bytes != expected.bytes) {
+                        tri_panic(TRI_FAILED,
+                                  "%s: %s over %s, %s, %s: %lld calls of %lld bytes, expected "
+                                  "%lld of %lld",
+                                  where, tri_op_name((enum tri_op)op),
+                                  tri_group_id_name((enum tri_group_id)group),
+                                  tri_phase_name((enum tri_phase)phase),
+                                  tri_kind_name((enum tri_kind)kind), (long long)got.calls,
+                                  (long long)got.bytes, (long long)expected.calls,
+                                  (long long)expected.bytes);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/* Replicas fill disjoint rows of zeroed arrays. */
+static void collect_routes(const struct tri_mesh *mesh, struct tri_route_tap *tap, int64_t n)
+{
+    tri_all_reduce_sum(mesh->expert_data, (struct tri_where){TRI_PHASE_SETUP, TRI_KIND_META},
+                       tap->chosen, n, TRI_I32);
+}
+
+static void run(enum small_style style, const char *words, struct small_layout layout)
+{
+    struct tri_config config;
+    small_config(style, words, &config);
+    small_config_lay_out(&config, layout);
+    struct tri_mesh *mesh = small_mesh(&config);
+    struct tri_engine *engine = tri_engine_create(&config, mesh, tri_kernels_fast(), true);
+    struct tri_rows_source source = small_source(&config);
+    struct tri_route_tap tap = {.tokens = source.rows * source.seq, .k = config.moe.top_k};
+    int64_t n = engine->moe_layers * tap.tokens * tap.k;
+    tap.chosen = tri_alloc(TRI_MEMORY_OTHER, (size_t)n * sizeof(*tap.chosen));
+    struct tri_ledger *found = tri_alloc(TRI_MEMORY_OTHER, sizeof(*found));
+    struct books *books = tri_alloc(TRI_MEMORY_OTHER, sizeof(*books));
+
+    tri_ledger_reset();
+    struct tri_step_report report = small_gradients(engine, &source, 0, &tap);
+    tri_engine_update(engine, 1, 1e-3, &report);
+    *found = *tri_ledger_get();
+    collect_routes(mesh, &tap, n);
+
+    books->config = &config;
+    books->mesh = mesh;
+    books->params = engine->params;
+    books->routes = tap.chosen;
+    books->tokens = tap.tokens;
+    books->w = config.precision == TRI_PRECISION_BF16 ? 2 : 4;
+    int replicas = mesh->size[TRI_AXIS_EXPERT] * mesh->size[TRI_AXIS_DATA];
+    int64_t micro_steps = tri_rows_micro_steps(source.rows, replicas, config.train.micro_batch);
+    for (int64_t i = 0; i < micro_steps; i++) {
+        book_micro_step(books, i);
+    }
+    book_partial_gradients(books);
+    book_shards(books);
+    compare(books, found, small_layout_text(layout));
+    CHECK((tri_ledger_sum(found, -1, -1, -1, TRI_KIND_META).bytes > 0) == (mesh->ranks > 1));
+
+    tri_free(books);
+    tri_free(found);
+    tri_free(tap.chosen);
+    tri_engine_destroy(engine);
+    tri_mesh_destroy(mesh);
+}
+
+int main(int argc, char **argv)
+{
+    tri_comm_start(&argc, &argv);
+    struct small_layout layouts[SMALL_LAYOUTS];
+    int count = small_layouts(tri_comm_size(), 8, layouts);
+    for (int i = 0; i < count; i++) {
+        run(SMALL_GPT, "", layouts[i]);
+        run(SMALL_GPT, "precision=bf16 model.num_kv_heads=1 train.global_batch=3", layouts[i]);
+        run(SMALL_LLAMA, "model.qk_norm=full moe.every=2", layouts[i]);
+        run(SMALL_LLAMA, "precision=bf16 model.qk_norm=head", layouts[i]);
+    }
+    tri_comm_finish();
+    return 0;
+}
