@@ -14,7 +14,9 @@
 #define UNPOISON(at, bytes) ((void)(at), (void)(bytes))
 #endif
 
-enum { ALIGN = 64 };
+/* GUARD: bytes past the last block that are poisoned. Poisoning all that is reserved would touch an
+ * eighth of it. */
+enum { ALIGN = 64, GUARD = 1 << 16 };
 
 struct tri_arena {
     char *base;
@@ -35,7 +37,6 @@ struct tri_arena *tri_arena_create(enum tri_memory category, const char *name, s
     arena->reserve = reserve;
     arena->category = category;
     arena->name = name;
-    POISON(arena->base, reserve);
     return arena;
 }
 
@@ -44,7 +45,8 @@ void tri_arena_destroy(struct tri_arena *arena)
     if (!arena) {
         return;
     }
-    UNPOISON(arena->base, arena->reserve);
+    UNPOISON(arena->base,
+             arena->peak + GUARD < arena->reserve ? arena->peak + GUARD : arena->reserve);
     (void)munmap(arena->base, arena->reserve + ALIGN);
     tri_memory_account(arena->category, -(int64_t)arena->peak);
     tri_free(arena);
@@ -63,6 +65,8 @@ void *tri_arena_alloc(struct tri_arena *arena, size_t bytes)
         tri_memory_account(arena->category, (int64_t)(arena->used - arena->peak));
         arena->peak = arena->used;
     }
+    size_t rest = arena->reserve - arena->used;
+    POISON(block, rounded + (rest < GUARD ? rest : GUARD));
     UNPOISON(block, bytes);
 #ifdef TRIDENT_DEBUG
     memset(block, 0xff, bytes); /* a NaN in every floating type */
