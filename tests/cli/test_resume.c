@@ -18,10 +18,11 @@
 
 #include <cmocka.h>
 
-enum { KILLS = 8, MOST_EVENTS = 50, PATIENCE_MS = 20000, REQUEUE = 85 };
+enum { KILLS = 8, MOST_KILLS = 16, MOST_EVENTS = 50, PATIENCE_MS = 20000, REQUEUE = 85 };
 
 #define LONG_RUN                                                                                   \
-    "train", "c.yaml", "train.steps=60", "checkpoint.every=5", "eval.every=20", "eval.batches=2"
+    "train", "c.yaml", "train.steps=60", "checkpoint.every=5", "eval.every=20", "eval.batches=2",  \
+        "eval.at_start=true", "moe.intermediate_size=512"
 
 /* ---- watching a run --------------------------------------------------------------------------- */
 
@@ -155,7 +156,7 @@ static void test_killed(void **state)
     cli_run_well(cli_ranks(), CLI_WORDS_OF(LONG_RUN, "run_dir=whole"));
     int saves = 0;
     bool runs = true;
-    for (int i = 0; i < KILLS && runs; i++) {
+    for (int i = 0; runs && (i < KILLS || (saves == 0 && i < MOST_KILLS)); i++) {
         struct process job;
         struct process_result result;
         int watch = watch_run("killed");
@@ -163,7 +164,7 @@ static void test_killed(void **state)
         if (i == 0) {
             (void)usleep(random_number() % 200000);
             process_kill_tree(job.pid);
-        } else if (i % 2) {
+        } else if (i % 2 || i >= KILLS) {
             runs = kill_in_save(watch, &job);
         } else {
             runs = wait_events(watch, &job, 1 + (int)(random_number() % MOST_EVENTS), NULL);
@@ -291,11 +292,13 @@ static void test_metrics_trimmed(void **state)
 static void test_metrics_without_checkpoint(void **state)
 {
     (void)state;
-    cli_run_well(cli_ranks(), CLI_WORDS_OF("train", "c.yaml", "run_dir=calm"));
+    cli_run_well(cli_ranks(),
+                 CLI_WORDS_OF("train", "c.yaml", "run_dir=calm", "eval.at_start=true"));
     cli_tool(CLI_WORDS_OF("mkdir", "early"));
     cli_write("early/metrics.jsonl",
               "{\"step\":0,\"valid_loss\":1.0}\n{\"step\":1,\"loss\":1.0}\n");
-    cli_run_well(cli_ranks(), CLI_WORDS_OF("train", "c.yaml", "run_dir=early"));
+    cli_run_well(cli_ranks(),
+                 CLI_WORDS_OF("train", "c.yaml", "run_dir=early", "eval.at_start=true"));
     expect_same_runs("calm", "early", 4);
 }
 

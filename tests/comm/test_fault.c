@@ -3,10 +3,8 @@
  * mpiexec. */
 #include "comm/internal.h"
 
-#include "base/clock.h"
+#include "support/process.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -15,14 +13,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cmocka.h>
 
 /* A job that hangs takes forever; one that fails, 2 seconds on a machine with nothing else to
  * do. */
-enum { SECONDS = 15, ARGS = 16, TEXT = 1 << 16 };
+enum { SECONDS = 15, LATE = 60, ARGS = 16 };
 
 static char **mpiexec_flags;
 static int mpiexec_flag_count;
@@ -30,79 +27,32 @@ static int mpiexec_flag_count;
 static int ranks = 4;
 static char process_file[256];
 
-struct outcome {
-    int status;
-    double seconds;
-    char errors[TEXT];
-};
-
-static _Noreturn void child(const char *mode, int errors)
+/* What the job of this mode came to; good until the next one. */
+static const struct process_result *run_job(const char *mode)
 {
+    static struct process_result result;
     char count[16];
+    struct process process;
+    process_result_fini(&result);
     (void)snprintf(count, sizeof(count), "%d", ranks);
-    char program[] = TRIDENT_BIN "/comm_fault";
-    char launcher[] = MPIEXEC;
-    char n[] = "-n";
-    char chosen[32];
-    (void)snprintf(chosen, sizeof(chosen), "%s", mode);
-    char *args[ARGS];
-    int used = 0;
-    args[used++] = launcher;
-    for (int i = 0; i < mpiexec_flag_count; i++) {
-        args[used++] = mpiexec_flags[i];
-    }
-    args[used++] = n;
-    args[used++] = count;
-    args[used++] = program;
-    args[used++] = chosen;
-    args[used++] = process_file;
-    args[used] = NULL;
-    (void)setenv("ASAN_OPTIONS", "detect_leaks=0", 1);
-    (void)dup2(errors, STDERR_FILENO);
-    (void)execv(launcher, args);
-    _exit(127);
-}
-
-static void read_all(int descriptor, char *text)
-{
-    size_t used = 0;
-    char rest[512];
-    for (;;) {
-        bool full = used == TEXT - 1;
-        ssize_t got = full ? read(descriptor, rest, sizeof(rest))
-                           : read(descriptor, text + used, TEXT - 1 - used);
-        if (got <= 0) {
-            break;
-        }
-        used += full ? 0 : (size_t)got;
-    }
-    text[used] = 0;
-}
-
-static struct outcome run_job(const char *mode)
-{
-    static struct outcome outcome;
-    memset(&outcome, 0, sizeof(outcome));
     (void)snprintf(process_file, sizeof(process_file), "%s/comm_fault.%d.pid", TEST_TMP,
                    (int)getpid());
     (void)unlink(process_file);
-    int ends[2];
-    assert_int_equal(pipe(ends), 0);
-    double begin = tri_clock_now();
-    pid_t job = fork();
-    assert_true(job >= 0);
-    if (job == 0) {
-        (void)close(ends[0]);
-        child(mode, ends[1]);
+    const char *args[ARGS] = {MPIEXEC};
+    int used = 1;
+    for (int i = 0; i < mpiexec_flag_count; i++) {
+        args[used++] = mpiexec_flags[i];
     }
-    (void)close(ends[1]);
-    read_all(ends[0], outcome.errors);
-    (void)close(ends[0]);
-    int status = 0;
-    assert_int_equal(waitpid(job, &status, 0), job);
-    outcome.seconds = tri_clock_now() - begin;
-    outcome.status = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
-    return outcome;
+    args[used++] = "-n";
+    args[used++] = count;
+    args[used++] = TRIDENT_BIN "/comm_fault";
+    args[used++] = mode;
+    args[used] = process_file;
+    const char *const changes[] = {"ASAN_OPTIONS=detect_leaks=0", NULL};
+    process_start(&process, args, changes);
+    process_wait(&process, LATE, &result);
+    assert_false(result.late);
+    return &result;
 }
 
 /* The job left no process of its own: the stopped rank was ended too. */
@@ -139,13 +89,13 @@ static int lines_with(const char *text, const char *what)
 }
 
 /* The job failed in time, and said this in one line and nothing else. */
-static void check_failed(const struct outcome *outcome, const char *line)
+static void check_failed(const struct process_result *outcome, const char *line)
 {
-    if (!strstr(outcome->errors, line) || lines_with(outcome->errors, "trident: error: ") != 1) {
-        print_error("expected: %s\nfound: %s\n", line, outcome->errors);
+    if (!strstr(outcome->err, line) || lines_with(outcome->err, "trident: error: ") != 1) {
+        print_error("expected: %s\nfound: %s\n", line, outcome->err);
     }
-    assert_non_null(strstr(outcome->errors, line));
-    assert_int_equal(lines_with(outcome->errors, "trident: error: "), 1);
+    assert_non_null(strstr(outcome->err, line));
+    assert_int_equal(lines_with(outcome->err, "trident: error: "), 1);
     assert_int_not_equal(outcome->status, 0);
     assert_true(outcome->seconds < SECONDS);
 }
@@ -153,24 +103,24 @@ static void check_failed(const struct outcome *outcome, const char *line)
 static void test_stopped_before(void **state)
 {
     (void)state;
-    struct outcome outcome = run_job("stop-before");
+    const struct process_result *outcome = run_job("stop-before");
     char line[256];
     (void)snprintf(line, sizeof(line),
                    "trident: error: rank 0: all_reduce over group world (forward, "
                    "attention) has waited 1.");
-    check_failed(&outcome, line);
+    check_failed(outcome, line);
     (void)snprintf(line, sizeof(line), " s for rank %d\n", ranks - 1);
-    check_failed(&outcome, line);
+    check_failed(outcome, line);
     check_ended();
 }
 
 static void test_stopped_inside(void **state)
 {
     (void)state;
-    struct outcome outcome = run_job("stop-inside");
+    const struct process_result *outcome = run_job("stop-inside");
     char line[256];
     (void)snprintf(line, sizeof(line), " s; all have arrived, rank %d (stopped)\n", ranks - 1);
-    check_failed(&outcome, line);
+    check_failed(outcome, line);
     check_ended();
 }
 
@@ -180,66 +130,66 @@ static void test_stopped_chain(void **state)
     if (ranks < 4) {
         skip();
     }
-    struct outcome outcome = run_job("stop-chain");
+    const struct process_result *outcome = run_job("stop-chain");
     check_failed(
-        &outcome,
+        outcome,
         "trident: error: rank 1: reduce_scatter over group expert (forward, attention) has ");
-    check_failed(&outcome, " s for rank 3\n");
+    check_failed(outcome, " s for rank 3\n");
     check_ended();
 }
 
-static void check_fine(const struct outcome *outcome)
+static void check_fine(const struct process_result *outcome)
 {
     if (outcome->status != 0) {
-        print_error("%s\n", outcome->errors);
+        print_error("%s\n", outcome->err);
     }
     assert_int_equal(outcome->status, 0);
-    assert_null(strstr(outcome->errors, "trident:"));
+    assert_null(strstr(outcome->err, "trident:"));
 }
 
 static void test_late(void **state)
 {
     (void)state;
-    struct outcome outcome = run_job("late");
-    check_fine(&outcome);
+    const struct process_result *outcome = run_job("late");
+    check_fine(outcome);
 }
 
 static void test_suspended(void **state)
 {
     (void)state;
-    struct outcome outcome = run_job("suspend");
-    check_fine(&outcome);
-    assert_true(outcome.seconds > 2);
+    const struct process_result *outcome = run_job("suspend");
+    check_fine(outcome);
+    assert_true(outcome->seconds > 2);
 }
 
 static void test_panic(void **state)
 {
     (void)state;
-    struct outcome outcome = run_job("panic");
-    check_failed(&outcome, "trident: error: rank 1: the disk is full\n");
-    assert_int_equal(outcome.status, TRI_BAD_INPUT);
+    const struct process_result *outcome = run_job("panic");
+    check_failed(outcome, "trident: error: rank 1: the disk is full\n");
+    assert_int_equal(outcome->status, TRI_BAD_INPUT);
 }
 
 static void test_mpi_error(void **state)
 {
     (void)state;
-    struct outcome outcome = run_job("mpi-error");
-    check_failed(&outcome, "fault.c:");
-    check_failed(&outcome, "nvalid root");
-    check_failed(&outcome, "MPI_Bcast(data, 1, MPI_FLOAT, 1000, mesh->world->comm)");
+    const struct process_result *outcome = run_job("mpi-error");
+    check_failed(outcome, "fault.c:");
+    check_failed(outcome, "nvalid root");
+    check_failed(outcome, "MPI_Bcast(data, 1, MPI_FLOAT, 1000, mesh->world->comm)");
 }
 
 static void test_mismatch(void **state)
 {
     (void)state;
 #ifdef TRIDENT_DEBUG
-    struct outcome outcome = run_job("mismatch");
+    const struct process_result *outcome = run_job("mismatch");
     check_failed(
-        &outcome,
+        outcome,
         "trident: error: rank 0: the ranks call different collectives: rank 0 all_reduce of "
         "8 F32 over group world (forward, attention); rank 1 all_gather of 0 F32 in parts");
-    assert_int_equal(lines_with(outcome.errors, " calls all_reduce of 8"), ranks - 1);
-    assert_int_equal(lines_with(outcome.errors, "rank 1 calls all_gather of 0"), 1);
+    assert_int_equal(lines_with(outcome->err, " calls all_reduce of 8"), ranks - 1);
+    assert_int_equal(lines_with(outcome->err, "rank 1 calls all_gather of 0"), 1);
 #else
     skip();
 #endif
@@ -249,8 +199,8 @@ static void test_mismatch_rows(void **state)
 {
     (void)state;
 #ifdef TRIDENT_DEBUG
-    struct outcome outcome = run_job("mismatch-rows");
-    check_failed(&outcome,
+    const struct process_result *outcome = run_job("mismatch-rows");
+    check_failed(outcome,
                  "trident: error: rank 1: all_to_all over group world: rank 0 sends 0 rows, and is "
                  "expected to send 3\n");
 #else
