@@ -119,7 +119,7 @@ int main(int argc, char **argv)
     int ranks = tri_comm_size();
     int count = small_layouts(ranks, 8, layouts);
     /* Few layouts: more flavours on each, so that every rank count sees all of them. */
-    int rounds = count < 3 ? 4 : count < 6 ? 3 : 2;
+    int rounds = count < 3 ? 4 : count < 6 ? 3 : count < 12 ? 2 : 1;
     for (int i = 0; i < count * rounds; i++) {
         in_style(SMALL_GPT, layouts[i % count], i);
         in_style(SMALL_LLAMA, layouts[i % count], i);
