@@ -126,8 +126,10 @@ void process_result_fini(struct process_result *result)
 
 void process_reap_all(void)
 {
+    (void)alarm(30);
     while (waitpid(-1, NULL, 0) > 0 || errno == EINTR) {
     }
+    (void)alarm(0);
 }
 
 /* ---- trees ------------------------------------------------------------------------------------ */
