@@ -4,10 +4,10 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/memory.h"
-#include "base/random.h"
 #include "ceiling.h"
 #include "cli/command.h"
 #include "shapes.h"
+#include "train/evaluate.h"
 #include "train/session.h"
 
 #include <stdio.h>
@@ -36,31 +36,11 @@ struct bench {
 
 /* ---- the run ---------------------------------------------------------------------------------- */
 
-static enum tri_status fill_random(void *state, int64_t step, int64_t first_row, int64_t rows,
-                                   int32_t *tokens, int32_t *targets, int32_t *first_key,
-                                   struct tri_error *error)
-{
-    const struct tri_config *config = state;
-    int64_t seq = config->data.sequence_length;
-    uint64_t stream = tri_random_stream("bench") + (uint64_t)step;
-    uint64_t vocab = (uint64_t)config->model.vocab_size;
-    (void)error;
-    for (int64_t i = 0; i < rows * seq; i++) {
-        uint64_t place = (uint64_t)((first_row + i / seq) * (seq + 1) + i % seq);
-        tokens[i] = (int32_t)(tri_random_bits((uint64_t)config->seed, stream, place) % vocab);
-        targets[i] = (int32_t)(tri_random_bits((uint64_t)config->seed, stream, place + 1) % vocab);
-        first_key[i] = 0;
-    }
-    return TRI_OK;
-}
-
 static enum tri_status train_step(struct bench *bench, int64_t step, struct tri_step_report *report,
                                   struct tri_error *error)
 {
     struct tri_config *config = &bench->config;
-    int64_t rows = config->train.global_batch;
-    int64_t seq = config->data.sequence_length;
-    struct tri_rows_source source = {config, fill_random, rows, seq, rows * seq, false};
+    struct tri_rows_source source = tri_source_random(config);
     TRI_TRY(tri_engine_gradients(bench->session->engine, &source, step, NULL, report, error));
     tri_engine_update(bench->session->engine, step + 1, config->train.learning_rate, report);
     return TRI_OK;

@@ -173,7 +173,8 @@ static void fill_local(struct tri_router *router, struct window w)
     fill_window(rules, &w, work.cut);
 }
 
-/* The numbers that random and probability selection go by, for now where the weights will stand. */
+/* The numbers that random and probability selection go by, in the array that the weights overwrite
+ * afterwards. */
 static const float *score_routes(const struct tri_router *router,
                                  const struct tri_router_call *call, struct tri_routes *routes)
 {

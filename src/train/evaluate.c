@@ -1,6 +1,7 @@
 #include "train/evaluate.h"
 
 #include "base/memory.h"
+#include "base/random.h"
 
 static enum tri_status fill_training(void *state, int64_t step, int64_t first_row, int64_t rows,
                                      int32_t *tokens, int32_t *targets, int32_t *first_key,
@@ -17,6 +18,32 @@ struct tri_rows_source tri_source_of_loader(const struct tri_loader *loader,
     return (struct tri_rows_source){
         (void *)(uintptr_t)loader,  fill_training, rows, seq, rows * seq,
         config->data.separator >= 0};
+}
+
+static enum tri_status fill_random(void *state, int64_t step, int64_t first_row, int64_t rows,
+                                   int32_t *tokens, int32_t *targets, int32_t *first_key,
+                                   struct tri_error *error)
+{
+    const struct tri_config *config = state;
+    int64_t seq = config->data.sequence_length;
+    uint64_t stream = tri_random_stream("random rows") + (uint64_t)step;
+    uint64_t vocab = (uint64_t)config->model.vocab_size;
+    (void)error;
+    for (int64_t i = 0; i < rows * seq; i++) {
+        uint64_t place = (uint64_t)((first_row + i / seq) * (seq + 1) + i % seq);
+        tokens[i] = (int32_t)(tri_random_bits((uint64_t)config->seed, stream, place) % vocab);
+        targets[i] = (int32_t)(tri_random_bits((uint64_t)config->seed, stream, place + 1) % vocab);
+        first_key[i] = 0;
+    }
+    return TRI_OK;
+}
+
+struct tri_rows_source tri_source_random(const struct tri_config *config)
+{
+    int64_t rows = config->train.global_batch;
+    int64_t seq = config->data.sequence_length;
+    return (struct tri_rows_source){
+        (void *)(uintptr_t)config, fill_random, rows, seq, rows * seq, false};
 }
 
 struct window {

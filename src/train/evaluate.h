@@ -9,6 +9,9 @@
 struct tri_rows_source tri_source_of_loader(const struct tri_loader *loader,
                                             const struct tri_config *config);
 
+/* Uniform random tokens, a function of (seed, step, row): for configs without data. config is borrowed. */
+struct tri_rows_source tri_source_random(const struct tri_config *config);
+
 struct tri_evaluation {
     double loss; /* cross-entropy, mean over the set's targets */
     double aux_loss;

@@ -9,7 +9,6 @@
 #include "train/verify.h"
 
 #include "base/memory.h"
-#include "base/random.h"
 #include "moe/moe.h"
 #include "shard/rows.h"
 #include "train/evaluate.h"
@@ -50,25 +49,6 @@ static bool is_root(const struct verify *v)
 static const struct tri_where meta = {TRI_PHASE_CHECKPOINT, TRI_KIND_META};
 
 /* ---- rows ------------------------------------------------------------------------------------- */
-
-/* Without data of its own a config is verified on random tokens. */
-static enum tri_status fill_random(void *state, int64_t step, int64_t first_row, int64_t rows,
-                                   int32_t *tokens, int32_t *targets, int32_t *first_key,
-                                   struct tri_error *error)
-{
-    const struct tri_config *config = state;
-    int64_t seq = config->data.sequence_length;
-    uint64_t stream = tri_random_stream("verify") + (uint64_t)step;
-    uint64_t vocab = (uint64_t)config->model.vocab_size;
-    (void)error;
-    for (int64_t i = 0; i < rows * seq; i++) {
-        uint64_t place = (uint64_t)((first_row + i / seq) * (seq + 1) + i % seq);
-        tokens[i] = (int32_t)(tri_random_bits((uint64_t)config->seed, stream, place) % vocab);
-        targets[i] = (int32_t)(tri_random_bits((uint64_t)config->seed, stream, place + 1) % vocab);
-        first_key[i] = 0;
-    }
-    return TRI_OK;
-}
 
 /* The reference's row j is row row_of[j] of the global batch. */
 static enum tri_status fill_reference(void *state, int64_t step, int64_t first_row, int64_t rows,
@@ -502,9 +482,7 @@ static enum tri_status prepare(struct verify *v, struct tri_error *error)
     }
     v->global[0] = tri_alloc(TRI_MEMORY_OTHER, (size_t)largest * sizeof(float));
     v->global[1] = tri_alloc(TRI_MEMORY_OTHER, (size_t)largest * sizeof(float));
-    int64_t rows = config->train.global_batch;
-    int64_t seq = config->data.sequence_length;
-    v->source = (struct tri_rows_source){config, fill_random, rows, seq, rows * seq, false};
+    v->source = tri_source_random(config);
     if (config->data.train[0]) {
         TRI_TRY(tri_text_open(v->session, config->data.train, false, &v->text, error));
         v->source = tri_source_of_loader(v->text.loader, config);
