@@ -6,6 +6,7 @@
  * of its k and v is then a partial sum on each of them, added up by the gradient reduction
  * (TRI_SYNC_OVERLAP). */
 #include "model/layers.h"
+#include "model/linear.h"
 
 #include <math.h>
 #include <string.h>
@@ -15,8 +16,7 @@ struct attention {
     int64_t heads, kv_heads, first_head, first_kv, group, dim;
     int64_t
         counted_kv; /* first KV column (of the local ones) that this rank counts in sums over tensor */
-    const void *qkv, *o;
-    float *d_qkv, *d_o;
+    struct tri_linear qkv, o;
     const float *qkv_bias, *o_bias, *norm[2]; /* or NULL */
     float *d_qkv_bias, *d_o_bias, *d_norm[2];
     /* kept for the backward */
@@ -199,46 +199,15 @@ static void use_cache(const struct attention *a, const struct tri_pass *pass,
     args->q_offset = cache->length;
 }
 
-static void project_in(const struct attention *a, int64_t n, const void *x)
-{
-    const struct tri_context *context = a->base.context;
-    int64_t hidden = context->config->model.hidden_size;
-    context->kernels->matmul(&(struct tri_matmul){.m = n,
-                                                  .n = width_of(a),
-                                                  .k = hidden,
-                                                  .a = x,
-                                                  .b = a->qkv,
-                                                  .c = a->raw,
-                                                  .lda = hidden,
-                                                  .ldb = hidden,
-                                                  .ldc = width_of(a),
-                                                  .ab_dtype = context->dt,
-                                                  .c_dtype = context->dt,
-                                                  .b_transposed = true,
-                                                  .bias = a->qkv_bias});
-}
-
 static void project_out(const struct attention *a, const struct tri_pass *pass, void *y)
 {
     const struct tri_context *context = a->base.context;
     struct tri_group *tensor = context->mesh->tensor;
     int64_t hidden = context->config->model.hidden_size;
-    int64_t inner = a->heads * a->dim;
     int64_t n = tri_pass_tokens(pass);
     bool whole = tri_group_size(tensor) == 1;
-    context->kernels->matmul(&(struct tri_matmul){.m = n,
-                                                  .n = hidden,
-                                                  .k = inner,
-                                                  .a = a->out,
-                                                  .b = a->o,
-                                                  .c = y,
-                                                  .lda = inner,
-                                                  .ldb = inner,
-                                                  .ldc = hidden,
-                                                  .ab_dtype = context->dt,
-                                                  .c_dtype = context->dt,
-                                                  .b_transposed = true,
-                                                  .bias = whole ? a->o_bias : NULL});
+    tri_linear_forward(&a->o, context->kernels, n, a->out, whole ? a->o_bias : NULL, y,
+                       context->dt);
     if (!whole) {
         tri_all_reduce_sum(tensor, (struct tri_where){pass->phase, TRI_KIND_ATTENTION}, y,
                            n * hidden, context->dt);
@@ -259,7 +228,7 @@ static void forward(struct tri_sublayer *self, const struct tri_pass *pass, cons
     a->lse = tri_context_take_f32(context, n * a->heads);
     a->turned = a->raw;
     a->ld_turned = width_of(a);
-    project_in(a, n, x);
+    tri_linear_forward(&a->qkv, context->kernels, n, x, a->qkv_bias, a->raw, context->dt);
     if (a->norm[0]) {
         a->ld_turned = (a->heads + a->kv_heads) * a->dim;
         a->turned = tri_context_take(context, n * a->ld_turned);
@@ -280,42 +249,6 @@ static void forward(struct tri_sublayer *self, const struct tri_pass *pass, cons
 
 /* ---- backward --------------------------------------------------------------------------------- */
 
-/* dW [m, n] (+)= dy[tokens, m]^T x[tokens, n] */
-static void weight_gradient(const struct tri_context *context, int64_t tokens, int64_t m, int64_t n,
-                            const void *dy, const void *x, float *gradient)
-{
-    context->kernels->matmul(&(struct tri_matmul){.m = m,
-                                                  .n = n,
-                                                  .k = tokens,
-                                                  .a = dy,
-                                                  .b = x,
-                                                  .c = gradient,
-                                                  .lda = m,
-                                                  .ldb = n,
-                                                  .ldc = n,
-                                                  .ab_dtype = context->dt,
-                                                  .c_dtype = TRI_F32,
-                                                  .a_transposed = true,
-                                                  .accumulate = !context->params->fresh});
-}
-
-/* dx[tokens, n] = dy[tokens, m] W[m, n] */
-static void input_gradient(const struct tri_context *context, int64_t tokens, int64_t m, int64_t n,
-                           const void *dy, const void *weights, void *dx)
-{
-    context->kernels->matmul(&(struct tri_matmul){.m = tokens,
-                                                  .n = n,
-                                                  .k = m,
-                                                  .a = dy,
-                                                  .b = weights,
-                                                  .c = dx,
-                                                  .lda = m,
-                                                  .ldb = n,
-                                                  .ldc = n,
-                                                  .ab_dtype = context->dt,
-                                                  .c_dtype = context->dt});
-}
-
 static void backward(struct tri_sublayer *self, const struct tri_pass *pass, const void *dy,
                      void *dx)
 {
@@ -332,8 +265,8 @@ static void backward(struct tri_sublayer *self, const struct tri_pass *pass, con
     if (a->o_bias) {
         kernels->bias_backward(dy, hidden, a->d_o_bias, n, hidden, context->dt);
     }
-    input_gradient(context, n, hidden, inner, dy, a->o, d_out);
-    weight_gradient(context, n, hidden, inner, dy, a->out, a->d_o);
+    tri_linear_input_gradient(&a->o, kernels, n, dy, d_out);
+    tri_linear_weight_gradient(&a->o, kernels, n, dy, a->out, !context->params->fresh);
     struct tri_attention args = arguments(a, pass);
     args.dout = d_out;
     args.ld_dout = inner;
@@ -352,8 +285,8 @@ static void backward(struct tri_sublayer *self, const struct tri_pass *pass, con
     if (a->qkv_bias) {
         kernels->bias_backward(d, width, a->d_qkv_bias, n, width, context->dt);
     }
-    weight_gradient(context, n, width, hidden, d, a->x, a->d_qkv);
-    input_gradient(context, n, width, hidden, d, a->qkv, dx);
+    tri_linear_weight_gradient(&a->qkv, kernels, n, d, a->x, !context->params->fresh);
+    tri_linear_input_gradient(&a->qkv, kernels, n, d, dx);
     tri_all_reduce_sum(context->mesh->tensor,
                        (struct tri_where){TRI_PHASE_BACKWARD, TRI_KIND_ATTENTION}, dx, n * hidden,
                        context->dt);
@@ -379,10 +312,12 @@ static void bind(struct attention *a)
     const struct tri_param *k = rows[TRI_ROLE_K];
     const struct tri_param *v = rows[TRI_ROLE_V];
     TRI_REQUIRE(q->offset + q->count == k->offset && k->offset + k->count == v->offset);
-    a->qkv = tri_param_weights(params, q);
-    a->d_qkv = tri_param_gradients(params, q);
-    a->o = tri_param_weights(params, rows[TRI_ROLE_O]);
-    a->d_o = tri_param_gradients(params, rows[TRI_ROLE_O]);
+    const struct tri_param *o = rows[TRI_ROLE_O];
+    int64_t hidden = a->base.context->config->model.hidden_size;
+    a->qkv = (struct tri_linear){width_of(a), hidden, tri_param_weights(params, q),
+                                 tri_param_gradients(params, q), q->dtype};
+    a->o = (struct tri_linear){hidden, a->heads * a->dim, tri_param_weights(params, o),
+                               tri_param_gradients(params, o), o->dtype};
     if (rows[TRI_ROLE_Q_BIAS]) {
         a->qkv_bias = tri_param_weights(params, rows[TRI_ROLE_Q_BIAS]);
         a->d_qkv_bias = tri_param_gradients(params, rows[TRI_ROLE_Q_BIAS]);

@@ -1,4 +1,5 @@
 #include "model/layers.h"
+#include "model/linear.h"
 
 #include <math.h>
 #include <string.h>
@@ -7,17 +8,18 @@
 enum { CHUNK_ELEMENTS = 1 << 23, CHUNK_ROWS_MIN = 64 };
 
 struct head {
-    const void *weights; /* [cols, hidden] */
-    float *gradients;
-    struct tri_range cols; /* this rank's part of the vocabulary */
+    struct tri_linear linear; /* [cols, hidden] */
+    struct tri_range cols;    /* this rank's part of the vocabulary */
 };
 
 static struct head get(const struct tri_context *context)
 {
     enum tri_role role = context->config->model.tie_embeddings ? TRI_ROLE_EMBEDDING : TRI_ROLE_HEAD;
     const struct tri_param *row = tri_params_find(context->params, role, TRI_PLACE_DENSE, -1, -1);
-    return (struct head){tri_param_weights(context->params, row),
-                         tri_param_gradients(context->params, row), row->local[0]};
+    return (struct head){{tri_range_size(row->local[0]), row->shape[1],
+                          tri_param_weights(context->params, row),
+                          tri_param_gradients(context->params, row), row->dtype},
+                         row->local[0]};
 }
 
 /* One chunk of tokens of the loss. */
@@ -32,57 +34,16 @@ struct chunk {
     void *dlogits;          /* [n, cols] */
 };
 
-static void project(const struct tri_context *context, const struct head *head, const void *h,
-                    int64_t n, float *logits)
-{
-    int64_t hidden = context->config->model.hidden_size;
-    int64_t cols = tri_range_size(head->cols);
-    context->kernels->matmul(&(struct tri_matmul){.m = n,
-                                                  .n = cols,
-                                                  .k = hidden,
-                                                  .a = h,
-                                                  .b = head->weights,
-                                                  .c = logits,
-                                                  .lda = hidden,
-                                                  .ldb = hidden,
-                                                  .ldc = cols,
-                                                  .ab_dtype = context->dt,
-                                                  .c_dtype = TRI_F32,
-                                                  .b_transposed = true});
-}
-
 static void chunk_backward(const struct tri_context *context, const struct tri_pass *pass,
                            const struct head *head, const struct chunk *chunk)
 {
-    int64_t hidden = context->config->model.hidden_size;
     int64_t cols = tri_range_size(head->cols);
     context->kernels->cross_entropy_backward(
         chunk->logits, cols, cols, chunk->maxima, chunk->sums, chunk->targets, head->cols.begin,
         1.0 / (double)pass->global_tokens, chunk->dlogits, cols, chunk->n, context->dt);
-    context->kernels->matmul(&(struct tri_matmul){.m = chunk->n,
-                                                  .n = hidden,
-                                                  .k = cols,
-                                                  .a = chunk->dlogits,
-                                                  .b = head->weights,
-                                                  .c = chunk->dh,
-                                                  .lda = cols,
-                                                  .ldb = hidden,
-                                                  .ldc = hidden,
-                                                  .ab_dtype = context->dt,
-                                                  .c_dtype = context->dt});
-    context->kernels->matmul(&(struct tri_matmul){.m = cols,
-                                                  .n = hidden,
-                                                  .k = chunk->n,
-                                                  .a = chunk->dlogits,
-                                                  .b = chunk->h,
-                                                  .c = head->gradients,
-                                                  .lda = cols,
-                                                  .ldb = hidden,
-                                                  .ldc = hidden,
-                                                  .ab_dtype = context->dt,
-                                                  .c_dtype = TRI_F32,
-                                                  .a_transposed = true,
-                                                  .accumulate = true});
+    tri_linear_input_gradient(&head->linear, context->kernels, chunk->n, chunk->dlogits, chunk->dh);
+    tri_linear_weight_gradient(&head->linear, context->kernels, chunk->n, chunk->dlogits, chunk->h,
+                               true);
 }
 
 static void chunk_loss(const struct tri_context *context, const struct tri_pass *pass,
@@ -93,7 +54,7 @@ static void chunk_loss(const struct tri_context *context, const struct tri_pass 
     struct tri_where where = {pass->phase, TRI_KIND_HEAD};
     int64_t cols = tri_range_size(head->cols);
     int64_t n = chunk->n;
-    project(context, head, chunk->h, n, chunk->logits);
+    tri_linear_forward(&head->linear, kernels, n, chunk->h, NULL, chunk->logits, TRI_F32);
     kernels->cross_entropy_max(chunk->logits, cols, cols, chunk->maxima, n, TRI_F32);
     tri_all_reduce_max(tensor, where, chunk->maxima, n, TRI_F32);
     kernels->cross_entropy_sum(chunk->logits, cols, cols, chunk->maxima, chunk->targets,
@@ -147,7 +108,7 @@ void tri_head_logits(const struct tri_context *context, const void *h, int64_t n
     int ranks = tri_group_size(tensor);
     int64_t vocab = context->config->model.vocab_size;
     if (ranks == 1) {
-        project(context, &head, h, n, logits);
+        tri_linear_forward(&head.linear, context->kernels, n, h, NULL, logits, TRI_F32);
         return;
     }
     /* Each rank's columns as one part [n, cols], gathered one after another, then put in rows. */
@@ -157,7 +118,8 @@ void tri_head_logits(const struct tri_context *context, const void *h, int64_t n
     for (int r = 0; r < ranks; r++) {
         counts[r] = n * tri_range_size(tri_range_part(vocab, ranks, r));
     }
-    project(context, &head, h, n, parts + n * head.cols.begin);
+    tri_linear_forward(&head.linear, context->kernels, n, h, NULL, parts + n * head.cols.begin,
+                       TRI_F32);
     tri_all_gather_v(tensor, (struct tri_where){phase, TRI_KIND_HEAD}, parts, counts, TRI_F32);
     for (int r = 0; r < ranks; r++) {
         struct tri_range cols = tri_range_part(vocab, ranks, r);

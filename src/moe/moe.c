@@ -3,6 +3,7 @@
 
 #include "base/clock.h"
 #include "base/random.h"
+#include "model/linear.h"
 #include "moe/schedule.h"
 #include "moe/shared_expert.h"
 
@@ -22,9 +23,8 @@ struct layer {
     struct tri_moe *moe;
     struct tri_schedule *schedule;
     struct tri_shared_expert *shared;
-    const float *weight; /* [experts, hidden] the router's */
-    float *d_weight;
-    int64_t index; /* among the MoE layers */
+    struct tri_linear linear; /* [experts, hidden] f32, the router's */
+    int64_t index;            /* among the MoE layers */
     /* kept for the backward */
     struct tri_router_call call;
     struct tri_routes routes;
@@ -79,21 +79,10 @@ static void read_input(struct layer *layer, const struct tri_pass *pass, const v
 static float *router_logits(struct layer *layer, const struct tri_pass *pass)
 {
     const struct tri_context *context = layer->base.context;
-    int64_t hidden = context->config->model.hidden_size;
     int64_t experts = context->config->moe.num_experts;
     float *logits = tri_context_take_f32(context, tri_pass_tokens(pass) * experts);
-    context->kernels->matmul(&(struct tri_matmul){.m = tri_pass_tokens(pass),
-                                                  .n = experts,
-                                                  .k = hidden,
-                                                  .a = layer->input,
-                                                  .b = layer->weight,
-                                                  .c = logits,
-                                                  .lda = hidden,
-                                                  .ldb = hidden,
-                                                  .ldc = experts,
-                                                  .ab_dtype = TRI_F32,
-                                                  .c_dtype = TRI_F32,
-                                                  .b_transposed = true});
+    tri_linear_forward(&layer->linear, context->kernels, tri_pass_tokens(pass), layer->input, NULL,
+                       logits, TRI_F32);
     return logits;
 }
 
@@ -196,31 +185,11 @@ static void router_backward(struct layer *layer, const struct tri_pass *pass, st
     float *dlogits = tri_context_take_f32(context, tri_pass_tokens(pass) * experts);
     tri_router_backward(layer->moe->router, &layer->call, &layer->routes,
                         scope_is_model(context) ? &layer->moe->aux : NULL, own, dweight, dlogits);
-    kernels->matmul(&(struct tri_matmul){.m = experts,
-                                         .n = hidden,
-                                         .k = n,
-                                         .a = dlogits + own.begin * experts,
-                                         .b = layer->input + own.begin * hidden,
-                                         .c = layer->d_weight,
-                                         .lda = experts,
-                                         .ldb = hidden,
-                                         .ldc = hidden,
-                                         .ab_dtype = TRI_F32,
-                                         .c_dtype = TRI_F32,
-                                         .a_transposed = true,
-                                         .accumulate = true});
+    const float *own_dlogits = dlogits + own.begin * experts;
+    tri_linear_weight_gradient(&layer->linear, kernels, n, own_dlogits,
+                               layer->input + own.begin * hidden, true);
     float *d_input = tri_context_take_f32(context, n * hidden);
-    kernels->matmul(&(struct tri_matmul){.m = n,
-                                         .n = hidden,
-                                         .k = experts,
-                                         .a = dlogits + own.begin * experts,
-                                         .b = layer->weight,
-                                         .c = d_input,
-                                         .lda = experts,
-                                         .ldb = hidden,
-                                         .ldc = hidden,
-                                         .ab_dtype = TRI_F32,
-                                         .c_dtype = TRI_F32});
+    tri_linear_input_gradient(&layer->linear, kernels, n, own_dlogits, d_input);
     for (int64_t t = 0; t < n && jitters(layer, pass); t++) {
         for (int64_t j = 0; j < hidden; j++) {
             d_input[t * hidden + j] *= jitter_factor(layer, pass, own.begin + t, j);
@@ -277,8 +246,9 @@ static struct tri_sublayer *create(void *shared, const struct tri_context *conte
     layer->moe = shared;
     layer->schedule = tri_schedule_ted_create(context, &layer->moe->exchange, index);
     layer->shared = tri_shared_expert_create(context, index);
-    layer->weight = tri_param_weights(context->params, router);
-    layer->d_weight = tri_param_gradients(context->params, router);
+    layer->linear = (struct tri_linear){router->shape[0], router->shape[1],
+                                        tri_param_weights(context->params, router),
+                                        tri_param_gradients(context->params, router), TRI_F32};
     layer->index = tri_model_moe_index(context->config, index);
     return &layer->base;
 }

@@ -1,13 +1,14 @@
 #include "moe/shared_expert.h"
 
+#include "model/linear.h"
+
 #include <math.h>
 #include <string.h>
 
 struct tri_shared_expert {
     const struct tri_context *context;
     struct tri_network network;
-    const float *gate; /* [hidden] or NULL */
-    float *d_gate;
+    struct tri_linear gate; /* [1, hidden] f32; without a weight where there is no gate */
     /* kept for the backward */
     struct tri_network_saved saved;
     void *out;      /* [tokens, hidden] the expert's output, before the gate */
@@ -25,8 +26,9 @@ struct tri_shared_expert *tri_shared_expert_create(const struct tri_context *con
     const struct tri_param *gate =
         tri_params_find(context->params, TRI_ROLE_SHARED_GATE, TRI_PLACE_DENSE, layer, -1);
     if (gate) {
-        shared->gate = tri_param_weights(context->params, gate);
-        shared->d_gate = tri_param_gradients(context->params, gate);
+        shared->gate =
+            (struct tri_linear){1, gate->shape[1], tri_param_weights(context->params, gate),
+                                tri_param_gradients(context->params, gate), TRI_F32};
     }
     return shared;
 }
@@ -51,25 +53,15 @@ static void open_gate(struct tri_shared_expert *shared, const void *x, int64_t n
 {
     const struct tri_context *context = shared->context;
     int64_t hidden = context->config->model.hidden_size;
-    if (!shared->gate) {
+    if (!shared->gate.weight) {
         for (int64_t i = 0; i < n; i++) {
             shared->opening[i] = 1.0F;
         }
         return;
     }
     size_t mark = tri_arena_mark(context->arena);
-    context->kernels->matmul(&(struct tri_matmul){.m = n,
-                                                  .n = 1,
-                                                  .k = hidden,
-                                                  .a = as_f32(context, x, n * hidden),
-                                                  .b = shared->gate,
-                                                  .c = shared->opening,
-                                                  .lda = hidden,
-                                                  .ldb = hidden,
-                                                  .ldc = 1,
-                                                  .ab_dtype = TRI_F32,
-                                                  .c_dtype = TRI_F32,
-                                                  .b_transposed = true});
+    tri_linear_forward(&shared->gate, context->kernels, n, as_f32(context, x, n * hidden), NULL,
+                       shared->opening, TRI_F32);
     for (int64_t i = 0; i < n; i++) {
         shared->opening[i] = (float)(1.0 / (1.0 + exp(-(double)shared->opening[i])));
     }
@@ -108,23 +100,12 @@ static void gate_backward(struct tri_shared_expert *shared, const void *dy, int6
     for (int64_t i = 0; i < n; i++) {
         slope[i] *= shared->opening[i] * (1.0F - shared->opening[i]);
     }
-    context->kernels->matmul(&(struct tri_matmul){.m = 1,
-                                                  .n = hidden,
-                                                  .k = n,
-                                                  .a = slope,
-                                                  .b = as_f32(context, shared->saved.x, n * hidden),
-                                                  .c = shared->d_gate,
-                                                  .lda = 1,
-                                                  .ldb = hidden,
-                                                  .ldc = hidden,
-                                                  .ab_dtype = TRI_F32,
-                                                  .c_dtype = TRI_F32,
-                                                  .a_transposed = true,
-                                                  .accumulate = true});
-    const void *gate = shared->gate;
+    tri_linear_weight_gradient(&shared->gate, context->kernels, n, slope,
+                               as_f32(context, shared->saved.x, n * hidden), true);
+    const void *gate = shared->gate.weight;
     if (context->dt != TRI_F32) {
         void *narrow = tri_context_take(context, hidden);
-        context->kernels->cast(shared->gate, TRI_F32, narrow, context->dt, hidden);
+        context->kernels->cast(gate, TRI_F32, narrow, context->dt, hidden);
         gate = narrow;
     }
     /* Each row of dx takes slope[t] times the one row `gate`. */
@@ -150,7 +131,7 @@ void tri_shared_expert_backward(struct tri_shared_expert *shared, const struct t
                        (struct tri_where){TRI_PHASE_BACKWARD, TRI_KIND_SHARED_EXPERT}, d_in,
                        n * hidden, context->dt);
     context->kernels->add(dx, d_in, dx, n * hidden, context->dt);
-    if (shared->gate) {
+    if (shared->gate.weight) {
         gate_backward(shared, dy, n, dx);
     }
     tri_arena_rewind(context->arena, mark);

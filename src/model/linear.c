@@ -1,0 +1,54 @@
+#include "model/linear.h"
+
+void tri_linear_forward(const struct tri_linear *linear, const struct tri_kernels *kernels,
+                        int64_t n, const void *x, const float *bias, void *y,
+                        enum tri_dtype y_dtype)
+{
+    kernels->matmul(&(struct tri_matmul){.m = n,
+                                         .n = linear->out,
+                                         .k = linear->in,
+                                         .a = x,
+                                         .b = linear->weight,
+                                         .c = y,
+                                         .lda = linear->in,
+                                         .ldb = linear->in,
+                                         .ldc = linear->out,
+                                         .ab_dtype = linear->dtype,
+                                         .c_dtype = y_dtype,
+                                         .b_transposed = true,
+                                         .bias = bias});
+}
+
+void tri_linear_input_gradient(const struct tri_linear *linear, const struct tri_kernels *kernels,
+                               int64_t n, const void *dy, void *dx)
+{
+    kernels->matmul(&(struct tri_matmul){.m = n,
+                                         .n = linear->in,
+                                         .k = linear->out,
+                                         .a = dy,
+                                         .b = linear->weight,
+                                         .c = dx,
+                                         .lda = linear->out,
+                                         .ldb = linear->in,
+                                         .ldc = linear->in,
+                                         .ab_dtype = linear->dtype,
+                                         .c_dtype = linear->dtype});
+}
+
+void tri_linear_weight_gradient(const struct tri_linear *linear, const struct tri_kernels *kernels,
+                                int64_t n, const void *dy, const void *x, bool accumulate)
+{
+    kernels->matmul(&(struct tri_matmul){.m = linear->out,
+                                         .n = linear->in,
+                                         .k = n,
+                                         .a = dy,
+                                         .b = x,
+                                         .c = linear->gradient,
+                                         .lda = linear->out,
+                                         .ldb = linear->in,
+                                         .ldc = linear->in,
+                                         .ab_dtype = linear->dtype,
+                                         .c_dtype = TRI_F32,
+                                         .a_transposed = true,
+                                         .accumulate = accumulate});
+}

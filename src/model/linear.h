@@ -1,0 +1,26 @@
+/* The three products of a linear map y = x W^T, W [out, in], on n rows. Local: bias, and sums over
+ * ranks, are the caller's. */
+#ifndef TRIDENT_MODEL_LINEAR_H
+#define TRIDENT_MODEL_LINEAR_H
+
+#include "kernel/kernel.h"
+
+struct tri_linear {
+    int64_t out, in;
+    const void *weight;   /* [out, in] dtype */
+    float *gradient;      /* [out, in], or NULL in a model without them */
+    enum tri_dtype dtype; /* of W, x and the gradients at x and y */
+};
+
+/* y [n, out] y_dtype = x [n, in] W^T (+ bias [out] f32, unless NULL). */
+void tri_linear_forward(const struct tri_linear *linear, const struct tri_kernels *kernels,
+                        int64_t n, const void *x, const float *bias, void *y,
+                        enum tri_dtype y_dtype);
+/* dx [n, in] = dy [n, out] W. */
+void tri_linear_input_gradient(const struct tri_linear *linear, const struct tri_kernels *kernels,
+                               int64_t n, const void *dy, void *dx);
+/* gradient (+)= dy^T x: added when accumulate, else set. */
+void tri_linear_weight_gradient(const struct tri_linear *linear, const struct tri_kernels *kernels,
+                                int64_t n, const void *dy, const void *x, bool accumulate);
+
+#endif
