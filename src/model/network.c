@@ -135,11 +135,8 @@ void tri_networks_forward(const struct tri_context *context, const struct tri_ne
         biases[i] = networks[i].in_bias;
     }
     rows_product(context, count, offsets, in_rows, hidden, x, weights, biases, true, saved->pre);
-    /* More tensor ranks than columns: this one has none. */
-    if (inner > 0) {
-        kernels->activation_forward(tri_network_activation(context->config), saved->pre, saved->act,
-                                    rows, inner, context->dt);
-    }
+    kernels->activation_forward(tri_network_activation(context->config), saved->pre, saved->act,
+                                rows, inner, context->dt);
     for (int64_t i = 0; i < count; i++) {
         weights[i] = networks[i].down;
         biases[i] = networks[i].down_bias;
@@ -189,10 +186,8 @@ void tri_networks_backward(const struct tri_context *context, const struct tri_n
     }
     rows_product(context, count, offsets, inner, hidden, dy, weights, NULL, false, d_act);
     weight_gradients(context, count, offsets, hidden, inner, dy, saved->act, gradients);
-    if (inner > 0) {
-        context->kernels->activation_backward(tri_network_activation(context->config), saved->pre,
-                                              d_act, d_pre, rows, inner, context->dt);
-    }
+    context->kernels->activation_backward(tri_network_activation(context->config), saved->pre,
+                                          d_act, d_pre, rows, inner, context->dt);
     for (int64_t i = 0; i < count; i++) {
         weights[i] = networks[i].in;
         gradients[i] = networks[i].d_in;

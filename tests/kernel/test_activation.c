@@ -40,9 +40,10 @@ static void run(const struct tri_kernels *fast, enum tri_dtype dt, enum tri_acti
 
 static void check_random(const struct tri_kernels *fast, enum tri_dtype dt)
 {
-    static const int64_t shapes[][2] = {{0, 8}, {1, 1}, {2, 7}, {3, 64}, {2, 133}, {40, 830}};
+    static const int64_t shapes[][2] = {{0, 8},  {3, 0},   {1, 1},   {2, 7},
+                                        {3, 64}, {2, 133}, {40, 830}};
     for (int kind = 0; kind < 3; kind++) {
-        for (int i = 0; i < 6; i++) {
+        for (int i = 0; i < 7; i++) {
             run(fast, dt, (enum tri_activation)kind, shapes[i][0], shapes[i][1], false);
         }
     }

@@ -111,7 +111,7 @@ static void activation_forward(enum tri_activation kind, const void *in, void *o
                                int64_t width, enum tri_dtype dt)
 {
     bool gated = kind == TRI_ACTIVATION_SWIGLU;
-    int64_t stretch = gated ? width : VEC_CHUNK;
+    int64_t stretch = gated && width > 0 ? width : VEC_CHUNK;
     int64_t all = n * width;
 #pragma omp parallel for schedule(static) if (all > VEC_FORK)
     for (int64_t to = 0; to < all; to += stretch) {
@@ -129,7 +129,7 @@ static void activation_backward(enum tri_activation kind, const void *in, const 
                                 void *din, int64_t n, int64_t width, enum tri_dtype dt)
 {
     bool gated = kind == TRI_ACTIVATION_SWIGLU;
-    int64_t stretch = gated ? width : VEC_CHUNK;
+    int64_t stretch = gated && width > 0 ? width : VEC_CHUNK;
     int64_t all = n * width;
 #pragma omp parallel for schedule(static) if (all > VEC_FORK)
     for (int64_t from = 0; from < all; from += stretch) {
