@@ -14,7 +14,7 @@ static enum tri_status check_ranges(const struct tri_config *config, bool with_u
 {
     for (size_t i = 0; i < tri_keys_count; i++) {
         const struct tri_key *key = &tri_keys[i];
-        if (!key->stored || (config->moe.num_experts == 0 && tri_key_in_section(key, "moe"))) {
+        if (config->moe.num_experts == 0 && tri_key_in_section(key, "moe")) {
             continue;
         }
         const void *value = tri_key_view(key, config);
@@ -199,6 +199,23 @@ static enum tri_status check_train(const struct tri_config *config, struct tri_e
                               ")",
                               train->decay_steps, train->steps - train->warmup_steps);
     }
+    for (int64_t i = 0; i < train->recompute; i++) {
+        if (train->recompute_layers[i] >= config->model.num_layers) {
+            return tri_key_refuse(config, error, "train.recompute", "model.num_layers",
+                                  "found block %" PRId64
+                                  ", expected less than model.num_layers (%" PRId64
+                                  "): blocks are counted from 0",
+                                  train->recompute_layers[i], config->model.num_layers);
+        }
+    }
+    if (train->gradient_dtype == TRI_PRECISION_BF16 && config->precision == TRI_PRECISION_F32) {
+        return tri_key_refuse(config, error, "train.gradient_dtype", "precision",
+                              "found bf16, expected f32: no weight is stored in bf16");
+    }
+    if (train->gradient_dtype == TRI_PRECISION_BF16 && config->reproducible) {
+        return tri_key_refuse(config, error, "train.gradient_dtype", "reproducible",
+                              "found bf16, expected f32: reproducible sums are exact");
+    }
     if (train->min_learning_rate > train->learning_rate) {
         return tri_key_refuse(config, error, "train.min_learning_rate", "train.learning_rate",
                               "found %g, expected at most learning_rate (%g)",
@@ -269,6 +286,16 @@ enum tri_status tri_config_check_layout(const struct tri_config *config, int ran
                               p->tensor, p->expert, p->tensor * p->expert, ranks);
     }
     return TRI_OK;
+}
+
+bool tri_config_layer_recomputes(const struct tri_config *config, int64_t layer)
+{
+    const struct tri_config_train *train = &config->train;
+    bool named = train->recompute < 0;
+    for (int64_t i = 0; i < train->recompute; i++) {
+        named = named || train->recompute_layers[i] == layer;
+    }
+    return named;
 }
 
 bool tri_config_layer_is_moe(const struct tri_config *config, int64_t layer)

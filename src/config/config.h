@@ -91,14 +91,19 @@ struct tri_config_train {
     int64_t warmup_steps, decay_steps; /* decay_steps: the last part of warm-up-stable-decay */
     enum tri_lr_schedule schedule;
     double weight_decay, betas[2], epsilon, clip; /* clip 0: off */
-    int64_t max_skipped; /* this many non-finite steps in a row end the run */
-    int64_t optimizer_tile;
+    int64_t max_skipped;    /* this many non-finite steps in a row end the run */
+    int64_t optimizer_tile; /* parameters; 0: none, all at once */
+    int64_t recompute; /* how many entries of recompute_layers are set; 0: none, -1: all blocks */
+    int64_t recompute_layers[TRI_LAYERS_MAX];
+    bool communication_aware_checkpointing, duplicate_token_dropping, sequence_parallel;
+    enum tri_precision gradient_dtype; /* of weights that are stored in bf16 */
 };
 
 struct tri_config {
     char path[TRI_PATH_MAX]; /* where it was read from */
     int64_t seed;
     enum tri_precision precision;
+    bool reproducible; /* the same bits on every layout */
     char run_dir[TRI_PATH_MAX];
     char resume[TRI_PATH_MAX]; /* another run to continue from; "" when absent */
     struct tri_config_model model;
@@ -112,6 +117,7 @@ struct tri_config {
     int64_t checkpoint_every; /* 0: only the last step */
     int64_t checkpoint_keep_last;
     double comm_timeout_seconds;
+    bool comm_overlap;
     int64_t comm_max_message; /* elements a single MPI message may carry */
     int64_t threads;          /* per rank; 0: cores / local ranks */
     /* By key, in the table's order: the line that set it, TRI_LINE_COMMAND, or 0 for a default.
@@ -125,8 +131,7 @@ void tri_config_init(struct tri_config *config);
 
 /* Reads a YAML file, then applies `count` overrides "section.key=value". Fails with one line that
  * names file, line, key, what was found, what was expected and, for an unknown key, the nearest
- * known one. A key that is known but not built yet is refused when set to anything but its
- * default. */
+ * known one. */
 enum tri_status tri_config_load(const char *path, int count, char *const *overrides,
                                 struct tri_config *config, struct tri_error *error) TRI_NODISCARD;
 /* The same from text already in memory; path is for messages. */
@@ -162,5 +167,7 @@ void tri_config_print_help(void);
 void tri_config_print_markdown(FILE *out);
 
 bool tri_config_layer_is_moe(const struct tri_config *config, int64_t layer);
+/* Whether train.recompute names the block. */
+bool tri_config_layer_recomputes(const struct tri_config *config, int64_t layer);
 
 #endif

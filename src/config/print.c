@@ -12,7 +12,7 @@
 static bool is_written(const struct tri_key *key, const struct tri_config *config)
 {
     bool dense = config->moe.num_experts == 0;
-    return key->stored && !(dense && tri_key_in_section(key, "moe")) &&
+    return !(dense && tri_key_in_section(key, "moe")) &&
            !tri_key_is_unset(key, tri_key_view(key, config));
 }
 
@@ -57,7 +57,7 @@ const char *tri_config_first_difference(const struct tri_config *a, const struct
     for (size_t i = 0; i < tri_keys_count; i++) {
         const struct tri_key *key = &tri_keys[i];
         bool dense = a->moe.num_experts == 0 && b->moe.num_experts == 0;
-        if (!key->stored || !key->shapes || (dense && tri_key_in_section(key, "moe"))) {
+        if (!key->shapes || (dense && tri_key_in_section(key, "moe"))) {
             continue;
         }
         char *of_a = tri_value_to_text(key, tri_key_view(key, a));
@@ -123,7 +123,7 @@ void tri_config_print_help(void)
             }
             (void)printf("%s  (", key->words ? "" : type_name(key));
             print_default(key, stdout);
-            (void)printf(")  %s%s\n", key->help, key->unbuilt ? " Not built yet." : "");
+            (void)printf(")  %s\n", key->help);
         }
     }
 }
@@ -136,7 +136,7 @@ void tri_config_print_markdown(FILE *out)
         "default. `section.key=value` on the command line overrides the file (a list as "
         "`moe.layers=[0,3]`). Numbers are decimal; `true` and `false` are the only booleans; "
         "anchors, tags, repeated keys and unknown keys are refused. Relative paths start from "
-        "the working directory. A key marked *not built yet* accepts only its default.\n\n"
+        "the working directory.\n\n"
         "This file is written by `trident help config --markdown > docs/config.md`, from the "
         "same table that the reader uses.\n",
         out);
@@ -154,8 +154,7 @@ void tri_config_print_markdown(FILE *out)
             tri_value_print_expected(key, out);
             (void)fputs(key->initial ? " | `" : " | ", out);
             print_default(key, out);
-            (void)fprintf(out, "%s | %s%s |\n", key->initial ? "`" : "", key->help,
-                          key->unbuilt ? " *Not built yet.*" : "");
+            (void)fprintf(out, "%s | %s |\n", key->initial ? "`" : "", key->help);
         }
     }
 }

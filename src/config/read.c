@@ -16,9 +16,6 @@ void tri_config_init(struct tri_config *config)
     *config = (struct tri_config){0};
     for (size_t i = 0; i < tri_keys_count; i++) {
         const struct tri_key *key = &tri_keys[i];
-        if (!key->stored) {
-            continue;
-        }
         void *at = tri_key_at(key, config);
         if (key->initial) {
             struct tri_node *node = NULL;
@@ -53,18 +50,6 @@ static enum tri_status fail_type(const struct tri_config *config, const struct t
     return status;
 }
 
-static enum tri_status check_built(const struct tri_config *config, const struct tri_key *key,
-                                   const union tri_value *value, struct tri_error *error)
-{
-    char *text = tri_value_to_text(key, value);
-    enum tri_status status = TRI_OK;
-    if (strcmp(text, key->initial) != 0) {
-        status = tri_config_refuse(config, error, key->name, "'%.100s' is not built yet", text);
-    }
-    free(text);
-    return status;
-}
-
 static enum tri_status set_value(struct tri_config *config, int at, const struct tri_node *node,
                                  int line, struct tri_error *error)
 {
@@ -74,12 +59,7 @@ static enum tri_status set_value(struct tri_config *config, int at, const struct
     if (!tri_value_read(key, node, &value)) {
         return fail_type(config, key, node, error);
     }
-    if (key->unbuilt) {
-        TRI_TRY(check_built(config, key, &value, error));
-    }
-    if (key->stored) {
-        memcpy(tri_key_at(key, config), &value, tri_key_bytes(key));
-    }
+    memcpy(tri_key_at(key, config), &value, tri_key_bytes(key));
     return TRI_OK;
 }
 

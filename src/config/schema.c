@@ -41,13 +41,11 @@ const char *tri_key_last(const struct tri_key *key)
 
 void *tri_key_at(const struct tri_key *key, struct tri_config *config)
 {
-    TRI_ASSERT(key->stored);
     return (char *)config + key->offset;
 }
 
 const void *tri_key_view(const struct tri_key *key, const struct tri_config *config)
 {
-    TRI_ASSERT(key->stored);
     return (const char *)config + key->offset;
 }
 

@@ -34,7 +34,6 @@ union tri_value {
 struct tri_key {
     const char *name; /* "section.key", or "key" at the top */
     enum tri_key_type type;
-    bool stored; /* false: nothing in struct tri_config reads it yet */
     size_t offset;
     int64_t min, max; /* INT; items of LAYERS and RECOMPUTE */
     double low,
@@ -46,7 +45,6 @@ struct tri_key {
     const char *initial; /* the default as one writes it; NULL: it follows other keys, and until
                                  tri_config_finish the value is 0 (INT) or -1 (FLOAT) */
     const char *follows; /* how, in words */
-    bool unbuilt;        /* anything but the default is refused */
     bool shapes;         /* a run cannot be continued with another value */
     const char *help;
 };

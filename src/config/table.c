@@ -6,7 +6,7 @@
 #include <math.h>
 
 /* Shorthands for the columns; they end at this file. */
-#define AT(field)     .stored = true, .offset = offsetof(struct tri_config, field)
+#define AT(field)     .offset = offsetof(struct tri_config, field)
 #define INT(from, to) .type = TRI_KEY_INT, .min = (from), .max = (to)
 #define NUMBER_FROM(from, to)                                                                      \
     .type = TRI_KEY_FLOAT, .low = (from), .low_in = true, .high = (to), .high_in = (to) <= DBL_MAX
@@ -50,8 +50,8 @@ const struct tri_key tri_keys[] = {
      .help = "Of initial weights, shuffling and all noise; the same on every layout."},
     {"precision", AT(precision), WORDS("f32", "bf16"), .initial = "f32",
      .help = "Of weights and activations; bf16 keeps f32 master weights, moments and sums."},
-    {"reproducible", BOOL, .initial = "false", .unbuilt = true,
-     .help = "The same bits on every layout."},
+    {"reproducible", AT(reproducible), BOOL, .initial = "false",
+     .help = "The same bits on every layout, policy and tile, at the price of speed and memory."},
     {"run_dir", AT(run_dir), TEXT(1), .initial = "runs/default",
      .help = "Folder of the run: resolved config, metrics, checkpoints."},
     {"resume", AT(resume), TEXT(0), .initial = "",
@@ -202,20 +202,22 @@ const struct tri_key tri_keys[] = {
      .help = "Longest global gradient norm; 0: off."},
     {"train.max_skipped", AT(train.max_skipped), INT(1, STEPS), .initial = "10",
      .help = "This many steps in a row without a finite gradient end the run."},
-    {"train.recompute", .type = TRI_KEY_RECOMPUTE, .min = 0, .max = TRI_LAYERS_MAX - 1,
-     .initial = "none", .unbuilt = true,
-     .help = "Blocks that recompute their activations in the backward pass."},
-    {"train.communication_aware_checkpointing", BOOL, .initial = "false", .unbuilt = true,
-     .help = "A recompute takes the results of its collectives from a stash."},
-    {"train.duplicate_token_dropping", BOOL, .initial = "false", .unbuilt = true,
+    {"train.recompute", AT(train.recompute), .type = TRI_KEY_RECOMPUTE, .min = 0,
+     .max = TRI_LAYERS_MAX - 1, .initial = "none",
+     .help = "Blocks that keep only their input and compute their activations again in the "
+             "backward pass."},
+    {"train.communication_aware_checkpointing", AT(train.communication_aware_checkpointing), BOOL,
+     .initial = "true",
+     .help = "A recompute takes the results of its collectives from a stash and sends nothing."},
+    {"train.duplicate_token_dropping", AT(train.duplicate_token_dropping), BOOL, .initial = "true",
      .help = "Each tensor rank sends only its part of the tokens to the experts."},
     {"train.optimizer_tile", AT(train.optimizer_tile), INT(1, (int64_t)1 << 40), OR_NONE(0),
-     .initial = "1048576", .unbuilt = true,
-     .help = "Parameters that the optimizer updates at once."},
-    {"train.sequence_parallel", BOOL, .initial = "false", .unbuilt = true,
-     .help = "Cuts the activations between layers over tensor."},
-    {"train.gradient_dtype", WORDS("f32", "bf16"), .initial = "f32", .unbuilt = true,
-     .help = "Of weight gradients when precision is bf16."},
+     .initial = "1048576",
+     .help = "Parameters that the optimizer updates at once; none: all of this rank's."},
+    {"train.sequence_parallel", AT(train.sequence_parallel), BOOL, .initial = "false",
+     .help = "Cuts norms and the residual stream between layers over tensor, by tokens."},
+    {"train.gradient_dtype", AT(train.gradient_dtype), WORDS("f32", "bf16"), .initial = "f32",
+     .help = "Of the gradients of weights that are stored in bf16, while they are summed."},
 
     {"eval.every", AT(eval_every), INT(0, STEPS), .initial = "0",
      .help = "Steps between evaluations; 0: only at the end."},
@@ -229,6 +231,9 @@ const struct tri_key tri_keys[] = {
      .help = "Older checkpoints are removed."},
     {"comm.timeout_seconds", AT(comm_timeout_seconds), NUMBER_ABOVE(0.0, 1e9), .initial = "600",
      .help = "A collective that lasts longer ends the run and names the ranks that are missing."},
+    {"comm.overlap", AT(comm_overlap), BOOL, .initial = "true",
+     .help = "Gradients are reduced beside the backward of the next block, and weights gathered "
+             "beside the next step's start."},
     {"comm.max_message", AT(comm_max_message), INT(1, INT_MAX), .initial = "268435456",
      .help = "Elements of one MPI message; longer ones are cut."},
 };

@@ -191,7 +191,7 @@ static bool layers_in_range(const struct tri_key *key, const void *value)
 {
     int64_t count;
     memcpy(&count, value, sizeof(count));
-    if (count < 0 || count > TRI_LAYERS_MAX) {
+    if (count < (key->type == TRI_KEY_RECOMPUTE ? -1 : 0) || count > TRI_LAYERS_MAX) {
         return false;
     }
     for (int64_t i = 0; i < count; i++) {
@@ -236,6 +236,7 @@ bool tri_value_in_range(const struct tri_key *key, const void *value)
         return memchr(value, 0, TRI_PATH_MAX) && strlen(value) >= (size_t)key->min &&
                tri_text_is_clean(value);
     case TRI_KEY_LAYERS:
+    case TRI_KEY_RECOMPUTE:
         return layers_in_range(key, value);
     default:
         return true;

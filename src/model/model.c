@@ -56,6 +56,20 @@ static void book_attention(const struct tri_pass *pass, int64_t index, double st
     }
 }
 
+static void tell_before(const struct tri_pass *pass, int64_t block)
+{
+    if (pass->hooks) {
+        pass->hooks->before(pass->hooks->state, block);
+    }
+}
+
+static void tell_after(const struct tri_pass *pass, int64_t block)
+{
+    if (pass->hooks) {
+        pass->hooks->after(pass->hooks->state, block);
+    }
+}
+
 /* Through all blocks; returns the final norm's output [tokens, hidden]. */
 static void *forward(struct tri_model *model, const struct tri_pass *pass)
 {
@@ -64,12 +78,16 @@ static void *forward(struct tri_model *model, const struct tri_pass *pass)
     int64_t hidden = context->config->model.hidden_size;
     void *x = tri_context_take(context, n * hidden);
     void *add = NULL;
+    tell_before(pass, -1);
     tri_embedding_forward(context, pass, x);
     if (model->moe_shared) {
         model->moe->begin(model->moe_shared, pass);
     }
     for (int64_t i = 0; i < 2 * model->layers; i++) {
         struct half *half = &model->half[i];
+        if (i % 2 == 0) {
+            tell_before(pass, i / 2);
+        }
         half_norm(model, half, n, x, add);
         x = half->sum;
         add = tri_context_take(context, n * hidden);
@@ -80,6 +98,7 @@ static void *forward(struct tri_model *model, const struct tri_pass *pass)
     if (model->moe_shared) {
         model->moe->end(model->moe_shared, pass);
     }
+    tell_before(pass, model->layers);
     half_norm(model, &model->final, n, x, add);
     return model->final.normed;
 }
@@ -106,14 +125,19 @@ static void backward(struct tri_model *model, const struct tri_pass *pass, void 
     void *branch = tri_context_take(context, n * hidden);
     memset(dx, 0, (size_t)(n * hidden) * tri_dtype_size(context->dt));
     half_norm_backward(model, &model->final, n, dh, dx);
+    tell_after(pass, model->layers);
     for (int64_t i = 2 * model->layers - 1; i >= 0; i--) {
         struct half *half = &model->half[i];
         double start = tri_clock_now();
         half->branch->ops->backward(half->branch, pass, dx, branch);
         book_attention(pass, i, start);
         half_norm_backward(model, half, n, branch, dx);
+        if (i % 2 == 0) {
+            tell_after(pass, i / 2);
+        }
     }
     tri_embedding_backward(context, pass, dx);
+    tell_after(pass, -1);
 }
 
 void tri_model_step(struct tri_model *model, const struct tri_pass *pass)

@@ -38,6 +38,15 @@ struct tri_tally {
     double seconds_attention, seconds_router, seconds_exchange, seconds_experts;
 };
 
+/* Told about a model's parts as a micro-batch passes: block 0 to num_layers - 1; -1, the embeddings;
+ * num_layers, the final norm and the head. */
+struct tri_hooks {
+    void *state;
+    void (*before)(void *state, int64_t block); /* its weights are about to be read */
+    void (*after)(void *state,
+                  int64_t block); /* its gradients are complete, this micro-batch's too */
+};
+
 struct tri_pass {
     /* the micro-batch: whole rows of the global batch; rows may be 0 */
     int64_t rows, seq;
@@ -54,6 +63,7 @@ struct tri_pass {
     struct tri_cache *cache;   /* decoding; or NULL */
     struct tri_route_tap *tap; /* or NULL */
     struct tri_tally *tally;
+    const struct tri_hooks *hooks; /* or NULL */
 };
 
 /* The parts of a model that its layers share; borrowed by each of them. */

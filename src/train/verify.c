@@ -538,6 +538,7 @@ enum tri_status tri_verify(const struct tri_config *config,
     *result = (struct tri_verify_result){0};
     v->config = *config;
     v->config.precision = TRI_PRECISION_F32;
+    v->config.train.gradient_dtype = TRI_PRECISION_F32;
     v->reference_config = v->config;
     v->reference_config.parallel = (struct tri_config_parallel){1, 1, 1};
     v->options = options;
