@@ -92,6 +92,8 @@ static const char *type_name(const struct tri_key *key)
         return "two numbers";
     case TRI_KEY_LAYERS:
         return "list";
+    case TRI_KEY_RECOMPUTE:
+        return "none|full|list";
     default:
         return "word";
     }

@@ -67,7 +67,7 @@ bool tri_key_in_section(const struct tri_key *key, const char *section);
 /* The name without its section. */
 const char *tri_key_last(const struct tri_key *key);
 
-/* Where the key's value lies; the key must be stored. */
+/* Where the key's value lies. */
 void *tri_key_at(const struct tri_key *key, struct tri_config *config);
 const void *tri_key_view(const struct tri_key *key, const struct tri_config *config);
 /* Bytes of the value there. */

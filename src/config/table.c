@@ -29,6 +29,9 @@ static_assert(sizeof(enum tri_norm_kind) == sizeof(unsigned), "words are stored 
 static_assert(offsetof(struct tri_config, moe.layers) ==
                   offsetof(struct tri_config, moe.num_layers) + sizeof(int64_t),
               "the list and its length are one value");
+static_assert(offsetof(struct tri_config, train.recompute_layers) ==
+                  offsetof(struct tri_config, train.recompute) + sizeof(int64_t),
+              "the list and its length are one value");
 
 const struct tri_section tri_sections[] = {
     {"", "The run as a whole."},

@@ -142,33 +142,54 @@ static void test_wrong_type(void **state)
     check_all(cases, COUNT(cases));
 }
 
-static void test_not_built_yet(void **state)
+/* Keys of the memory and communication mechanisms, and what they cannot be combined with. */
+static void test_mechanisms(void **state)
 {
     (void)state;
     static const struct bad cases[] = {
-        {"reproducible: true\n", "c.yaml:1: key 'reproducible': 'true' is not built yet"},
-        {"train:\n  recompute: full\n", "c.yaml:2: key 'train.recompute': 'full' is not built yet"},
-        {"train: {recompute: [0, 3]}\n",
-         "c.yaml:1: key 'train.recompute': '[0, 3]' is not built yet"},
-        {"train: {communication_aware_checkpointing: true}\n",
-         "c.yaml:1: key 'train.communication_aware_checkpointing': 'true' is not built yet"},
-        {"train: {duplicate_token_dropping: true}\n",
-         "c.yaml:1: key 'train.duplicate_token_dropping': 'true' is not built yet"},
-        {"train: {sequence_parallel: true}\n",
-         "c.yaml:1: key 'train.sequence_parallel': 'true' is not built yet"},
-        {"train: {gradient_dtype: bf16}\n",
-         "c.yaml:1: key 'train.gradient_dtype': 'bf16' is not built yet"},
-        {"train: {optimizer_tile: none}\n",
-         "c.yaml:1: key 'train.optimizer_tile': 'none' is not built yet"},
-        {"train: {optimizer_tile: 4096}\n",
-         "c.yaml:1: key 'train.optimizer_tile': '4096' is not built yet"},
+        {"reproducible: 1\n", "c.yaml:1: key 'reproducible': found '1', expected true or false"},
+        {"train:\n  recompute: []\n", "c.yaml:2: key 'train.recompute': found [], expected none, "
+                                      "full or block numbers, as [0, 3]"},
+        {"train: {recompute: 3}\n", "c.yaml:1: key 'train.recompute': found '3', expected none, "
+                                    "full or block numbers, as [0, 3]"},
+        {"train: {recompute: }\n", "c.yaml:1: key 'train.recompute': found nothing, expected none, "
+                                   "full or block numbers, as [0, 3]"},
+        {"train: {recompute: [-1]}\n", "c.yaml:1: key 'train.recompute': found [-1], expected "
+                                       "none, full or block numbers, as [0, 3]"},
+        {"train: {recompute: [0, full]}\n",
+         "c.yaml:1: key 'train.recompute': found [0, full], expected none, full or block numbers, "
+         "as [0, 3]"},
+        {"train:\n  recompute: [0, 4]\n",
+         "c.yaml:2: key 'train.recompute': found block 4, expected less than model.num_layers (4): "
+         "blocks are counted from 0"},
+        {"model: {num_layers: 3}\ntrain: {recompute: [3, 0]}\n",
+         "c.yaml:2: key 'train.recompute': found block 3, expected less than model.num_layers (3): "
+         "blocks are counted from 0"},
+        {"train: {communication_aware_checkpointing: on}\n",
+         "c.yaml:1: key 'train.communication_aware_checkpointing': found 'on', expected true or "
+         "false"},
+        {"train: {duplicate_token_dropping: none}\n",
+         "c.yaml:1: key 'train.duplicate_token_dropping': found 'none', expected true or false"},
+        {"train: {optimizer_tile: 0}\n",
+         "c.yaml:1: key 'train.optimizer_tile': found '0', expected an integer from 1 to "
+         "1099511627776, or none"},
+        {"train: {optimizer_tile: full}\n",
+         "c.yaml:1: key 'train.optimizer_tile': found 'full', expected an integer from 1 to "
+         "1099511627776, or none"},
+        {"train: {sequence_parallel: 2}\n",
+         "c.yaml:1: key 'train.sequence_parallel': found '2', expected true or false"},
+        {"train: {gradient_dtype: f16}\n",
+         "c.yaml:1: key 'train.gradient_dtype': found 'f16', expected f32 or bf16"},
+        {"train:\n  gradient_dtype: bf16\n",
+         "c.yaml:2: key 'train.gradient_dtype': found bf16, expected f32: no weight is stored in "
+         "bf16"},
+        {"precision: bf16\nreproducible: true\ntrain: {gradient_dtype: bf16}\n",
+         "c.yaml:3: key 'train.gradient_dtype': found bf16, expected f32: reproducible sums are "
+         "exact"},
+        {"comm: {overlap: none}\n",
+         "c.yaml:1: key 'comm.overlap': found 'none', expected true or false"},
     };
     check_all(cases, COUNT(cases));
-    struct tri_config config;
-    parse_well("reproducible: false\ntrain: {recompute: none, duplicate_token_dropping: false,\n"
-               "  communication_aware_checkpointing: false, optimizer_tile: 1048576,\n"
-               "  sequence_parallel: false, gradient_dtype: f32}\n",
-               &config);
 }
 
 static void test_combinations(void **state)
@@ -335,7 +356,15 @@ static void test_overrides(void **state)
         {"=5", "command line: found '=5', expected section.key=value"},
         {"train.betas=[0.9", "command line: key 'train.betas': found '[0.9', expected two numbers "
                              "from 0 to below 1, as [0.9, 0.95]"},
-        {"train.recompute=full", "command line: key 'train.recompute': 'full' is not built yet"},
+        {"train.recompute=some", "command line: key 'train.recompute': found 'some', expected "
+                                 "none, full or block numbers, as [0, 3]"},
+        {"train.recompute=[0,", "command line: key 'train.recompute': found '[0,', expected "
+                                "none, full or block numbers, as [0, 3]"},
+        {"train.recompute=[4]",
+         "command line: key 'train.recompute': found block 4, expected less than model.num_layers "
+         "(4): blocks are counted from 0"},
+        {"train.gradient_dtype=bf16", "command line: key 'train.gradient_dtype': found bf16, "
+                                      "expected f32: no weight is stored in bf16"},
         {"moe.top_k=3",
          "command line: key 'moe.num_experts': found nothing, expected an integer: a "
          "model with keys of moe needs it"},
@@ -380,10 +409,10 @@ static void test_later_refusals_name_the_line(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_unknown),       cmocka_unit_test(test_wrong_type),
-        cmocka_unit_test(test_not_built_yet), cmocka_unit_test(test_combinations),
-        cmocka_unit_test(test_yaml),          cmocka_unit_test(test_long_values_are_cut),
-        cmocka_unit_test(test_overrides),     cmocka_unit_test(test_later_refusals_name_the_line),
+        cmocka_unit_test(test_unknown),    cmocka_unit_test(test_wrong_type),
+        cmocka_unit_test(test_mechanisms), cmocka_unit_test(test_combinations),
+        cmocka_unit_test(test_yaml),       cmocka_unit_test(test_long_values_are_cut),
+        cmocka_unit_test(test_overrides),  cmocka_unit_test(test_later_refusals_name_the_line),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -16,7 +16,7 @@ static void assert_same_values(const struct tri_config *a, const struct tri_conf
     bool dense = a->moe.num_experts == 0 && b->moe.num_experts == 0;
     for (size_t i = 0; i < tri_keys_count; i++) {
         const struct tri_key *key = &tri_keys[i];
-        if (!key->stored || (dense && tri_key_in_section(key, "moe"))) {
+        if (dense && tri_key_in_section(key, "moe")) {
             continue;
         }
         if (memcmp(tri_key_view(key, a), tri_key_view(key, b), tri_key_bytes(key)) != 0) {
@@ -42,11 +42,11 @@ static void assert_round_trip(const struct tri_config *config)
     tri_free(again);
 }
 
-/* The example of the design, word for word but for what is not built yet. */
+/* The example of the design, with every mechanism on. */
 static const char every_word[] =
     "seed: 1\n"
     "precision: bf16                     # f32 | bf16\n"
-    "reproducible: false\n"
+    "reproducible: true\n"
     "run_dir: runs/one\n"
     "model: {vocab_size: 8192, num_layers: 8, hidden_size: 512, num_heads: 8, num_kv_heads: 8, "
     "head_dim: 64, intermediate_size: 2048,\n"
@@ -62,12 +62,12 @@ static const char every_word[] =
     "train: {global_batch: 32, micro_batch: 4, steps: 1000, learning_rate: 3e-4, warmup_steps: "
     "100, "
     "schedule: cosine, weight_decay: 0.1,\n"
-    "        betas: [0.9, 0.95], epsilon: 1e-8, clip: 1.0, recompute: none, "
-    "communication_aware_checkpointing: false, duplicate_token_dropping: false,\n"
-    "        optimizer_tile: 1048576, sequence_parallel: false, gradient_dtype: f32}\n"
+    "        betas: [0.9, 0.95], epsilon: 1e-8, clip: 1.0, recompute: full, "
+    "communication_aware_checkpointing: true, duplicate_token_dropping: true,\n"
+    "        optimizer_tile: 1048576, sequence_parallel: true, gradient_dtype: f32}\n"
     "eval: {every: 100}\n"
     "checkpoint: {every: 200, keep_last: 2}\n"
-    "comm: {timeout_seconds: 600}\n";
+    "comm: {timeout_seconds: 600, overlap: true}\n";
 
 static void test_every_word(void **state)
 {
@@ -87,6 +87,11 @@ static void test_every_word(void **state)
     assert_true(c.train.learning_rate == 3e-4 && c.train.min_learning_rate == 3e-4 / 10);
     assert_true(c.train.betas[0] == 0.9 && c.train.betas[1] == 0.95);
     assert_int_equal(c.train.micro_batch, 4);
+    assert_int_equal(c.train.recompute, -1);
+    assert_int_equal(c.train.optimizer_tile, 1048576);
+    assert_int_equal(c.train.gradient_dtype, TRI_PRECISION_F32);
+    assert_true(c.reproducible && c.train.sequence_parallel && c.comm_overlap);
+    assert_true(c.train.communication_aware_checkpointing && c.train.duplicate_token_dropping);
     assert_int_equal(c.eval_every, 100);
     assert_int_equal(c.checkpoint_every, 200);
     assert_int_equal(c.lines[tri_key_find("seed")], 1);
@@ -111,6 +116,11 @@ static void test_defaults(void **state)
     assert_int_equal(c.parallel.expert_tensor, 1);
     assert_int_equal(c.data.separator, -1);
     assert_string_equal(c.data.train, "");
+    assert_int_equal(c.train.recompute, 0);
+    assert_int_equal(c.train.optimizer_tile, 1 << 20);
+    assert_int_equal(c.train.gradient_dtype, TRI_PRECISION_F32);
+    assert_true(c.train.communication_aware_checkpointing && c.train.duplicate_token_dropping);
+    assert_true(c.comm_overlap && !c.train.sequence_parallel && !c.reproducible);
     assert_false(tri_config_layer_is_moe(&c, 1));
     assert_round_trip(&c);
     parse_well("model: {hidden_size: 96, mlp: gelu}\n", &c);
@@ -154,6 +164,15 @@ static void test_filled_by_hand(void **state)
     assert_int_equal(tri_config_finish(&c, &error), TRI_BAD_INPUT);
     assert_string_equal(error.message,
                         "key 'model.num_heads': out of range, expected an integer from 1 to 65536");
+    static const int64_t counts[] = {-2, TRI_LAYERS_MAX + 1, 1};
+    for (size_t i = 0; i < COUNT(counts); i++) {
+        tri_config_init(&c);
+        c.train.recompute = counts[i];
+        c.train.recompute_layers[0] = -1;
+        assert_int_equal(tri_config_finish(&c, &error), TRI_BAD_INPUT);
+        assert_string_equal(error.message, "key 'train.recompute': out of range, expected none, "
+                                           "full or block numbers, as [0, 3]");
+    }
 }
 
 static void test_which_layers(void **state)
@@ -172,6 +191,66 @@ static void test_which_layers(void **state)
     assert_round_trip(&c);
 }
 
+/* The blocks that a value of train.recompute names, of four. */
+static void test_which_blocks_recompute(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *text;
+        int64_t count;
+        const char *blocks; /* '1': recomputes */
+    } cases[] = {
+        {"none", 0, "0000"},      {"full", -1, "1111"},  {"[0]", 1, "1000"},
+        {"[0, 3]", 2, "1001"},    {"[3, 1]", 2, "0101"}, {"[0, 1, 2, 3]", 4, "1111"},
+        {"\"full\"", -1, "1111"},
+    };
+    for (size_t i = 0; i < COUNT(cases); i++) {
+        char text[100];
+        struct tri_config c;
+        (void)snprintf(text, sizeof(text), "train: {recompute: %s}\n", cases[i].text);
+        parse_well(text, &c);
+        assert_int_equal(c.train.recompute, cases[i].count);
+        for (int64_t layer = 0; layer < 4; layer++) {
+            assert_int_equal(tri_config_layer_recomputes(&c, layer), cases[i].blocks[layer] == '1');
+        }
+        assert_round_trip(&c);
+    }
+}
+
+/* Each value is stored in the key's own field, is no default, and comes back out of YAML. */
+static void test_mechanisms(void **state)
+{
+    (void)state;
+    struct tri_config c;
+    parse_well("precision: bf16\nreproducible: false\n"
+               "train: {recompute: [0, 3], communication_aware_checkpointing: false,\n"
+               "  duplicate_token_dropping: false, optimizer_tile: none,\n"
+               "  sequence_parallel: true, gradient_dtype: bf16}\n"
+               "comm: {overlap: false}\n",
+               &c);
+    assert_int_equal(c.train.recompute, 2);
+    assert_int_equal(c.train.recompute_layers[1], 3);
+    assert_false(c.train.communication_aware_checkpointing);
+    assert_false(c.train.duplicate_token_dropping);
+    assert_int_equal(c.train.optimizer_tile, 0);
+    assert_true(c.train.sequence_parallel);
+    assert_int_equal(c.train.gradient_dtype, TRI_PRECISION_BF16);
+    assert_false(c.comm_overlap);
+    char *text = tri_config_to_yaml(&c);
+    assert_non_null(strstr(text, "\n  recompute: [0, 3]\n"));
+    assert_non_null(strstr(text, "\n  optimizer_tile: none\n"));
+    assert_non_null(strstr(text, "\n  gradient_dtype: bf16\n"));
+    tri_free(text);
+    assert_round_trip(&c);
+    parse_well("reproducible: true\ntrain: {optimizer_tile: 1}\n", &c);
+    assert_true(c.reproducible);
+    assert_int_equal(c.train.optimizer_tile, 1);
+    assert_round_trip(&c);
+    parse_well("train: {optimizer_tile: 1099511627776}\n", &c);
+    assert_int_equal(c.train.optimizer_tile, (int64_t)1 << 40);
+    assert_round_trip(&c);
+}
+
 static void test_overrides(void **state)
 {
     (void)state;
@@ -182,7 +261,9 @@ static void test_overrides(void **state)
                          "seed=3",
                          "seed=4",
                          "resume=",
-                         "moe.capacity_factor=none"};
+                         "moe.capacity_factor=none",
+                         "train.recompute=[2,0]",
+                         "train.optimizer_tile=none"};
     static const char text[] =
         "seed: 2\nresume: old\nmoe: {num_experts: 4, capacity_factor: 1.5}\n";
     struct tri_config c;
@@ -197,6 +278,9 @@ static void test_overrides(void **state)
     assert_int_equal(c.seed, 4);
     assert_string_equal(c.resume, "");
     assert_true(c.moe.capacity_factor == 0);
+    assert_int_equal(c.train.recompute, 2);
+    assert_int_equal(c.train.recompute_layers[0], 2);
+    assert_int_equal(c.train.optimizer_tile, 0);
     assert_int_equal(c.lines[tri_key_find("seed")], TRI_LINE_COMMAND);
     assert_round_trip(&c);
 }
@@ -254,7 +338,13 @@ static void draw(const struct tri_key *key, uint64_t seed, void *at)
         (void)snprintf(v.text, sizeof(v.text), "a \"b\" \\c: [%llu] #\xc3\xa9 '*",
                        (unsigned long long)bits % 1000);
         break;
-    default:
+    case TRI_KEY_LAYERS: /* rising numbers of blocks that every config here has */
+    case TRI_KEY_RECOMPUTE:
+        memset(&v.layers, 0, sizeof(v.layers));
+        v.layers.count = (int64_t)(seed % 4) + (key->type == TRI_KEY_LAYERS ? 1 : -1);
+        for (int64_t i = 0; i < v.layers.count; i++) {
+            v.layers.items[i] = i;
+        }
         break;
     }
     memcpy(at, &v, tri_key_bytes(key));
@@ -272,9 +362,7 @@ static void test_round_trip(void **state)
         for (size_t i = 0; i < tri_keys_count; i++) {
             const struct tri_key *key = &tri_keys[i];
             struct tri_config changed = base;
-            bool skip =
-                !key->stored || key->unbuilt || (round % 2 == 0 && tri_key_in_section(key, "moe"));
-            if (skip) {
+            if (round % 2 == 0 && tri_key_in_section(key, "moe")) {
                 continue;
             }
             draw(key, round, tri_key_at(key, &changed));
@@ -363,7 +451,7 @@ static void test_table_covers_the_struct(void **state)
     memset(covered, 0, sizeof(covered));
     for (size_t i = 0; i < tri_keys_count; i++) {
         const struct tri_key *key = &tri_keys[i];
-        for (size_t b = 0; key->stored && b < tri_key_bytes(key); b++) {
+        for (size_t b = 0; b < tri_key_bytes(key); b++) {
             assert_int_equal(covered[key->offset + b], 0);
             covered[key->offset + b] = 1;
         }
@@ -383,11 +471,18 @@ static void test_table_covers_the_struct(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_every_word),     cmocka_unit_test(test_defaults),
-        cmocka_unit_test(test_filled_by_hand), cmocka_unit_test(test_which_layers),
-        cmocka_unit_test(test_overrides),      cmocka_unit_test(test_numbers),
-        cmocka_unit_test(test_round_trip),     cmocka_unit_test(test_differences),
-        cmocka_unit_test(test_layout),         cmocka_unit_test(test_table_covers_the_struct),
+        cmocka_unit_test(test_every_word),
+        cmocka_unit_test(test_defaults),
+        cmocka_unit_test(test_filled_by_hand),
+        cmocka_unit_test(test_which_layers),
+        cmocka_unit_test(test_which_blocks_recompute),
+        cmocka_unit_test(test_mechanisms),
+        cmocka_unit_test(test_overrides),
+        cmocka_unit_test(test_numbers),
+        cmocka_unit_test(test_round_trip),
+        cmocka_unit_test(test_differences),
+        cmocka_unit_test(test_layout),
+        cmocka_unit_test(test_table_covers_the_struct),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
