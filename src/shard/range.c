@@ -2,20 +2,7 @@
 
 struct tri_range tri_range_part(int64_t n, int parts, int index)
 {
-    int64_t size = n / parts;
-    int64_t longer = n % parts;
-    int64_t begin = index * size + (index < longer ? index : longer);
-    return (struct tri_range){begin, begin + size + (index < longer ? 1 : 0)};
-}
-
-int tri_range_owner(int64_t n, int parts, int64_t i)
-{
-    int64_t size = n / parts;
-    int64_t longer = n % parts;
-    if (i < longer * (size + 1)) {
-        return (int)(i / (size + 1));
-    }
-    return (int)(longer + (i - longer * (size + 1)) / size);
+    return (struct tri_range){n * index / parts, n * (index + 1) / parts};
 }
 
 struct tri_range tri_range_intersect(struct tri_range a, struct tri_range b)

@@ -12,7 +12,7 @@ struct tri_range tri_rows_share(int64_t global_batch, int replicas, int replica)
 
 int64_t tri_rows_micro_steps(int64_t global_batch, int replicas, int64_t micro_batch)
 {
-    int64_t largest = tri_range_size(tri_rows_share(global_batch, replicas, 0));
+    int64_t largest = global_batch / replicas + (global_batch % replicas != 0);
     return largest / micro_batch + (largest % micro_batch != 0);
 }
 

@@ -2,7 +2,7 @@
  * those of the global batch, so that row r means the same tokens on every layout.
  *
  *   global batch 7, replicas 3, micro-batch 2:
- *     replica 0: rows 0 1 | 2      replica 1: rows 3 4 | -      replica 2: rows 5 6 | -
+ *     replica 0: rows 0 1 | -      replica 1: rows 2 3 | -      replica 2: rows 4 5 | 6
  *                step 0   step 1              step 0   step 1              step 0   step 1
  *
  * A replica with no rows in a micro-step still takes part in it: its peers wait in its collectives.

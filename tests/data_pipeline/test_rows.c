@@ -11,8 +11,8 @@ static void shares_and_micro_steps_of_an_uneven_batch(void **state)
     (void)state;
     /* The picture in rows.h. */
     assert_int_equal(tri_rows_micro_steps(7, 3, 2), 2);
-    static const int64_t begin[3][2] = {{0, 2}, {3, 5}, {5, 7}};
-    static const int64_t end[3][2] = {{2, 3}, {5, 5}, {7, 7}};
+    static const int64_t begin[3][2] = {{0, 2}, {2, 4}, {4, 6}};
+    static const int64_t end[3][2] = {{2, 2}, {4, 4}, {6, 7}};
     for (int replica = 0; replica < 3; replica++) {
         for (int step = 0; step < 2; step++) {
             struct tri_range rows = tri_rows_micro(7, 3, replica, 2, step);
@@ -51,11 +51,48 @@ static void every_row_is_worked_on_exactly_once(void **state)
     }
 }
 
+static void cuts_nest(void **state)
+{
+    (void)state;
+    for (int64_t n = 0; n <= 70; n++) {
+        for (int parts = 1; parts <= 8; parts++) {
+            for (int finer = 1; finer <= 6; finer++) {
+                for (int i = 0; i < parts; i++) {
+                    struct tri_range part = tri_range_part(n, parts, i);
+                    assert_int_equal(part.begin, tri_range_part(n, parts * finer, i * finer).begin);
+                    assert_int_equal(part.end,
+                                     tri_range_part(n, parts * finer, (i + 1) * finer - 1).end);
+                    assert_in_range(tri_range_size(part), n / parts, (n + parts - 1) / parts);
+                }
+            }
+        }
+    }
+}
+
+/* Where a micro-batch's tokens are cut over a number of ranks, its rows, cut alike, are cut too. */
+static void cuts_of_rows_are_cuts_of_each_row(void **state)
+{
+    (void)state;
+    for (int64_t rows = 1; rows <= 5; rows++) {
+        for (int64_t seq = 1; seq <= 40; seq++) {
+            for (int parts = 1; parts <= 8; parts++) {
+                for (int i = 0; i < parts; i++) {
+                    int64_t begin = tri_range_part(rows * seq, parts, i).begin;
+                    int within = (int)(rows * i % parts);
+                    assert_int_equal(begin % seq, tri_range_part(seq, parts, within).begin % seq);
+                }
+            }
+        }
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(shares_and_micro_steps_of_an_uneven_batch),
         cmocka_unit_test(every_row_is_worked_on_exactly_once),
+        cmocka_unit_test(cuts_nest),
+        cmocka_unit_test(cuts_of_rows_are_cuts_of_each_row),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
