@@ -1,4 +1,4 @@
-/* How the blocking collectives move and sum. Sums are in rank order always:
+/* How the blocking collectives move and sum. Sums are in one tree over the ranks always:
  *
  *   reduce-scatter   every rank sends each other rank its part, in segments, and sums its own part
  *                    from what has come while the next segment is under way:

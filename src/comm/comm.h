@@ -77,9 +77,10 @@ struct tri_where {
     enum tri_kind kind;
 };
 
-/* data[n] <- elementwise sum over the group. f32, f64, i64: summed in their own type; bf16: sent as
- * bf16, summed in f32 in rank order, rounded once. The result is the same bits on every rank and
- * from run to run. In place. */
+/* data[n] <- elementwise sum over the group, in one binary tree over its ranks. f32, f64, i64: summed
+ * in their own type; bf16: sent as bf16, summed in f32, rounded once. The result is the same bits on
+ * every rank and from run to run; with 2^a ranks, also those of one rank that adds 2^b parts in the
+ * same tree when each rank holds the sum of its 2^b / 2^a parts. In place. */
 void tri_all_reduce_sum(struct tri_group *group, struct tri_where where, void *data, int64_t n,
                         enum tri_dtype dtype);
 /* The same for the largest; a NaN on any rank gives NaN. Books as ALL_REDUCE. */
@@ -92,8 +93,8 @@ void tri_all_gather_v(struct tri_group *group, struct tri_where where, void *dat
                       const int64_t *counts, enum tri_dtype dtype);
 
 /* data holds sum(counts) elements on every rank; rank r gets the sum over the group of part r in
- * place (at the same displacement); the other parts are left undefined. f32, f64 or bf16, summed as
- * tri_all_reduce_sum does, in rank order. */
+ * place (at the same displacement); the other parts are left undefined. Summed as
+ * tri_all_reduce_sum does. */
 void tri_reduce_scatter_v(struct tri_group *group, struct tri_where where, void *data,
                           const int64_t *counts, enum tri_dtype dtype);
 

@@ -116,8 +116,8 @@ MPI_Datatype tri_mpi_type(enum tri_dtype dtype);
 
 enum tri_reduction { TRI_REDUCE_SUM, TRI_REDUCE_MAX };
 
-/* dst[n] <- source[0] (+) source[1] (+) … in this order, for 1 or more sources; bf16 in f32,
- * rounded once. A NaN in any source gives NaN. dst may be one of the sources. */
+/* dst[n] <- source[0] (+) source[1] (+) … in the tree of reduce.c, for 1 or more sources; bf16 in
+ * f32, rounded once. A NaN in any source gives NaN. dst may be one of the sources. */
 void tri_reduce(void *dst, const void *const *source, int sources, int64_t n, enum tri_dtype dtype,
                 enum tri_reduction reduction);
 
@@ -171,7 +171,7 @@ void tri_all_to_all_run(const struct tri_group *group, const struct tri_rows *ro
 /* Writes the rows to the group's send and recv work arrays, in elements. */
 void tri_all_to_all_sides(const struct tri_group *group, const struct tri_rows *rows);
 void tri_all_to_all_copy_own(const struct tri_group *group, const struct tri_rows *rows);
-/* own[n] <- the sum in rank order of own and of the slots. */
+/* own[n] <- the sum, in the tree of reduce.c, of own and of the slots. */
 void tri_slots_sum(const struct tri_group *group, void *own, const void *slots, int64_t slot,
                    int64_t n, enum tri_dtype dtype, enum tri_reduction reduction);
 

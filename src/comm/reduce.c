@@ -1,7 +1,10 @@
-/* The local sum: the parts that the ranks sent, added in rank order. The order is fixed, so the
- * bits are the same on every rank and in every run, whatever the network did. Blocks keep the
- * accumulator in the first-level cache, so that each source is read once from memory and the result
- * written once. */
+/* The local sum: the parts that the ranks sent, added in one binary tree over the ranks,
+ *
+ *     ((0 + 1) + (2 + 3)) + ((4 + 5) + 6)          7 ranks: halves at the largest power of two
+ *
+ * The tree is fixed, so the bits are the same on every rank and in every run, whatever the network
+ * did; and where ranks hold the sums of complete subtrees of a finer tree, the bits are the finer
+ * tree's. Blocks keep the sums in the first-level cache. */
 #include "comm/internal.h"
 
 #include <string.h>
@@ -13,66 +16,60 @@ static int64_t block_size(int64_t n, int64_t begin)
     return n - begin < BLOCK ? n - begin : BLOCK;
 }
 
+/* The sources of the tree's left branch, of 2 or more: the largest power of two below. */
+static int left_branch(int sources)
+{
+    int half = 1;
+    while (2 * half < sources) {
+        half *= 2;
+    }
+    return half;
+}
+
 /* NaN wins: a maximum that guards against overflow must not lose it. */
 #define FLOAT_MAX(a, b)   ((a) > (b) || (a) != (a) ? (a) : (b))
 #define INTEGER_MAX(a, b) ((a) > (b) ? (a) : (b))
 
-#define DEFINE_REDUCE(name, type, larger)                                                          \
+/* to_sum turns an element of a source into one of the sums, to_result back. */
+#define DEFINE_REDUCE(name, type, sum_type, to_sum, to_result, larger)                             \
+    static void name##_branch(sum_type *sum, const void *const *source, int sources,               \
+                              int64_t begin, int64_t size, enum tri_reduction reduction)           \
+    {                                                                                              \
+        if (sources == 1) {                                                                        \
+            const type *x = (const type *)source[0] + begin;                                       \
+            for (int64_t i = 0; i < size; i++) {                                                   \
+                sum[i] = to_sum(x[i]);                                                             \
+            }                                                                                      \
+            return;                                                                                \
+        }                                                                                          \
+        int left = left_branch(sources);                                                           \
+        sum_type right[BLOCK];                                                                     \
+        name##_branch(sum, source, left, begin, size, reduction);                                  \
+        name##_branch(right, source + left, sources - left, begin, size, reduction);               \
+        for (int64_t i = 0; i < size; i++) {                                                       \
+            sum[i] = reduction == TRI_REDUCE_SUM ? sum[i] + right[i] : larger(sum[i], right[i]);   \
+        }                                                                                          \
+    }                                                                                              \
+                                                                                                   \
     static void name(type *dst, const void *const *source, int sources, int64_t n,                 \
                      enum tri_reduction reduction)                                                 \
     {                                                                                              \
-        type sum[BLOCK];                                                                           \
+        sum_type sum[BLOCK];                                                                       \
         for (int64_t begin = 0; begin < n; begin += BLOCK) {                                       \
             int64_t size = block_size(n, begin);                                                   \
-            memcpy(sum, (const type *)source[0] + begin, (size_t)size * sizeof(type));             \
-            for (int s = 1; s < sources; s++) {                                                    \
-                const type *x = (const type *)source[s] + begin;                                   \
-                if (reduction == TRI_REDUCE_SUM) {                                                 \
-                    for (int64_t i = 0; i < size; i++) {                                           \
-                        sum[i] += x[i];                                                            \
-                    }                                                                              \
-                } else {                                                                           \
-                    for (int64_t i = 0; i < size; i++) {                                           \
-                        sum[i] = larger(sum[i], x[i]);                                             \
-                    }                                                                              \
-                }                                                                                  \
+            name##_branch(sum, source, sources, begin, size, reduction);                           \
+            for (int64_t i = 0; i < size; i++) {                                                   \
+                dst[begin + i] = to_result(sum[i]);                                                \
             }                                                                                      \
-            memcpy(dst + begin, sum, (size_t)size * sizeof(type));                                 \
         }                                                                                          \
     }
+#define SAME(x) (x)
 
-DEFINE_REDUCE(reduce_f32, float, FLOAT_MAX)
-DEFINE_REDUCE(reduce_f64, double, FLOAT_MAX)
-DEFINE_REDUCE(reduce_i32, int32_t, INTEGER_MAX)
-DEFINE_REDUCE(reduce_i64, int64_t, INTEGER_MAX)
-
-static void reduce_bf16(uint16_t *dst, const void *const *source, int sources, int64_t n,
-                        enum tri_reduction reduction)
-{
-    float sum[BLOCK];
-    for (int64_t begin = 0; begin < n; begin += BLOCK) {
-        int64_t size = block_size(n, begin);
-        const uint16_t *first = (const uint16_t *)source[0] + begin;
-        for (int64_t i = 0; i < size; i++) {
-            sum[i] = tri_bf16_to_f32(first[i]);
-        }
-        for (int s = 1; s < sources; s++) {
-            const uint16_t *x = (const uint16_t *)source[s] + begin;
-            if (reduction == TRI_REDUCE_SUM) {
-                for (int64_t i = 0; i < size; i++) {
-                    sum[i] += tri_bf16_to_f32(x[i]);
-                }
-            } else {
-                for (int64_t i = 0; i < size; i++) {
-                    sum[i] = FLOAT_MAX(sum[i], tri_bf16_to_f32(x[i]));
-                }
-            }
-        }
-        for (int64_t i = 0; i < size; i++) {
-            dst[begin + i] = tri_f32_to_bf16(sum[i]);
-        }
-    }
-}
+DEFINE_REDUCE(reduce_f32, float, float, SAME, SAME, FLOAT_MAX)
+DEFINE_REDUCE(reduce_f64, double, double, SAME, SAME, FLOAT_MAX)
+DEFINE_REDUCE(reduce_i32, int32_t, int32_t, SAME, SAME, INTEGER_MAX)
+DEFINE_REDUCE(reduce_i64, int64_t, int64_t, SAME, SAME, INTEGER_MAX)
+DEFINE_REDUCE(reduce_bf16, uint16_t, float, tri_bf16_to_f32, tri_f32_to_bf16, FLOAT_MAX)
 
 void tri_reduce(void *dst, const void *const *source, int sources, int64_t n, enum tri_dtype dtype,
                 enum tri_reduction reduction)

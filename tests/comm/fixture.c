@@ -104,29 +104,40 @@ union cell {
     uint8_t byte[8];
 };
 
-static void add(union cell *sum, float *wide, union cell x, enum tri_dtype dtype)
+static union cell add(union cell a, union cell b, enum tri_dtype dtype)
 {
     switch (dtype) {
     case TRI_F32:
-        sum->f32 += x.f32;
-        break;
-    case TRI_BF16:
-        *wide += tri_bf16_to_f32(x.bf16);
-        sum->bf16 = tri_f32_to_bf16(*wide);
-        break;
+        return (union cell){.f32 = a.f32 + b.f32};
     case TRI_F64:
-        sum->f64 += x.f64;
-        break;
+        return (union cell){.f64 = a.f64 + b.f64};
     case TRI_I32:
-        sum->i32 += x.i32;
-        break;
+        return (union cell){.i32 = a.i32 + b.i32};
     case TRI_I64:
-        sum->i64 += x.i64;
-        break;
+        return (union cell){.i64 = a.i64 + b.i64};
+    case TRI_BF16:
     case TRI_U8:
     case TRI_DTYPE_COUNT:
-        abort();
+        break;
     }
+    abort();
+}
+
+/* The sum of element i over members [begin, end); bf16 as f32. */
+static union cell tree_sum(const struct tri_group *group, int begin, int end, int64_t i,
+                           enum tri_dtype dtype)
+{
+    if (end - begin == 1) {
+        union cell x = {0};
+        put_value(&x, 0, dtype, world_rank(group, begin), i);
+        return dtype == TRI_BF16 ? (union cell){.f32 = tri_bf16_to_f32(x.bf16)} : x;
+    }
+    int left = 1;
+    while (begin + 2 * left < end) {
+        left *= 2;
+    }
+    return add(tree_sum(group, begin, begin + left, i, dtype),
+               tree_sum(group, begin + left, end, i, dtype), dtype == TRI_BF16 ? TRI_F32 : dtype);
 }
 
 bool is_sum(const struct tri_group *group, const void *data, int64_t at, int64_t n,
@@ -134,13 +145,9 @@ bool is_sum(const struct tri_group *group, const void *data, int64_t at, int64_t
 {
     size_t width = tri_dtype_size(dtype);
     for (int64_t i = at; i < at + n; i++) {
-        union cell sum = {0};
-        put_value(&sum, 0, dtype, world_rank(group, 0), i);
-        float wide = dtype == TRI_BF16 ? tri_bf16_to_f32(sum.bf16) : 0;
-        for (int r = 1; r < group->size; r++) {
-            union cell x = {0};
-            put_value(&x, 0, dtype, world_rank(group, r), i);
-            add(&sum, &wide, x, dtype);
+        union cell sum = tree_sum(group, 0, group->size, i, dtype);
+        if (dtype == TRI_BF16) {
+            sum = (union cell){.bf16 = tri_f32_to_bf16(sum.f32)};
         }
         if (memcmp(&sum, (const char *)data + (size_t)i * width, width) != 0) {
             return false;

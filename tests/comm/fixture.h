@@ -1,5 +1,5 @@
-/* What the tests of comm/ share: every layout of the job's ranks, values that only a sum in rank
- * order adds up to the same bits, and the sum itself. */
+/* What the tests of comm/ share: every layout of the job's ranks, values that only a sum in the
+ * right order adds up to the same bits, and the sum itself. */
 #ifndef TRIDENT_TESTS_COMM_FIXTURE_H
 #define TRIDENT_TESTS_COMM_FIXTURE_H
 
@@ -28,8 +28,8 @@ void put_value(void *data, int64_t i, enum tri_dtype dtype, int rank, int64_t in
 /* n values of this rank, from index 0. */
 void fill(void *data, int64_t n, enum tri_dtype dtype, int rank);
 
-/* Whether data[at .. at+n) holds, bit by bit, the sum in rank order over the group's members of
- * what fill gives each. */
+/* Whether data[at .. at+n) holds, bit by bit, the sum of what fill gives the group's members, in
+ * the tree whose halves are cut at the largest power of two. */
 bool is_sum(const struct tri_group *group, const void *data, int64_t at, int64_t n,
             enum tri_dtype dtype);
 /* Whether data[at .. at+n) holds what fill gives `rank`. */
