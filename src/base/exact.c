@@ -78,7 +78,7 @@ double tri_exact_get(const struct tri_exact *sum)
     }
     /* The top bin may hold more than its 32 bits; what it holds beyond a double's range is inf. */
     if (top >> BIN_BITS) {
-        return negative ? -INFINITY : INFINITY;
+        return negative ? -(double)INFINITY : (double)INFINITY;
     }
     int last = TRI_EXACT_BINS * BIN_BITS - 1;
     while (last >= 0 && !bit_at(&size, last)) {

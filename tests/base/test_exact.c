@@ -33,8 +33,8 @@ static void test_known(void **state)
     assert_bits(sum_of((const double[]){1e300, 1.0, -1e300}, 3), 1.0);
     assert_bits(sum_of((const double[]){0.1, 0.2, 0.3, -0.6}, 4), 0x1p-55);
     assert_bits(sum_of((const double[]){DBL_MAX, DBL_MAX, -DBL_MAX, -1.0}, 4), DBL_MAX);
-    assert_bits(sum_of((const double[]){DBL_MAX, DBL_MAX}, 2), INFINITY);
-    assert_bits(sum_of((const double[]){-DBL_MAX, -DBL_MAX}, 2), -INFINITY);
+    assert_bits(sum_of((const double[]){DBL_MAX, DBL_MAX}, 2), (double)INFINITY);
+    assert_bits(sum_of((const double[]){-DBL_MAX, -DBL_MAX}, 2), -(double)INFINITY);
     assert_bits(sum_of((const double[]){DBL_TRUE_MIN, DBL_TRUE_MIN, -1.0, 1.0}, 4),
                 2 * DBL_TRUE_MIN);
     assert_bits(sum_of((const double[]){-DBL_MIN, DBL_TRUE_MIN}, 2), DBL_TRUE_MIN - DBL_MIN);
@@ -73,7 +73,7 @@ static void test_nearest(void **state)
         double sum = sum_of(terms, TERMS);
         terms[TERMS] = -sum;
         double rest = sum_of(terms, TERMS + 1);
-        assert_true(fabs(rest) <= (nextafter(fabs(sum), INFINITY) - fabs(sum)) / 2);
+        assert_true(fabs(rest) <= (nextafter(fabs(sum), DBL_MAX) - fabs(sum)) / 2);
     }
 }
 
