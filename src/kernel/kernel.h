@@ -126,9 +126,11 @@ struct tri_kernels {
     /* y[n,:] = table[token - first_row] when first_row <= token < first_row + rows, else 0. */
     void (*embedding_forward)(const void *table, const int32_t *tokens, int64_t first_row,
                               int64_t rows, void *y, int64_t n, int64_t width, enum tri_dtype dt);
-    /* dtable[rows, width] stat += rows of dy (dt), in the order of n */
-    void (*embedding_backward)(void *dtable, const int32_t *tokens, int64_t first_row, int64_t rows,
-                               const void *dy, int64_t n, int64_t width, enum tri_dtype dt);
+    /* dtable[rows, width] += rows of dy (dt), in the order of n. table_dtype: stat, or bf16, where
+     * all that belongs to a row is summed in f32, added and rounded once. */
+    void (*embedding_backward)(void *dtable, enum tri_dtype table_dtype, const int32_t *tokens,
+                               int64_t first_row, int64_t rows, const void *dy, int64_t n,
+                               int64_t width, enum tri_dtype dt);
 
     /* Cross-entropy over a slice of the vocabulary; logits [n, ld] stat, columns [0, cols) count.
      * maxima[n] = max over cols (-inf when cols == 0) */

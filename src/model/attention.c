@@ -314,10 +314,8 @@ static void bind(struct attention *a)
     TRI_REQUIRE(q->offset + q->count == k->offset && k->offset + k->count == v->offset);
     const struct tri_param *o = rows[TRI_ROLE_O];
     int64_t hidden = a->base.context->config->model.hidden_size;
-    a->qkv = (struct tri_linear){width_of(a), hidden, tri_param_weights(params, q),
-                                 tri_param_gradients(params, q), q->dtype};
-    a->o = (struct tri_linear){hidden, a->heads * a->dim, tri_param_weights(params, o),
-                               tri_param_gradients(params, o), o->dtype};
+    a->qkv = tri_linear_get(params, q, width_of(a), hidden);
+    a->o = tri_linear_get(params, o, hidden, a->heads * a->dim);
     if (rows[TRI_ROLE_Q_BIAS]) {
         a->qkv_bias = tri_param_weights(params, rows[TRI_ROLE_Q_BIAS]);
         a->d_qkv_bias = tri_param_gradients(params, rows[TRI_ROLE_Q_BIAS]);

@@ -27,19 +27,23 @@ void tri_embedding_forward(const struct tri_context *context, const struct tri_p
     }
 }
 
+/* The rows of dx [tokens, hidden] to the table's gradient, by the row that index names. */
+static void add_rows(const struct tri_context *context, const struct tri_param *table,
+                     const int32_t *index, const void *dx, int64_t n)
+{
+    context->kernels->embedding_backward(
+        tri_param_gradients(context->params, table),
+        context->params->buffer[table->buffer].gradient_dtype, index, table->local[0].begin,
+        tri_range_size(table->local[0]), dx, n, context->config->model.hidden_size, context->dt);
+}
+
 void tri_embedding_backward(const struct tri_context *context, const struct tri_pass *pass,
                             const void *dx)
 {
-    const struct tri_kernels *kernels = context->kernels;
-    const struct tri_param *table = find(context, TRI_ROLE_EMBEDDING);
     const struct tri_param *position = find(context, TRI_ROLE_POSITION);
-    int64_t hidden = context->config->model.hidden_size;
     int64_t n = tri_pass_tokens(pass);
-    kernels->embedding_backward(tri_param_gradients(context->params, table), pass->tokens,
-                                table->local[0].begin, tri_range_size(table->local[0]), dx, n,
-                                hidden, context->dt);
+    add_rows(context, find(context, TRI_ROLE_EMBEDDING), pass->tokens, dx, n);
     if (position) {
-        kernels->embedding_backward(tri_param_gradients(context->params, position), pass->positions,
-                                    0, position->shape[0], dx, n, hidden, context->dt);
+        add_rows(context, position, pass->positions, dx, n);
     }
 }

@@ -16,10 +16,9 @@ static struct head get(const struct tri_context *context)
 {
     enum tri_role role = context->config->model.tie_embeddings ? TRI_ROLE_EMBEDDING : TRI_ROLE_HEAD;
     const struct tri_param *row = tri_params_find(context->params, role, TRI_PLACE_DENSE, -1, -1);
-    return (struct head){{tri_range_size(row->local[0]), row->shape[1],
-                          tri_param_weights(context->params, row),
-                          tri_param_gradients(context->params, row), row->dtype},
-                         row->local[0]};
+    return (struct head){
+        tri_linear_get(context->params, row, tri_range_size(row->local[0]), row->shape[1]),
+        row->local[0]};
 }
 
 /* One chunk of tokens of the loss. */

@@ -1,5 +1,18 @@
 #include "model/linear.h"
 
+struct tri_linear tri_linear_get(const struct tri_params *params, const struct tri_param *row,
+                                 int64_t out, int64_t in)
+{
+    return (struct tri_linear){
+        .out = out,
+        .in = in,
+        .weight = tri_param_weights(params, row),
+        .gradient = tri_param_gradients(params, row),
+        .dtype = row->dtype,
+        .gradient_dtype = params->buffer[row->buffer].gradient_dtype,
+    };
+}
+
 void tri_linear_forward(const struct tri_linear *linear, const struct tri_kernels *kernels,
                         int64_t n, const void *x, const float *bias, void *y,
                         enum tri_dtype y_dtype)
@@ -48,7 +61,7 @@ void tri_linear_weight_gradient(const struct tri_linear *linear, const struct tr
                                          .ldb = linear->in,
                                          .ldc = linear->in,
                                          .ab_dtype = linear->dtype,
-                                         .c_dtype = TRI_F32,
+                                         .c_dtype = linear->gradient_dtype,
                                          .a_transposed = true,
                                          .accumulate = accumulate});
 }

@@ -4,13 +4,19 @@
 #define TRIDENT_MODEL_LINEAR_H
 
 #include "kernel/kernel.h"
+#include "model/param.h"
 
 struct tri_linear {
     int64_t out, in;
     const void *weight;   /* [out, in] dtype */
-    float *gradient;      /* [out, in], or NULL in a model without them */
+    void *gradient;       /* [out, in], or NULL in a model without them */
     enum tri_dtype dtype; /* of W, x and the gradients at x and y */
+    enum tri_dtype gradient_dtype;
 };
+
+/* The map whose W [out, in] begins at row of the table: that row alone, or it and rows that follow. */
+struct tri_linear tri_linear_get(const struct tri_params *params, const struct tri_param *row,
+                                 int64_t out, int64_t in);
 
 /* y [n, out] y_dtype = x [n, in] W^T (+ bias [out] f32, unless NULL). */
 void tri_linear_forward(const struct tri_linear *linear, const struct tri_kernels *kernels,

@@ -42,6 +42,7 @@ struct tri_network tri_network_get(const struct tri_context *context, enum tri_p
         .down = tri_param_weights(params, down),
         .d_in = tri_param_gradients(params, in),
         .d_down = tri_param_gradients(params, down),
+        .gradient_dtype = params->buffer[up->buffer].gradient_dtype,
     };
     if (up_bias) {
         network.in_bias = tri_param_weights(params, in_bias);
@@ -92,7 +93,7 @@ static void rows_product(const struct tri_context *context, int64_t count, const
 /* dw[m, n] (+)= dy[rows, m]^T x[rows, n], one product a network. */
 static void weight_gradients(const struct tri_context *context, int64_t count,
                              const int64_t *offsets, int64_t m, int64_t n, const void *dy,
-                             const void *x, float *const *gradients)
+                             const void *x, void *const *gradients, enum tri_dtype dtype)
 {
     struct tri_matmul *products = take_products(context, count);
     for (int64_t i = 0; i < count; i++) {
@@ -107,7 +108,7 @@ static void weight_gradients(const struct tri_context *context, int64_t count,
             .ldb = n,
             .ldc = n,
             .ab_dtype = context->dt,
-            .c_dtype = TRI_F32,
+            .c_dtype = dtype,
             .a_transposed = true,
             .accumulate = !context->params->fresh,
         };
@@ -159,7 +160,7 @@ void tri_networks_add_down_bias(const struct tri_context *context,
 
 /* Column sums of dy, one a network. */
 static void bias_gradients(const struct tri_context *context, int64_t count, const int64_t *offsets,
-                           int64_t width, const void *dy, float *const *gradients)
+                           int64_t width, const void *dy, void *const *gradients)
 {
     for (int64_t i = 0; i < count; i++) {
         context->kernels->bias_backward(at(context, dy, offsets[i] * width), width, gradients[i],
@@ -179,13 +180,14 @@ void tri_networks_backward(const struct tri_context *context, const struct tri_n
     void *d_act = tri_context_take(context, rows * inner);
     void *d_pre = tri_context_take(context, rows * in_rows);
     const void **weights = tri_arena_alloc(context->arena, (size_t)count * sizeof(*weights));
-    float **gradients = tri_arena_alloc(context->arena, (size_t)count * sizeof(*gradients));
+    enum tri_dtype dtype = networks[0].gradient_dtype;
+    void **gradients = tri_arena_alloc(context->arena, (size_t)count * sizeof(*gradients));
     for (int64_t i = 0; i < count; i++) {
         weights[i] = networks[i].down;
         gradients[i] = networks[i].d_down;
     }
     rows_product(context, count, offsets, inner, hidden, dy, weights, NULL, false, d_act);
-    weight_gradients(context, count, offsets, hidden, inner, dy, saved->act, gradients);
+    weight_gradients(context, count, offsets, hidden, inner, dy, saved->act, gradients, dtype);
     context->kernels->activation_backward(tri_network_activation(context->config), saved->pre,
                                           d_act, d_pre, rows, inner, context->dt);
     for (int64_t i = 0; i < count; i++) {
@@ -193,7 +195,7 @@ void tri_networks_backward(const struct tri_context *context, const struct tri_n
         gradients[i] = networks[i].d_in;
     }
     rows_product(context, count, offsets, hidden, in_rows, d_pre, weights, NULL, false, dx);
-    weight_gradients(context, count, offsets, in_rows, hidden, d_pre, saved->x, gradients);
+    weight_gradients(context, count, offsets, in_rows, hidden, d_pre, saved->x, gradients, dtype);
     if (networks[0].in_bias) {
         for (int64_t i = 0; i < count; i++) {
             gradients[i] = networks[i].d_in_bias;

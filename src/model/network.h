@@ -11,7 +11,10 @@ struct tri_network {
     const void *in;                   /* [in_rows, hidden]: gate rows then up rows, or up alone */
     const void *down;                 /* [hidden, inner] */
     const float *in_bias, *down_bias; /* or NULL */
-    float *d_in, *d_down, *d_in_bias, *d_down_bias; /* gradients, or NULL in a model without them */
+    /* Gradients, or NULL in a model without them. */
+    void *d_in, *d_down; /* gradient_dtype */
+    float *d_in_bias, *d_down_bias;
+    enum tri_dtype gradient_dtype;
 };
 
 enum tri_activation tri_network_activation(const struct tri_config *config);

@@ -390,13 +390,15 @@ static void add_model(struct builder *b)
     }
 }
 
-static void shard_buffers(struct tri_params *params)
+static void shard_buffers(struct tri_params *params, const struct tri_config *config)
 {
     const struct tri_mesh *mesh = params->mesh;
     for (int i = 0; i < TRI_BUFFERS; i++) {
         struct tri_buffer *buffer = &params->buffer[i];
         buffer->replicas = i < 2 ? TRI_NONEXPERT : TRI_EXPERT;
         buffer->dtype = i % 2 ? TRI_BF16 : TRI_F32;
+        bool narrow = i % 2 && config->train.gradient_dtype == TRI_PRECISION_BF16;
+        buffer->gradient_dtype = narrow ? TRI_BF16 : TRI_F32;
         buffer->group = i < 2 ? mesh->expert_data : mesh->data;
         int ranks = tri_group_size(buffer->group);
         buffer->shard_counts =
@@ -421,7 +423,7 @@ struct tri_params *tri_params_create(const struct tri_config *config, const stru
     params->first_of_layer = tri_alloc(TRI_MEMORY_OTHER, (size_t)(layers + 1) * sizeof(int));
     params->param = tri_alloc(TRI_MEMORY_OTHER, (size_t)b.capacity * sizeof(*params->param));
     add_model(&b);
-    shard_buffers(params);
+    shard_buffers(params, config);
     return params;
 }
 

@@ -7,7 +7,7 @@
  * (q, k, v; gate, up) lie next to each other.
  *
  *   buffer NONEXPERT/bf16:  | embedding | l0.q | l0.k | l0.v | l0.o | l0.gate | l0.up | l0.down | …
- *                            weights (dtype), gradients (f32)
+ *                            weights (dtype), gradients (gradient_dtype)
  *                            shard r of R:        |=====|  master, m, v (f32): ZeRO-1
  */
 #ifndef TRIDENT_MODEL_PARAM_H
@@ -94,9 +94,10 @@ enum { TRI_BUFFERS = 4 };
 struct tri_buffer {
     enum tri_replicas replicas;
     enum tri_dtype dtype;
-    int64_t count;           /* elements this rank holds; tight, no padding */
-    void *weights;           /* [count] dtype */
-    float *gradients;        /* [count] */
+    int64_t count;   /* elements this rank holds; tight, no padding */
+    void *weights;   /* [count] dtype */
+    void *gradients; /* [count] gradient_dtype */
+    enum tri_dtype gradient_dtype;
     struct tri_group *group; /* its replicas */
     int64_t *shard_counts;   /* elements of each replica's shard: sums to count */
     struct tri_range shard;  /* this rank's elements */
@@ -148,7 +149,7 @@ struct tri_param *tri_params_find(const struct tri_params *params, enum tri_role
 struct tri_param *tri_params_by_name(const struct tri_params *params, const char *name);
 
 void *tri_param_weights(const struct tri_params *params, const struct tri_param *param);
-float *tri_param_gradients(const struct tri_params *params, const struct tri_param *param);
+void *tri_param_gradients(const struct tri_params *params, const struct tri_param *param);
 
 /* ---- whole tensors (f32, row-major, global shape) --------------------------------------------- */
 

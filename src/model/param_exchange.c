@@ -45,6 +45,13 @@ static struct piece piece_of(const struct tri_params *params, const struct tri_p
     return piece;
 }
 
+static void widen(const uint16_t *values, int64_t n, float *out)
+{
+    for (int64_t i = 0; i < n; i++) {
+        out[i] = tri_bf16_to_f32(values[i]);
+    }
+}
+
 /* Local elements `flat` of a field, as f32, into out. */
 static void read_field(const struct tri_params *params, const struct tri_param *param,
                        enum tri_field field, struct tri_range flat, float *out)
@@ -52,15 +59,15 @@ static void read_field(const struct tri_params *params, const struct tri_param *
     const struct tri_buffer *buffer = &params->buffer[param->buffer];
     int64_t n = tri_range_size(flat);
     const float *source = NULL;
-    if (field == TRI_FIELD_GRADIENT) {
-        source = buffer->gradients + param->offset + flat.begin;
+    if (field == TRI_FIELD_GRADIENT && buffer->gradient_dtype == TRI_BF16) {
+        widen((const uint16_t *)buffer->gradients + param->offset + flat.begin, n, out);
+        return;
+    } else if (field == TRI_FIELD_GRADIENT) {
+        source = (const float *)buffer->gradients + param->offset + flat.begin;
     } else if (field == TRI_FIELD_WEIGHT && buffer->dtype == TRI_F32) {
         source = (const float *)buffer->weights + param->offset + flat.begin;
     } else if (field == TRI_FIELD_WEIGHT && !buffer->master) {
-        const uint16_t *weights = (const uint16_t *)buffer->weights + param->offset + flat.begin;
-        for (int64_t i = 0; i < n; i++) {
-            out[i] = tri_bf16_to_f32(weights[i]);
-        }
+        widen((const uint16_t *)buffer->weights + param->offset + flat.begin, n, out);
         return;
     } else {
         const float *shard = field == TRI_FIELD_M   ? buffer->m
@@ -130,18 +137,17 @@ void tri_param_gather(const struct tri_params *params, const struct tri_param *p
     tri_free(pieces);
 }
 
-static void write_weights(struct tri_params *params, const struct tri_param *param, int64_t at,
-                          int64_t n, const float *values)
+/* To element `place` of an array of f32 or bf16. */
+static void write_values(void *array, enum tri_dtype dtype, int64_t place, int64_t n,
+                         const float *values)
 {
-    struct tri_buffer *buffer = &params->buffer[param->buffer];
-    int64_t place = param->offset + at;
-    if (buffer->dtype == TRI_F32) {
-        memcpy((float *)buffer->weights + place, values, (size_t)n * sizeof(float));
+    if (dtype == TRI_F32) {
+        memcpy((float *)array + place, values, (size_t)n * sizeof(float));
         return;
     }
-    uint16_t *weights = (uint16_t *)buffer->weights + place;
+    uint16_t *narrow = (uint16_t *)array + place;
     for (int64_t i = 0; i < n; i++) {
-        weights[i] = tri_f32_to_bf16(values[i]);
+        narrow[i] = tri_f32_to_bf16(values[i]);
     }
 }
 
@@ -162,17 +168,16 @@ void tri_param_scatter(struct tri_params *params, const struct tri_param *param,
     int64_t columns = tri_range_size(param->local[1]);
     for (int64_t row = param->local[0].begin; row < param->local[0].end; row++) {
         const float *values = global + row * param->shape[1] + param->local[1].begin;
-        int64_t at = (row - param->local[0].begin) * columns;
-        int64_t place = param->offset + at;
+        int64_t place = param->offset + (row - param->local[0].begin) * columns;
         switch (field) {
         case TRI_FIELD_WEIGHT:
-            write_weights(params, param, at, columns, values);
+            write_values(buffer->weights, buffer->dtype, place, columns, values);
             if (buffer->dtype != TRI_F32) {
                 write_shard(buffer->master, buffer->shard, place, columns, values);
             }
             break;
         case TRI_FIELD_GRADIENT:
-            memcpy(buffer->gradients + place, values, (size_t)columns * sizeof(float));
+            write_values(buffer->gradients, buffer->gradient_dtype, place, columns, values);
             break;
         case TRI_FIELD_M:
             write_shard(buffer->m, buffer->shard, place, columns, values);

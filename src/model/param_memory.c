@@ -13,7 +13,8 @@ void tri_params_allocate(struct tri_params *params, bool gradients)
         size_t count = (size_t)buffer->count;
         buffer->weights = tri_alloc(TRI_MEMORY_WEIGHTS, count * tri_dtype_size(buffer->dtype));
         if (gradients) {
-            buffer->gradients = tri_alloc(TRI_MEMORY_GRADIENTS, count * sizeof(float));
+            buffer->gradients =
+                tri_alloc(TRI_MEMORY_GRADIENTS, count * tri_dtype_size(buffer->gradient_dtype));
         }
     }
 }
@@ -46,10 +47,14 @@ void *tri_param_weights(const struct tri_params *params, const struct tri_param 
     return (char *)buffer->weights + (size_t)param->offset * tri_dtype_size(buffer->dtype);
 }
 
-float *tri_param_gradients(const struct tri_params *params, const struct tri_param *param)
+void *tri_param_gradients(const struct tri_params *params, const struct tri_param *param)
 {
-    float *gradients = params->buffer[param->buffer].gradients;
-    return gradients ? gradients + param->offset : NULL;
+    const struct tri_buffer *buffer = &params->buffer[param->buffer];
+    if (!buffer->gradients) {
+        return NULL;
+    }
+    return (char *)buffer->gradients +
+           (size_t)param->offset * tri_dtype_size(buffer->gradient_dtype);
 }
 
 /* Initial values of elements [first, first + n) of a row's global tensor. */

@@ -246,9 +246,7 @@ static struct tri_sublayer *create(void *shared, const struct tri_context *conte
     layer->moe = shared;
     layer->schedule = tri_schedule_ted_create(context, &layer->moe->exchange, index);
     layer->shared = tri_shared_expert_create(context, index);
-    layer->linear = (struct tri_linear){router->shape[0], router->shape[1],
-                                        tri_param_weights(context->params, router),
-                                        tri_param_gradients(context->params, router), TRI_F32};
+    layer->linear = tri_linear_get(context->params, router, router->shape[0], router->shape[1]);
     layer->index = tri_model_moe_index(context->config, index);
     return &layer->base;
 }

@@ -26,9 +26,7 @@ struct tri_shared_expert *tri_shared_expert_create(const struct tri_context *con
     const struct tri_param *gate =
         tri_params_find(context->params, TRI_ROLE_SHARED_GATE, TRI_PLACE_DENSE, layer, -1);
     if (gate) {
-        shared->gate =
-            (struct tri_linear){1, gate->shape[1], tri_param_weights(context->params, gate),
-                                tri_param_gradients(context->params, gate), TRI_F32};
+        shared->gate = tri_linear_get(context->params, gate, 1, gate->shape[1]);
     }
     return shared;
 }

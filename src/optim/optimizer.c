@@ -91,12 +91,14 @@ static void step_segment(const struct tri_optimizer *optimizer, const struct seg
     if (!segment->decay) {
         step.weight_decay = 0.0;
     }
+    const void *gradients = (const char *)buffer->gradients +
+                            (size_t)segment->range.begin * tri_dtype_size(buffer->gradient_dtype);
     /* f32 weights are their own masters. */
     void *weights =
         buffer->dtype == TRI_F32 ? NULL : (uint16_t *)buffer->weights + segment->range.begin;
     optimizer->kernels->adamw(&step, buffer->master + in_shard, buffer->m + in_shard,
-                              buffer->v + in_shard, buffer->gradients + segment->range.begin,
-                              TRI_F32, weights, buffer->dtype, tri_range_size(segment->range));
+                              buffer->v + in_shard, gradients, buffer->gradient_dtype, weights,
+                              buffer->dtype, tri_range_size(segment->range));
 }
 
 void tri_optimizer_step(struct tri_optimizer *optimizer, int64_t update, double learning_rate,

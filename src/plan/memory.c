@@ -120,7 +120,8 @@ struct tri_memory_plan tri_memory_plan(const struct tri_config *config,
         int64_t shard = tri_range_size(buffer->shard);
         plan.bytes[TRI_MEMORY_WEIGHTS] += buffer->count * (int64_t)tri_dtype_size(buffer->dtype);
         if (training) {
-            plan.bytes[TRI_MEMORY_GRADIENTS] += buffer->count * 4;
+            plan.bytes[TRI_MEMORY_GRADIENTS] +=
+                buffer->count * (int64_t)tri_dtype_size(buffer->gradient_dtype);
             plan.bytes[TRI_MEMORY_OPTIMIZER] += shard * (buffer->dtype == TRI_F32 ? 8 : 12);
             int ranks = tri_group_size(buffer->group);
             int64_t scratch = ranks > 1 ? shard * 4 * ranks : 0;

@@ -297,10 +297,11 @@ static void plant(const struct verify *v)
         return;
     }
     struct tri_buffer *buffer = &params->buffer[param->buffer];
+    float *gradients = buffer->gradients; /* verify runs in f32 */
     struct tri_range part = tri_range_intersect(
         (struct tri_range){param->offset, param->offset + param->count}, buffer->shard);
     for (int64_t i = part.begin; i < part.end; i++) {
-        buffer->gradients[i] = (float)((double)buffer->gradients[i] * v->options->factor);
+        gradients[i] = (float)((double)gradients[i] * v->options->factor);
     }
 }
 

@@ -306,7 +306,7 @@ static void embedding_transpose(void *context, const double *in, double *out)
 {
     (void)context;
     memset(out, 0, 20 * sizeof(*out));
-    ref->embedding_backward(out, tokens, 3, 5, in, 5, 4, TRI_F64);
+    ref->embedding_backward(out, TRI_F64, tokens, 3, 5, in, 5, 4, TRI_F64);
 }
 
 static void bias_apply(void *context, const double *in, double *out)

@@ -20,12 +20,16 @@ static void embedding(const struct tri_kernels *fast, enum tri_dtype dt, int64_t
     }
     struct pair table = pair_create(dt, VOCAB * width, 1.0);
     struct pair dtable = pair_create(TRI_F32, VOCAB * width, 1.0);
+    struct pair narrow = pair_create(TRI_BF16, VOCAB * width, 1.0);
     struct pair y = pair_create(dt, n * width, 1.0);
     fast->embedding_forward(table.fast, tokens, FIRST, VOCAB, y.fast, n, width, dt);
     ref->embedding_forward(table.ref, tokens, FIRST, VOCAB, y.ref, n, width, dt);
-    fast->embedding_backward(dtable.fast, tokens, FIRST, VOCAB, y.fast, n, width, dt);
-    ref->embedding_backward(dtable.ref, tokens, FIRST, VOCAB, y.ref, n, width, dt);
+    fast->embedding_backward(dtable.fast, TRI_F32, tokens, FIRST, VOCAB, y.fast, n, width, dt);
+    ref->embedding_backward(dtable.ref, TRI_F32, tokens, FIRST, VOCAB, y.ref, n, width, dt);
+    fast->embedding_backward(narrow.fast, TRI_BF16, tokens, FIRST, VOCAB, y.fast, n, width, dt);
+    ref->embedding_backward(narrow.ref, TRI_BF16, tokens, FIRST, VOCAB, y.ref, n, width, dt);
     pair_end(&dtable, "dtable", 2, 2e-6);
+    pair_end(&narrow, "bf16 dtable", 2, 2e-6);
     pair_end(&y, "embedding", 0, 0);
     pair_end(&table, "table", 0, 0);
 }
@@ -159,8 +163,8 @@ struct embedding_call {
 static void call_embedding(void *context)
 {
     const struct embedding_call *c = context;
-    c->fast->embedding_backward(c->dtable->fast, c->tokens, 0, 5, c->dy->fast, c->n, c->width,
-                                c->dt);
+    c->fast->embedding_backward(c->dtable->fast, c->dtable->dtype, c->tokens, 0, 5, c->dy->fast,
+                                c->n, c->width, c->dt);
 }
 
 static void check_threads(const struct tri_kernels *fast, enum tri_dtype dt)
@@ -170,11 +174,32 @@ static void check_threads(const struct tri_kernels *fast, enum tri_dtype dt)
     for (int32_t i = 0; i < ROWS; i++) {
         tokens[i] = i * i % 5;
     }
-    struct pair dtable = pair_create(TRI_F32, (int64_t)5 * WIDTH, 1.0);
-    struct pair dy = pair_create(dt, (int64_t)ROWS * WIDTH, 1.0);
-    struct embedding_call call = {fast, &dtable, &dy, tokens, ROWS, WIDTH, dt};
-    pair_same_on_threads((struct pair *[]){&dtable}, 1, call_embedding, &call);
-    pair_end(&dtable, "dtable", 0, (double)INFINITY);
+    for (int table = TRI_F32; table <= TRI_BF16; table++) {
+        struct pair dtable = pair_create((enum tri_dtype)table, (int64_t)5 * WIDTH, 1.0);
+        struct pair dy = pair_create(dt, (int64_t)ROWS * WIDTH, 1.0);
+        struct embedding_call call = {fast, &dtable, &dy, tokens, ROWS, WIDTH, dt};
+        pair_same_on_threads((struct pair *[]){&dtable}, 1, call_embedding, &call);
+        pair_end(&dtable, "dtable", 0, (double)INFINITY);
+        pair_end(&dy, "dy", 0, 0);
+    }
+}
+
+/* 300 tokens of 1/256 on a row that holds 1: added one by one in bf16 none would count. */
+static void check_rounded_once(const struct tri_kernels *fast, enum tri_dtype dt)
+{
+    enum { TOKENS = 300 };
+    static const int32_t tokens[TOKENS] = {0};
+    struct pair dtable = pair_create(TRI_BF16, 1, 1.0);
+    struct pair dy = pair_create(dt, TOKENS, 1.0);
+    pair_set(&dtable, 0, 1.0);
+    for (int64_t i = 0; i < TOKENS; i++) {
+        pair_set(&dy, i, 1.0 / 256.0);
+    }
+    fast->embedding_backward(dtable.fast, TRI_BF16, tokens, 0, 1, dy.fast, TOKENS, 1, dt);
+    tri_kernels_ref()->embedding_backward(dtable.ref, TRI_BF16, tokens, 0, 1, dy.ref, TOKENS, 1,
+                                          dt);
+    assert_true(pair_get(&dtable, 0) == 2.171875); /* 1 + 300/256 in bf16 */
+    pair_end(&dtable, "dtable", 0, 0);
     pair_end(&dy, "dy", 0, 0);
 }
 
@@ -182,6 +207,7 @@ static void test_all(void **state)
 {
     (void)state;
     pair_each_table(check_all);
+    pair_each_table(check_rounded_once);
 }
 
 static void test_nan(void **state)

@@ -112,7 +112,7 @@ static void derivatives_agree(enum small_style style, const char *words)
         float *gradient = tri_alloc(TRI_MEMORY_OTHER, (size_t)param->count * sizeof(*gradient));
         (void)small_gradients(s.engine, &s.source, 0, &s.tap);
         for (int64_t i = 0; i < param->count; i++) {
-            gradient[i] = tri_param_gradients(params, param)[i];
+            gradient[i] = ((const float *)tri_param_gradients(params, param))[i];
         }
         double error = check(&s, param, whole, gradient);
         if (!(error <= 1e-3)) {

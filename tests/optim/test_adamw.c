@@ -39,7 +39,7 @@ static void put_gradients(struct tri_params *params, int update)
         const struct tri_buffer *buffer = &params->buffer[b];
         for (int64_t i = 0; i < buffer->count; i++) {
             if (i < buffer->shard.begin || i >= buffer->shard.end) {
-                buffer->gradients[i] = NAN;
+                ((float *)buffer->gradients)[i] = NAN;
             }
         }
     }

@@ -23,7 +23,8 @@ static void scale_experts(struct tri_params *params, double factor)
     for (int i = 0; i < TRI_BUFFERS; i++) {
         struct tri_buffer *buffer = &params->buffer[i];
         for (int64_t j = 0; buffer->replicas == TRI_EXPERT && j < buffer->count; j++) {
-            buffer->gradients[j] = (float)((double)buffer->gradients[j] * factor);
+            float *gradients = buffer->gradients;
+            gradients[j] = (float)((double)gradients[j] * factor);
         }
     }
 }

@@ -73,9 +73,9 @@ void tri_ref_activation_backward(enum tri_activation kind, const void *in, const
 
 void tri_ref_embedding_forward(const void *table, const int32_t *tokens, int64_t first_row,
                                int64_t rows, void *y, int64_t n, int64_t width, enum tri_dtype dt);
-void tri_ref_embedding_backward(void *dtable, const int32_t *tokens, int64_t first_row,
-                                int64_t rows, const void *dy, int64_t n, int64_t width,
-                                enum tri_dtype dt);
+void tri_ref_embedding_backward(void *dtable, enum tri_dtype table_dtype, const int32_t *tokens,
+                                int64_t first_row, int64_t rows, const void *dy, int64_t n,
+                                int64_t width, enum tri_dtype dt);
 void tri_ref_gather_rows(const void *src, const int32_t *index, void *dst, int64_t n, int64_t width,
                          enum tri_dtype dt);
 void tri_ref_combine_rows(const void *rows, const int32_t *index, const void *weight,

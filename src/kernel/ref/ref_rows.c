@@ -12,14 +12,30 @@ void tri_ref_embedding_forward(const void *table, const int32_t *tokens, int64_t
     }
 }
 
-void tri_ref_embedding_backward(void *dtable, const int32_t *tokens, int64_t first_row,
-                                int64_t rows, const void *dy, int64_t n, int64_t width,
-                                enum tri_dtype dt)
+static bool seen_before(const int32_t *tokens, int64_t i)
+{
+    int64_t j = 0;
+    while (tokens[j] != tokens[i]) {
+        j++;
+    }
+    return j < i;
+}
+
+void tri_ref_embedding_backward(void *dtable, enum tri_dtype table_dtype, const int32_t *tokens,
+                                int64_t first_row, int64_t rows, const void *dy, int64_t n,
+                                int64_t width, enum tri_dtype dt)
 {
     for (int64_t i = 0; i < n; i++) {
         int64_t row = tokens[i] - first_row;
-        for (int64_t j = 0; j < width && 0 <= row && row < rows; j++) {
-            ref_add(dtable, row * width + j, tri_stat_dtype(dt), ref_get(dy, i * width + j, dt));
+        if (row < 0 || row >= rows || seen_before(tokens, i)) {
+            continue;
+        }
+        for (int64_t j = 0; j < width; j++) {
+            double sum = 0.0;
+            for (int64_t l = i; l < n; l++) {
+                sum += tokens[l] == tokens[i] ? ref_get(dy, l * width + j, dt) : 0.0;
+            }
+            ref_add(dtable, row * width + j, table_dtype, sum);
         }
     }
 }

@@ -1,4 +1,5 @@
 /* Rows that move: embedding, and the gather and combine around the experts. */
+#include "kernel/x86/scratch.h"
 #include "kernel/x86/vec.h"
 
 static void move_row(const void *src, int64_t from, void *dst, int64_t to, size_t bytes)
@@ -31,10 +32,65 @@ VEC_INLINE void add_row(float *sum, int64_t sum_at, const void *dy, int64_t dy_a
                             vec_load(dy, dy_at + at, count, dt)));
 }
 
-/* Each thread adds its columns of every row: tokens repeat, so rows cannot be shared out. */
-static void embedding_backward(void *dtable, const int32_t *tokens, int64_t first_row, int64_t rows,
-                               const void *dy, int64_t n, int64_t width, enum tri_dtype dt)
+/* The tokens of one row of a table as a list: first[row], then next[i] after i; -1 ends it. */
+struct occurrences {
+    const int32_t *first, *next;
+};
+
+VEC_INLINE void add_occurrences(void *dtable, int64_t row, struct occurrences list, const void *dy,
+                                int64_t width, int64_t at, int64_t count, enum tri_dtype dt)
 {
+    vec_f32 sum = {0};
+    for (int32_t i = list.first[row]; i >= 0; i = list.next[i]) {
+        sum += vec_load(dy, i * width + at, count, dt);
+    }
+    at += row * width;
+    vec_store(dtable, at, count, TRI_BF16, vec_load(dtable, at, count, TRI_BF16) + sum);
+}
+
+VEC_INLINE void add_to_row(void *dtable, int64_t row, struct occurrences list, const void *dy,
+                           int64_t width, enum tri_dtype dt)
+{
+    VEC_SWEEP(0, width, add_occurrences(dtable, row, list, dy, width, at, count, dt));
+}
+
+/* Row by row of the table, so that each is rounded once. */
+static void backward_by_row(void *dtable, const int32_t *tokens, int64_t first_row, int64_t rows,
+                            const void *dy, int64_t n, int64_t width, enum tri_dtype dt)
+{
+    int32_t *first = tri_scratch_get((size_t)(rows + n) * sizeof(*first));
+    int32_t *next = first + rows;
+    memset(first, -1, (size_t)rows * sizeof(*first));
+    for (int64_t i = n - 1; i >= 0; i--) {
+        int64_t row = tokens[i] - first_row;
+        if (0 <= row && row < rows) {
+            next[i] = first[row];
+            first[row] = (int32_t)i;
+        }
+    }
+    struct occurrences list = {first, next};
+#pragma omp parallel for schedule(dynamic, 64) if (n * width > VEC_FORK)
+    for (int64_t row = 0; row < rows; row++) {
+        if (first[row] < 0) {
+            continue;
+        }
+        if (vec_is_bf16(dt)) {
+            add_to_row(dtable, row, list, dy, width, TRI_BF16);
+        } else {
+            add_to_row(dtable, row, list, dy, width, TRI_F32);
+        }
+    }
+}
+
+/* Each thread adds its columns of every row: tokens repeat, so rows cannot be shared out. */
+static void embedding_backward(void *dtable, enum tri_dtype table_dtype, const int32_t *tokens,
+                               int64_t first_row, int64_t rows, const void *dy, int64_t n,
+                               int64_t width, enum tri_dtype dt)
+{
+    if (vec_is_bf16(table_dtype)) {
+        backward_by_row(dtable, tokens, first_row, rows, dy, n, width, dt);
+        return;
+    }
     float *sums = dtable;
 #pragma omp parallel if (n * width > VEC_FORK)
     {
