@@ -58,7 +58,7 @@ static enum tri_status read_request(int argc, char **argv, struct request *reque
     return status;
 }
 
-/* "12 7 300" */
+/* "12 7 300"; *tokens is the caller's to free, whatever the status. */
 static enum tri_status parse_ids(const char *text, int32_t **tokens, int64_t *count,
                                  struct tri_error *error)
 {
@@ -68,8 +68,6 @@ static enum tri_status parse_ids(const char *text, int32_t **tokens, int64_t *co
         char *end;
         long long id = strtoll(at, &end, 10);
         if (end == at || id < 0 || id > INT32_MAX) {
-            tri_free(*tokens);
-            *tokens = NULL;
             return tri_fail(error, TRI_BAD_INPUT,
                             "command line: --prompt: found '%s', expected token ids", at);
         }
@@ -79,6 +77,7 @@ static enum tri_status parse_ids(const char *text, int32_t **tokens, int64_t *co
     return TRI_OK;
 }
 
+/* *tokens, NULL before, is the caller's to free, whatever the status. */
 static enum tri_status encode(const struct request *request, const struct tri_tokenizer *tokenizer,
                               int32_t **tokens, int64_t *count, struct tri_error *error)
 {
@@ -91,18 +90,13 @@ static enum tri_status encode(const struct request *request, const struct tri_to
     int64_t vocab = request->config.model.vocab_size;
     for (int64_t i = 0; i < *count; i++) {
         if ((*tokens)[i] >= vocab) {
-            enum tri_status status =
-                tri_fail(error, TRI_BAD_INPUT,
-                         "command line: --prompt: token %d is not below the vocabulary size %lld",
-                         (*tokens)[i], (long long)vocab);
-            tri_free(*tokens);
-            *tokens = NULL;
-            return status;
+            return tri_fail(
+                error, TRI_BAD_INPUT,
+                "command line: --prompt: token %d is not below the vocabulary size %lld",
+                (*tokens)[i], (long long)vocab);
         }
     }
     if (*count == 0) {
-        tri_free(*tokens);
-        *tokens = NULL;
         return tri_fail(error, TRI_BAD_INPUT, "command line: --prompt is empty");
     }
     return TRI_OK;
@@ -192,8 +186,8 @@ static enum tri_status load_and_generate(const struct request *request, struct t
 {
     struct tri_checkpoint_state state = {0};
     struct tri_tokenizer *tokenizer;
-    int32_t *prompt;
-    int64_t count;
+    int32_t *prompt = NULL;
+    int64_t count = 0;
     enum tri_status status = tri_session_load(session, request->path, false, &state, error);
     tri_checkpoint_state_fini(&state);
     TRI_TRY(status);
@@ -208,8 +202,8 @@ static enum tri_status load_and_generate(const struct request *request, struct t
             print_json(request, tokenizer, all, count);
         }
         tri_free(all);
-        tri_free(prompt);
     }
+    tri_free(prompt);
     tri_tokenizer_destroy(tokenizer);
     return status;
 }

@@ -75,11 +75,12 @@ static void print_json(const struct tri_verify_result *result)
 static void print_text(const struct tri_config *config, const struct tri_verify_result *result)
 {
     int ranks = tri_comm_size();
+    int64_t replica = config->parallel.tensor * config->parallel.expert;
+    TRI_ASSERT(replica > 0);
     (void)printf(
         "layout     %d ranks = tensor %lld x expert %lld x data %lld, expert_tensor %lld\n", ranks,
         (long long)config->parallel.tensor, (long long)config->parallel.expert,
-        (long long)(ranks / (config->parallel.tensor * config->parallel.expert)),
-        (long long)config->parallel.expert_tensor);
+        (long long)(ranks / replica), (long long)config->parallel.expert_tensor);
     (void)printf("compared   %lld parameters' gradients at %lld steps, against one rank\n",
                  (long long)result->parameters, (long long)result->compared);
     (void)printf("worst      %s: relative L2 %.3g\n", result->worst_parameter,

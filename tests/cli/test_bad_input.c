@@ -305,11 +305,12 @@ static void do_damage(const struct damage *damage)
     free(data);
 }
 
-static void split(const char *command, char *copy, const char **words)
+/* Cuts the command into words where it stands. */
+static void split(char *command, const char **words)
 {
     size_t used = 0;
-    strcpy(copy, command);
-    for (char *word = strtok_r(copy, " ", &copy); word; word = strtok_r(NULL, " ", &copy)) {
+    char *rest = command;
+    for (char *word = strtok_r(rest, " ", &rest); word; word = strtok_r(NULL, " ", &rest)) {
         assert_true(used < CLI_WORDS - 1);
         words[used++] = word;
     }
@@ -319,10 +320,11 @@ static void split(const char *command, char *copy, const char **words)
 static void test_input(void **state)
 {
     const struct bad_input *input = *state;
-    char copy[512];
+    char command[512];
     char fault[256];
     const char *words[CLI_WORDS];
-    split(input->run, copy, words);
+    (void)snprintf(command, sizeof(command), "%s", input->run);
+    split(command, words);
     (void)snprintf(fault, sizeof(fault), "TRIDENT_FILE_FAULT=%s", input->fault ? input->fault : "");
     cli_tool(CLI_WORDS_OF("rm", "-rf", "case"));
     cli_tool(CLI_WORDS_OF("cp", "-r", "whole", "case"));
@@ -346,8 +348,9 @@ static int back(void **state)
 static int prepare(void **state)
 {
     (void)state;
+    static const char mixtral[] = TESTDATA_DIR "/golden/mixtral";
     cli_run_well(0, CLI_WORDS_OF("train", "c.yaml"));
-    cli_tool(CLI_WORDS_OF("cp", "-r", TESTDATA_DIR "/golden/mixtral", "hf"));
+    cli_tool(CLI_WORDS_OF("cp", "-r", mixtral, "hf"));
     cli_run_well(0, CLI_WORDS_OF("import", "hf", "imported"));
     assert_int_equal(mkdir("whole", 0777), 0);
     cli_tool(CLI_WORDS_OF("mv", "c.yaml", "t.txt", "tok", "run", "hf", "imported", "whole"));

@@ -51,13 +51,13 @@ static void start(void)
 const char *tri_onednn_isa(void)
 {
     dnnl_cpu_isa_t isa = dnnl_get_effective_cpu_isa();
-    if (isa >= dnnl_cpu_isa_avx512_core_amx && isa != dnnl_cpu_isa_all) {
+    if (isa >= dnnl_cpu_isa_avx512_core_amx) {
         return "amx";
     }
-    if (isa >= dnnl_cpu_isa_avx512_core_bf16 && isa != dnnl_cpu_isa_all) {
+    if (isa >= dnnl_cpu_isa_avx512_core_bf16) {
         return "avx512-bf16";
     }
-    if (isa >= dnnl_cpu_isa_avx512_core && isa != dnnl_cpu_isa_all) {
+    if (isa >= dnnl_cpu_isa_avx512_core) {
         return "avx512";
     }
     return "avx2";
