@@ -1,31 +1,28 @@
 #include "base/arena.h"
 
+#include "base/poison.h"
 #include "base/status.h"
 
+#include <stdbool.h>
 #include <string.h>
 #include <sys/mman.h>
-
-#if defined(__SANITIZE_ADDRESS__)
-#include <sanitizer/asan_interface.h>
-#define POISON(at, bytes)   __asan_poison_memory_region((at), (bytes))
-#define UNPOISON(at, bytes) __asan_unpoison_memory_region((at), (bytes))
-#else
-#define POISON(at, bytes)   ((void)(at), (void)(bytes))
-#define UNPOISON(at, bytes) ((void)(at), (void)(bytes))
-#endif
 
 /* GUARD: bytes past the last block that are poisoned. Poisoning all that is reserved would touch an
  * eighth of it. */
 enum { ALIGN = 64, GUARD = 1 << 16 };
+
+/* Address space of a dry arena: more than any machine's memory, and a sixteenth of what there is. */
+#define DRY_RESERVE ((size_t)1 << 43)
 
 struct tri_arena {
     char *base;
     size_t reserve, used, peak;
     enum tri_memory category;
     const char *name;
+    bool dry;
 };
 
-struct tri_arena *tri_arena_create(enum tri_memory category, const char *name, size_t reserve)
+static struct tri_arena *create(enum tri_memory category, const char *name, size_t reserve)
 {
     struct tri_arena *arena = tri_alloc(TRI_MEMORY_OTHER, sizeof(*arena));
     arena->base = mmap(NULL, reserve + ALIGN, PROT_READ | PROT_WRITE,
@@ -33,10 +30,23 @@ struct tri_arena *tri_arena_create(enum tri_memory category, const char *name, s
     if (arena->base == MAP_FAILED) {
         tri_panic(TRI_FAILED, "arena %s: cannot reserve %zu bytes of address space", name, reserve);
     }
-    (void)madvise(arena->base, reserve, MADV_HUGEPAGE);
     arena->reserve = reserve;
     arena->category = category;
     arena->name = name;
+    return arena;
+}
+
+struct tri_arena *tri_arena_create(enum tri_memory category, const char *name, size_t reserve)
+{
+    struct tri_arena *arena = create(category, name, reserve);
+    (void)madvise(arena->base, reserve, MADV_HUGEPAGE);
+    return arena;
+}
+
+struct tri_arena *tri_arena_create_dry(enum tri_memory category, const char *name)
+{
+    struct tri_arena *arena = create(category, name, DRY_RESERVE);
+    arena->dry = true;
     return arena;
 }
 
@@ -45,8 +55,10 @@ void tri_arena_destroy(struct tri_arena *arena)
     if (!arena) {
         return;
     }
-    UNPOISON(arena->base,
-             arena->peak + GUARD < arena->reserve ? arena->peak + GUARD : arena->reserve);
+    if (!arena->dry) {
+        TRI_UNPOISON(arena->base,
+                     arena->peak + GUARD < arena->reserve ? arena->peak + GUARD : arena->reserve);
+    }
     (void)munmap(arena->base, arena->reserve + ALIGN);
     tri_memory_account(arena->category, -(int64_t)arena->peak);
     tri_free(arena);
@@ -65,9 +77,12 @@ void *tri_arena_alloc(struct tri_arena *arena, size_t bytes)
         tri_memory_account(arena->category, (int64_t)(arena->used - arena->peak));
         arena->peak = arena->used;
     }
+    if (arena->dry) {
+        return block;
+    }
     size_t rest = arena->reserve - arena->used;
-    POISON(block, rounded + (rest < GUARD ? rest : GUARD));
-    UNPOISON(block, bytes);
+    TRI_POISON(block, rounded + (rest < GUARD ? rest : GUARD));
+    TRI_UNPOISON(block, bytes);
 #ifdef TRIDENT_DEBUG
     memset(block, 0xff, bytes); /* a NaN in every floating type */
 #endif
@@ -82,7 +97,9 @@ size_t tri_arena_mark(const struct tri_arena *arena)
 void tri_arena_rewind(struct tri_arena *arena, size_t mark)
 {
     TRI_REQUIRE(mark <= arena->used);
-    POISON(arena->base + mark, arena->used - mark);
+    if (!arena->dry) {
+        TRI_POISON(arena->base + mark, arena->used - mark);
+    }
     arena->used = mark;
 }
 

@@ -1,10 +1,12 @@
 #include "base/memory.h"
 
+#include "base/poison.h"
 #include "base/status.h"
 
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 /* Sits in the 64 bytes before each block. */
 struct header {
@@ -12,7 +14,8 @@ struct header {
     enum tri_memory category;
 };
 
-enum { ALIGN = 64 };
+/* Blocks of at least MAPPED bytes are mapped: their zeros cost nothing until they are touched. */
+enum { ALIGN = 64, MAPPED = 1 << 20 };
 
 static struct tri_memory_counters counters;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
@@ -35,14 +38,38 @@ void tri_memory_account(enum tri_memory category, int64_t bytes)
     (void)pthread_mutex_unlock(&lock);
 }
 
+/* Bytes of a block with its header. */
+static size_t whole(size_t bytes)
+{
+    return (ALIGN + bytes + ALIGN - 1) / ALIGN * ALIGN;
+}
+
+static void *take_mapped(size_t bytes)
+{
+    char *raw = mmap(NULL, whole(bytes), PROT_READ | PROT_WRITE,
+                     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (raw == MAP_FAILED) {
+        return NULL;
+    }
+    TRI_POISON(raw + ALIGN + bytes, whole(bytes) - ALIGN - bytes);
+    return raw;
+}
+
+static void *take_zeroed(size_t bytes)
+{
+    char *raw = aligned_alloc(ALIGN, whole(bytes));
+    return raw ? memset(raw, 0, whole(bytes)) : NULL;
+}
+
 void *tri_alloc(enum tri_memory category, size_t bytes)
 {
-    size_t total = (ALIGN + bytes + ALIGN - 1) / ALIGN * ALIGN;
-    char *raw = total < bytes ? NULL : aligned_alloc(ALIGN, total);
+    char *raw = NULL;
+    if (whole(bytes) > bytes) {
+        raw = bytes >= MAPPED ? take_mapped(bytes) : take_zeroed(bytes);
+    }
     if (!raw) {
         tri_panic(TRI_FAILED, "out of memory: %zu bytes for %s", bytes, names[category]);
     }
-    memset(raw, 0, total);
     struct header *header = (struct header *)(void *)raw;
     header->bytes = bytes;
     header->category = category;
@@ -58,9 +85,16 @@ void tri_free(void *block)
     if (!block) {
         return;
     }
-    struct header *header = (struct header *)(void *)((char *)block - ALIGN);
-    tri_memory_account(header->category, -(int64_t)header->bytes);
-    free(header);
+    char *raw = (char *)block - ALIGN;
+    struct header *header = (struct header *)(void *)raw;
+    size_t bytes = header->bytes;
+    tri_memory_account(header->category, -(int64_t)bytes);
+    if (bytes >= MAPPED) {
+        TRI_UNPOISON(raw, whole(bytes));
+        (void)munmap(raw, whole(bytes));
+    } else {
+        free(raw);
+    }
 }
 
 void *tri_grow(enum tri_memory category, void **block, size_t *capacity, size_t bytes)
@@ -85,4 +119,26 @@ struct tri_memory_counters tri_memory_get(void)
     struct tri_memory_counters copy = counters;
     (void)pthread_mutex_unlock(&lock);
     return copy;
+}
+
+struct tri_memory_scope tri_memory_scope_begin(void)
+{
+    (void)pthread_mutex_lock(&lock);
+    struct tri_memory_scope scope = {counters};
+    counters = (struct tri_memory_counters){0};
+    (void)pthread_mutex_unlock(&lock);
+    return scope;
+}
+
+struct tri_memory_counters tri_memory_scope_end(const struct tri_memory_scope *scope)
+{
+    (void)pthread_mutex_lock(&lock);
+    struct tri_memory_counters inner = counters;
+    counters = scope->outer;
+    counters.calls += inner.calls;
+    (void)pthread_mutex_unlock(&lock);
+    for (int i = 0; i < TRI_MEMORY_COUNT; i++) {
+        TRI_REQUIRE(inner.current[i] == 0);
+    }
+    return inner;
 }

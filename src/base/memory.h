@@ -22,7 +22,8 @@ enum tri_memory {
 const char *tri_memory_name(enum tri_memory category);
 
 /* bytes of zeroed memory aligned to 64 bytes; panics when there is none. Free with tri_free, which
- * takes NULL. tri_alloc(c, 0) returns a valid pointer. */
+ * takes NULL. tri_alloc(c, 0) returns a valid pointer. Pages of large blocks become real when first
+ * touched: a plan takes the blocks of a run and costs nothing. */
 void *tri_alloc(enum tri_memory category, size_t bytes) __attribute__((returns_nonnull));
 void tri_free(void *block);
 
@@ -40,6 +41,15 @@ struct tri_memory_counters {
 };
 
 struct tri_memory_counters tri_memory_get(void);
+
+/* Counts from zero from begin to end, apart from what was counted before; end returns these counts and
+ * puts back the others. What is taken inside must be freed inside (REQUIREd), by this thread and those
+ * it waits for. Scopes nest. */
+struct tri_memory_scope {
+    struct tri_memory_counters outer;
+};
+struct tri_memory_scope tri_memory_scope_begin(void);
+struct tri_memory_counters tri_memory_scope_end(const struct tri_memory_scope *scope);
 
 /* Adds bytes (may be negative) to a category without allocating: for memory mapped elsewhere. */
 void tri_memory_account(enum tri_memory category, int64_t bytes);

@@ -15,42 +15,26 @@
 
 enum { SMALL_ELEMENTS = 2048, SEGMENT_BYTES = 128 << 10 };
 
-/* The buffers of the blocking calls, of which there is one at a time. */
-struct buffer {
-    void *block;
-    size_t capacity;
-};
-
-static struct {
-    struct buffer slots, requests[2];
-    struct tri_flight flight[2];
-} work;
-
-static void *grow(struct buffer *buffer, int64_t bytes)
+static void *grow(struct tri_room *room, int64_t bytes)
 {
-    return tri_grow(TRI_MEMORY_BUFFERS, &buffer->block, &buffer->capacity, (size_t)bytes);
+    return tri_grow(TRI_MEMORY_BUFFERS, &room->block, &room->capacity, (size_t)bytes);
 }
 
-static void release(struct buffer *buffer)
+void tri_algorithm_release(struct tri_pool *pool)
 {
-    tri_free(buffer->block);
-    *buffer = (struct buffer){0};
-}
-
-void tri_algorithm_release(void)
-{
-    release(&work.slots);
-    release(&work.requests[0]);
-    release(&work.requests[1]);
+    tri_free(pool->slots.block);
+    tri_free(pool->requests[0].block);
+    tri_free(pool->requests[1].block);
+    *pool = (struct tri_pool){0};
 }
 
 /* Posts what the group's work arrays say, as flight number `turn`. */
 static void post(const struct tri_group *group, enum tri_dtype dtype, int64_t max, const void *send,
                  void *recv, int turn)
 {
-    struct tri_flight *flight = &work.flight[turn];
+    struct tri_flight *flight = &group->pool->flight[turn];
     int64_t requests = tri_exchange_requests(group, group->send_n, group->recv_n, max);
-    flight->item = grow(&work.requests[turn], requests * (int64_t)sizeof(*flight->item));
+    flight->item = grow(&group->pool->requests[turn], requests * (int64_t)sizeof(*flight->item));
     tri_exchange_post(group, dtype, max, send, (struct tri_side){group->send_n, group->send_at},
                       recv, (struct tri_side){group->recv_n, group->recv_at}, flight);
 }
@@ -64,6 +48,9 @@ void tri_slots_sum(const struct tri_group *group, void *own, const void *slots, 
                    int64_t n, enum tri_dtype dtype, enum tri_reduction reduction)
 {
     int64_t width = (int64_t)tri_dtype_size(dtype);
+    if (group->mesh->planned) {
+        return;
+    }
     for (int r = 0; r < group->size; r++) {
         group->source[r] = (const char *)slots + tri_slot(group, r, slot) * width;
     }
@@ -94,9 +81,12 @@ void tri_reduce_scatter_run(const struct tri_group *group, void *data, const int
     }
     int64_t slot = clip(counts[me], 0, segment);
     int64_t half = slot * peers * width;
-    char *slots = grow(&work.slots, 2 * half);
+    char *slots = grow(&group->pool->slots, 2 * half);
     char *own = (char *)data + group->part_at[me] * width;
     int64_t segments = (longest + segment - 1) / segment;
+    if (group->mesh->planned && segments > 2) {
+        segments = 2; /* no later one needs more room */
+    }
     for (int64_t k = 0; k <= segments; k++) {
         if (k < segments) {
             for (int r = 0; r < group->size; r++) {
@@ -109,7 +99,7 @@ void tri_reduce_scatter_run(const struct tri_group *group, void *data, const int
         }
         if (k > 0) {
             int64_t begin = (k - 1) * segment;
-            tri_flight_wait(&work.flight[(k - 1) % 2]);
+            tri_flight_wait(&group->pool->flight[(k - 1) % 2]);
             tri_slots_sum(group, own + begin * width, slots + (k - 1) % 2 * half, slot,
                           clip(counts[me], begin, segment), dtype, reduction);
         }
@@ -135,6 +125,9 @@ void tri_all_gather_run(const struct tri_group *group, void *data, const int64_t
                         enum tri_dtype dtype)
 {
     int64_t total = tri_places(group->part_at, counts, group->size);
+    if (group->mesh->planned) {
+        return;
+    }
     if (total > tri_process_max_message()) {
         gather_by_broadcasts(group, data, counts, dtype);
         return;
@@ -163,7 +156,10 @@ void tri_all_reduce_run(const struct tri_group *group, void *data, int64_t n, en
     }
     MPI_Datatype type = tri_mpi_type(dtype);
     int64_t bytes = n * (int64_t)tri_dtype_size(dtype);
-    char *all = grow(&work.slots, bytes * group->size);
+    char *all = grow(&group->pool->slots, bytes * group->size);
+    if (group->mesh->planned) {
+        return;
+    }
     TRI_MPI(MPI_Allgather(data, (int)n, type, all, (int)n, type, group->comm));
     for (int r = 0; r < group->size; r++) {
         group->source[r] = all + r * bytes;
@@ -200,7 +196,7 @@ void tri_all_to_all_copy_own(const struct tri_group *group, const struct tri_row
         to += (size_t)rows->recv_rows[r] * row;
     }
     size_t own = (size_t)rows->send_rows[me] * row;
-    if (own > 0) {
+    if (own > 0 && !group->mesh->planned) {
         memcpy((char *)rows->recv + to, (const char *)rows->send + from, own);
     }
 }
@@ -210,5 +206,5 @@ void tri_all_to_all_run(const struct tri_group *group, const struct tri_rows *ro
     tri_all_to_all_sides(group, rows);
     post(group, rows->dtype, tri_process_max_message(), rows->send, rows->recv, 0);
     tri_all_to_all_copy_own(group, rows);
-    tri_flight_wait(&work.flight[0]);
+    tri_flight_wait(&group->pool->flight[0]);
 }

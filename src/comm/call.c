@@ -99,9 +99,8 @@ void tri_call_describe(const struct tri_call *call, char *text, size_t size)
 void tri_call_enter(struct tri_call *call)
 {
     struct tri_group *group = call->group;
-    if (group->comm == MPI_COMM_NULL) {
-        tri_panic(TRI_FAILED, "%s over group %s of a planned mesh, which cannot communicate",
-                  tri_verb_name(call->verb), tri_group_name(group));
+    if (group->mesh->planned) {
+        return;
     }
     call->sequence = ++group->sequence;
     tri_call_resume(call);
@@ -110,22 +109,32 @@ void tri_call_enter(struct tri_call *call)
 
 void tri_call_resume(struct tri_call *call)
 {
+    if (call->group->mesh->planned) {
+        return;
+    }
     tri_watch_enter(call);
     call->entered = tri_clock_now();
 }
 
 void tri_call_pause(struct tri_call *call)
 {
+    if (call->group->mesh->planned) {
+        return;
+    }
     tri_watch_leave();
     call->seconds += tri_clock_now() - call->entered;
 }
 
 void tri_call_leave(struct tri_call *call)
 {
-    double exposed = tri_clock_now() - call->entered;
-    tri_watch_leave();
-    if (call->verb != TRI_VERB_BARRIER) {
-        tri_ledger_book(tri_ledger_get(), op_of(call->verb), call->group->id, call->where.phase,
+    const struct tri_mesh *mesh = call->group->mesh;
+    double exposed = 0.0;
+    if (!mesh->planned) {
+        exposed = tri_clock_now() - call->entered;
+        tri_watch_leave();
+    }
+    if (call->verb != TRI_VERB_BARRIER && mesh->ledger) {
+        tri_ledger_book(mesh->ledger, op_of(call->verb), call->group->id, call->where.phase,
                         call->where.kind, call->bytes, call->seconds + exposed, exposed);
     }
 }

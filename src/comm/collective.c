@@ -96,8 +96,10 @@ void tri_all_to_all_counts(struct tri_group *group, struct tri_where where, cons
         .bytes = bytes_of(count * (group->size - 1), TRI_I64),
     };
     tri_call_enter(&call);
-    TRI_MPI(
-        MPI_Alltoall(send, (int)count, MPI_INT64_T, recv, (int)count, MPI_INT64_T, group->comm));
+    if (!group->mesh->planned) {
+        TRI_MPI(MPI_Alltoall(send, (int)count, MPI_INT64_T, recv, (int)count, MPI_INT64_T,
+                             group->comm));
+    }
     tri_call_leave(&call);
 }
 
@@ -120,7 +122,7 @@ void tri_broadcast(struct tri_group *group, struct tri_where where, void *data, 
     tri_call_enter(&call);
     int64_t max = tri_process_max_message();
     char *place = data;
-    for (int64_t left = n; left > 0; left -= max) {
+    for (int64_t left = group->mesh->planned ? 0 : n; left > 0; left -= max) {
         int64_t piece = left < max ? left : max;
         TRI_MPI(MPI_Bcast(place, (int)piece, tri_mpi_type(dtype), root, group->comm));
         place += bytes_of(piece, dtype);
@@ -130,7 +132,7 @@ void tri_broadcast(struct tri_group *group, struct tri_where where, void *data, 
 
 void tri_barrier(struct tri_group *group)
 {
-    if (group->size == 1) {
+    if (group->size == 1 || group->mesh->planned) {
         return;
     }
     struct tri_call call = {.group = group, .verb = TRI_VERB_BARRIER};

@@ -10,6 +10,7 @@
 #include "comm/ledger.h"
 #include "tensor/dtype.h"
 
+#include <stdbool.h>
 #include <stdint.h>
 
 /* ---- the process ----------------------------------------------------------------------------- */
@@ -44,6 +45,9 @@ struct tri_mesh {
     int size[TRI_AXIS_COUNT];  /* ranks along each axis */
     int coord[TRI_AXIS_COUNT]; /* this rank's place on each */
     int ranks, rank;           /* of the whole mesh: rank = t + T*(e + E*d) */
+    bool planned;              /* no other rank is there: tri_mesh_create_planned */
+    struct tri_ledger *ledger; /* where its calls are booked: the process's; a planned mesh: NULL,
+                                  nowhere, until its owner sets one */
     /* Borrowed views; groups of one are valid and send nothing. */
     struct tri_group *tensor;        /* {tensor} */
     struct tri_group *expert;        /* {expert} */
@@ -59,8 +63,9 @@ enum tri_status tri_mesh_create(int tensor, int expert, struct tri_mesh **mesh,
                                 struct tri_error *error) TRI_NODISCARD;
 /* A mesh of this rank alone (every group has one rank). Local. */
 struct tri_mesh *tri_mesh_create_serial(void);
-/* A mesh with the sizes given and the place of `rank` in it, whose groups know sizes and ranks but
- * cannot communicate: for plans and for index maths about other ranks. Local. */
+/* A mesh with the sizes given and the place of `rank` in it, without the other ranks: for plans and
+ * for index maths about other ranks. Its collectives take the buffers and book the calls of that rank
+ * in a real mesh, and leave all data, what is received too, as it is. Local. */
 struct tri_mesh *tri_mesh_create_planned(int tensor, int expert, int data, int rank);
 void tri_mesh_destroy(struct tri_mesh *mesh);
 void tri_mesh_coords(const struct tri_mesh *mesh, int rank, int coord[TRI_AXIS_COUNT]);

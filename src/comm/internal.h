@@ -31,6 +31,26 @@ int64_t tri_process_max_message(void);
 
 /* ---- groups ---------------------------------------------------------------------------------- */
 
+/* MPI requests in flight. */
+struct tri_flight {
+    MPI_Request *item; /* room for what tri_exchange_requests says */
+    int count;
+};
+
+/* A buffer that grows to what the largest call needs. */
+struct tri_room {
+    void *block;
+    size_t capacity;
+};
+
+/* What the calls of a mesh take and keep: the buffers of the blocking calls, of which there is one at a
+ * time, and the free requests of the others. */
+struct tri_pool {
+    struct tri_room slots, requests[2];
+    struct tri_flight flight[2];
+    struct tri_request *free;
+};
+
 struct tri_group {
     enum tri_group_id id;
     int size, rank;
@@ -38,6 +58,7 @@ struct tri_group {
     int channel;       /* its row in the watchdog's records */
     uint64_t sequence; /* calls so far */
     const struct tri_mesh *mesh;
+    struct tri_pool *pool; /* the mesh's */
     /* Work space of a call while it is posted or summed; no call in flight refers to it. Each
      * [size]. */
     int64_t *parts, *part_at; /* the parts of an all-reduce; where parts begin */
@@ -121,12 +142,6 @@ enum tri_reduction { TRI_REDUCE_SUM, TRI_REDUCE_MAX };
 void tri_reduce(void *dst, const void *const *source, int sources, int64_t n, enum tri_dtype dtype,
                 enum tri_reduction reduction);
 
-/* MPI requests in flight. */
-struct tri_flight {
-    MPI_Request *item; /* room for what tri_exchange_requests says */
-    int count;
-};
-
 /* One direction of an exchange: counts[r] elements at data + at[r] elements. */
 struct tri_side {
     const int64_t *counts, *at;
@@ -136,8 +151,8 @@ struct tri_side {
 int64_t tri_exchange_requests(const struct tri_group *group, const int64_t *send_counts,
                               const int64_t *recv_counts, int64_t max);
 /* Posts, to and from every other rank, the messages of send and recv, cut at max elements; nothing
- * to or from this rank itself. flight must be empty. The data belongs to MPI until tri_flight_wait;
- * the arrays of the sides do not. */
+ * to or from this rank itself, nor in a planned mesh. flight must be empty. The data belongs to MPI
+ * until tri_flight_wait; the arrays of the sides do not. */
 void tri_exchange_post(const struct tri_group *group, enum tri_dtype dtype, int64_t max,
                        const void *send, struct tri_side send_side, void *recv,
                        struct tri_side recv_side, struct tri_flight *flight);
@@ -171,7 +186,7 @@ void tri_all_to_all_run(const struct tri_group *group, const struct tri_rows *ro
 /* Writes the rows to the group's send and recv work arrays, in elements. */
 void tri_all_to_all_sides(const struct tri_group *group, const struct tri_rows *rows);
 void tri_all_to_all_copy_own(const struct tri_group *group, const struct tri_rows *rows);
-/* own[n] <- the sum, in the tree of reduce.c, of own and of the slots. */
+/* own[n] <- the sum, in the tree of reduce.c, of own and of the slots; as it is in a planned mesh. */
 void tri_slots_sum(const struct tri_group *group, void *own, const void *slots, int64_t slot,
                    int64_t n, enum tri_dtype dtype, enum tri_reduction reduction);
 
@@ -179,9 +194,9 @@ void tri_slots_sum(const struct tri_group *group, void *own, const void *slots, 
  * rather than one part on each rank: fewer messages, more bytes. The bits are the same. */
 bool tri_all_reduce_is_small(int64_t n);
 
-/* Frees the buffers that blocking calls and requests have grown. */
-void tri_algorithm_release(void);
-void tri_request_release(void);
+/* Frees what blocking calls and requests have grown. */
+void tri_algorithm_release(struct tri_pool *pool);
+void tri_request_release(struct tri_pool *pool);
 
 /* ---- the watchdog ---------------------------------------------------------------------------- */
 

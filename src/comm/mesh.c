@@ -13,6 +13,7 @@
 struct block {
     struct tri_mesh mesh;
     struct tri_group group[TRI_GROUP_COUNT];
+    struct tri_pool pool;
     int channel; /* of the first group; -1: no communication */
 };
 
@@ -81,6 +82,22 @@ static void init_group(struct tri_group *group, const struct tri_mesh *mesh, enu
     }
 }
 
+static void take_work(struct tri_group *group)
+{
+    size_t places = (size_t)group->size;
+    group->work = tri_alloc(TRI_MEMORY_OTHER,
+                            places * (6 * sizeof(int64_t) + sizeof(void *) + 2 * sizeof(int)));
+    group->parts = group->work;
+    group->part_at = group->parts + places;
+    group->send_n = group->part_at + places;
+    group->send_at = group->send_n + places;
+    group->recv_n = group->send_at + places;
+    group->recv_at = group->recv_n + places;
+    group->source = (const void **)(void *)(group->recv_at + places);
+    group->mpi_counts = (int *)(void *)(group->source + places);
+    group->mpi_places = group->mpi_counts + places;
+}
+
 static struct block *create_block(int tensor, int expert, int data, int rank)
 {
     struct block *block = tri_alloc(TRI_MEMORY_OTHER, sizeof(*block));
@@ -93,6 +110,10 @@ static struct block *create_block(int tensor, int expert, int data, int rank)
     coords_of(mesh->size, rank, mesh->coord);
     for (int id = 0; id < TRI_GROUP_COUNT; id++) {
         init_group(&block->group[id], mesh, (enum tri_group_id)id);
+        block->group[id].pool = &block->pool;
+        if (block->group[id].size > 1) {
+            take_work(&block->group[id]);
+        }
     }
     mesh->tensor = &block->group[TRI_GROUP_TENSOR];
     mesh->expert = &block->group[TRI_GROUP_EXPERT];
@@ -101,6 +122,7 @@ static struct block *create_block(int tensor, int expert, int data, int rank)
     mesh->expert_data = &block->group[TRI_GROUP_EXPERT_DATA];
     mesh->world = &block->group[TRI_GROUP_WORLD];
     block->channel = -1;
+    mesh->ledger = tri_ledger_get();
     return block;
 }
 
@@ -114,18 +136,6 @@ static void connect_group(struct tri_group *group, int channel)
     TRI_MPI(MPI_Comm_set_name(comm, tri_group_id_name(group->id)));
     group->comm = comm;
     group->channel = channel;
-    size_t places = (size_t)group->size;
-    group->work = tri_alloc(TRI_MEMORY_OTHER,
-                            places * (6 * sizeof(int64_t) + sizeof(void *) + 2 * sizeof(int)));
-    group->parts = group->work;
-    group->part_at = group->parts + places;
-    group->send_n = group->part_at + places;
-    group->send_at = group->send_n + places;
-    group->recv_n = group->send_at + places;
-    group->recv_at = group->recv_n + places;
-    group->source = (const void **)(void *)(group->recv_at + places);
-    group->mpi_counts = (int *)(void *)(group->source + places);
-    group->mpi_places = group->mpi_counts + places;
 }
 
 enum tri_status tri_mesh_create(int tensor, int expert, struct tri_mesh **mesh,
@@ -167,7 +177,10 @@ struct tri_mesh *tri_mesh_create_planned(int tensor, int expert, int data, int r
     TRI_REQUIRE(tensor > 0 && expert > 0 && data > 0);
     TRI_REQUIRE((int64_t)tensor * expert <= INT32_MAX / data);
     TRI_REQUIRE(rank >= 0 && rank < tensor * expert * data);
-    return &create_block(tensor, expert, data, rank)->mesh;
+    struct tri_mesh *mesh = &create_block(tensor, expert, data, rank)->mesh;
+    mesh->planned = true;
+    mesh->ledger = NULL;
+    return mesh;
 }
 
 void tri_mesh_destroy(struct tri_mesh *mesh)
@@ -183,6 +196,8 @@ void tri_mesh_destroy(struct tri_mesh *mesh)
         }
         tri_free(group->work);
     }
+    tri_request_release(&block->pool);
+    tri_algorithm_release(&block->pool);
     if (block->channel >= 0) {
         tri_watch_mesh_close(block->channel);
     }

@@ -127,8 +127,6 @@ void tri_comm_finish(void)
 {
     TRI_REQUIRE(process.running);
     tri_watch_close();
-    tri_request_release();
-    tri_algorithm_release();
     TRI_MPI(MPI_Comm_free(&process.node));
     TRI_MPI(MPI_Comm_free(&process.world));
     process.running = false;

@@ -1,6 +1,6 @@
 /* Begin and end. Begin posts the messages of a collective; end waits for them, and does the local
- * sum and, for a large all-reduce, the gather. Requests are pooled with their buffers: a step that
- * begins the same calls as the last one allocates nothing. */
+ * sum and, for a large all-reduce, the gather. Requests are pooled with their buffers, a pool for each
+ * mesh: a step that begins the same calls as the last one allocates nothing. */
 #include "comm/internal.h"
 
 #include "base/memory.h"
@@ -19,15 +19,14 @@ struct tri_request {
     struct tri_request *next;
 };
 
-static struct tri_request *pool; /* free ones */
 /* What calls of groups of one return: they have nothing to wait for. */
 static struct tri_request nothing;
 
 /* The smallest free request whose block suffices, else the largest, which then grows. */
-static struct tri_request *take(size_t bytes)
+static struct tri_request *take(struct tri_pool *pool, size_t bytes)
 {
     struct tri_request **best = NULL;
-    for (struct tri_request **at = &pool; *at; at = &(*at)->next) {
+    for (struct tri_request **at = &pool->free; *at; at = &(*at)->next) {
         size_t capacity = (*at)->capacity;
         size_t held = best ? (*best)->capacity : 0;
         bool better = capacity >= bytes ? held < bytes || capacity < held : capacity > held;
@@ -44,11 +43,11 @@ static struct tri_request *take(size_t bytes)
     return request;
 }
 
-void tri_request_release(void)
+void tri_request_release(struct tri_pool *pool)
 {
-    while (pool) {
-        struct tri_request *request = pool;
-        pool = request->next;
+    while (pool->free) {
+        struct tri_request *request = pool->free;
+        pool->free = request->next;
         tri_free(request->block);
         tri_free(request);
     }
@@ -70,7 +69,7 @@ static struct tri_request *begin(struct tri_call call, const void *send, void *r
     int64_t requests = tri_exchange_requests(group, group->send_n, group->recv_n, max);
     size_t slots = (size_t)slot * (size_t)(group->size - 1) * tri_dtype_size(call.dtype);
     slots = (slots + sizeof(MPI_Request) - 1) / sizeof(MPI_Request) * sizeof(MPI_Request);
-    struct tri_request *request = take(slots + (size_t)requests * sizeof(MPI_Request));
+    struct tri_request *request = take(group->pool, slots + (size_t)requests * sizeof(MPI_Request));
     request->flight.item = (MPI_Request *)(void *)((char *)request->block + slots);
     request->own_at = 0;
     request->own_n = slot;
@@ -212,6 +211,6 @@ void tri_request_end(struct tri_request *request)
         tri_all_gather_run(group, request->data, group->parts, dtype);
     }
     tri_call_leave(&request->call);
-    request->next = pool;
-    pool = request;
+    request->next = group->pool->free;
+    group->pool->free = request;
 }

@@ -1,8 +1,9 @@
-/* The local maths behind one table of functions. Two tables exist:
+/* The local maths behind one table of functions. Three tables exist:
  *   ref    kernel/ref: any of f32, bf16, f64 (each main tensor's dtype given), arithmetic in double,
  *          plain loops: the truth that tests hold the other against, and finite differences (f64);
  *   fast   kernel/x86: f32 and bf16, threads inside, products through oneDNN where it is faster than
- *          our own; the instruction set is chosen once, when the table is first asked for.
+ *          our own; the instruction set is chosen once, when the table is first asked for;
+ *   dry    nothing is read or written: a plan counts what a run takes and sends.
  *
  * Conventions. "main" tensors (activations, weights, their gradients) have the dtype argument `dt`.
  * "stat" tensors (norm statistics, log-sum-exp, router numbers, biases, norm weights, gradients of
@@ -73,7 +74,7 @@ struct tri_adamw {
 };
 
 struct tri_kernels {
-    const char *name; /* "ref", "avx2", "avx512", "avx512-bf16", "amx", "x86-64" */
+    const char *name; /* "dry", "ref", "avx2", "avx512", "avx512-bf16", "amx", "x86-64" */
 
     void (*matmul)(const struct tri_matmul *product);
     /* count independent products (experts): same n, k (or m, n for weight gradients), dtypes, flags;
@@ -190,6 +191,7 @@ struct tri_kernels {
 /* The table that runs; picks the instruction set on first use. Never NULL. */
 const struct tri_kernels *tri_kernels_fast(void);
 const struct tri_kernels *tri_kernels_ref(void);
+const struct tri_kernels *tri_kernels_dry(void);
 
 /* f64 for F64, else f32. */
 static inline enum tri_dtype tri_stat_dtype(enum tri_dtype dt)
