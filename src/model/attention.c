@@ -7,6 +7,7 @@
  * (TRI_SYNC_OVERLAP). */
 #include "model/layers.h"
 #include "model/linear.h"
+#include "model/stream.h"
 
 #include <math.h>
 #include <string.h>
@@ -81,23 +82,26 @@ static void norm_forward(struct attention *a, const struct tri_pass *pass)
     int64_t ld = width_of(a);
     bool full = context->config->model.qk_norm == TRI_QK_NORM_FULL;
     struct norm_part parts[2] = {norm_part(a, 0), norm_part(a, 1)};
-    float *squares = tri_context_take_f32(context, n * (parts[0].inner + parts[1].inner));
+    int64_t stats = n * (parts[0].inner + parts[1].inner);
+    bool filled = false;
+    float *squares = full ? tri_keep_result(context, context->mesh->tensor, stats, TRI_F32, &filled)
+                          : tri_context_take_f32(context, stats);
     a->rstd[0] = squares;
     a->rstd[1] = squares + n * parts[0].inner;
-    for (int i = 0; i < 2; i++) {
+    for (int i = 0; i < 2 && !filled; i++) {
         struct norm_part p = parts[i];
         kernels->rms_squares(
             view(a, a->raw, n, ld, p.begin + p.shared, p.inner, p.width - p.shared), a->rstd[i],
             context->dt);
     }
-    if (full) {
+    if (full && !filled) {
         tri_all_reduce_sum(context->mesh->tensor,
                            (struct tri_where){pass->phase, TRI_KIND_ATTENTION}, squares, 2 * n,
                            TRI_F32);
     }
     for (int i = 0; i < 2; i++) {
         struct norm_part p = parts[i];
-        for (int64_t j = 0; j < n * p.inner; j++) {
+        for (int64_t j = 0; j < n * p.inner && !filled; j++) {
             double mean = (double)a->rstd[i][j] / (double)p.total;
             a->rstd[i][j] = (float)(1.0 / sqrt(mean + context->config->model.norm_epsilon));
         }
@@ -199,29 +203,41 @@ static void use_cache(const struct attention *a, const struct tri_pass *pass,
     args->q_offset = cache->length;
 }
 
-static void project_out(const struct attention *a, const struct tri_pass *pass, void *y)
+/* y [stream, hidden] = the heads' outputs times W_o, summed over tensor. */
+static void *project_out(const struct attention *a, const struct tri_pass *pass)
 {
     const struct tri_context *context = a->base.context;
     struct tri_group *tensor = context->mesh->tensor;
     int64_t hidden = context->config->model.hidden_size;
-    int64_t n = tri_pass_tokens(pass);
+    int64_t own = tri_stream_count(context, pass);
     bool whole = tri_group_size(tensor) == 1;
-    tri_linear_forward(&a->o, context->kernels, n, a->out, whole ? a->o_bias : NULL, y,
-                       context->dt);
+    bool filled;
+    void *y = tri_keep_result(context, tensor, own * hidden, context->dt, &filled);
+    if (filled) {
+        return y;
+    }
+    size_t mark = tri_arena_mark(context->arena);
+    void *partial = tri_stream_partial(context, pass, y);
+    tri_linear_forward(&a->o, context->kernels, tri_pass_tokens(pass), a->out,
+                       whole ? a->o_bias : NULL, partial, context->dt);
     if (!whole) {
-        tri_all_reduce_sum(tensor, (struct tri_where){pass->phase, TRI_KIND_ATTENTION}, y,
-                           n * hidden, context->dt);
+        tri_stream_sum(context, pass, (struct tri_where){pass->phase, TRI_KIND_ATTENTION}, partial,
+                       y);
         if (a->o_bias) {
-            context->kernels->add_bias(y, a->o_bias, n, hidden, context->dt);
+            context->kernels->add_bias(y, a->o_bias, own, hidden, context->dt);
         }
     }
+    tri_arena_rewind(context->arena, mark);
+    return y;
 }
 
-static void forward(struct tri_sublayer *self, const struct tri_pass *pass, const void *x, void *y)
+static void *forward(struct tri_sublayer *self, const struct tri_pass *pass, const void *x,
+                     bool output)
 {
     struct attention *a = (struct attention *)self;
     const struct tri_context *context = self->context;
     int64_t n = tri_pass_tokens(pass);
+    x = tri_stream_whole(context, pass, (struct tri_where){pass->phase, TRI_KIND_ATTENTION}, x);
     a->x = x;
     a->raw = tri_context_take(context, n * width_of(a));
     a->out = tri_context_take(context, n * a->heads * a->dim);
@@ -244,7 +260,7 @@ static void forward(struct tri_sublayer *self, const struct tri_pass *pass, cons
         use_cache(a, pass, &args);
     }
     context->kernels->attention_forward(&args, context->dt);
-    project_out(a, pass, y);
+    return output ? project_out(a, pass) : NULL;
 }
 
 /* ---- backward --------------------------------------------------------------------------------- */
@@ -259,7 +275,10 @@ static void backward(struct tri_sublayer *self, const struct tri_pass *pass, con
     int64_t hidden = context->config->model.hidden_size;
     int64_t inner = a->heads * a->dim;
     int64_t width = width_of(a);
+    const struct tri_where where = {TRI_PHASE_BACKWARD, TRI_KIND_ATTENTION};
     size_t mark = tri_arena_mark(context->arena);
+    dy = tri_stream_whole_gradient(context, pass, where, dy);
+    void *partial = tri_stream_partial(context, pass, dx);
     void *d_out = tri_context_take(context, n * inner);
     void *d = tri_context_take(context, n * width);
     if (a->o_bias) {
@@ -286,10 +305,8 @@ static void backward(struct tri_sublayer *self, const struct tri_pass *pass, con
         kernels->bias_backward(d, width, a->d_qkv_bias, n, width, context->dt);
     }
     tri_linear_weight_gradient(&a->qkv, kernels, n, d, a->x, !context->params->fresh);
-    tri_linear_input_gradient(&a->qkv, kernels, n, d, dx);
-    tri_all_reduce_sum(context->mesh->tensor,
-                       (struct tri_where){TRI_PHASE_BACKWARD, TRI_KIND_ATTENTION}, dx, n * hidden,
-                       context->dt);
+    tri_linear_input_gradient(&a->qkv, kernels, n, d, partial);
+    tri_stream_sum(context, pass, where, partial, dx);
     tri_arena_rewind(context->arena, mark);
 }
 

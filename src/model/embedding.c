@@ -1,4 +1,5 @@
 #include "model/layers.h"
+#include "model/stream.h"
 
 static const struct tri_param *find(const struct tri_context *context, enum tri_role role)
 {
@@ -11,17 +12,20 @@ void tri_embedding_forward(const struct tri_context *context, const struct tri_p
     const struct tri_param *table = find(context, TRI_ROLE_EMBEDDING);
     const struct tri_param *position = find(context, TRI_ROLE_POSITION);
     int64_t hidden = context->config->model.hidden_size;
-    int64_t n = tri_pass_tokens(pass);
+    struct tri_range own = tri_stream_tokens(context, pass);
+    int64_t n = tri_range_size(own);
+    size_t mark = tri_arena_mark(context->arena);
+    void *partial = tri_stream_partial(context, pass, x);
     kernels->embedding_forward(tri_param_weights(context->params, table), pass->tokens,
-                               table->local[0].begin, tri_range_size(table->local[0]), x, n, hidden,
-                               context->dt);
-    tri_all_reduce_sum(context->mesh->tensor, (struct tri_where){pass->phase, TRI_KIND_EMBEDDING},
-                       x, n * hidden, context->dt);
+                               table->local[0].begin, tri_range_size(table->local[0]), partial,
+                               tri_pass_tokens(pass), hidden, context->dt);
+    tri_stream_sum(context, pass, (struct tri_where){pass->phase, TRI_KIND_EMBEDDING}, partial, x);
+    tri_arena_rewind(context->arena, mark);
     if (position) {
-        size_t mark = tri_arena_mark(context->arena);
         void *rows = tri_context_take(context, n * hidden);
-        kernels->embedding_forward(tri_param_weights(context->params, position), pass->positions, 0,
-                                   position->shape[0], rows, n, hidden, context->dt);
+        kernels->embedding_forward(tri_param_weights(context->params, position),
+                                   pass->positions + own.begin, 0, position->shape[0], rows, n,
+                                   hidden, context->dt);
         kernels->add(x, rows, x, n * hidden, context->dt);
         tri_arena_rewind(context->arena, mark);
     }
@@ -42,8 +46,12 @@ void tri_embedding_backward(const struct tri_context *context, const struct tri_
 {
     const struct tri_param *position = find(context, TRI_ROLE_POSITION);
     int64_t n = tri_pass_tokens(pass);
+    size_t mark = tri_arena_mark(context->arena);
+    dx = tri_stream_whole_gradient(context, pass,
+                                   (struct tri_where){TRI_PHASE_BACKWARD, TRI_KIND_EMBEDDING}, dx);
     add_rows(context, find(context, TRI_ROLE_EMBEDDING), pass->tokens, dx, n);
     if (position) {
         add_rows(context, position, pass->positions, dx, n);
     }
+    tri_arena_rewind(context->arena, mark);
 }

@@ -1,5 +1,6 @@
 #include "model/layers.h"
 #include "model/network.h"
+#include "model/stream.h"
 
 struct mlp {
     struct tri_sublayer base;
@@ -7,19 +8,32 @@ struct mlp {
     struct tri_network_saved saved;
 };
 
-static void forward(struct tri_sublayer *self, const struct tri_pass *pass, const void *x, void *y)
+static const struct tri_where backward_mlp = {TRI_PHASE_BACKWARD, TRI_KIND_MLP};
+
+static void *forward(struct tri_sublayer *self, const struct tri_pass *pass, const void *x,
+                     bool output)
 {
     struct mlp *mlp = (struct mlp *)self;
     const struct tri_context *context = self->context;
-    struct tri_group *tensor = context->mesh->tensor;
+    struct tri_where where = {pass->phase, TRI_KIND_MLP};
     int64_t offsets[2] = {0, tri_pass_tokens(pass)};
-    bool whole = tri_group_size(tensor) == 1;
-    tri_networks_forward(context, &mlp->network, 1, offsets, x, y, whole, &mlp->saved);
-    if (!whole) {
-        tri_all_reduce_sum(tensor, (struct tri_where){pass->phase, TRI_KIND_MLP}, y,
-                           offsets[1] * context->config->model.hidden_size, context->dt);
-        tri_networks_add_down_bias(context, &mlp->network, 1, offsets, y);
+    int64_t own[2] = {0, tri_stream_count(context, pass)};
+    bool whole = tri_group_size(context->mesh->tensor) == 1;
+    x = tri_stream_whole(context, pass, where, x);
+    void *y =
+        output ? tri_context_take(context, own[1] * context->config->model.hidden_size) : NULL;
+    tri_networks_forward(context, &mlp->network, 1, offsets, x, &mlp->saved);
+    if (output) {
+        size_t mark = tri_arena_mark(context->arena);
+        void *partial = tri_stream_partial(context, pass, y);
+        tri_networks_output(context, &mlp->network, 1, offsets, &mlp->saved, partial, whole);
+        if (!whole) {
+            tri_stream_sum(context, pass, where, partial, y);
+            tri_networks_add_down_bias(context, &mlp->network, 1, own, y);
+        }
+        tri_arena_rewind(context->arena, mark);
     }
+    return y;
 }
 
 static void backward(struct tri_sublayer *self, const struct tri_pass *pass, const void *dy,
@@ -28,9 +42,12 @@ static void backward(struct tri_sublayer *self, const struct tri_pass *pass, con
     struct mlp *mlp = (struct mlp *)self;
     const struct tri_context *context = self->context;
     int64_t offsets[2] = {0, tri_pass_tokens(pass)};
-    tri_networks_backward(context, &mlp->network, 1, offsets, &mlp->saved, dy, dx);
-    tri_all_reduce_sum(context->mesh->tensor, (struct tri_where){TRI_PHASE_BACKWARD, TRI_KIND_MLP},
-                       dx, offsets[1] * context->config->model.hidden_size, context->dt);
+    size_t mark = tri_arena_mark(context->arena);
+    dy = tri_stream_whole_gradient(context, pass, backward_mlp, dy);
+    void *partial = tri_stream_partial(context, pass, dx);
+    tri_networks_backward(context, &mlp->network, 1, offsets, &mlp->saved, dy, partial);
+    tri_stream_sum(context, pass, backward_mlp, partial, dx);
+    tri_arena_rewind(context->arena, mark);
 }
 
 static void destroy(struct tri_sublayer *self)

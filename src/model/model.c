@@ -2,6 +2,7 @@
 
 #include "base/clock.h"
 #include "model/layers.h"
+#include "model/stream.h"
 
 #include <math.h>
 #include <string.h>
@@ -9,14 +10,14 @@
 
 /* One pre-norm block: sum1 = x + pending; h = sum1 + attention(norm1(sum1)); then the same with the
  * MLP or MoE. The residual addition is fused into the norm that reads it, so what travels between
- * sublayers is the pair (sum, branch to be added). */
+ * sublayers is the pair (sum, branch to be added). All of it is on the tokens of the stream. */
 struct half {
     struct tri_sublayer *branch;
     const float *weight, *bias;
     float *d_weight, *d_bias;
-    void *sum;    /* [tokens, hidden] what is normalised */
-    void *normed; /* [tokens, hidden] */
-    float *stats; /* [tokens, 2] */
+    void *sum;    /* [stream, hidden] what is normalised */
+    void *normed; /* [stream, hidden] */
+    float *stats; /* [stream, 2] */
 };
 
 struct tri_model {
@@ -27,6 +28,12 @@ struct tri_model {
     float *rope_table;
     const struct tri_moe_factory *moe;
     void *moe_shared;
+    uint64_t micro_batch; /* counts them: the tape's key */
+};
+
+/* What has been summed so far, and the last branch's output, not yet added; add may be NULL. */
+struct stream {
+    void *x, *add;
 };
 
 static bool is_rms(const struct tri_model *model)
@@ -34,26 +41,33 @@ static bool is_rms(const struct tri_model *model)
     return model->context.config->model.norm == TRI_NORM_RMS;
 }
 
-/* sum = x + add (add may be NULL), normed = norm(sum). */
-static void half_norm(struct tri_model *model, struct half *half, int64_t n, void *x,
-                      const void *add)
+static int64_t elements(const struct tri_model *model, const struct tri_pass *pass)
 {
-    struct tri_context *context = &model->context;
-    int64_t hidden = context->config->model.hidden_size;
-    half->sum = add ? tri_context_take(context, n * hidden) : x;
-    half->normed = tri_context_take(context, n * hidden);
-    half->stats = tri_context_take_f32(context, 2 * n);
-    context->kernels->norm_forward(is_rms(model), x, add, half->sum, half->weight, half->bias,
-                                   context->config->model.norm_epsilon, half->normed, half->stats,
-                                   n, hidden, context->dt);
+    return tri_stream_count(&model->context, pass) * model->context.config->model.hidden_size;
 }
 
-/* Where the time of a sublayer belongs. */
-static void book_attention(const struct tri_pass *pass, int64_t index, double start)
+/* sum = x + add, normed = norm(sum). */
+static void half_norm(struct tri_model *model, const struct tri_pass *pass, struct half *half,
+                      struct stream stream)
 {
-    if (pass->tally && index % 2 == 0) {
-        pass->tally->seconds_attention += tri_clock_now() - start;
-    }
+    struct tri_context *context = &model->context;
+    int64_t n = tri_stream_count(context, pass);
+    int64_t hidden = context->config->model.hidden_size;
+    half->sum = stream.add ? tri_context_take(context, n * hidden) : stream.x;
+    half->normed = tri_context_take(context, n * hidden);
+    half->stats = tri_context_take_f32(context, 2 * n);
+    context->kernels->norm_forward(is_rms(model), stream.x, stream.add, half->sum, half->weight,
+                                   half->bias, context->config->model.norm_epsilon, half->normed,
+                                   half->stats, n, hidden, context->dt);
+}
+
+static void half_norm_backward(struct tri_model *model, const struct tri_pass *pass,
+                               const struct half *half, const void *dy, void *dx)
+{
+    struct tri_context *context = &model->context;
+    context->kernels->norm_backward(is_rms(model), dy, half->sum, half->weight, half->stats, dx,
+                                    half->d_weight, half->d_bias, tri_stream_count(context, pass),
+                                    context->config->model.hidden_size, context->dt);
 }
 
 static void tell_before(const struct tri_pass *pass, int64_t block)
@@ -70,71 +84,137 @@ static void tell_after(const struct tri_pass *pass, int64_t block)
     }
 }
 
-/* Through all blocks; returns the final norm's output [tokens, hidden]. */
-static void *forward(struct tri_model *model, const struct tri_pass *pass)
+/* Where the time of a sublayer belongs. */
+static void book_attention(const struct tri_pass *pass, double start)
+{
+    if (pass->tally) {
+        pass->tally->seconds_attention += tri_clock_now() - start;
+    }
+}
+
+/* ---- one block -------------------------------------------------------------------------------- */
+
+/* The block's two halves; without `output` only what its backward needs. */
+static struct stream run_block(struct tri_model *model, const struct tri_pass *pass, int64_t block,
+                               struct stream stream, bool output)
+{
+    struct half *half = &model->half[2 * block];
+    half_norm(model, pass, &half[0], stream);
+    double start = tri_clock_now();
+    stream.add = half[0].branch->ops->forward(half[0].branch, pass, half[0].normed, true);
+    book_attention(pass, start);
+    stream.x = half[0].sum;
+    half_norm(model, pass, &half[1], stream);
+    stream.add = half[1].branch->ops->forward(half[1].branch, pass, half[1].normed, output);
+    stream.x = half[1].sum;
+    return stream;
+}
+
+/* The same, leaving behind only the block's input and what the tape stashes. */
+static struct stream run_block_and_drop(struct tri_model *model, const struct tri_pass *pass,
+                                        int64_t block, struct stream stream)
 {
     struct tri_context *context = &model->context;
-    int64_t n = tri_pass_tokens(pass);
-    int64_t hidden = context->config->model.hidden_size;
-    void *x = tri_context_take(context, n * hidden);
-    void *add = NULL;
+    int64_t n = elements(model, pass);
+    if (stream.add) {
+        void *sum = tri_context_take(context, n);
+        context->kernels->add(stream.x, stream.add, sum, n, context->dt);
+        stream = (struct stream){sum, NULL};
+    }
+    void *out = tri_context_take(context, n);
+    size_t mark = tri_arena_mark(context->arena);
+    if (pass->backward) {
+        tri_tape_record(context->tape, model->micro_batch, block);
+    }
+    struct stream end = run_block(model, pass, block, stream, true);
+    if (pass->backward) {
+        tri_tape_stop(context->tape);
+    }
+    context->kernels->add(end.x, end.add, out, n, context->dt);
+    tri_arena_rewind(context->arena, mark);
+    return (struct stream){out, NULL};
+}
+
+/* Brings back what run_block would have left; the first half still knows the block's input. */
+static void replay_block(struct tri_model *model, const struct tri_pass *pass, int64_t block)
+{
+    struct tri_tape *tape = model->context.tape;
+    struct tri_pass again = *pass;
+    struct stream stream = {model->half[2 * block].sum, NULL};
+    again.phase = TRI_PHASE_RECOMPUTE;
+    tri_tape_replay(tape, model->micro_batch, block);
+    (void)run_block(model, &again, block, stream, false);
+    tri_tape_stop(tape);
+}
+
+/* dx: gradient at the residual stream, on both sides of the block; branch: room for a branch's. */
+static void block_backward(struct tri_model *model, const struct tri_pass *pass, int64_t block,
+                           void *dx, void *branch)
+{
+    struct tri_context *context = &model->context;
+    bool again = tri_config_layer_recomputes(context->config, block);
+    size_t mark = tri_arena_mark(context->arena);
+    if (again) {
+        replay_block(model, pass, block);
+    }
+    for (int i = 1; i >= 0; i--) {
+        struct half *half = &model->half[2 * block + i];
+        double start = tri_clock_now();
+        half->branch->ops->backward(half->branch, pass, dx, branch);
+        if (i == 0) {
+            book_attention(pass, start);
+        }
+        half_norm_backward(model, pass, half, branch, dx);
+    }
+    if (again) {
+        tri_arena_rewind(context->arena, mark);
+        tri_tape_forget(context->tape, block);
+    }
+}
+
+/* ---- the whole -------------------------------------------------------------------------------- */
+
+/* Through all blocks; returns the final norm's output [tokens, hidden]. */
+static const void *forward(struct tri_model *model, const struct tri_pass *pass)
+{
+    struct tri_context *context = &model->context;
+    struct stream stream = {tri_context_take(context, elements(model, pass)), NULL};
     tell_before(pass, -1);
-    tri_embedding_forward(context, pass, x);
+    tri_embedding_forward(context, pass, stream.x);
     if (model->moe_shared) {
         model->moe->begin(model->moe_shared, pass);
     }
-    for (int64_t i = 0; i < 2 * model->layers; i++) {
-        struct half *half = &model->half[i];
-        if (i % 2 == 0) {
-            tell_before(pass, i / 2);
-        }
-        half_norm(model, half, n, x, add);
-        x = half->sum;
-        add = tri_context_take(context, n * hidden);
-        double start = tri_clock_now();
-        half->branch->ops->forward(half->branch, pass, half->normed, add);
-        book_attention(pass, i, start);
+    for (int64_t block = 0; block < model->layers; block++) {
+        bool drop = !pass->backward || tri_config_layer_recomputes(context->config, block);
+        tell_before(pass, block);
+        stream = drop ? run_block_and_drop(model, pass, block, stream)
+                      : run_block(model, pass, block, stream, true);
     }
     if (model->moe_shared) {
         model->moe->end(model->moe_shared, pass);
     }
     tell_before(pass, model->layers);
-    half_norm(model, &model->final, n, x, add);
-    return model->final.normed;
+    half_norm(model, pass, &model->final, stream);
+    return tri_stream_whole(context, pass, (struct tri_where){pass->phase, TRI_KIND_HEAD},
+                            model->final.normed);
 }
 
-static void half_norm_backward(struct tri_model *model, const struct half *half, int64_t n,
-                               const void *dy, void *dx)
-{
-    struct tri_context *context = &model->context;
-    context->kernels->norm_backward(is_rms(model), dy, half->sum, half->weight, half->stats, dx,
-                                    half->d_weight, half->d_bias, n,
-                                    context->config->model.hidden_size, context->dt);
-}
-
-/* dh: gradient at the final norm's output. */
+/* dh [tokens, hidden]: gradient at the final norm's output, a partial sum over tensor. */
 static void backward(struct tri_model *model, const struct tri_pass *pass, void *dh)
 {
     struct tri_context *context = &model->context;
-    int64_t n = tri_pass_tokens(pass);
-    int64_t hidden = context->config->model.hidden_size;
-    tri_all_reduce_sum(context->mesh->tensor, (struct tri_where){TRI_PHASE_BACKWARD, TRI_KIND_HEAD},
-                       dh, n * hidden, context->dt);
-    /* dx: gradient at the residual stream; also at the branch output that was added to it. */
-    void *dx = tri_context_take(context, n * hidden);
-    void *branch = tri_context_take(context, n * hidden);
-    memset(dx, 0, (size_t)(n * hidden) * tri_dtype_size(context->dt));
-    half_norm_backward(model, &model->final, n, dh, dx);
+    int64_t n = elements(model, pass);
+    void *branch = tri_context_take(context, n);
+    bool cut = tri_stream_is_cut(context->config, context->mesh);
+    void *dy = cut ? branch : dh;
+    tri_stream_sum(context, pass, (struct tri_where){TRI_PHASE_BACKWARD, TRI_KIND_HEAD}, dh, dy);
+    void *dx = tri_context_take(context, n);
+    memset(dx, 0, (size_t)n * tri_dtype_size(context->dt));
+    half_norm_backward(model, pass, &model->final, dy, dx);
     tell_after(pass, model->layers);
-    for (int64_t i = 2 * model->layers - 1; i >= 0; i--) {
-        struct half *half = &model->half[i];
-        double start = tri_clock_now();
-        half->branch->ops->backward(half->branch, pass, dx, branch);
-        book_attention(pass, i, start);
-        half_norm_backward(model, half, n, branch, dx);
-        if (i % 2 == 0) {
-            tell_after(pass, i / 2);
-        }
+    for (int64_t block = model->layers - 1; block >= 0; block--) {
+        block_backward(model, pass, block, dx, branch);
+        tell_after(pass, block);
     }
     tri_embedding_backward(context, pass, dx);
     tell_after(pass, -1);
@@ -144,7 +224,8 @@ void tri_model_step(struct tri_model *model, const struct tri_pass *pass)
 {
     struct tri_context *context = &model->context;
     size_t mark = tri_arena_mark(context->arena);
-    void *h = forward(model, pass);
+    model->micro_batch++;
+    const void *h = forward(model, pass);
     void *dh = tri_head_loss(context, pass, h);
     if (pass->backward) {
         backward(model, pass, dh);
@@ -159,7 +240,7 @@ void tri_model_logits(struct tri_model *model, const struct tri_pass *pass, bool
     size_t mark = tri_arena_mark(context->arena);
     int64_t hidden = context->config->model.hidden_size;
     size_t row_bytes = (size_t)hidden * tri_dtype_size(context->dt);
-    char *h = forward(model, pass);
+    char *h = (char *)(uintptr_t)forward(model, pass);
     int64_t n = tri_pass_tokens(pass);
     if (last_only) {
         n = pass->seq > 0 ? pass->rows : 0;
@@ -218,6 +299,8 @@ struct tri_model *tri_model_create(const struct tri_config *config, const struct
     context->params = params;
     context->kernels = kernels;
     context->arena = tri_arena_create(TRI_MEMORY_ACTIVATIONS, "activations", physical);
+    context->tape = tri_tape_create(config->model.num_layers,
+                                    config->train.communication_aware_checkpointing, physical);
     context->dt = config->precision == TRI_PRECISION_BF16 ? TRI_BF16 : TRI_F32;
     if (config->model.position == TRI_POSITION_ROPE) {
         model->rope_table = make_rope_table(&config->model);
@@ -253,6 +336,7 @@ void tri_model_destroy(struct tri_model *model)
     if (model->moe_shared) {
         model->moe->release(model->moe_shared);
     }
+    tri_tape_destroy(model->context.tape);
     tri_arena_destroy(model->context.arena);
     tri_free(model->rope_table);
     tri_free(model->half);

@@ -116,34 +116,57 @@ static void weight_gradients(const struct tri_context *context, int64_t count,
     context->kernels->matmul_grouped(products, count);
 }
 
-void tri_networks_forward(const struct tri_context *context, const struct tri_network *networks,
-                          int64_t count, const int64_t *offsets, const void *x, void *y,
-                          bool with_down_bias, struct tri_network_saved *saved)
+/* One matrix and bias of each network. */
+struct matrices {
+    const void **weights;
+    const float **biases;
+};
+
+static struct matrices take_matrices(const struct tri_context *context, int64_t count)
 {
-    const struct tri_kernels *kernels = context->kernels;
+    size_t n = (size_t)count;
+    struct matrices m = {
+        tri_arena_alloc(context->arena, n * sizeof(*m.weights)),
+        tri_arena_alloc(context->arena, n * sizeof(*m.biases)),
+    };
+    return m;
+}
+
+void tri_networks_forward(const struct tri_context *context, const struct tri_network *networks,
+                          int64_t count, const int64_t *offsets, const void *x,
+                          struct tri_network_saved *saved)
+{
     int64_t rows = offsets[count];
-    int64_t hidden = context->config->model.hidden_size;
     int64_t inner = networks[0].inner;
     int64_t in_rows = tri_network_in_rows(context->config, inner);
     saved->x = x;
     saved->pre = tri_context_take(context, rows * in_rows);
     saved->act = tri_context_take(context, rows * inner);
     size_t mark = tri_arena_mark(context->arena);
-    const void **weights = tri_arena_alloc(context->arena, (size_t)count * sizeof(*weights));
-    const float **biases = tri_arena_alloc(context->arena, (size_t)count * sizeof(*biases));
+    struct matrices in = take_matrices(context, count);
     for (int64_t i = 0; i < count; i++) {
-        weights[i] = networks[i].in;
-        biases[i] = networks[i].in_bias;
+        in.weights[i] = networks[i].in;
+        in.biases[i] = networks[i].in_bias;
     }
-    rows_product(context, count, offsets, in_rows, hidden, x, weights, biases, true, saved->pre);
-    kernels->activation_forward(tri_network_activation(context->config), saved->pre, saved->act,
-                                rows, inner, context->dt);
+    rows_product(context, count, offsets, in_rows, context->config->model.hidden_size, x,
+                 in.weights, in.biases, true, saved->pre);
+    context->kernels->activation_forward(tri_network_activation(context->config), saved->pre,
+                                         saved->act, rows, inner, context->dt);
+    tri_arena_rewind(context->arena, mark);
+}
+
+void tri_networks_output(const struct tri_context *context, const struct tri_network *networks,
+                         int64_t count, const int64_t *offsets,
+                         const struct tri_network_saved *saved, void *y, bool with_down_bias)
+{
+    size_t mark = tri_arena_mark(context->arena);
+    struct matrices down = take_matrices(context, count);
     for (int64_t i = 0; i < count; i++) {
-        weights[i] = networks[i].down;
-        biases[i] = networks[i].down_bias;
+        down.weights[i] = networks[i].down;
+        down.biases[i] = networks[i].down_bias;
     }
-    rows_product(context, count, offsets, hidden, inner, saved->act, weights,
-                 with_down_bias ? biases : NULL, true, y);
+    rows_product(context, count, offsets, context->config->model.hidden_size, networks[0].inner,
+                 saved->act, down.weights, with_down_bias ? down.biases : NULL, true, y);
     tri_arena_rewind(context->arena, mark);
 }
 

@@ -32,11 +32,16 @@ struct tri_network_saved {
     void *act;     /* [rows, inner] */
 };
 
-/* Network i works on rows offsets[i] to offsets[i + 1]. All networks have the same inner size.
- * with_down_bias: adds the down bias here (only where the output is not a partial sum). */
+/* act(x W_in^T), kept in `saved`; network i works on rows offsets[i] to offsets[i + 1]. All networks have
+ * the same inner size. */
 void tri_networks_forward(const struct tri_context *context, const struct tri_network *networks,
-                          int64_t count, const int64_t *offsets, const void *x, void *y,
-                          bool with_down_bias, struct tri_network_saved *saved);
+                          int64_t count, const int64_t *offsets, const void *x,
+                          struct tri_network_saved *saved);
+/* y [rows, hidden] = act W_down^T; with_down_bias only where it is not a partial sum. A recompute whose
+ * y is known does without. */
+void tri_networks_output(const struct tri_context *context, const struct tri_network *networks,
+                         int64_t count, const int64_t *offsets,
+                         const struct tri_network_saved *saved, void *y, bool with_down_bias);
 void tri_networks_add_down_bias(const struct tri_context *context,
                                 const struct tri_network *networks, int64_t count,
                                 const int64_t *offsets, void *y);

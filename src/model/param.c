@@ -2,6 +2,7 @@
 #include "model/param.h"
 
 #include "base/memory.h"
+#include "model/stream.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -196,17 +197,28 @@ static void add(struct builder *b, struct spec spec)
     }
 }
 
+/* Of what works on the tokens of the stream. */
+static enum tri_tensor_sync stream_sync(const struct builder *b)
+{
+    return tri_stream_is_cut(b->config, b->mesh) ? TRI_SYNC_SUM : TRI_SYNC_NONE;
+}
+
 static void add_norm(struct builder *b, enum tri_role role, int64_t layer)
 {
     int64_t width = b->config->model.hidden_size;
-    add(b, (struct spec){
-               .role = role, .layer = layer, .expert = -1, .rows = width, .init = TRI_INIT_ONE});
+    add(b, (struct spec){.role = role,
+                         .layer = layer,
+                         .expert = -1,
+                         .rows = width,
+                         .init = TRI_INIT_ONE,
+                         .sync = stream_sync(b)});
     if (b->config->model.norm == TRI_NORM_LAYER) {
         add(b, (struct spec){.role = role + 1,
                              .layer = layer,
                              .expert = -1,
                              .rows = width,
-                             .init = TRI_INIT_ZERO});
+                             .init = TRI_INIT_ZERO,
+                             .sync = stream_sync(b)});
     }
 }
 
@@ -316,7 +328,7 @@ static void add_moe(struct builder *b, int64_t layer)
     const struct tri_config_moe *moe = &b->config->moe;
     int64_t width = b->config->model.hidden_size;
     double std = b->config->model.init_std;
-    bool split = b->config->parallel.expert_tensor < b->mesh->size[TRI_AXIS_TENSOR];
+    bool split = tri_moe_splits_tokens(b->config, b->mesh);
     add(b, (struct spec){.role = TRI_ROLE_ROUTER,
                          .layer = layer,
                          .expert = -1,
@@ -336,7 +348,8 @@ static void add_moe(struct builder *b, int64_t layer)
                                  .columns = width,
                                  .init = TRI_INIT_NORMAL,
                                  .init_std = std,
-                                 .full_precision = true});
+                                 .full_precision = true,
+                                 .sync = stream_sync(b)});
         }
     }
     for (int64_t expert = 0; expert < moe->num_experts; expert++) {

@@ -10,6 +10,7 @@
 #include "config/config.h"
 #include "kernel/kernel.h"
 #include "model/param.h"
+#include "model/tape.h"
 
 /* Keys and values of the tokens decoded so far, one block's: [rows, capacity, kv_heads * dim]. */
 struct tri_cache {
@@ -73,6 +74,7 @@ struct tri_context {
     struct tri_params *params;
     const struct tri_kernels *kernels;
     struct tri_arena *arena;
+    struct tri_tape *tape;
     enum tri_dtype dt;       /* of activations */
     const float *rope_table; /* [max_position, head_dim] or NULL */
 };
@@ -93,12 +95,44 @@ static inline float *tri_context_take_f32(const struct tri_context *context, int
     return tri_arena_alloc(context->arena, (size_t)n * sizeof(float));
 }
 
-/* A branch of a block: y = f(x), both [tokens, hidden], replicated over the tensor group. The forward
- * keeps in the arena what its backward needs; the backward overwrites dx with the gradient at x and
- * adds to the gradients of the weights. Collective over the model's groups. */
+/* Memory for a part of the routing, which is decided once: bytes in the stash, or in the arena.
+ * *filled: a recompute, and it is decided already. */
+static inline void *tri_keep_routing(const struct tri_context *context, size_t bytes, bool *filled)
+{
+    void *block = tri_tape_take(context->tape, TRI_STASH_ROUTING, bytes, filled);
+    return block ? block : tri_arena_alloc(context->arena, bytes);
+}
+
+/* More memory with the lifetime of the routing; not in a recompute. */
+static inline void *tri_keep_more_routing(const struct tri_context *context, size_t bytes)
+{
+    void *block = tri_tape_room(context->tape, TRI_STASH_ROUTING, bytes);
+    return block ? block : tri_arena_alloc(context->arena, bytes);
+}
+
+/* Memory for n elements that a collective over group gives, after any local work on them. *filled: a
+ * recompute, and they are there: neither the collective nor what leads to it is needed. */
+static inline void *tri_keep_result(const struct tri_context *context,
+                                    const struct tri_group *group, int64_t n, enum tri_dtype dtype,
+                                    bool *filled)
+{
+    size_t bytes = (size_t)n * tri_dtype_size(dtype);
+    void *block = NULL;
+    *filled = false;
+    if (tri_group_size(group) > 1) {
+        block = tri_tape_take(context->tape, TRI_STASH_RESULT, bytes, filled);
+    }
+    return block ? block : tri_arena_alloc(context->arena, bytes);
+}
+
+/* A branch of a block: y = f(x), both [stream tokens, hidden] (model/stream.h). The forward keeps what
+ * its backward needs, in the arena or on the tape, and returns y, likewise; when `output` is false only
+ * the backward will follow: y is not needed, and NULL. The backward overwrites dx with the gradient at
+ * x and adds to the gradients of the weights. Collective over the model's groups. */
 struct tri_sublayer;
 struct tri_sublayer_ops {
-    void (*forward)(struct tri_sublayer *self, const struct tri_pass *pass, const void *x, void *y);
+    void *(*forward)(struct tri_sublayer *self, const struct tri_pass *pass, const void *x,
+                     bool output);
     void (*backward)(struct tri_sublayer *self, const struct tri_pass *pass, const void *dy,
                      void *dx);
     void (*destroy)(struct tri_sublayer *self);

@@ -4,6 +4,7 @@
 #include "base/clock.h"
 #include "base/random.h"
 #include "model/linear.h"
+#include "model/stream.h"
 #include "moe/schedule.h"
 #include "moe/shared_expert.h"
 
@@ -27,9 +28,9 @@ struct layer {
     int64_t index;            /* among the MoE layers */
     /* kept for the backward */
     struct tri_router_call call;
-    struct tri_routes routes;
-    const void *x;
-    const float *input; /* [tokens, hidden] f32 what the router read: x, jittered in training */
+    struct tri_routes *routes;
+    const float
+        *input; /* [stream tokens, hidden] f32 what the router read: x, jittered in training */
 };
 
 static bool scope_is_model(const struct tri_context *context)
@@ -61,7 +62,8 @@ static void read_input(struct layer *layer, const struct tri_pass *pass, const v
 {
     const struct tri_context *context = layer->base.context;
     int64_t hidden = context->config->model.hidden_size;
-    int64_t n = tri_pass_tokens(pass);
+    struct tri_range stream = tri_stream_tokens(context, pass);
+    int64_t n = tri_range_size(stream);
     layer->input = x;
     if (context->dt == TRI_F32 && !jitters(layer, pass)) {
         return;
@@ -70,19 +72,25 @@ static void read_input(struct layer *layer, const struct tri_pass *pass, const v
     context->kernels->cast(x, context->dt, input, TRI_F32, n * hidden);
     for (int64_t t = 0; t < n && jitters(layer, pass); t++) {
         for (int64_t j = 0; j < hidden; j++) {
-            input[t * hidden + j] *= jitter_factor(layer, pass, t, j);
+            input[t * hidden + j] *= jitter_factor(layer, pass, stream.begin + t, j);
         }
     }
     layer->input = input;
 }
 
+/* [tokens, experts] of all tokens: where the stream is cut each rank makes its own, and gathers. */
 static float *router_logits(struct layer *layer, const struct tri_pass *pass)
 {
     const struct tri_context *context = layer->base.context;
     int64_t experts = context->config->moe.num_experts;
+    struct tri_range stream = tri_stream_tokens(context, pass);
     float *logits = tri_context_take_f32(context, tri_pass_tokens(pass) * experts);
-    tri_linear_forward(&layer->linear, context->kernels, tri_pass_tokens(pass), layer->input, NULL,
-                       logits, TRI_F32);
+    tri_linear_forward(&layer->linear, context->kernels, tri_range_size(stream), layer->input, NULL,
+                       logits + stream.begin * experts, TRI_F32);
+    if (tri_stream_is_cut(context->config, context->mesh)) {
+        tri_tokens_gather(context, pass, (struct tri_where){pass->phase, TRI_KIND_MOE}, logits,
+                          experts, TRI_F32);
+    }
     return logits;
 }
 
@@ -91,7 +99,7 @@ static float *router_logits(struct layer *layer, const struct tri_pass *pass)
 static void record(const struct layer *layer, const struct tri_pass *pass)
 {
     const struct tri_route_tap *tap = pass->tap;
-    const struct tri_routes *routes = &layer->routes;
+    const struct tri_routes *routes = layer->routes;
     int64_t experts = layer->base.context->config->moe.num_experts;
     int64_t n = tri_pass_tokens(pass);
     int64_t place = layer->index * tap->tokens + pass->first_row * pass->seq;
@@ -126,51 +134,78 @@ static const int32_t *imposed(const struct layer *layer, const struct tri_pass *
 
 /* ---- forward and backward --------------------------------------------------------------------- */
 
-static void forward(struct tri_sublayer *self, const struct tri_pass *pass, const void *x, void *y)
+static struct tri_router_call make_call(const struct layer *layer, const struct tri_pass *pass)
 {
-    struct layer *layer = (struct layer *)self;
-    const struct tri_context *context = self->context;
-    const struct tri_config_moe *moe = &context->config->moe;
-    double start = tri_clock_now();
-    layer->x = x;
-    read_input(layer, pass, x);
-    layer->call = (struct tri_router_call){
-        .logits = router_logits(layer, pass),
+    const struct tri_moe *moe = layer->moe;
+    int64_t experts = layer->base.context->config->moe.num_experts;
+    return (struct tri_router_call){
         .rows = pass->rows,
         .seq = pass->seq,
         .first_row = pass->first_row,
         .global_tokens = pass->global_tokens,
         .seed = pass->seed,
         .step = pass->step,
-        .layer = self->layer,
+        .layer = layer->base.layer,
         .training = pass->training,
-        .bias = layer->moe->bias ? layer->moe->bias + layer->index * moe->num_experts : NULL,
+        .bias = moe->bias ? moe->bias + layer->index * experts : NULL,
         .imposed = imposed(layer, pass, pass->tap ? pass->tap->chosen : NULL),
         .imposed_drops = imposed(layer, pass, pass->tap ? pass->tap->expert : NULL),
         .phase = pass->phase,
     };
-    int64_t n = tri_pass_tokens(pass);
-    void *block =
-        tri_arena_alloc(context->arena, tri_routes_bytes(context->config, pass->rows, pass->seq));
-    tri_routes_place(context->config, pass->rows, pass->seq, block, &layer->routes);
-    tri_router_forward(layer->moe->router, &layer->call, &layer->routes,
+}
+
+static void tell_tally(const struct layer *layer, const struct tri_pass *pass)
+{
+    int64_t experts = layer->base.context->config->moe.num_experts;
+    pass->tally->aux_loss += layer->routes->aux_loss;
+    pass->tally->z_loss += layer->routes->z_loss;
+    pass->tally->dropped += layer->routes->dropped;
+    for (int64_t e = 0; e < experts; e++) {
+        pass->tally->load[layer->index * experts + e] += layer->routes->load[e];
+    }
+}
+
+/* Chooses; in a recompute the choice is there. */
+static void route(struct layer *layer, const struct tri_pass *pass)
+{
+    const struct tri_context *context = layer->base.context;
+    struct tri_routes *routes;
+    bool filled;
+    layer->call = make_call(layer, pass);
+    routes = layer->routes = tri_keep_routing(context, sizeof(*routes), &filled);
+    if (filled) {
+        return;
+    }
+    tri_routes_place(
+        context->config, pass->rows, pass->seq,
+        tri_keep_more_routing(context, tri_routes_bytes(context->config, pass->rows, pass->seq)),
+        routes);
+    layer->call.logits = router_logits(layer, pass);
+    tri_router_forward(layer->moe->router, &layer->call, routes,
                        scope_is_model(context) ? &layer->moe->aux : NULL);
-    if (pass->tap && !pass->tap->impose && n > 0) {
+    if (pass->tap && !pass->tap->impose && tri_pass_tokens(pass) > 0) {
         record(layer, pass);
     }
     if (pass->tally) {
-        pass->tally->aux_loss += layer->routes.aux_loss;
-        pass->tally->z_loss += layer->routes.z_loss;
-        pass->tally->dropped += layer->routes.dropped;
-        for (int64_t e = 0; e < moe->num_experts; e++) {
-            pass->tally->load[layer->index * moe->num_experts + e] += layer->routes.load[e];
-        }
+        tell_tally(layer, pass);
+    }
+}
+
+static void *forward(struct tri_sublayer *self, const struct tri_pass *pass, const void *x,
+                     bool output)
+{
+    struct layer *layer = (struct layer *)self;
+    double start = tri_clock_now();
+    read_input(layer, pass, x);
+    route(layer, pass);
+    if (pass->tally) {
         pass->tally->seconds_router += tri_clock_now() - start;
     }
-    layer->schedule->ops->forward(layer->schedule, pass, &layer->routes, x, y);
+    void *y = layer->schedule->ops->forward(layer->schedule, pass, layer->routes, x, output);
     if (layer->shared) {
         tri_shared_expert_forward(layer->shared, pass, x, y);
     }
+    return y;
 }
 
 /* Through the router: its weight's gradient from the own tokens, and dx of the own tokens. */
@@ -182,12 +217,13 @@ static void router_backward(struct layer *layer, const struct tri_pass *pass, st
     int64_t hidden = context->config->model.hidden_size;
     int64_t experts = context->config->moe.num_experts;
     int64_t n = tri_range_size(own);
+    int64_t in_stream = own.begin - tri_stream_tokens(context, pass).begin;
     float *dlogits = tri_context_take_f32(context, tri_pass_tokens(pass) * experts);
-    tri_router_backward(layer->moe->router, &layer->call, &layer->routes,
+    tri_router_backward(layer->moe->router, &layer->call, layer->routes,
                         scope_is_model(context) ? &layer->moe->aux : NULL, own, dweight, dlogits);
     const float *own_dlogits = dlogits + own.begin * experts;
     tri_linear_weight_gradient(&layer->linear, kernels, n, own_dlogits,
-                               layer->input + own.begin * hidden, true);
+                               layer->input + in_stream * hidden, true);
     float *d_input = tri_context_take_f32(context, n * hidden);
     tri_linear_input_gradient(&layer->linear, kernels, n, own_dlogits, d_input);
     for (int64_t t = 0; t < n && jitters(layer, pass); t++) {
@@ -195,7 +231,7 @@ static void router_backward(struct layer *layer, const struct tri_pass *pass, st
             d_input[t * hidden + j] *= jitter_factor(layer, pass, own.begin + t, j);
         }
     }
-    void *part = (char *)dx + (size_t)(own.begin * hidden) * tri_dtype_size(context->dt);
+    void *part = (char *)dx + (size_t)(in_stream * hidden) * tri_dtype_size(context->dt);
     const void *addend = d_input;
     if (context->dt != TRI_F32) {
         void *narrow = tri_context_take(context, n * hidden);
@@ -213,9 +249,9 @@ static void backward(struct tri_sublayer *self, const struct tri_pass *pass, con
     size_t mark = tri_arena_mark(context->arena);
     int64_t n = tri_pass_tokens(pass);
     float *dweight = tri_context_take_f32(context, n * context->config->moe.top_k);
-    layer->schedule->ops->backward(layer->schedule, pass, &layer->routes, dy, dx, dweight);
+    layer->schedule->ops->backward(layer->schedule, pass, layer->routes, dy, dx, dweight);
     double start = tri_clock_now();
-    router_backward(layer, pass, layer->schedule->ops->own(layer->schedule, n), dweight, dx);
+    router_backward(layer, pass, layer->schedule->ops->own(layer->schedule, pass), dweight, dx);
     if (pass->tally) {
         pass->tally->seconds_router += tri_clock_now() - start;
     }

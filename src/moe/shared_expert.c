@@ -1,6 +1,7 @@
 #include "moe/shared_expert.h"
 
 #include "model/linear.h"
+#include "model/stream.h"
 
 #include <math.h>
 #include <string.h>
@@ -11,8 +12,9 @@ struct tri_shared_expert {
     struct tri_linear gate; /* [1, hidden] f32; without a weight where there is no gate */
     /* kept for the backward */
     struct tri_network_saved saved;
-    void *out;      /* [tokens, hidden] the expert's output, before the gate */
-    float *opening; /* [tokens] sigmoid of the gate; 1 without one */
+    const void *x;  /* [stream tokens, hidden], borrowed */
+    void *out;      /* [stream tokens, hidden] the expert's output, before the gate */
+    float *opening; /* [stream tokens] sigmoid of the gate; 1 without one */
 };
 
 struct tri_shared_expert *tri_shared_expert_create(const struct tri_context *context, int64_t layer)
@@ -66,26 +68,47 @@ static void open_gate(struct tri_shared_expert *shared, const void *x, int64_t n
     tri_arena_rewind(context->arena, mark);
 }
 
+/* shared->out; only the gate's backward reads it. */
+static void make_output(struct tri_shared_expert *shared, const struct tri_pass *pass)
+{
+    const struct tri_context *context = shared->context;
+    struct tri_group *tensor = context->mesh->tensor;
+    int64_t hidden = context->config->model.hidden_size;
+    int64_t offsets[2] = {0, tri_pass_tokens(pass)};
+    int64_t own[2] = {0, tri_stream_count(context, pass)};
+    bool whole = tri_group_size(tensor) == 1;
+    bool filled = false;
+    shared->out = tri_keep_result(context, tensor, own[1] * hidden, context->dt, &filled);
+    if (filled) {
+        return;
+    }
+    size_t mark = tri_arena_mark(context->arena);
+    void *partial = tri_stream_partial(context, pass, shared->out);
+    tri_networks_output(context, &shared->network, 1, offsets, &shared->saved, partial, whole);
+    if (!whole) {
+        tri_stream_sum(context, pass, (struct tri_where){pass->phase, TRI_KIND_SHARED_EXPERT},
+                       partial, shared->out);
+        tri_networks_add_down_bias(context, &shared->network, 1, own, shared->out);
+    }
+    tri_arena_rewind(context->arena, mark);
+}
+
 void tri_shared_expert_forward(struct tri_shared_expert *shared, const struct tri_pass *pass,
                                const void *x, void *y)
 {
     const struct tri_context *context = shared->context;
-    struct tri_group *tensor = context->mesh->tensor;
-    int64_t n = tri_pass_tokens(pass);
-    int64_t hidden = context->config->model.hidden_size;
-    int64_t offsets[2] = {0, n};
-    bool whole = tri_group_size(tensor) == 1;
-    shared->out = tri_context_take(context, n * hidden);
+    int64_t n = tri_stream_count(context, pass);
+    int64_t offsets[2] = {0, tri_pass_tokens(pass)};
+    shared->x = x;
+    x = tri_stream_whole(context, pass, (struct tri_where){pass->phase, TRI_KIND_SHARED_EXPERT}, x);
+    tri_networks_forward(context, &shared->network, 1, offsets, x, &shared->saved);
+    make_output(shared, pass);
     shared->opening = tri_context_take_f32(context, n);
-    tri_networks_forward(context, &shared->network, 1, offsets, x, shared->out, whole,
-                         &shared->saved);
-    if (!whole) {
-        tri_all_reduce_sum(tensor, (struct tri_where){pass->phase, TRI_KIND_SHARED_EXPERT},
-                           shared->out, n * hidden, context->dt);
-        tri_networks_add_down_bias(context, &shared->network, 1, offsets, shared->out);
+    open_gate(shared, shared->x, n);
+    if (y) {
+        context->kernels->scale_rows_add(shared->out, shared->opening, y, y, n,
+                                         context->config->model.hidden_size, context->dt);
     }
-    open_gate(shared, x, n);
-    context->kernels->scale_rows_add(shared->out, shared->opening, y, y, n, hidden, context->dt);
 }
 
 /* Through opening = sigmoid(x . gate): slope[t] = dL/d(x . gate); d_gate += slope^T x; dx += slope gate. */
@@ -99,7 +122,7 @@ static void gate_backward(struct tri_shared_expert *shared, const void *dy, int6
         slope[i] *= shared->opening[i] * (1.0F - shared->opening[i]);
     }
     tri_linear_weight_gradient(&shared->gate, context->kernels, n, slope,
-                               as_f32(context, shared->saved.x, n * hidden), true);
+                               as_f32(context, shared->x, n * hidden), true);
     const void *gate = shared->gate.weight;
     if (context->dt != TRI_F32) {
         void *narrow = tri_context_take(context, hidden);
@@ -116,18 +139,19 @@ void tri_shared_expert_backward(struct tri_shared_expert *shared, const struct t
                                 const void *dy, void *dx)
 {
     const struct tri_context *context = shared->context;
-    int64_t n = tri_pass_tokens(pass);
+    const struct tri_where where = {TRI_PHASE_BACKWARD, TRI_KIND_SHARED_EXPERT};
+    int64_t n = tri_stream_count(context, pass);
     int64_t hidden = context->config->model.hidden_size;
-    int64_t offsets[2] = {0, n};
+    int64_t offsets[2] = {0, tri_pass_tokens(pass)};
     size_t mark = tri_arena_mark(context->arena);
     void *d_out = tri_context_take(context, n * hidden);
     void *d_in = tri_context_take(context, n * hidden);
     memset(d_out, 0, (size_t)(n * hidden) * tri_dtype_size(context->dt));
     context->kernels->scale_rows_add(dy, shared->opening, d_out, d_out, n, hidden, context->dt);
-    tri_networks_backward(context, &shared->network, 1, offsets, &shared->saved, d_out, d_in);
-    tri_all_reduce_sum(context->mesh->tensor,
-                       (struct tri_where){TRI_PHASE_BACKWARD, TRI_KIND_SHARED_EXPERT}, d_in,
-                       n * hidden, context->dt);
+    const void *d_whole = tri_stream_whole_gradient(context, pass, where, d_out);
+    void *partial = tri_stream_partial(context, pass, d_in);
+    tri_networks_backward(context, &shared->network, 1, offsets, &shared->saved, d_whole, partial);
+    tri_stream_sum(context, pass, where, partial, d_in);
     context->kernels->add(dx, d_in, dx, n * hidden, context->dt);
     if (shared->gate.weight) {
         gate_backward(shared, dy, n, dx);

@@ -21,6 +21,11 @@ static const char *const gpt_flavours[] = {
     "train.global_batch=3",
     "model.num_heads=24 model.head_dim=4 model.num_kv_heads=3 moe.top_k=3",
     "moe.router=deepspeed_top1 moe.aux_loss=0.1",
+    "train.recompute=full moe.aux_loss=0",
+    "train.sequence_parallel=true",
+    "moe.normalize_top_k=true moe.aux_loss=0.5",
+    "train.duplicate_token_dropping=false moe.top_k=2",
+    "train.sequence_parallel=true train.recompute=[0] model.qk_norm=head moe.every=1",
 };
 static const char *const llama_flavours[] = {
     "model.qk_norm=full",
@@ -36,6 +41,12 @@ static const char *const llama_flavours[] = {
     "model.mlp=gelu_erf model.norm=layernorm model.tie_embeddings=true",
     "moe.router=deepspeed_top2 moe.aux_loss=0.1",
     "data.sequence_length=13 moe.shared_intermediate_size=3 moe.intermediate_size=5",
+    "train.sequence_parallel=true moe.aux_loss=0.1 moe.jitter=0.1",
+    "train.recompute=full train.communication_aware_checkpointing=false moe.aux_scope=model",
+    "moe.aux_loss=0 train.global_batch=5",
+    "train.sequence_parallel=true train.duplicate_token_dropping=false model.qk_norm=full "
+    "data.sequence_length=13 train.recompute=full",
+    "train.duplicate_token_dropping=false moe.aux_loss=0.1 model.bias=all",
 };
 /* Windows of rank: the micro-batches must stay, so each replica gets one of the same size. */
 static const char *const rank_flavours[] = {

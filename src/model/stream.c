@@ -1,0 +1,130 @@
+#include "model/stream.h"
+
+bool tri_stream_is_cut(const struct tri_config *config, const struct tri_mesh *mesh)
+{
+    return config->train.sequence_parallel && mesh->size[TRI_AXIS_TENSOR] > 1;
+}
+
+bool tri_moe_splits_tokens(const struct tri_config *config, const struct tri_mesh *mesh)
+{
+    int tensor = mesh->size[TRI_AXIS_TENSOR];
+    bool drops = config->train.duplicate_token_dropping && mesh->size[TRI_AXIS_EXPERT] > 1;
+    return tensor > 1 &&
+           (config->parallel.expert_tensor < tensor || config->train.sequence_parallel || drops);
+}
+
+static struct tri_range part_of(const struct tri_context *context, const struct tri_pass *pass,
+                                int rank)
+{
+    return tri_range_part(tri_pass_tokens(pass), context->mesh->size[TRI_AXIS_TENSOR], rank);
+}
+
+struct tri_range tri_tokens_part(const struct tri_context *context, const struct tri_pass *pass)
+{
+    return part_of(context, pass, context->mesh->coord[TRI_AXIS_TENSOR]);
+}
+
+struct tri_range tri_stream_tokens(const struct tri_context *context, const struct tri_pass *pass)
+{
+    if (tri_stream_is_cut(context->config, context->mesh)) {
+        return tri_tokens_part(context, pass);
+    }
+    return (struct tri_range){0, tri_pass_tokens(pass)};
+}
+
+int64_t tri_stream_count(const struct tri_context *context, const struct tri_pass *pass)
+{
+    return tri_range_size(tri_stream_tokens(context, pass));
+}
+
+/* Elements of each tensor rank's part, in the arena. */
+static int64_t *part_counts(const struct tri_context *context, const struct tri_pass *pass,
+                            int64_t width)
+{
+    int ranks = context->mesh->size[TRI_AXIS_TENSOR];
+    int64_t *counts = tri_arena_alloc(context->arena, (size_t)ranks * sizeof(*counts));
+    for (int r = 0; r < ranks; r++) {
+        counts[r] = tri_range_size(part_of(context, pass, r)) * width;
+    }
+    return counts;
+}
+
+void tri_tokens_gather(const struct tri_context *context, const struct tri_pass *pass,
+                       struct tri_where where, void *whole, int64_t width, enum tri_dtype dtype)
+{
+    size_t mark = tri_arena_mark(context->arena);
+    tri_all_gather_v(context->mesh->tensor, where, whole, part_counts(context, pass, width), dtype);
+    tri_arena_rewind(context->arena, mark);
+}
+
+static int64_t hidden_of(const struct tri_context *context)
+{
+    return context->config->model.hidden_size;
+}
+
+/* Own tokens' place in a tensor of all of them. */
+static void *own_place(const struct tri_context *context, const struct tri_pass *pass, void *whole)
+{
+    size_t row = (size_t)hidden_of(context) * tri_dtype_size(context->dt);
+    return (char *)whole + (size_t)tri_tokens_part(context, pass).begin * row;
+}
+
+static void copy_and_gather(const struct tri_context *context, const struct tri_pass *pass,
+                            struct tri_where where, const void *x, void *whole)
+{
+    int64_t hidden = hidden_of(context);
+    context->kernels->cast(x, context->dt, own_place(context, pass, whole), context->dt,
+                           tri_stream_count(context, pass) * hidden);
+    tri_tokens_gather(context, pass, where, whole, hidden, context->dt);
+}
+
+const void *tri_stream_whole(const struct tri_context *context, const struct tri_pass *pass,
+                             struct tri_where where, const void *x)
+{
+    bool filled;
+    if (!tri_stream_is_cut(context->config, context->mesh)) {
+        return x;
+    }
+    void *whole = tri_keep_result(context, context->mesh->tensor,
+                                  tri_pass_tokens(pass) * hidden_of(context), context->dt, &filled);
+    if (!filled) {
+        copy_and_gather(context, pass, where, x, whole);
+    }
+    return whole;
+}
+
+const void *tri_stream_whole_gradient(const struct tri_context *context,
+                                      const struct tri_pass *pass, struct tri_where where,
+                                      const void *dy)
+{
+    if (!tri_stream_is_cut(context->config, context->mesh)) {
+        return dy;
+    }
+    void *whole = tri_context_take(context, tri_pass_tokens(pass) * hidden_of(context));
+    copy_and_gather(context, pass, where, dy, whole);
+    return whole;
+}
+
+void *tri_stream_partial(const struct tri_context *context, const struct tri_pass *pass, void *y)
+{
+    if (!tri_stream_is_cut(context->config, context->mesh)) {
+        return y;
+    }
+    return tri_context_take(context, tri_pass_tokens(pass) * hidden_of(context));
+}
+
+void tri_stream_sum(const struct tri_context *context, const struct tri_pass *pass,
+                    struct tri_where where, void *partial, void *y)
+{
+    int64_t hidden = hidden_of(context);
+    struct tri_group *tensor = context->mesh->tensor;
+    if (!tri_stream_is_cut(context->config, context->mesh)) {
+        tri_all_reduce_sum(tensor, where, y, tri_pass_tokens(pass) * hidden, context->dt);
+        return;
+    }
+    size_t mark = tri_arena_mark(context->arena);
+    tri_reduce_scatter_v(tensor, where, partial, part_counts(context, pass, hidden), context->dt);
+    tri_arena_rewind(context->arena, mark);
+    context->kernels->cast(own_place(context, pass, partial), context->dt, y, context->dt,
+                           tri_stream_count(context, pass) * hidden);
+}
