@@ -19,12 +19,23 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+/* Fixed-point sums: an i64 element counts units of 2^-52. A term, an f32, is rounded to whole units by
+ * itself, so neither the order of the terms nor who adds which changes a bit. A sum of n terms stays
+ * in range when each is below 2^11 / n. */
+enum { TRI_FIXED_BITS = 52 };
+struct tri_fixed {
+    float limit;     /* terms of this size, and what is no number, are left out, */
+    int32_t refused; /* and set this to 1 */
+};
+
 /* c[m,n] (+)= op(a)[m,k] * op(b)[k,n] (+ bias[n]).
  * a is stored [m,k] (lda), or [k,m] when a_transposed; b is stored [k,n] (ldb), or [n,k] when
  * b_transposed. The three uses: forward y = x W^T (b_transposed), input gradient dx = dy W, weight
  * gradient dW += dy^T x (a_transposed, accumulate, c in f32). k == 0 gives zeros (or leaves c when
  * accumulating). Supported dtypes (a,b,c): (f32,f32,f32), (bf16,bf16,bf16), (bf16,bf16,f32),
- * and in ref (f64,f64,f64). */
+ * and in ref (f64,f64,f64).
+ * c of i64: a fixed-point sum, which the product is added to, always. k may be cut: each part's
+ * product is then summed in f32 alone and added as one term. Not through oneDNN. */
 struct tri_matmul {
     int64_t m, n, k;
     const void *a, *b;
@@ -33,6 +44,10 @@ struct tri_matmul {
     enum tri_dtype ab_dtype, c_dtype;
     bool a_transposed, b_transposed, accumulate;
     const void *bias; /* [n] stat, or NULL; not with accumulate */
+    /* c of i64 only */
+    struct tri_fixed *fixed;
+    const int64_t *cuts; /* [parts + 1] rising from 0 to k; NULL: one part */
+    int64_t parts;
 };
 
 /* Rows inside rows: element (o, i, j) of [outer, inner, width] is at o*ld_outer + i*ld_inner + j.
@@ -177,6 +192,11 @@ struct tri_kernels {
                           enum tri_dtype dt);
     /* dst (to) = src (from) */
     void (*cast)(const void *src, enum tri_dtype from, void *dst, enum tri_dtype to, int64_t n);
+    /* sums[n] += x (dt), fixed-point */
+    void (*fixed_add)(const void *x, int64_t *sums, int64_t n, struct tri_fixed *fixed,
+                      enum tri_dtype dt);
+    /* y[n] f32 = fixed-point sums, rounded once; y may begin where sums does. */
+    void (*fixed_get)(const int64_t *sums, float *y, int64_t n);
     /* sum of squares, in double, in a fixed order */
     double (*sum_squares)(const void *x, int64_t n, enum tri_dtype dt);
     bool (*all_finite)(const void *x, int64_t n, enum tri_dtype dt);
@@ -190,6 +210,9 @@ struct tri_kernels {
 
 /* The table that runs; picks the instruction set on first use. Never NULL. */
 const struct tri_kernels *tri_kernels_fast(void);
+/* The same where every result's bits depend on nothing but the operands that it is made of: not on
+ * the rows, columns and heads beside it, strides, or threads. Products are all our own. */
+const struct tri_kernels *tri_kernels_reproducible(void);
 const struct tri_kernels *tri_kernels_ref(void);
 const struct tri_kernels *tri_kernels_dry(void);
 

@@ -1,22 +1,39 @@
 #include "kernel/ref/ref.h"
 
+/* Element (i, j) of the product over steps [begin, end) of k. */
+static double element(const struct tri_matmul *p, int64_t i, int64_t j, int64_t begin, int64_t end)
+{
+    int64_t a_row = p->a_transposed ? 1 : p->lda, a_step = p->a_transposed ? p->lda : 1;
+    int64_t b_col = p->b_transposed ? p->ldb : 1, b_step = p->b_transposed ? 1 : p->ldb;
+    double sum = p->bias ? ref_get(p->bias, j, tri_stat_dtype(p->ab_dtype)) : 0.0;
+    for (int64_t l = begin; l < end; l++) {
+        sum += ref_get(p->a, i * a_row + l * a_step, p->ab_dtype) *
+               ref_get(p->b, j * b_col + l * b_step, p->ab_dtype);
+    }
+    return sum;
+}
+
+static void add_parts(const struct tri_matmul *p, int64_t i, int64_t j)
+{
+    const int64_t whole[2] = {0, p->k};
+    const int64_t *cuts = p->cuts ? p->cuts : whole;
+    for (int64_t part = 0; part < (p->cuts ? p->parts : 1); part++) {
+        float term = (float)element(p, i, j, cuts[part], cuts[part + 1]);
+        tri_ref_fixed_add(&term, (int64_t *)p->c + i * p->ldc + j, 1, p->fixed, TRI_F32);
+    }
+}
+
 void tri_ref_matmul(const struct tri_matmul *product)
 {
     const struct tri_matmul *p = product;
-    enum tri_dtype stat = tri_stat_dtype(p->ab_dtype);
-    int64_t a_row = p->a_transposed ? 1 : p->lda, a_step = p->a_transposed ? p->lda : 1;
-    int64_t b_col = p->b_transposed ? p->ldb : 1, b_step = p->b_transposed ? 1 : p->ldb;
     for (int64_t i = 0; i < p->m; i++) {
         for (int64_t j = 0; j < p->n; j++) {
-            double sum = p->bias ? ref_get(p->bias, j, stat) : 0.0;
-            for (int64_t l = 0; l < p->k; l++) {
-                sum += ref_get(p->a, i * a_row + l * a_step, p->ab_dtype) *
-                       ref_get(p->b, j * b_col + l * b_step, p->ab_dtype);
-            }
-            if (p->accumulate) {
-                ref_add(p->c, i * p->ldc + j, p->c_dtype, sum);
+            if (p->c_dtype == TRI_I64) {
+                add_parts(p, i, j);
+            } else if (p->accumulate) {
+                ref_add(p->c, i * p->ldc + j, p->c_dtype, element(p, i, j, 0, p->k));
             } else {
-                ref_set(p->c, i * p->ldc + j, p->c_dtype, sum);
+                ref_set(p->c, i * p->ldc + j, p->c_dtype, element(p, i, j, 0, p->k));
             }
         }
     }

@@ -31,6 +31,8 @@ const struct tri_kernels *tri_kernels_ref(void)
         .add_bias = tri_ref_add_bias,
         .bias_backward = tri_ref_bias_backward,
         .cast = tri_ref_cast,
+        .fixed_add = tri_ref_fixed_add,
+        .fixed_get = tri_ref_fixed_get,
         .sum_squares = tri_ref_sum_squares,
         .all_finite = tri_ref_all_finite,
         .adamw = tri_ref_adamw,

@@ -108,7 +108,8 @@ void tri_product_run(const struct tri_product_isa *isa, const struct tri_matmul 
     for (int64_t i = 0; i < count; i++) {
         const struct tri_matmul *p = &products[i];
         TRI_REQUIRE(p->ab_dtype == TRI_F32 || p->ab_dtype == TRI_BF16);
-        TRI_REQUIRE(p->c_dtype == TRI_F32 || p->c_dtype == p->ab_dtype);
+        TRI_REQUIRE(p->c_dtype == TRI_F32 || p->c_dtype == p->ab_dtype || p->c_dtype == TRI_I64);
+        TRI_REQUIRE(p->c_dtype == TRI_I64 ? p->fixed && !p->bias : !p->cuts);
         TRI_REQUIRE(!(p->bias && p->accumulate));
         multiplications += (double)p->m * (double)p->n * (double)p->k;
     }

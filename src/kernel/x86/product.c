@@ -50,13 +50,13 @@ VEC_INLINE void multiply(const struct tri_matmul *p, struct block block, int64_t
     }
 }
 
-static void compute(const struct tri_matmul *product, struct tri_product_tile tile, void *scratch)
+/* Steps [begin, end) of k, from the start of a chain of sums to its end. */
+static void compute_part(const struct tri_matmul *p, struct tri_product_tile tile, struct panels s,
+                         int64_t begin, int64_t end)
 {
-    const struct tri_matmul *p = product;
-    struct panels s = tile_panels(scratch);
-    int64_t k = 0;
+    int64_t k = begin;
     do {
-        int64_t depth = vec_smaller(p->k - k, BLOCK_DEPTH);
+        int64_t depth = vec_smaller(end - k, BLOCK_DEPTH);
         if (p->ab_dtype == TRI_BF16) {
             pack_a(p, tile, k, depth, s.a, TRI_BF16);
             pack_b(p, tile, k, depth, s.b, TRI_BF16);
@@ -65,10 +65,24 @@ static void compute(const struct tri_matmul *product, struct tri_product_tile ti
             pack_b(p, tile, k, depth, s.b, TRI_F32);
         }
         for (int64_t j = 0; j < tile.cols; j += NR) {
-            tile_add_panel(p, tile, s, depth, k == 0, k + depth == p->k, j, multiply);
+            tile_add_panel(p, tile, s, depth, k == begin, k + depth == end, j, multiply);
         }
         k += depth;
-    } while (k < p->k);
+    } while (k < end);
+}
+
+static void compute(const struct tri_matmul *product, struct tri_product_tile tile, void *scratch)
+{
+    struct panels s = tile_panels(scratch);
+    if (!product->cuts) {
+        compute_part(product, tile, s, 0, product->k);
+        return;
+    }
+    for (int64_t i = 0; i < product->parts; i++) {
+        if (product->cuts[i] < product->cuts[i + 1]) {
+            compute_part(product, tile, s, product->cuts[i], product->cuts[i + 1]);
+        }
+    }
 }
 
 #define NAME_(isa) #isa

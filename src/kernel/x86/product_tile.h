@@ -5,6 +5,7 @@
 #define TRIDENT_KERNEL_X86_PRODUCT_TILE_H
 
 #include "kernel/x86/block.h"
+#include "kernel/x86/fixed.h"
 #include "kernel/x86/product.h"
 
 #include <assert.h>
@@ -50,6 +51,22 @@ VEC_INLINE void tile_copy_rows(const struct tri_matmul *p, struct tri_product_ti
     }
 }
 
+/* The sums of one panel, each as one term, to a fixed-point result. */
+VEC_INLINE void tile_add_fixed(const struct tri_matmul *p, struct tri_product_tile t, int64_t col,
+                               const float *sums)
+{
+    vec_i32 bad = {0};
+    for (int64_t i = 0; i < t.rows; i++) {
+        int64_t at = (t.row + i) * p->ldc + t.col + col;
+        for (int64_t j = 0; j < NR && col + j < t.cols; j += VEC) {
+            int64_t n = vec_smaller(VEC, t.cols - col - j);
+            fixed_add_at(p->c, at + j, n, vec_load(sums, i * NR + j, n, TRI_F32), p->fixed->limit,
+                         &bad);
+        }
+    }
+    fixed_report(p->fixed, bad);
+}
+
 /* Multiplies t.rows rows of A by one panel of B. */
 typedef void (*tile_multiply)(const struct tri_matmul *p, struct block block, int64_t rows);
 
@@ -66,7 +83,7 @@ VEC_INLINE void tile_add_panel(const struct tri_matmul *p, struct tri_product_ti
     block.c_row = whole ? p->ldc : NR;
     block.start = block.c;
     block.start_row = block.c_row;
-    if (first && !p->accumulate) {
+    if (first && (!p->accumulate || p->c_dtype == TRI_I64)) {
         if (p->bias) {
             memcpy(start, (const float *)p->bias + t.col + col,
                    (size_t)vec_smaller(NR, t.cols - col) * sizeof(float));
@@ -77,7 +94,9 @@ VEC_INLINE void tile_add_panel(const struct tri_matmul *p, struct tri_product_ti
         tile_copy_rows(p, t, col, block.c, false, p->c_dtype);
     }
     multiply(p, block, t.rows);
-    if (!whole && last) {
+    if (last && p->c_dtype == TRI_I64) {
+        tile_add_fixed(p, t, col, block.c);
+    } else if (!whole && last) {
         tile_copy_rows(p, t, col, block.c, true, p->c_dtype);
     }
 }

@@ -262,6 +262,7 @@ void VEC_NAME(tri_vec_fill_activation)(struct tri_kernels *table);
 void VEC_NAME(tri_vec_fill_rows)(struct tri_kernels *table);
 void VEC_NAME(tri_vec_fill_loss)(struct tri_kernels *table);
 void VEC_NAME(tri_vec_fill_elementwise)(struct tri_kernels *table);
+void VEC_NAME(tri_vec_fill_fixed)(struct tri_kernels *table);
 void VEC_NAME(tri_vec_fill_optim)(struct tri_kernels *table);
 void VEC_NAME(tri_vec_fill_products)(struct tri_kernels *table);
 

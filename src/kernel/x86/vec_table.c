@@ -9,6 +9,7 @@ void VEC_NAME(tri_vec_fill)(struct tri_kernels *table)
     VEC_NAME(tri_vec_fill_rows)(table);
     VEC_NAME(tri_vec_fill_loss)(table);
     VEC_NAME(tri_vec_fill_elementwise)(table);
+    VEC_NAME(tri_vec_fill_fixed)(table);
     VEC_NAME(tri_vec_fill_optim)(table);
     VEC_NAME(tri_vec_fill_products)(table);
 }

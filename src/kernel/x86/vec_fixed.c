@@ -1,0 +1,42 @@
+/* Fixed-point sums of whole vectors; products add to them in product_tile.h. */
+#include "kernel/x86/fixed.h"
+
+VEC_INLINE void add_chunk(const void *x, int64_t *sums, int64_t begin, int64_t end,
+                          struct tri_fixed *fixed, enum tri_dtype dt)
+{
+    vec_i32 bad = {0};
+    VEC_SWEEP(begin, end,
+              fixed_add_at(sums, at, count, vec_load(x, at, count, dt), fixed->limit, &bad));
+    fixed_report(fixed, bad);
+}
+
+static void fixed_add(const void *x, int64_t *sums, int64_t n, struct tri_fixed *fixed,
+                      enum tri_dtype dt)
+{
+#pragma omp parallel for schedule(static) if (n > VEC_FORK)
+    for (int64_t begin = 0; begin < n; begin += VEC_CHUNK) {
+        int64_t end = vec_smaller(begin + VEC_CHUNK, n);
+        if (vec_is_bf16(dt)) {
+            add_chunk(x, sums, begin, end, fixed, TRI_BF16);
+        } else {
+            add_chunk(x, sums, begin, end, fixed, TRI_F32);
+        }
+    }
+}
+
+/* On one thread and from the first element on: the results may take the place of the sums. */
+static void fixed_get(const int64_t *sums, float *y, int64_t n)
+{
+    for (int64_t i = 0; i < n; i++) {
+        int64_t units;
+        memcpy(&units, sums + i, sizeof(units));
+        float value = (float)units * (1.0f / (float)((int64_t)1 << TRI_FIXED_BITS));
+        memcpy(y + i, &value, sizeof(value));
+    }
+}
+
+void VEC_NAME(tri_vec_fill_fixed)(struct tri_kernels *table)
+{
+    table->fixed_add = fixed_add;
+    table->fixed_get = fixed_get;
+}
