@@ -294,7 +294,7 @@ static bool import_on(const char *dir, const struct layout *layout)
         size_t n = (size_t)fixture_elements(&params->param[p]);
         float *global = tri_alloc(TRI_MEMORY_OTHER, n * sizeof(*global));
         tri_param_gather(params, &params->param[p], TRI_FIELD_WEIGHT, global);
-        if (root) {
+        if (whole) {
             assert_memory_equal(global, tri_param_weights(whole, &whole->param[p]),
                                 n * sizeof(*global));
         }

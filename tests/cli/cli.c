@@ -275,7 +275,7 @@ json_t *cli_metrics(const char *run)
 {
     char path[CLI_PATH];
     (void)snprintf(path, sizeof(path), "%s/metrics.jsonl", run);
-    size_t bytes;
+    size_t bytes = 0;
     char *text = cli_read(path, &bytes);
     assert_non_null(text);
     assert_true(bytes > 0 && text[bytes - 1] == '\n');
@@ -331,7 +331,7 @@ static int note_file(const char *path, const struct stat *info, int kind, struct
         return 0;
     }
     assert_true(taking->count < SNAPSHOT_FILES);
-    size_t bytes;
+    size_t bytes = 0;
     char *data = cli_read(path, &bytes);
     assert_non_null(data);
     (void)snprintf(taking->file[taking->count].path, CLI_PATH, "%s", path);

@@ -121,7 +121,7 @@ static void shards_follow_their_names_and_brackets_are_no_pattern(void **state)
 enum { GOOD_BYTES = 1024 + 20 };
 
 /* A good shard of ten tokens with one byte changed and with its end moved. */
-static struct tri_error refuse_changed(size_t at, unsigned char value, int longer)
+static struct tri_error refuse_changed(size_t at, unsigned char value, ptrdiff_t longer)
 {
     files_write_shard("bad.bin", 10, 0, 1);
     size_t bytes;
@@ -131,7 +131,7 @@ static struct tri_error refuse_changed(size_t at, unsigned char value, int longe
     memcpy(changed, data, bytes);
     tri_free(data);
     changed[at] = value;
-    files_write("bad.bin", changed, (size_t)((int)bytes + longer));
+    files_write("bad.bin", changed, (size_t)((ptrdiff_t)bytes + longer));
     return refuse("bad.bin", TRI_DATA_LLMC, 256);
 }
 
