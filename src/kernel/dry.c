@@ -72,8 +72,9 @@ static void embedding_forward(const void *table, const int32_t *tokens, int64_t 
 {
 }
 
-static void embedding_backward(void *dtable, const int32_t *tokens, int64_t first_row, int64_t rows,
-                               const void *dy, int64_t n, int64_t width, enum tri_dtype dt)
+static void embedding_backward(void *dtable, enum tri_dtype table_dt, const int32_t *tokens,
+                               int64_t first_row, int64_t rows, const void *dy, int64_t n,
+                               int64_t width, enum tri_dtype dt)
 {
 }
 
@@ -139,6 +140,15 @@ static void cast(const void *src, enum tri_dtype from, void *dst, enum tri_dtype
 {
 }
 
+static void fixed_add(const void *x, int64_t *sums, int64_t n, struct tri_fixed *fixed,
+                      enum tri_dtype dt)
+{
+}
+
+static void fixed_get(const int64_t *sums, float *y, int64_t n)
+{
+}
+
 static double sum_squares(const void *x, int64_t n, enum tri_dtype dt)
 {
     return 0.0;
@@ -186,6 +196,8 @@ const struct tri_kernels *tri_kernels_dry(void)
         .add_bias = add_bias,
         .bias_backward = bias_backward,
         .cast = cast,
+        .fixed_add = fixed_add,
+        .fixed_get = fixed_get,
         .sum_squares = sum_squares,
         .all_finite = all_finite,
         .adamw = adamw,
