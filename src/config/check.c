@@ -224,6 +224,49 @@ static enum tri_status check_train(const struct tri_config *config, struct tri_e
     return TRI_OK;
 }
 
+int tri_config_reproducible_parts(const struct tri_config *config)
+{
+    int parts = 1;
+    while (parts < 8 && config->model.num_kv_heads % (2 * parts) == 0) {
+        parts *= 2;
+    }
+    return parts;
+}
+
+static enum tri_status check_row_window(const struct tri_config *config, const char *key,
+                                        enum tri_window window, struct tri_error *error)
+{
+    if (window == TRI_WINDOW_SEQUENCE) {
+        return TRI_OK;
+    }
+    return tri_key_refuse(config, error, key, "reproducible",
+                          "found %s, expected sequence: reproducible takes each row by itself",
+                          window == TRI_WINDOW_STEP ? "step" : "rank");
+}
+
+/* What the same bits on every layout ask for. */
+static enum tri_status check_reproducible(const struct tri_config *config, struct tri_error *error)
+{
+    const struct tri_config_moe *moe = &config->moe;
+    int parts = tri_config_reproducible_parts(config);
+    if (parts % config->parallel.tensor != 0) {
+        return tri_key_refuse(config, error, "parallel.tensor", "reproducible",
+                              "found %" PRId64 ", expected a divisor of %d: reproducible cuts sums "
+                              "into so many parts, a power of two that divides num_kv_heads",
+                              config->parallel.tensor, parts);
+    }
+    if (moe->num_experts == 0) {
+        return TRI_OK;
+    }
+    TRI_TRY(check_row_window(config, "moe.aux_window", moe->aux_window, error));
+    TRI_TRY(check_row_window(config, "moe.capacity_window", moe->capacity_window, error));
+    if (moe->aux_scope != TRI_AUX_LAYER) {
+        return tri_key_refuse(config, error, "moe.aux_scope", "reproducible",
+                              "found model, expected layer: reproducible takes each row by itself");
+    }
+    return TRI_OK;
+}
+
 /* What can be said of a layout before the number of ranks is known. */
 static enum tri_status check_degrees(const struct tri_config *config, struct tri_error *error)
 {
@@ -271,7 +314,8 @@ enum tri_status tri_config_finish(struct tri_config *config, struct tri_error *e
         TRI_TRY(check_router(config, error));
     }
     TRI_TRY(check_train(config, error));
-    return check_degrees(config, error);
+    TRI_TRY(check_degrees(config, error));
+    return config->reproducible ? check_reproducible(config, error) : TRI_OK;
 }
 
 enum tri_status tri_config_check_layout(const struct tri_config *config, int ranks,
@@ -279,6 +323,9 @@ enum tri_status tri_config_check_layout(const struct tri_config *config, int ran
 {
     const struct tri_config_parallel *p = &config->parallel;
     TRI_TRY(check_degrees(config, error));
+    if (config->reproducible) {
+        TRI_TRY(check_reproducible(config, error));
+    }
     if (ranks % (p->tensor * p->expert) != 0) {
         return tri_key_refuse(config, error, "parallel.tensor", "parallel.expert",
                               "found %" PRId64 " x expert %" PRId64 " = %" PRId64

@@ -166,6 +166,9 @@ void tri_config_print_help(void);
 /* The same as docs/config.md. */
 void tri_config_print_markdown(FILE *out);
 
+/* Parts that reproducible mode cuts every sum over what tensor cuts into, whatever the layout: the
+ * largest power of two, at most 8, that divides num_kv_heads. tensor must divide it. */
+int tri_config_reproducible_parts(const struct tri_config *config);
 bool tri_config_layer_is_moe(const struct tri_config *config, int64_t layer);
 /* Whether train.recompute names the block. */
 bool tri_config_layer_recomputes(const struct tri_config *config, int64_t layer);

@@ -183,6 +183,18 @@ static void test_mechanisms(void **state)
         {"train:\n  gradient_dtype: bf16\n",
          "c.yaml:2: key 'train.gradient_dtype': found bf16, expected f32: no weight is stored in "
          "bf16"},
+        {"reproducible: true\nmodel: {num_heads: 8, num_kv_heads: 2}\nparallel: {tensor: 4}\n",
+         "c.yaml:3: key 'parallel.tensor': found 4, expected a divisor of 2: reproducible cuts "
+         "sums into so many parts, a power of two that divides num_kv_heads"},
+        {"reproducible: true\nmoe: {num_experts: 4, aux_window: step}\n",
+         "c.yaml:2: key 'moe.aux_window': found step, expected sequence: reproducible takes each "
+         "row by itself"},
+        {"reproducible: true\nmoe: {num_experts: 4, capacity_window: rank}\n",
+         "c.yaml:2: key 'moe.capacity_window': found rank, expected sequence: reproducible takes "
+         "each row by itself"},
+        {"reproducible: true\nmoe: {num_experts: 4, aux_scope: model}\n",
+         "c.yaml:2: key 'moe.aux_scope': found model, expected layer: reproducible takes each row "
+         "by itself"},
         {"precision: bf16\nreproducible: true\ntrain: {gradient_dtype: bf16}\n",
          "c.yaml:3: key 'train.gradient_dtype': found bf16, expected f32: reproducible sums are "
          "exact"},
