@@ -102,7 +102,9 @@ void tri_shared_expert_forward(struct tri_shared_expert *shared, const struct tr
     shared->x = x;
     x = tri_stream_whole(context, pass, (struct tri_where){pass->phase, TRI_KIND_SHARED_EXPERT}, x);
     tri_networks_forward(context, &shared->network, 1, offsets, x, &shared->saved);
-    make_output(shared, pass);
+    if (y || shared->gate.weight) {
+        make_output(shared, pass);
+    }
     shared->opening = tri_context_take_f32(context, n);
     open_gate(shared, shared->x, n);
     if (y) {

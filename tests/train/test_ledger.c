@@ -17,6 +17,7 @@ struct books {
     const int32_t *routes; /* [MoE layers, tokens of the global batch, k] */
     int64_t tokens;        /* of the global batch */
     int64_t w;
+    int64_t block;            /* the one being booked */
     struct tri_ledger ledger; /* what is expected */
 };
 
@@ -33,10 +34,59 @@ static void over_tensor(struct books *b, enum tri_phase phase, enum tri_kind kin
     }
 }
 
-static void over_tensor_both_ways(struct books *b, enum tri_kind kind, int64_t bytes)
+static int ranks_of(const struct books *b, enum tri_group_id group)
 {
-    over_tensor(b, TRI_PHASE_FORWARD, kind, bytes);
-    over_tensor(b, TRI_PHASE_BACKWARD, kind, bytes);
+    const int *size = b->mesh->size;
+    return group == TRI_GROUP_TENSOR   ? size[TRI_AXIS_TENSOR]
+           : group == TRI_GROUP_EXPERT ? size[TRI_AXIS_EXPERT]
+                                       : size[TRI_AXIS_TENSOR] * size[TRI_AXIS_EXPERT];
+}
+
+/* Where a collective of a layer takes place: a recompute without communication-aware checkpointing
+ * needs again what leads to something that the backward reads. */
+enum when { FORWARD_ONLY, FORWARD_AND_RECOMPUTE, BACKWARD };
+
+static void at_layer(struct books *b, int64_t layer, enum when when, enum tri_op op,
+                     enum tri_group_id group, enum tri_kind kind, int64_t bytes)
+{
+    const struct tri_config *config = b->config;
+    if (ranks_of(b, group) == 1) {
+        return;
+    }
+    book(b, op, group, when == BACKWARD ? TRI_PHASE_BACKWARD : TRI_PHASE_FORWARD, kind, bytes);
+    if (when == FORWARD_AND_RECOMPUTE && tri_config_layer_recomputes(config, layer) &&
+        !config->train.communication_aware_checkpointing) {
+        book(b, op, group, TRI_PHASE_RECOMPUTE, kind, bytes);
+    }
+}
+
+static bool is_cut(const struct books *b)
+{
+    return b->config->train.sequence_parallel && b->mesh->size[TRI_AXIS_TENSOR] > 1;
+}
+
+/* Tokens of this tensor rank, of n. */
+static int64_t own_tokens(const struct books *b, int64_t n)
+{
+    return tri_range_size(
+        tri_range_part(n, b->mesh->size[TRI_AXIS_TENSOR], b->mesh->coord[TRI_AXIS_TENSOR]));
+}
+
+/* Into a sublayer that needs all n tokens, and out of it; each has its mirror in the backward. */
+static void into_and_out(struct books *b, int64_t layer, enum tri_kind kind, int64_t n,
+                         enum when output)
+{
+    int64_t row = b->config->model.hidden_size * b->w;
+    if (!is_cut(b)) {
+        at_layer(b, layer, output, TRI_OP_ALL_REDUCE, TRI_GROUP_TENSOR, kind, n * row);
+        at_layer(b, layer, BACKWARD, TRI_OP_ALL_REDUCE, TRI_GROUP_TENSOR, kind, n * row);
+        return;
+    }
+    int64_t own = own_tokens(b, n) * row;
+    at_layer(b, layer, FORWARD_AND_RECOMPUTE, TRI_OP_ALL_GATHER, TRI_GROUP_TENSOR, kind, own);
+    at_layer(b, layer, output, TRI_OP_REDUCE_SCATTER, TRI_GROUP_TENSOR, kind, n * row);
+    at_layer(b, layer, BACKWARD, TRI_OP_ALL_GATHER, TRI_GROUP_TENSOR, kind, own);
+    at_layer(b, layer, BACKWARD, TRI_OP_REDUCE_SCATTER, TRI_GROUP_TENSOR, kind, n * row);
 }
 
 /* ---- MoE -------------------------------------------------------------------------------------- */
@@ -62,6 +112,14 @@ static int home_at(const struct books *b, struct place p)
     return is_whole(b) ? p.expert * b->mesh->size[TRI_AXIS_TENSOR] + p.tensor : p.expert;
 }
 
+/* Tensor ranks that send different tokens: whole experts, a cut stream, or dropped duplicates, where
+ * there is more than one expert rank. */
+static bool is_split(const struct books *b)
+{
+    bool drops = b->config->train.duplicate_token_dropping && b->mesh->size[TRI_AXIS_EXPERT] > 1;
+    return b->mesh->size[TRI_AXIS_TENSOR] > 1 && (is_whole(b) || is_cut(b) || drops);
+}
+
 /* Routes from the tokens that `from` sends in micro-step i to the experts of home `to`. */
 static int64_t count_routes(const struct books *b, int64_t layer, int64_t i, struct place from,
                             int to)
@@ -75,7 +133,7 @@ static int64_t count_routes(const struct books *b, int64_t layer, int64_t i, str
                                            b->config->train.micro_batch, i);
     int64_t n = tri_range_size(rows) * seq;
     struct tri_range own = {0, n};
-    if (is_whole(b)) {
+    if (is_split(b)) {
         own = tri_range_part(n, mesh->size[TRI_AXIS_TENSOR], from.tensor);
     }
     int64_t count = 0;
@@ -88,6 +146,20 @@ static int64_t count_routes(const struct books *b, int64_t layer, int64_t i, str
     return count;
 }
 
+/* Rows that the experts of this expert rank take, from all tensor parts of all expert ranks. */
+static int64_t rows_of_all_parts(const struct books *b, int64_t layer, int64_t i)
+{
+    int64_t rows = 0;
+    for (int e = 0; e < b->mesh->size[TRI_AXIS_EXPERT]; e++) {
+        for (int t = 0; t < b->mesh->size[TRI_AXIS_TENSOR]; t++) {
+            rows +=
+                count_routes(b, layer, i, (struct place){t, e}, b->mesh->coord[TRI_AXIS_EXPERT]);
+        }
+    }
+    return rows;
+}
+
+/* layer: among the MoE layers. */
 static void book_moe(struct books *b, int64_t layer, int64_t i, int64_t n)
 {
     const struct tri_mesh *mesh = b->mesh;
@@ -105,24 +177,53 @@ static void book_moe(struct books *b, int64_t layer, int64_t i, int64_t n)
             }
         }
     }
-    int64_t rows = received + count_routes(b, layer, i, me, home_at(b, me));
+    int64_t part = received + count_routes(b, layer, i, me, home_at(b, me));
     enum tri_group_id homes = is_whole(b) ? TRI_GROUP_TENSOR_EXPERT : TRI_GROUP_EXPERT;
+    int64_t block = b->block;
     for (int way = 0; way < 2; way++) {
-        enum tri_phase phase = way ? TRI_PHASE_BACKWARD : TRI_PHASE_FORWARD;
-        if (mesh->size[TRI_AXIS_EXPERT] * tensors > 1) {
-            book(b, TRI_OP_ALL_TO_ALL, homes, phase, TRI_KIND_MOE, sent * row);
-            book(b, TRI_OP_ALL_TO_ALL, homes, phase, TRI_KIND_MOE, received * row);
+        enum when when = way ? BACKWARD : FORWARD_AND_RECOMPUTE;
+        at_layer(b, block, when, TRI_OP_ALL_TO_ALL, homes, TRI_KIND_MOE, sent * row);
+        at_layer(b, block, when, TRI_OP_ALL_TO_ALL, homes, TRI_KIND_MOE, received * row);
+        if (is_split(b) && !is_whole(b)) {
+            at_layer(b, block, when, TRI_OP_ALL_GATHER, TRI_GROUP_TENSOR, TRI_KIND_MOE, part * row);
+            at_layer(b, block, when, TRI_OP_REDUCE_SCATTER, TRI_GROUP_TENSOR, TRI_KIND_MOE,
+                     rows_of_all_parts(b, layer, i) * row);
+        } else if (!is_whole(b)) {
+            at_layer(b, block, when, TRI_OP_ALL_REDUCE, TRI_GROUP_TENSOR, TRI_KIND_MOE, part * row);
         }
-        if (is_whole(b)) {
-            int64_t own = tri_range_size(tri_range_part(n, tensors, me.tensor));
-            book(b, TRI_OP_ALL_GATHER, TRI_GROUP_TENSOR, phase, TRI_KIND_MOE, own * row);
-        } else {
-            over_tensor(b, phase, TRI_KIND_MOE, rows * row);
+        if (is_split(b) && !is_cut(b)) {
+            at_layer(b, block, way ? BACKWARD : FORWARD_ONLY, TRI_OP_ALL_GATHER, TRI_GROUP_TENSOR,
+                     TRI_KIND_MOE, own_tokens(b, n) * row);
         }
+    }
+    if (is_cut(b)) {
+        at_layer(b, block, FORWARD_ONLY, TRI_OP_ALL_GATHER, TRI_GROUP_TENSOR, TRI_KIND_MOE,
+                 own_tokens(b, n) * b->config->moe.num_experts * 4);
     }
 }
 
 /* ---- a micro-step ----------------------------------------------------------------------------- */
+
+/* The embedding, and the head with its cross-entropy over a cut vocabulary. */
+static void book_ends(struct books *b, int64_t n)
+{
+    int64_t bytes = n * b->config->model.hidden_size * b->w;
+    int64_t own = own_tokens(b, n) * b->config->model.hidden_size * b->w;
+    if (is_cut(b)) {
+        book(b, TRI_OP_REDUCE_SCATTER, TRI_GROUP_TENSOR, TRI_PHASE_FORWARD, TRI_KIND_EMBEDDING,
+             bytes);
+        book(b, TRI_OP_ALL_GATHER, TRI_GROUP_TENSOR, TRI_PHASE_BACKWARD, TRI_KIND_EMBEDDING, own);
+        book(b, TRI_OP_ALL_GATHER, TRI_GROUP_TENSOR, TRI_PHASE_FORWARD, TRI_KIND_HEAD, own);
+        book(b, TRI_OP_REDUCE_SCATTER, TRI_GROUP_TENSOR, TRI_PHASE_BACKWARD, TRI_KIND_HEAD, bytes);
+    } else {
+        over_tensor(b, TRI_PHASE_FORWARD, TRI_KIND_EMBEDDING, bytes);
+        over_tensor(b, TRI_PHASE_BACKWARD, TRI_KIND_HEAD, bytes);
+    }
+    if (n > 0) {
+        over_tensor(b, TRI_PHASE_FORWARD, TRI_KIND_HEAD, n * 4);
+        over_tensor(b, TRI_PHASE_FORWARD, TRI_KIND_HEAD, 2 * n * 4);
+    }
+}
 
 static void book_micro_step(struct books *b, int64_t i)
 {
@@ -134,34 +235,33 @@ static void book_micro_step(struct books *b, int64_t i)
     int64_t n = config->data.sequence_length *
                 tri_range_size(tri_rows_micro(config->train.global_batch, replicas, replica,
                                               config->train.micro_batch, i));
-    int64_t bytes = n * config->model.hidden_size * b->w;
-    over_tensor(b, TRI_PHASE_FORWARD, TRI_KIND_EMBEDDING, bytes);
+    book_ends(b, n);
     int64_t moe = 0;
     for (int64_t layer = 0; layer < config->model.num_layers; layer++) {
-        over_tensor_both_ways(b, TRI_KIND_ATTENTION, bytes);
+        b->block = layer;
+        into_and_out(b, layer, TRI_KIND_ATTENTION, n, FORWARD_AND_RECOMPUTE);
         if (config->model.qk_norm == TRI_QK_NORM_FULL) {
-            over_tensor_both_ways(b, TRI_KIND_ATTENTION, 2 * n * 4);
+            at_layer(b, layer, FORWARD_AND_RECOMPUTE, TRI_OP_ALL_REDUCE, TRI_GROUP_TENSOR,
+                     TRI_KIND_ATTENTION, 2 * n * 4);
+            at_layer(b, layer, BACKWARD, TRI_OP_ALL_REDUCE, TRI_GROUP_TENSOR, TRI_KIND_ATTENTION,
+                     2 * n * 4);
         }
         if (!tri_config_layer_is_moe(config, layer)) {
-            over_tensor_both_ways(b, TRI_KIND_MLP, bytes);
+            into_and_out(b, layer, TRI_KIND_MLP, n, FORWARD_ONLY);
             continue;
         }
         book_moe(b, moe++, i, n);
         if (config->moe.shared_intermediate_size > 0) {
-            over_tensor_both_ways(b, TRI_KIND_SHARED_EXPERT, bytes);
+            into_and_out(b, layer, TRI_KIND_SHARED_EXPERT, n,
+                         config->moe.shared_gate ? FORWARD_AND_RECOMPUTE : FORWARD_ONLY);
         }
     }
-    if (n > 0) {
-        over_tensor(b, TRI_PHASE_FORWARD, TRI_KIND_HEAD, n * 4);
-        over_tensor(b, TRI_PHASE_FORWARD, TRI_KIND_HEAD, 2 * n * 4);
-    }
-    over_tensor(b, TRI_PHASE_BACKWARD, TRI_KIND_HEAD, bytes);
 }
 
 /* ---- gradients and weights -------------------------------------------------------------------- */
 
-/* Gradients that are partial sums over tensor: a q/k norm by heads, the router of whole experts, KV
- * heads that several ranks hold. */
+/* Gradients that are partial sums over tensor: a q/k norm by heads, a router that splits its tokens, KV
+ * heads that several ranks hold, and all norms of a cut stream. */
 static void book_partial_gradients(struct books *b)
 {
     const struct tri_config_model *model = &b->config->model;
@@ -180,10 +280,17 @@ static void book_partial_gradients(struct books *b)
         for (int i = 0; i < 2 && model->qk_norm == TRI_QK_NORM_HEAD; i++) {
             over_tensor(b, TRI_PHASE_OPTIMIZER, TRI_KIND_GRADIENT, model->head_dim * 4);
         }
-        if (is_whole(b) && tri_config_layer_is_moe(b->config, layer)) {
+        if (is_split(b) && tri_config_layer_is_moe(b->config, layer)) {
             over_tensor(b, TRI_PHASE_OPTIMIZER, TRI_KIND_GRADIENT,
                         b->config->moe.num_experts * model->hidden_size * 4);
         }
+        if (is_cut(b) && b->config->moe.shared_gate && tri_config_layer_is_moe(b->config, layer)) {
+            over_tensor(b, TRI_PHASE_OPTIMIZER, TRI_KIND_GRADIENT, model->hidden_size * 4);
+        }
+    }
+    int64_t norms = (2 * model->num_layers + 1) * (model->norm == TRI_NORM_LAYER ? 2 : 1);
+    for (int64_t i = 0; i < norms && is_cut(b); i++) {
+        over_tensor(b, TRI_PHASE_OPTIMIZER, TRI_KIND_GRADIENT, model->hidden_size * 4);
     }
 }
 
@@ -294,6 +401,8 @@ static void run(enum small_style style, const char *words, struct small_layout l
     tri_mesh_destroy(mesh);
 }
 
+#define RESEND "train.communication_aware_checkpointing=false"
+
 int main(int argc, char **argv)
 {
     tri_comm_start(&argc, &argv);
@@ -304,6 +413,15 @@ int main(int argc, char **argv)
         run(SMALL_GPT, "precision=bf16 model.num_kv_heads=1 train.global_batch=3", layouts[i]);
         run(SMALL_LLAMA, "model.qk_norm=full moe.every=2", layouts[i]);
         run(SMALL_LLAMA, "precision=bf16 model.qk_norm=head", layouts[i]);
+        run(SMALL_LLAMA, "train.duplicate_token_dropping=false moe.top_k=1", layouts[i]);
+        run(SMALL_GPT, "train.recompute=full", layouts[i]);
+        run(SMALL_LLAMA, "train.recompute=full model.qk_norm=full " RESEND, layouts[i]);
+        run(SMALL_GPT,
+            "train.recompute=[1] precision=bf16 train.duplicate_token_dropping=false " RESEND,
+            layouts[i]);
+        run(SMALL_LLAMA, "train.sequence_parallel=true train.recompute=[0] " RESEND, layouts[i]);
+        run(SMALL_GPT, "train.sequence_parallel=true model.qk_norm=full precision=bf16",
+            layouts[i]);
     }
     tri_comm_finish();
     return 0;
