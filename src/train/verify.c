@@ -542,6 +542,7 @@ enum tri_status tri_verify(const struct tri_config *config,
     v->config.train.gradient_dtype = TRI_PRECISION_F32;
     v->reference_config = v->config;
     v->reference_config.parallel = (struct tri_config_parallel){1, 1, 1};
+    v->reference_config.train.recompute = 0; /* the reference keeps everything */
     v->options = options;
     v->result = result;
     v->worst_excess = -1.0;
