@@ -49,6 +49,18 @@ const struct tri_shape tri_shapes[] = {
              "  top_k: 8\n"
              "  normalize_top_k: false\n" BATCH(4, 512)},
     {"gpt2-narrow", GPT(50304) BATCH(4, 256)},
+    /* Many tokens for its width: what travels is tokens, hardly any gradients. */
+    {"ted", "model:\n"
+            "  vocab_size: 256\n"
+            "  num_layers: 4\n"
+            "  hidden_size: 128\n"
+            "  num_heads: 4\n"
+            "  intermediate_size: 512\n"
+            "  mlp: gelu\n"
+            "moe:\n"
+            "  num_experts: 8\n"
+            "  top_k: 2\n"
+            "  every: 2\n" BATCH(32, 256)},
     {NULL, NULL},
 };
 

@@ -1,4 +1,5 @@
-/* step SHAPE [--precision f32|bf16] [--steps N] [--warm N] [--threads N] [--json] [key=value …]
+/* step SHAPE [--precision f32|bf16] [--steps N] [--warm N] [--threads N] [--no-ceiling] [--json]
+ *      [key=value …]
  * Whole training steps on random tokens: forward, backward, reduction, clip, AdamW. Alone or under
  * mpirun with parallel.tensor and parallel.expert. */
 #include "base/clock.h"
@@ -10,6 +11,7 @@
 #include "train/evaluate.h"
 #include "train/session.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -23,14 +25,14 @@ struct bench {
     struct tri_config config;
     const char *shape;
     int64_t steps, warm;
-    bool json;
+    bool json, with_ceiling;
     struct tri_session *session;
     double *times[PARTS]; /* [steps] seconds */
     double median[PARTS];
     double cpu_seconds; /* of a step, all ranks */
     double peak_bytes;  /* of the largest rank */
     double loss;
-    double ceiling[2]; /* GFLOP/s, all ranks together: before and after */
+    double ceiling[2]; /* GFLOP/s, all ranks together: before and after; or NAN */
     const char *ceiling_way;
 };
 
@@ -115,6 +117,10 @@ static const struct tri_where meta = {TRI_PHASE_SETUP, TRI_KIND_META};
 static double measure_ceiling(struct bench *bench)
 {
     double gflops;
+    if (!bench->with_ceiling) {
+        bench->ceiling_way = "not measured";
+        return NAN;
+    }
     const struct tri_ceiling_way *way = tri_ceiling_best(
         bench->config.precision == TRI_PRECISION_BF16, tri_kernels_threads(), &gflops);
     bench->ceiling_way = way ? way->name : "unknown";
@@ -199,7 +205,7 @@ static void print_json(const struct bench *bench)
 /* ---- setup ------------------------------------------------------------------------------------ */
 
 static const char usage[] = "step SHAPE [--precision f32|bf16] [--steps N] [--warm N] "
-                            "[--threads N] [--json] [key=value …]";
+                            "[--threads N] [--no-ceiling] [--json] [key=value …]";
 
 static const struct tri_shape *find_shape(const char *name)
 {
@@ -223,6 +229,7 @@ static enum tri_status configure(struct bench *bench, const struct tri_arguments
     TRI_TRY(tri_arguments_int(arguments, "--warm", 0, 1000000, 2, &bench->warm, error));
     TRI_TRY(tri_arguments_int(arguments, "--threads", 0, 4096, 0, &count, error));
     bench->json = tri_arguments_has(arguments, "--json");
+    bench->with_ceiling = !tri_arguments_has(arguments, "--no-ceiling");
     const struct tri_shape *shape = find_shape(arguments->words[0]);
     if (!shape) {
         return tri_fail(error, TRI_BAD_INPUT, "no shape is called '%s'; usage: %s",
@@ -263,7 +270,8 @@ static enum tri_status bench_main(int argc, char **argv, struct tri_error *error
 {
     struct tri_option options[] = {{"--precision", true, NULL}, {"--steps", true, NULL},
                                    {"--warm", true, NULL},      {"--threads", true, NULL},
-                                   {"--json", false, NULL},     {NULL, false, NULL}};
+                                   {"--json", false, NULL},     {"--no-ceiling", false, NULL},
+                                   {NULL, false, NULL}};
     struct tri_arguments arguments;
     struct bench *bench = tri_alloc(TRI_MEMORY_OTHER, sizeof(*bench));
     enum tri_status status = tri_arguments_parse(argc, argv, options, true, &arguments, error);

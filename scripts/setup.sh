@@ -4,6 +4,7 @@
 #   scripts/setup.sh           compiler, CMake, MPI and the libraries
 #   scripts/setup.sh --check   and what the whole test run needs: MPICH, Valgrind, clang's tools
 #   scripts/setup.sh --demo    and the text that the demo trains on
+#   scripts/setup.sh --bench   and what bench/ted.sh makes networks with
 #
 # As root it installs. Otherwise it asks on a terminal before it uses sudo; without a terminal it
 # prints the command and exits 2.
@@ -16,13 +17,15 @@ packages=(gcc:cc libc6-dev cmake:cmake ninja-build:ninja pkg-config:pkg-config b
 check_packages=(mpich libmpich-dev valgrind libc6-dbg clang:clang libomp-dev clang-tidy:clang-tidy
     clang-format:clang-format)
 demo_packages=(bible-kjv:bible)
+bench_packages=(iproute2:ip iperf3:iperf3)
 
 for option in "$@"; do
     case $option in
         --check) packages+=("${check_packages[@]}") ;;
         --demo) packages+=("${demo_packages[@]}") ;;
+        --bench) packages+=("${bench_packages[@]}") ;;
         *)
-            echo "usage: scripts/setup.sh [--check] [--demo]" >&2
+            echo "usage: scripts/setup.sh [--check] [--demo] [--bench]" >&2
             exit 2
             ;;
     esac
