@@ -96,6 +96,15 @@ void tri_exchange_post(const struct tri_group *group, enum tri_dtype dtype, int6
     }
 }
 
+bool tri_flight_test(struct tri_flight *flight)
+{
+    int arrived = 1;
+    if (flight->count > 0) {
+        TRI_MPI(MPI_Testall(flight->count, flight->item, &arrived, MPI_STATUSES_IGNORE));
+    }
+    return arrived != 0;
+}
+
 void tri_flight_wait(struct tri_flight *flight)
 {
     for (int i = 0; i < flight->count; i++) {

@@ -19,6 +19,7 @@ struct tri_request {
     struct tri_request *next;
 };
 
+static struct tri_request *begun; /* under way, oldest first */
 /* What calls of groups of one return: they have nothing to wait for. */
 static struct tri_request nothing;
 
@@ -57,7 +58,31 @@ static struct tri_request *set_aside(struct tri_request *request)
 {
     request->call.parts = NULL; /* the caller's array need not outlive begin */
     tri_call_pause(&request->call);
+    struct tri_request **last = &begun;
+    while (*last) {
+        last = &(*last)->next;
+    }
+    *last = request;
+    request->next = NULL;
     return request;
+}
+
+static void take_off(const struct tri_request *request)
+{
+    struct tri_request **at = &begun;
+    while (*at != request) {
+        at = &(*at)->next;
+    }
+    *at = request->next;
+}
+
+/* MPI looks after all messages whenever it is asked for one of them that has not arrived. */
+void tri_comm_progress(void)
+{
+    bool arrived = true;
+    for (struct tri_request *request = begun; request && arrived; request = request->next) {
+        arrived = tri_flight_test(&request->flight);
+    }
 }
 
 /* Posts what the group's work arrays say. slot: elements of each slot in which a contribution to a
@@ -199,6 +224,7 @@ void tri_request_end(struct tri_request *request)
     }
     struct tri_group *group = request->call.group;
     enum tri_dtype dtype = request->call.dtype;
+    take_off(request);
     tri_call_resume(&request->call);
     tri_flight_wait(&request->flight);
     if (request->own_n > 0) {

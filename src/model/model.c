@@ -179,6 +179,9 @@ static const void *forward(struct tri_model *model, const struct tri_pass *pass)
 {
     struct tri_context *context = &model->context;
     struct stream stream = {tri_context_take(context, elements(model, pass)), NULL};
+    if (!pass->hooks) {
+        tri_params_settle(context->params);
+    }
     tell_before(pass, -1);
     tri_embedding_forward(context, pass, stream.x);
     if (model->moe_shared) {

@@ -36,6 +36,7 @@ struct builder {
     struct tri_params *params;
     const struct tri_mesh *mesh;
     int capacity;
+    int64_t block;       /* whose rows are being added */
     double residual_std; /* of the products that end in the residual stream */
 };
 
@@ -161,6 +162,23 @@ static void cut_row(const struct builder *b, const struct spec *spec, struct tri
     row->counted = counts_all ? row->local[0] : (struct tri_range){0, 0};
 }
 
+/* Gives the row its place in its buffer. */
+static void place_row(const struct builder *b, struct tri_param *row)
+{
+    struct tri_buffer *buffer = &b->params->buffer[row->buffer];
+    row->offset = buffer->count;
+    buffer->count += row->count;
+    if (row->count == 0) {
+        return;
+    }
+    if (buffer->segments == 0 || buffer->segment[buffer->segments - 1].block != b->block) {
+        buffer->segment[buffer->segments++] =
+            (struct tri_segment){.block = b->block, .whole = {row->offset, row->offset}};
+    }
+    row->segment = buffer->segments - 1;
+    buffer->segment[row->segment].whole.end = buffer->count;
+}
+
 static void add(struct builder *b, struct spec spec)
 {
     struct tri_params *params = b->params;
@@ -189,8 +207,7 @@ static void add(struct builder *b, struct spec spec)
     }
     row->count = tri_range_size(row->local[0]) * tri_range_size(row->local[1]);
     row->buffer = (row->replicas == TRI_EXPERT ? 2 : 0) + (narrow ? 1 : 0);
-    row->offset = params->buffer[row->buffer].count;
-    params->buffer[row->buffer].count += row->count;
+    place_row(b, row);
     params->total += row->shape[0] * row->shape[1];
     if (spec.place != TRI_PLACE_EXPERT || spec.expert < b->config->moe.top_k) {
         params->active += row->shape[0] * row->shape[1];
@@ -361,6 +378,7 @@ static void add_model(struct builder *b)
 {
     const struct tri_config_model *model = &b->config->model;
     double std = model->init_std;
+    b->block = -1;
     add(b, (struct spec){.role = TRI_ROLE_EMBEDDING,
                          .layer = -1,
                          .expert = -1,
@@ -379,6 +397,7 @@ static void add_model(struct builder *b)
                              .init_std = std});
     }
     for (int64_t layer = 0; layer < model->num_layers; layer++) {
+        b->block = layer;
         b->params->first_of_layer[layer] = b->params->count;
         add_norm(b, TRI_ROLE_NORM1, layer);
         add_attention(b, layer);
@@ -389,6 +408,7 @@ static void add_model(struct builder *b)
             add_network(b, TRI_PLACE_DENSE, layer, -1, model->intermediate_size);
         }
     }
+    b->block = model->num_layers;
     b->params->first_of_layer[model->num_layers] = b->params->count;
     add_norm(b, TRI_ROLE_FINAL_NORM, -1);
     if (!model->tie_embeddings) {
@@ -403,23 +423,38 @@ static void add_model(struct builder *b)
     }
 }
 
-static void shard_buffers(struct tri_params *params, const struct tri_config *config)
+static void describe_buffers(const struct builder *b)
 {
-    const struct tri_mesh *mesh = params->mesh;
     for (int i = 0; i < TRI_BUFFERS; i++) {
-        struct tri_buffer *buffer = &params->buffer[i];
+        struct tri_buffer *buffer = &b->params->buffer[i];
+        bool narrow = i % 2 && b->config->train.gradient_dtype == TRI_PRECISION_BF16;
         buffer->replicas = i < 2 ? TRI_NONEXPERT : TRI_EXPERT;
         buffer->dtype = i % 2 ? TRI_BF16 : TRI_F32;
-        bool narrow = i % 2 && config->train.gradient_dtype == TRI_PRECISION_BF16;
         buffer->gradient_dtype = narrow ? TRI_BF16 : TRI_F32;
-        buffer->group = i < 2 ? mesh->expert_data : mesh->data;
-        int ranks = tri_group_size(buffer->group);
-        buffer->shard_counts =
-            tri_alloc(TRI_MEMORY_OTHER, (size_t)ranks * sizeof(*buffer->shard_counts));
+        buffer->group = i < 2 ? b->mesh->expert_data : b->mesh->data;
+        buffer->segment =
+            tri_alloc(TRI_MEMORY_OTHER, (size_t)(b->params->layers + 2) * sizeof(*buffer->segment));
+    }
+}
+
+/* Cuts each segment over the replicas. */
+static void shard_buffer(struct tri_buffer *buffer)
+{
+    int ranks = tri_group_size(buffer->group);
+    size_t counts = (size_t)buffer->segments * (size_t)ranks;
+    buffer->counts = tri_alloc(TRI_MEMORY_OTHER, counts * sizeof(*buffer->counts));
+    for (int s = 0; s < buffer->segments; s++) {
+        struct tri_segment *segment = &buffer->segment[s];
+        int64_t n = tri_range_size(segment->whole);
+        struct tri_range own = tri_range_part(n, ranks, tri_group_rank(buffer->group));
+        segment->own =
+            (struct tri_range){segment->whole.begin + own.begin, segment->whole.begin + own.end};
+        segment->place = buffer->shard;
+        buffer->shard += tri_range_size(own);
+        segment->counts = buffer->counts + (size_t)s * (size_t)ranks;
         for (int r = 0; r < ranks; r++) {
-            buffer->shard_counts[r] = tri_range_size(tri_range_part(buffer->count, ranks, r));
+            segment->counts[r] = tri_range_size(tri_range_part(n, ranks, r));
         }
-        buffer->shard = tri_range_part(buffer->count, ranks, tri_group_rank(buffer->group));
     }
 }
 
@@ -435,8 +470,11 @@ struct tri_params *tri_params_create(const struct tri_config *config, const stru
     params->layers = layers;
     params->first_of_layer = tri_alloc(TRI_MEMORY_OTHER, (size_t)(layers + 1) * sizeof(int));
     params->param = tri_alloc(TRI_MEMORY_OTHER, (size_t)b.capacity * sizeof(*params->param));
+    describe_buffers(&b);
     add_model(&b);
-    shard_buffers(params, config);
+    for (int i = 0; i < TRI_BUFFERS; i++) {
+        shard_buffer(&params->buffer[i]);
+    }
     return params;
 }
 

@@ -6,10 +6,14 @@
  * a few flat buffers, one for each (replica group, dtype). Rows that a fused product reads together
  * (q, k, v; gate, up) lie next to each other.
  *
- *   buffer NONEXPERT/bf16:  | embedding | l0.q | l0.k | l0.v | l0.o | l0.gate | l0.up | l0.down | …
+ *   buffer NONEXPERT/bf16:  | embedding | l0.q | l0.k | l0.v | l0.o | l0.gate | … | l1.q | … | head |
  *                            weights (dtype), gradients (gradient_dtype)
- *                            shard r of R:        |=====|  master, m, v (f32): ZeRO-1
- */
+ *   segments, by block:     |---- -1 ---|-------------------- 0 ------------------|--- 1 ----|-- L --|
+ *   rank 1 of 3 owns:           |===|                 |=============|                |===|     |==|
+ *   its shard, packed:      |===|=============|===|==|   master, m, v (f32): ZeRO-1
+ *
+ * A segment is what a block has in a buffer, and is cut evenly over the replicas: a block's gradients
+ * can be reduced as soon as its backward is done, by all ranks at once. */
 #ifndef TRIDENT_MODEL_PARAM_H
 #define TRIDENT_MODEL_PARAM_H
 
@@ -84,11 +88,23 @@ struct tri_param {
     struct tri_range counted;  /* rows that this rank counts in norms and writes: local[0], less the
                                   KV rows that a lower tensor rank holds too; empty on tensor ranks
                                   above 0 for rows that are replicated over tensor */
-    int buffer;                /* which flat buffer */
+    int buffer, segment;       /* which flat buffer; which of its segments, where count > 0 */
     int64_t offset, count;     /* elements, in the buffer */
 };
 
 enum { TRI_BUFFERS = 4 };
+
+/* What a block has in a buffer. Blocks: -1, the embeddings; 0 to num_layers - 1; num_layers, the final
+ * norm and the head. */
+struct tri_segment {
+    int64_t block;
+    struct tri_range whole, own; /* elements of the buffer: all of it; this rank's piece */
+    int64_t place;               /* where the piece begins in this rank's packed shard */
+    int64_t *counts;             /* [replicas] elements of each replica's piece */
+    /* Begun and not yet ended, or NULL. */
+    struct tri_request *reduction; /* of its gradients */
+    struct tri_request *gathering; /* of its weights */
+};
 
 /* A flat buffer: (replicas, dtype). Pointers are NULL until tri_params_allocate / the optimizer. */
 struct tri_buffer {
@@ -99,9 +115,12 @@ struct tri_buffer {
     void *gradients; /* [count] gradient_dtype */
     enum tri_dtype gradient_dtype;
     struct tri_group *group; /* its replicas */
-    int64_t *shard_counts;   /* elements of each replica's shard: sums to count */
-    struct tri_range shard;  /* this rank's elements */
-    float *master, *m, *v;   /* [size of shard]; for f32 weights master points into weights */
+    int segments;
+    struct tri_segment *segment; /* [segments] in the order of blocks; none is empty */
+    int64_t *counts;             /* of the segments */
+    int64_t shard;               /* elements that this rank owns */
+    float *m, *v;                /* [shard] */
+    float *master;               /* [shard]; NULL for f32 weights, which are their own masters */
 };
 
 struct tri_params {
@@ -147,6 +166,26 @@ static inline bool tri_param_overwritten(const struct tri_param *param)
 struct tri_param *tri_params_find(const struct tri_params *params, enum tri_role role,
                                   enum tri_place place, int64_t layer, int64_t expert);
 struct tri_param *tri_params_by_name(const struct tri_params *params, const char *name);
+
+/* Rows of the table that belong to a block. */
+struct tri_range tri_params_rows(const struct tri_params *params, int64_t block);
+/* A buffer's segment of a block; NULL where the block has none there. */
+struct tri_segment *tri_buffer_segment(const struct tri_buffer *buffer, int64_t block);
+/* Those elements of a range of the buffer that lie in this rank's piece of the segment. */
+struct tri_range tri_segment_own(const struct tri_segment *segment, struct tri_range range);
+/* The elements of a row that this rank owns, as elements of its buffer. */
+struct tri_range tri_param_own(const struct tri_params *params, const struct tri_param *param);
+/* Where an element that this rank owns is in its shard. */
+static inline int64_t tri_segment_place(const struct tri_segment *segment, int64_t element)
+{
+    return segment->place + (element - segment->own.begin);
+}
+
+/* Waits for weights that are still being gathered after an update: of one block, of all. Who reads or
+ * writes weights calls it first; without anything on its way it does nothing. Collective over the
+ * groups of the buffers. */
+void tri_params_settle_block(const struct tri_params *params, int64_t block);
+void tri_params_settle(const struct tri_params *params);
 
 void *tri_param_weights(const struct tri_params *params, const struct tri_param *param);
 void *tri_param_gradients(const struct tri_params *params, const struct tri_param *param);

@@ -13,11 +13,10 @@ struct piece {
 
 enum { PIECE_WORDS = sizeof(struct piece) / sizeof(int64_t) };
 
-/* The part of a row of the table that lies in this rank's shard of its buffer, in local elements. */
-static struct tri_range in_shard(const struct tri_buffer *buffer, const struct tri_param *param)
+/* The part of a row of the table that this rank owns, in local elements. */
+static struct tri_range owned(const struct tri_params *params, const struct tri_param *param)
 {
-    struct tri_range whole = {param->offset, param->offset + param->count};
-    struct tri_range part = tri_range_intersect(whole, buffer->shard);
+    struct tri_range part = tri_param_own(params, param);
     if (tri_range_size(part) == 0) {
         return (struct tri_range){0, 0};
     }
@@ -26,7 +25,7 @@ static struct tri_range in_shard(const struct tri_buffer *buffer, const struct t
 
 static bool is_sharded(const struct tri_buffer *buffer, enum tri_field field)
 {
-    return field != TRI_FIELD_WEIGHT || buffer->master;
+    return field != TRI_FIELD_WEIGHT || buffer->m;
 }
 
 static struct piece piece_of(const struct tri_params *params, const struct tri_param *param,
@@ -38,7 +37,7 @@ static struct piece piece_of(const struct tri_params *params, const struct tri_p
         return piece;
     }
     if (is_sharded(buffer, field)) {
-        piece.flat = in_shard(buffer, param);
+        piece.flat = owned(params, param);
     } else if (tri_group_rank(buffer->group) == 0) {
         piece.flat = (struct tri_range){0, param->count};
     }
@@ -59,6 +58,9 @@ static void read_field(const struct tri_params *params, const struct tri_param *
     const struct tri_buffer *buffer = &params->buffer[param->buffer];
     int64_t n = tri_range_size(flat);
     const float *source = NULL;
+    if (n == 0) {
+        return;
+    }
     if (field == TRI_FIELD_GRADIENT && buffer->gradient_dtype == TRI_BF16) {
         widen((const uint16_t *)buffer->gradients + param->offset + flat.begin, n, out);
         return;
@@ -73,7 +75,8 @@ static void read_field(const struct tri_params *params, const struct tri_param *
         const float *shard = field == TRI_FIELD_M   ? buffer->m
                              : field == TRI_FIELD_V ? buffer->v
                                                     : buffer->master;
-        source = shard + (param->offset + flat.begin - buffer->shard.begin);
+        const struct tri_segment *segment = &buffer->segment[param->segment];
+        source = shard + tri_segment_place(segment, param->offset + flat.begin);
     }
     memcpy(out, source, (size_t)n * sizeof(float));
 }
@@ -105,6 +108,7 @@ void tri_param_gather(const struct tri_params *params, const struct tri_param *p
     const struct tri_where where = {TRI_PHASE_CHECKPOINT, TRI_KIND_META};
     size_t ranks = (size_t)tri_group_size(world);
     size_t me = (size_t)tri_group_rank(world);
+    tri_params_settle(params);
     struct piece *pieces = tri_alloc(TRI_MEMORY_OTHER, ranks * sizeof(*pieces));
     int64_t *counts = tri_alloc(TRI_MEMORY_OTHER, 3 * ranks * sizeof(*counts));
     int64_t *send_rows = counts + ranks;
@@ -151,12 +155,12 @@ static void write_values(void *array, enum tri_dtype dtype, int64_t place, int64
     }
 }
 
-static void write_shard(float *shard, struct tri_range held, int64_t place, int64_t n,
+static void write_shard(float *shard, const struct tri_segment *segment, int64_t place, int64_t n,
                         const float *values)
 {
-    struct tri_range part = tri_range_intersect(held, (struct tri_range){place, place + n});
+    struct tri_range part = tri_segment_own(segment, (struct tri_range){place, place + n});
     if (shard && tri_range_size(part) > 0) {
-        memcpy(shard + (part.begin - held.begin), values + (part.begin - place),
+        memcpy(shard + tri_segment_place(segment, part.begin), values + (part.begin - place),
                (size_t)tri_range_size(part) * sizeof(float));
     }
 }
@@ -165,25 +169,25 @@ void tri_param_scatter(struct tri_params *params, const struct tri_param *param,
                        enum tri_field field, const float *global)
 {
     struct tri_buffer *buffer = &params->buffer[param->buffer];
+    const struct tri_segment *segment = &buffer->segment[param->segment];
     int64_t columns = tri_range_size(param->local[1]);
+    tri_params_settle(params);
     for (int64_t row = param->local[0].begin; row < param->local[0].end; row++) {
         const float *values = global + row * param->shape[1] + param->local[1].begin;
         int64_t place = param->offset + (row - param->local[0].begin) * columns;
         switch (field) {
         case TRI_FIELD_WEIGHT:
             write_values(buffer->weights, buffer->dtype, place, columns, values);
-            if (buffer->dtype != TRI_F32) {
-                write_shard(buffer->master, buffer->shard, place, columns, values);
-            }
+            write_shard(buffer->master, segment, place, columns, values);
             break;
         case TRI_FIELD_GRADIENT:
             write_values(buffer->gradients, buffer->gradient_dtype, place, columns, values);
             break;
         case TRI_FIELD_M:
-            write_shard(buffer->m, buffer->shard, place, columns, values);
+            write_shard(buffer->m, segment, place, columns, values);
             break;
         case TRI_FIELD_V:
-            write_shard(buffer->v, buffer->shard, place, columns, values);
+            write_shard(buffer->v, segment, place, columns, values);
             break;
         }
     }

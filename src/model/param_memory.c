@@ -24,16 +24,16 @@ void tri_params_destroy(struct tri_params *params)
     if (!params) {
         return;
     }
+    tri_params_settle(params);
     for (int i = 0; i < TRI_BUFFERS; i++) {
         struct tri_buffer *buffer = &params->buffer[i];
-        if (buffer->dtype != TRI_F32) {
-            tri_free(buffer->master);
-        }
+        tri_free(buffer->master);
         tri_free(buffer->m);
         tri_free(buffer->v);
         tri_free(buffer->weights);
         tri_free(buffer->gradients);
-        tri_free(buffer->shard_counts);
+        tri_free(buffer->segment);
+        tri_free(buffer->counts);
     }
     tri_free(params->scratch);
     tri_free(params->first_of_layer);
@@ -85,11 +85,11 @@ static void store(const struct tri_params *params, const struct tri_param *param
     for (int64_t i = 0; i < n; i++) {
         weights[i] = tri_f32_to_bf16(values[i]);
     }
-    struct tri_range part =
-        tri_range_intersect((struct tri_range){place, place + n}, buffer->shard);
+    const struct tri_segment *segment = &buffer->segment[param->segment];
+    struct tri_range part = tri_segment_own(segment, (struct tri_range){place, place + n});
     if (buffer->master && tri_range_size(part) > 0) {
-        memcpy(buffer->master + (part.begin - buffer->shard.begin), values + (part.begin - place),
-               (size_t)tri_range_size(part) * sizeof(float));
+        memcpy(buffer->master + tri_segment_place(segment, part.begin),
+               values + (part.begin - place), (size_t)tri_range_size(part) * sizeof(float));
     }
 }
 
@@ -113,6 +113,7 @@ static void init_row(struct tri_params *params, const struct tri_param *param, u
 
 void tri_params_init(struct tri_params *params, uint64_t seed)
 {
+    tri_params_settle(params);
     for (int p = 0; p < params->count; p++) {
         init_row(params, &params->param[p], seed);
     }

@@ -5,6 +5,12 @@
 #include <math.h>
 #include <string.h>
 
+/* Blocks whose reductions are under way at a time. Each holds room for what the other replicas send of
+ * it; two, so that a block with many parameters also has the next one's backward to hide behind. */
+enum { IN_FLIGHT = 2 };
+
+static const struct tri_where where = {TRI_PHASE_OPTIMIZER, TRI_KIND_GRADIENT};
+
 static void zero(char *x, size_t bytes)
 {
     const size_t piece = 1 << 18;
@@ -44,33 +50,69 @@ static void sum_overlap(struct tri_params *params, const struct tri_param *param
     memset(whole, 0, bytes);
     char *mine = whole + (size_t)(param->local[0].begin * param->shape[1]) * width;
     memcpy(mine, local, local_bytes);
-    tri_all_reduce_sum(params->mesh->tensor,
-                       (struct tri_where){TRI_PHASE_OPTIMIZER, TRI_KIND_GRADIENT}, whole, n, dtype);
+    tri_all_reduce_sum(params->mesh->tensor, where, whole, n, dtype);
     memcpy(local, mine, local_bytes);
 }
 
-void tri_gradients_reduce(struct tri_params *params)
+static void sum_over_tensor(struct tri_params *params, const struct tri_param *param)
 {
-    const struct tri_where where = {TRI_PHASE_OPTIMIZER, TRI_KIND_GRADIENT};
-    for (int p = 0; p < params->count; p++) {
-        const struct tri_param *param = &params->param[p];
-        if (param->sync == TRI_SYNC_SUM) {
-            tri_all_reduce_sum(params->mesh->tensor, where, tri_param_gradients(params, param),
-                               param->count, gradient_dtype(params, param));
-        } else if (param->sync == TRI_SYNC_OVERLAP) {
-            sum_overlap(params, param);
-        }
-    }
-    for (int i = 0; i < TRI_BUFFERS; i++) {
-        struct tri_buffer *buffer = &params->buffer[i];
-        tri_reduce_scatter_v(buffer->group, where, buffer->gradients, buffer->shard_counts,
-                             buffer->gradient_dtype);
+    if (param->sync == TRI_SYNC_SUM) {
+        tri_all_reduce_sum(params->mesh->tensor, where, tri_param_gradients(params, param),
+                           param->count, gradient_dtype(params, param));
+    } else if (param->sync == TRI_SYNC_OVERLAP) {
+        sum_overlap(params, param);
     }
 }
 
-/* The elements of a row's counted rows that lie in this rank's shard, in buffer elements. */
-static struct tri_range counted_in_shard(const struct tri_buffer *buffer,
-                                         const struct tri_param *param)
+/* Ends what is under way of a block. */
+static void end_block(struct tri_params *params, int64_t block)
+{
+    for (int i = 0; i < TRI_BUFFERS; i++) {
+        struct tri_segment *segment = tri_buffer_segment(&params->buffer[i], block);
+        if (segment && segment->reduction) {
+            tri_request_end(segment->reduction);
+            segment->reduction = NULL;
+        }
+    }
+}
+
+void tri_gradients_reduce(struct tri_params *params, int64_t block, bool begin)
+{
+    if (begin && block + IN_FLIGHT <= params->layers) {
+        end_block(params, block + IN_FLIGHT);
+    }
+    struct tri_range rows = tri_params_rows(params, block);
+    for (int64_t p = rows.begin; p < rows.end; p++) {
+        sum_over_tensor(params, &params->param[p]);
+    }
+    for (int i = 0; i < TRI_BUFFERS; i++) {
+        struct tri_buffer *buffer = &params->buffer[i];
+        struct tri_segment *segment = tri_buffer_segment(buffer, block);
+        if (!segment) {
+            continue;
+        }
+        void *gradients = (char *)buffer->gradients +
+                          (size_t)segment->whole.begin * tri_dtype_size(buffer->gradient_dtype);
+        if (begin) {
+            segment->reduction = tri_reduce_scatter_v_begin(
+                buffer->group, where, gradients, segment->counts, buffer->gradient_dtype);
+        } else {
+            tri_reduce_scatter_v(buffer->group, where, gradients, segment->counts,
+                                 buffer->gradient_dtype);
+        }
+    }
+}
+
+void tri_gradients_reduce_end(struct tri_params *params)
+{
+    for (int64_t block = params->layers; block >= -1; block--) {
+        end_block(params, block);
+    }
+}
+
+/* The elements of a row's counted rows that this rank owns, in buffer elements. */
+static struct tri_range counted_and_owned(const struct tri_params *params,
+                                          const struct tri_param *param)
 {
     int64_t columns = tri_range_size(param->local[1]);
     struct tri_range counted = {
@@ -80,7 +122,7 @@ static struct tri_range counted_in_shard(const struct tri_buffer *buffer,
     if (tri_range_size(param->counted) == 0) {
         return (struct tri_range){0, 0};
     }
-    return tri_range_intersect(counted, buffer->shard);
+    return tri_range_intersect(counted, tri_param_own(params, param));
 }
 
 double tri_gradients_norm(const struct tri_params *params, const struct tri_kernels *kernels)
@@ -89,7 +131,7 @@ double tri_gradients_norm(const struct tri_params *params, const struct tri_kern
     for (int p = 0; p < params->count; p++) {
         const struct tri_param *param = &params->param[p];
         const struct tri_buffer *buffer = &params->buffer[param->buffer];
-        struct tri_range range = counted_in_shard(buffer, param);
+        struct tri_range range = counted_and_owned(params, param);
         size_t at = (size_t)range.begin * tri_dtype_size(buffer->gradient_dtype);
         sum += kernels->sum_squares((const char *)buffer->gradients + at, tri_range_size(range),
                                     buffer->gradient_dtype);

@@ -11,28 +11,36 @@
  * clears params->fresh. Saves a pass over most of the memory. Local. */
 void tri_gradients_begin(struct tri_params *params);
 
-/* Sums the gradients over the tensor group where the table says so, then over each buffer's replicas:
- * afterwards each rank holds the sums in its shards (elsewhere the buffers are undefined). Experts are
- * reduced over {data}, the rest over {expert, data}; the loss is already a mean over the global batch,
- * so nothing is divided. Collective over the mesh. */
-void tri_gradients_reduce(struct tri_params *params);
+/* Sums a block's gradients over the tensor group where the table says so, then over the replicas of
+ * each buffer: afterwards each rank holds the sums of the pieces it owns (elsewhere the buffers are
+ * undefined). Experts are reduced over {data}, the rest over {expert, data}; the loss is already a mean
+ * over the global batch, so nothing is divided. Called once for each block, from the last (num_layers)
+ * to the first (-1), in the order in which a backward completes them. begin: returns while the sums
+ * over replicas are still under way; the block's gradients must then be left alone until
+ * tri_gradients_reduce_end. Both ways give the same bits. Collective over the mesh. */
+void tri_gradients_reduce(struct tri_params *params, int64_t block, bool begin);
+/* Ends all that was begun. Collective over the mesh. */
+void tri_gradients_reduce_end(struct tri_params *params);
 
-/* Norm over all parameters of the model, each element counted once, from the reduced shards.
+/* Norm over all parameters of the model, each element counted once, from the reduced pieces.
  * Collective over the mesh's world. */
 double tri_gradients_norm(const struct tri_params *params, const struct tri_kernels *kernels);
 
 struct tri_optimizer;
 
-/* Takes memory for m, v and (bf16 weights) masters in the shards of params; masters start as the
- * weights given by tri_params_init or tri_param_scatter afterwards. config, params and kernels are
- * borrowed. */
+/* Takes memory for m, v and (bf16 weights) masters in the shards of params, and for one tile of widened
+ * gradients where they are not f32: 4 min(train.optimizer_tile, such elements of the shard) bytes.
+ * Masters start as the weights given by tri_params_init or tri_param_scatter afterwards. config, params
+ * and kernels are borrowed. */
 struct tri_optimizer *tri_optimizer_create(const struct tri_config *config,
                                            struct tri_params *params,
                                            const struct tri_kernels *kernels);
 void tri_optimizer_destroy(struct tri_optimizer *optimizer);
 
-/* One AdamW step (decoupled decay on rows with `decay`) on this rank's shards, then all_gather of the
- * weights. update counts from 1; scale is the clip factor. Collective over the mesh. */
+/* One AdamW step (decoupled decay on rows with `decay`) on this rank's shards, in tiles of
+ * train.optimizer_tile elements, whose size changes no bit; and the all-gathers of the weights, block by
+ * block as they are done: with comm.overlap only begun, for tri_params_settle to end. update counts from
+ * 1; scale is the clip factor. Collective over the mesh. */
 void tri_optimizer_step(struct tri_optimizer *optimizer, int64_t update, double learning_rate,
                         double scale);
 

@@ -1,13 +1,18 @@
+/* AdamW on this rank's shard, tile by tile (docs/numerics.md; the paper's tiled optimizer). The runs of
+ * equal treatment that the shard consists of are walked as one sequence, whole blocks one after the
+ * other; a tile is so many elements of it, wherever that cuts. Gradients that are not f32 are first
+ * widened into the tile's own memory: no f32 copy of them exists whole. AdamW treats each element alone,
+ * so the cuts change no bit. */
 #include "optim/optim.h"
 
 #include "base/memory.h"
 
 #include <math.h>
-#include <string.h>
 
-/* Consecutive elements of a shard with the same decay: neighbouring rows of the table are merged. */
-struct segment {
-    int buffer;
+/* Consecutive elements of a piece with the same decay: neighbouring rows of the table are merged. */
+struct run {
+    struct tri_buffer *buffer;
+    const struct tri_segment *segment;
     struct tri_range range; /* buffer elements */
     bool decay;
 };
@@ -16,37 +21,64 @@ struct tri_optimizer {
     const struct tri_config *config;
     struct tri_params *params;
     const struct tri_kernels *kernels;
-    struct segment *segments;
+    struct run *runs;
     int64_t count;
+    int64_t tile; /* elements */
+    float *widened;
 };
 
-static void add_segment(struct tri_optimizer *optimizer, int index, struct tri_range range,
-                        bool decay)
+/* The next element to be updated. */
+struct cursor {
+    int64_t run, at; /* at: elements of the run that are done */
+};
+
+/* ---- setup ------------------------------------------------------------------------------------ */
+
+static void add_run(struct tri_optimizer *optimizer, struct run run)
 {
-    if (tri_range_size(range) == 0) {
+    if (tri_range_size(run.range) == 0) {
         return;
     }
-    struct segment *last = optimizer->count ? &optimizer->segments[optimizer->count - 1] : NULL;
-    if (last && last->buffer == index && last->decay == decay && last->range.end == range.begin) {
-        last->range.end = range.end;
+    struct run *last = optimizer->count ? &optimizer->runs[optimizer->count - 1] : NULL;
+    if (last && last->segment == run.segment && last->decay == run.decay &&
+        last->range.end == run.range.begin) {
+        last->range.end = run.range.end;
         return;
     }
-    optimizer->segments[optimizer->count++] = (struct segment){index, range, decay};
+    optimizer->runs[optimizer->count++] = run;
+}
+
+static void add_block(struct tri_optimizer *optimizer, int64_t block)
+{
+    struct tri_params *params = optimizer->params;
+    struct tri_range rows = tri_params_rows(params, block);
+    for (int i = 0; i < TRI_BUFFERS; i++) {
+        struct tri_buffer *buffer = &params->buffer[i];
+        for (int64_t p = rows.begin; p < rows.end; p++) {
+            const struct tri_param *param = &params->param[p];
+            if (param->buffer == i) {
+                add_run(optimizer, (struct run){buffer, &buffer->segment[param->segment],
+                                                tri_param_own(params, param), param->decay});
+            }
+        }
+    }
 }
 
 static void allocate_states(struct tri_buffer *buffer)
 {
-    size_t bytes = (size_t)tri_range_size(buffer->shard) * sizeof(float);
+    size_t bytes = (size_t)buffer->shard * sizeof(float);
     buffer->m = tri_alloc(TRI_MEMORY_OPTIMIZER, bytes);
     buffer->v = tri_alloc(TRI_MEMORY_OPTIMIZER, bytes);
     if (buffer->dtype == TRI_F32) {
-        buffer->master = (float *)buffer->weights + buffer->shard.begin;
         return;
     }
     buffer->master = tri_alloc(TRI_MEMORY_OPTIMIZER, bytes);
-    const uint16_t *weights = (const uint16_t *)buffer->weights + buffer->shard.begin;
-    for (int64_t i = 0; i < tri_range_size(buffer->shard); i++) {
-        buffer->master[i] = tri_bf16_to_f32(weights[i]);
+    const uint16_t *weights = buffer->weights;
+    for (int s = 0; s < buffer->segments; s++) {
+        const struct tri_segment *segment = &buffer->segment[s];
+        for (int64_t i = segment->own.begin; i < segment->own.end; i++) {
+            buffer->master[tri_segment_place(segment, i)] = tri_bf16_to_f32(weights[i]);
+        }
     }
 }
 
@@ -55,57 +87,139 @@ struct tri_optimizer *tri_optimizer_create(const struct tri_config *config,
                                            const struct tri_kernels *kernels)
 {
     struct tri_optimizer *optimizer = tri_alloc(TRI_MEMORY_OTHER, sizeof(*optimizer));
+    int64_t tile = config->train.optimizer_tile;
+    int64_t widened = 0;
     optimizer->config = config;
     optimizer->params = params;
     optimizer->kernels = kernels;
-    optimizer->segments =
-        tri_alloc(TRI_MEMORY_OTHER, (size_t)params->count * sizeof(*optimizer->segments));
+    optimizer->runs = tri_alloc(TRI_MEMORY_OTHER, (size_t)params->count * sizeof(*optimizer->runs));
     for (int i = 0; i < TRI_BUFFERS; i++) {
         struct tri_buffer *buffer = &params->buffer[i];
         allocate_states(buffer);
-        for (int p = 0; p < params->count; p++) {
-            const struct tri_param *param = &params->param[p];
-            if (param->buffer == i) {
-                struct tri_range whole = {param->offset, param->offset + param->count};
-                add_segment(optimizer, i, tri_range_intersect(whole, buffer->shard), param->decay);
-            }
-        }
+        widened += buffer->gradient_dtype != TRI_F32 ? buffer->shard : 0;
     }
+    for (int64_t block = -1; block <= params->layers; block++) {
+        add_block(optimizer, block);
+    }
+    optimizer->tile = tile > 0 ? tile : INT64_MAX;
+    widened = widened < optimizer->tile ? widened : optimizer->tile;
+    optimizer->widened = tri_alloc(TRI_MEMORY_TILES, (size_t)widened * sizeof(float));
     return optimizer;
 }
 
 void tri_optimizer_destroy(struct tri_optimizer *optimizer)
 {
     if (optimizer) {
-        tri_free(optimizer->segments);
+        tri_free(optimizer->widened);
+        tri_free(optimizer->runs);
         tri_free(optimizer);
     }
 }
 
-static void step_segment(const struct tri_optimizer *optimizer, const struct segment *segment,
-                         const struct tri_adamw *adamw)
+/* ---- the step --------------------------------------------------------------------------------- */
+
+static void *element(void *array, enum tri_dtype dtype, int64_t at)
 {
-    struct tri_buffer *buffer = &optimizer->params->buffer[segment->buffer];
+    return (char *)array + (size_t)at * tri_dtype_size(dtype);
+}
+
+/* The next elements that one call can treat, at most `most`; the cursor moves past them. */
+static struct run take(const struct tri_optimizer *optimizer, struct cursor *cursor, int64_t most)
+{
+    struct run part = optimizer->runs[cursor->run];
+    part.range.begin += cursor->at;
+    if (tri_range_size(part.range) > most) {
+        part.range.end = part.range.begin + most;
+        cursor->at += most;
+    } else {
+        *cursor = (struct cursor){cursor->run + 1, 0};
+    }
+    return part;
+}
+
+static void widen_tile(const struct tri_optimizer *optimizer, struct cursor cursor)
+{
+    float *out = optimizer->widened;
+    for (int64_t left = optimizer->tile; left > 0 && cursor.run < optimizer->count;) {
+        struct run part = take(optimizer, &cursor, left);
+        int64_t n = tri_range_size(part.range);
+        enum tri_dtype dtype = part.buffer->gradient_dtype;
+        if (dtype != TRI_F32) {
+            optimizer->kernels->cast(element(part.buffer->gradients, dtype, part.range.begin),
+                                     dtype, out, TRI_F32, n);
+            out += n;
+        }
+        left -= n;
+    }
+}
+
+static void update(const struct tri_optimizer *optimizer, const struct run *part,
+                   const float *gradients, const struct tri_adamw *adamw)
+{
+    const struct tri_buffer *buffer = part->buffer;
+    int64_t place = tri_segment_place(part->segment, part->range.begin);
+    void *weights = element(buffer->weights, buffer->dtype, part->range.begin);
+    bool own_master = buffer->dtype == TRI_F32;
     struct tri_adamw step = *adamw;
-    int64_t in_shard = segment->range.begin - buffer->shard.begin;
-    if (!segment->decay) {
+    if (!part->decay) {
         step.weight_decay = 0.0;
     }
-    const void *gradients = (const char *)buffer->gradients +
-                            (size_t)segment->range.begin * tri_dtype_size(buffer->gradient_dtype);
-    /* f32 weights are their own masters. */
-    void *weights =
-        buffer->dtype == TRI_F32 ? NULL : (uint16_t *)buffer->weights + segment->range.begin;
-    optimizer->kernels->adamw(&step, buffer->master + in_shard, buffer->m + in_shard,
-                              buffer->v + in_shard, gradients, buffer->gradient_dtype, weights,
-                              buffer->dtype, tri_range_size(segment->range));
+    optimizer->kernels->adamw(&step, own_master ? weights : buffer->master + place,
+                              buffer->m + place, buffer->v + place, gradients, TRI_F32,
+                              own_master ? NULL : weights, buffer->dtype,
+                              tri_range_size(part->range));
+}
+
+/* Updates one tile; returns where the next begins. */
+static struct cursor step_tile(const struct tri_optimizer *optimizer, struct cursor cursor,
+                               const struct tri_adamw *adamw)
+{
+    const float *widened = optimizer->widened;
+    widen_tile(optimizer, cursor);
+    for (int64_t left = optimizer->tile; left > 0 && cursor.run < optimizer->count;) {
+        struct run part = take(optimizer, &cursor, left);
+        int64_t n = tri_range_size(part.range);
+        const float *gradients = (const float *)part.buffer->gradients + part.range.begin;
+        if (part.buffer->gradient_dtype != TRI_F32) {
+            gradients = widened;
+            widened += n;
+        }
+        update(optimizer, &part, gradients, adamw);
+        left -= n;
+    }
+    return cursor;
+}
+
+static void gather_block(const struct tri_optimizer *optimizer, int64_t block)
+{
+    const struct tri_where where = {TRI_PHASE_OPTIMIZER, TRI_KIND_WEIGHTS};
+    for (int i = 0; i < TRI_BUFFERS; i++) {
+        struct tri_buffer *buffer = &optimizer->params->buffer[i];
+        struct tri_segment *segment = tri_buffer_segment(buffer, block);
+        if (!segment) {
+            continue;
+        }
+        void *weights = element(buffer->weights, buffer->dtype, segment->whole.begin);
+        if (optimizer->config->comm_overlap) {
+            segment->gathering = tri_all_gather_v_begin(buffer->group, where, weights,
+                                                        segment->counts, buffer->dtype);
+        } else {
+            tri_all_gather_v(buffer->group, where, weights, segment->counts, buffer->dtype);
+        }
+    }
+}
+
+/* Whether this rank has updated all that it owns of a block. */
+static bool is_done(const struct tri_optimizer *optimizer, struct cursor cursor, int64_t block)
+{
+    return cursor.run == optimizer->count || optimizer->runs[cursor.run].segment->block > block;
 }
 
 void tri_optimizer_step(struct tri_optimizer *optimizer, int64_t update, double learning_rate,
                         double scale)
 {
     const struct tri_config_train *train = &optimizer->config->train;
-    struct tri_adamw adamw = {
+    const struct tri_adamw adamw = {
         .learning_rate = learning_rate,
         .beta1 = train->betas[0],
         .beta2 = train->betas[1],
@@ -115,12 +229,13 @@ void tri_optimizer_step(struct tri_optimizer *optimizer, int64_t update, double 
         .correction2 = 1.0 - pow(train->betas[1], (double)update),
         .gradient_scale = scale,
     };
-    for (int64_t i = 0; i < optimizer->count; i++) {
-        step_segment(optimizer, &optimizer->segments[i], &adamw);
-    }
-    for (int i = 0; i < TRI_BUFFERS; i++) {
-        struct tri_buffer *buffer = &optimizer->params->buffer[i];
-        tri_all_gather_v(buffer->group, (struct tri_where){TRI_PHASE_OPTIMIZER, TRI_KIND_WEIGHTS},
-                         buffer->weights, buffer->shard_counts, buffer->dtype);
+    struct cursor cursor = {0, 0};
+    int64_t block = -1;
+    tri_params_settle(optimizer->params);
+    while (block <= optimizer->params->layers) {
+        cursor = step_tile(optimizer, cursor, &adamw);
+        while (block <= optimizer->params->layers && is_done(optimizer, cursor, block)) {
+            gather_block(optimizer, block++);
+        }
     }
 }

@@ -117,7 +117,7 @@ struct tri_memory_plan tri_memory_plan(const struct tri_config *config,
     size_t width = config->precision == TRI_PRECISION_BF16 ? 2 : 4;
     for (int i = 0; i < TRI_BUFFERS; i++) {
         const struct tri_buffer *buffer = &params->buffer[i];
-        int64_t shard = tri_range_size(buffer->shard);
+        int64_t shard = buffer->shard;
         plan.bytes[TRI_MEMORY_WEIGHTS] += buffer->count * (int64_t)tri_dtype_size(buffer->dtype);
         if (training) {
             plan.bytes[TRI_MEMORY_GRADIENTS] +=

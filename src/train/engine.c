@@ -7,6 +7,24 @@
 #include <math.h>
 #include <string.h>
 
+/* Weights that the last update still gathers are waited for where they are first read. */
+static void before_block(void *state, int64_t block)
+{
+    struct tri_engine *engine = state;
+    tri_params_settle_block(engine->params, block);
+    tri_comm_progress();
+}
+
+/* A block's sums over the replicas run beside the backward of the blocks below it. */
+static void after_block(void *state, int64_t block)
+{
+    struct tri_engine *engine = state;
+    if (engine->last && engine->config->comm_overlap) {
+        tri_gradients_reduce(engine->params, block, true);
+    }
+    tri_comm_progress();
+}
+
 struct tri_engine *tri_engine_create(const struct tri_config *config, const struct tri_mesh *mesh,
                                      const struct tri_kernels *kernels, bool training)
 {
@@ -20,6 +38,7 @@ struct tri_engine *tri_engine_create(const struct tri_config *config, const stru
     }
     tri_params_init(engine->params, (uint64_t)config->seed);
     engine->model = tri_model_create(config, mesh, engine->params, kernels, &tri_moe_factory);
+    engine->hooks = (struct tri_hooks){engine, before_block, after_block};
     engine->moe_layers = tri_model_moe_layers(config);
     int64_t loads = engine->moe_layers * config->moe.num_experts;
     engine->tally.load = tri_alloc(TRI_MEMORY_OTHER, (size_t)loads * sizeof(*engine->tally.load));
@@ -92,6 +111,7 @@ static struct tri_pass make_pass(struct tri_engine *engine, const struct tri_row
         .global_tokens = source->counted_tokens,
         .seed = (uint64_t)engine->config->seed,
         .tally = &engine->tally,
+        .hooks = &engine->hooks,
     };
 }
 
@@ -150,6 +170,7 @@ static enum tri_status run(struct tri_engine *engine, const struct tri_rows_sour
         pass.backward = options.backward;
         pass.phase = options.phase;
         pass.tap = options.tap;
+        engine->last = i + 1 == micro_steps;
         tri_model_step(engine->model, &pass);
         engine->params->fresh = false;
     }
@@ -159,6 +180,15 @@ static enum tri_status run(struct tri_engine *engine, const struct tri_rows_sour
 static double exposed_seconds(void)
 {
     return tri_ledger_sum(tri_ledger_get(), -1, -1, -1, -1).seconds_exposed;
+}
+
+static void reduce_gradients(struct tri_engine *engine)
+{
+    struct tri_params *params = engine->params;
+    for (int64_t block = params->layers; block >= -1 && !engine->config->comm_overlap; block--) {
+        tri_gradients_reduce(params, block, false);
+    }
+    tri_gradients_reduce_end(params);
 }
 
 enum tri_status tri_engine_gradients(struct tri_engine *engine,
@@ -175,7 +205,7 @@ enum tri_status tri_engine_gradients(struct tri_engine *engine,
     TRI_TRY(run(engine, source, step, options, error));
     sum_tally(engine, source, TRI_PHASE_OPTIMIZER, report);
     double reduce = tri_clock_now();
-    tri_gradients_reduce(engine->params);
+    reduce_gradients(engine);
     report->grad_norm =
         tri_gradients_norm(engine->params, tri_model_context(engine->model)->kernels);
     report->finite = report->finite && isfinite(report->grad_norm);

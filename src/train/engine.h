@@ -36,6 +36,8 @@ struct tri_engine {
     struct tri_model *model;
     struct tri_optimizer *optimizer; /* NULL when it only evaluates */
     struct tri_tally tally;
+    struct tri_hooks hooks; /* of this engine's passes */
+    bool last; /* the micro-batch that runs is the step's last: its gradients are final */
     int64_t moe_layers;
     int32_t *tokens, *targets, *first_key, *positions; /* this replica's rows of a step */
     int64_t row_capacity;                              /* rows * seq that they hold */
@@ -55,8 +57,9 @@ enum tri_status tri_engine_gradients(struct tri_engine *engine,
                                      struct tri_route_tap *tap, struct tri_step_report *report,
                                      struct tri_error *error) TRI_NODISCARD;
 
-/* Clips, steps (update counts from 1) and gathers the weights; also bias balancing. Call it only when
- * report->finite. Collective over the mesh. */
+/* Clips, steps (update counts from 1) and gathers the weights; also bias balancing. With comm.overlap
+ * the gathering goes on beside what comes next (tri_params_settle). Call it only when report->finite.
+ * Collective over the mesh. */
 void tri_engine_update(struct tri_engine *engine, int64_t update, double learning_rate,
                        struct tri_step_report *report);
 

@@ -298,8 +298,7 @@ static void plant(const struct verify *v)
     }
     struct tri_buffer *buffer = &params->buffer[param->buffer];
     float *gradients = buffer->gradients; /* verify runs in f32 */
-    struct tri_range part = tri_range_intersect(
-        (struct tri_range){param->offset, param->offset + param->count}, buffer->shard);
+    struct tri_range part = tri_param_own(params, param);
     for (int64_t i = part.begin; i < part.end; i++) {
         gradients[i] = (float)((double)gradients[i] * v->options->factor);
     }
@@ -412,7 +411,7 @@ static void start_over(struct tri_engine *engine)
     struct tri_params *params = engine->params;
     tri_params_init(params, (uint64_t)engine->config->seed);
     for (int i = 0; i < TRI_BUFFERS; i++) {
-        size_t bytes = (size_t)tri_range_size(params->buffer[i].shard) * sizeof(float);
+        size_t bytes = (size_t)params->buffer[i].shard * sizeof(float);
         memset(params->buffer[i].m, 0, bytes);
         memset(params->buffer[i].v, 0, bytes);
     }

@@ -51,11 +51,10 @@ static void fill_moments(struct tri_params *params)
 {
     for (int i = 0; i < TRI_BUFFERS; i++) {
         struct tri_buffer *buffer = &params->buffer[i];
-        size_t bytes = (size_t)tri_range_size(buffer->shard) * sizeof(float);
+        size_t bytes = (size_t)buffer->shard * sizeof(float);
         buffer->m = tri_alloc(TRI_MEMORY_OPTIMIZER, bytes);
         buffer->v = tri_alloc(TRI_MEMORY_OPTIMIZER, bytes);
-        buffer->master = buffer->dtype == TRI_F32 ? (float *)buffer->weights + buffer->shard.begin
-                                                  : tri_alloc(TRI_MEMORY_OPTIMIZER, bytes);
+        buffer->master = buffer->dtype == TRI_F32 ? NULL : tri_alloc(TRI_MEMORY_OPTIMIZER, bytes);
     }
     for (int p = 0; p < params->count; p++) {
         const struct tri_param *param = &params->param[p];

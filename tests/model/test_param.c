@@ -2,6 +2,7 @@
 #include "base/memory.h"
 #include "support/small.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 #include <setjmp.h>
@@ -41,13 +42,13 @@ static int64_t elements(const struct tri_param *param)
 static void mark_counted(const struct tri_params *params, const struct tri_param *param,
                          uint8_t *marks)
 {
-    const struct tri_buffer *buffer = &params->buffer[param->buffer];
+    struct tri_range own = tri_param_own(params, param);
     int64_t columns = tri_range_size(param->local[1]);
     for (int64_t at = 0; at < param->count; at++) {
         int64_t row = param->local[0].begin + at / columns;
         int64_t place = param->offset + at;
         bool counted = row >= param->counted.begin && row < param->counted.end;
-        if (counted && place >= buffer->shard.begin && place < buffer->shard.end) {
+        if (counted && place >= own.begin && place < own.end) {
             marks[row * param->shape[1] + param->local[1].begin + at % columns]++;
         }
     }
@@ -132,6 +133,35 @@ static void test_names_are_unique(void **state)
     }
 }
 
+/* Segments follow each other, each cut evenly over the replicas; this rank's pieces are packed. */
+static void check_segments(const struct tri_buffer *buffer, int replicas)
+{
+    int64_t end = 0;
+    int64_t shard = 0;
+    for (int i = 0; i < buffer->segments; i++) {
+        const struct tri_segment *segment = &buffer->segment[i];
+        assert_int_equal(segment->whole.begin, end);
+        assert_true(i == 0 || segment->block > segment[-1].block);
+        assert_ptr_equal(tri_buffer_segment(buffer, segment->block), segment);
+        int64_t begin = segment->whole.begin;
+        for (int r = 0; r < replicas; r++) {
+            if (r == tri_group_rank(buffer->group)) {
+                assert_int_equal(segment->own.begin, begin);
+                assert_int_equal(segment->own.end, begin + segment->counts[r]);
+            }
+            assert_true(llabs(segment->counts[r] - segment->counts[0]) <= 1);
+            begin += segment->counts[r];
+        }
+        assert_int_equal(segment->whole.end, begin);
+        assert_true(begin > end);
+        assert_int_equal(segment->place, shard);
+        shard += tri_range_size(segment->own);
+        end = begin;
+    }
+    assert_int_equal(end, buffer->count);
+    assert_int_equal(shard, buffer->shard);
+}
+
 /* b follows a where both are held. */
 static void expect_adjacent(const struct tri_params *params, const struct tri_param *a,
                             enum tri_role role)
@@ -177,12 +207,7 @@ static void test_buffers_are_tight(void **state)
         }
         for (int i = 0; i < TRI_BUFFERS; i++) {
             assert_int_equal(params->buffer[i].count, end[i]);
-            int replicas = s.data * (i < 2 ? s.expert : 1);
-            int64_t sum = 0;
-            for (int r = 0; r < replicas; r++) {
-                sum += params->buffer[i].shard_counts[r];
-            }
-            assert_int_equal(sum, end[i]);
+            check_segments(&params->buffer[i], s.data * (i < 2 ? s.expert : 1));
         }
         tri_params_destroy(params);
         tri_mesh_destroy(mesh);

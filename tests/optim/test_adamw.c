@@ -37,9 +37,12 @@ static void put_gradients(struct tri_params *params, int update)
     }
     for (int b = 0; b < TRI_BUFFERS; b++) {
         const struct tri_buffer *buffer = &params->buffer[b];
-        for (int64_t i = 0; i < buffer->count; i++) {
-            if (i < buffer->shard.begin || i >= buffer->shard.end) {
-                ((float *)buffer->gradients)[i] = NAN;
+        for (int s = 0; s < buffer->segments; s++) {
+            const struct tri_segment *segment = &buffer->segment[s];
+            for (int64_t i = segment->whole.begin; i < segment->whole.end; i++) {
+                if (i < segment->own.begin || i >= segment->own.end) {
+                    ((float *)buffer->gradients)[i] = NAN;
+                }
             }
         }
     }

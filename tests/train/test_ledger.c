@@ -267,9 +267,10 @@ static void book_partial_gradients(struct books *b)
     const struct tri_config_model *model = &b->config->model;
     int64_t kv = model->num_kv_heads * model->head_dim;
     bool overlap = model->num_kv_heads % b->mesh->size[TRI_AXIS_TENSOR] != 0;
+    int64_t g = b->config->train.gradient_dtype == TRI_PRECISION_BF16 ? 2 : 4;
     for (int64_t layer = 0; layer < model->num_layers; layer++) {
         for (int i = 0; i < 2 && overlap; i++) {
-            over_tensor(b, TRI_PHASE_OPTIMIZER, TRI_KIND_GRADIENT, kv * model->hidden_size * 4);
+            over_tensor(b, TRI_PHASE_OPTIMIZER, TRI_KIND_GRADIENT, kv * model->hidden_size * g);
             if (model->bias != TRI_BIAS_NONE) {
                 over_tensor(b, TRI_PHASE_OPTIMIZER, TRI_KIND_GRADIENT, kv * 4);
             }
@@ -294,32 +295,52 @@ static void book_partial_gradients(struct books *b)
     }
 }
 
-/* ZeRO-1: 4 P bytes in, w P / R out, for each group of R replicas and dtype. */
+static bool is_narrow(const struct books *b, const struct tri_param *param)
+{
+    bool router = param->role == TRI_ROLE_ROUTER || param->role == TRI_ROLE_SHARED_GATE;
+    return b->w == 2 && param->dims == 2 && !router;
+}
+
+/* Block of a row: the embeddings', a layer's, the final norm's and head's. */
+static int64_t block_of(const struct books *b, const struct tri_param *param)
+{
+    if (param->role == TRI_ROLE_EMBEDDING || param->role == TRI_ROLE_POSITION) {
+        return -1;
+    }
+    return param->layer >= 0 ? param->layer : b->config->model.num_layers;
+}
+
+/* What a block holds here of one kind: P parameters over R replicas, ZeRO-1: g P bytes in, w P / R
+ * out. */
+static void book_shard(struct books *b, int64_t block, bool experts, bool narrow)
+{
+    int64_t count = 0;
+    for (int p = 0; p < b->params->count; p++) {
+        const struct tri_param *param = &b->params->param[p];
+        if (block_of(b, param) == block && (param->place == TRI_PLACE_EXPERT) == experts &&
+            is_narrow(b, param) == narrow) {
+            count += tri_range_size(param->local[0]) * tri_range_size(param->local[1]);
+        }
+    }
+    enum tri_group_id group = experts ? TRI_GROUP_DATA : TRI_GROUP_EXPERT_DATA;
+    int replicas = b->mesh->size[TRI_AXIS_DATA] * (experts ? 1 : b->mesh->size[TRI_AXIS_EXPERT]);
+    int place = tri_group_rank(experts ? b->mesh->data : b->mesh->expert_data);
+    int64_t shard = tri_range_size(tri_range_part(count, replicas, place));
+    CHECK(shard * replicas < count + replicas && shard * replicas > count - replicas);
+    if (replicas > 1 && count > 0) {
+        bool half = narrow && b->config->train.gradient_dtype == TRI_PRECISION_BF16;
+        book(b, TRI_OP_REDUCE_SCATTER, group, TRI_PHASE_OPTIMIZER, TRI_KIND_GRADIENT,
+             (half ? 2 : 4) * count);
+        book(b, TRI_OP_ALL_GATHER, group, TRI_PHASE_OPTIMIZER, TRI_KIND_WEIGHTS,
+             (narrow ? 2 : 4) * shard);
+    }
+}
+
 static void book_shards(struct books *b)
 {
-    for (int i = 0; i < TRI_BUFFERS; i++) {
-        bool experts = i >= 2;
-        bool narrow = i % 2 == 1;
-        int64_t count = 0;
-        for (int p = 0; p < b->params->count; p++) {
-            const struct tri_param *param = &b->params->param[p];
-            bool router = param->role == TRI_ROLE_ROUTER || param->role == TRI_ROLE_SHARED_GATE;
-            bool is_narrow = b->w == 2 && param->dims == 2 && !router;
-            if ((param->place == TRI_PLACE_EXPERT) == experts && is_narrow == narrow) {
-                count += tri_range_size(param->local[0]) * tri_range_size(param->local[1]);
-            }
-        }
-        enum tri_group_id group = experts ? TRI_GROUP_DATA : TRI_GROUP_EXPERT_DATA;
-        int replicas =
-            b->mesh->size[TRI_AXIS_DATA] * (experts ? 1 : b->mesh->size[TRI_AXIS_EXPERT]);
-        int place = tri_group_rank(experts ? b->mesh->data : b->mesh->expert_data);
-        int64_t shard = tri_range_size(tri_range_part(count, replicas, place));
-        CHECK(shard * replicas < count + replicas && shard * replicas > count - replicas);
-        if (replicas > 1) {
-            book(b, TRI_OP_REDUCE_SCATTER, group, TRI_PHASE_OPTIMIZER, TRI_KIND_GRADIENT,
-                 4 * count);
-            book(b, TRI_OP_ALL_GATHER, group, TRI_PHASE_OPTIMIZER, TRI_KIND_WEIGHTS,
-                 (narrow ? 2 : 4) * shard);
+    for (int64_t block = -1; block <= b->config->model.num_layers; block++) {
+        for (int i = 0; i < TRI_BUFFERS; i++) {
+            book_shard(b, block, i >= 2, i % 2 == 1);
         }
     }
 }
@@ -375,6 +396,7 @@ static void run(enum small_style style, const char *words, struct small_layout l
     tri_ledger_reset();
     struct tri_step_report report = small_gradients(engine, &source, 0, &tap);
     tri_engine_update(engine, 1, 1e-3, &report);
+    tri_params_settle(engine->params);
     *found = *tri_ledger_get();
     collect_routes(mesh, &tap, n);
 
@@ -412,6 +434,9 @@ int main(int argc, char **argv)
         run(SMALL_GPT, "", layouts[i]);
         run(SMALL_GPT, "precision=bf16 model.num_kv_heads=1 train.global_batch=3", layouts[i]);
         run(SMALL_LLAMA, "model.qk_norm=full moe.every=2", layouts[i]);
+        run(SMALL_LLAMA, "precision=bf16 model.num_kv_heads=1 train.gradient_dtype=bf16",
+            layouts[i]);
+        run(SMALL_LLAMA, "train.sequence_parallel=true comm.overlap=false", layouts[i]);
         run(SMALL_LLAMA, "precision=bf16 model.qk_norm=head", layouts[i]);
         run(SMALL_LLAMA, "train.duplicate_token_dropping=false moe.top_k=1", layouts[i]);
         run(SMALL_GPT, "train.recompute=full", layouts[i]);

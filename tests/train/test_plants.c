@@ -18,12 +18,13 @@ enum fault {
 static enum fault fault;
 static enum tri_kind skipped;
 
-static void scale_experts(struct tri_params *params, double factor)
+static void scale_experts(struct tri_params *params, int64_t block, double factor)
 {
-    for (int i = 0; i < TRI_BUFFERS; i++) {
-        struct tri_buffer *buffer = &params->buffer[i];
-        for (int64_t j = 0; buffer->replicas == TRI_EXPERT && j < buffer->count; j++) {
-            float *gradients = buffer->gradients;
+    struct tri_range rows = tri_params_rows(params, block);
+    for (int64_t p = rows.begin; p < rows.end; p++) {
+        const struct tri_param *param = &params->param[p];
+        float *gradients = tri_param_gradients(params, param);
+        for (int64_t j = 0; param->place == TRI_PLACE_EXPERT && j < param->count; j++) {
             gradients[j] = (float)((double)gradients[j] * factor);
         }
     }
@@ -38,13 +39,13 @@ static void use_expert_group(struct tri_params *params, struct tri_group *group)
     }
 }
 
-void __real_tri_gradients_reduce(struct tri_params *params);
-void __wrap_tri_gradients_reduce(struct tri_params *params);
-void __wrap_tri_gradients_reduce(struct tri_params *params)
+void __real_tri_gradients_reduce(struct tri_params *params, int64_t block, bool begin);
+void __wrap_tri_gradients_reduce(struct tri_params *params, int64_t block, bool begin);
+void __wrap_tri_gradients_reduce(struct tri_params *params, int64_t block, bool begin)
 {
     const struct tri_mesh *mesh = params->mesh;
     if (fault == FAULT_EXPERTS_DIVIDED) {
-        scale_experts(params, 1.0 / mesh->size[TRI_AXIS_EXPERT]);
+        scale_experts(params, block, 1.0 / mesh->size[TRI_AXIS_EXPERT]);
     }
     if (fault == FAULT_EXPERTS_OVER_EXPERT) {
         use_expert_group(params, mesh->expert);
@@ -52,7 +53,7 @@ void __wrap_tri_gradients_reduce(struct tri_params *params)
     for (int p = 0; fault == FAULT_NO_TENSOR_SYNC && p < params->count; p++) {
         params->param[p].sync = TRI_SYNC_NONE;
     }
-    __real_tri_gradients_reduce(params);
+    __real_tri_gradients_reduce(params, block, begin);
     use_expert_group(params, mesh->data);
 }
 

@@ -1,0 +1,52 @@
+/* Blocks, segments and pieces; and the weights that are still on their way. */
+#include "model/param.h"
+
+struct tri_range tri_params_rows(const struct tri_params *params, int64_t block)
+{
+    int64_t begin = block < 0 ? 0 : params->first_of_layer[block];
+    int64_t end = block < params->layers ? params->first_of_layer[block + 1] : params->count;
+    return (struct tri_range){begin, end};
+}
+
+struct tri_segment *tri_buffer_segment(const struct tri_buffer *buffer, int64_t block)
+{
+    for (int s = 0; s < buffer->segments; s++) {
+        if (buffer->segment[s].block == block) {
+            return &buffer->segment[s];
+        }
+    }
+    return NULL;
+}
+
+struct tri_range tri_segment_own(const struct tri_segment *segment, struct tri_range range)
+{
+    return tri_range_intersect(range, segment->own);
+}
+
+struct tri_range tri_param_own(const struct tri_params *params, const struct tri_param *param)
+{
+    const struct tri_buffer *buffer = &params->buffer[param->buffer];
+    if (param->count == 0) {
+        return (struct tri_range){param->offset, param->offset};
+    }
+    return tri_segment_own(&buffer->segment[param->segment],
+                           (struct tri_range){param->offset, param->offset + param->count});
+}
+
+void tri_params_settle_block(const struct tri_params *params, int64_t block)
+{
+    for (int i = 0; i < TRI_BUFFERS; i++) {
+        struct tri_segment *segment = tri_buffer_segment(&params->buffer[i], block);
+        if (segment && segment->gathering) {
+            tri_request_end(segment->gathering);
+            segment->gathering = NULL;
+        }
+    }
+}
+
+void tri_params_settle(const struct tri_params *params)
+{
+    for (int64_t block = -1; block <= params->layers; block++) {
+        tri_params_settle_block(params, block);
+    }
+}
