@@ -44,8 +44,7 @@ static const char *const llama_flavours[] = {
     "train.sequence_parallel=true moe.aux_loss=0.1 moe.jitter=0.1",
     "train.recompute=full train.communication_aware_checkpointing=false moe.aux_scope=model",
     "moe.aux_loss=0 train.global_batch=5",
-    "train.sequence_parallel=true train.duplicate_token_dropping=false model.qk_norm=full "
-    "data.sequence_length=13 train.recompute=full",
+    "train.sequence_parallel=true model.qk_norm=full data.sequence_length=13 train.recompute=full",
     "train.duplicate_token_dropping=false moe.aux_loss=0.1 model.bias=all",
 };
 /* Windows of rank: the micro-batches must stay, so each replica gets one of the same size. */
