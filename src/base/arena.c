@@ -22,31 +22,22 @@ struct tri_arena {
     bool dry;
 };
 
-static struct tri_arena *create(enum tri_memory category, const char *name, size_t reserve)
-{
-    struct tri_arena *arena = tri_alloc(TRI_MEMORY_OTHER, sizeof(*arena));
-    arena->base = mmap(NULL, reserve + ALIGN, PROT_READ | PROT_WRITE,
-                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (arena->base == MAP_FAILED) {
-        tri_panic(TRI_FAILED, "arena %s: cannot reserve %zu bytes of address space", name, reserve);
-    }
-    arena->reserve = reserve;
-    arena->category = category;
-    arena->name = name;
-    return arena;
-}
-
 struct tri_arena *tri_arena_create(enum tri_memory category, const char *name, size_t reserve)
 {
-    struct tri_arena *arena = create(category, name, reserve);
-    (void)madvise(arena->base, reserve, MADV_HUGEPAGE);
-    return arena;
-}
-
-struct tri_arena *tri_arena_create_dry(enum tri_memory category, const char *name)
-{
-    struct tri_arena *arena = create(category, name, DRY_RESERVE);
-    arena->dry = true;
+    struct tri_arena *arena = tri_alloc(TRI_MEMORY_OTHER, sizeof(*arena));
+    arena->dry = reserve == 0;
+    arena->reserve = arena->dry ? DRY_RESERVE : reserve;
+    arena->base = mmap(NULL, arena->reserve + ALIGN, PROT_READ | PROT_WRITE,
+                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (arena->base == MAP_FAILED) {
+        tri_panic(TRI_FAILED, "arena %s: cannot reserve %zu bytes of address space", name,
+                  arena->reserve);
+    }
+    if (!arena->dry) {
+        (void)madvise(arena->base, reserve, MADV_HUGEPAGE);
+    }
+    arena->category = category;
+    arena->name = name;
     return arena;
 }
 

@@ -12,11 +12,10 @@
 
 struct tri_arena;
 
-/* Reserves address space for reserve bytes. Panics when the kernel refuses. */
+/* Reserves address space for reserve bytes. Panics when the kernel refuses. reserve 0: an arena for a
+ * run that only counts; its range is larger than any rank's memory, and what it hands out is neither
+ * filled nor poisoned, so that only pages that the caller touches become real. */
 struct tri_arena *tri_arena_create(enum tri_memory category, const char *name, size_t reserve);
-/* An arena for a run that only counts: its range is larger than any rank's memory, and what it hands
- * out is neither filled nor poisoned, so that only pages that the caller touches become real. */
-struct tri_arena *tri_arena_create_dry(enum tri_memory category, const char *name);
 void tri_arena_destroy(struct tri_arena *arena);
 
 /* Aligned to 64 bytes, content undefined (NaN in debug builds); valid until a rewind past it.

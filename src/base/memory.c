@@ -20,8 +20,9 @@ enum { ALIGN = 64, MAPPED = 1 << 20 };
 static struct tri_memory_counters counters;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 
-static const char *const names[TRI_MEMORY_COUNT] = {
-    "weights", "gradients", "optimizer", "activations", "stash", "buffers", "tiles", "other"};
+static const char *const names[TRI_MEMORY_COUNT] = {"weights",     "gradients", "optimizer",
+                                                    "activations", "stash",     "buffers",
+                                                    "tiles",       "kernels",   "other"};
 
 const char *tri_memory_name(enum tri_memory category)
 {
@@ -137,8 +138,9 @@ struct tri_memory_counters tri_memory_scope_end(const struct tri_memory_scope *s
     counters = scope->outer;
     counters.calls += inner.calls;
     (void)pthread_mutex_unlock(&lock);
+    tri_memory_account(TRI_MEMORY_KERNELS, inner.current[TRI_MEMORY_KERNELS]);
     for (int i = 0; i < TRI_MEMORY_COUNT; i++) {
-        TRI_REQUIRE(inner.current[i] == 0);
+        TRI_REQUIRE(inner.current[i] == 0 || i == TRI_MEMORY_KERNELS);
     }
     return inner;
 }

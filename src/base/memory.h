@@ -14,6 +14,7 @@ enum tri_memory {
     TRI_MEMORY_STASH,
     TRI_MEMORY_BUFFERS, /* exchange and communication buffers */
     TRI_MEMORY_TILES,
+    TRI_MEMORY_KERNELS, /* scratch of the kernels, kept until the process ends; in no plan */
     TRI_MEMORY_OTHER,
     TRI_MEMORY_COUNT
 };
@@ -43,8 +44,8 @@ struct tri_memory_counters {
 struct tri_memory_counters tri_memory_get(void);
 
 /* Counts from zero from begin to end, apart from what was counted before; end returns these counts and
- * puts back the others. What is taken inside must be freed inside (REQUIREd), by this thread and those
- * it waits for. Scopes nest. */
+ * puts back the others. What is taken inside must be freed inside (REQUIREd) but for the kernels', by this
+ * thread and those it waits for. Scopes nest. */
 struct tri_memory_scope {
     struct tri_memory_counters outer;
 };

@@ -187,6 +187,9 @@ void tri_all_to_all_sides(const struct tri_group *group, const struct tri_rows *
 void tri_all_to_all_copy_own(const struct tri_group *group, const struct tri_rows *rows)
 {
     int me = group->rank;
+    if (group->mesh->planned) {
+        return;
+    }
     TRI_REQUIRE(rows->width >= 0 && rows->send_rows[me] == rows->recv_rows[me]);
     size_t row = (size_t)rows->width * tri_dtype_size(rows->dtype);
     size_t from = 0;
@@ -196,7 +199,7 @@ void tri_all_to_all_copy_own(const struct tri_group *group, const struct tri_row
         to += (size_t)rows->recv_rows[r] * row;
     }
     size_t own = (size_t)rows->send_rows[me] * row;
-    if (own > 0 && !group->mesh->planned) {
+    if (own > 0) {
         memcpy((char *)rows->recv + to, (const char *)rows->send + from, own);
     }
 }

@@ -273,13 +273,13 @@ static void bind_norm(const struct tri_model *model, struct half *half, enum tri
 }
 
 /* cos in the first half of a row, sin in the second (formats: the NeoX pairing j, j + dim/2). */
-static float *make_rope_table(const struct tri_config_model *model)
+static float *make_rope_table(const struct tri_config_model *model, bool filled)
 {
     int64_t dim = model->head_dim;
     int64_t half = dim / 2;
     float *table =
         tri_alloc(TRI_MEMORY_OTHER, (size_t)(model->max_position * dim) * sizeof(*table));
-    for (int64_t position = 0; position < model->max_position; position++) {
+    for (int64_t position = 0; filled && position < model->max_position; position++) {
         for (int64_t j = 0; j < half; j++) {
             double angle =
                 (double)position * pow(model->rope_theta, -2.0 * (double)j / (double)dim);
@@ -301,12 +301,14 @@ struct tri_model *tri_model_create(const struct tri_config *config, const struct
     context->mesh = mesh;
     context->params = params;
     context->kernels = kernels;
-    context->arena = tri_arena_create(TRI_MEMORY_ACTIVATIONS, "activations", physical);
+    /* 0: a dry arena. */
+    size_t reserve = mesh->planned ? 0 : physical;
+    context->arena = tri_arena_create(TRI_MEMORY_ACTIVATIONS, "activations", reserve);
     context->tape = tri_tape_create(config->model.num_layers,
-                                    config->train.communication_aware_checkpointing, physical);
+                                    config->train.communication_aware_checkpointing, reserve);
     context->dt = config->precision == TRI_PRECISION_BF16 ? TRI_BF16 : TRI_F32;
     if (config->model.position == TRI_POSITION_ROPE) {
-        model->rope_table = make_rope_table(&config->model);
+        model->rope_table = make_rope_table(&config->model, !mesh->planned);
         context->rope_table = model->rope_table;
     }
     model->layers = config->model.num_layers;

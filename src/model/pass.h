@@ -51,12 +51,14 @@ struct tri_hooks {
 struct tri_pass {
     /* the micro-batch: whole rows of the global batch; rows may be 0 */
     int64_t rows, seq;
-    const int32_t *tokens;    /* [rows, seq] */
-    const int32_t *targets;   /* [rows, seq], -1: not counted; NULL when no loss is wanted */
-    const int32_t *positions; /* [rows, seq] */
-    const int32_t *first_key; /* [rows, seq] or NULL: see struct tri_attention */
-    int64_t first_row;        /* of the global batch */
-    int64_t global_tokens;    /* counted targets of the global batch: every mean is over these */
+    const int32_t *tokens;          /* [rows, seq] */
+    const int32_t *targets;         /* [rows, seq], -1: not counted; NULL when no loss is wanted */
+    const int32_t *positions;       /* [rows, seq] */
+    const int32_t *first_key;       /* [rows, seq] or NULL: see struct tri_attention */
+    int64_t first_row;              /* of the global batch */
+    int64_t batch_rows, micro_step; /* rows of the global batch, and which of its micro-steps this
+                                       is: what tri_rows_micro takes, for any replica */
+    int64_t global_tokens; /* counted targets of the global batch: every mean is over these */
     uint64_t seed, step;
     bool training; /* noise, training capacity */
     bool backward; /* a backward follows */

@@ -30,7 +30,7 @@ enum tri_stash {
 
 struct tri_tape;
 
-/* Local. reserve: bytes of address space for the stash. */
+/* Local. reserve: bytes of address space for the stash; 0: see tri_arena_create. */
 struct tri_tape *tri_tape_create(int64_t blocks, bool stash_results, size_t reserve);
 void tri_tape_destroy(struct tri_tape *tape);
 

@@ -16,9 +16,11 @@ void *tri_exchange_take(struct tri_exchange *exchange, int i, const struct tri_c
     }
     if (bytes > exchange->capacity[i]) {
         exchange->growths++;
-        tri_log_warn("exchange buffer %d grows from %zu to %zu bytes: routing is more uneven than "
-                     "moe.headroom allows",
-                     i, exchange->capacity[i], bytes + bytes / 4);
+        if (!context->mesh->planned) {
+            tri_log_warn("exchange buffer %d grows from %zu to %zu bytes: routing is more uneven "
+                         "than moe.headroom allows",
+                         i, exchange->capacity[i], bytes + bytes / 4);
+        }
         bytes += bytes / 4;
     }
     return tri_grow(TRI_MEMORY_BUFFERS, &exchange->buffer[i], &exchange->capacity[i], bytes);

@@ -58,6 +58,22 @@ static bool jitters(const struct layer *layer, const struct tri_pass *pass)
     return pass->training && layer->base.context->config->moe.jitter > 0.0;
 }
 
+/* x [tokens, hidden] times their factors, where there are any. */
+static void jitter(const struct layer *layer, const struct tri_pass *pass, struct tri_range tokens,
+                   float *x)
+{
+    const struct tri_context *context = layer->base.context;
+    int64_t hidden = context->config->model.hidden_size;
+    if (!jitters(layer, pass) || context->mesh->planned) {
+        return;
+    }
+    for (int64_t t = tokens.begin; t < tokens.end; t++) {
+        for (int64_t j = 0; j < hidden; j++, x++) {
+            *x *= jitter_factor(layer, pass, t, j);
+        }
+    }
+}
+
 static void read_input(struct layer *layer, const struct tri_pass *pass, const void *x)
 {
     const struct tri_context *context = layer->base.context;
@@ -70,11 +86,7 @@ static void read_input(struct layer *layer, const struct tri_pass *pass, const v
     }
     float *input = tri_context_take_f32(context, n * hidden);
     context->kernels->cast(x, context->dt, input, TRI_F32, n * hidden);
-    for (int64_t t = 0; t < n && jitters(layer, pass); t++) {
-        for (int64_t j = 0; j < hidden; j++) {
-            input[t * hidden + j] *= jitter_factor(layer, pass, stream.begin + t, j);
-        }
-    }
+    jitter(layer, pass, stream, input);
     layer->input = input;
 }
 
@@ -226,11 +238,7 @@ static void router_backward(struct layer *layer, const struct tri_pass *pass, st
                                layer->input + in_stream * hidden, true);
     float *d_input = tri_context_take_f32(context, n * hidden);
     tri_linear_input_gradient(&layer->linear, kernels, n, own_dlogits, d_input);
-    for (int64_t t = 0; t < n && jitters(layer, pass); t++) {
-        for (int64_t j = 0; j < hidden; j++) {
-            d_input[t * hidden + j] *= jitter_factor(layer, pass, own.begin + t, j);
-        }
-    }
+    jitter(layer, pass, own, d_input);
     void *part = (char *)dx + (size_t)(in_stream * hidden) * tri_dtype_size(context->dt);
     const void *addend = d_input;
     if (context->dt != TRI_F32) {
@@ -293,6 +301,7 @@ static void *prepare(const struct tri_context *context)
     struct tri_moe *moe = tri_alloc(TRI_MEMORY_OTHER, sizeof(*moe));
     moe->context = context;
     moe->router = tri_router_create(config, context->mesh);
+    moe->exchange.load = 1.0;
     if (config->moe.bias_balancing > 0.0) {
         int64_t n = tri_model_moe_layers(config) * config->moe.num_experts;
         moe->bias = tri_alloc(TRI_MEMORY_OTHER, (size_t)n * sizeof(*moe->bias));
@@ -338,6 +347,11 @@ const struct tri_moe_factory tri_moe_factory = {prepare, create, begin, end, rel
 float *tri_moe_bias(struct tri_moe *moe)
 {
     return moe->bias;
+}
+
+void tri_moe_set_load(struct tri_moe *moe, double load)
+{
+    moe->exchange.load = load;
 }
 
 int64_t tri_moe_exchange_bytes(const struct tri_moe *moe)

@@ -15,6 +15,10 @@ extern const struct tri_moe_factory tri_moe_factory;
 /* Bias-balancing vectors [MoE layers, experts], kept in checkpoints; NULL when the config has none. */
 float *tri_moe_bias(struct tri_moe *moe);
 
+/* On a planned mesh: from now on this rank's experts receive `load` times (at first 1) the rows of
+ * balanced routing, or all that there are. */
+void tri_moe_set_load(struct tri_moe *moe, double load);
+
 /* Bytes of the exchange buffers, and how often a micro-batch made them grow past the headroom. */
 int64_t tri_moe_exchange_bytes(const struct tri_moe *moe);
 int64_t tri_moe_exchange_growths(const struct tri_moe *moe);

@@ -12,6 +12,8 @@ struct tri_exchange {
     void *buffer[2];
     size_t capacity[2];
     int64_t growths;
+    double
+        load; /* on a planned mesh: rows received, as a multiple of what balanced routing sends */
 };
 
 struct tri_schedule;

@@ -18,6 +18,7 @@
 
 #include "base/clock.h"
 #include "model/stream.h"
+#include "moe/peers.h"
 
 #include <string.h>
 
@@ -223,6 +224,10 @@ static void make_plan(struct ted *ted, const struct tri_pass *pass, const struct
     plan_slots(ted, routes, counts);
     tri_all_to_all_counts(ted->homes, (struct tri_where){pass->phase, TRI_KIND_META}, counts,
                           received, ted->experts * ted->parts);
+    if (ted->base.context->mesh->planned) {
+        struct tri_peers peers = {ted->base.context, ted->homes, ted->experts, ted->parts};
+        tri_peers_counts(&peers, pass, ted->base.exchange->load, received);
+    }
     count_rows(ted, received);
     order_rows(ted, received);
 }

@@ -28,6 +28,9 @@ static enum tri_dtype gradient_dtype(const struct tri_params *params, const stru
 void tri_gradients_begin(struct tri_params *params)
 {
     params->fresh = true;
+    if (params->mesh->planned) {
+        return;
+    }
     for (int p = 0; p < params->count; p++) {
         const struct tri_param *param = &params->param[p];
         if (param->count > 0 && !tri_param_overwritten(param)) {
@@ -44,11 +47,13 @@ static void sum_overlap(struct tri_params *params, const struct tri_param *param
     size_t width = tri_dtype_size(dtype);
     int64_t n = param->shape[0] * param->shape[1];
     size_t bytes = (size_t)n * width;
-    size_t local_bytes = (size_t)param->count * width;
+    size_t local_bytes = params->mesh->planned ? 0 : (size_t)param->count * width;
     void *local = tri_param_gradients(params, param);
     char *whole = tri_grow(TRI_MEMORY_BUFFERS, &params->scratch, &params->scratch_bytes, bytes);
-    memset(whole, 0, bytes);
     char *mine = whole + (size_t)(param->local[0].begin * param->shape[1]) * width;
+    if (!params->mesh->planned) {
+        memset(whole, 0, bytes);
+    }
     memcpy(mine, local, local_bytes);
     tri_all_reduce_sum(params->mesh->tensor, where, whole, n, dtype);
     memcpy(local, mine, local_bytes);

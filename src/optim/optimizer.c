@@ -64,7 +64,7 @@ static void add_block(struct tri_optimizer *optimizer, int64_t block)
     }
 }
 
-static void allocate_states(struct tri_buffer *buffer)
+static void allocate_states(struct tri_buffer *buffer, const struct tri_kernels *kernels)
 {
     size_t bytes = (size_t)buffer->shard * sizeof(float);
     buffer->m = tri_alloc(TRI_MEMORY_OPTIMIZER, bytes);
@@ -73,12 +73,12 @@ static void allocate_states(struct tri_buffer *buffer)
         return;
     }
     buffer->master = tri_alloc(TRI_MEMORY_OPTIMIZER, bytes);
-    const uint16_t *weights = buffer->weights;
     for (int s = 0; s < buffer->segments; s++) {
         const struct tri_segment *segment = &buffer->segment[s];
-        for (int64_t i = segment->own.begin; i < segment->own.end; i++) {
-            buffer->master[tri_segment_place(segment, i)] = tri_bf16_to_f32(weights[i]);
-        }
+        struct tri_range own = segment->own;
+        kernels->cast((const uint16_t *)buffer->weights + own.begin, buffer->dtype,
+                      buffer->master + tri_segment_place(segment, own.begin), TRI_F32,
+                      tri_range_size(own));
     }
 }
 
@@ -95,7 +95,7 @@ struct tri_optimizer *tri_optimizer_create(const struct tri_config *config,
     optimizer->runs = tri_alloc(TRI_MEMORY_OTHER, (size_t)params->count * sizeof(*optimizer->runs));
     for (int i = 0; i < TRI_BUFFERS; i++) {
         struct tri_buffer *buffer = &params->buffer[i];
-        allocate_states(buffer);
+        allocate_states(buffer, kernels);
         widened += buffer->gradient_dtype != TRI_F32 ? buffer->shard : 0;
     }
     for (int64_t block = -1; block <= params->layers; block++) {

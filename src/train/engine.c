@@ -63,15 +63,22 @@ void tri_engine_destroy(struct tri_engine *engine)
 
 /* ---- rows ------------------------------------------------------------------------------------- */
 
+enum { ROW_ARRAYS = 4 };
+
+int64_t tri_engine_row_bytes(int64_t rows, int64_t seq)
+{
+    return ROW_ARRAYS * rows * seq * (int64_t)sizeof(int32_t);
+}
+
 static void make_room(struct tri_engine *engine, int64_t rows, int64_t seq)
 {
     int64_t n = rows * seq;
     if (n <= engine->row_capacity) {
         return;
     }
-    int32_t **arrays[4] = {&engine->tokens, &engine->targets, &engine->first_key,
-                           &engine->positions};
-    for (int i = 0; i < 4; i++) {
+    int32_t **arrays[ROW_ARRAYS] = {&engine->tokens, &engine->targets, &engine->first_key,
+                                    &engine->positions};
+    for (int i = 0; i < ROW_ARRAYS; i++) {
         tri_free(*arrays[i]);
         *arrays[i] = tri_alloc(TRI_MEMORY_OTHER, (size_t)n * sizeof(int32_t));
     }
@@ -165,6 +172,8 @@ static enum tri_status run(struct tri_engine *engine, const struct tri_rows_sour
     for (int64_t i = 0; i < micro_steps; i++) {
         struct tri_range rows = tri_rows_micro(source->rows, replicas, replica, micro, i);
         struct tri_pass pass = make_pass(engine, source, share, rows);
+        pass.batch_rows = source->rows;
+        pass.micro_step = i;
         pass.step = (uint64_t)step;
         pass.training = options.training;
         pass.backward = options.backward;

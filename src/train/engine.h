@@ -49,6 +49,9 @@ struct tri_engine *tri_engine_create(const struct tri_config *config, const stru
                                      const struct tri_kernels *kernels, bool training);
 void tri_engine_destroy(struct tri_engine *engine);
 
+/* Bytes of the arrays for a replica's rows of a step. */
+int64_t tri_engine_row_bytes(int64_t rows, int64_t seq);
+
 /* Zeroes the gradients and runs all micro-steps of `step` forward and backward, then reduces the
  * gradients to their shards. tap may be NULL. An error of the source on any rank is every rank's.
  * Collective over the mesh. */

@@ -61,6 +61,11 @@ static enum tri_status fill_evaluation(void *state, int64_t step, int64_t first_
                                 first_key, error);
 }
 
+int64_t tri_evaluate_rows(const struct tri_config *config, int replicas)
+{
+    return config->train.micro_batch * replicas * 8;
+}
+
 enum tri_status tri_evaluate(struct tri_engine *engine, const struct tri_loader *loader,
                              int64_t tokens, int64_t batches, struct tri_evaluation *result,
                              struct tri_error *error)
@@ -72,7 +77,7 @@ enum tri_status tri_evaluate(struct tri_engine *engine, const struct tri_loader 
         rows = batches * config->train.global_batch;
     }
     int64_t counted = rows * seq < tokens - 1 ? rows * seq : tokens - 1;
-    int64_t at_once = config->train.micro_batch * tri_group_size(engine->mesh->expert_data) * 8;
+    int64_t at_once = tri_evaluate_rows(config, tri_group_size(engine->mesh->expert_data));
     int64_t loads = engine->moe_layers * config->moe.num_experts;
     *result = (struct tri_evaluation){
         .load = tri_alloc(TRI_MEMORY_OTHER, (size_t)loads * sizeof(int64_t))};

@@ -19,6 +19,9 @@ struct tri_evaluation {
     int64_t *load; /* [MoE layers, experts]; tri_free it */
 };
 
+/* Rows that an evaluation passes through the model as one batch: a few micro-batches a replica. */
+int64_t tri_evaluate_rows(const struct tri_config *config, int replicas);
+
 /* Loss over the loader's evaluation rows, at most `batches` global batches of them (0: all), a few at
  * a time. Collective over the engine's mesh; the status is the same on all ranks. */
 enum tri_status tri_evaluate(struct tri_engine *engine, const struct tri_loader *loader,

@@ -168,7 +168,7 @@ static dnnl_primitive_t find(const struct tri_matmul *p)
             (void)pthread_mutex_lock(&lock);
             entry = *slot;
             if (!entry) {
-                entry = tri_alloc(TRI_MEMORY_OTHER, sizeof(*entry));
+                entry = tri_alloc(TRI_MEMORY_KERNELS, sizeof(*entry));
                 entry->key = key;
                 entry->primitive = make(p);
                 __atomic_store_n(slot, entry, __ATOMIC_RELEASE);

@@ -31,5 +31,5 @@ void *tri_scratch_get(size_t bytes)
         pthread_once(&once, set_up);
         TRI_REQUIRE(pthread_setspecific(key, &own) == 0);
     }
-    return tri_grow(TRI_MEMORY_OTHER, &own.block, &own.capacity, bytes);
+    return tri_grow(TRI_MEMORY_KERNELS, &own.block, &own.capacity, bytes);
 }

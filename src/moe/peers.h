@@ -1,0 +1,22 @@
+/* A planned mesh has no other ranks to say what they would send. With router `balanced` it need not
+ * ask: what a token chooses follows from its place in the global batch alone. */
+#ifndef TRIDENT_MOE_PEERS_H
+#define TRIDENT_MOE_PEERS_H
+
+#include "model/pass.h"
+
+/* Who sends rows to the experts of this rank. */
+struct tri_peers {
+    const struct tri_context *context;
+    struct tri_group *homes; /* of the experts: {expert}, or {tensor, expert} */
+    int64_t experts;         /* local ones */
+    int parts;               /* tensor parts of a source's tokens that arrive apart */
+};
+
+/* received [homes, parts, experts] <- the rows that each source has for each local expert in this
+ * micro-batch when all route in turn, times `load`, as far as the source has so many. Exact for
+ * `load` 1 unless a capacity over a whole step drops tokens. Local; the mesh must be a planned one. */
+void tri_peers_counts(const struct tri_peers *peers, const struct tri_pass *pass, double load,
+                      int64_t *received);
+
+#endif

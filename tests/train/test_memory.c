@@ -1,0 +1,143 @@
+/* What a rehearsal counts is what a run counts: bytes by category at their peak, and every cell of the
+ * ledger, on every rank of every layout, with each option. */
+#include "support/small.h"
+
+#include "train/evaluate.h"
+#include "train/rehearsal.h"
+
+#include <string.h>
+
+enum { STEPS = 2 };
+
+struct counted {
+    struct tri_memory_counters memory;
+    struct tri_ledger ledger; /* of the last step */
+};
+
+static void count(struct tri_config *config, bool training, struct counted *counted)
+{
+    struct tri_rows_source source = small_source(config);
+    struct tri_memory_scope scope = tri_memory_scope_begin();
+    struct tri_mesh *mesh = small_mesh(config);
+    struct tri_engine *engine = tri_engine_create(config, mesh, tri_kernels_fast(), training);
+    for (int64_t i = 0; i < STEPS; i++) {
+        tri_ledger_reset();
+        if (training) {
+            struct tri_step_report report = small_gradients(engine, &source, i, NULL);
+            tri_engine_update(engine, i + 1, 1e-3, &report);
+        } else {
+            struct tri_step_report report;
+            struct tri_error error;
+            CHECK(tri_engine_evaluate(engine, &source, &report, &error) == TRI_OK);
+        }
+    }
+    counted->ledger = *tri_ledger_get();
+    tri_engine_destroy(engine);
+    tri_mesh_destroy(mesh);
+    counted->memory = tri_memory_scope_end(&scope);
+}
+
+static void compare_memory(const struct tri_memory_plan *plan, const struct counted *counted,
+                           const char *words, struct small_layout layout)
+{
+    for (int i = 0; i < TRI_MEMORY_COUNT; i++) {
+        if (plan->bytes[i] != counted->memory.peak[i] && i != TRI_MEMORY_KERNELS) {
+            tri_panic(TRI_FAILED, "%s, %s: %lld bytes of %s planned, %lld counted", words,
+                      small_layout_text(layout), (long long)plan->bytes[i],
+                      tri_memory_name((enum tri_memory)i), (long long)counted->memory.peak[i]);
+        }
+    }
+}
+
+static void compare_ledgers(const struct tri_ledger *plan, const struct counted *counted,
+                            const char *words, struct small_layout layout)
+{
+    for (int op = 0; op < TRI_OP_COUNT; op++) {
+        for (int group = 0; group < TRI_GROUP_COUNT; group++) {
+            for (int phase = 0; phase < TRI_PHASE_COUNT; phase++) {
+                for (int kind = 0; kind < TRI_KIND_COUNT; kind++) {
+                    const struct tri_ledger_cell *p = &plan->cell[op][group][phase][kind];
+                    const struct tri_ledger_cell *c = &counted->ledger.cell[op][group][phase][kind];
+                    if (p->calls != c->calls || p->bytes != c->bytes) {
+                        tri_panic(TRI_FAILED,
+                                  "%s, %s: %s over %s, %s, %s: %lld calls of %lld bytes planned, "
+                                  "%lld of %lld counted",
+                                  words, small_layout_text(layout), tri_op_name((enum tri_op)op),
+                                  tri_group_id_name((enum tri_group_id)group),
+                                  tri_phase_name((enum tri_phase)phase),
+                                  tri_kind_name((enum tri_kind)kind), (long long)p->calls,
+                                  (long long)p->bytes, (long long)c->calls, (long long)c->bytes);
+                    }
+                }
+            }
+        }
+    }
+}
+
+static void run(enum small_style style, const char *words, struct small_layout layout,
+                bool training)
+{
+    struct tri_config config;
+    struct counted *counted = tri_alloc(TRI_MEMORY_OTHER, sizeof(*counted));
+    struct tri_ledger *ledger = tri_alloc(TRI_MEMORY_OTHER, sizeof(*ledger));
+    small_config(style, words, &config);
+    small_config_lay_out(&config, layout);
+    config.moe.router = TRI_ROUTER_BALANCED;
+    tri_comm_set_max_message(config.comm_max_message);
+    if (!training) {
+        /* An evaluation takes a few micro-batches at a time. */
+        int replicas = tri_comm_size() / layout.tensor;
+        config.train.global_batch = tri_evaluate_rows(&config, replicas);
+    }
+    count(&config, training, counted);
+    struct tri_rehearsal rehearsal = {
+        .config = &config,
+        .size = {layout.tensor, layout.expert, tri_comm_size() / (layout.tensor * layout.expert)},
+        .rank = tri_comm_rank(),
+        .training = training,
+        .load = 1.0,
+    };
+    struct tri_memory_plan plan = tri_rehearse(&rehearsal, ledger);
+    compare_memory(&plan, counted, words, layout);
+    compare_ledgers(ledger, counted, words, layout);
+    tri_free(ledger);
+    tri_free(counted);
+}
+
+/* Each option by itself, and together what a large model takes. */
+static const char *const options[] = {
+    "",
+    "precision=bf16",
+    "precision=bf16 train.gradient_dtype=bf16",
+    "train.recompute=full",
+    "train.recompute=full train.communication_aware_checkpointing=false",
+    "train.recompute=[1] train.duplicate_token_dropping=false",
+    "train.duplicate_token_dropping=false",
+    "train.sequence_parallel=true",
+    "train.sequence_parallel=true train.recompute=full precision=bf16",
+    "train.optimizer_tile=none precision=bf16 train.gradient_dtype=bf16",
+    "train.optimizer_tile=100 precision=bf16 train.gradient_dtype=bf16",
+    "comm.overlap=false",
+    "model.qk_norm=full model.num_kv_heads=1",
+    "moe.capacity_factor=1 moe.aux_window=step moe.aux_scope=model moe.bias_balancing=0",
+    "moe.capacity_factor=0.5",
+    "moe.capacity_factor=0.6 moe.capacity_window=rank",
+    "train.global_batch=59 train.micro_batch=1",
+    "moe.headroom=1 comm.max_message=100",
+};
+
+int main(int argc, char **argv)
+{
+    tri_comm_start(&argc, &argv);
+    struct small_layout layouts[SMALL_LAYOUTS];
+    int count = small_layouts(tri_comm_size(), 8, layouts);
+    for (int i = 0; i < count; i++) {
+        for (size_t o = 0; o < sizeof(options) / sizeof(options[0]); o++) {
+            run(SMALL_GPT, options[o], layouts[i], true);
+            run(SMALL_LLAMA, options[o], layouts[i], true);
+        }
+        run(SMALL_LLAMA, "", layouts[i], false);
+    }
+    tri_comm_finish();
+    return 0;
+}
