@@ -12,15 +12,25 @@ enum { UPDATES = 3 };
 static double gradient(const struct tri_param *param, int update, int64_t i)
 {
     uint64_t stream = tri_random_stream(param->name) + (uint64_t)update;
-    /* Of sizes from 1e-6 to 1, some of them 0, exact in f32. */
+    /* Of sizes from 1e-6 to 1, some of them 0, exact in bf16. */
     double size = pow(10.0, -6.0 * tri_random_uniform(3, stream, (uint64_t)i));
     double sign = tri_random_uniform(4, stream, (uint64_t)i) - 0.5;
-    return fabs(sign) < 0.01 ? 0.0 : (double)(float)(sign < 0.0 ? -size : size);
+    float value = (float)(sign < 0.0 ? -size : size);
+    return fabs(sign) < 0.01 ? 0.0 : (double)tri_bf16_to_f32(tri_f32_to_bf16(value));
 }
 
 static int64_t elements(const struct tri_param *param)
 {
     return param->shape[0] * param->shape[1];
+}
+
+static void put_nan(const struct tri_buffer *buffer, int64_t i)
+{
+    if (buffer->gradient_dtype == TRI_BF16) {
+        ((uint16_t *)buffer->gradients)[i] = tri_f32_to_bf16(NAN);
+    } else {
+        ((float *)buffer->gradients)[i] = NAN;
+    }
 }
 
 /* What tri_gradients_reduce would leave: this rank's parts; the rest of the buffer is no one's. */
@@ -41,7 +51,7 @@ static void put_gradients(struct tri_params *params, int update)
             const struct tri_segment *segment = &buffer->segment[s];
             for (int64_t i = segment->whole.begin; i < segment->whole.end; i++) {
                 if (i < segment->own.begin || i >= segment->own.end) {
-                    ((float *)buffer->gradients)[i] = NAN;
+                    put_nan(buffer, i);
                 }
             }
         }
@@ -150,6 +160,8 @@ int main(int argc, char **argv)
     for (int i = 0; i < count; i++) {
         run("model.qk_norm=head train.clip=0.5 train.weight_decay=0.3", layouts[i]);
         run("precision=bf16 model.num_kv_heads=1 model.qk_norm=full model.bias=all train.clip=1e9",
+            layouts[i]);
+        run("precision=bf16 train.gradient_dtype=bf16 train.optimizer_tile=777 train.clip=0.5",
             layouts[i]);
     }
     tri_comm_finish();

@@ -61,6 +61,11 @@ int main(int argc, char **argv)
     int count = small_layouts(tri_comm_size(), 8, layouts);
     for (int i = 0; i < count; i++) {
         stands_still(SMALL_GPT, "precision=bf16 moe.headroom=16", layouts[i]);
+        stands_still(SMALL_GPT,
+                     "precision=bf16 train.gradient_dtype=bf16 train.optimizer_tile=none "
+                     "moe.headroom=16",
+                     layouts[i]);
+        stands_still(SMALL_GPT, "comm.overlap=false moe.headroom=16", layouts[i]);
         stands_still(SMALL_LLAMA, "moe.headroom=16 model.num_kv_heads=1 model.qk_norm=full",
                      layouts[i]);
         stands_still(SMALL_LLAMA,
