@@ -36,6 +36,7 @@ enum tri_status tri_command_train(int argc, char **argv, struct tri_error *error
 enum tri_status tri_command_eval(int argc, char **argv, struct tri_error *error);
 enum tri_status tri_command_generate(int argc, char **argv, struct tri_error *error);
 enum tri_status tri_command_verify(int argc, char **argv, struct tri_error *error);
+enum tri_status tri_command_plan(int argc, char **argv, struct tri_error *error);
 enum tri_status tri_command_tokenize(int argc, char **argv, struct tri_error *error);
 enum tri_status tri_command_import(int argc, char **argv, struct tri_error *error);
 enum tri_status tri_command_export(int argc, char **argv, struct tri_error *error);

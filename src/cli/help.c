@@ -50,6 +50,19 @@ const struct tri_command tri_commands[] = {
      "  --json          one JSON object: passed, worst.parameter, worst.relative_l2, near_ties, "
      "…\n",
      tri_command_verify},
+    {"plan", "memory and traffic of each layout, before a run",
+     "trident plan CONFIG.yaml [--ranks N] [--layouts] [--json] [key=value …]\n\n"
+     "Bytes that a rank will take, by category, and send in a step, for the rank that takes most: "
+     "a\n"
+     "step's own code is run without data or arithmetic, so nothing of that size is needed here. "
+     "A\n"
+     "run counts the same bytes when routing is balanced; the plan of one layout also says what "
+     "it\n"
+     "takes when a rank's experts receive moe.headroom times their share, and all there is.\n\n"
+     "  --ranks N    for this many ranks; without it those of this job or, alone, tensor x expert\n"
+     "  --layouts    every layout of these ranks, the least memory first, and why not the others\n"
+     "  --json       one JSON object: bytes, sent, …; or layouts and refused\n",
+     tri_command_plan},
     {"tokenize", "text files into token shards",
      "trident tokenize --tokenizer byte --out DIR [--valid FRACTION] [--separator N] FILES…\n\n"
      "Joins the files and writes DIR/train_000000.bin … and, from the last part, "

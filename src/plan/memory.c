@@ -4,141 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
-
-/* What a rank takes for the program's text, libraries, MPI and oneDNN's scratch; measured. */
-enum { PROCESS_BYTES = 96 << 20 };
-
-/* Elements of the activation dtype (and of f32) that stay until the backward. */
-struct volume {
-    double elements, floats;
-};
-
-static void add_attention(const struct tri_config *config, const struct tri_mesh *mesh,
-                          double tokens, struct volume *kept)
-{
-    const struct tri_config_model *model = &config->model;
-    struct tri_range heads =
-        tri_range_part(model->num_heads, mesh->size[TRI_AXIS_TENSOR], mesh->coord[TRI_AXIS_TENSOR]);
-    double q = (double)tri_range_size(heads);
-    double kv =
-        (double)tri_range_size(tri_range_kv_heads(heads, model->num_heads / model->num_kv_heads));
-    double dim = (double)model->head_dim;
-    kept->elements += tokens * ((q + 2.0 * kv) * dim + q * dim);
-    kept->floats += tokens * q;
-    if (model->qk_norm != TRI_QK_NORM_NONE) {
-        bool full = model->qk_norm == TRI_QK_NORM_FULL;
-        kept->elements += tokens * (q + kv) * dim;
-        kept->floats += tokens * (full ? 2.0 : q + kv);
-    }
-}
-
-static void add_network(const struct tri_config *config, double rows, double inner,
-                        struct volume *kept)
-{
-    kept->elements += rows * inner * (config->model.mlp == TRI_MLP_SWIGLU ? 3.0 : 2.0);
-}
-
-/* Rows that arrive at this rank's experts in one layer, with headroom and at worst. */
-static double expert_rows(const struct tri_config *config, const struct tri_mesh *mesh,
-                          double tokens, bool *split)
-{
-    double tensor = mesh->size[TRI_AXIS_TENSOR];
-    *split = config->parallel.expert_tensor < mesh->size[TRI_AXIS_TENSOR];
-    double sent = tokens * (double)config->moe.top_k / (*split ? tensor : 1.0);
-    double homes = mesh->size[TRI_AXIS_EXPERT] * (*split ? tensor : 1.0);
-    double headroom = config->moe.headroom;
-    return homes == 1.0 ? sent : sent * (headroom < homes ? headroom : homes);
-}
-
-static void add_moe(const struct tri_config *config, const struct tri_mesh *mesh, double tokens,
-                    struct volume *kept, double *exchanged)
-{
-    const struct tri_config_moe *moe = &config->moe;
-    double hidden = (double)config->model.hidden_size;
-    double experts = (double)moe->num_experts;
-    double k = (double)moe->top_k;
-    double tensor = mesh->size[TRI_AXIS_TENSOR];
-    bool split;
-    double rows = expert_rows(config, mesh, tokens, &split);
-    double slots = tokens * k / (split ? tensor : 1.0);
-    double inner = (double)moe->intermediate_size / (split ? 1.0 : tensor);
-    kept->elements += rows * hidden + slots * hidden;
-    add_network(config, rows, inner, kept);
-    kept->floats += tokens * (2.0 * experts + 4.0 * k + 3.0) + rows * 2.0 + slots * 2.0;
-    if (config->precision == TRI_PRECISION_BF16) {
-        kept->floats += tokens * hidden;
-    }
-    if (moe->shared_intermediate_size) {
-        kept->elements += tokens * hidden;
-        kept->floats += tokens;
-        add_network(config, tokens, (double)moe->shared_intermediate_size / tensor, kept);
-    }
-    *exchanged = (rows > slots ? rows : slots) * hidden;
-}
-
-static void plan_activations(const struct tri_config *config, const struct tri_params *params,
-                             size_t width, struct tri_memory_plan *plan)
-{
-    const struct tri_config_model *model = &config->model;
-    const struct tri_mesh *mesh = params->mesh;
-    double tensor = mesh->size[TRI_AXIS_TENSOR];
-    double tokens = (double)config->train.micro_batch * (double)config->data.sequence_length;
-    double hidden = (double)model->hidden_size;
-    struct volume kept = {.elements = 2.0 * tokens * hidden};
-    double exchanged = 0.0;
-    double widest = 0.0;
-    for (int64_t layer = 0; layer < model->num_layers; layer++) {
-        kept.elements += 6.0 * tokens * hidden;
-        kept.floats += 4.0 * tokens;
-        add_attention(config, mesh, tokens, &kept);
-        double before = kept.elements;
-        if (tri_config_layer_is_moe(config, layer)) {
-            add_moe(config, mesh, tokens, &kept, &exchanged);
-        } else {
-            add_network(config, tokens, (double)model->intermediate_size / tensor, &kept);
-        }
-        widest = kept.elements - before > widest ? kept.elements - before : widest;
-    }
-    /* While one layer goes backward its temporaries stand beside all that is kept. */
-    double logits = (double)(1 << 23) / tensor;
-    double all = tokens * (double)model->vocab_size / tensor;
-    kept.floats += (logits < all ? logits : all) * 1.5;
-    kept.elements += 4.0 * tokens * hidden + widest;
-    plan->bytes[TRI_MEMORY_ACTIVATIONS] =
-        (int64_t)(kept.elements * (double)width + kept.floats * 4.0);
-    bool alone = mesh->size[TRI_AXIS_EXPERT] * mesh->size[TRI_AXIS_TENSOR] == 1;
-    plan->bytes[TRI_MEMORY_BUFFERS] = alone ? 0 : (int64_t)(2.0 * exchanged * (double)width);
-}
-
-struct tri_memory_plan tri_memory_plan(const struct tri_config *config,
-                                       const struct tri_params *params, bool training)
-{
-    struct tri_memory_plan plan = {.process = PROCESS_BYTES};
-    size_t width = config->precision == TRI_PRECISION_BF16 ? 2 : 4;
-    for (int i = 0; i < TRI_BUFFERS; i++) {
-        const struct tri_buffer *buffer = &params->buffer[i];
-        int64_t shard = buffer->shard;
-        plan.bytes[TRI_MEMORY_WEIGHTS] += buffer->count * (int64_t)tri_dtype_size(buffer->dtype);
-        if (training) {
-            plan.bytes[TRI_MEMORY_GRADIENTS] +=
-                buffer->count * (int64_t)tri_dtype_size(buffer->gradient_dtype);
-            plan.bytes[TRI_MEMORY_OPTIMIZER] += shard * (buffer->dtype == TRI_F32 ? 8 : 12);
-            int ranks = tri_group_size(buffer->group);
-            int64_t scratch = ranks > 1 ? shard * 4 * ranks : 0;
-            int64_t *buffers = &plan.bytes[TRI_MEMORY_BUFFERS];
-            *buffers = scratch > *buffers ? scratch : *buffers;
-        }
-    }
-    int64_t reduction = plan.bytes[TRI_MEMORY_BUFFERS];
-    plan_activations(config, params, width, &plan);
-    plan.bytes[TRI_MEMORY_BUFFERS] += reduction;
-    for (int i = 0; i < TRI_MEMORY_COUNT; i++) {
-        plan.total += plan.bytes[i];
-    }
-    return plan;
-}
-
-/* ---- what there is ---------------------------------------------------------------------------- */
+#include <unistd.h>
 
 /* A number from a one-line file, or -1 ("max", no such file). */
 static int64_t read_number(const char *path)
@@ -234,6 +100,24 @@ int64_t tri_memory_available(int local_ranks)
         share = (int64_t)limit.rlim_cur;
     }
     return share;
+}
+
+int64_t tri_memory_process_now(void)
+{
+    long long whole = 0;
+    long long resident = 0;
+    FILE *file = fopen("/proc/self/statm", "re");
+    if (file) {
+        resident = fscanf(file, "%lld %lld", &whole, &resident) == 2 ? resident : 0;
+        (void)fclose(file);
+    }
+    return resident * sysconf(_SC_PAGESIZE);
+}
+
+int64_t tri_memory_process_peak(void)
+{
+    struct rusage use;
+    return getrusage(RUSAGE_SELF, &use) == 0 ? 1024 * (int64_t)use.ru_maxrss : 0;
 }
 
 enum tri_status tri_memory_check(const struct tri_memory_plan *plan, int local_ranks,

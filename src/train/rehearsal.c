@@ -9,6 +9,9 @@
 
 enum { STEPS = 2 };
 
+/* More than any rank can be sent. */
+#define ALL_ROWS 1e18
+
 /* ---- a batch no longer than it has to be ------------------------------------------------------ */
 
 static int64_t gcd(int64_t a, int64_t b)
@@ -85,15 +88,16 @@ static struct tri_memory_counters run(const struct tri_rehearsal *rehearsal,
                                       const struct tri_config *config, int64_t rows,
                                       struct tri_ledger *ledger)
 {
-    const int *size = rehearsal->size;
+    const struct tri_layout *layout = &rehearsal->layout;
+    const double loads[TRI_LOAD_COUNT] = {1.0, config->moe.headroom, ALL_ROWS};
     int64_t seq = config->data.sequence_length;
     struct tri_memory_scope scope = tri_memory_scope_begin();
-    struct tri_mesh *mesh = tri_mesh_create_planned(size[TRI_AXIS_TENSOR], size[TRI_AXIS_EXPERT],
-                                                    size[TRI_AXIS_DATA], rehearsal->rank);
+    struct tri_mesh *mesh =
+        tri_mesh_create_planned(layout->tensor, layout->expert, layout->data, rehearsal->rank);
     struct tri_engine *engine =
         tri_engine_create(config, mesh, tri_kernels_dry(), rehearsal->training);
     if (engine->moe_layers > 0) {
-        tri_moe_set_load(tri_model_moe(engine->model), rehearsal->load);
+        tri_moe_set_load(tri_model_moe(engine->model), loads[rehearsal->load]);
     }
     struct tri_rows_source source = {&seq, fill,       rows,
                                      seq,  rows * seq, config->data.separator >= 0};
@@ -124,22 +128,22 @@ static void extend(struct tri_ledger *ledger, const struct tri_ledger *longer, i
 /* Rows of one replica's step, of whose tokens the engine keeps arrays. */
 static int64_t share_of(const struct tri_rehearsal *rehearsal, int64_t rows)
 {
-    int tensor = rehearsal->size[TRI_AXIS_TENSOR];
-    int replicas = rehearsal->size[TRI_AXIS_EXPERT] * rehearsal->size[TRI_AXIS_DATA];
-    return tri_range_size(tri_rows_share(rows, replicas, rehearsal->rank / tensor));
+    const struct tri_layout *layout = &rehearsal->layout;
+    int replicas = layout->expert * layout->data;
+    return tri_range_size(tri_rows_share(rows, replicas, rehearsal->rank / layout->tensor));
 }
 
 struct tri_memory_plan tri_rehearse(const struct tri_rehearsal *rehearsal,
                                     struct tri_ledger *ledger)
 {
-    const int *size = rehearsal->size;
-    int replicas = size[TRI_AXIS_EXPERT] * size[TRI_AXIS_DATA];
+    const struct tri_layout *layout = &rehearsal->layout;
+    int replicas = layout->expert * layout->data;
     struct tri_config *config = tri_alloc(TRI_MEMORY_OTHER, sizeof(*config));
     struct tri_ledger *ledgers = tri_alloc(TRI_MEMORY_OTHER, 2 * sizeof(*ledgers));
     *config = *rehearsal->config;
     config->moe.router = TRI_ROUTER_BALANCED;
-    config->parallel.tensor = size[TRI_AXIS_TENSOR];
-    config->parallel.expert = size[TRI_AXIS_EXPERT];
+    config->parallel =
+        (struct tri_config_parallel){layout->tensor, layout->expert, layout->expert_tensor};
     int64_t rows =
         rehearsal->training ? config->train.global_batch : tri_evaluate_rows(config, replicas);
     struct batch batch = shorten(config, replicas, rows);
@@ -161,4 +165,11 @@ struct tri_memory_plan tri_rehearse(const struct tri_rehearsal *rehearsal,
     tri_free(ledgers);
     tri_free(config);
     return plan;
+}
+
+struct tri_memory_plan tri_rehearse_layout(const struct tri_config *config,
+                                           struct tri_layout layout, int rank, enum tri_load load,
+                                           struct tri_ledger *ledger)
+{
+    return tri_rehearse(&(struct tri_rehearsal){config, layout, rank, true, load}, ledger);
 }

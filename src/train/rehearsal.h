@@ -4,21 +4,24 @@
 #ifndef TRIDENT_TRAIN_REHEARSAL_H
 #define TRIDENT_TRAIN_REHEARSAL_H
 
-#include "comm/comm.h"
-#include "config/config.h"
-#include "plan/memory.h"
+#include "plan/layouts.h"
 
 struct tri_rehearsal {
-    const struct tri_config *config; /* its layout's degrees are set aside for `size` */
-    int size[TRI_AXIS_COUNT];        /* the mesh; config->parallel.expert_tensor counts */
+    const struct tri_config *config; /* its own layout does not matter */
+    struct tri_layout layout;
     int rank;
     bool training; /* else an evaluation */
-    double load;   /* rows that arrive at the experts, as a multiple of balanced routing's */
+    enum tri_load load;
 };
 
 /* Peaks by category over two steps, without plan->process. ledger: the calls and bytes of the second
  * step; may be NULL. Local; takes no memory to speak of, whatever the plan's size. */
 struct tri_memory_plan tri_rehearse(const struct tri_rehearsal *rehearsal,
                                     struct tri_ledger *ledger);
+
+/* The same of training: for tri_layout_plan. */
+struct tri_memory_plan tri_rehearse_layout(const struct tri_config *config,
+                                           struct tri_layout layout, int rank, enum tri_load load,
+                                           struct tri_ledger *ledger);
 
 #endif

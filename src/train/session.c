@@ -3,15 +3,28 @@
 #include "base/log.h"
 #include "moe/moe.h"
 #include "train/environment.h"
+#include "train/rehearsal.h"
 
 #include <string.h>
+
+/* What a process takes in its first steps beside what is planned: the kernels' scratch, MPI's buffers,
+ * threads; measured. */
+enum { LATER_BYTES = 48 << 20 };
 
 static enum tri_status check_memory(struct tri_session *session, bool training,
                                     struct tri_error *error)
 {
-    struct tri_params *params = tri_params_create(session->config, session->mesh);
-    session->plan = tri_memory_plan(session->config, params, training);
-    tri_params_destroy(params);
+    const struct tri_mesh *mesh = session->mesh;
+    struct tri_rehearsal rehearsal = {
+        .config = session->config,
+        .layout = {mesh->size[TRI_AXIS_TENSOR], mesh->size[TRI_AXIS_EXPERT],
+                   mesh->size[TRI_AXIS_DATA], (int)session->config->parallel.expert_tensor},
+        .rank = mesh->rank,
+        .training = training,
+        .load = session->load,
+    };
+    session->plan = tri_rehearse(&rehearsal, NULL);
+    session->plan.process = tri_memory_process_now() + LATER_BYTES;
     enum tri_status status = tri_memory_check(&session->plan, tri_comm_local_size(), error);
     return tri_comm_agree(session->mesh->world, status, error);
 }
@@ -25,6 +38,7 @@ enum tri_status tri_session_create(const struct tri_config *config, bool trainin
     tri_comm_set_max_message(config->comm_max_message);
     struct tri_session *s = tri_alloc(TRI_MEMORY_OTHER, sizeof(*s));
     s->config = config;
+    s->load = config->moe.router == TRI_ROUTER_BALANCED ? TRI_LOAD_BALANCED : TRI_LOAD_HEADROOM;
     enum tri_status status = tri_mesh_create((int)config->parallel.tensor,
                                              (int)config->parallel.expert, &s->mesh, error);
     if (status == TRI_OK) {

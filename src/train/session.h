@@ -5,12 +5,13 @@
 
 #include "checkpoint/checkpoint.h"
 #include "data/loader.h"
-#include "plan/memory.h"
+#include "plan/layouts.h"
 #include "train/engine.h"
 
 struct tri_session {
     const struct tri_config *config;
     struct tri_mesh *mesh;
+    enum tri_load load; /* that the plan is for: balanced when the router is, else headroom */
     struct tri_memory_plan plan;
     struct tri_engine *engine;
 };

@@ -92,10 +92,11 @@ static void run(enum small_style style, const char *words, struct small_layout l
     count(&config, training, counted);
     struct tri_rehearsal rehearsal = {
         .config = &config,
-        .size = {layout.tensor, layout.expert, tri_comm_size() / (layout.tensor * layout.expert)},
+        .layout = {layout.tensor, layout.expert, tri_comm_size() / (layout.tensor * layout.expert),
+                   layout.expert_tensor},
         .rank = tri_comm_rank(),
         .training = training,
-        .load = 1.0,
+        .load = TRI_LOAD_BALANCED,
     };
     struct tri_memory_plan plan = tri_rehearse(&rehearsal, ledger);
     compare_memory(&plan, counted, words, layout);

@@ -1,0 +1,231 @@
+#include "base/memory.h"
+#include "cli/command.h"
+#include "comm/comm.h"
+#include "train/rehearsal.h"
+
+#include <stdio.h>
+#include <string.h>
+
+/* What a rank takes for libraries, MPI and the kernels' scratch; measured (a run measures its own). */
+enum { PROCESS_BYTES = 96 << 20, RANKS_MOST = 1 << 20 };
+
+static const char usage[] =
+    "trident plan CONFIG.yaml [--ranks N] [--layouts] [--json] [key=value …]";
+
+static const char *const load_names[TRI_LOAD_COUNT] = {"balanced", "headroom", "worst"};
+
+struct request {
+    struct tri_config config;
+    int ranks;
+    bool layouts, json;
+};
+
+static enum tri_status read_request(const struct tri_arguments *arguments, struct request *request,
+                                    struct tri_error *error)
+{
+    int64_t ranks;
+    TRI_TRY(tri_arguments_words(arguments, 1, usage, error));
+    TRI_TRY(tri_arguments_int(arguments, "--ranks", 1, RANKS_MOST, 0, &ranks, error));
+    request->layouts = tri_arguments_has(arguments, "--layouts");
+    request->json = tri_arguments_has(arguments, "--json");
+    TRI_TRY(tri_config_load(arguments->words[0], arguments->num_overrides, arguments->overrides,
+                            &request->config, error));
+    int64_t least = request->config.parallel.tensor * request->config.parallel.expert;
+    if (ranks == 0) {
+        ranks = tri_comm_size() > 1 || request->layouts ? tri_comm_size() : least;
+    }
+    request->ranks = (int)ranks;
+    tri_comm_set_max_message(request->config.comm_max_message);
+    return request->layouts ? TRI_OK : tri_config_check_layout(&request->config, (int)ranks, error);
+}
+
+/* ---- JSON ------------------------------------------------------------------------------------- */
+
+static json_t *json_of_memory(const struct tri_memory_plan *memory)
+{
+    json_t *bytes = json_object();
+    for (int i = 0; i < TRI_MEMORY_COUNT; i++) {
+        if (i != TRI_MEMORY_KERNELS) {
+            (void)json_object_set_new(bytes, tri_memory_name((enum tri_memory)i),
+                                      json_integer(memory->bytes[i]));
+        }
+    }
+    (void)json_object_set_new(bytes, "total", json_integer(memory->total));
+    return bytes;
+}
+
+static json_t *json_of_layout(const struct tri_layout *layout)
+{
+    return json_pack("{si si si si}", "tensor", layout->tensor, "expert", layout->expert, "data",
+                     layout->data, "expert_tensor", layout->expert_tensor);
+}
+
+static json_t *json_of_plan(const struct tri_layout_plan *plan)
+{
+    json_t *root = json_of_layout(&plan->layout);
+    json_t *sent = json_object();
+    for (int group = 0; group < TRI_GROUP_COUNT; group++) {
+        (void)json_object_set_new(sent, tri_group_id_name((enum tri_group_id)group),
+                                  json_integer(plan->sent[group]));
+    }
+    (void)json_object_set_new(root, "rank", json_integer(plan->rank));
+    (void)json_object_set_new(root, "bytes", json_of_memory(&plan->memory));
+    (void)json_object_set_new(root, "sent", sent);
+    return root;
+}
+
+/* ---- one layout ------------------------------------------------------------------------------- */
+
+static double megabytes(int64_t bytes)
+{
+    return (double)bytes / 1e6;
+}
+
+static void print_sent(const struct tri_layout_plan *plan)
+{
+    (void)printf("a step sends, MB:");
+    for (int group = 0; group < TRI_GROUP_COUNT; group++) {
+        if (plan->sent[group] > 0) {
+            (void)printf("  %s %.3f", tri_group_id_name((enum tri_group_id)group),
+                         megabytes(plan->sent[group]));
+        }
+    }
+    (void)printf("\n");
+}
+
+static void print_one(const struct request *request, const struct tri_layout_plan *plan,
+                      const struct tri_memory_plan loads[TRI_LOAD_COUNT])
+{
+    const struct tri_layout *layout = &plan->layout;
+    (void)printf(
+        "%d ranks = tensor %d x expert %d x data %d, expert_tensor %d; rank %d takes most\n",
+        request->ranks, layout->tensor, layout->expert, layout->data, layout->expert_tensor,
+        plan->rank);
+    (void)printf("%-12s %12s %12s %12s   MB\n", "", load_names[TRI_LOAD_BALANCED],
+                 load_names[TRI_LOAD_HEADROOM], load_names[TRI_LOAD_WORST]);
+    for (int i = 0; i < TRI_MEMORY_COUNT; i++) {
+        if (i != TRI_MEMORY_KERNELS) {
+            (void)printf("%-12s %12.3f %12.3f %12.3f\n", tri_memory_name((enum tri_memory)i),
+                         megabytes(loads[TRI_LOAD_BALANCED].bytes[i]),
+                         megabytes(loads[TRI_LOAD_HEADROOM].bytes[i]),
+                         megabytes(loads[TRI_LOAD_WORST].bytes[i]));
+        }
+    }
+    (void)printf("%-12s %12.3f %12.3f %12.3f\n", "total", megabytes(loads[TRI_LOAD_BALANCED].total),
+                 megabytes(loads[TRI_LOAD_HEADROOM].total), megabytes(loads[TRI_LOAD_WORST].total));
+    (void)printf("%-12s %12.3f %12.3f %12.3f   about: libraries, MPI, scratch\n", "process",
+                 megabytes(PROCESS_BYTES), megabytes(PROCESS_BYTES), megabytes(PROCESS_BYTES));
+    print_sent(plan);
+}
+
+static void plan_one(const struct request *request)
+{
+    const struct tri_config *config = &request->config;
+    const struct tri_config_parallel *parallel = &config->parallel;
+    struct tri_layout layout = {(int)parallel->tensor, (int)parallel->expert,
+                                request->ranks / (int)(parallel->tensor * parallel->expert),
+                                (int)parallel->expert_tensor};
+    struct tri_layout_plan plan = tri_layout_plan(config, layout, tri_rehearse_layout);
+    struct tri_memory_plan loads[TRI_LOAD_COUNT] = {plan.memory, plan.memory, plan.memory};
+    for (int load = TRI_LOAD_HEADROOM; load < TRI_LOAD_COUNT && config->moe.num_experts; load++) {
+        loads[load] = tri_rehearse_layout(config, layout, plan.rank, (enum tri_load)load, NULL);
+    }
+    if (!request->json) {
+        print_one(request, &plan, loads);
+        return;
+    }
+    json_t *root = json_of_plan(&plan);
+    (void)json_object_set_new(root, "ranks", json_integer(request->ranks));
+    (void)json_object_set_new(root, "process", json_integer(PROCESS_BYTES));
+    for (int load = TRI_LOAD_HEADROOM; load < TRI_LOAD_COUNT; load++) {
+        (void)json_object_set_new(root, load_names[load], json_of_memory(&loads[load]));
+    }
+    tri_print_json(root);
+}
+
+/* ---- all of them ------------------------------------------------------------------------------ */
+
+static void print_line(const struct tri_layout_plan *plan)
+{
+    const struct tri_layout *layout = &plan->layout;
+    const int64_t *bytes = plan->memory.bytes;
+    int64_t over_experts = plan->sent[TRI_GROUP_EXPERT] + plan->sent[TRI_GROUP_TENSOR_EXPERT];
+    int64_t over_replicas = plan->sent[TRI_GROUP_DATA] + plan->sent[TRI_GROUP_EXPERT_DATA] +
+                            plan->sent[TRI_GROUP_WORLD];
+    (void)printf("%6d %6d %6d %4d %10.1f %10.1f %10.1f %10.1f %10.1f %8.1f %8.1f %8.1f %7.1f "
+                 "%10.1f %10.1f %10.1f\n",
+                 layout->tensor, layout->expert, layout->data, layout->expert_tensor,
+                 megabytes(plan->memory.total), megabytes(bytes[TRI_MEMORY_WEIGHTS]),
+                 megabytes(bytes[TRI_MEMORY_GRADIENTS]), megabytes(bytes[TRI_MEMORY_OPTIMIZER]),
+                 megabytes(bytes[TRI_MEMORY_ACTIVATIONS]), megabytes(bytes[TRI_MEMORY_STASH]),
+                 megabytes(bytes[TRI_MEMORY_BUFFERS]), megabytes(bytes[TRI_MEMORY_TILES]),
+                 megabytes(bytes[TRI_MEMORY_OTHER]), megabytes(plan->sent[TRI_GROUP_TENSOR]),
+                 megabytes(over_experts), megabytes(over_replicas));
+}
+
+static void print_all(const struct request *request, const struct tri_layout_plan *plans, int count)
+{
+    (void)printf("%d ranks; MB of the rank that takes most, with balanced routing; MB it sends a "
+                 "step over\n",
+                 request->ranks);
+    (void)printf("%6s %6s %6s %4s %10s %10s %10s %10s %10s %8s %8s %8s %7s %10s %10s %10s\n",
+                 "tensor", "expert", "data", "etp", "total", "weights", "gradients", "optimizer",
+                 "activat.", "stash", "buffers", "tiles", "other", "tensor", "experts", "replicas");
+    for (int i = 0; i < count && !plans[i].refused; i++) {
+        print_line(&plans[i]);
+    }
+    for (int i = 0; i < count; i++) {
+        const struct tri_layout *layout = &plans[i].layout;
+        if (plans[i].refused) {
+            (void)printf("not tensor %d x expert %d x data %d, expert_tensor %d: %s\n",
+                         layout->tensor, layout->expert, layout->data, layout->expert_tensor,
+                         plans[i].reason);
+        }
+    }
+}
+
+static void plan_all(const struct request *request)
+{
+    int count;
+    struct tri_layout_plan *plans =
+        tri_layout_plans(&request->config, request->ranks, tri_rehearse_layout, &count);
+    if (!request->json) {
+        print_all(request, plans, count);
+    } else {
+        json_t *layouts = json_array();
+        json_t *refused = json_array();
+        for (int i = 0; i < count; i++) {
+            if (plans[i].refused) {
+                json_t *one = json_of_layout(&plans[i].layout);
+                (void)json_object_set_new(one, "reason", json_string(plans[i].reason));
+                (void)json_array_append_new(refused, one);
+            } else {
+                (void)json_array_append_new(layouts, json_of_plan(&plans[i]));
+            }
+        }
+        tri_print_json(json_pack("{si si so so}", "ranks", request->ranks, "process",
+                                 (int)PROCESS_BYTES, "layouts", layouts, "refused", refused));
+    }
+    tri_free(plans);
+}
+
+enum tri_status tri_command_plan(int argc, char **argv, struct tri_error *error)
+{
+    struct tri_option options[] = {{"--ranks", true, NULL},
+                                   {"--layouts", false, NULL},
+                                   {"--json", false, NULL},
+                                   {NULL, false, NULL}};
+    struct tri_arguments arguments;
+    struct request *request = tri_alloc(TRI_MEMORY_OTHER, sizeof(*request));
+    enum tri_status status = tri_arguments_parse(argc, argv, options, true, &arguments, error);
+    if (status == TRI_OK) {
+        status = read_request(&arguments, request, error);
+        tri_arguments_fini(&arguments);
+    }
+    status = tri_agree_everywhere(status, error);
+    if (status == TRI_OK && tri_comm_rank() == 0) {
+        (request->layouts ? plan_all : plan_one)(request);
+    }
+    tri_free(request);
+    return status;
+}

@@ -1,0 +1,95 @@
+#include "plan/layouts.h"
+
+#include "base/memory.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+/* Ranges are cut so that the last part is a longest one (tri_range_part), so among ranks that differ
+ * in one coordinate the last takes most. Tensor ranks can hold more KV heads than the last one does:
+ * each of them is tried. */
+static void plan(const struct tri_config *config, tri_rehearse_rank rehearse,
+                 struct tri_layout_plan *plan)
+{
+    struct tri_layout layout = plan->layout;
+    struct tri_ledger *ledger = tri_alloc(TRI_MEMORY_OTHER, sizeof(*ledger));
+    int last = layout.tensor * (layout.expert * layout.data - 1);
+    bool same = config->model.num_kv_heads % layout.tensor == 0;
+    for (int t = layout.tensor - 1; t >= (same ? layout.tensor - 1 : 0); t--) {
+        struct tri_memory_plan memory =
+            rehearse(config, layout, last + t, TRI_LOAD_BALANCED, ledger);
+        if (memory.total > plan->memory.total) {
+            plan->rank = last + t;
+            plan->memory = memory;
+            for (int group = 0; group < TRI_GROUP_COUNT; group++) {
+                plan->sent[group] = tri_ledger_sum(ledger, -1, group, -1, -1).bytes;
+            }
+        }
+    }
+    tri_free(ledger);
+}
+
+struct tri_layout_plan tri_layout_plan(const struct tri_config *config, struct tri_layout layout,
+                                       tri_rehearse_rank rehearse)
+{
+    struct tri_layout_plan result = {.layout = layout};
+    struct tri_config *laid_out = tri_alloc(TRI_MEMORY_OTHER, sizeof(*laid_out));
+    struct tri_error error;
+    *laid_out = *config;
+    laid_out->parallel =
+        (struct tri_config_parallel){layout.tensor, layout.expert, layout.expert_tensor};
+    int ranks = layout.tensor * layout.expert * layout.data;
+    if (tri_config_check_layout(laid_out, ranks, &error) == TRI_OK) {
+        plan(laid_out, rehearse, &result);
+    } else {
+        result.refused = true;
+        (void)snprintf(result.reason, sizeof(result.reason), "%s", error.message);
+    }
+    tri_free(laid_out);
+    return result;
+}
+
+static int compare(const void *a, const void *b)
+{
+    const struct tri_layout_plan *x = a;
+    const struct tri_layout_plan *y = b;
+    if (x->refused != y->refused) {
+        return x->refused ? 1 : -1;
+    }
+    if (x->memory.total != y->memory.total) {
+        return x->memory.total < y->memory.total ? -1 : 1;
+    }
+    if (x->layout.tensor != y->layout.tensor) {
+        return x->layout.tensor - y->layout.tensor;
+    }
+    return x->layout.expert != y->layout.expert ? x->layout.expert - y->layout.expert
+                                                : x->layout.expert_tensor - y->layout.expert_tensor;
+}
+
+struct tri_layout_plan *tri_layout_plans(const struct tri_config *config, int ranks,
+                                         tri_rehearse_rank rehearse, int *count)
+{
+    int most = 0;
+    for (int tensor = 1; tensor <= ranks; tensor++) {
+        for (int expert = 1; expert <= ranks / tensor; expert++) {
+            most += ranks % (tensor * expert) == 0 ? 2 : 0;
+        }
+    }
+    struct tri_layout_plan *plans = tri_alloc(TRI_MEMORY_OTHER, (size_t)most * sizeof(*plans));
+    *count = 0;
+    for (int tensor = 1; tensor <= ranks; tensor++) {
+        for (int expert = 1; expert <= ranks / tensor; expert++) {
+            if (ranks % (tensor * expert) != 0) {
+                continue;
+            }
+            struct tri_layout layout = {tensor, expert, ranks / (tensor * expert), tensor};
+            plans[(*count)++] = tri_layout_plan(config, layout, rehearse);
+            layout.expert_tensor = 1;
+            if (tensor > 1 && config->moe.num_experts > 0) {
+                plans[(*count)++] = tri_layout_plan(config, layout, rehearse);
+            }
+        }
+    }
+    qsort(plans, (size_t)*count, sizeof(*plans), compare);
+    return plans;
+}
