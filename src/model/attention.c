@@ -6,7 +6,8 @@
  * of its k and v is then a partial sum on each of them, added up by the gradient reduction
  * (TRI_SYNC_OVERLAP). */
 #include "model/layers.h"
-#include "model/linear.h"
+#include "model/gradient.h"
+#include "model/partial.h"
 #include "model/stream.h"
 
 #include <math.h>
@@ -19,7 +20,8 @@ struct attention {
         counted_kv; /* first KV column (of the local ones) that this rank counts in sums over tensor */
     struct tri_linear qkv, o;
     const float *qkv_bias, *o_bias, *norm[2]; /* or NULL */
-    float *d_qkv_bias, *d_o_bias, *d_norm[2];
+    enum tri_dtype norm_gradient_dtype;
+    void *d_qkv_bias, *d_o_bias, *d_norm[2];
     /* kept for the backward */
     const void *x; /* [tokens, hidden], borrowed */
     void *raw;     /* [tokens, width()] q, k, v; rotated in place when there is no q/k norm */
@@ -74,6 +76,53 @@ static struct norm_part norm_part(const struct attention *a, int which)
     return part;
 }
 
+/* Virtual shards of a norm over all heads. */
+struct shard_sums {
+    const struct attention *a;
+    const struct norm_part *parts;
+    void *d; /* gradients at the normalised q, k */
+    int64_t tokens;
+};
+
+/* Columns of own shard `shard` of q or k. */
+static struct tri_range shard_columns(const struct attention *a, int which, int shard)
+{
+    const struct tri_config_model *model = &a->base.context->config->model;
+    struct tri_range heads = tri_virtual_part(
+        a->base.context->shards, which ? model->num_kv_heads : model->num_heads, shard);
+    return (struct tri_range){heads.begin * a->dim, heads.end * a->dim};
+}
+
+static struct tri_rows shard_view(const struct shard_sums *s, const void *base, int which,
+                                  int shard)
+{
+    struct tri_range columns = shard_columns(s->a, which, shard);
+    return view(s->a, base, s->tokens, width_of(s->a), s->parts[which].begin + columns.begin, 1,
+                tri_range_size(columns));
+}
+
+/* sums [2, tokens] */
+static void shard_squares(void *state, int shard, float *sums)
+{
+    const struct shard_sums *s = state;
+    const struct tri_context *context = s->a->base.context;
+    for (int i = 0; i < 2; i++) {
+        context->kernels->rms_squares(shard_view(s, s->a->raw, i, shard), sums + i * s->tokens,
+                                      context->dt);
+    }
+}
+
+static void shard_dots(void *state, int shard, float *sums)
+{
+    const struct shard_sums *s = state;
+    const struct tri_context *context = s->a->base.context;
+    for (int i = 0; i < 2; i++) {
+        context->kernels->rms_dots(
+            shard_view(s, s->d, i, shard), shard_view(s, s->a->raw, i, shard),
+            s->a->norm[i] + shard_columns(s->a, i, shard).begin, sums + i * s->tokens, context->dt);
+    }
+}
+
 static void norm_forward(struct attention *a, const struct tri_pass *pass)
 {
     const struct tri_context *context = a->base.context;
@@ -88,7 +137,11 @@ static void norm_forward(struct attention *a, const struct tri_pass *pass)
                           : tri_context_take_f32(context, stats);
     a->rstd[0] = squares;
     a->rstd[1] = squares + n * parts[0].inner;
-    for (int i = 0; i < 2 && !filled; i++) {
+    struct shard_sums sums = {a, parts, NULL, n};
+    if (full && context->reproducible && !filled) {
+        tri_partial_sum(context, context->shards, shard_squares, &sums, stats, squares);
+    }
+    for (int i = 0; i < 2 && !filled && !(full && context->reproducible); i++) {
         struct norm_part p = parts[i];
         kernels->rms_squares(
             view(a, a->raw, n, ld, p.begin + p.shared, p.inner, p.width - p.shared), a->rstd[i],
@@ -111,6 +164,23 @@ static void norm_forward(struct attention *a, const struct tri_pass *pass)
     }
 }
 
+/* Columns [begin, begin + width) of a norm's weight and of q or k, rows of `inner` heads. */
+static void norm_gradient(struct attention *a, const struct tri_pass *pass, void *d, int which,
+                          struct tri_range columns, const float *dots)
+{
+    const struct tri_context *context = a->base.context;
+    struct norm_part p = norm_part(a, which);
+    int64_t n = tri_pass_tokens(pass);
+    int64_t ld = width_of(a);
+    size_t element = tri_dtype_size(a->norm_gradient_dtype);
+    tri_gradient_rms(
+        context, tri_cuts_by_rows(context, pass),
+        view(a, d, n, ld, p.begin + columns.begin, p.inner, tri_range_size(columns)),
+        view(a, a->raw, n, ld, p.begin + columns.begin, p.inner, tri_range_size(columns)),
+        a->rstd[which], a->norm[which] + columns.begin, dots, p.total,
+        (char *)a->d_norm[which] + (size_t)columns.begin * element);
+}
+
 /* d [tokens, width()]: gradients at the normalised q, k become those at the raw ones. */
 static void norm_backward(struct attention *a, const struct tri_pass *pass, void *d)
 {
@@ -119,12 +189,18 @@ static void norm_backward(struct attention *a, const struct tri_pass *pass, void
     int64_t n = tri_pass_tokens(pass);
     int64_t ld = width_of(a);
     bool full = context->config->model.qk_norm == TRI_QK_NORM_FULL;
+    bool by_shards = full && context->reproducible;
     struct norm_part parts[2] = {norm_part(a, 0), norm_part(a, 1)};
     size_t mark = tri_arena_mark(context->arena);
+    int64_t stats = n * (parts[0].inner + parts[1].inner);
     float *dots[2];
-    dots[0] = tri_context_take_f32(context, n * (parts[0].inner + parts[1].inner));
+    dots[0] = tri_context_take_f32(context, stats);
     dots[1] = dots[0] + n * parts[0].inner;
-    for (int i = 0; i < 2; i++) {
+    struct shard_sums sums = {a, parts, d, n};
+    if (by_shards) {
+        tri_partial_sum(context, context->shards, shard_dots, &sums, stats, dots[0]);
+    }
+    for (int i = 0; i < 2 && !by_shards; i++) {
         struct norm_part p = parts[i];
         kernels->rms_dots(view(a, d, n, ld, p.begin, p.inner, p.width),
                           view(a, a->raw, n, ld, p.begin, p.inner, p.width), a->norm[i], dots[i],
@@ -137,17 +213,17 @@ static void norm_backward(struct attention *a, const struct tri_pass *pass, void
     }
     for (int i = 0; i < 2; i++) {
         struct norm_part p = parts[i];
-        int64_t begin = p.begin + p.shared;
-        kernels->rms_backward(view(a, d, n, ld, begin, p.inner, p.width - p.shared),
-                              view(a, a->raw, n, ld, begin, p.inner, p.width - p.shared),
-                              a->rstd[i], a->norm[i] + p.shared, dots[i], p.total,
-                              a->d_norm[i] + p.shared, context->dt);
+        for (int shard = 0; by_shards && shard < context->shards.own; shard++) {
+            norm_gradient(a, pass, d, i, shard_columns(a, i, shard), dots[i]);
+        }
+        if (by_shards) {
+            continue;
+        }
+        norm_gradient(a, pass, d, i, (struct tri_range){p.shared, p.width}, dots[i]);
         if (p.shared) {
             /* The term with the dot product belongs to the rank that counts these columns. */
             memset(dots[i], 0, (size_t)n * sizeof(float));
-            kernels->rms_backward(view(a, d, n, ld, p.begin, 1, p.shared),
-                                  view(a, a->raw, n, ld, p.begin, 1, p.shared), a->rstd[i],
-                                  a->norm[i], dots[i], p.total, a->d_norm[i], context->dt);
+            norm_gradient(a, pass, d, i, (struct tri_range){0, p.shared}, dots[i]);
         }
     }
     tri_arena_rewind(context->arena, mark);
@@ -210,19 +286,19 @@ static void *project_out(const struct attention *a, const struct tri_pass *pass)
     struct tri_group *tensor = context->mesh->tensor;
     int64_t hidden = context->config->model.hidden_size;
     int64_t own = tri_stream_count(context, pass);
-    bool whole = tri_group_size(tensor) == 1;
+    bool whole = tri_sum_is_whole(context);
     bool filled;
     void *y = tri_keep_result(context, tensor, own * hidden, context->dt, &filled);
     if (filled) {
         return y;
     }
     size_t mark = tri_arena_mark(context->arena);
-    void *partial = tri_stream_partial(context, pass, y);
-    tri_linear_forward(&a->o, context->kernels, tri_pass_tokens(pass), a->out,
-                       whole ? a->o_bias : NULL, partial, context->dt);
+    void *partial = tri_stream_partial(context, pass, y, context->sum_dt);
+    tri_partial_forward(context, &a->o, tri_pass_tokens(pass), a->out, whole ? a->o_bias : NULL,
+                        partial);
     if (!whole) {
         tri_stream_sum(context, pass, (struct tri_where){pass->phase, TRI_KIND_ATTENTION}, partial,
-                       y);
+                       context->sum_dt, y);
         if (a->o_bias) {
             context->kernels->add_bias(y, a->o_bias, own, hidden, context->dt);
         }
@@ -278,14 +354,15 @@ static void backward(struct tri_sublayer *self, const struct tri_pass *pass, con
     const struct tri_where where = {TRI_PHASE_BACKWARD, TRI_KIND_ATTENTION};
     size_t mark = tri_arena_mark(context->arena);
     dy = tri_stream_whole_gradient(context, pass, where, dy);
-    void *partial = tri_stream_partial(context, pass, dx);
+    void *partial = tri_stream_partial(context, pass, dx, context->sum_dt);
+    struct tri_cuts cuts = tri_cuts_by_rows(context, pass);
     void *d_out = tri_context_take(context, n * inner);
     void *d = tri_context_take(context, n * width);
     if (a->o_bias) {
-        kernels->bias_backward(dy, hidden, a->d_o_bias, n, hidden, context->dt);
+        tri_gradient_bias(context, cuts, dy, hidden, a->d_o_bias, n, hidden);
     }
     tri_linear_input_gradient(&a->o, kernels, n, dy, d_out);
-    tri_linear_weight_gradient(&a->o, kernels, n, dy, a->out, !context->params->fresh);
+    tri_linear_weight_gradient(&a->o, kernels, n, dy, a->out, !context->params->fresh, cuts);
     struct tri_attention args = arguments(a, pass);
     args.dout = d_out;
     args.ld_dout = inner;
@@ -302,11 +379,11 @@ static void backward(struct tri_sublayer *self, const struct tri_pass *pass, con
         norm_backward(a, pass, d);
     }
     if (a->qkv_bias) {
-        kernels->bias_backward(d, width, a->d_qkv_bias, n, width, context->dt);
+        tri_gradient_bias(context, cuts, d, width, a->d_qkv_bias, n, width);
     }
-    tri_linear_weight_gradient(&a->qkv, kernels, n, d, a->x, !context->params->fresh);
-    tri_linear_input_gradient(&a->qkv, kernels, n, d, partial);
-    tri_stream_sum(context, pass, where, partial, dx);
+    tri_linear_weight_gradient(&a->qkv, kernels, n, d, a->x, !context->params->fresh, cuts);
+    tri_partial_input_gradient(context, &a->qkv, n, d, partial);
+    tri_stream_sum(context, pass, where, partial, context->sum_dt, dx);
     tri_arena_rewind(context->arena, mark);
 }
 
@@ -319,7 +396,8 @@ static void destroy(struct tri_sublayer *self)
 
 static void bind(struct attention *a)
 {
-    const struct tri_params *params = a->base.context->params;
+    struct tri_params *params = a->base.context->params;
+    const struct tri_config_model *model = &a->base.context->config->model;
     const struct tri_param *rows[TRI_ROLE_COUNT];
     for (int role = TRI_ROLE_Q; role <= TRI_ROLE_K_NORM; role++) {
         rows[role] =
@@ -330,9 +408,12 @@ static void bind(struct attention *a)
     const struct tri_param *v = rows[TRI_ROLE_V];
     TRI_REQUIRE(q->offset + q->count == k->offset && k->offset + k->count == v->offset);
     const struct tri_param *o = rows[TRI_ROLE_O];
-    int64_t hidden = a->base.context->config->model.hidden_size;
-    a->qkv = tri_linear_get(params, q, width_of(a), hidden);
-    a->o = tri_linear_get(params, o, hidden, a->heads * a->dim);
+    a->qkv = tri_linear_get(params, q, width_of(a), model->hidden_size);
+    a->o = tri_linear_get(params, o, model->hidden_size, a->heads * a->dim);
+    a->qkv.block[0] = a->o.block[0] = (struct tri_block){model->num_heads, a->dim};
+    a->qkv.block[1] = a->qkv.block[2] = (struct tri_block){model->num_kv_heads, a->dim};
+    a->qkv.blocks = 3;
+    a->o.blocks = 1;
     if (rows[TRI_ROLE_Q_BIAS]) {
         a->qkv_bias = tri_param_weights(params, rows[TRI_ROLE_Q_BIAS]);
         a->d_qkv_bias = tri_param_gradients(params, rows[TRI_ROLE_Q_BIAS]);
@@ -344,6 +425,7 @@ static void bind(struct attention *a)
     for (int i = 0; i < 2 && rows[TRI_ROLE_Q_NORM]; i++) {
         a->norm[i] = tri_param_weights(params, rows[TRI_ROLE_Q_NORM + i]);
         a->d_norm[i] = tri_param_gradients(params, rows[TRI_ROLE_Q_NORM + i]);
+        a->norm_gradient_dtype = params->buffer[rows[TRI_ROLE_Q_NORM + i]->buffer].gradient_dtype;
     }
     a->counted_kv = k->counted.begin - k->local[0].begin;
 }

@@ -1,3 +1,4 @@
+#include "model/gradient.h"
 #include "model/layers.h"
 #include "model/stream.h"
 
@@ -15,11 +16,12 @@ void tri_embedding_forward(const struct tri_context *context, const struct tri_p
     struct tri_range own = tri_stream_tokens(context, pass);
     int64_t n = tri_range_size(own);
     size_t mark = tri_arena_mark(context->arena);
-    void *partial = tri_stream_partial(context, pass, x);
+    void *partial = tri_stream_partial(context, pass, x, context->dt);
     kernels->embedding_forward(tri_param_weights(context->params, table), pass->tokens,
                                table->local[0].begin, tri_range_size(table->local[0]), partial,
                                tri_pass_tokens(pass), hidden, context->dt);
-    tri_stream_sum(context, pass, (struct tri_where){pass->phase, TRI_KIND_EMBEDDING}, partial, x);
+    tri_stream_sum(context, pass, (struct tri_where){pass->phase, TRI_KIND_EMBEDDING}, partial,
+                   context->dt, x);
     tri_arena_rewind(context->arena, mark);
     if (position) {
         void *rows = tri_context_take(context, n * hidden);
@@ -31,16 +33,6 @@ void tri_embedding_forward(const struct tri_context *context, const struct tri_p
     }
 }
 
-/* The rows of dx [tokens, hidden] to the table's gradient, by the row that index names. */
-static void add_rows(const struct tri_context *context, const struct tri_param *table,
-                     const int32_t *index, const void *dx, int64_t n)
-{
-    context->kernels->embedding_backward(
-        tri_param_gradients(context->params, table),
-        context->params->buffer[table->buffer].gradient_dtype, index, table->local[0].begin,
-        tri_range_size(table->local[0]), dx, n, context->config->model.hidden_size, context->dt);
-}
-
 void tri_embedding_backward(const struct tri_context *context, const struct tri_pass *pass,
                             const void *dx)
 {
@@ -49,9 +41,9 @@ void tri_embedding_backward(const struct tri_context *context, const struct tri_
     size_t mark = tri_arena_mark(context->arena);
     dx = tri_stream_whole_gradient(context, pass,
                                    (struct tri_where){TRI_PHASE_BACKWARD, TRI_KIND_EMBEDDING}, dx);
-    add_rows(context, find(context, TRI_ROLE_EMBEDDING), pass->tokens, dx, n);
+    tri_gradient_rows(context, find(context, TRI_ROLE_EMBEDDING), pass->tokens, dx, n);
     if (position) {
-        add_rows(context, position, pass->positions, dx, n);
+        tri_gradient_rows(context, position, pass->positions, dx, n);
     }
     tri_arena_rewind(context->arena, mark);
 }

@@ -1,5 +1,6 @@
 #include "model/layers.h"
-#include "model/linear.h"
+#include "model/gradient.h"
+#include "model/partial.h"
 
 #include <math.h>
 #include <string.h>
@@ -16,22 +17,45 @@ static struct head get(const struct tri_context *context)
 {
     enum tri_role role = context->config->model.tie_embeddings ? TRI_ROLE_EMBEDDING : TRI_ROLE_HEAD;
     const struct tri_param *row = tri_params_find(context->params, role, TRI_PLACE_DENSE, -1, -1);
-    return (struct head){
+    struct head head = {
         tri_linear_get(context->params, row, tri_range_size(row->local[0]), row->shape[1]),
         row->local[0]};
+    head.linear.block[0] = (struct tri_block){row->shape[0], 1};
+    head.linear.blocks = 1;
+    return head;
 }
 
 /* One chunk of tokens of the loss. */
 struct chunk {
     int64_t n;
     const void *h;          /* [n, hidden] */
-    void *dh;               /* [n, hidden] or NULL */
+    void *dh;               /* [n, hidden] sum_dt or NULL */
     const int32_t *targets; /* [n] */
     float *logits;          /* [n, cols] */
     float *maxima;          /* [n] */
     float *sums;            /* [2, n]: sums of exponentials, then the target's logits */
     void *dlogits;          /* [n, cols] */
+    struct tri_cuts cuts;   /* of the tokens, for the weight's gradient */
 };
+
+/* A chunk's sums over own shard `shard` of the vocabulary; state: head, chunk. */
+struct shard_sums {
+    const struct tri_context *context;
+    const struct head *head;
+    const struct chunk *chunk;
+};
+
+static void shard_sums(void *state, int shard, float *sums)
+{
+    const struct shard_sums *s = state;
+    const struct chunk *chunk = s->chunk;
+    struct tri_range cols =
+        tri_virtual_part(s->context->shards, s->head->linear.block[0].extent, shard);
+    s->context->kernels->cross_entropy_sum(
+        chunk->logits + cols.begin, tri_range_size(s->head->cols), tri_range_size(cols),
+        chunk->maxima, chunk->targets, s->head->cols.begin + cols.begin, sums, sums + chunk->n,
+        chunk->n, TRI_F32);
+}
 
 static void chunk_backward(const struct tri_context *context, const struct tri_pass *pass,
                            const struct head *head, const struct chunk *chunk)
@@ -40,9 +64,9 @@ static void chunk_backward(const struct tri_context *context, const struct tri_p
     context->kernels->cross_entropy_backward(
         chunk->logits, cols, cols, chunk->maxima, chunk->sums, chunk->targets, head->cols.begin,
         1.0 / (double)pass->global_tokens, chunk->dlogits, cols, chunk->n, context->dt);
-    tri_linear_input_gradient(&head->linear, context->kernels, chunk->n, chunk->dlogits, chunk->dh);
+    tri_partial_input_gradient(context, &head->linear, chunk->n, chunk->dlogits, chunk->dh);
     tri_linear_weight_gradient(&head->linear, context->kernels, chunk->n, chunk->dlogits, chunk->h,
-                               true);
+                               true, chunk->cuts);
 }
 
 static void chunk_loss(const struct tri_context *context, const struct tri_pass *pass,
@@ -56,18 +80,45 @@ static void chunk_loss(const struct tri_context *context, const struct tri_pass 
     tri_linear_forward(&head->linear, kernels, n, chunk->h, NULL, chunk->logits, TRI_F32);
     kernels->cross_entropy_max(chunk->logits, cols, cols, chunk->maxima, n, TRI_F32);
     tri_all_reduce_max(tensor, where, chunk->maxima, n, TRI_F32);
-    kernels->cross_entropy_sum(chunk->logits, cols, cols, chunk->maxima, chunk->targets,
-                               head->cols.begin, chunk->sums, chunk->sums + n, n, TRI_F32);
+    struct shard_sums sums = {context, head, chunk};
+    tri_partial_sum(context, context->shards, shard_sums, &sums, 2 * n, chunk->sums);
     tri_all_reduce_sum(tensor, where, chunk->sums, 2 * n, TRI_F32);
     for (int64_t i = 0; i < n; i++) {
         if (chunk->targets[i] >= 0) {
-            pass->tally->cross_entropy += log((double)chunk->sums[i]) - (double)chunk->sums[n + i];
+            tri_exact_add(&pass->tally->cross_entropy,
+                          log((double)chunk->sums[i]) - (double)chunk->sums[n + i]);
             pass->tally->targets++;
         }
     }
     if (chunk->dh) {
         chunk_backward(context, pass, head, chunk);
     }
+}
+
+/* Tokens of the chunk that begins at `first`, at most `most`. Where sums over tokens are cut, chunks are
+ * whole rows, or lie within one, so that no cut depends on the rows before. */
+static int64_t chunk_size(const struct tri_context *context, const struct tri_pass *pass,
+                          int64_t first, int64_t most)
+{
+    int64_t left = tri_pass_tokens(pass) - first;
+    int64_t n = most < left ? most : left;
+    if (!context->reproducible) {
+        return n;
+    }
+    if (most >= pass->seq) {
+        return n / pass->seq * pass->seq;
+    }
+    int64_t in_row = pass->seq - first % pass->seq;
+    return n < in_row ? n : in_row;
+}
+
+static struct tri_cuts chunk_cuts(const struct tri_context *context, const struct tri_pass *pass,
+                                  int64_t n)
+{
+    struct tri_pass rows = *pass;
+    rows.seq = n < pass->seq ? n : pass->seq;
+    rows.rows = n / rows.seq;
+    return tri_cuts_by_rows(context, &rows);
 }
 
 void *tri_head_loss(const struct tri_context *context, const struct tri_pass *pass, const void *h)
@@ -78,22 +129,26 @@ void *tri_head_loss(const struct tri_context *context, const struct tri_pass *pa
     /* Every tensor rank must cut the same chunks, so they follow from the whole vocabulary. */
     int64_t most = CHUNK_ELEMENTS / context->config->model.vocab_size;
     most = most < CHUNK_ROWS_MIN ? CHUNK_ROWS_MIN : most;
-    most = most < tokens ? most : tokens;
-    void *dh = pass->backward ? tri_context_take(context, tokens * hidden) : NULL;
+    int64_t room = most < tokens ? most : tokens;
+    size_t sum_bytes = (size_t)hidden * tri_dtype_size(context->sum_dt);
+    char *dh = pass->backward ? tri_arena_alloc(context->arena, (size_t)tokens * sum_bytes) : NULL;
     size_t mark = tri_arena_mark(context->arena);
     int64_t cols = tri_range_size(head.cols);
-    struct chunk chunk = {.logits = tri_context_take_f32(context, most * cols),
-                          .maxima = tri_context_take_f32(context, most),
-                          .sums = tri_context_take_f32(context, 2 * most),
+    struct chunk chunk = {.logits = tri_context_take_f32(context, room * cols),
+                          .maxima = tri_context_take_f32(context, room),
+                          .sums = tri_context_take_f32(context, 2 * room),
                           .dlogits =
-                              pass->backward ? tri_context_take(context, most * cols) : NULL};
+                              pass->backward ? tri_context_take(context, room * cols) : NULL};
     size_t row_bytes = (size_t)hidden * tri_dtype_size(context->dt);
-    for (int64_t first = 0; first < tokens; first += most) {
-        chunk.n = most < tokens - first ? most : tokens - first;
+    for (int64_t first = 0; first < tokens; first += chunk.n) {
+        size_t chunk_mark = tri_arena_mark(context->arena);
+        chunk.n = chunk_size(context, pass, first, most);
+        chunk.cuts = chunk_cuts(context, pass, chunk.n);
         chunk.h = (const char *)h + (size_t)first * row_bytes;
-        chunk.dh = dh ? (char *)dh + (size_t)first * row_bytes : NULL;
+        chunk.dh = dh ? dh + (size_t)first * sum_bytes : NULL;
         chunk.targets = pass->targets + first;
         chunk_loss(context, pass, &head, &chunk);
+        tri_arena_rewind(context->arena, chunk_mark);
     }
     tri_arena_rewind(context->arena, mark);
     return dh;

@@ -19,7 +19,7 @@ void tri_embedding_backward(const struct tri_context *context, const struct tri_
 
 /* Vocabulary-parallel logits and cross-entropy of h [tokens, hidden], in chunks of tokens: the logits
  * of the whole micro-batch never exist. Adds to pass->tally. With pass->backward also adds to the
- * head's gradients and returns dh [tokens, hidden] (arena), this rank's partial sum over tensor, of
+ * head's gradients and returns dh [tokens, hidden] (arena), in sum_dt, this rank's partial sum over tensor, of
  * the mean over pass->global_tokens; else NULL. */
 void *tri_head_loss(const struct tri_context *context, const struct tri_pass *pass, const void *h);
 /* logits [n, vocab] f32, whole on every tensor rank, of n rows of h. */

@@ -1,6 +1,6 @@
 #include "model/linear.h"
 
-struct tri_linear tri_linear_get(const struct tri_params *params, const struct tri_param *row,
+struct tri_linear tri_linear_get(struct tri_params *params, const struct tri_param *row,
                                  int64_t out, int64_t in)
 {
     return (struct tri_linear){
@@ -10,6 +10,7 @@ struct tri_linear tri_linear_get(const struct tri_params *params, const struct t
         .gradient = tri_param_gradients(params, row),
         .dtype = row->dtype,
         .gradient_dtype = params->buffer[row->buffer].gradient_dtype,
+        .fixed = &params->fixed,
     };
 }
 
@@ -49,7 +50,8 @@ void tri_linear_input_gradient(const struct tri_linear *linear, const struct tri
 }
 
 void tri_linear_weight_gradient(const struct tri_linear *linear, const struct tri_kernels *kernels,
-                                int64_t n, const void *dy, const void *x, bool accumulate)
+                                int64_t n, const void *dy, const void *x, bool accumulate,
+                                struct tri_cuts cuts)
 {
     kernels->matmul(&(struct tri_matmul){.m = linear->out,
                                          .n = linear->in,
@@ -63,5 +65,8 @@ void tri_linear_weight_gradient(const struct tri_linear *linear, const struct tr
                                          .ab_dtype = linear->dtype,
                                          .c_dtype = linear->gradient_dtype,
                                          .a_transposed = true,
-                                         .accumulate = accumulate});
+                                         .accumulate = accumulate,
+                                         .fixed = linear->fixed,
+                                         .cuts = cuts.cut,
+                                         .parts = cuts.parts});
 }

@@ -1,6 +1,7 @@
 #include "model/model.h"
 
 #include "base/clock.h"
+#include "model/gradient.h"
 #include "model/layers.h"
 #include "model/stream.h"
 
@@ -14,7 +15,7 @@
 struct half {
     struct tri_sublayer *branch;
     const float *weight, *bias;
-    float *d_weight, *d_bias;
+    void *d_weight, *d_bias;
     void *sum;    /* [stream, hidden] what is normalised */
     void *normed; /* [stream, hidden] */
     float *stats; /* [stream, 2] */
@@ -65,9 +66,12 @@ static void half_norm_backward(struct tri_model *model, const struct tri_pass *p
                                const struct half *half, const void *dy, void *dx)
 {
     struct tri_context *context = &model->context;
-    context->kernels->norm_backward(is_rms(model), dy, half->sum, half->weight, half->stats, dx,
-                                    half->d_weight, half->d_bias, tri_stream_count(context, pass),
-                                    context->config->model.hidden_size, context->dt);
+    size_t mark = tri_arena_mark(context->arena);
+    struct tri_range stream = tri_stream_tokens(context, pass);
+    tri_gradient_norm(context, tri_cuts_by_tokens(context, pass, stream), is_rms(model), dy,
+                      half->sum, half->weight, half->stats, dx, half->d_weight, half->d_bias,
+                      tri_range_size(stream));
+    tri_arena_rewind(context->arena, mark);
 }
 
 static void tell_before(const struct tri_pass *pass, int64_t block)
@@ -208,9 +212,11 @@ static void backward(struct tri_model *model, const struct tri_pass *pass, void 
     struct tri_context *context = &model->context;
     int64_t n = elements(model, pass);
     void *branch = tri_context_take(context, n);
-    bool cut = tri_stream_is_cut(context->config, context->mesh);
-    void *dy = cut ? branch : dh;
-    tri_stream_sum(context, pass, (struct tri_where){TRI_PHASE_BACKWARD, TRI_KIND_HEAD}, dh, dy);
+    bool in_place =
+        !tri_stream_is_cut(context->config, context->mesh) && context->sum_dt == context->dt;
+    void *dy = in_place ? dh : branch;
+    tri_stream_sum(context, pass, (struct tri_where){TRI_PHASE_BACKWARD, TRI_KIND_HEAD}, dh,
+                   context->sum_dt, dy);
     void *dx = tri_context_take(context, n);
     memset(dx, 0, (size_t)n * tri_dtype_size(context->dt));
     half_norm_backward(model, pass, &model->final, dy, dx);
@@ -272,6 +278,18 @@ static void bind_norm(const struct tri_model *model, struct half *half, enum tri
     }
 }
 
+/* How sums over what tensor cuts are taken. */
+static void cut_sums(struct tri_context *context)
+{
+    const struct tri_config *config = context->config;
+    int ranks = context->mesh->size[TRI_AXIS_TENSOR];
+    context->reproducible = config->reproducible;
+    int parts = config->reproducible ? tri_config_reproducible_parts(config) : ranks;
+    int own = parts / ranks;
+    context->shards = (struct tri_virtual){parts, context->mesh->coord[TRI_AXIS_TENSOR] * own, own};
+    context->sum_dt = config->reproducible ? TRI_F32 : context->dt;
+}
+
 /* cos in the first half of a row, sin in the second (formats: the NeoX pairing j, j + dim/2). */
 static float *make_rope_table(const struct tri_config_model *model, bool filled)
 {
@@ -307,6 +325,7 @@ struct tri_model *tri_model_create(const struct tri_config *config, const struct
     context->tape = tri_tape_create(config->model.num_layers,
                                     config->train.communication_aware_checkpointing, reserve);
     context->dt = config->precision == TRI_PRECISION_BF16 ? TRI_BF16 : TRI_F32;
+    cut_sums(context);
     if (config->model.position == TRI_POSITION_ROPE) {
         model->rope_table = make_rope_table(&config->model, !mesh->planned);
         context->rope_table = model->rope_table;

@@ -1,5 +1,8 @@
 #include "model/network.h"
 
+#include "model/gradient.h"
+#include "model/partial.h"
+
 enum tri_activation tri_network_activation(const struct tri_config *config)
 {
     switch (config->model.mlp) {
@@ -36,6 +39,9 @@ struct tri_network tri_network_get(const struct tri_context *context, enum tri_p
     TRI_REQUIRE(up && down && up->held);
     /* Gate and up are read as one matrix: the table keeps them together. */
     TRI_REQUIRE(!gate || gate->offset + gate->count == up->offset);
+    bool whole = place == TRI_PLACE_EXPERT &&
+                 context->config->parallel.expert_tensor < context->mesh->size[TRI_AXIS_TENSOR];
+    int total = context->shards.total;
     struct tri_network network = {
         .inner = tri_range_size(up->local[0]),
         .in = tri_param_weights(params, in),
@@ -43,6 +49,8 @@ struct tri_network tri_network_get(const struct tri_context *context, enum tri_p
         .d_in = tri_param_gradients(params, in),
         .d_down = tri_param_gradients(params, down),
         .gradient_dtype = params->buffer[up->buffer].gradient_dtype,
+        .shards = whole ? (struct tri_virtual){total, 0, total} : context->shards,
+        .inner_extent = up->shape[0],
     };
     if (up_bias) {
         network.in_bias = tri_param_weights(params, in_bias);
@@ -92,8 +100,9 @@ static void rows_product(const struct tri_context *context, int64_t count, const
 
 /* dw[m, n] (+)= dy[rows, m]^T x[rows, n], one product a network. */
 static void weight_gradients(const struct tri_context *context, int64_t count,
-                             const int64_t *offsets, int64_t m, int64_t n, const void *dy,
-                             const void *x, void *const *gradients, enum tri_dtype dtype)
+                             const int64_t *offsets, const struct tri_cuts *cuts, int64_t m,
+                             int64_t n, const void *dy, const void *x, void *const *gradients,
+                             enum tri_dtype dtype)
 {
     struct tri_matmul *products = take_products(context, count);
     for (int64_t i = 0; i < count; i++) {
@@ -111,9 +120,35 @@ static void weight_gradients(const struct tri_context *context, int64_t count,
             .c_dtype = dtype,
             .a_transposed = true,
             .accumulate = !context->params->fresh,
+            .fixed = &context->params->fixed,
+            .cuts = cuts[i].cut,
+            .parts = cuts[i].parts,
         };
     }
     context->kernels->matmul_grouped(products, count);
+}
+
+/* y [rows, out] sum_dt = x [rows, in] w^T (or x w), where tensor cuts `in`, which is `blocks` inner sizes. */
+static void partial_product(const struct tri_context *context, const struct tri_network *networks,
+                            int64_t count, const int64_t *offsets, int64_t out, int blocks,
+                            const void *x, const void *const *weights, bool transposed, void *y)
+{
+    const struct tri_block inner = {networks[0].inner_extent, 1};
+    const struct tri_block block[2] = {inner, inner};
+    const struct tri_partial_products products = {
+        .count = count,
+        .offsets = offsets,
+        .out = out,
+        .in = blocks * networks[0].inner,
+        .x = x,
+        .dtype = context->dt,
+        .weights = weights,
+        .transposed = transposed,
+        .shards = networks[0].shards,
+        .block = block,
+        .blocks = blocks,
+    };
+    tri_partial_products(context, &products, y);
 }
 
 /* One matrix and bias of each network. */
@@ -165,8 +200,14 @@ void tri_networks_output(const struct tri_context *context, const struct tri_net
         down.weights[i] = networks[i].down;
         down.biases[i] = networks[i].down_bias;
     }
-    rows_product(context, count, offsets, context->config->model.hidden_size, networks[0].inner,
-                 saved->act, down.weights, with_down_bias ? down.biases : NULL, true, y);
+    int64_t hidden = context->config->model.hidden_size;
+    if (context->reproducible) {
+        partial_product(context, networks, count, offsets, hidden, 1, saved->act, down.weights,
+                        true, y);
+    } else {
+        rows_product(context, count, offsets, hidden, networks[0].inner, saved->act, down.weights,
+                     with_down_bias ? down.biases : NULL, true, y);
+    }
     tri_arena_rewind(context->arena, mark);
 }
 
@@ -183,16 +224,17 @@ void tri_networks_add_down_bias(const struct tri_context *context,
 
 /* Column sums of dy, one a network. */
 static void bias_gradients(const struct tri_context *context, int64_t count, const int64_t *offsets,
-                           int64_t width, const void *dy, void *const *gradients)
+                           const struct tri_cuts *cuts, int64_t width, const void *dy,
+                           void *const *gradients)
 {
     for (int64_t i = 0; i < count; i++) {
-        context->kernels->bias_backward(at(context, dy, offsets[i] * width), width, gradients[i],
-                                        offsets[i + 1] - offsets[i], width, context->dt);
+        tri_gradient_bias(context, cuts[i], at(context, dy, offsets[i] * width), width,
+                          gradients[i], offsets[i + 1] - offsets[i], width);
     }
 }
 
 void tri_networks_backward(const struct tri_context *context, const struct tri_network *networks,
-                           int64_t count, const int64_t *offsets,
+                           int64_t count, const int64_t *offsets, const struct tri_cuts *cuts,
                            const struct tri_network_saved *saved, const void *dy, void *dx)
 {
     int64_t rows = offsets[count];
@@ -210,24 +252,31 @@ void tri_networks_backward(const struct tri_context *context, const struct tri_n
         gradients[i] = networks[i].d_down;
     }
     rows_product(context, count, offsets, inner, hidden, dy, weights, NULL, false, d_act);
-    weight_gradients(context, count, offsets, hidden, inner, dy, saved->act, gradients, dtype);
+    weight_gradients(context, count, offsets, cuts, hidden, inner, dy, saved->act, gradients,
+                     dtype);
     context->kernels->activation_backward(tri_network_activation(context->config), saved->pre,
                                           d_act, d_pre, rows, inner, context->dt);
     for (int64_t i = 0; i < count; i++) {
         weights[i] = networks[i].in;
         gradients[i] = networks[i].d_in;
     }
-    rows_product(context, count, offsets, hidden, in_rows, d_pre, weights, NULL, false, dx);
-    weight_gradients(context, count, offsets, in_rows, hidden, d_pre, saved->x, gradients, dtype);
+    if (context->reproducible) {
+        partial_product(context, networks, count, offsets, hidden,
+                        (int)tri_network_in_rows(context->config, 1), d_pre, weights, false, dx);
+    } else {
+        rows_product(context, count, offsets, hidden, in_rows, d_pre, weights, NULL, false, dx);
+    }
+    weight_gradients(context, count, offsets, cuts, in_rows, hidden, d_pre, saved->x, gradients,
+                     dtype);
     if (networks[0].in_bias) {
         for (int64_t i = 0; i < count; i++) {
             gradients[i] = networks[i].d_in_bias;
         }
-        bias_gradients(context, count, offsets, in_rows, d_pre, gradients);
+        bias_gradients(context, count, offsets, cuts, in_rows, d_pre, gradients);
         for (int64_t i = 0; i < count; i++) {
             gradients[i] = networks[i].d_down_bias;
         }
-        bias_gradients(context, count, offsets, hidden, dy, gradients);
+        bias_gradients(context, count, offsets, cuts, hidden, dy, gradients);
     }
     tri_arena_rewind(context->arena, mark);
 }

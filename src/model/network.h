@@ -4,6 +4,7 @@
 #ifndef TRIDENT_MODEL_NETWORK_H
 #define TRIDENT_MODEL_NETWORK_H
 
+#include "model/linear.h"
 #include "model/pass.h"
 
 struct tri_network {
@@ -12,9 +13,11 @@ struct tri_network {
     const void *down;                 /* [hidden, inner] */
     const float *in_bias, *down_bias; /* or NULL */
     /* Gradients, or NULL in a model without them. */
-    void *d_in, *d_down; /* gradient_dtype */
-    float *d_in_bias, *d_down_bias;
+    void *d_in, *d_down; /* gradient_dtype, as are those of biases in reproducible mode, else f32 */
+    void *d_in_bias, *d_down_bias;
     enum tri_dtype gradient_dtype;
+    struct tri_virtual shards; /* this rank's part of the model's inner size */
+    int64_t inner_extent;
 };
 
 enum tri_activation tri_network_activation(const struct tri_config *config);
@@ -37,18 +40,19 @@ struct tri_network_saved {
 void tri_networks_forward(const struct tri_context *context, const struct tri_network *networks,
                           int64_t count, const int64_t *offsets, const void *x,
                           struct tri_network_saved *saved);
-/* y [rows, hidden] = act W_down^T; with_down_bias only where it is not a partial sum. A recompute whose
- * y is known does without. */
+/* y [rows, hidden] sum_dt = act W_down^T; with_down_bias only where that is the whole sum
+ * (tri_sum_is_whole, or whole experts). A recompute whose y is known does without. */
 void tri_networks_output(const struct tri_context *context, const struct tri_network *networks,
                          int64_t count, const int64_t *offsets,
                          const struct tri_network_saved *saved, void *y, bool with_down_bias);
 void tri_networks_add_down_bias(const struct tri_context *context,
                                 const struct tri_network *networks, int64_t count,
                                 const int64_t *offsets, void *y);
-/* dx [rows, hidden] is overwritten (a partial sum over the tensor group). Gradients of weights are added
- * to, those of matrices set when params->fresh: one call a micro-batch for each network. */
+/* dx [rows, hidden] sum_dt is overwritten (a partial sum over the tensor group). Gradients of weights are
+ * added to, those of matrices set when params->fresh: one call a micro-batch for each network. cuts: of
+ * each network's rows. */
 void tri_networks_backward(const struct tri_context *context, const struct tri_network *networks,
-                           int64_t count, const int64_t *offsets,
+                           int64_t count, const int64_t *offsets, const struct tri_cuts *cuts,
                            const struct tri_network_saved *saved, const void *dy, void *dx);
 
 #endif

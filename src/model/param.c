@@ -423,6 +423,19 @@ static void add_model(struct builder *b)
     }
 }
 
+/* Below 2^11 divided by the terms of any gradient's sum: a token's row of the embedding, a part of a
+ * row's tokens elsewhere, times its heads for their norms. */
+static float fixed_limit(const struct tri_config *config)
+{
+    int64_t row = 2 * config->data.sequence_length + config->model.num_heads +
+                  tri_config_reproducible_parts(config);
+    float limit = 2048.0F;
+    for (int64_t terms = 1; terms < config->train.global_batch * row; terms *= 2) {
+        limit /= 2.0F;
+    }
+    return limit;
+}
+
 static void describe_buffers(const struct builder *b)
 {
     for (int i = 0; i < TRI_BUFFERS; i++) {
@@ -430,7 +443,7 @@ static void describe_buffers(const struct builder *b)
         bool narrow = i % 2 && b->config->train.gradient_dtype == TRI_PRECISION_BF16;
         buffer->replicas = i < 2 ? TRI_NONEXPERT : TRI_EXPERT;
         buffer->dtype = i % 2 ? TRI_BF16 : TRI_F32;
-        buffer->gradient_dtype = narrow ? TRI_BF16 : TRI_F32;
+        buffer->gradient_dtype = b->config->reproducible ? TRI_I64 : narrow ? TRI_BF16 : TRI_F32;
         buffer->group = i < 2 ? b->mesh->expert_data : b->mesh->data;
         buffer->segment =
             tri_alloc(TRI_MEMORY_OTHER, (size_t)(b->params->layers + 2) * sizeof(*buffer->segment));
@@ -475,6 +488,7 @@ struct tri_params *tri_params_create(const struct tri_config *config, const stru
     for (int i = 0; i < TRI_BUFFERS; i++) {
         shard_buffer(&params->buffer[i]);
     }
+    params->fixed.limit = fixed_limit(config);
     return params;
 }
 

@@ -19,6 +19,7 @@
 
 #include "comm/comm.h"
 #include "config/config.h"
+#include "kernel/kernel.h"
 #include "shard/range.h"
 #include "tensor/dtype.h"
 
@@ -130,8 +131,9 @@ struct tri_params {
     const struct tri_mesh *mesh; /* borrowed */
     int *first_of_layer; /* [num_layers + 1]: where each layer's rows begin, and their end */
     int64_t layers;
-    bool fresh;    /* gradients of overwritten rows are of the last step: set them, don't add */
-    void *scratch; /* of the gradient reduction; grows once */
+    bool fresh; /* gradients of overwritten rows are of the last step: set them, don't add */
+    struct tri_fixed fixed; /* what gradients of i64 (reproducible mode) refuse */
+    void *scratch;          /* of the gradient reduction; grows once */
     size_t scratch_bytes;
     int64_t total, active; /* parameters of the whole model; those a token meets */
 };

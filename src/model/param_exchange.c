@@ -3,6 +3,7 @@
 
 #include "base/memory.h"
 
+#include <math.h>
 #include <string.h>
 
 /* What a rank contributes to a gathered tensor: elements [begin, end) of its local row-major slice
@@ -51,6 +52,14 @@ static void widen(const uint16_t *values, int64_t n, float *out)
     }
 }
 
+/* Fixed-point sums (kernel.h) as numbers. */
+static void unfix(const int64_t *sums, int64_t n, float *out)
+{
+    for (int64_t i = 0; i < n; i++) {
+        out[i] = ldexpf((float)sums[i], -TRI_FIXED_BITS);
+    }
+}
+
 /* Local elements `flat` of a field, as f32, into out. */
 static void read_field(const struct tri_params *params, const struct tri_param *param,
                        enum tri_field field, struct tri_range flat, float *out)
@@ -63,6 +72,9 @@ static void read_field(const struct tri_params *params, const struct tri_param *
     }
     if (field == TRI_FIELD_GRADIENT && buffer->gradient_dtype == TRI_BF16) {
         widen((const uint16_t *)buffer->gradients + param->offset + flat.begin, n, out);
+        return;
+    } else if (field == TRI_FIELD_GRADIENT && buffer->gradient_dtype == TRI_I64) {
+        unfix((const int64_t *)buffer->gradients + param->offset + flat.begin, n, out);
         return;
     } else if (field == TRI_FIELD_GRADIENT) {
         source = (const float *)buffer->gradients + param->offset + flat.begin;
@@ -141,7 +153,7 @@ void tri_param_gather(const struct tri_params *params, const struct tri_param *p
     tri_free(pieces);
 }
 
-/* To element `place` of an array of f32 or bf16. */
+/* To element `place` of an array of f32, bf16 or fixed-point sums. */
 static void write_values(void *array, enum tri_dtype dtype, int64_t place, int64_t n,
                          const float *values)
 {
@@ -149,9 +161,12 @@ static void write_values(void *array, enum tri_dtype dtype, int64_t place, int64
         memcpy((float *)array + place, values, (size_t)n * sizeof(float));
         return;
     }
-    uint16_t *narrow = (uint16_t *)array + place;
     for (int64_t i = 0; i < n; i++) {
-        narrow[i] = tri_f32_to_bf16(values[i]);
+        if (dtype == TRI_I64) {
+            ((int64_t *)array)[place + i] = (int64_t)rint(ldexp((double)values[i], TRI_FIXED_BITS));
+        } else {
+            ((uint16_t *)array)[place + i] = tri_f32_to_bf16(values[i]);
+        }
     }
 }
 

@@ -6,11 +6,13 @@
 #define TRIDENT_MODEL_PASS_H
 
 #include "base/arena.h"
+#include "base/exact.h"
 #include "comm/comm.h"
 #include "config/config.h"
 #include "kernel/kernel.h"
 #include "model/param.h"
 #include "model/tape.h"
+#include "shard/virtual.h"
 
 /* Keys and values of the tokens decoded so far, one block's: [rows, capacity, kv_heads * dim]. */
 struct tri_cache {
@@ -31,9 +33,9 @@ struct tri_route_tap {
 
 /* This rank's share of the sums that the step reports. */
 struct tri_tally {
-    double cross_entropy;    /* sum over counted targets of -log p */
-    int64_t targets;         /* counted targets */
-    double aux_loss, z_loss; /* shares of the global means: add over ranks of {expert, data} */
+    struct tri_exact cross_entropy;    /* sum over counted targets of -log p */
+    int64_t targets;                   /* counted targets */
+    struct tri_exact aux_loss, z_loss; /* shares of the global means: add over {expert, data} */
     int64_t dropped;
     int64_t *load; /* [MoE layers, experts] tokens chosen, before capacity */
     double seconds_attention, seconds_router, seconds_exchange, seconds_experts;
@@ -77,9 +79,18 @@ struct tri_context {
     const struct tri_kernels *kernels;
     struct tri_arena *arena;
     struct tri_tape *tape;
-    enum tri_dtype dt;       /* of activations */
-    const float *rope_table; /* [max_position, head_dim] or NULL */
+    enum tri_dtype dt;     /* of activations */
+    enum tri_dtype sum_dt; /* of partial sums over tensor */
+    bool reproducible;
+    struct tri_virtual shards; /* of what tensor cuts; one for each rank unless reproducible */
+    const float *rope_table;   /* [max_position, head_dim] or NULL */
 };
+
+/* Whether a rank's sum over what tensor cuts is whole as one product makes it. */
+static inline bool tri_sum_is_whole(const struct tri_context *context)
+{
+    return tri_group_size(context->mesh->tensor) == 1 && !context->reproducible;
+}
 
 static inline int64_t tri_pass_tokens(const struct tri_pass *pass)
 {

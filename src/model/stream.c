@@ -63,9 +63,10 @@ static int64_t hidden_of(const struct tri_context *context)
 }
 
 /* Own tokens' place in a tensor of all of them. */
-static void *own_place(const struct tri_context *context, const struct tri_pass *pass, void *whole)
+static void *own_place(const struct tri_context *context, const struct tri_pass *pass, void *whole,
+                       enum tri_dtype dtype)
 {
-    size_t row = (size_t)hidden_of(context) * tri_dtype_size(context->dt);
+    size_t row = (size_t)hidden_of(context) * tri_dtype_size(dtype);
     return (char *)whole + (size_t)tri_tokens_part(context, pass).begin * row;
 }
 
@@ -73,8 +74,8 @@ static void copy_and_gather(const struct tri_context *context, const struct tri_
                             struct tri_where where, const void *x, void *whole)
 {
     int64_t hidden = hidden_of(context);
-    context->kernels->cast(x, context->dt, own_place(context, pass, whole), context->dt,
-                           tri_stream_count(context, pass) * hidden);
+    context->kernels->cast(x, context->dt, own_place(context, pass, whole, context->dt),
+                           context->dt, tri_stream_count(context, pass) * hidden);
     tri_tokens_gather(context, pass, where, whole, hidden, context->dt);
 }
 
@@ -105,26 +106,32 @@ const void *tri_stream_whole_gradient(const struct tri_context *context,
     return whole;
 }
 
-void *tri_stream_partial(const struct tri_context *context, const struct tri_pass *pass, void *y)
+void *tri_stream_partial(const struct tri_context *context, const struct tri_pass *pass, void *y,
+                         enum tri_dtype dtype)
 {
-    if (!tri_stream_is_cut(context->config, context->mesh)) {
+    if (!tri_stream_is_cut(context->config, context->mesh) && dtype == context->dt) {
         return y;
     }
-    return tri_context_take(context, tri_pass_tokens(pass) * hidden_of(context));
+    return tri_arena_alloc(context->arena, (size_t)(tri_pass_tokens(pass) * hidden_of(context)) *
+                                               tri_dtype_size(dtype));
 }
 
 void tri_stream_sum(const struct tri_context *context, const struct tri_pass *pass,
-                    struct tri_where where, void *partial, void *y)
+                    struct tri_where where, void *partial, enum tri_dtype dtype, void *y)
 {
     int64_t hidden = hidden_of(context);
     struct tri_group *tensor = context->mesh->tensor;
-    if (!tri_stream_is_cut(context->config, context->mesh)) {
-        tri_all_reduce_sum(tensor, where, y, tri_pass_tokens(pass) * hidden, context->dt);
-        return;
+    const void *sum = partial;
+    if (tri_stream_is_cut(context->config, context->mesh)) {
+        size_t mark = tri_arena_mark(context->arena);
+        tri_reduce_scatter_v(tensor, where, partial, part_counts(context, pass, hidden), dtype);
+        tri_arena_rewind(context->arena, mark);
+        sum = own_place(context, pass, partial, dtype);
+    } else {
+        tri_all_reduce_sum(tensor, where, partial, tri_pass_tokens(pass) * hidden, dtype);
     }
-    size_t mark = tri_arena_mark(context->arena);
-    tri_reduce_scatter_v(tensor, where, partial, part_counts(context, pass, hidden), context->dt);
-    tri_arena_rewind(context->arena, mark);
-    context->kernels->cast(own_place(context, pass, partial), context->dt, y, context->dt,
-                           tri_stream_count(context, pass) * hidden);
+    if (sum != y) {
+        context->kernels->cast(sum, dtype, y, context->dt,
+                               tri_stream_count(context, pass) * hidden);
+    }
 }

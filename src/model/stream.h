@@ -35,10 +35,13 @@ const void *tri_stream_whole(const struct tri_context *context, const struct tri
 const void *tri_stream_whole_gradient(const struct tri_context *context,
                                       const struct tri_pass *pass, struct tri_where where,
                                       const void *dy);
-/* Memory for a partial sum of all tokens that tri_stream_sum turns into y: y itself, or the arena's. */
-void *tri_stream_partial(const struct tri_context *context, const struct tri_pass *pass, void *y);
-/* y [stream, hidden] <- the sum over tensor of `partial` [tokens, hidden]. Collective over tensor. */
+/* Memory for a partial sum, in dtype, of all tokens that tri_stream_sum turns into y: y itself, or the
+ * arena's. */
+void *tri_stream_partial(const struct tri_context *context, const struct tri_pass *pass, void *y,
+                         enum tri_dtype dtype);
+/* y [stream, hidden] <- the sum over tensor of `partial` [tokens, hidden], in dtype, rounded once to
+ * that of activations. Collective over tensor. */
 void tri_stream_sum(const struct tri_context *context, const struct tri_pass *pass,
-                    struct tri_where where, void *partial, void *y);
+                    struct tri_where where, void *partial, enum tri_dtype dtype, void *y);
 
 #endif

@@ -5,7 +5,7 @@ void *tri_exchange_take(struct tri_exchange *exchange, int i, const struct tri_c
                         int64_t rows)
 {
     const struct tri_config *config = context->config;
-    size_t row = (size_t)config->model.hidden_size * tri_dtype_size(context->dt);
+    size_t row = (size_t)config->model.hidden_size * tri_dtype_size(context->sum_dt);
     size_t bytes = (size_t)rows * row;
     if (!exchange->buffer[i]) {
         double balanced = (double)config->train.micro_batch * (double)config->data.sequence_length *

@@ -3,7 +3,7 @@
 
 #include "base/clock.h"
 #include "base/random.h"
-#include "model/linear.h"
+#include "model/gradient.h"
 #include "model/stream.h"
 #include "moe/schedule.h"
 #include "moe/shared_expert.h"
@@ -169,8 +169,8 @@ static struct tri_router_call make_call(const struct layer *layer, const struct 
 static void tell_tally(const struct layer *layer, const struct tri_pass *pass)
 {
     int64_t experts = layer->base.context->config->moe.num_experts;
-    pass->tally->aux_loss += layer->routes->aux_loss;
-    pass->tally->z_loss += layer->routes->z_loss;
+    tri_exact_merge(&pass->tally->aux_loss, &layer->routes->aux_terms);
+    tri_exact_merge(&pass->tally->z_loss, &layer->routes->z_terms);
     pass->tally->dropped += layer->routes->dropped;
     for (int64_t e = 0; e < experts; e++) {
         pass->tally->load[layer->index * experts + e] += layer->routes->load[e];
@@ -235,7 +235,8 @@ static void router_backward(struct layer *layer, const struct tri_pass *pass, st
                         scope_is_model(context) ? &layer->moe->aux : NULL, own, dweight, dlogits);
     const float *own_dlogits = dlogits + own.begin * experts;
     tri_linear_weight_gradient(&layer->linear, kernels, n, own_dlogits,
-                               layer->input + in_stream * hidden, true);
+                               layer->input + in_stream * hidden, true,
+                               tri_cuts_by_tokens(context, pass, own));
     float *d_input = tri_context_take_f32(context, n * hidden);
     tri_linear_input_gradient(&layer->linear, kernels, n, own_dlogits, d_input);
     jitter(layer, pass, own, d_input);
@@ -327,7 +328,7 @@ static void end(void *shared, const struct tri_pass *pass)
         double loss =
             tri_aux_model_finish(moe->router, &moe->aux, pass->phase, pass->global_tokens);
         if (pass->tally) {
-            pass->tally->aux_loss += loss;
+            tri_exact_add(&pass->tally->aux_loss, loss);
         }
     }
 }

@@ -6,6 +6,7 @@
 #ifndef TRIDENT_MOE_ROUTER_H
 #define TRIDENT_MOE_ROUTER_H
 
+#include "base/exact.h"
 #include "comm/comm.h"
 #include "config/config.h"
 #include "shard/range.h"
@@ -50,7 +51,8 @@ struct tri_routes {
                           and micro-steps it is the layer's loss (windows step: booked by the first
                           replica only) */
     double z_loss;   /* likewise, mean of lse^2, unscaled */
-    int64_t *load;   /* [experts] tokens chosen here, before capacity */
+    struct tri_exact aux_terms, z_terms; /* the same before rounding, whatever the micro-batches */
+    int64_t *load;                       /* [experts] tokens chosen here, before capacity */
 };
 
 /* Bytes that the arrays of a tri_routes take for rows of seq tokens, and the arrays set up in such

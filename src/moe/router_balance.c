@@ -116,8 +116,8 @@ static void measure_layer(struct tri_router *router, const struct tri_router_cal
             fraction[e] = routed > 0 ? (float)(counts[e] / routed) : 0;
         }
         if (booked && routed > 0) {
-            routes->aux_loss += (double)experts * dot(counts, probs, experts) / routed /
-                                (double)call->global_tokens;
+            tri_exact_add(&routes->aux_terms, (double)experts * dot(counts, probs, experts) /
+                                                  routed / (double)call->global_tokens);
         }
     }
 }
@@ -131,18 +131,19 @@ void tri_router_measure_balance(struct tri_router *router, const struct tri_rout
     for (int64_t r = 0; r < tokens * rules->k; r++) {
         routes->load[routes->chosen[r]]++;
     }
-    double squares = 0;
+    routes->aux_terms = routes->z_terms = (struct tri_exact){0};
     for (int64_t t = 0; t < tokens; t++) {
-        squares += (double)routes->lse[t] * (double)routes->lse[t];
+        double lse = (double)routes->lse[t];
+        tri_exact_add(&routes->z_terms, lse * lse / (double)call->global_tokens);
     }
-    routes->z_loss = squares / (double)call->global_tokens;
-    routes->aux_loss = 0;
     if (router->config->moe.aux_scope == TRI_AUX_LAYER) {
         TRI_REQUIRE(!model);
         measure_layer(router, call, routes);
     } else if (model) {
         measure_model(router, call, routes, model);
     }
+    routes->aux_loss = tri_exact_get(&routes->aux_terms);
+    routes->z_loss = tri_exact_get(&routes->z_terms);
 }
 
 double tri_aux_model_finish(struct tri_router *router, struct tri_aux_model *model,

@@ -46,7 +46,7 @@ struct tri_schedule {
 struct tri_schedule *tri_schedule_ted_create(const struct tri_context *context,
                                              struct tri_exchange *exchange, int64_t layer);
 
-/* Buffer i of the exchange with room for rows [rows, hidden]. */
+/* Buffer i of the exchange with room for rows [rows, hidden], of activations or of partial sums. */
 void *tri_exchange_take(struct tri_exchange *exchange, int i, const struct tri_context *context,
                         int64_t rows);
 

@@ -34,6 +34,7 @@ struct route_plan {
     int64_t *offsets;      /* [experts + 1] rows of each local expert */
     int32_t *row_from;     /* [rows] expert order -> arrival order; NULL when they agree */
     int32_t *row_to;       /* the inverse */
+    struct tri_cuts *cuts; /* [experts] of each one's rows, by rows of the global batch */
 };
 
 struct ted {
@@ -43,7 +44,8 @@ struct ted {
     int64_t experts;              /* local ones */
     int parts;                    /* tensor ranks whose rows the experts here take together */
     bool cut;                     /* experts are cut over tensor */
-    bool split;                   /* tensor ranks send different tokens */
+    bool partial; /* what the experts' products give are sums still to be completed */
+    bool split;   /* tensor ranks send different tokens */
     /* kept for the backward */
     struct route_plan *plan;
     struct tri_network_saved saved;
@@ -197,6 +199,58 @@ static void order_rows(struct ted *ted, const int64_t *received)
     tri_arena_rewind(ted->base.context->arena, mark);
 }
 
+/* counts[home, local expert, row of the micro-batch] of the kept routes among tokens that arrive
+ * together: this rank's, or those of all parts. */
+static void count_by_row(const struct ted *ted, const struct tri_pass *pass,
+                         const struct tri_routes *routes, int64_t *counts)
+{
+    const struct tri_config *config = ted->base.context->config;
+    int64_t k = config->moe.top_k;
+    int64_t most = config->train.micro_batch;
+    struct tri_range tokens = ted->plan->own;
+    if (ted->parts > 1) {
+        tokens = (struct tri_range){0, tri_pass_tokens(pass)};
+    }
+    memset(counts, 0, (size_t)(config->moe.num_experts * most) * sizeof(*counts));
+    for (int64_t i = tokens.begin * k; i < tokens.end * k; i++) {
+        if (routes->expert[i] >= 0) {
+            counts[routes->expert[i] * most + i / k / pass->seq]++;
+        }
+    }
+}
+
+/* Where the rows of an expert pass from one row of the global batch to the next. They arrive by source,
+ * so by replica, then by token: a row whose tokens several tensor ranks sent is still in one piece. */
+static void plan_cuts(struct ted *ted, const struct tri_pass *pass, const struct tri_routes *routes)
+{
+    const struct tri_context *context = ted->base.context;
+    int64_t most = context->config->train.micro_batch;
+    int64_t homes = tri_group_size(ted->homes);
+    int64_t senders = homes / context->mesh->size[TRI_AXIS_EXPERT]; /* of one replica */
+    int64_t *counts = scratch(ted, context->config->moe.num_experts * most, sizeof(*counts));
+    int64_t *received = scratch(ted, context->config->moe.num_experts * most, sizeof(*received));
+    TRI_REQUIRE(pass->rows <= most);
+    count_by_row(ted, pass, routes, counts);
+    tri_all_to_all_counts(ted->homes, (struct tri_where){pass->phase, TRI_KIND_META}, counts,
+                          received, ted->experts * most);
+    for (int64_t e = 0; e < ted->experts; e++) {
+        int64_t *cut = keep(ted, homes * most + 1, sizeof(*cut));
+        int64_t parts = 0;
+        int64_t last = -1; /* row of the last part */
+        cut[0] = 0;
+        for (int64_t i = 0; i < homes * most; i++) {
+            int64_t row = i / most / senders * most + i % most;
+            int64_t count = received[(i / most * ted->experts + e) * most + i % most];
+            if (count > 0) {
+                parts += row != last;
+                cut[parts] = (row != last ? cut[parts - 1] : cut[parts]) + count;
+                last = row;
+            }
+        }
+        ted->plan->cuts[e] = (struct tri_cuts){cut, parts};
+    }
+}
+
 static void make_plan(struct ted *ted, const struct tri_pass *pass, const struct tri_routes *routes)
 {
     const struct tri_config_moe *moe = &ted->base.context->config->moe;
@@ -230,23 +284,28 @@ static void make_plan(struct ted *ted, const struct tri_pass *pass, const struct
     }
     count_rows(ted, received);
     order_rows(ted, received);
+    plan->cuts = keep(ted, ted->experts, sizeof(*plan->cuts));
+    memset(plan->cuts, 0, (size_t)ted->experts * sizeof(*plan->cuts));
+    if (ted->base.context->reproducible && pass->backward) {
+        plan_cuts(ted, pass, routes);
+    }
 }
 
 /* ---- moving rows ------------------------------------------------------------------------------ */
 
-static void *at_row(const struct ted *ted, void *rows, int64_t row)
+static void *at_row(const struct ted *ted, void *rows, int64_t row, enum tri_dtype dtype)
 {
-    return (char *)rows + (size_t)(row * hidden_of(ted)) * tri_dtype_size(ted->base.context->dt);
+    return (char *)rows + (size_t)(row * hidden_of(ted)) * tri_dtype_size(dtype);
 }
 
 /* This part's place among the rows as they arrive. */
-static void *own_part(const struct ted *ted, void *arrived)
+static void *own_part(const struct ted *ted, void *arrived, enum tri_dtype dtype)
 {
     int64_t before = 0;
     for (int p = 0; p < part_of(ted); p++) {
         before += ted->plan->part_counts[p];
     }
-    return at_row(ted, arrived, before / hidden_of(ted));
+    return at_row(ted, arrived, before / hidden_of(ted), dtype);
 }
 
 /* Slots (exchange buffer 0) to the experts' rows. */
@@ -258,7 +317,7 @@ static void send_to_experts(const struct ted *ted, enum tri_phase phase, const v
     struct tri_where where = {phase, TRI_KIND_MOE};
     void *arrived =
         plan->row_from ? tri_exchange_take(ted->base.exchange, 1, context, plan->rows) : rows;
-    tri_all_to_all_v(ted->homes, where, slots, plan->send_rows, own_part(ted, arrived),
+    tri_all_to_all_v(ted->homes, where, slots, plan->send_rows, own_part(ted, arrived, context->dt),
                      plan->recv_rows, hidden_of(ted), context->dt);
     if (ted->parts > 1) {
         tri_all_gather_v(context->mesh->tensor, where, arrived, plan->part_counts, context->dt);
@@ -269,39 +328,79 @@ static void send_to_experts(const struct ted *ted, enum tri_phase phase, const v
     }
 }
 
-/* The experts' rows (exchange buffer 0), summed over tensor on the way where they are partial, as they
- * arrived: this part of them, then to slots in their senders' order; rows may be slots where nothing is
- * sent. with_bias: adds the down bias to the sums. */
+/* One home and one part: slots and rows are the same, and stay here. */
+static bool is_alone(const struct ted *ted)
+{
+    return tri_group_size(ted->homes) == 1 && ted->parts == 1;
+}
+
+/* Rows on their way back: in exchange buffer `buffer`, or where the slots are. */
+struct returning {
+    void *rows;
+    int buffer;
+};
+
+static void *other_buffer(const struct ted *ted, struct returning *r)
+{
+    r->buffer = 1 - r->buffer;
+    return tri_exchange_take(ted->base.exchange, r->buffer, ted->base.context, ted->plan->rows);
+}
+
+/* Whole sums become activations. */
+static void round_sums(const struct ted *ted, struct returning *r, int64_t rows, void *slots)
+{
+    const struct tri_context *context = ted->base.context;
+    if (context->sum_dt != context->dt) {
+        void *narrow = is_alone(ted) ? slots : other_buffer(ted, r);
+        context->kernels->cast(r->rows, context->sum_dt, narrow, context->dt,
+                               rows * hidden_of(ted));
+        r->rows = narrow;
+    }
+}
+
+static void add_bias(const struct ted *ted, const int64_t *offsets, void *rows)
+{
+    tri_networks_add_down_bias(ted->base.context, ted->networks, ted->experts, offsets, rows);
+}
+
+/* The experts' rows, in sum_dt and exchange buffer 0 (slots when nothing is sent or rounded), summed over
+ * tensor on the way where they are partial, as they arrived: this part of them, then to slots in their
+ * senders' order. with_bias: adds the down bias to the sums. */
 static void send_back(const struct ted *ted, enum tri_phase phase, void *rows, bool with_bias,
                       void *slots)
 {
     const struct tri_context *context = ted->base.context;
     const struct route_plan *plan = ted->plan;
     struct tri_where where = {phase, TRI_KIND_MOE};
+    struct returning r = {rows, 0};
     bool in_parts = ted->parts > 1;
-    if (ted->cut && !in_parts) {
-        tri_all_reduce_sum(context->mesh->tensor, where, rows, plan->rows * hidden_of(ted),
-                           context->dt);
+    if (!in_parts) {
+        if (ted->cut) {
+            tri_all_reduce_sum(context->mesh->tensor, where, rows, plan->rows * hidden_of(ted),
+                               context->sum_dt);
+        }
+        round_sums(ted, &r, plan->rows, slots);
         if (with_bias) {
-            tri_networks_add_down_bias(context, ted->networks, ted->experts, plan->offsets, rows);
+            add_bias(ted, plan->offsets, r.rows);
         }
     }
     if (plan->row_to) {
-        void *ordered = tri_exchange_take(ted->base.exchange, 1, context, plan->rows);
-        context->kernels->gather_rows(rows, plan->row_to, ordered, plan->rows, hidden_of(ted),
-                                      context->dt);
-        rows = ordered;
+        const void *ordered = r.rows;
+        r.rows = other_buffer(ted, &r);
+        context->kernels->gather_rows(ordered, plan->row_to, r.rows, plan->rows, hidden_of(ted),
+                                      in_parts ? context->sum_dt : context->dt);
     }
     if (in_parts) {
-        tri_reduce_scatter_v(context->mesh->tensor, where, rows, plan->part_counts, context->dt);
-        rows = own_part(ted, rows);
+        tri_reduce_scatter_v(context->mesh->tensor, where, r.rows, plan->part_counts,
+                             context->sum_dt);
+        r.rows = own_part(ted, r.rows, context->sum_dt);
+        round_sums(ted, &r, plan->part_rows, slots);
         for (int s = 0; with_bias && s < tri_group_size(ted->homes); s++) {
-            tri_networks_add_down_bias(context, ted->networks, ted->experts,
-                                       plan->part_offsets + s * ted->experts, rows);
+            add_bias(ted, plan->part_offsets + s * ted->experts, r.rows);
         }
     }
-    if (rows != slots) {
-        tri_all_to_all_v(ted->homes, where, rows, plan->recv_rows, slots, plan->send_rows,
+    if (r.rows != slots) {
+        tri_all_to_all_v(ted->homes, where, r.rows, plan->recv_rows, slots, plan->send_rows,
                          hidden_of(ted), context->dt);
     }
 }
@@ -310,7 +409,8 @@ static void send_back(const struct ted *ted, enum tri_phase phase, void *rows, b
 static void *own_of_stream(const struct ted *ted, const struct tri_pass *pass, const void *tokens)
 {
     struct tri_range stream = tri_stream_tokens(ted->base.context, pass);
-    return at_row(ted, (void *)(uintptr_t)tokens, ted->plan->own.begin - stream.begin);
+    return at_row(ted, (void *)(uintptr_t)tokens, ted->plan->own.begin - stream.begin,
+                  ted->base.context->dt);
 }
 
 /* Whether own tokens are a part of the stream, to be gathered. */
@@ -329,10 +429,10 @@ static void gather_over_tensor(const struct ted *ted, const struct tri_pass *pas
     }
 }
 
-/* One home and one part: slots and rows are the same, and stay here. */
-static bool is_alone(const struct ted *ted)
+/* Whether the experts' products go straight to the slots. */
+static bool is_direct(const struct ted *ted)
 {
-    return tri_group_size(ted->homes) == 1 && ted->parts == 1;
+    return is_alone(ted) && ted->base.context->sum_dt == ted->base.context->dt;
 }
 
 /* The largest group that the experts' rows and results pass through. */
@@ -387,13 +487,13 @@ static void compute(struct ted *ted, const struct tri_pass *pass, const void *ro
                                            context->dt, &filled)
                          : tri_context_take(context, plan->slots * hidden_of(ted));
     if (!filled) {
-        void *out = is_alone(ted) ? ted->returned
-                                  : tri_exchange_take(ted->base.exchange, 0, context, plan->rows);
+        void *out = is_direct(ted) ? ted->returned
+                                   : tri_exchange_take(ted->base.exchange, 0, context, plan->rows);
         tri_networks_output(context, ted->networks, ted->experts, plan->offsets, &ted->saved, out,
-                            !ted->cut);
+                            !ted->partial);
         add_time(pass, start, true);
-        if (sent) {
-            send_back(ted, pass->phase, out, ted->cut, ted->returned);
+        if (sent || ted->partial) {
+            send_back(ted, pass->phase, out, ted->partial, ted->returned);
         }
         add_time(pass, start, false);
     }
@@ -449,11 +549,12 @@ static void backward(struct tri_schedule *self, const struct tri_pass *pass,
         send_to_experts(ted, TRI_PHASE_BACKWARD, d_slots, d_rows);
     }
     add_time(pass, &start, false);
-    void *d_in = alone ? d_back : tri_exchange_take(self->exchange, 0, context, plan->rows);
-    tri_networks_backward(context, ted->networks, ted->experts, plan->offsets, &ted->saved, d_rows,
-                          d_in);
+    void *d_in =
+        is_direct(ted) ? d_back : tri_exchange_take(self->exchange, 0, context, plan->rows);
+    tri_networks_backward(context, ted->networks, ted->experts, plan->offsets, plan->cuts,
+                          &ted->saved, d_rows, d_in);
     add_time(pass, &start, true);
-    if (!alone || ted->cut) {
+    if (!alone || ted->partial) {
         send_back(ted, TRI_PHASE_BACKWARD, d_in, false, d_back);
     }
     kernels->combine_rows(d_back, plan->slot_of, NULL, NULL, own_of_stream(ted, pass, dx), n, k,
@@ -489,6 +590,7 @@ struct tri_schedule *tri_schedule_ted_create(const struct tri_context *context,
     bool whole = config->parallel.expert_tensor < tensor;
     ted->split = tri_moe_splits_tokens(config, mesh);
     ted->cut = tensor > 1 && !whole;
+    ted->partial = ted->cut || context->reproducible;
     ted->parts = ted->split && ted->cut ? tensor : 1;
     ted->homes = whole ? mesh->tensor_expert : mesh->expert;
     ted->experts = config->moe.num_experts / tri_group_size(ted->homes);

@@ -1,6 +1,6 @@
 #include "moe/shared_expert.h"
 
-#include "model/linear.h"
+#include "model/gradient.h"
 #include "model/stream.h"
 
 #include <math.h>
@@ -76,18 +76,21 @@ static void make_output(struct tri_shared_expert *shared, const struct tri_pass 
     int64_t hidden = context->config->model.hidden_size;
     int64_t offsets[2] = {0, tri_pass_tokens(pass)};
     int64_t own[2] = {0, tri_stream_count(context, pass)};
-    bool whole = tri_group_size(tensor) == 1;
+    bool whole = tri_sum_is_whole(context);
     bool filled = false;
-    shared->out = tri_keep_result(context, tensor, own[1] * hidden, context->dt, &filled);
+    /* Without a gate no backward reads it, so no recompute asks for it. */
+    shared->out = shared->gate.weight
+                      ? tri_keep_result(context, tensor, own[1] * hidden, context->dt, &filled)
+                      : tri_context_take(context, own[1] * hidden);
     if (filled) {
         return;
     }
     size_t mark = tri_arena_mark(context->arena);
-    void *partial = tri_stream_partial(context, pass, shared->out);
+    void *partial = tri_stream_partial(context, pass, shared->out, context->sum_dt);
     tri_networks_output(context, &shared->network, 1, offsets, &shared->saved, partial, whole);
     if (!whole) {
         tri_stream_sum(context, pass, (struct tri_where){pass->phase, TRI_KIND_SHARED_EXPERT},
-                       partial, shared->out);
+                       partial, context->sum_dt, shared->out);
         tri_networks_add_down_bias(context, &shared->network, 1, own, shared->out);
     }
     tri_arena_rewind(context->arena, mark);
@@ -114,17 +117,21 @@ void tri_shared_expert_forward(struct tri_shared_expert *shared, const struct tr
 }
 
 /* Through opening = sigmoid(x . gate): slope[t] = dL/d(x . gate); d_gate += slope^T x; dx += slope gate. */
-static void gate_backward(struct tri_shared_expert *shared, const void *dy, int64_t n, void *dx)
+static void gate_backward(struct tri_shared_expert *shared, const struct tri_pass *pass,
+                          const void *dy, void *dx)
 {
     const struct tri_context *context = shared->context;
     int64_t hidden = context->config->model.hidden_size;
+    struct tri_range stream = tri_stream_tokens(context, pass);
+    int64_t n = tri_range_size(stream);
     float *slope = tri_context_take_f32(context, n);
     context->kernels->row_dots(dy, shared->out, slope, n, hidden, context->dt);
     for (int64_t i = 0; i < n; i++) {
         slope[i] *= shared->opening[i] * (1.0F - shared->opening[i]);
     }
     tri_linear_weight_gradient(&shared->gate, context->kernels, n, slope,
-                               as_f32(context, shared->x, n * hidden), true);
+                               as_f32(context, shared->x, n * hidden), true,
+                               tri_cuts_by_tokens(context, pass, stream));
     const void *gate = shared->gate.weight;
     if (context->dt != TRI_F32) {
         void *narrow = tri_context_take(context, hidden);
@@ -151,12 +158,14 @@ void tri_shared_expert_backward(struct tri_shared_expert *shared, const struct t
     memset(d_out, 0, (size_t)(n * hidden) * tri_dtype_size(context->dt));
     context->kernels->scale_rows_add(dy, shared->opening, d_out, d_out, n, hidden, context->dt);
     const void *d_whole = tri_stream_whole_gradient(context, pass, where, d_out);
-    void *partial = tri_stream_partial(context, pass, d_in);
-    tri_networks_backward(context, &shared->network, 1, offsets, &shared->saved, d_whole, partial);
-    tri_stream_sum(context, pass, where, partial, d_in);
+    void *partial = tri_stream_partial(context, pass, d_in, context->sum_dt);
+    const struct tri_cuts cuts = tri_cuts_by_rows(context, pass);
+    tri_networks_backward(context, &shared->network, 1, offsets, &cuts, &shared->saved, d_whole,
+                          partial);
+    tri_stream_sum(context, pass, where, partial, context->sum_dt, d_in);
     context->kernels->add(dx, d_in, dx, n * hidden, context->dt);
     if (shared->gate.weight) {
-        gate_backward(shared, dy, n, dx);
+        gate_backward(shared, pass, dy, dx);
     }
     tri_arena_rewind(context->arena, mark);
 }

@@ -1,5 +1,6 @@
 #include "optim/optim.h"
 
+#include "base/exact.h"
 #include "base/memory.h"
 
 #include <math.h>
@@ -28,12 +29,14 @@ static enum tri_dtype gradient_dtype(const struct tri_params *params, const stru
 void tri_gradients_begin(struct tri_params *params)
 {
     params->fresh = true;
+    params->fixed.refused = 0;
     if (params->mesh->planned) {
         return;
     }
     for (int p = 0; p < params->count; p++) {
         const struct tri_param *param = &params->param[p];
-        if (param->count > 0 && !tri_param_overwritten(param)) {
+        bool added_to = !tri_param_overwritten(param) || gradient_dtype(params, param) == TRI_I64;
+        if (param->count > 0 && added_to) {
             zero(tri_param_gradients(params, param),
                  (size_t)param->count * tri_dtype_size(gradient_dtype(params, param)));
         }
@@ -130,9 +133,52 @@ static struct tri_range counted_and_owned(const struct tri_params *params,
     return tri_range_intersect(counted, tri_param_own(params, param));
 }
 
+/* sum += the squares of fixed-point gradients, as the optimizer reads them. */
+static void add_squares(const int64_t *gradients, int64_t n, const struct tri_kernels *kernels,
+                        struct tri_exact *sum)
+{
+    enum { PIECE = 4096 };
+#pragma omp parallel for schedule(static) if (n > PIECE)
+    for (int64_t at = 0; at < n; at += PIECE) {
+        float values[PIECE];
+        struct tri_exact own = {0};
+        int64_t count = n - at < PIECE ? n - at : PIECE;
+        kernels->fixed_get(gradients + at, values, count);
+        for (int64_t i = 0; i < count; i++) {
+            tri_exact_add(&own, (double)values[i] * (double)values[i]);
+        }
+#pragma omp critical
+        tri_exact_merge(sum, &own);
+    }
+}
+
+/* Exactly, so that who owns which elements changes no bit. NaN where a term was refused. */
+static double exact_norm(const struct tri_params *params, const struct tri_kernels *kernels)
+{
+    struct tri_exact sum = {0};
+    for (int p = 0; p < params->count; p++) {
+        const struct tri_param *param = &params->param[p];
+        struct tri_range range = counted_and_owned(params, param);
+        const int64_t *gradients = params->buffer[param->buffer].gradients;
+        if (tri_range_size(range) > 0) {
+            add_squares(gradients + range.begin, tri_range_size(range), kernels, &sum);
+        }
+    }
+    if (params->fixed.refused) {
+        tri_exact_add(&sum, (double)NAN);
+    }
+    tri_exact_carry(&sum);
+    tri_all_reduce_sum(params->mesh->world, (struct tri_where){TRI_PHASE_OPTIMIZER, TRI_KIND_META},
+                       sum.word, TRI_EXACT_WORDS, TRI_I64);
+    return sqrt(tri_exact_get(&sum));
+}
+
 double tri_gradients_norm(const struct tri_params *params, const struct tri_kernels *kernels)
 {
     double sum = 0.0;
+    if (params->buffer[0].gradient_dtype == TRI_I64) {
+        return exact_norm(params, kernels);
+    }
     for (int p = 0; p < params->count; p++) {
         const struct tri_param *param = &params->param[p];
         const struct tri_buffer *buffer = &params->buffer[param->buffer];

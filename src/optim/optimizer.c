@@ -144,11 +144,13 @@ static void widen_tile(const struct tri_optimizer *optimizer, struct cursor curs
         struct run part = take(optimizer, &cursor, left);
         int64_t n = tri_range_size(part.range);
         enum tri_dtype dtype = part.buffer->gradient_dtype;
-        if (dtype != TRI_F32) {
-            optimizer->kernels->cast(element(part.buffer->gradients, dtype, part.range.begin),
-                                     dtype, out, TRI_F32, n);
-            out += n;
+        const void *gradients = element(part.buffer->gradients, dtype, part.range.begin);
+        if (dtype == TRI_I64) {
+            optimizer->kernels->fixed_get(gradients, out, n);
+        } else if (dtype != TRI_F32) {
+            optimizer->kernels->cast(gradients, dtype, out, TRI_F32, n);
         }
+        out += dtype != TRI_F32 ? n : 0;
         left -= n;
     }
 }

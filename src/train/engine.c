@@ -29,6 +29,9 @@ struct tri_engine *tri_engine_create(const struct tri_config *config, const stru
                                      const struct tri_kernels *kernels, bool training)
 {
     struct tri_engine *engine = tri_alloc(TRI_MEMORY_OTHER, sizeof(*engine));
+    if (config->reproducible && kernels == tri_kernels_fast()) {
+        kernels = tri_kernels_reproducible();
+    }
     engine->config = config;
     engine->mesh = mesh;
     engine->params = tri_params_create(config, mesh);
@@ -137,17 +140,22 @@ static void sum_tally(struct tri_engine *engine, const struct tri_rows_source *s
     const struct tri_config_moe *moe = &engine->config->moe;
     struct tri_tally *tally = &engine->tally;
     struct tri_where where = {phase, TRI_KIND_META};
-    double sums[5] = {tally->cross_entropy, tally->aux_loss, tally->z_loss, (double)tally->targets,
-                      (double)tally->dropped};
-    tri_all_reduce_sum(engine->mesh->expert_data, where, sums, 5, TRI_F64);
+    struct {
+        struct tri_exact cross_entropy, aux_loss, z_loss;
+        int64_t targets, dropped;
+    } sums = {tally->cross_entropy, tally->aux_loss, tally->z_loss, tally->targets, tally->dropped};
+    tri_exact_carry(&sums.cross_entropy);
+    tri_all_reduce_sum(engine->mesh->expert_data, where, &sums, sizeof(sums) / sizeof(int64_t),
+                       TRI_I64);
     tri_all_reduce_sum(engine->mesh->expert_data, where, tally->load,
                        engine->moe_layers * moe->num_experts, TRI_I64);
-    report->cross_entropy = sums[0] / (double)source->counted_tokens;
-    report->aux_loss = sums[1];
-    report->z_loss = sums[2];
-    report->loss = report->cross_entropy + moe->aux_loss * sums[1] + moe->z_loss * sums[2];
-    report->targets = (int64_t)sums[3];
-    report->dropped = (int64_t)sums[4];
+    report->cross_entropy = tri_exact_get(&sums.cross_entropy) / (double)source->counted_tokens;
+    report->aux_loss = tri_exact_get(&sums.aux_loss);
+    report->z_loss = tri_exact_get(&sums.z_loss);
+    report->loss =
+        report->cross_entropy + moe->aux_loss * report->aux_loss + moe->z_loss * report->z_loss;
+    report->targets = sums.targets;
+    report->dropped = sums.dropped;
     report->load = tally->load;
     report->seconds_attention = tally->seconds_attention;
     report->seconds_router = tally->seconds_router;

@@ -297,10 +297,15 @@ static void plant(const struct verify *v)
         return;
     }
     struct tri_buffer *buffer = &params->buffer[param->buffer];
-    float *gradients = buffer->gradients; /* verify runs in f32 */
     struct tri_range part = tri_param_own(params, param);
     for (int64_t i = part.begin; i < part.end; i++) {
-        gradients[i] = (float)((double)gradients[i] * v->options->factor);
+        if (buffer->gradient_dtype == TRI_I64) {
+            int64_t *sum = (int64_t *)buffer->gradients + i;
+            *sum = (int64_t)((double)*sum * v->options->factor);
+        } else {
+            float *gradient = (float *)buffer->gradients + i; /* verify runs in f32 */
+            *gradient = (float)((double)*gradient * v->options->factor);
+        }
     }
 }
 

@@ -1,0 +1,172 @@
+#include "model/gradient.h"
+
+#include <string.h>
+
+static struct tri_cuts no_cuts(void)
+{
+    return (struct tri_cuts){NULL, 0};
+}
+
+struct tri_cuts tri_cuts_by_rows(const struct tri_context *context, const struct tri_pass *pass)
+{
+    if (!context->reproducible) {
+        return no_cuts();
+    }
+    int64_t *cut = tri_arena_alloc(context->arena, (size_t)(pass->rows + 1) * sizeof(*cut));
+    for (int64_t row = 0; row <= pass->rows; row++) {
+        cut[row] = row * pass->seq;
+    }
+    return (struct tri_cuts){cut, pass->rows};
+}
+
+struct tri_cuts tri_cuts_by_tokens(const struct tri_context *context, const struct tri_pass *pass,
+                                   struct tri_range tokens)
+{
+    if (!context->reproducible) {
+        return no_cuts();
+    }
+    int parts = context->shards.total;
+    int64_t *cut = tri_arena_alloc(context->arena, (size_t)(pass->rows * parts + 1) * sizeof(*cut));
+    int64_t count = 0;
+    cut[0] = 0;
+    for (int64_t i = 0; i < pass->rows * parts; i++) {
+        int64_t end =
+            i / parts * pass->seq + tri_range_part(pass->seq, parts, (int)(i % parts)).end;
+        if (end > tokens.begin + cut[count] && end <= tokens.end) {
+            cut[++count] = end - tokens.begin;
+        }
+    }
+    TRI_REQUIRE(cut[count] == tri_range_size(tokens));
+    return (struct tri_cuts){cut, count};
+}
+
+/* f32 zeros that a kernel adds one part's sum to. */
+static float *take_zeros(const struct tri_context *context, int64_t n)
+{
+    float *sums = tri_context_take_f32(context, n);
+    memset(sums, 0, (size_t)n * sizeof(*sums));
+    return sums;
+}
+
+static void add_term(const struct tri_context *context, const float *term, void *sums, int64_t n)
+{
+    context->kernels->fixed_add(term, sums, n, &context->params->fixed, TRI_F32);
+}
+
+static void *row_of(const struct tri_context *context, const void *base, int64_t row, int64_t width)
+{
+    return (char *)(uintptr_t)base + (size_t)(row * width) * tri_dtype_size(context->dt);
+}
+
+void tri_gradient_norm(const struct tri_context *context, struct tri_cuts cuts, bool rms,
+                       const void *dy, const void *x, const void *weight, const float *stats,
+                       void *dx, void *dweight, void *dbias, int64_t n)
+{
+    const struct tri_kernels *kernels = context->kernels;
+    int64_t width = context->config->model.hidden_size;
+    if (!cuts.cut) {
+        kernels->norm_backward(rms, dy, x, weight, stats, dx, dweight, dbias, n, width,
+                               context->dt);
+        return;
+    }
+    for (int64_t i = 0; i < cuts.parts; i++) {
+        int64_t row = cuts.cut[i];
+        size_t mark = tri_arena_mark(context->arena);
+        float *terms = take_zeros(context, 2 * width);
+        kernels->norm_backward(rms, row_of(context, dy, row, width), row_of(context, x, row, width),
+                               weight, stats + 2 * row, row_of(context, dx, row, width), terms,
+                               dbias ? terms + width : NULL, cuts.cut[i + 1] - row, width,
+                               context->dt);
+        add_term(context, terms, dweight, width);
+        if (dbias) {
+            add_term(context, terms + width, dbias, width);
+        }
+        tri_arena_rewind(context->arena, mark);
+    }
+}
+
+void tri_gradient_bias(const struct tri_context *context, struct tri_cuts cuts, const void *dy,
+                       int64_t ld, void *db, int64_t n, int64_t width)
+{
+    if (!cuts.cut) {
+        context->kernels->bias_backward(dy, ld, db, n, width, context->dt);
+        return;
+    }
+    for (int64_t i = 0; i < cuts.parts; i++) {
+        size_t mark = tri_arena_mark(context->arena);
+        float *term = take_zeros(context, width);
+        context->kernels->bias_backward(row_of(context, dy, cuts.cut[i], ld), ld, term,
+                                        cuts.cut[i + 1] - cuts.cut[i], width, context->dt);
+        add_term(context, term, db, width);
+        tri_arena_rewind(context->arena, mark);
+    }
+}
+
+/* Of one head in rows [begin, end). */
+static struct tri_rows head_of(const struct tri_context *context, struct tri_rows x, int64_t head,
+                               int64_t begin, int64_t end)
+{
+    struct tri_rows part = x;
+    part.data = row_of(context, x.data, begin * x.ld_outer + head * x.ld_inner, 1);
+    part.outer = end - begin;
+    part.inner = 1;
+    return part;
+}
+
+void tri_gradient_rms(const struct tri_context *context, struct tri_cuts cuts, struct tri_rows dy,
+                      struct tri_rows x, const float *rstd, const float *weight, const float *dots,
+                      int64_t total_width, void *dweight)
+{
+    const struct tri_kernels *kernels = context->kernels;
+    if (!cuts.cut) {
+        kernels->rms_backward(dy, x, rstd, weight, dots, total_width, dweight, context->dt);
+        return;
+    }
+    for (int64_t i = 0; i < cuts.parts * x.inner; i++) {
+        int64_t begin = cuts.cut[i / x.inner];
+        int64_t end = cuts.cut[i / x.inner + 1];
+        int64_t head = i % x.inner;
+        size_t mark = tri_arena_mark(context->arena);
+        float *term = take_zeros(context, x.width);
+        float *own_rstd = tri_context_take_f32(context, end - begin);
+        float *own_dots = tri_context_take_f32(context, end - begin);
+        for (int64_t row = begin; row < end; row++) {
+            own_rstd[row - begin] = rstd[row * x.inner + head];
+            own_dots[row - begin] = dots[row * x.inner + head];
+        }
+        kernels->rms_backward(head_of(context, dy, head, begin, end),
+                              head_of(context, x, head, begin, end), own_rstd, weight, own_dots,
+                              total_width, term, context->dt);
+        add_term(context, term, dweight, x.width);
+        tri_arena_rewind(context->arena, mark);
+    }
+}
+
+/* A token's row of dy is one term. */
+static void add_each_row(const struct tri_context *context, const struct tri_param *table,
+                         const int32_t *index, const void *dy, int64_t n)
+{
+    int64_t width = context->config->model.hidden_size;
+    int64_t *sums = tri_param_gradients(context->params, table);
+    for (int64_t i = 0; i < n; i++) {
+        int64_t row = index[i];
+        if (row >= table->local[0].begin && row < table->local[0].end) {
+            context->kernels->fixed_add(row_of(context, dy, i, width),
+                                        sums + (row - table->local[0].begin) * width, width,
+                                        &context->params->fixed, context->dt);
+        }
+    }
+}
+
+void tri_gradient_rows(const struct tri_context *context, const struct tri_param *table,
+                       const int32_t *index, const void *dy, int64_t n)
+{
+    if (context->reproducible) {
+        add_each_row(context, table, index, dy, n);
+        return;
+    }
+    context->kernels->embedding_backward(
+        tri_param_gradients(context->params, table),
+        context->params->buffer[table->buffer].gradient_dtype, index, table->local[0].begin,
+        tri_range_size(table->local[0]), dy, n, context->config->model.hidden_size, context->dt);
+}

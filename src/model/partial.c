@@ -1,0 +1,142 @@
+#include "model/partial.h"
+
+struct sum {
+    const struct tri_context *context;
+    tri_partial_term term;
+    void *state;
+    int64_t n;
+};
+
+/* The branch of the tree over shards [first, first + count); count is a power of two. */
+static void sum_branch(const struct sum *sum, int first, int count, float *out)
+{
+    const struct tri_context *context = sum->context;
+    if (count == 1) {
+        sum->term(sum->state, first, out);
+        return;
+    }
+    sum_branch(sum, first, count / 2, out);
+    size_t mark = tri_arena_mark(context->arena);
+    float *right = tri_context_take_f32(context, sum->n);
+    sum_branch(sum, first + count / 2, count / 2, right);
+    context->kernels->add(out, right, out, sum->n, TRI_F32);
+    tri_arena_rewind(context->arena, mark);
+}
+
+void tri_partial_sum(const struct tri_context *context, struct tri_virtual shards,
+                     tri_partial_term term, void *state, int64_t n, float *out)
+{
+    const struct sum sum = {context, term, state, n};
+    sum_branch(&sum, 0, shards.own, out);
+}
+
+struct products {
+    const struct tri_context *context;
+    const struct tri_partial_products *p;
+};
+
+/* Element `at` of an array. */
+static const void *element(const void *base, int64_t at, enum tri_dtype dtype)
+{
+    return (const char *)base + (size_t)at * tri_dtype_size(dtype);
+}
+
+/* y (+)= the products over columns [begin, end) of x. */
+static void add_columns(const struct products *s, int64_t begin, int64_t end, bool accumulate,
+                        float *y)
+{
+    const struct tri_partial_products *p = s->p;
+    const struct tri_context *context = s->context;
+    size_t mark = tri_arena_mark(context->arena);
+    struct tri_matmul *group = tri_arena_alloc(context->arena, (size_t)p->count * sizeof(*group));
+    for (int64_t i = 0; i < p->count; i++) {
+        int64_t row = p->offsets[i];
+        group[i] = (struct tri_matmul){
+            .m = p->offsets[i + 1] - row,
+            .n = p->out,
+            .k = end - begin,
+            .a = element(p->x, row * p->in + begin, p->dtype),
+            .b = element(p->weights[i], p->transposed ? begin : begin * p->out, p->dtype),
+            .c = y + row * p->out,
+            .lda = p->in,
+            .ldb = p->transposed ? p->in : p->out,
+            .ldc = p->out,
+            .ab_dtype = p->dtype,
+            .c_dtype = TRI_F32,
+            .b_transposed = p->transposed,
+            .accumulate = accumulate,
+        };
+    }
+    context->kernels->matmul_grouped(group, p->count);
+    tri_arena_rewind(context->arena, mark);
+}
+
+/* One shard: its part of each block, block after block. */
+static void shard_products(void *state, int shard, float *y)
+{
+    const struct products *s = state;
+    int64_t before = 0;
+    for (int b = 0; b < s->p->blocks; b++) {
+        struct tri_block block = s->p->block[b];
+        struct tri_range part = tri_virtual_part(s->p->shards, block.extent, shard);
+        add_columns(s, before + part.begin * block.unit, before + part.end * block.unit, b > 0, y);
+        before += tri_virtual_size(s->p->shards, block.extent) * block.unit;
+    }
+    TRI_REQUIRE(before == s->p->in);
+}
+
+void tri_partial_products(const struct tri_context *context,
+                          const struct tri_partial_products *products, void *y)
+{
+    struct products state = {context, products};
+    TRI_REQUIRE(context->reproducible);
+    tri_partial_sum(context, products->shards, shard_products, &state,
+                    products->offsets[products->count] * products->out, y);
+}
+
+void tri_partial_forward(const struct tri_context *context, const struct tri_linear *linear,
+                         int64_t n, const void *x, const float *bias, void *y)
+{
+    if (!context->reproducible) {
+        tri_linear_forward(linear, context->kernels, n, x, bias, y, context->sum_dt);
+        return;
+    }
+    const int64_t offsets[2] = {0, n};
+    const struct tri_partial_products products = {
+        .count = 1,
+        .offsets = offsets,
+        .out = linear->out,
+        .in = linear->in,
+        .x = x,
+        .dtype = linear->dtype,
+        .weights = &linear->weight,
+        .transposed = true,
+        .shards = context->shards,
+        .block = linear->block,
+        .blocks = linear->blocks,
+    };
+    tri_partial_products(context, &products, y);
+}
+
+void tri_partial_input_gradient(const struct tri_context *context, const struct tri_linear *linear,
+                                int64_t n, const void *dy, void *dx)
+{
+    if (!context->reproducible) {
+        tri_linear_input_gradient(linear, context->kernels, n, dy, dx);
+        return;
+    }
+    const int64_t offsets[2] = {0, n};
+    const struct tri_partial_products products = {
+        .count = 1,
+        .offsets = offsets,
+        .out = linear->in,
+        .in = linear->out,
+        .x = dy,
+        .dtype = linear->dtype,
+        .weights = &linear->weight,
+        .shards = context->shards,
+        .block = linear->block,
+        .blocks = linear->blocks,
+    };
+    tri_partial_products(context, &products, dx);
+}

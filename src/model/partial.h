@@ -1,0 +1,47 @@
+/* Sums over what tensor cuts: the outputs of row-parallel products, the input gradients of
+ * column-parallel ones, sums over the vocabulary. A rank makes its partial sum, in context->sum_dt,
+ * and a collective over tensor adds them.
+ *
+ * In reproducible mode a partial sum is made virtual shard by virtual shard (shard/virtual.h), each in
+ * f32 by products of a shape that no layout changes, and added in one binary tree, which the
+ * collective's tree over the ranks completes (tri_all_reduce_sum). Otherwise a rank has one shard. */
+#ifndef TRIDENT_MODEL_PARTIAL_H
+#define TRIDENT_MODEL_PARTIAL_H
+
+#include "model/linear.h"
+#include "model/pass.h"
+#include "shard/virtual.h"
+
+/* out[n] <- the term of own shard `shard`. */
+typedef void (*tri_partial_term)(void *state, int shard, float *out);
+
+/* out[n] <- the sum over the rank's shards. */
+void tri_partial_sum(const struct tri_context *context, struct tri_virtual shards,
+                     tri_partial_term term, void *state, int64_t n, float *out);
+
+/* One product for each of `count` networks, on rows offsets[i] to offsets[i + 1]:
+ * y [rows, out] sum_dt = x [rows, in] w_i, where tensor cuts `in`, which consists of blocks. w_i is
+ * stored [in, out], or [out, in] when transposed. Reproducible mode only. */
+struct tri_partial_products {
+    int64_t count;
+    const int64_t *offsets;
+    int64_t out, in;
+    const void *x;
+    enum tri_dtype dtype; /* of x and the weights */
+    const void *const *weights;
+    bool transposed;
+    struct tri_virtual shards;
+    const struct tri_block *block;
+    int blocks;
+};
+void tri_partial_products(const struct tri_context *context,
+                          const struct tri_partial_products *products, void *y);
+
+/* y [n, out] sum_dt = x W^T (+ bias, unless NULL; not in reproducible mode), where tensor cuts `in`. */
+void tri_partial_forward(const struct tri_context *context, const struct tri_linear *linear,
+                         int64_t n, const void *x, const float *bias, void *y);
+/* dx [n, in] sum_dt = dy W, where tensor cuts `out`. */
+void tri_partial_input_gradient(const struct tri_context *context, const struct tri_linear *linear,
+                                int64_t n, const void *dy, void *dx);
+
+#endif
