@@ -1,0 +1,237 @@
+#include "moe/route_plan.h"
+
+#include <string.h>
+
+static void *scratch(const struct tri_peers *peers, int64_t n, size_t size)
+{
+    return tri_arena_alloc(peers->context->arena, (size_t)n * size);
+}
+
+static void *keep(const struct tri_peers *peers, int64_t n, size_t size)
+{
+    return tri_keep_more_routing(peers->context, (size_t)n * size);
+}
+
+int tri_peers_part(const struct tri_peers *peers)
+{
+    return peers->parts > 1 ? peers->context->mesh->coord[TRI_AXIS_TENSOR] : 0;
+}
+
+/* counts[home, part, local expert] of the kept routes; every tensor rank knows those of all parts. */
+static void count_routes(const struct tri_peers *peers, const struct tri_route_plan *plan,
+                         const struct tri_pass *pass, const struct tri_routes *routes,
+                         int64_t *counts)
+{
+    const struct tri_context *context = peers->context;
+    int64_t k = context->config->moe.top_k;
+    memset(counts, 0, (size_t)(context->config->moe.num_experts * peers->parts) * sizeof(*counts));
+    for (int p = 0; p < peers->parts; p++) {
+        struct tri_range tokens = plan->own;
+        if (peers->parts > 1) {
+            tokens = tri_range_part(tri_pass_tokens(pass), peers->parts, p);
+        }
+        for (int64_t i = tokens.begin * k; i < tokens.end * k; i++) {
+            int64_t e = routes->expert[i];
+            if (e >= 0) {
+                counts[(e / peers->experts * peers->parts + p) * peers->experts +
+                       e % peers->experts]++;
+            }
+        }
+    }
+}
+
+/* Own slots by expert (counting sort, tokens in order). */
+static void plan_slots(const struct tri_peers *peers, struct tri_route_plan *plan,
+                       const struct tri_routes *routes, const int64_t *counts)
+{
+    const struct tri_config_moe *moe = &peers->context->config->moe;
+    int64_t n = tri_range_size(plan->own) * moe->top_k;
+    const int32_t *expert = routes->expert + plan->own.begin * moe->top_k;
+    size_t mark = tri_arena_mark(peers->context->arena);
+    int64_t *next = scratch(peers, moe->num_experts, sizeof(*next));
+    plan->slots = 0;
+    for (int64_t e = 0; e < moe->num_experts; e++) {
+        int64_t home = e / peers->experts;
+        int64_t count = counts[(home * peers->parts + tri_peers_part(peers)) * peers->experts +
+                               e % peers->experts];
+        next[e] = plan->slots;
+        plan->slots += count;
+        plan->send_rows[home] += count;
+    }
+    TRI_REQUIRE(plan->slots <= n);
+    for (int64_t i = 0; i < n; i++) {
+        int32_t slot = expert[i] >= 0 ? (int32_t)next[expert[i]]++ : -1;
+        plan->slot_of[i] = slot;
+        if (slot >= 0) {
+            plan->token_of[slot] = (int32_t)(i / moe->top_k);
+        }
+    }
+    tri_arena_rewind(peers->context->arena, mark);
+}
+
+/* Rows that come from source s in part p for local expert e: received[s, p, e]. */
+static int64_t received_at(const struct tri_peers *peers, const int64_t *received, int64_t s,
+                           int64_t p, int64_t e)
+{
+    return received[(s * peers->parts + p) * peers->experts + e];
+}
+
+static void count_rows(const struct tri_peers *peers, struct tri_route_plan *plan,
+                       const int64_t *received)
+{
+    int64_t homes = tri_group_size(peers->homes);
+    for (int64_t s = 0; s < homes; s++) {
+        for (int64_t e = 0; e < peers->experts; e++) {
+            int64_t count = received_at(peers, received, s, tri_peers_part(peers), e);
+            plan->part_offsets[s * peers->experts + e] = plan->part_rows;
+            plan->part_rows += count;
+            plan->recv_rows[s] += count;
+        }
+    }
+    plan->part_offsets[homes * peers->experts] = plan->part_rows;
+    for (int64_t e = 0; e < peers->experts; e++) {
+        plan->offsets[e] = plan->rows;
+        for (int64_t s = 0; s < homes; s++) {
+            for (int64_t p = 0; p < peers->parts; p++) {
+                int64_t count = received_at(peers, received, s, p, e);
+                plan->rows += count;
+                plan->part_counts[p] += count * peers->context->config->model.hidden_size;
+            }
+        }
+    }
+    plan->offsets[peers->experts] = plan->rows;
+}
+
+/* Arrival is by (part, source, expert), the experts' order by (expert, source, part). */
+static void order_rows(const struct tri_peers *peers, struct tri_route_plan *plan,
+                       const int64_t *received)
+{
+    int64_t homes = tri_group_size(peers->homes);
+    int sorted = (peers->parts == 1) + (homes == 1) + (peers->experts == 1);
+    if (sorted >= 2) {
+        return;
+    }
+    plan->row_from = keep(peers, plan->rows, sizeof(*plan->row_from));
+    plan->row_to = keep(peers, plan->rows, sizeof(*plan->row_to));
+    size_t mark = tri_arena_mark(peers->context->arena);
+    int64_t *next = scratch(peers, peers->experts * homes * peers->parts, sizeof(*next));
+    int64_t at = 0;
+    for (int64_t e = 0; e < peers->experts; e++) {
+        for (int64_t s = 0; s < homes; s++) {
+            for (int64_t p = 0; p < peers->parts; p++) {
+                next[(p * homes + s) * peers->experts + e] = at;
+                at += received_at(peers, received, s, p, e);
+            }
+        }
+    }
+    int64_t from = 0;
+    for (int64_t run = 0; run < peers->parts * homes * peers->experts; run++) {
+        int64_t p = run / (homes * peers->experts);
+        int64_t count =
+            received_at(peers, received, run / peers->experts % homes, p, run % peers->experts);
+        for (int64_t i = 0; i < count; i++, from++) {
+            plan->row_from[next[run] + i] = (int32_t)from;
+            plan->row_to[from] = (int32_t)(next[run] + i);
+        }
+    }
+    tri_arena_rewind(peers->context->arena, mark);
+}
+
+/* counts[home, local expert, row of the micro-batch] of the kept routes among tokens that arrive
+ * together: this rank's, or those of all parts. */
+static void count_by_row(const struct tri_peers *peers, const struct tri_route_plan *plan,
+                         const struct tri_pass *pass, const struct tri_routes *routes,
+                         int64_t *counts)
+{
+    const struct tri_config *config = peers->context->config;
+    int64_t k = config->moe.top_k;
+    int64_t most = config->train.micro_batch;
+    struct tri_range tokens = plan->own;
+    if (peers->parts > 1) {
+        tokens = (struct tri_range){0, tri_pass_tokens(pass)};
+    }
+    memset(counts, 0, (size_t)(config->moe.num_experts * most) * sizeof(*counts));
+    for (int64_t i = tokens.begin * k; i < tokens.end * k; i++) {
+        if (routes->expert[i] >= 0) {
+            counts[routes->expert[i] * most + i / k / pass->seq]++;
+        }
+    }
+}
+
+/* Where the rows of an expert pass from one row of the global batch to the next. They arrive by source,
+ * so by replica, then by token: a row whose tokens several tensor ranks sent is still in one piece. */
+static void plan_cuts(const struct tri_peers *peers, struct tri_route_plan *plan,
+                      const struct tri_pass *pass, const struct tri_routes *routes)
+{
+    const struct tri_context *context = peers->context;
+    int64_t most = context->config->train.micro_batch;
+    int64_t homes = tri_group_size(peers->homes);
+    int64_t senders = homes / context->mesh->size[TRI_AXIS_EXPERT]; /* of one replica */
+    int64_t *counts = scratch(peers, context->config->moe.num_experts * most, sizeof(*counts));
+    int64_t *received = scratch(peers, context->config->moe.num_experts * most, sizeof(*received));
+    TRI_REQUIRE(pass->rows <= most);
+    count_by_row(peers, plan, pass, routes, counts);
+    tri_all_to_all_counts(peers->homes, (struct tri_where){pass->phase, TRI_KIND_META}, counts,
+                          received, peers->experts * most);
+    if (context->mesh->planned) {
+        memset(received, 0, (size_t)(context->config->moe.num_experts * most) * sizeof(*received));
+    }
+    for (int64_t e = 0; e < peers->experts; e++) {
+        int64_t *cut = keep(peers, homes * most + 1, sizeof(*cut));
+        int64_t parts = 0;
+        int64_t last = -1; /* row of the last part */
+        cut[0] = 0;
+        for (int64_t i = 0; i < homes * most; i++) {
+            int64_t row = i / most / senders * most + i % most;
+            int64_t count = received[(i / most * peers->experts + e) * most + i % most];
+            if (count > 0) {
+                parts += row != last;
+                cut[parts] = (row != last ? cut[parts - 1] : cut[parts]) + count;
+                last = row;
+            }
+        }
+        plan->cuts[e] = (struct tri_cuts){cut, parts};
+    }
+}
+
+struct tri_route_plan *tri_route_plan_make(const struct tri_peers *peers,
+                                           const struct tri_pass *pass,
+                                           const struct tri_routes *routes, struct tri_range own,
+                                           double load)
+{
+    const struct tri_config_moe *moe = &peers->context->config->moe;
+    bool filled;
+    struct tri_route_plan *plan = tri_keep_routing(peers->context, sizeof(*plan), &filled);
+    if (filled) {
+        return plan;
+    }
+    int64_t homes = tri_group_size(peers->homes);
+    *plan = (struct tri_route_plan){.own = own};
+    int64_t slots = tri_range_size(plan->own) * moe->top_k;
+    plan->slot_of = keep(peers, slots, sizeof(*plan->slot_of));
+    plan->token_of = keep(peers, slots, sizeof(*plan->token_of));
+    int64_t integers = 2 * homes + homes * peers->experts + 1 + peers->parts + peers->experts + 1;
+    plan->send_rows = keep(peers, integers, sizeof(int64_t));
+    memset(plan->send_rows, 0, (size_t)integers * sizeof(int64_t));
+    plan->recv_rows = plan->send_rows + homes;
+    plan->part_counts = plan->recv_rows + homes;
+    plan->part_offsets = plan->part_counts + peers->parts;
+    plan->offsets = plan->part_offsets + homes * peers->experts + 1;
+    int64_t *counts = scratch(peers, moe->num_experts * peers->parts, sizeof(*counts));
+    int64_t *received = scratch(peers, moe->num_experts * peers->parts, sizeof(*received));
+    count_routes(peers, plan, pass, routes, counts);
+    plan_slots(peers, plan, routes, counts);
+    tri_all_to_all_counts(peers->homes, (struct tri_where){pass->phase, TRI_KIND_META}, counts,
+                          received, peers->experts * peers->parts);
+    if (peers->context->mesh->planned) {
+        tri_peers_counts(peers, pass, load, received);
+    }
+    count_rows(peers, plan, received);
+    order_rows(peers, plan, received);
+    plan->cuts = keep(peers, peers->experts, sizeof(*plan->cuts));
+    memset(plan->cuts, 0, (size_t)peers->experts * sizeof(*plan->cuts));
+    if (peers->context->reproducible && pass->backward) {
+        plan_cuts(peers, plan, pass, routes);
+    }
+    return plan;
+}
