@@ -260,6 +260,7 @@ static enum tri_status run(struct bench *bench, struct tri_error *error)
     TRI_TRY(take_times(bench, error));
     bench->ceiling[1] = measure_ceiling(bench);
     measure_use(bench);
+    tri_session_print_memory(bench->session);
     if (tri_comm_rank() == 0) {
         (bench->json ? print_json : print_line)(bench);
     }

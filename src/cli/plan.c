@@ -6,8 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 
-/* What a rank takes for libraries, MPI and the kernels' scratch; measured (a run measures its own). */
-enum { PROCESS_BYTES = 96 << 20, RANKS_MOST = 1 << 20 };
+enum { RANKS_MOST = 1 << 20 };
 
 static const char usage[] =
     "trident plan CONFIG.yaml [--ranks N] [--layouts] [--json] [key=value …]";
@@ -18,6 +17,7 @@ struct request {
     struct tri_config config;
     int ranks;
     bool layouts, json;
+    int64_t process; /* of this process; a run measures its own */
 };
 
 static enum tri_status read_request(const struct tri_arguments *arguments, struct request *request,
@@ -26,6 +26,7 @@ static enum tri_status read_request(const struct tri_arguments *arguments, struc
     int64_t ranks;
     TRI_TRY(tri_arguments_words(arguments, 1, usage, error));
     TRI_TRY(tri_arguments_int(arguments, "--ranks", 1, RANKS_MOST, 0, &ranks, error));
+    request->process = tri_memory_process_constant();
     request->layouts = tri_arguments_has(arguments, "--layouts");
     request->json = tri_arguments_has(arguments, "--json");
     TRI_TRY(tri_config_load(arguments->words[0], arguments->num_overrides, arguments->overrides,
@@ -114,7 +115,8 @@ static void print_one(const struct request *request, const struct tri_layout_pla
     (void)printf("%-12s %12.3f %12.3f %12.3f\n", "total", megabytes(loads[TRI_LOAD_BALANCED].total),
                  megabytes(loads[TRI_LOAD_HEADROOM].total), megabytes(loads[TRI_LOAD_WORST].total));
     (void)printf("%-12s %12.3f %12.3f %12.3f   about: libraries, MPI, scratch\n", "process",
-                 megabytes(PROCESS_BYTES), megabytes(PROCESS_BYTES), megabytes(PROCESS_BYTES));
+                 megabytes(request->process), megabytes(request->process),
+                 megabytes(request->process));
     print_sent(plan);
 }
 
@@ -136,7 +138,7 @@ static void plan_one(const struct request *request)
     }
     json_t *root = json_of_plan(&plan);
     (void)json_object_set_new(root, "ranks", json_integer(request->ranks));
-    (void)json_object_set_new(root, "process", json_integer(PROCESS_BYTES));
+    (void)json_object_set_new(root, "process", json_integer(request->process));
     for (int load = TRI_LOAD_HEADROOM; load < TRI_LOAD_COUNT; load++) {
         (void)json_object_set_new(root, load_names[load], json_of_memory(&loads[load]));
     }
@@ -203,8 +205,9 @@ static void plan_all(const struct request *request)
                 (void)json_array_append_new(layouts, json_of_plan(&plans[i]));
             }
         }
-        tri_print_json(json_pack("{si si so so}", "ranks", request->ranks, "process",
-                                 (int)PROCESS_BYTES, "layouts", layouts, "refused", refused));
+        tri_print_json(json_pack("{si sI so so}", "ranks", request->ranks, "process",
+                                 (json_int_t)request->process, "layouts", layouts, "refused",
+                                 refused));
     }
     tri_free(plans);
 }

@@ -147,6 +147,9 @@ struct tri_memory_plan tri_rehearse(const struct tri_rehearsal *rehearsal,
     int64_t rows =
         rehearsal->training ? config->train.global_batch : tri_evaluate_rows(config, replicas);
     struct batch batch = shorten(config, replicas, rows);
+    /* There is too little to do to wake threads for. */
+    int threads = tri_kernels_threads();
+    tri_kernels_set_threads(1);
     struct tri_memory_counters counters = run(rehearsal, config, batch.rows, &ledgers[0]);
     if (ledger) {
         if (batch.periods > 0) {
@@ -155,6 +158,7 @@ struct tri_memory_plan tri_rehearse(const struct tri_rehearsal *rehearsal,
         }
         *ledger = ledgers[0];
     }
+    tri_kernels_set_threads(threads);
     struct tri_memory_plan plan = {0};
     memcpy(plan.bytes, counters.peak, sizeof(plan.bytes));
     plan.bytes[TRI_MEMORY_OTHER] += tri_engine_row_bytes(

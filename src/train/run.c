@@ -347,6 +347,7 @@ static enum tri_status run_to_end(struct run *run, struct tri_error *error)
             saved = tri_run_folder_save_ledger(run->folder, tri_ledger_get(), error);
         }
         TRI_TRY(agree(run, saved, error));
+        tri_session_print_memory(run->session);
         if (status == TRI_REQUEUE) {
             return status;
         }

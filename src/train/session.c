@@ -7,10 +7,6 @@
 
 #include <string.h>
 
-/* What a process takes in its first steps beside what is planned: the kernels' scratch, MPI's buffers,
- * threads; measured. */
-enum { LATER_BYTES = 48 << 20 };
-
 static enum tri_status check_memory(struct tri_session *session, bool training,
                                     struct tri_error *error)
 {
@@ -24,7 +20,7 @@ static enum tri_status check_memory(struct tri_session *session, bool training,
         .load = session->load,
     };
     session->plan = tri_rehearse(&rehearsal, NULL);
-    session->plan.process = tri_memory_process_now() + LATER_BYTES;
+    session->plan.process = tri_memory_process_constant();
     enum tri_status status = tri_memory_check(&session->plan, tri_comm_local_size(), error);
     return tri_comm_agree(session->mesh->world, status, error);
 }
@@ -136,4 +132,46 @@ void tri_session_print(const struct tri_session *session)
         (double)session->plan.total / 1e6, (double)bytes[TRI_MEMORY_WEIGHTS] / 1e6,
         (double)bytes[TRI_MEMORY_GRADIENTS] / 1e6, (double)bytes[TRI_MEMORY_OPTIMIZER] / 1e6,
         (double)bytes[TRI_MEMORY_ACTIVATIONS] / 1e6, (double)bytes[TRI_MEMORY_BUFFERS] / 1e6);
+}
+
+/* Doubles, of which the largest rank's are wanted. */
+struct memory_figures {
+    double planned[TRI_MEMORY_COUNT + 1]; /* and the total */
+    double counted[TRI_MEMORY_COUNT + 1];
+    double process, peak, share; /* share: peak / (planned total + process) */
+};
+
+static struct memory_figures largest_figures(const struct tri_session *session)
+{
+    const struct tri_memory_plan *plan = &session->plan;
+    struct tri_memory_counters counters = tri_memory_get();
+    struct memory_figures f = {.process = (double)plan->process,
+                               .peak = (double)tri_memory_process_peak()};
+    for (int i = 0; i < TRI_MEMORY_COUNT; i++) {
+        f.planned[i] = (double)plan->bytes[i];
+        f.counted[i] = (double)counters.peak[i];
+        f.planned[TRI_MEMORY_COUNT] += f.planned[i];
+        f.counted[TRI_MEMORY_COUNT] += f.counted[i];
+    }
+    f.share = f.peak / ((double)plan->total + f.process);
+    tri_all_reduce_max(session->mesh->world, (struct tri_where){TRI_PHASE_SETUP, TRI_KIND_META}, &f,
+                       sizeof(f) / sizeof(double), TRI_F64);
+    return f;
+}
+
+void tri_session_print_memory(const struct tri_session *session)
+{
+    struct memory_figures f = largest_figures(session);
+    tri_log_info("memory        planned    counted   MB a rank at the peak, %s",
+                 session->load == TRI_LOAD_BALANCED ? "balanced routing"
+                                                    : "planned for moe.headroom");
+    for (int i = 0; i <= TRI_MEMORY_COUNT; i++) {
+        const char *name = i < TRI_MEMORY_COUNT ? tri_memory_name((enum tri_memory)i) : "total";
+        if (f.planned[i] > 0.0 || f.counted[i] > 0.0) {
+            tri_log_info("  %-11s %8.1f   %8.1f", name, f.planned[i] / 1e6, f.counted[i] / 1e6);
+        }
+    }
+    tri_log_info("  process                %8.1f   %.2f of planned + %.1f for libraries, MPI, "
+                 "scratch",
+                 f.peak / 1e6, f.share, f.process / 1e6);
 }

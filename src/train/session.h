@@ -43,4 +43,9 @@ enum tri_status tri_session_load(struct tri_session *session, const char *path, 
 /* The start-up summary, on standard error of rank 0. Local. */
 void tri_session_print(const struct tri_session *session);
 
+/* After the steps: bytes planned and counted at their peak, by category, of the largest rank, and the
+ * process's peak beside them; on standard error of rank 0. What a run holds beside its engine (loader,
+ * checkpoints) is counted as other, and in no plan. Collective over all ranks. */
+void tri_session_print_memory(const struct tri_session *session);
+
 #endif

@@ -125,6 +125,8 @@ static const char *const options[] = {
     "moe.capacity_factor=0.6 moe.capacity_window=rank",
     "train.global_batch=59 train.micro_batch=1",
     "moe.headroom=1 comm.max_message=100",
+    "reproducible=true",
+    "reproducible=true precision=bf16 train.recompute=full",
 };
 
 int main(int argc, char **argv)

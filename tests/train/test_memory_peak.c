@@ -1,0 +1,52 @@
+/* At a size that matters, what the process has at most had is what was planned and a constant: the same
+ * process's memory after a run too small to count. */
+#include "support/small.h"
+
+#include "train/rehearsal.h"
+
+static const char large[] = "model.hidden_size=512 model.intermediate_size=2048 "
+                            "moe.intermediate_size=2048 data.sequence_length=64 precision=bf16";
+
+static void run(const char *words, struct tri_memory_plan *plan)
+{
+    struct tri_config config;
+    bool many = tri_comm_size() > 1;
+    struct small_layout layout = {many ? 2 : 1, many ? 2 : 1, many ? 2 : 1};
+    small_config(SMALL_GPT, words, &config);
+    small_config_lay_out(&config, layout);
+    config.moe.router = TRI_ROUTER_BALANCED;
+    struct tri_mesh *mesh = small_mesh(&config);
+    struct tri_rehearsal rehearsal = {
+        .config = &config,
+        .layout = {layout.tensor, layout.expert, mesh->size[TRI_AXIS_DATA], layout.expert_tensor},
+        .rank = mesh->rank,
+        .training = true,
+    };
+    *plan = tri_rehearse(&rehearsal, NULL);
+    struct tri_engine *engine = tri_engine_create(&config, mesh, tri_kernels_fast(), true);
+    struct tri_rows_source source = small_source(&config);
+    for (int64_t i = 0; i < 2; i++) {
+        struct tri_step_report report = small_gradients(engine, &source, i, NULL);
+        tri_engine_update(engine, i + 1, 1e-3, &report);
+    }
+    tri_engine_destroy(engine);
+    tri_mesh_destroy(mesh);
+}
+
+int main(int argc, char **argv)
+{
+    struct tri_memory_plan plan;
+    tri_comm_start(&argc, &argv);
+    run("", &plan);
+    double constant = (double)(tri_memory_process_now() - plan.total);
+    run(large, &plan);
+    double expected = (double)plan.total + constant;
+    double peak = (double)tri_memory_process_peak();
+    CHECK(plan.total > 100000000);
+    if (peak < 0.95 * expected || peak > 1.05 * expected) {
+        tri_panic(TRI_FAILED, "%.1f MB planned and %.1f constant, but a peak of %.1f",
+                  (double)plan.total / 1e6, constant / 1e6, peak / 1e6);
+    }
+    tri_comm_finish();
+    return 0;
+}
