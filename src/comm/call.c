@@ -104,6 +104,7 @@ void tri_call_enter(struct tri_call *call)
     }
     call->sequence = ++group->sequence;
     tri_call_resume(call);
+    call->began = call->entered;
     tri_check_call(call);
 }
 
@@ -122,19 +123,23 @@ void tri_call_pause(struct tri_call *call)
         return;
     }
     tri_watch_leave();
-    call->seconds += tri_clock_now() - call->entered;
+    call->exposed += tri_clock_now() - call->entered;
 }
 
 void tri_call_leave(struct tri_call *call)
 {
     const struct tri_mesh *mesh = call->group->mesh;
+    double seconds = 0.0;
     double exposed = 0.0;
     if (!mesh->planned) {
-        exposed = tri_clock_now() - call->entered;
+        double now = tri_clock_now();
+        double idle = call->arrived > 0.0 ? call->entered - call->arrived : 0.0;
+        seconds = now - call->began - idle;
+        exposed = call->exposed + now - call->entered;
         tri_watch_leave();
     }
     if (call->verb != TRI_VERB_BARRIER && mesh->ledger) {
         tri_ledger_book(mesh->ledger, op_of(call->verb), call->group->id, call->where.phase,
-                        call->where.kind, call->bytes, call->seconds + exposed, exposed);
+                        call->where.kind, call->bytes, seconds, exposed);
     }
 }

@@ -103,7 +103,9 @@ struct tri_call {
     bool begun;
     int64_t bytes; /* for the ledger */
     uint64_t sequence;
-    double entered, seconds;
+    /* Times: when it began; when its messages were seen to have arrived while nobody waited, or 0; when
+     * begin or end was entered last. Seconds spent in begin. */
+    double began, arrived, entered, exposed;
 };
 
 /* The description of a call whose parts or rows these are. */

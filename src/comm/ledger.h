@@ -49,8 +49,11 @@ enum tri_kind {
 
 struct tri_ledger_cell {
     int64_t calls, bytes;
-    double seconds;         /* inside the call, begin and end together */
-    double seconds_exposed; /* that no computation hid: blocking calls, and the end of begun ones */
+    double
+        seconds; /* inside the call; of a begun one, from begin to end, less what passed after its
+                       messages had arrived (as far as tri_comm_progress was there to see it) */
+    double
+        seconds_exposed; /* that no computation hid: blocking calls, begin and end of begun ones */
 };
 
 struct tri_ledger {

@@ -3,6 +3,7 @@
  * mesh: a step that begins the same calls as the last one allocates nothing. */
 #include "comm/internal.h"
 
+#include "base/clock.h"
 #include "base/memory.h"
 #include "shard/range.h"
 
@@ -81,7 +82,10 @@ void tri_comm_progress(void)
 {
     bool arrived = true;
     for (struct tri_request *request = begun; request && arrived; request = request->next) {
-        arrived = tri_flight_test(&request->flight);
+        arrived = request->call.arrived > 0.0 || tri_flight_test(&request->flight);
+        if (arrived && request->call.arrived == 0.0) {
+            request->call.arrived = tri_clock_now();
+        }
     }
 }
 
