@@ -143,7 +143,7 @@ struct tri_params *tri_params_create(const struct tri_config *config, const stru
 void tri_params_destroy(struct tri_params *params);
 /* Memory for weights, and for gradients when training (zeroed). Local. */
 void tri_params_allocate(struct tri_params *params, bool gradients);
-/* Initial values from (seed, name, global index); none on a planned mesh. Local. */
+/* Initial values from (seed, name, global index). Local. */
 void tri_params_init(struct tri_params *params, uint64_t seed);
 
 /* Whether the row's gradient is one product for each micro-batch, which may then set it when

@@ -113,9 +113,6 @@ static void init_row(struct tri_params *params, const struct tri_param *param, u
 
 void tri_params_init(struct tri_params *params, uint64_t seed)
 {
-    if (params->mesh->planned) {
-        return;
-    }
     tri_params_settle(params);
     for (int p = 0; p < params->count; p++) {
         init_row(params, &params->param[p], seed);

@@ -43,8 +43,8 @@ struct tri_engine {
     int64_t row_capacity;                              /* rows * seq that they hold */
 };
 
-/* Builds table, weights (initial values of config->seed), model and, when training, optimizer for this
- * rank of mesh. config and mesh are borrowed. Local. */
+/* Builds table, weights (initial values of config->seed; none on a planned mesh), model and, when
+ * training, optimizer for this rank of mesh. config and mesh are borrowed. Local. */
 struct tri_engine *tri_engine_create(const struct tri_config *config, const struct tri_mesh *mesh,
                                      const struct tri_kernels *kernels, bool training);
 void tri_engine_destroy(struct tri_engine *engine);
