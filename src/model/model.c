@@ -21,6 +21,8 @@ struct half {
     float *stats; /* [stream, 2] */
 };
 
+enum { NO_STASH = 1 << 16 };
+
 struct tri_model {
     struct tri_context context;
     int64_t layers;
@@ -322,8 +324,10 @@ struct tri_model *tri_model_create(const struct tri_config *config, const struct
     /* 0: a dry arena. */
     size_t reserve = mesh->planned ? 0 : physical;
     context->arena = tri_arena_create(TRI_MEMORY_ACTIVATIONS, "activations", reserve);
-    context->tape = tri_tape_create(config->model.num_layers,
-                                    config->train.communication_aware_checkpointing, reserve);
+    /* Address space may be limited too: none for a stash that nothing goes to. */
+    context->tape =
+        tri_tape_create(config->model.num_layers, config->train.communication_aware_checkpointing,
+                        config->train.recompute ? reserve : NO_STASH);
     context->dt = config->precision == TRI_PRECISION_BF16 ? TRI_BF16 : TRI_F32;
     cut_sums(context);
     if (config->model.position == TRI_POSITION_ROPE) {
