@@ -287,6 +287,7 @@ static void cut_sums(struct tri_context *context)
     int ranks = context->mesh->size[TRI_AXIS_TENSOR];
     context->reproducible = config->reproducible;
     int parts = config->reproducible ? tri_config_reproducible_parts(config) : ranks;
+    TRI_REQUIRE(parts % ranks == 0);
     int own = parts / ranks;
     context->shards = (struct tri_virtual){parts, context->mesh->coord[TRI_AXIS_TENSOR] * own, own};
     context->sum_dt = config->reproducible ? TRI_F32 : context->dt;

@@ -174,7 +174,11 @@ static void plan_cuts(const struct tri_peers *peers, struct tri_route_plan *plan
     tri_all_to_all_counts(peers->homes, (struct tri_where){pass->phase, TRI_KIND_META}, counts,
                           received, peers->experts * most);
     if (context->mesh->planned) {
+        /* Memory does not depend on how many parts there are. */
         memset(received, 0, (size_t)(context->config->moe.num_experts * most) * sizeof(*received));
+        for (int64_t e = 0; e < peers->experts; e++) {
+            received[e * most] = plan->offsets[e + 1] - plan->offsets[e];
+        }
     }
     for (int64_t e = 0; e < peers->experts; e++) {
         int64_t *cut = keep(peers, homes * most + 1, sizeof(*cut));

@@ -125,8 +125,8 @@ static const char *const options[] = {
     "moe.capacity_factor=0.6 moe.capacity_window=rank",
     "train.global_batch=59 train.micro_batch=1",
     "moe.headroom=1 comm.max_message=100",
-    "reproducible=true",
-    "reproducible=true precision=bf16 train.recompute=full",
+    "reproducible=true model.num_kv_heads=8 model.qk_norm=full",
+    "reproducible=true model.num_kv_heads=8 precision=bf16 train.recompute=full model.bias=all",
 };
 
 int main(int argc, char **argv)
