@@ -1,0 +1,56 @@
+/* A reproducible run is the same run on any number of ranks: equal digests, also where it is stopped on
+ * one layout and continued on another. */
+#include "cli/cli.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+
+#include <cmocka.h>
+
+enum { WORDS = 16 };
+
+static void train(int ranks, const char *run, const char *steps, const char *const *layout)
+{
+    char run_dir[64];
+    char stop[64];
+    (void)snprintf(run_dir, sizeof(run_dir), "run_dir=%s", run);
+    (void)snprintf(stop, sizeof(stop), "train.steps=%s", steps);
+    const char *words[WORDS] = {"train", "c.yaml", "reproducible=true", "train.schedule=constant",
+                                run_dir, stop};
+    for (int i = 0; layout[i]; i++) {
+        words[6 + i] = layout[i];
+    }
+    cli_run_well(ranks, words);
+}
+
+static void test_digests(void **state)
+{
+    (void)state;
+    static const char *const alone[] = {NULL};
+    static const char *const tensor[] = {"parallel.tensor=2", "train.micro_batch=1",
+                                         "train.recompute=full", NULL};
+    static const char *const expert[] = {"parallel.expert=2", "train.sequence_parallel=true",
+                                         "train.optimizer_tile=100", NULL};
+    char want[32];
+    char got[32];
+    train(0, "alone", "6", alone);
+    cli_digest("alone", want);
+    train(cli_ranks(), "tensor", "6", tensor);
+    cli_digest("tensor", got);
+    assert_string_equal(got, want);
+    train(0, "moved", "3", alone);
+    train(cli_ranks(), "moved", "6", expert);
+    cli_digest("moved", got);
+    assert_string_equal(got, want);
+}
+
+int main(int argc, char **argv)
+{
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_digests)};
+    cli_begin("reproducible", argc, argv);
+    int failed = cmocka_run_group_tests(tests, NULL, NULL);
+    cli_end();
+    return failed;
+}
