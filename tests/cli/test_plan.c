@@ -1,0 +1,172 @@
+/* trident plan: what it prints of one layout and of all, that a run counts what it planned, and what
+ * it refuses. */
+#include "cli/cli.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+static int64_t integer(const json_t *object, const char *key)
+{
+    const json_t *value = json_object_get(object, key);
+    if (!json_is_integer(value)) {
+        fail_msg("member %s is missing or no integer", key);
+    }
+    return json_integer_value(value);
+}
+
+/* The categories make up the total. */
+static int64_t total_of(const json_t *bytes)
+{
+    static const char *const categories[] = {"weights", "gradients", "optimizer", "activations",
+                                             "stash",   "buffers",   "tiles",     "other"};
+    int64_t sum = 0;
+    for (size_t i = 0; i < sizeof(categories) / sizeof(*categories); i++) {
+        sum += integer(bytes, categories[i]);
+    }
+    assert_int_equal(integer(bytes, "total"), sum);
+    return sum;
+}
+
+static void test_one(void **state)
+{
+    (void)state;
+    struct process_result result =
+        cli_run(cli_ranks(), CLI_WORDS_OF("plan", "c.yaml", "--json", "--ranks", "8",
+                                          "parallel.tensor=2", "parallel.expert=4"));
+    json_t *root = cli_expect_json(&result, 0);
+    int64_t balanced = total_of(json_object_get(root, "bytes"));
+    int64_t headroom = total_of(json_object_get(root, "headroom"));
+    int64_t worst = total_of(json_object_get(root, "worst"));
+    assert_true(balanced < headroom && headroom < worst);
+    assert_int_equal(integer(root, "ranks"), 8);
+    assert_int_equal(integer(root, "tensor"), 2);
+    assert_int_equal(integer(root, "data"), 1);
+    assert_true(integer(root, "process") > 0);
+    assert_true(integer(json_object_get(root, "sent"), "tensor") > 0);
+    assert_true(integer(json_object_get(root, "sent"), "expert") > 0);
+    json_decref(root);
+    result = cli_run(cli_ranks(), CLI_WORDS_OF("plan", "c.yaml"));
+    assert_int_equal(cli_count(result.out, "\nweights "), 1);
+    assert_int_equal(cli_count(result.out, "\ntotal "), 1);
+    assert_int_equal(cli_count(result.out, "worst"), 1);
+    cli_expect_status(&result, 0);
+}
+
+/* Least memory first; what cannot be is said, with the reason. */
+static void test_layouts(void **state)
+{
+    (void)state;
+    struct process_result result = cli_run(
+        cli_ranks(), CLI_WORDS_OF("plan", "c.yaml", "--layouts", "--ranks", "16", "--json"));
+    json_t *root = cli_expect_json(&result, 0);
+    const json_t *layouts = json_object_get(root, "layouts");
+    const json_t *refused = json_object_get(root, "refused");
+    int64_t before = 0;
+    assert_true(json_array_size(layouts) > 3 && json_array_size(refused) > 3);
+    for (size_t i = 0; i < json_array_size(layouts); i++) {
+        const json_t *layout = json_array_get(layouts, i);
+        int64_t total = total_of(json_object_get(layout, "bytes"));
+        assert_true(total >= before);
+        assert_int_equal(
+            integer(layout, "tensor") * integer(layout, "expert") * integer(layout, "data"), 16);
+        before = total;
+    }
+    for (size_t i = 0; i < json_array_size(refused); i++) {
+        const json_t *reason = json_object_get(json_array_get(refused, i), "reason");
+        assert_non_null(strstr(json_string_value(reason), "key 'parallel."));
+    }
+    size_t lines = json_array_size(layouts);
+    size_t refusals = json_array_size(refused);
+    json_decref(root);
+    result = cli_run(cli_ranks(), CLI_WORDS_OF("plan", "c.yaml", "--layouts", "--ranks", "16"));
+    assert_int_equal(cli_count(result.out, "\n"), 2 + lines + refusals);
+    assert_int_equal(cli_count(result.out, "\nnot tensor "), refusals);
+    cli_expect_status(&result, 0);
+}
+
+/* A plan takes no more memory than the program: 16 experts of 1.6 billion parameters in each of 20
+ * layers. */
+static void test_large(void **state)
+{
+    (void)state;
+    struct process_result result = cli_run(
+        0, CLI_WORDS_OF("plan", "c.yaml", "--json", "model.hidden_size=16384",
+                        "moe.intermediate_size=32768", "model.num_layers=40", "precision=bf16"));
+    assert_true(result.max_rss_kib < 200 * 1024);
+    json_t *root = cli_expect_json(&result, 0);
+    assert_true(total_of(json_object_get(root, "bytes")) > INT64_C(1000000000000));
+    json_decref(root);
+}
+
+/* Megabytes of one line of a run's table: planned, then counted. */
+static void figures(const char *text, const char *name, double *planned, double *counted)
+{
+    char line[32];
+    (void)snprintf(line, sizeof(line), "\n  %-11s ", name);
+    const char *at = strstr(text, line);
+    assert_non_null(at);
+    assert_int_equal(sscanf(at + strlen(line), "%lf %lf", planned, counted), 2);
+}
+
+static void test_run_counts_the_same(void **state)
+{
+    (void)state;
+    static const char *const exact[] = {"weights", "gradients", "optimizer", "activations"};
+    struct process_result result =
+        cli_run(cli_ranks(), CLI_WORDS_OF("train", "c.yaml", "run_dir=planned",
+                                          "data.valid=", "moe.router=balanced"));
+    for (size_t i = 0; i < sizeof(exact) / sizeof(*exact); i++) {
+        double planned;
+        double counted;
+        figures(result.err, exact[i], &planned, &counted);
+        assert_true(planned > 0.0 && planned == counted);
+    }
+    assert_int_equal(cli_count(result.err, "\n  process "), 1);
+    cli_expect_status(&result, 0);
+}
+
+static void test_refused(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *words[5];
+        const char *says;
+    } cases[] = {
+        {{"plan"}, "usage: trident plan"},
+        {{"plan", "c.yaml", "--cluster"}, "unknown option '--cluster'"},
+        {{"plan", "c.yaml", "--ranks"}, "option '--ranks' needs a value"},
+        {{"plan", "c.yaml", "--ranks", "0"}, "option '--ranks': found '0'"},
+        {{"plan", "c.yaml", "--ranks", "many"}, "option '--ranks': found 'many'"},
+        {{"plan", "missing.yaml"}, "missing.yaml: cannot open"},
+        {{"plan", "c.yaml", "--ranks", "3", "parallel.tensor=2"}, "the number of ranks (3)"},
+        {{"plan", "c.yaml", "--layouts", "parallel.tensor=3"}, "parallel.tensor"},
+    };
+    for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+        const char *words[6] = {NULL};
+        memcpy(words, cases[i].words, sizeof(cases[i].words));
+        struct process_result result = cli_run(cli_ranks(), words);
+        cli_expect_error(&result, cli_ranks(), 2, cases[i].says);
+    }
+}
+
+int main(int argc, char **argv)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_one),
+        cmocka_unit_test(test_layouts),
+        cmocka_unit_test(test_run_counts_the_same),
+        cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_large),
+    };
+    cli_begin("plan", argc, argv);
+    /* The last one has nothing to do with ranks. */
+    size_t count = sizeof(tests) / sizeof(*tests) - (cli_ranks() > 0 ? 1 : 0);
+    int failed = _cmocka_run_group_tests("plan", tests, count, NULL, NULL);
+    cli_end();
+    return failed;
+}
