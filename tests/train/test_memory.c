@@ -78,10 +78,14 @@ static void run(enum small_style style, const char *words, struct small_layout l
                 bool training)
 {
     struct tri_config config;
-    struct counted *counted = tri_alloc(TRI_MEMORY_OTHER, sizeof(*counted));
-    struct tri_ledger *ledger = tri_alloc(TRI_MEMORY_OTHER, sizeof(*ledger));
+    struct tri_error error;
     small_config(style, words, &config);
     small_config_lay_out(&config, layout);
+    if (tri_config_check_layout(&config, tri_comm_size(), &error) != TRI_OK) {
+        return; /* reproducible mode has layouts of its own */
+    }
+    struct counted *counted = tri_alloc(TRI_MEMORY_OTHER, sizeof(*counted));
+    struct tri_ledger *ledger = tri_alloc(TRI_MEMORY_OTHER, sizeof(*ledger));
     config.moe.router = TRI_ROUTER_BALANCED;
     tri_comm_set_max_message(config.comm_max_message);
     if (!training) {
