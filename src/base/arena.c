@@ -11,8 +11,10 @@
  * eighth of it. */
 enum { ALIGN = 64, GUARD = 1 << 16 };
 
-/* Address space of a dry arena: more than any machine's memory, and a sixteenth of what there is. */
-#define DRY_RESERVE ((size_t)1 << 43)
+/* Address space of a dry arena: more than any machine's memory, and a sixteenth of what there is; less
+ * where a limit is set. */
+#define DRY_RESERVE       ((size_t)1 << 43)
+#define DRY_RESERVE_LEAST ((size_t)1 << 30)
 
 struct tri_arena {
     char *base;
@@ -22,14 +24,24 @@ struct tri_arena {
     bool dry;
 };
 
+static void *reserve_range(size_t bytes)
+{
+    void *base = mmap(NULL, bytes + ALIGN, PROT_READ | PROT_WRITE,
+                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    return base == MAP_FAILED ? NULL : base;
+}
+
 struct tri_arena *tri_arena_create(enum tri_memory category, const char *name, size_t reserve)
 {
     struct tri_arena *arena = tri_alloc(TRI_MEMORY_OTHER, sizeof(*arena));
     arena->dry = reserve == 0;
     arena->reserve = arena->dry ? DRY_RESERVE : reserve;
-    arena->base = mmap(NULL, arena->reserve + ALIGN, PROT_READ | PROT_WRITE,
-                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (arena->base == MAP_FAILED) {
+    arena->base = reserve_range(arena->reserve);
+    while (!arena->base && arena->dry && arena->reserve > DRY_RESERVE_LEAST) {
+        arena->reserve /= 4;
+        arena->base = reserve_range(arena->reserve);
+    }
+    if (!arena->base) {
         tri_panic(TRI_FAILED, "arena %s: cannot reserve %zu bytes of address space", name,
                   arena->reserve);
     }
