@@ -18,6 +18,7 @@ void tri_linear_forward(const struct tri_linear *linear, const struct tri_kernel
                         int64_t n, const void *x, const float *bias, void *y,
                         enum tri_dtype y_dtype)
 {
+    tri_comm_progress();
     kernels->matmul(&(struct tri_matmul){.m = n,
                                          .n = linear->out,
                                          .k = linear->in,
@@ -36,6 +37,7 @@ void tri_linear_forward(const struct tri_linear *linear, const struct tri_kernel
 void tri_linear_input_gradient(const struct tri_linear *linear, const struct tri_kernels *kernels,
                                int64_t n, const void *dy, void *dx)
 {
+    tri_comm_progress();
     kernels->matmul(&(struct tri_matmul){.m = n,
                                          .n = linear->in,
                                          .k = linear->out,
@@ -53,6 +55,7 @@ void tri_linear_weight_gradient(const struct tri_linear *linear, const struct tr
                                 int64_t n, const void *dy, const void *x, bool accumulate,
                                 struct tri_cuts cuts)
 {
+    tri_comm_progress();
     kernels->matmul(&(struct tri_matmul){.m = linear->out,
                                          .n = linear->in,
                                          .k = n,

@@ -1,5 +1,5 @@
 /* The three products of a linear map y = x W^T, W [out, in], on n rows. Local: bias, and sums over
- * ranks, are the caller's. */
+ * ranks, are the caller's. Before each product begun calls are helped on (tri_comm_progress). */
 #ifndef TRIDENT_MODEL_LINEAR_H
 #define TRIDENT_MODEL_LINEAR_H
 

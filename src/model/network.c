@@ -95,6 +95,7 @@ static void rows_product(const struct tri_context *context, int64_t count, const
             .bias = biases ? biases[i] : NULL,
         };
     }
+    tri_comm_progress();
     context->kernels->matmul_grouped(products, count);
 }
 
@@ -125,6 +126,7 @@ static void weight_gradients(const struct tri_context *context, int64_t count,
             .parts = cuts[i].parts,
         };
     }
+    tri_comm_progress();
     context->kernels->matmul_grouped(products, count);
 }
 
