@@ -109,6 +109,18 @@ static void expect_same(enum small_style style, struct small_layout layout, cons
     tri_mesh_destroy(mesh);
 }
 
+/* Two numbers of choices, dropless and with capacity, keeping and recomputing, all with all. */
+static void cross(struct small_layout layout, bool narrow)
+{
+    char model[160];
+    for (int i = 0; i < 4; i++) {
+        (void)snprintf(model, sizeof(model), "%s moe.top_k=%d %s", narrow ? "precision=bf16" : "",
+                       1 + i % 2, i / 2 ? "moe.capacity_factor=0.8 moe.min_capacity=1" : "");
+        expect_same(SMALL_LLAMA, layout, model, "");
+        expect_same(SMALL_LLAMA, layout, model, "train.recompute=full");
+    }
+}
+
 int main(int argc, char **argv)
 {
     tri_comm_start(&argc, &argv);
@@ -122,6 +134,9 @@ int main(int argc, char **argv)
                     mechanisms[i % COUNT(mechanisms)]);
         expect_same(SMALL_LLAMA, layout, models[(i + COUNT(models) / 2) % COUNT(models)],
                     mechanisms[(i + 3) % COUNT(mechanisms)]);
+    }
+    for (int i = 0; i < count && tri_comm_size() == 8; i++) {
+        cross(layouts[i], i % 2 == 1);
     }
     tri_comm_finish();
     return 0;
