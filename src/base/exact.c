@@ -36,6 +36,40 @@ void tri_exact_add(struct tri_exact *sum, double term)
     }
 }
 
+/* A square is an integer below 2^48 times a power of two that the exponent gives: integers of the same
+ * exponent are added first, up to 2^15 of them in 64 bits. */
+static void add_squares(struct tri_exact *sum, const float *x, int64_t n)
+{
+    enum { EXPONENTS = 256, FRACTION_BITS = 23, SMALLEST = -149 };
+    uint64_t squares[EXPONENTS] = {0};
+    for (int64_t i = 0; i < n; i++) {
+        uint32_t bits;
+        memcpy(&bits, &x[i], sizeof(bits));
+        uint32_t exponent = bits >> FRACTION_BITS & 0xff;
+        uint64_t mantissa = bits & ((UINT32_C(1) << FRACTION_BITS) - 1);
+        mantissa |= (uint64_t)(exponent > 0) << FRACTION_BITS;
+        squares[exponent] += mantissa * mantissa;
+    }
+    if (squares[EXPONENTS - 1] > 0) {
+        tri_exact_add(sum, (double)NAN);
+    }
+    for (int e = 0; e < EXPONENTS - 1; e++) {
+        int power = 2 * (SMALLEST + (e > 0 ? e - 1 : 0));
+        if (squares[e] > 0) {
+            tri_exact_add(sum, ldexp((double)(squares[e] >> BIN_BITS), power + BIN_BITS));
+            tri_exact_add(sum, ldexp((double)(squares[e] & bin_mask), power));
+        }
+    }
+}
+
+void tri_exact_add_squares(struct tri_exact *sum, const float *x, int64_t n)
+{
+    const int64_t most = 1 << 15;
+    for (int64_t at = 0; at < n; at += most) {
+        add_squares(sum, x + at, n - at < most ? n - at : most);
+    }
+}
+
 void tri_exact_carry(struct tri_exact *sum)
 {
     for (int i = 0; i + 1 < TRI_EXACT_BINS; i++) {

@@ -18,6 +18,8 @@ struct tri_exact {
 
 /* At most 2^30 terms between two calls of tri_exact_carry. */
 void tri_exact_add(struct tri_exact *sum, double term);
+/* The squares of n numbers; counts as n terms. */
+void tri_exact_add_squares(struct tri_exact *sum, const float *x, int64_t n);
 /* Brings every bin but the last below 2^32: then 2^30 sums can be merged. The value stays. */
 void tri_exact_carry(struct tri_exact *sum);
 /* sum += other. Carries both. */

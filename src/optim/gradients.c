@@ -144,9 +144,7 @@ static void add_squares(const int64_t *gradients, int64_t n, const struct tri_ke
         struct tri_exact own = {0};
         int64_t count = n - at < PIECE ? n - at : PIECE;
         kernels->fixed_get(gradients + at, values, count);
-        for (int64_t i = 0; i < count; i++) {
-            tri_exact_add(&own, (double)values[i] * (double)values[i]);
-        }
+        tri_exact_add_squares(&own, values, count);
 #pragma omp critical
         tri_exact_merge(sum, &own);
     }

@@ -105,13 +105,36 @@ static void test_order(void **state)
     assert_bits(tri_exact_get(&forward), sum);
 }
 
+/* Squares together, with numbers of every exponent, are the squares one by one. */
+static void test_squares(void **state)
+{
+    (void)state;
+    enum { TERMS = 70000 };
+    static float x[TERMS];
+    struct tri_exact together = {0};
+    struct tri_exact apart = {0};
+    for (int i = 0; i < TERMS; i++) {
+        double exponent = tri_random_uniform(9, 1, (uint64_t)i) * 276.0 - 149.0;
+        x[i] = (float)ldexp(tri_random_uniform(9, 0, (uint64_t)i) - 0.5, (int)exponent);
+        x[i] = i % 3 ? x[i] : (float)(i % 7) * 0x1.fffffep+30F;
+        tri_exact_add(&apart, (double)x[i] * (double)x[i]);
+    }
+    tri_exact_add_squares(&together, x, TERMS);
+    assert_bits(tri_exact_get(&together), tri_exact_get(&apart));
+    x[5] = -INFINITY;
+    tri_exact_add_squares(&together, x, 6);
+    assert_true(isnan(tri_exact_get(&together)));
+    struct tri_exact none = {0};
+    tri_exact_add_squares(&none, x, 0);
+    assert_bits(tri_exact_get(&none), 0.0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_known),
-        cmocka_unit_test(test_not_finite),
-        cmocka_unit_test(test_nearest),
-        cmocka_unit_test(test_order),
+        cmocka_unit_test(test_known),   cmocka_unit_test(test_not_finite),
+        cmocka_unit_test(test_nearest), cmocka_unit_test(test_order),
+        cmocka_unit_test(test_squares),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

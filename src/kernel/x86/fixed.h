@@ -6,7 +6,7 @@
 
 typedef int64_t vec_i64 __attribute__((vector_size(VEC_BYTES)));
 
-/* Whole units of x, two vectors' worth: rounded to nearest, ties to even. x is below 2^11. */
+/* Whole units of x: rounded to nearest, ties to even. x is below 2^11. */
 VEC_INLINE void fixed_units(vec_f32 x, int64_t units[VEC])
 {
     vec_f32 scaled = x * (float)((int64_t)1 << TRI_FIXED_BITS);
@@ -32,6 +32,17 @@ VEC_INLINE void fixed_add_at(int64_t *sums, int64_t at, int64_t count, vec_f32 x
     *bad |= ~fits;
     int64_t units[VEC];
     fixed_units((vec_f32)((vec_i32)x & fits), units);
+    if (count == VEC) {
+        for (int half = 0; half < 2; half++) {
+            vec_i64 term;
+            vec_i64 sum;
+            memcpy(&term, units + half * (VEC / 2), sizeof(term));
+            memcpy(&sum, sums + at + half * (VEC / 2), sizeof(sum));
+            sum += term;
+            memcpy(sums + at + half * (VEC / 2), &sum, sizeof(sum));
+        }
+        return;
+    }
     for (int64_t i = 0; i < count; i++) {
         sums[at + i] += units[i];
     }
