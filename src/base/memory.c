@@ -91,7 +91,8 @@ void tri_free(void *block)
     size_t bytes = header->bytes;
     tri_memory_account(header->category, -(int64_t)bytes);
     if (bytes >= MAPPED) {
-        TRI_UNPOISON(raw, whole(bytes));
+        /* No more than was poisoned: the sanitizer's own pages would become real. */
+        TRI_UNPOISON(raw + ALIGN + bytes, whole(bytes) - ALIGN - bytes);
         (void)munmap(raw, whole(bytes));
     } else {
         free(raw);
