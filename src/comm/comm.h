@@ -138,6 +138,11 @@ void tri_request_end(struct tri_request *request);
  * who computes for long calls this now and then. Cheap; nothing when none is under way. Local. */
 void tri_comm_progress(void);
 
+/* Calls and bytes of `ledger` added up over the ranks of group: total, whose seconds are zero. Books
+ * nothing in what it adds up, if that is a copy. Collective over group. */
+void tri_ledger_sum_ranks(struct tri_group *group, const struct tri_ledger *ledger,
+                          struct tri_ledger *total);
+
 /* ---- agreement ------------------------------------------------------------------------------- */
 
 /* Every rank passes its own status and error; all return the worst status, with the error of the

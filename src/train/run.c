@@ -171,6 +171,19 @@ static enum tri_status save(struct run *run, struct tri_error *error)
     return status;
 }
 
+static enum tri_status save_ledger(const struct run *run, struct tri_error *error)
+{
+    enum tri_status status = TRI_OK;
+    struct tri_ledger *ledgers = tri_alloc(TRI_MEMORY_OTHER, 2 * sizeof(*ledgers));
+    ledgers[0] = *tri_ledger_get();
+    tri_ledger_sum_ranks(run->session->mesh->world, &ledgers[0], &ledgers[1]);
+    if (is_root()) {
+        status = tri_run_folder_save_ledger(run->folder, &ledgers[0], &ledgers[1], error);
+    }
+    tri_free(ledgers);
+    return agree(run, status, error);
+}
+
 static enum tri_status write_line(struct run *run, char *line, struct tri_error *error)
 {
     enum tri_status status = tri_run_folder_add_metrics(run->folder, line, error);
@@ -342,11 +355,7 @@ static enum tri_status run_to_end(struct run *run, struct tri_error *error)
         if (status != TRI_OK && status != TRI_REQUEUE) {
             return status;
         }
-        enum tri_status saved = TRI_OK;
-        if (is_root()) {
-            saved = tri_run_folder_save_ledger(run->folder, tri_ledger_get(), error);
-        }
-        TRI_TRY(agree(run, saved, error));
+        TRI_TRY(save_ledger(run, error));
         tri_session_print_memory(run->session);
         if (status == TRI_REQUEUE) {
             return status;

@@ -144,7 +144,7 @@ enum tri_status tri_run_folder_add_metrics(const struct tri_run_folder *folder, 
     return tri_file_append_line(path, line, error);
 }
 
-static json_t *ledger_rows(const struct tri_ledger *ledger)
+static json_t *ledger_rows(const struct tri_ledger *ledger, const struct tri_ledger *total)
 {
     json_t *rows = json_array();
     for (int op = 0; op < TRI_OP_COUNT; op++) {
@@ -152,16 +152,17 @@ static json_t *ledger_rows(const struct tri_ledger *ledger)
             for (int phase = 0; phase < TRI_PHASE_COUNT; phase++) {
                 for (int kind = 0; kind < TRI_KIND_COUNT; kind++) {
                     const struct tri_ledger_cell *cell = &ledger->cell[op][group][phase][kind];
-                    if (cell->calls == 0) {
+                    const struct tri_ledger_cell *all = &total->cell[op][group][phase][kind];
+                    if (all->calls == 0) {
                         continue;
                     }
                     json_t *row = json_pack(
-                        "{ss ss ss ss sI sI sf sf}", "operation", tri_op_name((enum tri_op)op),
+                        "{ss ss ss ss sI sI sI sf sf}", "operation", tri_op_name((enum tri_op)op),
                         "group", tri_group_id_name((enum tri_group_id)group), "phase",
                         tri_phase_name((enum tri_phase)phase), "kind",
                         tri_kind_name((enum tri_kind)kind), "calls", (json_int_t)cell->calls,
-                        "bytes", (json_int_t)cell->bytes, "seconds", cell->seconds,
-                        "seconds_exposed", cell->seconds_exposed);
+                        "bytes", (json_int_t)cell->bytes, "bytes_all_ranks", (json_int_t)all->bytes,
+                        "seconds", cell->seconds, "seconds_exposed", cell->seconds_exposed);
                     (void)json_array_append_new(rows, row);
                 }
             }
@@ -171,12 +172,13 @@ static json_t *ledger_rows(const struct tri_ledger *ledger)
 }
 
 enum tri_status tri_run_folder_save_ledger(const struct tri_run_folder *folder,
-                                           const struct tri_ledger *ledger, struct tri_error *error)
+                                           const struct tri_ledger *ledger,
+                                           const struct tri_ledger *total, struct tri_error *error)
 {
     char path[MEMBER_PATH_MAX];
     member(folder, "ledger.json", path);
     json_t *root =
-        json_pack("{si so}", "rank", tri_comm_rank(), "collectives", ledger_rows(ledger));
+        json_pack("{si so}", "rank", tri_comm_rank(), "collectives", ledger_rows(ledger, total));
     char *text = json_dumps(root, JSON_INDENT(1));
     json_decref(root);
     TRI_REQUIRE(text);

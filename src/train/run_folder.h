@@ -34,9 +34,10 @@ enum tri_status tri_run_folder_trim_metrics(const struct tri_run_folder *folder,
 enum tri_status tri_run_folder_add_metrics(const struct tri_run_folder *folder, const char *line,
                                            struct tri_error *error) TRI_NODISCARD;
 
-/* ledger.json: the cells that are not empty. */
+/* ledger.json: the cells that are not empty; total: those of all ranks together. */
 enum tri_status tri_run_folder_save_ledger(const struct tri_run_folder *folder,
                                            const struct tri_ledger *ledger,
+                                           const struct tri_ledger *total,
                                            struct tri_error *error) TRI_NODISCARD;
 
 #endif
