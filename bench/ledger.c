@@ -143,7 +143,8 @@ static struct count measured(const struct result *r, enum tri_op op, enum tri_ph
     struct count sum = {0, 0};
     const enum tri_kind kinds[] = {TRI_KIND_ATTENTION, TRI_KIND_MOE};
     for (int i = 0; i < 2; i++) {
-        struct tri_ledger_cell cell = tri_ledger_sum(&r->ledger, op, -1, (int)phase, (int)kinds[i]);
+        struct tri_ledger_cell cell =
+            tri_ledger_sum(&r->ledger, (int)op, -1, (int)phase, (int)kinds[i]);
         sum.calls += cell.calls;
         sum.bytes += cell.bytes;
     }

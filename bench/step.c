@@ -119,7 +119,7 @@ static double measure_ceiling(struct bench *bench)
     double gflops;
     if (!bench->with_ceiling) {
         bench->ceiling_way = "not measured";
-        return NAN;
+        return (double)NAN;
     }
     const struct tri_ceiling_way *way = tri_ceiling_best(
         bench->config.precision == TRI_PRECISION_BF16, tri_kernels_threads(), &gflops);
