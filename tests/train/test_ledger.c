@@ -2,7 +2,8 @@
  * byte, on every layout, in f32 and bf16; what is booked as META is kept apart. The formulas here
  * know the config, the layout and the recorded routes, and nothing of the code that books.
  *
- * N: tokens of a micro-batch, of this rank's tensor group; H: hidden size; w: bytes of an activation. */
+ * N: tokens of a micro-batch, of this rank's tensor group; H: hidden size; w: bytes of an activation;
+ * s: of a partial sum over tensor. */
 #include "support/small.h"
 
 #include "base/memory.h"
@@ -16,7 +17,7 @@ struct books {
     const struct tri_params *params;
     const int32_t *routes; /* [MoE layers, tokens of the global batch, k] */
     int64_t tokens;        /* of the global batch */
-    int64_t w;
+    int64_t w, s;
     int64_t block;            /* the one being booked */
     struct tri_ledger ledger; /* what is expected */
 };
@@ -77,16 +78,17 @@ static void into_and_out(struct books *b, int64_t layer, enum tri_kind kind, int
                          enum when output)
 {
     int64_t row = b->config->model.hidden_size * b->w;
+    int64_t sum = n * b->config->model.hidden_size * b->s;
     if (!is_cut(b)) {
-        at_layer(b, layer, output, TRI_OP_ALL_REDUCE, TRI_GROUP_TENSOR, kind, n * row);
-        at_layer(b, layer, BACKWARD, TRI_OP_ALL_REDUCE, TRI_GROUP_TENSOR, kind, n * row);
+        at_layer(b, layer, output, TRI_OP_ALL_REDUCE, TRI_GROUP_TENSOR, kind, sum);
+        at_layer(b, layer, BACKWARD, TRI_OP_ALL_REDUCE, TRI_GROUP_TENSOR, kind, sum);
         return;
     }
     int64_t own = own_tokens(b, n) * row;
     at_layer(b, layer, FORWARD_AND_RECOMPUTE, TRI_OP_ALL_GATHER, TRI_GROUP_TENSOR, kind, own);
-    at_layer(b, layer, output, TRI_OP_REDUCE_SCATTER, TRI_GROUP_TENSOR, kind, n * row);
+    at_layer(b, layer, output, TRI_OP_REDUCE_SCATTER, TRI_GROUP_TENSOR, kind, sum);
     at_layer(b, layer, BACKWARD, TRI_OP_ALL_GATHER, TRI_GROUP_TENSOR, kind, own);
-    at_layer(b, layer, BACKWARD, TRI_OP_REDUCE_SCATTER, TRI_GROUP_TENSOR, kind, n * row);
+    at_layer(b, layer, BACKWARD, TRI_OP_REDUCE_SCATTER, TRI_GROUP_TENSOR, kind, sum);
 }
 
 /* ---- MoE -------------------------------------------------------------------------------------- */
@@ -164,6 +166,7 @@ static void book_moe(struct books *b, int64_t layer, int64_t i, int64_t n)
 {
     const struct tri_mesh *mesh = b->mesh;
     int64_t row = b->config->model.hidden_size * b->w;
+    int64_t sum_row = b->config->model.hidden_size * b->s;
     struct place me = {mesh->coord[TRI_AXIS_TENSOR], mesh->coord[TRI_AXIS_EXPERT]};
     int64_t sent = 0;     /* to other homes */
     int64_t received = 0; /* from other homes */
@@ -187,9 +190,10 @@ static void book_moe(struct books *b, int64_t layer, int64_t i, int64_t n)
         if (is_split(b) && !is_whole(b)) {
             at_layer(b, block, when, TRI_OP_ALL_GATHER, TRI_GROUP_TENSOR, TRI_KIND_MOE, part * row);
             at_layer(b, block, when, TRI_OP_REDUCE_SCATTER, TRI_GROUP_TENSOR, TRI_KIND_MOE,
-                     rows_of_all_parts(b, layer, i) * row);
+                     rows_of_all_parts(b, layer, i) * sum_row);
         } else if (!is_whole(b)) {
-            at_layer(b, block, when, TRI_OP_ALL_REDUCE, TRI_GROUP_TENSOR, TRI_KIND_MOE, part * row);
+            at_layer(b, block, when, TRI_OP_ALL_REDUCE, TRI_GROUP_TENSOR, TRI_KIND_MOE,
+                     part * sum_row);
         }
         if (is_split(b) && !is_cut(b)) {
             at_layer(b, block, way ? BACKWARD : FORWARD_ONLY, TRI_OP_ALL_GATHER, TRI_GROUP_TENSOR,
@@ -209,15 +213,16 @@ static void book_ends(struct books *b, int64_t n)
 {
     int64_t bytes = n * b->config->model.hidden_size * b->w;
     int64_t own = own_tokens(b, n) * b->config->model.hidden_size * b->w;
+    int64_t sum = n * b->config->model.hidden_size * b->s;
     if (is_cut(b)) {
         book(b, TRI_OP_REDUCE_SCATTER, TRI_GROUP_TENSOR, TRI_PHASE_FORWARD, TRI_KIND_EMBEDDING,
              bytes);
         book(b, TRI_OP_ALL_GATHER, TRI_GROUP_TENSOR, TRI_PHASE_BACKWARD, TRI_KIND_EMBEDDING, own);
         book(b, TRI_OP_ALL_GATHER, TRI_GROUP_TENSOR, TRI_PHASE_FORWARD, TRI_KIND_HEAD, own);
-        book(b, TRI_OP_REDUCE_SCATTER, TRI_GROUP_TENSOR, TRI_PHASE_BACKWARD, TRI_KIND_HEAD, bytes);
+        book(b, TRI_OP_REDUCE_SCATTER, TRI_GROUP_TENSOR, TRI_PHASE_BACKWARD, TRI_KIND_HEAD, sum);
     } else {
         over_tensor(b, TRI_PHASE_FORWARD, TRI_KIND_EMBEDDING, bytes);
-        over_tensor(b, TRI_PHASE_BACKWARD, TRI_KIND_HEAD, bytes);
+        over_tensor(b, TRI_PHASE_BACKWARD, TRI_KIND_HEAD, sum);
     }
     if (n > 0) {
         over_tensor(b, TRI_PHASE_FORWARD, TRI_KIND_HEAD, n * 4);
@@ -260,6 +265,13 @@ static void book_micro_step(struct books *b, int64_t i)
 
 /* ---- gradients and weights -------------------------------------------------------------------- */
 
+/* Bytes of a gradient's element; narrow: of a weight stored in bf16. */
+static int64_t gradient_bytes(const struct books *b, bool narrow)
+{
+    bool half = narrow && b->config->train.gradient_dtype == TRI_PRECISION_BF16;
+    return b->config->reproducible ? 8 : half ? 2 : 4;
+}
+
 /* Gradients that are partial sums over tensor: a q/k norm by heads, a router that splits its tokens, KV
  * heads that several ranks hold, and all norms of a cut stream. */
 static void book_partial_gradients(struct books *b)
@@ -267,31 +279,33 @@ static void book_partial_gradients(struct books *b)
     const struct tri_config_model *model = &b->config->model;
     int64_t kv = model->num_kv_heads * model->head_dim;
     bool overlap = model->num_kv_heads % b->mesh->size[TRI_AXIS_TENSOR] != 0;
-    int64_t g = b->config->train.gradient_dtype == TRI_PRECISION_BF16 ? 2 : 4;
+    int64_t narrow = gradient_bytes(b, true);
+    int64_t wide = gradient_bytes(b, false);
     for (int64_t layer = 0; layer < model->num_layers; layer++) {
         for (int i = 0; i < 2 && overlap; i++) {
-            over_tensor(b, TRI_PHASE_OPTIMIZER, TRI_KIND_GRADIENT, kv * model->hidden_size * g);
+            over_tensor(b, TRI_PHASE_OPTIMIZER, TRI_KIND_GRADIENT,
+                        kv * model->hidden_size * narrow);
             if (model->bias != TRI_BIAS_NONE) {
-                over_tensor(b, TRI_PHASE_OPTIMIZER, TRI_KIND_GRADIENT, kv * 4);
+                over_tensor(b, TRI_PHASE_OPTIMIZER, TRI_KIND_GRADIENT, kv * wide);
             }
         }
         if (overlap && model->qk_norm == TRI_QK_NORM_FULL) {
-            over_tensor(b, TRI_PHASE_OPTIMIZER, TRI_KIND_GRADIENT, kv * 4);
+            over_tensor(b, TRI_PHASE_OPTIMIZER, TRI_KIND_GRADIENT, kv * wide);
         }
         for (int i = 0; i < 2 && model->qk_norm == TRI_QK_NORM_HEAD; i++) {
-            over_tensor(b, TRI_PHASE_OPTIMIZER, TRI_KIND_GRADIENT, model->head_dim * 4);
+            over_tensor(b, TRI_PHASE_OPTIMIZER, TRI_KIND_GRADIENT, model->head_dim * wide);
         }
         if (is_split(b) && tri_config_layer_is_moe(b->config, layer)) {
             over_tensor(b, TRI_PHASE_OPTIMIZER, TRI_KIND_GRADIENT,
-                        b->config->moe.num_experts * model->hidden_size * 4);
+                        b->config->moe.num_experts * model->hidden_size * wide);
         }
         if (is_cut(b) && b->config->moe.shared_gate && tri_config_layer_is_moe(b->config, layer)) {
-            over_tensor(b, TRI_PHASE_OPTIMIZER, TRI_KIND_GRADIENT, model->hidden_size * 4);
+            over_tensor(b, TRI_PHASE_OPTIMIZER, TRI_KIND_GRADIENT, model->hidden_size * wide);
         }
     }
     int64_t norms = (2 * model->num_layers + 1) * (model->norm == TRI_NORM_LAYER ? 2 : 1);
     for (int64_t i = 0; i < norms && is_cut(b); i++) {
-        over_tensor(b, TRI_PHASE_OPTIMIZER, TRI_KIND_GRADIENT, model->hidden_size * 4);
+        over_tensor(b, TRI_PHASE_OPTIMIZER, TRI_KIND_GRADIENT, model->hidden_size * wide);
     }
 }
 
@@ -328,9 +342,8 @@ static void book_shard(struct books *b, int64_t block, bool experts, bool narrow
     int64_t shard = tri_range_size(tri_range_part(count, replicas, place));
     CHECK(shard * replicas < count + replicas && shard * replicas > count - replicas);
     if (replicas > 1 && count > 0) {
-        bool half = narrow && b->config->train.gradient_dtype == TRI_PRECISION_BF16;
         book(b, TRI_OP_REDUCE_SCATTER, group, TRI_PHASE_OPTIMIZER, TRI_KIND_GRADIENT,
-             (half ? 2 : 4) * count);
+             gradient_bytes(b, narrow) * count);
         book(b, TRI_OP_ALL_GATHER, group, TRI_PHASE_OPTIMIZER, TRI_KIND_WEIGHTS,
              (narrow ? 2 : 4) * shard);
     }
@@ -406,6 +419,7 @@ static void run(enum small_style style, const char *words, struct small_layout l
     books->routes = tap.chosen;
     books->tokens = tap.tokens;
     books->w = config.precision == TRI_PRECISION_BF16 ? 2 : 4;
+    books->s = config.reproducible ? 4 : books->w;
     int replicas = mesh->size[TRI_AXIS_EXPERT] * mesh->size[TRI_AXIS_DATA];
     int64_t micro_steps = tri_rows_micro_steps(source.rows, replicas, config.train.micro_batch);
     for (int64_t i = 0; i < micro_steps; i++) {
@@ -435,6 +449,11 @@ int main(int argc, char **argv)
         run(SMALL_GPT, "precision=bf16 model.num_kv_heads=1 train.global_batch=3", layouts[i]);
         run(SMALL_LLAMA, "model.qk_norm=full moe.every=2", layouts[i]);
         run(SMALL_LLAMA, "precision=bf16 model.num_kv_heads=1 train.gradient_dtype=bf16",
+            layouts[i]);
+        run(SMALL_GPT, "reproducible=true precision=bf16 train.sequence_parallel=true", layouts[i]);
+        run(SMALL_LLAMA,
+            "reproducible=true precision=bf16 model.num_kv_heads=8 model.qk_norm=head "
+            "train.recompute=full",
             layouts[i]);
         run(SMALL_LLAMA, "train.sequence_parallel=true comm.overlap=false", layouts[i]);
         run(SMALL_LLAMA, "precision=bf16 model.qk_norm=head", layouts[i]);
