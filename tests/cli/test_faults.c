@@ -81,9 +81,9 @@ static void test_plan_exceeds_memory(void **state)
         assert_non_null(strstr(result.err, "this run plans "));
     }
     cli_expect_error(&result, cli_ranks(), 3, " GB a rank is free");
-    result = cli_run_with(cli_ranks(), CLI_WORDS_OF("TRIDENT_MEMORY_LIMIT=50000000"),
+    result = cli_run_with(cli_ranks(), CLI_WORDS_OF("TRIDENT_MEMORY_LIMIT=20000000"),
                           CLI_WORDS_OF("train", "c.yaml", "run_dir=huge"));
-    cli_expect_error(&result, cli_ranks(), 3, "but 0.05 GB a rank is free");
+    cli_expect_error(&result, cli_ranks(), 3, "but 0.02 GB a rank is free");
     assert_int_equal(access("huge", F_OK), -1);
 }
 
