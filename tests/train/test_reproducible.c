@@ -6,6 +6,7 @@
 
 #include "base/memory.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -121,6 +122,29 @@ static void cross(struct small_layout layout, bool narrow)
     }
 }
 
+/* What one rank's fixed-point sums refuse makes the step's norm NaN on all. */
+static void expect_refused(struct small_layout layout)
+{
+    struct tri_config config;
+    struct tri_step_report report;
+    struct tri_error error;
+    small_config(SMALL_LLAMA, "reproducible=true model.num_kv_heads=8", &config);
+    small_config_lay_out(&config, layout);
+    struct tri_rows_source rows = small_source(&config);
+    struct tri_mesh *mesh = small_mesh(&config);
+    struct tri_engine *engine = tri_engine_create(&config, mesh, tri_kernels_fast(), true);
+    (void)small_gradients(engine, &rows, 0, NULL);
+    float limit = engine->params->fixed.limit;
+    CHECK(limit > 0.0F && limit * (float)(rows.rows * rows.seq) <= 2048.0F);
+    engine->params->fixed.limit = mesh->rank == mesh->ranks - 1 ? 0x1p-40F : limit;
+    CHECK(tri_engine_gradients(engine, &rows, 1, NULL, &report, &error) == TRI_OK);
+    CHECK(!report.finite && isnan(report.grad_norm) && isfinite(report.loss));
+    engine->params->fixed.limit = limit;
+    (void)small_gradients(engine, &rows, 2, NULL);
+    tri_engine_destroy(engine);
+    tri_mesh_destroy(mesh);
+}
+
 int main(int argc, char **argv)
 {
     tri_comm_start(&argc, &argv);
@@ -138,6 +162,7 @@ int main(int argc, char **argv)
     for (int i = 0; i < count && tri_comm_size() == 8; i++) {
         cross(layouts[i], i % 2 == 1);
     }
+    expect_refused(layouts[count - 1]);
     tri_comm_finish();
     return 0;
 }

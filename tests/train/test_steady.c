@@ -66,6 +66,7 @@ int main(int argc, char **argv)
                      "moe.headroom=16",
                      layouts[i]);
         stands_still(SMALL_GPT, "comm.overlap=false moe.headroom=16", layouts[i]);
+        stands_still(SMALL_GPT, "reproducible=true precision=bf16 moe.headroom=16", layouts[i]);
         stands_still(SMALL_LLAMA, "moe.headroom=16 model.num_kv_heads=1 model.qk_norm=full",
                      layouts[i]);
         stands_still(SMALL_LLAMA,
