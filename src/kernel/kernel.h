@@ -139,7 +139,8 @@ struct tri_kernels {
     void (*activation_backward)(enum tri_activation kind, const void *in, const void *dout,
                                 void *din, int64_t n, int64_t width, enum tri_dtype dt);
 
-    /* y[n,:] = table[token - first_row] when first_row <= token < first_row + rows, else 0. */
+    /* y[n,:] = table[token - first_row] when first_row <= token < first_row + rows, else -0: what
+     * changes no bit of a sum. */
     void (*embedding_forward)(const void *table, const int32_t *tokens, int64_t first_row,
                               int64_t rows, void *y, int64_t n, int64_t width, enum tri_dtype dt);
     /* dtable[rows, width] += rows of dy (dt), in the order of n. table_dtype: stat, or bf16, where

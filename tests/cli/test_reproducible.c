@@ -1,5 +1,5 @@
-/* A reproducible run is the same run on any number of ranks: equal digests, also where it is stopped on
- * one layout and continued on another. */
+/* A reproducible run is the same run on any number of ranks and threads: equal digests, also where it is
+ * stopped on one layout and continued on another. */
 #include "cli/cli.h"
 
 #include <setjmp.h>
@@ -17,10 +17,11 @@ static void train(int ranks, const char *run, const char *steps, const char *con
     char stop[64];
     (void)snprintf(run_dir, sizeof(run_dir), "run_dir=%s", run);
     (void)snprintf(stop, sizeof(stop), "train.steps=%s", steps);
-    const char *words[WORDS] = {"train", "c.yaml", "reproducible=true", "train.schedule=constant",
-                                run_dir, stop};
+    const char *words[WORDS] = {
+        "train", "c.yaml", "reproducible=true", "train.schedule=constant", "data.separator=10",
+        run_dir, stop};
     for (int i = 0; layout[i]; i++) {
-        words[6 + i] = layout[i];
+        words[7 + i] = layout[i];
     }
     cli_run_well(ranks, words);
 }
@@ -29,7 +30,7 @@ static void test_digests(void **state)
 {
     (void)state;
     static const char *const alone[] = {NULL};
-    static const char *const tensor[] = {"parallel.tensor=2", "train.micro_batch=1",
+    static const char *const tensor[] = {"parallel.tensor=2", "train.micro_batch=1", "threads=2",
                                          "train.recompute=full", NULL};
     static const char *const expert[] = {"parallel.expert=2", "train.sequence_parallel=true",
                                          "train.optimizer_tile=100", NULL};

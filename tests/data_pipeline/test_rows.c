@@ -5,6 +5,7 @@
 #include <cmocka.h>
 
 #include "shard/rows.h"
+#include "shard/virtual.h"
 
 static void shares_and_micro_steps_of_an_uneven_batch(void **state)
 {
@@ -86,6 +87,31 @@ static void cuts_of_rows_are_cuts_of_each_row(void **state)
     }
 }
 
+/* A rank's virtual shards follow each other and are its share of the dimension. */
+static void virtual_shards_are_a_share(void **state)
+{
+    (void)state;
+    for (int64_t extent = 0; extent <= 40; extent++) {
+        for (int ranks = 1; ranks <= 8; ranks *= 2) {
+            for (int rank = 0; rank < ranks; rank++) {
+                const struct tri_virtual shards = {8, rank * 8 / ranks, 8 / ranks};
+                struct tri_range share = tri_range_part(extent, ranks, rank);
+                int64_t next = 0;
+                for (int i = 0; i < shards.own; i++) {
+                    struct tri_range part = tri_virtual_part(shards, extent, i);
+                    struct tri_range whole = tri_range_part(extent, 8, shards.first + i);
+                    assert_int_equal(part.begin, next);
+                    assert_int_equal(share.begin + part.begin, whole.begin);
+                    assert_int_equal(share.begin + part.end, whole.end);
+                    next = part.end;
+                }
+                assert_int_equal(next, tri_range_size(share));
+                assert_int_equal(tri_virtual_size(shards, extent), next);
+            }
+        }
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -93,6 +119,7 @@ int main(void)
         cmocka_unit_test(every_row_is_worked_on_exactly_once),
         cmocka_unit_test(cuts_nest),
         cmocka_unit_test(cuts_of_rows_are_cuts_of_each_row),
+        cmocka_unit_test(virtual_shards_are_a_share),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -7,7 +7,7 @@ void tri_ref_embedding_forward(const void *table, const int32_t *tokens, int64_t
         int64_t row = tokens[i] - first_row;
         bool here = 0 <= row && row < rows;
         for (int64_t j = 0; j < width; j++) {
-            ref_set(y, i * width + j, dt, here ? ref_get(table, row * width + j, dt) : 0.0);
+            ref_set(y, i * width + j, dt, here ? ref_get(table, row * width + j, dt) : -0.0);
         }
     }
 }

@@ -12,6 +12,11 @@ static void move_row(const void *src, int64_t from, void *dst, int64_t to, size_
     }
 }
 
+VEC_INLINE void fill_row(void *y, int64_t begin, int64_t end, float value, enum tri_dtype dt)
+{
+    VEC_SWEEP(begin, end, vec_store(y, at, count, dt, vec_set(value)));
+}
+
 static void embedding_forward(const void *table, const int32_t *tokens, int64_t first_row,
                               int64_t rows, void *y, int64_t n, int64_t width, enum tri_dtype dt)
 {
@@ -19,7 +24,13 @@ static void embedding_forward(const void *table, const int32_t *tokens, int64_t 
 #pragma omp parallel for schedule(static) if (n * width > VEC_FORK)
     for (int64_t i = 0; i < n; i++) {
         int64_t row = tokens[i] - first_row;
-        move_row(table, 0 <= row && row < rows ? row : -1, y, i, bytes);
+        if (0 <= row && row < rows) {
+            move_row(table, row, y, i, bytes);
+        } else if (vec_is_bf16(dt)) {
+            fill_row(y, i * width, (i + 1) * width, -0.0f, TRI_BF16);
+        } else {
+            fill_row(y, i * width, (i + 1) * width, -0.0f, TRI_F32);
+        }
     }
 }
 
