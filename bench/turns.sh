@@ -4,8 +4,8 @@
 #   bench/turns.sh [--ranks N] [--rounds N] [--steps N] [--markdown] SHAPE "KEY=VALUE …" "KEY=VALUE …" …
 #
 # The first set (may be empty: "") is what the others are compared with. Medians over the rounds: time and
-# processor time of a step as ratios to the first set's of the same round, the largest rank's peak memory,
-# the loss of the last step. BUILD=DIR has bin/step (default build/release); --ranks 1 (default), else
+# processor time of a step as ratios to the first set's of the same round, the largest rank's peak memory;
+# also the least time, which a busy machine spoils last, and the loss of the last step. BUILD=DIR has bin/step (default build/release); --ranks 1 (default), else
 # mpirun with one thread each.
 set -eu
 cd "$(dirname "$0")/.."
@@ -73,14 +73,16 @@ function median(text, v, n, i, j, x) {
     }
     return (v[int((n + 1) / 2)] + v[int(n / 2) + 1]) / 2
 }
-function row(a, b, c, d, e, f) {
-    if (format == "markdown") print "| " a " | " b " | " c " | " d " | " e " | " f " |"
-    else printf "%9s %7s %10s %9s %20s  %s\n", a, b, c, d, e, f
+function row(a, b, c, d, e, f, g) {
+    if (format == "markdown")
+        print "| " a " | " b " | " c " | " d " | " e " | " f " | " g " |"
+    else printf "%9s %9s %7s %10s %9s %20s  %s\n", a, b, c, d, e, f, g
 }
 NF {
     s = (NR - 1) % sets + 1
     if (s == 1) { time = $1; use = $2 }
     ms[s] = ms[s] " " $1
+    if (NR <= sets || $1 < least[s]) least[s] = $1
     times[s] = times[s] " " $1 / time
     uses[s] = uses[s] " " $2 / use
     peak[s] = peak[s] " " $3 / 1e6
@@ -88,9 +90,9 @@ NF {
     name[s] = $5
 }
 END {
-    row("ms", "times", "processor", "peak MB", "loss", "keys")
-    if (format == "markdown") row("---", "---", "---", "---", "---", "---")
+    row("ms", "least", "times", "processor", "peak MB", "loss", "keys")
+    if (format == "markdown") row("---", "---", "---", "---", "---", "---", "---")
     for (s = 1; s <= sets; s++)
-        row(sprintf("%.1f", median(ms[s])), sprintf("%.2f", median(times[s])),
+        row(sprintf("%.1f", median(ms[s])), sprintf("%.1f", least[s]), sprintf("%.2f", median(times[s])),
             sprintf("%.2f", median(uses[s])), sprintf("%.0f", median(peak[s])), loss[s], name[s])
 }' <<<"$lines"
