@@ -50,12 +50,17 @@ number() {
     sed -n "s/.*\"$1\": *\([0-9.e+-]*\).*/\1/p" <<<"$2"
 }
 
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
 lines=
 for ((round = 1; round <= rounds; round++)); do
     for set in "$@"; do
         read -r -a keys <<<"$set"
         out=$("${start[@]}" "$build/bin/step" "$shape" --threads "$threads" --steps "$steps" \
-            --warm 1 --no-ceiling --json "${keys[@]}")
+            --warm 1 --no-ceiling --json "${keys[@]}" 2>"$log") || {
+            cat "$log" >&2
+            exit 3
+        }
         line=$(number step_ms "$out")$'\t'$(number processor_ms "$out")
         line+=$'\t'$(number peak_bytes "$out")$'\t'$(number loss "$out")$'\t'${set:-(defaults)}
         echo "$line" >&2
