@@ -171,7 +171,8 @@ static void print_line(const struct bench *bench)
     (void)printf("), %.1f ms of processor time a step, %.1f GFLOP/s, %.2f of %.0f (%s), peak "
                  "memory %.0f MB, loss %.3f, %s\n",
                  1e3 * bench->cpu_seconds, f.gflops, f.fraction, f.ceiling, bench->ceiling_way,
-                 1e-6 * bench->peak_bytes, bench->loss, tri_kernels_describe());
+                 1e-6 * bench->peak_bytes, bench->loss,
+                 tri_kernels_describe(bench->config.reproducible));
 }
 
 static void print_json(const struct bench *bench)
@@ -198,7 +199,8 @@ static void print_json(const struct bench *bench)
     (void)json_object_set_new(root, "fraction", tri_json_number(f.fraction));
     (void)json_object_set_new(root, "peak_bytes", tri_json_number(bench->peak_bytes));
     (void)json_object_set_new(root, "loss", tri_json_number(bench->loss));
-    (void)json_object_set_new(root, "kernels", json_string(tri_kernels_describe()));
+    (void)json_object_set_new(root, "kernels",
+                              json_string(tri_kernels_describe(bench->config.reproducible)));
     tri_print_json(root);
 }
 

@@ -56,7 +56,7 @@ static enum tri_status run(int argc, char **argv, struct tri_error *error)
 int main(int argc, char **argv)
 {
     if (argc == 2 && strcmp(argv[1], "--version") == 0) {
-        (void)printf("%s\n%s\n", tri_version(), tri_kernels_describe());
+        (void)printf("%s\n%s\n", tri_version(), tri_kernels_describe(false));
         return TRI_OK;
     }
     if (argc == 2 && strcmp(argv[1], "--help") == 0) {

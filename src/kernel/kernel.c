@@ -16,7 +16,7 @@ static struct tri_kernels
     mixed; /* the widest table with products through oneDNN where it is faster */
 static const struct tri_kernels *widest; /* of this machine */
 static const struct tri_kernels *chosen;
-static char description[256];
+static char description[2][256]; /* of the table that runs, of the reproducible one */
 
 static const char *const isa_names[TRI_ISA_COUNT] = {"x86-64", "avx2", "avx512"};
 
@@ -78,18 +78,19 @@ static void describe(enum tri_isa isa)
 {
     char processor[128];
     read_processor(processor, sizeof(processor));
-    if (isa == TRI_ISA_COUNT) {
-        snprintf(description, sizeof(description), "%s: reference, in double", processor);
-        return;
+    for (int i = 0; i < 2; i++) {
+        char *text = description[i];
+        size_t size = sizeof(description[i]);
+        bool bf16 = tri_onednn_bf16_is_fast();
+        if (isa == TRI_ISA_COUNT) {
+            snprintf(text, size, "%s: reference, in double", processor);
+        } else if (i == 1 || chosen != &mixed) {
+            snprintf(text, size, "%s: %s, own products", processor, isa_names[isa]);
+        } else {
+            snprintf(text, size, "%s: %s; products f32 oneDNN, bf16 %s", processor, isa_names[isa],
+                     bf16 ? tri_onednn_isa() : "own kernel in f32 arithmetic");
+        }
     }
-    if (chosen != &mixed) {
-        snprintf(description, sizeof(description), "%s: %s, own products", processor,
-                 isa_names[isa]);
-        return;
-    }
-    bool bf16 = tri_onednn_bf16_is_fast();
-    snprintf(description, sizeof(description), "%s: %s; products f32 oneDNN, bf16 %s", processor,
-             isa_names[isa], bf16 ? tri_onednn_isa() : "own kernel in f32 arithmetic");
 }
 
 static void matmul_grouped(const struct tri_matmul *products, int64_t count)
@@ -146,10 +147,10 @@ const struct tri_kernels *tri_x86_table(enum tri_isa isa)
     return tri_x86_can_run(isa) ? &tables[isa] : NULL;
 }
 
-const char *tri_kernels_describe(void)
+const char *tri_kernels_describe(bool reproducible)
 {
     pthread_once(&once, set_up);
-    return description;
+    return description[reproducible];
 }
 
 void tri_kernels_set_threads(int threads)

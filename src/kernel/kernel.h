@@ -227,6 +227,6 @@ static inline enum tri_dtype tri_stat_dtype(enum tri_dtype dt)
 void tri_kernels_set_threads(int threads);
 int tri_kernels_threads(void);
 /* "Intel Xeon … : amx bf16, avx512 f32", for --version and environment.json. */
-const char *tri_kernels_describe(void);
+const char *tri_kernels_describe(bool reproducible);
 
 #endif

@@ -92,7 +92,7 @@ static void describe_place(char text[PLACE_BYTES])
     }
 }
 
-char *tri_environment_describe(const struct tri_mesh *mesh)
+char *tri_environment_describe(const struct tri_config *config, const struct tri_mesh *mesh)
 {
     size_t ranks = (size_t)mesh->ranks;
     int64_t *counts = tri_alloc(TRI_MEMORY_OTHER, ranks * sizeof(*counts));
@@ -115,8 +115,8 @@ char *tri_environment_describe(const struct tri_mesh *mesh)
         }
         json_t *root =
             json_pack("{ss ss ss ss si so}", "version", TRIDENT_VERSION, "commit", TRIDENT_COMMIT,
-                      "kernels", tri_kernels_describe(), "mpi", tri_comm_library(),
-                      "threads_per_rank", tri_kernels_threads(), "ranks", list);
+                      "kernels", tri_kernels_describe(config->reproducible), "mpi",
+                      tri_comm_library(), "threads_per_rank", tri_kernels_threads(), "ranks", list);
         text = json_dumps(root, JSON_INDENT(1));
         json_decref(root);
     }

@@ -14,6 +14,6 @@ int tri_environment_set_threads(const struct tri_config *config);
 
 /* JSON text: version, commit, processor, kernel path, MPI, threads, and host and cores of each rank.
  * free() it. Collective over the mesh's world; NULL on ranks other than 0. */
-char *tri_environment_describe(const struct tri_mesh *mesh);
+char *tri_environment_describe(const struct tri_config *config, const struct tri_mesh *mesh);
 
 #endif

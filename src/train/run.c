@@ -136,7 +136,7 @@ static enum tri_status restore(struct run *run, struct tri_error *error)
 
 static enum tri_status describe(struct run *run, struct tri_error *error)
 {
-    char *environment = tri_environment_describe(run->session->mesh);
+    char *environment = tri_environment_describe(run->session->config, run->session->mesh);
     enum tri_status status = TRI_OK;
     if (is_root()) {
         status = tri_run_folder_describe(run->folder, run->config, environment, error);

@@ -108,7 +108,8 @@ void tri_session_print(const struct tri_session *session)
     const struct tri_config *config = session->config;
     const struct tri_config_model *model = &config->model;
     const struct tri_mesh *mesh = session->mesh;
-    tri_log_info("%s, %s, %s", tri_version(), tri_kernels_describe(), tri_comm_library());
+    tri_log_info("%s, %s, %s", tri_version(), tri_kernels_describe(config->reproducible),
+                 tri_comm_library());
     tri_log_info("model    %.2f M parameters, %.2f M active; %lld layers, hidden %lld, %lld heads, "
                  "vocabulary %lld",
                  (double)session->engine->params->total / 1e6,

@@ -22,7 +22,8 @@ static _Noreturn void child(const char *wanted, const char *prefix)
         unsetenv("TRIDENT_KERNELS");
     }
     const char *name = tri_kernels_fast()->name;
-    bool same = strncmp(name, prefix, strlen(prefix)) == 0 && strstr(tri_kernels_describe(), ": ");
+    bool same =
+        strncmp(name, prefix, strlen(prefix)) == 0 && strstr(tri_kernels_describe(false), ": ");
     _exit(same ? AS_WANTED : OTHER);
 }
 
