@@ -41,11 +41,16 @@ while [ $# -gt 0 ]; do
     shift
 done
 
-build=$(cd "${BUILD:-build/release}" && pwd)
 if [ "$(id -u)" -ne 0 ]; then
     echo "ted.sh: needs root, to make network namespaces" >&2
     exit 2
 fi
+build=${BUILD:-build/release}
+if ! [ -x "$build/bin/step" ]; then
+    echo "ted.sh: no $build/bin/step; build the preset release first" >&2
+    exit 2
+fi
+build=$(cd "$build" && pwd)
 scripts/setup.sh --bench
 if ip link show trident0 >/dev/null 2>&1; then
     echo "ted.sh: the hosts are up already; bench/hosts.sh down removes what a killed run left" >&2
