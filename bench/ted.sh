@@ -20,7 +20,7 @@ usage() {
     exit 2
 }
 
-rates="4gbit 2gbit 1gbit 500mbit 250mbit 125mbit"
+rates="2gbit 1gbit 700mbit 500mbit 350mbit 250mbit 125mbit"
 rounds=3
 steps=4
 format=plain
