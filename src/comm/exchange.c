@@ -98,11 +98,15 @@ void tri_exchange_post(const struct tri_group *group, enum tri_dtype dtype, int6
 
 bool tri_flight_test(struct tri_flight *flight)
 {
-    int arrived = 1;
-    if (flight->count > 0) {
-        TRI_MPI(MPI_Testall(flight->count, flight->item, &arrived, MPI_STATUSES_IGNORE));
+    while (flight->count > 0) {
+        int arrived = 0;
+        TRI_MPI(MPI_Test(&flight->item[flight->count - 1], &arrived, MPI_STATUS_IGNORE));
+        if (!arrived) {
+            return false;
+        }
+        flight->count--;
     }
-    return arrived != 0;
+    return true;
 }
 
 void tri_flight_wait(struct tri_flight *flight)

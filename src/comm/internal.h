@@ -158,7 +158,7 @@ int64_t tri_exchange_requests(const struct tri_group *group, const int64_t *send
 void tri_exchange_post(const struct tri_group *group, enum tri_dtype dtype, int64_t max,
                        const void *send, struct tri_side send_side, void *recv,
                        struct tri_side recv_side, struct tri_flight *flight);
-/* Whether all of them have arrived. */
+/* Whether all of them have arrived; forgets those of the end that have. */
 bool tri_flight_test(struct tri_flight *flight);
 void tri_flight_wait(struct tri_flight *flight);
 
