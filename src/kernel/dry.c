@@ -149,6 +149,10 @@ static void fixed_get(const int64_t *sums, float *y, int64_t n)
 {
 }
 
+static void fixed_squares(const int64_t *sums, struct tri_exact *sum, int64_t n)
+{
+}
+
 static double sum_squares(const void *x, int64_t n, enum tri_dtype dt)
 {
     return 0.0;
@@ -198,6 +202,7 @@ const struct tri_kernels *tri_kernels_dry(void)
         .cast = cast,
         .fixed_add = fixed_add,
         .fixed_get = fixed_get,
+        .fixed_squares = fixed_squares,
         .sum_squares = sum_squares,
         .all_finite = all_finite,
         .adamw = adamw,

@@ -14,6 +14,7 @@
 #ifndef TRIDENT_KERNEL_KERNEL_H
 #define TRIDENT_KERNEL_KERNEL_H
 
+#include "base/exact.h"
 #include "tensor/dtype.h"
 
 #include <stdbool.h>
@@ -198,6 +199,8 @@ struct tri_kernels {
                       enum tri_dtype dt);
     /* y[n] f32 = fixed-point sums, rounded once; y may begin where sums does. */
     void (*fixed_get)(const int64_t *sums, float *y, int64_t n);
+    /* sum += the squares of what fixed_get makes of sums[n], exactly; carries sum. */
+    void (*fixed_squares)(const int64_t *sums, struct tri_exact *sum, int64_t n);
     /* sum of squares, in double, in a fixed order */
     double (*sum_squares)(const void *x, int64_t n, enum tri_dtype dt);
     bool (*all_finite)(const void *x, int64_t n, enum tri_dtype dt);

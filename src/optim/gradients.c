@@ -133,23 +133,6 @@ static struct tri_range counted_and_owned(const struct tri_params *params,
     return tri_range_intersect(counted, tri_param_own(params, param));
 }
 
-/* sum += the squares of fixed-point gradients, as the optimizer reads them. */
-static void add_squares(const int64_t *gradients, int64_t n, const struct tri_kernels *kernels,
-                        struct tri_exact *sum)
-{
-    enum { PIECE = 4096 };
-#pragma omp parallel for schedule(static) if (n > PIECE)
-    for (int64_t at = 0; at < n; at += PIECE) {
-        float values[PIECE];
-        struct tri_exact own = {0};
-        int64_t count = n - at < PIECE ? n - at : PIECE;
-        kernels->fixed_get(gradients + at, values, count);
-        tri_exact_add_squares(&own, values, count);
-#pragma omp critical
-        tri_exact_merge(sum, &own);
-    }
-}
-
 /* Exactly, so that who owns which elements changes no bit. NaN where a term was refused. */
 static double exact_norm(const struct tri_params *params, const struct tri_kernels *kernels)
 {
@@ -159,7 +142,7 @@ static double exact_norm(const struct tri_params *params, const struct tri_kerne
         struct tri_range range = counted_and_owned(params, param);
         const int64_t *gradients = params->buffer[param->buffer].gradients;
         if (tri_range_size(range) > 0) {
-            add_squares(gradients + range.begin, tri_range_size(range), kernels, &sum);
+            kernels->fixed_squares(gradients + range.begin, &sum, tri_range_size(range));
         }
     }
     if (params->fixed.refused) {

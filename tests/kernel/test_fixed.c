@@ -13,9 +13,27 @@ static int64_t units(double x)
     return (int64_t)rint(ldexp(x, TRI_FIXED_BITS));
 }
 
+/* Bit for bit the sum of the squares of what fixed_get made of them, on any cut of the sums. */
+static void check_squares(const struct tri_kernels *table, const int64_t *sums, const float *values,
+                          int64_t n)
+{
+    struct tri_exact expected = {0}, whole = {0}, parts = {0};
+    tri_exact_add(&expected, 0.1);
+    tri_exact_add(&whole, 0.1);
+    tri_exact_add(&parts, 0.1);
+    for (int64_t i = 0; i < n; i++) {
+        tri_exact_add(&expected, (double)values[i] * (double)values[i]);
+    }
+    table->fixed_squares(sums, &whole, n);
+    table->fixed_squares(sums + 5, &parts, n - 5);
+    table->fixed_squares(sums, &parts, 5);
+    assert_true(tri_exact_get(&whole) == tri_exact_get(&expected));
+    assert_true(tri_exact_get(&parts) == tri_exact_get(&expected));
+}
+
 static void check_add(const struct tri_kernels *fast, enum tri_dtype dt)
 {
-    enum { N = 37 };
+    enum { N = 9001 }; /* more than a piece of fixed_squares */
     const struct tri_kernels *const tables[2] = {fast, tri_kernels_ref()};
     struct pair x = pair_create(dt, N, 1e-6);
     pair_set(&x, 0, 2040.0);
@@ -44,6 +62,7 @@ static void check_add(const struct tri_kernels *fast, enum tri_dtype dt)
         for (int i = 0; i < N; i++) {
             assert_true(back[i] == ldexpf((float)sums[i], -TRI_FIXED_BITS));
         }
+        check_squares(tables[t], sums, back, N);
         float *same = (float *)(void *)sums;
         tables[t]->fixed_get(sums, same, N);
         assert_memory_equal(same, back, sizeof(back));

@@ -24,3 +24,17 @@ void tri_ref_fixed_get(const int64_t *sums, float *y, int64_t n)
         memcpy(y + i, &value, sizeof(value));
     }
 }
+
+void tri_ref_fixed_squares(const int64_t *sums, struct tri_exact *sum, int64_t n)
+{
+    enum { MOST = 4096 };
+    for (int64_t i = 0; i < n; i++) {
+        float value;
+        tri_ref_fixed_get(sums + i, &value, 1);
+        tri_exact_add(sum, (double)value * (double)value);
+        if (i % MOST == MOST - 1) {
+            tri_exact_carry(sum);
+        }
+    }
+    tri_exact_carry(sum);
+}

@@ -33,6 +33,7 @@ const struct tri_kernels *tri_kernels_ref(void)
         .cast = tri_ref_cast,
         .fixed_add = tri_ref_fixed_add,
         .fixed_get = tri_ref_fixed_get,
+        .fixed_squares = tri_ref_fixed_squares,
         .sum_squares = tri_ref_sum_squares,
         .all_finite = tri_ref_all_finite,
         .adamw = tri_ref_adamw,

@@ -35,8 +35,24 @@ static void fixed_get(const int64_t *sums, float *y, int64_t n)
     }
 }
 
+static void fixed_squares(const int64_t *sums, struct tri_exact *sum, int64_t n)
+{
+    enum { PIECE = 4096 };
+#pragma omp parallel for schedule(static) if (n > PIECE)
+    for (int64_t at = 0; at < n; at += PIECE) {
+        float values[PIECE];
+        struct tri_exact own = {0};
+        int64_t count = vec_smaller(n - at, PIECE);
+        fixed_get(sums + at, values, count);
+        tri_exact_add_squares(&own, values, count);
+#pragma omp critical(tri_fixed_squares)
+        tri_exact_merge(sum, &own);
+    }
+}
+
 void VEC_NAME(tri_vec_fill_fixed)(struct tri_kernels *table)
 {
     table->fixed_add = fixed_add;
     table->fixed_get = fixed_get;
+    table->fixed_squares = fixed_squares;
 }
