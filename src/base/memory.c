@@ -4,9 +4,11 @@
 #include "base/status.h"
 
 #include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 /* Sits in the 64 bytes before each block. */
 struct header {
@@ -144,4 +146,21 @@ struct tri_memory_counters tri_memory_scope_end(const struct tri_memory_scope *s
         TRI_REQUIRE(inner.current[i] == 0 || i == TRI_MEMORY_KERNELS);
     }
     return inner;
+}
+
+int64_t tri_memory_resident(void)
+{
+    char line[128];
+    long long pages = 0;
+    FILE *file = fopen("/proc/self/statm", "re");
+    if (!file) {
+        return 0;
+    }
+    if (fgets(line, sizeof(line), file)) {
+        char *second = line; /* the first number counts address space */
+        (void)strtoll(line, &second, 10);
+        pages = strtoll(second, NULL, 10);
+    }
+    (void)fclose(file);
+    return pages * sysconf(_SC_PAGESIZE);
 }

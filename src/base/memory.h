@@ -52,6 +52,9 @@ struct tri_memory_scope {
 struct tri_memory_scope tri_memory_scope_begin(void);
 struct tri_memory_counters tri_memory_scope_end(const struct tri_memory_scope *scope);
 
+/* Bytes of memory that the process has now; 0 when the system does not say. */
+int64_t tri_memory_resident(void);
+
 /* Adds bytes (may be negative) to a category without allocating: for memory mapped elsewhere. */
 void tri_memory_account(enum tri_memory category, int64_t bytes);
 

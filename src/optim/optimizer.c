@@ -39,13 +39,14 @@ static void add_run(struct tri_optimizer *optimizer, struct run run)
     if (tri_range_size(run.range) == 0) {
         return;
     }
-    struct run *last = optimizer->count ? &optimizer->runs[optimizer->count - 1] : NULL;
-    if (last && last->segment == run.segment && last->decay == run.decay &&
-        last->range.end == run.range.begin) {
-        last->range.end = run.range.end;
+    struct run *next = &optimizer->runs[optimizer->count];
+    if (optimizer->count > 0 && next[-1].segment == run.segment && next[-1].decay == run.decay &&
+        next[-1].range.end == run.range.begin) {
+        next[-1].range.end = run.range.end;
         return;
     }
-    optimizer->runs[optimizer->count++] = run;
+    *next = run;
+    optimizer->count++;
 }
 
 static void add_block(struct tri_optimizer *optimizer, int64_t block)

@@ -105,21 +105,9 @@ int64_t tri_memory_available(int local_ranks)
     return share;
 }
 
-int64_t tri_memory_process_now(void)
-{
-    long long whole = 0;
-    long long resident = 0;
-    FILE *file = fopen("/proc/self/statm", "re");
-    if (file) {
-        resident = fscanf(file, "%lld %lld", &whole, &resident) == 2 ? resident : 0;
-        (void)fclose(file);
-    }
-    return resident * sysconf(_SC_PAGESIZE);
-}
-
 int64_t tri_memory_process_constant(void)
 {
-    return tri_memory_process_now() + LATER_BYTES;
+    return tri_memory_resident() + LATER_BYTES;
 }
 
 int64_t tri_memory_process_peak(void)

@@ -8,16 +8,14 @@
 struct tri_memory_plan {
     int64_t bytes[TRI_MEMORY_COUNT]; /* peaks */
     int64_t total;                   /* their sum */
-    int64_t
-        process; /* what the program itself takes beside these: libraries, MPI, the kernels' scratch */
+    int64_t process;                 /* libraries, MPI, the kernels' scratch: beside the total */
 };
 
 /* Bytes this process may still take: the least of the machine's available memory, the cgroup's limit
  * less its use, and the address-space limit; divided by the ranks on this node. */
 int64_t tri_memory_available(int local_ranks);
 
-/* Bytes of memory that this process has now, and has at most had; 0 when the system does not say. */
-int64_t tri_memory_process_now(void);
+/* Bytes of memory that this process has at most had; 0 when the system does not say. */
 int64_t tri_memory_process_peak(void);
 /* What a plan's `process` is, asked for before anything large is taken: what there is now, and what
  * kernels, MPI and threads take beside the plan in the first steps. */

@@ -7,9 +7,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
-#include <stdio.h>
 #include <string.h>
-#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -18,17 +16,6 @@ enum { SMALL = 1000, LARGE = 3 << 20 };
 static int64_t current(enum tri_memory category)
 {
     return tri_memory_get().current[category];
-}
-
-static int64_t resident(void)
-{
-    long long whole = 0;
-    long long pages = 0;
-    FILE *file = fopen("/proc/self/statm", "re");
-    assert_non_null(file);
-    assert_int_equal(fscanf(file, "%lld %lld", &whole, &pages), 2);
-    (void)fclose(file);
-    return pages * sysconf(_SC_PAGESIZE);
 }
 
 /* Zeroed, aligned, counted to the byte, whichever way they are taken. */
@@ -54,7 +41,7 @@ static void test_untouched(void **state)
 {
     (void)state;
     const size_t huge = (size_t)1 << 34; /* Valgrind has room for no more than some 2^36 bytes */
-    int64_t before = resident();
+    int64_t before = tri_memory_resident();
     char *block = tri_alloc(TRI_MEMORY_WEIGHTS, huge);
     struct tri_arena *arena = tri_arena_create(TRI_MEMORY_ACTIVATIONS, "dry", 0);
     char *activations = tri_arena_alloc(arena, huge);
@@ -64,7 +51,7 @@ static void test_untouched(void **state)
     assert_int_equal(current(TRI_MEMORY_WEIGHTS), (int64_t)huge);
     assert_int_equal(current(TRI_MEMORY_ACTIVATIONS), (int64_t)huge);
 #ifndef __SANITIZE_ADDRESS__
-    assert_true(resident() - before < 4 << 20);
+    assert_true(tri_memory_resident() - before < 4 << 20);
 #else
     (void)before;
 #endif

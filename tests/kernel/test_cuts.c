@@ -61,7 +61,8 @@ static void assert_piece(const struct matrix *p, const struct matrix *m, int64_t
                          const char *what)
 {
     for (int64_t i = 0; i < p->rows; i++) {
-        if (memcmp(at(p, i, 0), at(m, row + i, col), (size_t)p->cols * tri_dtype_size(m->dt))) {
+        if (memcmp(at(p, i, 0), at(m, row + i, col), (size_t)p->cols * tri_dtype_size(m->dt)) !=
+            0) {
             fail_msg("%s: other bits in row %lld of the piece at (%lld, %lld)", what, (long long)i,
                      (long long)row, (long long)col);
         }

@@ -38,7 +38,7 @@ int main(int argc, char **argv)
     struct tri_memory_plan plan;
     tri_comm_start(&argc, &argv);
     run("", &plan);
-    double constant = (double)(tri_memory_process_now() - plan.total);
+    double constant = (double)(tri_memory_resident() - plan.total);
     run(large, &plan);
     double expected = (double)plan.total + constant;
     double peak = (double)tri_memory_process_peak();

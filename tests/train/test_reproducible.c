@@ -49,6 +49,7 @@ static void train(struct tri_engine *engine, struct tri_config *config, struct t
     }
 }
 
+/* Collective; alone: NULL but on rank 0. */
 static void compare_weights(const struct tri_engine *alone, const struct tri_engine *layout,
                             const char *what)
 {
@@ -57,7 +58,7 @@ static void compare_weights(const struct tri_engine *alone, const struct tri_eng
         size_t bytes = (size_t)(param->shape[0] * param->shape[1]) * sizeof(float);
         float *got = tri_alloc(TRI_MEMORY_OTHER, bytes);
         tri_param_gather(layout->params, param, TRI_FIELD_WEIGHT, got);
-        if (layout->mesh->rank == 0) {
+        if (alone) {
             float *want = tri_alloc(TRI_MEMORY_OTHER, bytes);
             tri_param_gather(alone->params, &alone->params->param[p], TRI_FIELD_WEIGHT, want);
             if (memcmp(got, want, bytes) != 0) {

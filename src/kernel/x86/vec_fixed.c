@@ -45,7 +45,7 @@ static void fixed_squares(const int64_t *sums, struct tri_exact *sum, int64_t n)
         int64_t count = vec_smaller(n - at, PIECE);
         fixed_get(sums + at, values, count);
         tri_exact_add_squares(&own, values, count);
-#pragma omp critical(tri_fixed_squares)
+#pragma omp critical
         tri_exact_merge(sum, &own);
     }
 }
