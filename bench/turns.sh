@@ -5,8 +5,8 @@
 #
 # The first set (may be empty: "") is what the others are compared with. Medians over the rounds: time and
 # processor time of a step as ratios to the first set's of the same round, the largest rank's peak memory;
-# also the least time, which a busy machine spoils last, and the loss of the last step. BUILD=DIR has bin/step (default build/release); --ranks 1 (default), else
-# mpirun with one thread each.
+# also the least time, which a busy machine spoils last, and the loss of the last step. BUILD=DIR has
+# bin/step (default build/release); --ranks 1 (default), else mpirun with one thread each.
 set -eu
 cd "$(dirname "$0")/.."
 

@@ -96,7 +96,11 @@ static void describe(enum tri_isa isa)
 static void matmul_grouped(const struct tri_matmul *products, int64_t count)
 {
     bool own = count > 0 && products->ab_dtype == TRI_BF16 && !tri_onednn_bf16_is_fast();
-    (own ? widest->matmul_grouped : tri_onednn_run)(products, count);
+    if (own) {
+        widest->matmul_grouped(products, count);
+    } else {
+        tri_onednn_run(widest, products, count);
+    }
 }
 
 static void matmul(const struct tri_matmul *product)

@@ -28,7 +28,7 @@ static bool can_run(int kernel, enum tri_dtype dt)
 static void run(const struct tri_product_isa *isa, const struct tri_matmul *products, int64_t count)
 {
     if (isa == &onednn) {
-        tri_onednn_run(products, count);
+        tri_onednn_run(tri_kernels_ref(), products, count);
     } else {
         tri_product_run(isa, products, count);
     }
@@ -148,6 +148,26 @@ static void test_tiles(void **state)
 {
     (void)state;
     each_kernel(check_tiles);
+}
+
+/* More rows than oneDNN is given at once where C is bf16: for any number of threads up to four. */
+static void check_wide(const struct tri_product_isa *isa, enum tri_dtype ab, enum tri_dtype c)
+{
+    if (isa != &onednn || c != TRI_BF16) {
+        return;
+    }
+    for (unsigned variant = 0; variant < ALL_VARIANTS; variant += 3) {
+        struct operands o = operands_create(500, 8200, 5, variant, ab, c);
+        run(isa, &o.fast, 1);
+        tri_kernels_ref()->matmul(&o.ref);
+        operands_end(&o);
+    }
+}
+
+static void test_wide(void **state)
+{
+    (void)state;
+    each_kernel(check_wide);
 }
 
 /* A row's bits: in a product of 250 rows, in products of fewer, on one thread and on three. */
@@ -298,7 +318,7 @@ int main(void)
         cmocka_unit_test(test_reference), cmocka_unit_test(test_shapes),
         cmocka_unit_test(test_tiles),     cmocka_unit_test(test_rows),
         cmocka_unit_test(test_grouped),   cmocka_unit_test(test_not_finite),
-        cmocka_unit_test(test_tables),
+        cmocka_unit_test(test_tables),    cmocka_unit_test(test_wide),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -29,6 +29,9 @@ struct key {
 
 enum { A_TRANSPOSED = 1, B_TRANSPOSED = 2, ACCUMULATE = 4, BIAS = 8 };
 enum { SLOTS = 1 << 12 };
+/* Of a bf16 C, so many bytes a thread are computed at once in f32, but no fewer rows than these: each
+ * time all of B is read and packed. */
+enum { WIDE_BYTES = 1 << 21, LEAST_ROWS = 64 };
 
 struct entry {
     struct key key;
@@ -182,6 +185,17 @@ static dnnl_primitive_t find(const struct tri_matmul *p)
     tri_panic(TRI_FAILED, "more than %d kinds of matrix products", SLOTS);
 }
 
+/* Rows row to row + rows. */
+static struct tri_matmul rows_of(const struct tri_matmul *p, int64_t row, int64_t rows)
+{
+    struct tri_matmul part = *p;
+    part.m = rows;
+    part.a = (const char *)p->a +
+             (size_t)(p->a_transposed ? row : row * p->lda) * tri_dtype_size(p->ab_dtype);
+    part.c = (char *)p->c + (size_t)(row * p->ldc) * tri_dtype_size(p->c_dtype);
+    return part;
+}
+
 /* ---- execution -------------------------------------------------------------------------------- */
 
 static dnnl_memory_t memory_of(const dnnl_memory_desc_t *desc, const void *data)
@@ -208,7 +222,68 @@ static void clear(const struct tri_matmul *p)
     }
 }
 
-static void execute(const struct tri_matmul *p)
+static const dnnl_memory_desc_t *scratchpad_of(dnnl_primitive_t primitive)
+{
+    const_dnnl_primitive_desc_t desc;
+    CHECK(dnnl_primitive_get_primitive_desc(primitive, &desc));
+    return dnnl_primitive_desc_query_md(desc, dnnl_query_scratchpad_md, 0);
+}
+
+static void execute_primitive(dnnl_primitive_t primitive, const struct tri_matmul *p,
+                              void *scratchpad)
+{
+    struct descriptors d = describe_product(p, p->m, p->n, p->k);
+    const dnnl_memory_desc_t *needs = scratchpad_of(primitive);
+    dnnl_exec_arg_t args[5] = {{DNNL_ARG_SRC, memory_of(&d.a, p->a)},
+                               {DNNL_ARG_WEIGHTS, memory_of(&d.b, p->b)},
+                               {DNNL_ARG_DST, memory_of(&d.c, p->c)}};
+    int count = 3;
+    if (p->bias) {
+        args[count++] = (dnnl_exec_arg_t){DNNL_ARG_BIAS, memory_of(&d.bias, p->bias)};
+    }
+    if (needs) {
+        args[count++] = (dnnl_exec_arg_t){DNNL_ARG_SCRATCHPAD, memory_of(needs, scratchpad)};
+    }
+    CHECK(dnnl_primitive_execute(primitive, stream, count, args));
+    for (int i = 0; i < count; i++) {
+        CHECK(dnnl_memory_destroy(args[i].memory));
+    }
+}
+
+static void cast_rows(const struct tri_kernels *vec, const void *src, int64_t ld_src,
+                      enum tri_dtype from, void *dst, int64_t ld_dst, enum tri_dtype to,
+                      int64_t rows, int64_t cols)
+{
+    if (ld_src == cols && ld_dst == cols) {
+        cols *= rows;
+        rows = 1;
+    }
+    for (int64_t i = 0; i < rows; i++) {
+        vec->cast((const char *)src + (size_t)(i * ld_src) * tri_dtype_size(from), from,
+                  (char *)dst + (size_t)(i * ld_dst) * tri_dtype_size(to), to, cols);
+    }
+}
+
+/* C is computed wide and rounded once. oneDNN does the same, but in memory that it takes for all of C
+ * by itself: it knows no size before it runs, so asks for no scratchpad. */
+static void execute_bf16(const struct tri_kernels *vec, const struct tri_matmul *p)
+{
+    struct tri_matmul wide = *p;
+    wide.c_dtype = TRI_F32;
+    wide.ldc = p->n;
+    dnnl_primitive_t primitive = find(&wide);
+    const dnnl_memory_desc_t *needs = scratchpad_of(primitive);
+    size_t bytes = ((size_t)(p->m * p->n) * sizeof(float) + 63) / 64 * 64;
+    char *scratch = tri_scratch_get(bytes + (needs ? dnnl_memory_desc_get_size(needs) : 0));
+    wide.c = scratch;
+    if (p->accumulate) {
+        cast_rows(vec, p->c, p->ldc, TRI_BF16, wide.c, p->n, TRI_F32, p->m, p->n);
+    }
+    execute_primitive(primitive, &wide, scratch + bytes);
+    cast_rows(vec, wide.c, p->n, TRI_F32, p->c, p->ldc, TRI_BF16, p->m, p->n);
+}
+
+static void execute(const struct tri_kernels *vec, const struct tri_matmul *p)
 {
     if (p->m == 0 || p->n == 0) {
         return;
@@ -217,33 +292,26 @@ static void execute(const struct tri_matmul *p)
         clear(p);
         return;
     }
-    dnnl_primitive_t primitive = find(p);
-    struct descriptors d = describe_product(p, p->m, p->n, p->k);
-    const_dnnl_primitive_desc_t desc;
-    CHECK(dnnl_primitive_get_primitive_desc(primitive, &desc));
-    const dnnl_memory_desc_t *needs =
-        dnnl_primitive_desc_query_md(desc, dnnl_query_scratchpad_md, 0);
-    size_t bytes = needs ? dnnl_memory_desc_get_size(needs) : 0;
-    dnnl_exec_arg_t args[5] = {{DNNL_ARG_SRC, memory_of(&d.a, p->a)},
-                               {DNNL_ARG_WEIGHTS, memory_of(&d.b, p->b)},
-                               {DNNL_ARG_DST, memory_of(&d.c, p->c)}};
-    int count = 3;
-    if (p->bias) {
-        args[count++] = (dnnl_exec_arg_t){DNNL_ARG_BIAS, memory_of(&d.bias, p->bias)};
+    if (p->c_dtype != TRI_BF16) {
+        dnnl_primitive_t primitive = find(p);
+        const dnnl_memory_desc_t *needs = scratchpad_of(primitive);
+        execute_primitive(primitive, p,
+                          needs ? tri_scratch_get(dnnl_memory_desc_get_size(needs)) : NULL);
+        return;
     }
-    if (bytes > 0) {
-        args[count++] =
-            (dnnl_exec_arg_t){DNNL_ARG_SCRATCHPAD, memory_of(needs, tri_scratch_get(bytes))};
-    }
-    CHECK(dnnl_primitive_execute(primitive, stream, count, args));
-    for (int i = 0; i < count; i++) {
-        CHECK(dnnl_memory_destroy(args[i].memory));
+    /* A cut by rows that knows nothing of m: the rows of a weight gradient are part of its primitive. */
+    int64_t threads = omp_in_parallel() ? 1 : omp_get_max_threads();
+    int64_t rows = threads * WIDE_BYTES / (p->n * (int64_t)sizeof(float)) / 16 * 16;
+    rows = rows > LEAST_ROWS ? rows : LEAST_ROWS;
+    for (int64_t row = 0; row < p->m; row += rows) {
+        struct tri_matmul part = rows_of(p, row, p->m - row < rows ? p->m - row : rows);
+        execute_bf16(vec, &part);
     }
 }
 
 /* ---- groups ----------------------------------------------------------------------------------- */
 
-enum { FEW = 64, LEAST_ROWS = 64 };
+enum { FEW = 64 };
 
 static double work_of(const struct tri_matmul *p)
 {
@@ -271,14 +339,9 @@ static int64_t pieces_of(const struct deal *deal, const struct tri_matmul *p)
 
 static struct tri_matmul piece_at(const struct tri_matmul *p, int64_t index, int64_t pieces)
 {
-    struct tri_matmul part = *p;
     int64_t rows = ((p->m + pieces - 1) / pieces + 15) / 16 * 16;
     int64_t row = index * rows < p->m ? index * rows : p->m;
-    part.m = p->m - row < rows ? p->m - row : rows;
-    part.a = (const char *)p->a +
-             (size_t)(p->a_transposed ? row : row * p->lda) * tri_dtype_size(p->ab_dtype);
-    part.c = (char *)p->c + (size_t)(row * p->ldc) * tri_dtype_size(p->c_dtype);
-    return part;
+    return rows_of(p, row, p->m - row < rows ? p->m - row : rows);
 }
 
 static void deal_sort(struct deal *deal)
@@ -297,7 +360,7 @@ static void deal_sort(struct deal *deal)
     deal->piece = 1.0 + total / (4.0 * (double)deal->threads);
 }
 
-static void deal_work(struct deal *deal)
+static void deal_work(struct deal *deal, const struct tri_kernels *vec)
 {
     int64_t product = 0, before = 0;
     for (;;) {
@@ -318,17 +381,17 @@ static void deal_work(struct deal *deal)
         }
         const struct tri_matmul *p = &deal->products[deal->order[product]];
         struct tri_matmul part = piece_at(p, piece - before, pieces);
-        execute(&part);
+        execute(vec, &part);
     }
 }
 
-void tri_onednn_run(const struct tri_matmul *products, int64_t count)
+void tri_onednn_run(const struct tri_kernels *vec, const struct tri_matmul *products, int64_t count)
 {
     (void)pthread_once(&once, start);
     int threads = omp_get_max_threads();
     if (threads == 1 || omp_in_parallel() || count == 1) {
         for (int64_t i = 0; i < count; i++) {
-            execute(&products[i]);
+            execute(vec, &products[i]);
         }
         return;
     }
@@ -337,11 +400,11 @@ void tri_onednn_run(const struct tri_matmul *products, int64_t count)
         struct deal deal = {.products = products, .count = count, .threads = threads};
         deal_sort(&deal);
 #pragma omp parallel
-        deal_work(&deal);
+        deal_work(&deal, vec);
         return;
     }
 #pragma omp parallel for schedule(dynamic, 1)
     for (int64_t i = 0; i < count; i++) {
-        execute(&products[i]);
+        execute(vec, &products[i]);
     }
 }

@@ -11,7 +11,8 @@ bool tri_onednn_bf16_is_fast(void);
 const char *tri_onednn_isa(void);
 
 /* matmul_grouped of kernel.h. A primitive is made once for all numbers of tokens (run-time M, or K for
- * a weight gradient) and kept. Bits of a row may depend on how many rows are passed. */
-void tri_onednn_run(const struct tri_matmul *products, int64_t count);
+ * a weight gradient) and kept. Bits of a row may depend on how many rows are passed. vec: casts. */
+void tri_onednn_run(const struct tri_kernels *vec, const struct tri_matmul *products,
+                    int64_t count);
 
 #endif
