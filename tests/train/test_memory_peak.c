@@ -5,7 +5,7 @@
 #include "train/rehearsal.h"
 
 static const char large[] = "model.hidden_size=512 model.intermediate_size=2048 "
-                            "moe.intermediate_size=2048 data.sequence_length=64 precision=bf16";
+                            "moe.intermediate_size=2048 data.sequence_length=512 precision=bf16";
 
 static void run(const char *words, struct tri_memory_plan *plan)
 {
