@@ -26,11 +26,12 @@ static enum tri_status read_request(const struct tri_arguments *arguments, struc
     int64_t ranks;
     TRI_TRY(tri_arguments_words(arguments, 1, usage, error));
     TRI_TRY(tri_arguments_int(arguments, "--ranks", 1, RANKS_MOST, 0, &ranks, error));
-    request->process = tri_memory_process_constant();
     request->layouts = tri_arguments_has(arguments, "--layouts");
     request->json = tri_arguments_has(arguments, "--json");
     TRI_TRY(tri_config_load(arguments->words[0], arguments->num_overrides, arguments->overrides,
                             &request->config, error));
+    int64_t threads = request->config.threads;
+    request->process = tri_memory_process_constant(threads > 0 ? threads : 1);
     int64_t least = request->config.parallel.tensor * request->config.parallel.expert;
     if (ranks == 0) {
         ranks = tri_comm_size() > 1 || request->layouts ? tri_comm_size() : least;
