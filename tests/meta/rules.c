@@ -374,8 +374,10 @@ void rules_check_symbols(const char *nm, const char *library, struct findings *f
         if (sscanf(line, "%31s %3s %511s", address, kind, symbol) != 3 || strlen(kind) != 1) {
             continue; /* the name of a member of the archive */
         }
+        /* clang's, for critical sections without a name and for reductions */
+        static const char critical[] = ".gomp_critical_user_.";
         if (strncmp(symbol, "tri_", 4) != 0 && strncmp(symbol, "__", 2) != 0 &&
-            strcmp(symbol, "main") != 0) {
+            strncmp(symbol, critical, strlen(critical)) != 0 && strcmp(symbol, "main") != 0) {
             find(findings, "%s exports %s", library, symbol);
         }
     }
