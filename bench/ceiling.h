@@ -5,8 +5,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-/* One way of multiplying and adding. bf16 operands may also go through the f32 ways: converting costs
- * nothing beside the products. */
+/* One way of multiplying and adding. bf16 operands may also go through the f32 ways: converting
+ * costs nothing beside the products. */
 struct tri_ceiling_way {
     const char *name;
     bool takes_f32;           /* operands may be f32 */
@@ -17,7 +17,8 @@ struct tri_ceiling_way {
 /* Ended by a NULL name. */
 extern const struct tri_ceiling_way tri_ceiling_ways[];
 
-/* GFLOP/s summed over that many threads that run at once: the median of seven takes of about 30 ms. */
+/* GFLOP/s summed over that many threads that run at once: the median of seven takes of about 30
+ * ms. */
 double tri_ceiling_measure(const struct tri_ceiling_way *way, int threads);
 
 /* The fastest way for operands of one precision; its GFLOP/s in *gflops. */

@@ -2,9 +2,9 @@
  * every T = tensor and E = expert of 1, 2 and 4 (data takes the rest). Exits 1 when they differ.
  *
  * The model is one MoE block between embedding and head, so what is booked for attention and MoE is
- * one MoE layer's. Bytes are summed over all ranks, for then they do not depend on who holds how many
- * tokens: with S tokens of H numbers of w bytes, k choices each, X of the S k choices at experts of
- * another expert rank, and for each pass (forward, recompute, backward):
+ * one MoE layer's. Bytes are summed over all ranks, for then they do not depend on who holds how
+ * many tokens: with S tokens of H numbers of w bytes, k choices each, X of the S k choices at
+ * experts of another expert rank, and for each pass (forward, recompute, backward):
  *
  *   all-reduce      T S H w for attention, and T k S H w for the experts
  *   all-to-all      2 T X H w
@@ -14,8 +14,8 @@
  *   reduce-scatter  T k S H w, in the place of the experts' all-reduce
  *   all-gather      k S H w before the experts, and S H w after the combine (not in a recompute)
  *
- * Groups of one rank send nothing; with one expert rank there are no duplicates to drop; a recompute
- * with stashed results sends nothing. */
+ * Groups of one rank send nothing; with one expert rank there are no duplicates to drop; a
+ * recompute with stashed results sends nothing. */
 #include "base/log.h"
 #include "base/memory.h"
 #include "cli/command.h"
@@ -47,7 +47,7 @@ struct result {
     struct tri_ledger ledger; /* calls of rank 0, bytes of all ranks */
 };
 
-/* ---- a step ----------------------------------------------------------------------------------- */
+/* ---- a step ---------------------------------------------------------------------------------- */
 
 static int64_t count_elsewhere(const struct tri_config *config, const struct tri_mesh *mesh,
                                const int32_t *chosen)
@@ -132,7 +132,7 @@ static enum tri_status measure(const struct tri_arguments *arguments, struct res
     return status;
 }
 
-/* ---- the formulas ----------------------------------------------------------------------------- */
+/* ---- the formulas ---------------------------------------------------------------------------- */
 
 struct count {
     int64_t calls, bytes;
@@ -181,7 +181,7 @@ static struct count expected(const struct result *r, enum tri_op op, enum tri_ph
     }
 }
 
-/* ---- the tables ------------------------------------------------------------------------------- */
+/* ---- the tables ------------------------------------------------------------------------------ */
 
 static const enum tri_op shown[] = {TRI_OP_ALL_REDUCE, TRI_OP_ALL_TO_ALL, TRI_OP_ALL_GATHER,
                                     TRI_OP_REDUCE_SCATTER};
@@ -279,7 +279,7 @@ static void print_calls(const struct result *results)
     }
 }
 
-/* ---- the program ------------------------------------------------------------------------------ */
+/* ---- the program ----------------------------------------------------------------------------- */
 
 static enum tri_status run(const struct tri_arguments *arguments, struct tri_error *error)
 {

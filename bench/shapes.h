@@ -12,9 +12,9 @@ struct tri_shape {
 /* Ended by a NULL name. */
 extern const struct tri_shape tri_shapes[];
 
-/* Floating-point operations that the model asks for a token, forward and backward: 6 a parameter of a
- * matrix that a token meets (router and head included, embedding not), and 12 * layers * width of the
- * heads * sequence length for attention (the whole square, as if nothing were masked). */
+/* Floating-point operations that the model asks for a token, forward and backward: 6 a parameter of
+ * a matrix that a token meets (router and head included, embedding not), and 12 * layers * width of
+ * the heads * sequence length for attention (the whole square, as if nothing were masked). */
 double tri_shape_flops_per_token(const struct tri_config *config);
 
 #endif

@@ -36,7 +36,7 @@ struct bench {
     const char *ceiling_way;
 };
 
-/* ---- the run ---------------------------------------------------------------------------------- */
+/* ---- the run --------------------------------------------------------------------------------- */
 
 static enum tri_status train_step(struct bench *bench, int64_t step, struct tri_step_report *report,
                                   struct tri_error *error)
@@ -109,7 +109,7 @@ static enum tri_status take_times(struct bench *bench, struct tri_error *error)
     return TRI_OK;
 }
 
-/* ---- the numbers around it -------------------------------------------------------------------- */
+/* ---- the numbers around it ------------------------------------------------------------------- */
 
 static const struct tri_where meta = {TRI_PHASE_SETUP, TRI_KIND_META};
 
@@ -138,7 +138,7 @@ static void measure_use(struct bench *bench)
     bench->peak_bytes = peak;
 }
 
-/* ---- printing --------------------------------------------------------------------------------- */
+/* ---- printing -------------------------------------------------------------------------------- */
 
 struct figures {
     double tokens_per_second, gflops, ceiling, fraction;
@@ -204,7 +204,7 @@ static void print_json(const struct bench *bench)
     tri_print_json(root);
 }
 
-/* ---- setup ------------------------------------------------------------------------------------ */
+/* ---- setup ----------------------------------------------------------------------------------- */
 
 static const char usage[] = "step SHAPE [--precision f32|bf16] [--steps N] [--warm N] "
                             "[--threads N] [--no-ceiling] [--json] [key=value …]";

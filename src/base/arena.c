@@ -11,8 +11,8 @@
  * eighth of it. */
 enum { ALIGN = 64, GUARD = 1 << 16 };
 
-/* Address space of a dry arena: more than any machine's memory, and a sixteenth of what there is; less
- * where a limit is set. */
+/* Address space of a dry arena: more than any machine's memory, and a sixteenth of what there is;
+ * less where a limit is set. */
 #define DRY_RESERVE       ((size_t)1 << 43)
 #define DRY_RESERVE_LEAST ((size_t)1 << 30)
 

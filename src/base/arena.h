@@ -12,9 +12,9 @@
 
 struct tri_arena;
 
-/* Reserves address space for reserve bytes. Panics when the kernel refuses. reserve 0: an arena for a
- * run that only counts; its range is larger than any rank's memory, and what it hands out is neither
- * filled nor poisoned, so that only pages that the caller touches become real. */
+/* Reserves address space for reserve bytes. Panics when the kernel refuses. reserve 0: an arena for
+ * a run that only counts; its range is larger than any rank's memory, and what it hands out is
+ * neither filled nor poisoned, so that only pages that the caller touches become real. */
 struct tri_arena *tri_arena_create(enum tri_memory category, const char *name, size_t reserve);
 void tri_arena_destroy(struct tri_arena *arena);
 

@@ -36,8 +36,8 @@ void tri_exact_add(struct tri_exact *sum, double term)
     }
 }
 
-/* A square is an integer below 2^48 times a power of two that the exponent gives: integers of the same
- * exponent are added first, up to 2^15 of them in 64 bits. */
+/* A square is an integer below 2^48 times a power of two that the exponent gives: integers of the
+ * same exponent are added first, up to 2^15 of them in 64 bits. */
 static void add_squares(struct tri_exact *sum, const float *x, int64_t n)
 {
     enum { EXPONENTS = 256, FRACTION_BITS = 23, SMALLEST = -149 };
@@ -118,7 +118,8 @@ double tri_exact_get(const struct tri_exact *sum)
     while (last >= 0 && !bit_at(&size, last)) {
         last--;
     }
-    /* 64 leading bits, the lowest set when any below is: the conversion then rounds as it should. */
+    /* 64 leading bits, the lowest set when any below is: the conversion then rounds as it
+     * should. */
     int lowest = last < 64 ? 0 : last - 63;
     uint64_t leading = 0;
     for (int at = last; at >= lowest; at--) {

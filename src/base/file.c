@@ -14,7 +14,7 @@
 #include <unistd.h>
 #include <xxhash.h>
 
-/* ---- the fault hook --------------------------------------------------------------------------- */
+/* ---- the fault hook -------------------------------------------------------------------------- */
 
 static int errno_by_name(const char *name, size_t length)
 {
@@ -69,7 +69,7 @@ static enum tri_status file_error(struct tri_error *error, const char *what, con
     return tri_fail(error, status, "%s: cannot %s: %s", path, what, strerror(code));
 }
 
-/* ---- reading ---------------------------------------------------------------------------------- */
+/* ---- reading --------------------------------------------------------------------------------- */
 
 enum tri_status tri_file_map(const char *path, struct tri_mapping *mapping, struct tri_error *error)
 {
@@ -112,7 +112,7 @@ void tri_file_unmap(struct tri_mapping *mapping)
     *mapping = (struct tri_mapping){0};
 }
 
-/* ---- writing ---------------------------------------------------------------------------------- */
+/* ---- writing --------------------------------------------------------------------------------- */
 
 struct tri_writer {
     int fd;
@@ -255,7 +255,7 @@ enum tri_status tri_file_append_line(const char *path, const char *line, struct 
     return code ? file_error(error, "append to", path, code) : TRI_OK;
 }
 
-/* ---- folders ---------------------------------------------------------------------------------- */
+/* ---- folders --------------------------------------------------------------------------------- */
 
 enum tri_status tri_file_make_dirs(const char *path, struct tri_error *error)
 {

@@ -28,8 +28,8 @@ const char *tri_memory_name(enum tri_memory category);
 void *tri_alloc(enum tri_memory category, size_t bytes) __attribute__((returns_nonnull));
 void tri_free(void *block);
 
-/* A block at least as large as bytes: *block is kept when *capacity suffices, else replaced (the old
- * content is lost). Used for scratch that reaches its size in the first step. */
+/* A block at least as large as bytes: *block is kept when *capacity suffices, else replaced (the
+ * old content is lost). Used for scratch that reaches its size in the first step. */
 void *tri_grow(enum tri_memory category, void **block, size_t *capacity, size_t bytes);
 
 /* Zero-terminated copy, category OTHER. */
@@ -43,9 +43,9 @@ struct tri_memory_counters {
 
 struct tri_memory_counters tri_memory_get(void);
 
-/* Counts from zero from begin to end, apart from what was counted before; end returns these counts and
- * puts back the others. What is taken inside must be freed inside (REQUIREd) but for the kernels', by this
- * thread and those it waits for. Scopes nest. */
+/* Counts from zero from begin to end, apart from what was counted before; end returns these counts
+ * and puts back the others. What is taken inside must be freed inside (REQUIREd) but for the
+ * kernels', by this thread and those it waits for. Scopes nest. */
 struct tri_memory_scope {
     struct tri_memory_counters outer;
 };

@@ -1,5 +1,5 @@
-/* Marks memory that is ours but not to be touched, for AddressSanitizer; nothing in other builds. Only
- * base/ includes it. */
+/* Marks memory that is ours but not to be touched, for AddressSanitizer; nothing in other builds.
+ * Only base/ includes it. */
 #ifndef TRIDENT_BASE_POISON_H
 #define TRIDENT_BASE_POISON_H
 

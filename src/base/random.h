@@ -11,8 +11,8 @@ uint64_t tri_random_stream(const char *name);
 uint64_t tri_random_bits(uint64_t seed, uint64_t stream, uint64_t index);
 /* Uniform in (0, 1): never 0, never 1. */
 double tri_random_uniform(uint64_t seed, uint64_t stream, uint64_t index);
-/* Standard normal to f32's precision; four consecutive indices, from a multiple of four, come from one
- * block of the generator (two Box-Muller pairs). */
+/* Standard normal to f32's precision; four consecutive indices, from a multiple of four, come from
+ * one block of the generator (two Box-Muller pairs). */
 double tri_random_normal(uint64_t seed, uint64_t stream, uint64_t index);
 /* out[i] = tri_random_normal(seed, stream, first + i), several times faster than one by one. */
 void tri_random_normals(uint64_t seed, uint64_t stream, uint64_t first, int64_t n, float *out);

@@ -3,7 +3,7 @@
  *
  *   RUN/checkpoints/step_N/
  *     model-00001-of-00001.safetensors      f32 weights (the masters) under the table's names
- *     optimizer-00001-of-00001.safetensors  Adam's moments, "m.NAME" and "v.NAME"; none after import
+ *     optimizer-00001-of-00001.safetensors  Adam's moments, "m.NAME" and "v.NAME"; not after import
  *     state.json                            step, tokens, seed, …, the resolved config
  *     manifest.json                         files, sizes, hashes, tensors, digest, its own check
  *

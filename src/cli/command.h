@@ -25,7 +25,8 @@ struct tri_command {
     const char *name;
     const char *summary; /* one line */
     const char *help;    /* the whole of `trident help NAME` */
-    /* Collective over all ranks; the status is the same on all, error filled when it is a failure. */
+    /* Collective over all ranks; the status is the same on all, error filled when it is a
+     * failure. */
     enum tri_status (*run)(int argc, char **argv, struct tri_error *error);
 };
 
@@ -43,8 +44,8 @@ enum tri_status tri_command_export(int argc, char **argv, struct tri_error *erro
 enum tri_status tri_command_inspect(int argc, char **argv, struct tri_error *error);
 enum tri_status tri_command_help(int argc, char **argv, struct tri_error *error);
 
-/* Splits argv (without the command's name) by the options table. BAD_INPUT names an unknown option or
- * one without its value. Words and overrides point into argv; free with tri_arguments_fini. */
+/* Splits argv (without the command's name) by the options table. BAD_INPUT names an unknown option
+ * or one without its value. Words and overrides point into argv; free with tri_arguments_fini. */
 enum tri_status tri_arguments_parse(int argc, char **argv, struct tri_option *options,
                                     bool overrides, struct tri_arguments *arguments,
                                     struct tri_error *error) TRI_NODISCARD;
@@ -66,8 +67,8 @@ enum tri_status tri_arguments_words(const struct tri_arguments *arguments, int c
 /* The worst status over all ranks, with its error, on all of them. Collective over all ranks. */
 enum tri_status tri_agree_everywhere(enum tri_status status, struct tri_error *error) TRI_NODISCARD;
 
-/* The config of RUN|CHECKPOINT with overrides, on a layout that fits the ranks there are: the one it
- * was trained on when that divides them, else data alone; overrides win. path receives the
+/* The config of RUN|CHECKPOINT with overrides, on a layout that fits the ranks there are: the one
+ * it was trained on when that divides them, else data alone; overrides win. path receives the
  * checkpoint's folder. Collective. */
 enum tri_status tri_config_of_checkpoint(const char *given, const struct tri_arguments *arguments,
                                          struct tri_config *config, char path[TRI_PATH_MAX],

@@ -7,31 +7,34 @@
 #include <string.h>
 
 /* Reads the whole model on one rank and writes it as a Hugging Face folder. */
-static enum tri_status export(const char *from, const char *to, enum tri_dtype dtype, bool json,
-                              struct tri_error *error) {
-    char path[TRI_PATH_MAX]; struct tri_config config; enum tri_hf_family family;
+static enum tri_status export_model(const char *from, const char *to, enum tri_dtype dtype,
+                                    bool json, struct tri_error *error)
+{
+    char path[TRI_PATH_MAX];
+    struct tri_config config;
+    enum tri_hf_family family;
     TRI_TRY(tri_checkpoint_resolve(from, path, error));
-    TRI_TRY(tri_checkpoint_read_config(path, &config, error)); config.precision = TRI_PRECISION_F32;
+    TRI_TRY(tri_checkpoint_read_config(path, &config, error));
+    config.precision = TRI_PRECISION_F32;
     config.parallel = (struct tri_config_parallel){1, 1, 1};
     TRI_TRY(tri_hf_family_of(&config, &family, error));
     struct tri_mesh *mesh = tri_mesh_create_serial();
     struct tri_params *params = tri_params_create(&config, mesh);
     tri_params_allocate(params, false);
     enum tri_status status = tri_checkpoint_load(path, params, NULL, false, error);
-    if (status == TRI_OK){status = tri_hf_save(to, &config, params, dtype, error);}
-if (status == TRI_OK && json)
-{
-    tri_print_json(json_pack("{ss sI ss}", "family", tri_hf_family_name(family), "parameters",
-                             (json_int_t)params->total, "folder", to));
-}
-else if (status == TRI_OK)
-{
-    (void)printf("%s: %lld parameters as %s, now in %s\n", path, (long long)params->total,
-                 tri_hf_family_name(family), to);
-}
-tri_params_destroy(params);
-tri_mesh_destroy(mesh);
-return status;
+    if (status == TRI_OK) {
+        status = tri_hf_save(to, &config, params, dtype, error);
+    }
+    if (status == TRI_OK && json) {
+        tri_print_json(json_pack("{ss sI ss}", "family", tri_hf_family_name(family), "parameters",
+                                 (json_int_t)params->total, "folder", to));
+    } else if (status == TRI_OK) {
+        (void)printf("%s: %lld parameters as %s, now in %s\n", path, (long long)params->total,
+                     tri_hf_family_name(family), to);
+    }
+    tri_params_destroy(params);
+    tri_mesh_destroy(mesh);
+    return status;
 }
 
 static enum tri_status read_dtype(const struct tri_arguments *arguments, enum tri_dtype *dtype,
@@ -61,8 +64,8 @@ enum tri_status tri_command_export(int argc, char **argv, struct tri_error *erro
         status = read_dtype(&arguments, &dtype, error);
     }
     if (status == TRI_OK && tri_comm_rank() == 0) {
-        status = export(arguments.words[0], arguments.words[1], dtype,
-                        tri_arguments_has(&arguments, "--json"), error);
+        status = export_model(arguments.words[0], arguments.words[1], dtype,
+                              tri_arguments_has(&arguments, "--json"), error);
     }
     tri_arguments_fini(&arguments);
     return tri_agree_everywhere(status, error);

@@ -5,7 +5,8 @@
 
 #include <stdio.h>
 
-/* Reads the whole model on one rank and writes it as a checkpoint of step 0 without an optimizer. */
+/* Reads the whole model on one rank and writes it as a checkpoint of step 0 without an
+ * optimizer. */
 static enum tri_status import(const char *from, const char *to, struct tri_mesh *mesh, bool json,
                               struct tri_error *error)
 {

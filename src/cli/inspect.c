@@ -33,7 +33,7 @@ static void print_row(const char *name, int dims, const int64_t *shape, const ch
     }
 }
 
-/* ---- a config --------------------------------------------------------------------------------- */
+/* ---- a config -------------------------------------------------------------------------------- */
 
 static enum tri_status inspect_config(const struct tri_arguments *arguments, bool json,
                                       struct tri_error *error)
@@ -68,7 +68,7 @@ static enum tri_status inspect_config(const struct tri_arguments *arguments, boo
     return TRI_OK;
 }
 
-/* ---- a checkpoint or a run -------------------------------------------------------------------- */
+/* ---- a checkpoint or a run ------------------------------------------------------------------- */
 
 static enum tri_status inspect_checkpoint(const char *given, bool json, struct tri_error *error)
 {
@@ -104,7 +104,7 @@ static enum tri_status inspect_checkpoint(const char *given, bool json, struct t
     return TRI_OK;
 }
 
-/* ---- tokens ----------------------------------------------------------------------------------- */
+/* ---- tokens ---------------------------------------------------------------------------------- */
 
 static enum tri_data_format format_of(const struct tri_arguments *arguments)
 {

@@ -41,7 +41,7 @@ static enum tri_status read_request(const struct tri_arguments *arguments, struc
     return request->layouts ? TRI_OK : tri_config_check_layout(&request->config, (int)ranks, error);
 }
 
-/* ---- JSON ------------------------------------------------------------------------------------- */
+/* ---- JSON ------------------------------------------------------------------------------------ */
 
 static json_t *json_of_memory(const struct tri_memory_plan *memory)
 {
@@ -76,7 +76,7 @@ static json_t *json_of_plan(const struct tri_layout_plan *plan)
     return root;
 }
 
-/* ---- one layout ------------------------------------------------------------------------------- */
+/* ---- one layout ------------------------------------------------------------------------------ */
 
 static double megabytes(int64_t bytes)
 {
@@ -146,7 +146,7 @@ static void plan_one(const struct request *request)
     tri_print_json(root);
 }
 
-/* ---- all of them ------------------------------------------------------------------------------ */
+/* ---- all of them ----------------------------------------------------------------------------- */
 
 static void print_line(const struct tri_layout_plan *plan)
 {

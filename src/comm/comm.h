@@ -64,8 +64,8 @@ enum tri_status tri_mesh_create(int tensor, int expert, struct tri_mesh **mesh,
 /* A mesh of this rank alone (every group has one rank). Local. */
 struct tri_mesh *tri_mesh_create_serial(void);
 /* A mesh with the sizes given and the place of `rank` in it, without the other ranks: for plans and
- * for index maths about other ranks. Its collectives take the buffers and book the calls of that rank
- * in a real mesh, and leave all data, what is received too, as it is. Local. */
+ * for index maths about other ranks. Its collectives take the buffers and book the calls of that
+ * rank in a real mesh, and leave all data, what is received too, as it is. Local. */
 struct tri_mesh *tri_mesh_create_planned(int tensor, int expert, int data, int rank);
 void tri_mesh_destroy(struct tri_mesh *mesh);
 void tri_mesh_coords(const struct tri_mesh *mesh, int rank, int coord[TRI_AXIS_COUNT]);
@@ -82,10 +82,10 @@ struct tri_where {
     enum tri_kind kind;
 };
 
-/* data[n] <- elementwise sum over the group, in one binary tree over its ranks. f32, f64, i64: summed
- * in their own type; bf16: sent as bf16, summed in f32, rounded once. The result is the same bits on
- * every rank and from run to run; with 2^a ranks, also those of one rank that adds 2^b parts in the
- * same tree when each rank holds the sum of its 2^b / 2^a parts. In place. */
+/* data[n] <- elementwise sum over the group, in one binary tree over its ranks. f32, f64, i64:
+ * summed in their own type; bf16: sent as bf16, summed in f32, rounded once. The result is the same
+ * bits on every rank and from run to run; with 2^a ranks, also those of one rank that adds 2^b
+ * parts in the same tree when each rank holds the sum of its 2^b / 2^a parts. In place. */
 void tri_all_reduce_sum(struct tri_group *group, struct tri_where where, void *data, int64_t n,
                         enum tri_dtype dtype);
 /* The same for the largest; a NaN on any rank gives NaN. Books as ALL_REDUCE. */
@@ -134,12 +134,13 @@ struct tri_request *tri_all_to_all_v_begin(struct tri_group *group, struct tri_w
                                            const int64_t *recv_rows, int64_t width,
                                            enum tri_dtype dtype);
 void tri_request_end(struct tri_request *request);
-/* Lets the messages of begun calls move on: Open MPI moves large ones only inside MPI's functions, so
- * who computes for long calls this now and then. Cheap; nothing when none is under way. Local. */
+/* Lets the messages of begun calls move on: Open MPI moves large ones only inside MPI's functions,
+ * so who computes for long calls this now and then. Cheap; nothing when none is under way.
+ * Local. */
 void tri_comm_progress(void);
 
-/* Calls and bytes of `ledger` added up over the ranks of group: total, whose seconds are zero. Books
- * nothing in what it adds up, if that is a copy. Collective over group. */
+/* Calls and bytes of `ledger` added up over the ranks of group: total, whose seconds are zero.
+ * Books nothing in what it adds up, if that is a copy. Collective over group. */
 void tri_ledger_sum_ranks(struct tri_group *group, const struct tri_ledger *ledger,
                           struct tri_ledger *total);
 

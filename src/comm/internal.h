@@ -43,8 +43,8 @@ struct tri_room {
     size_t capacity;
 };
 
-/* What the calls of a mesh take and keep: the buffers of the blocking calls, of which there is one at a
- * time, and the free requests of the others. */
+/* What the calls of a mesh take and keep: the buffers of the blocking calls, of which there is one
+ * at a time, and the free requests of the others. */
 struct tri_pool {
     struct tri_room slots, requests[2];
     struct tri_flight flight[2];
@@ -103,8 +103,8 @@ struct tri_call {
     bool begun;
     int64_t bytes; /* for the ledger */
     uint64_t sequence;
-    /* Times: when it began; when its messages were seen to have arrived while nobody waited, or 0; when
-     * begin or end was entered last. Seconds spent in begin. */
+    /* Times: when it began; when its messages were seen to have arrived while nobody waited, or 0;
+     * when begin or end was entered last. Seconds spent in begin. */
     double began, arrived, entered, exposed;
 };
 
@@ -190,7 +190,8 @@ void tri_all_to_all_run(const struct tri_group *group, const struct tri_rows *ro
 /* Writes the rows to the group's send and recv work arrays, in elements. */
 void tri_all_to_all_sides(const struct tri_group *group, const struct tri_rows *rows);
 void tri_all_to_all_copy_own(const struct tri_group *group, const struct tri_rows *rows);
-/* own[n] <- the sum, in the tree of reduce.c, of own and of the slots; as it is in a planned mesh. */
+/* own[n] <- the sum, in the tree of reduce.c, of own and of the slots; as it is in a planned
+ * mesh. */
 void tri_slots_sum(const struct tri_group *group, void *own, const void *slots, int64_t slot,
                    int64_t n, enum tri_dtype dtype, enum tri_reduction reduction);
 

@@ -1,6 +1,6 @@
 /* Begin and end. Begin posts the messages of a collective; end waits for them, and does the local
- * sum and, for a large all-reduce, the gather. Requests are pooled with their buffers, a pool for each
- * mesh: a step that begins the same calls as the last one allocates nothing. */
+ * sum and, for a large all-reduce, the gather. Requests are pooled with their buffers, a pool for
+ * each mesh: a step that begins the same calls as the last one allocates nothing. */
 #include "comm/internal.h"
 
 #include "base/clock.h"

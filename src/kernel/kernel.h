@@ -1,7 +1,7 @@
 /* The local maths behind one table of functions. Three tables exist:
- *   ref    kernel/ref: any of f32, bf16, f64 (each main tensor's dtype given), arithmetic in double,
+ *   ref    kernel/ref: any of f32, bf16, f64 (each main tensor's dtype given), in double,
  *          plain loops: the truth that tests hold the other against, and finite differences (f64);
- *   fast   kernel/x86: f32 and bf16, threads inside, products through oneDNN where it is faster than
+ *   fast   kernel/x86: f32 and bf16, threads inside, products through oneDNN where faster than
  *          our own; the instruction set is chosen once, when the table is first asked for;
  *   dry    nothing is read or written: a plan counts what a run takes and sends.
  *
@@ -9,8 +9,8 @@
  * "stat" tensors (norm statistics, log-sum-exp, router numbers, biases, norm weights, gradients of
  * weights) are f32, or f64 when dt is F64: written void * and marked [stat]. Row-major; `ld` is the
  * distance between rows in elements. Counts may be 0. Outputs do not alias inputs unless said.
- * "+=" marks outputs that accumulate. Every function is deterministic for a given thread count, and,
- * products through oneDNN apart, its row results do not depend on how many rows are passed. */
+ * "+=" marks outputs that accumulate. Every function is deterministic for a given thread count,
+ * and, products through oneDNN apart, its row results do not depend on how many rows are passed. */
 #ifndef TRIDENT_KERNEL_KERNEL_H
 #define TRIDENT_KERNEL_KERNEL_H
 
@@ -20,9 +20,9 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-/* Fixed-point sums: an i64 element counts units of 2^-52. A term, an f32, is rounded to whole units by
- * itself, so neither the order of the terms nor who adds which changes a bit. A sum of n terms stays
- * in range when each is below 2^11 / n. */
+/* Fixed-point sums: an i64 element counts units of 2^-52. A term, an f32, is rounded to whole units
+ * by itself, so neither the order of the terms nor who adds which changes a bit. A sum of n terms
+ * stays in range when each is below 2^11 / n. */
 enum { TRI_FIXED_BITS = 52 };
 struct tri_fixed {
     float limit;     /* terms of this size, and what is no number, are left out, */
@@ -58,10 +58,10 @@ struct tri_rows {
     int64_t outer, inner, width, ld_outer, ld_inner;
 };
 
-/* Causal attention over `batch` sequences. q [batch*q_len, heads*dim] rows with stride ld_q, head h at
- * column h*dim; k, v [batch*k_len, kv_heads*dim] likewise; query head h reads KV head
- * (first_head + h) / group - first_kv. Query i of a sequence stands at position q_offset + i and sees
- * keys first_key[..] <= j <= q_offset + i. first_key [batch*q_len] i32, or NULL for all zero.
+/* Causal attention over `batch` sequences. q [batch*q_len, heads*dim] rows with stride ld_q, head h
+ * at column h*dim; k, v [batch*k_len, kv_heads*dim] likewise; query head h reads KV head
+ * (first_head + h) / group - first_kv. Query i of a sequence stands at position q_offset + i and
+ * sees keys first_key[..] <= j <= q_offset + i. first_key [batch*q_len] i32, or NULL for all zero.
  * lse [batch*q_len, heads] stat: log of the sum of exponentials, for the backward. Never stores
  * q_len x k_len. */
 struct tri_attention {
@@ -93,13 +93,14 @@ struct tri_kernels {
     const char *name; /* "dry", "ref", "avx2", "avx512", "avx512-bf16", "amx", "x86-64" */
 
     void (*matmul)(const struct tri_matmul *product);
-    /* count independent products (experts): same n, k (or m, n for weight gradients), dtypes, flags;
-     * rows differ, none may be shared as output. */
+    /* count independent products (experts): same n, k (or m, n for weight gradients), dtypes,
+     * flags; rows differ, none may be shared as output. */
     void (*matmul_grouped)(const struct tri_matmul *products, int64_t count);
 
     /* y = (x - mean) * rstd * weight + bias, or RMS: x * rsqrt(mean(x^2) + epsilon) * weight.
-     * If add is not NULL, first sum = x + add (rounded to dt, stored) and sum is what is normalised.
-     * weight, bias [width] stat (bias NULL for RMS); stats [n, 2] stat: mean (0 for RMS), rstd. */
+     * If add is not NULL, first sum = x + add (rounded to dt, stored) and sum is what is
+     * normalised. weight, bias [width] stat (bias NULL for RMS); stats [n, 2] stat: mean (0 for
+     * RMS), rstd. */
     void (*norm_forward)(bool rms, const void *x, const void *add, void *sum, const void *weight,
                          const void *bias, double epsilon, void *y, void *stats, int64_t n,
                          int64_t width, enum tri_dtype dt);
@@ -159,7 +160,8 @@ struct tri_kernels {
     void (*cross_entropy_sum)(const void *logits, int64_t ld, int64_t cols, const void *maxima,
                               const int32_t *targets, int64_t first_col, void *sums, void *picked,
                               int64_t n, enum tri_dtype stat);
-    /* d[n, ld_d] (dt) = (exp(logit - max) / sum - [target]) * scale for cols columns, 0 up to ld_d */
+    /* d[n, ld_d] (dt) = (exp(logit - max) / sum - [target]) * scale for cols columns, 0 up to
+     * ld_d */
     void (*cross_entropy_backward)(const void *logits, int64_t ld, int64_t cols, const void *maxima,
                                    const void *sums, const int32_t *targets, int64_t first_col,
                                    double scale, void *d, int64_t ld_d, int64_t n,
@@ -168,13 +170,13 @@ struct tri_kernels {
     /* MoE rows. dst[i] = src[index[i]] for i < n; index -1 gives zeros. */
     void (*gather_rows)(const void *src, const int32_t *index, void *dst, int64_t n, int64_t width,
                         enum tri_dtype dt);
-    /* y[t] = (add ? add[t] : 0) + sum over j < k of (weight ? weight[t*k+j] : 1) * rows[index[t*k+j]],
-     * in the order of j, index -1 skipped; weight [n*k] stat. y may be add. */
+    /* y[t] = (add ? add[t] : 0) + sum over j < k of (weight ? weight[t*k+j] : 1) *
+     * rows[index[t*k+j]], in the order of j, index -1 skipped; weight [n*k] stat. y may be add. */
     void (*combine_rows)(const void *rows, const int32_t *index, const void *weight,
                          const void *add, void *y, int64_t n, int64_t k, int64_t width,
                          enum tri_dtype dt);
-    /* drows[index[t*k+j]] = weight[t*k+j] * dy[t]; dweight[t*k+j] stat = dot(dy[t], rows[index[t*k+j]]),
-     * 0 where the index is -1. Indices are distinct. */
+    /* drows[index[t*k+j]] = weight[t*k+j] * dy[t]; dweight[t*k+j] stat = dot(dy[t],
+     * rows[index[t*k+j]]), 0 where the index is -1. Indices are distinct. */
     void (*combine_rows_backward)(const void *dy, const void *rows, const int32_t *index,
                                   const void *weight, void *drows, void *dweight, int64_t n,
                                   int64_t k, int64_t width, enum tri_dtype dt);

@@ -1,9 +1,10 @@
-/* Attention with heads cut over tensor. q, k and v come from one product, [tokens, (q + 2 kv) * dim]:
+/* Attention with heads cut over tensor. q, k and v come from one product, [tokens, (q + 2 kv)
+ * dim]:
  *
  *     | q heads of this rank | k heads | v heads |
  *
- * Where tensor does not divide the KV heads, a KV head lives on every rank that uses it; the gradient
- * of its k and v is then a partial sum on each of them, added up by the gradient reduction
+ * Where tensor does not divide the KV heads, a KV head lives on every rank that uses it; the
+ * gradient of its k and v is then a partial sum on each of them, added up by the gradient reduction
  * (TRI_SYNC_OVERLAP). */
 #include "model/layers.h"
 #include "model/gradient.h"
@@ -16,8 +17,7 @@
 struct attention {
     struct tri_sublayer base;
     int64_t heads, kv_heads, first_head, first_kv, group, dim;
-    int64_t
-        counted_kv; /* first KV column (of the local ones) that this rank counts in sums over tensor */
+    int64_t counted_kv; /* first local KV column that this rank counts in sums over tensor */
     struct tri_linear qkv, o;
     const float *qkv_bias, *o_bias, *norm[2]; /* or NULL */
     enum tri_dtype norm_gradient_dtype;
@@ -49,7 +49,7 @@ static struct tri_rows view(const struct attention *a, const void *base, int64_t
     return (struct tri_rows){column(a, base, begin), tokens, inner, width, ld, width};
 }
 
-/* ---- q/k norm --------------------------------------------------------------------------------- */
+/* ---- q/k norm -------------------------------------------------------------------------------- */
 
 /* What q (which 0) or k (which 1) is normalised over: each head, or all heads of all ranks. */
 struct norm_part {
@@ -229,7 +229,7 @@ static void norm_backward(struct attention *a, const struct tri_pass *pass, void
     tri_arena_rewind(context->arena, mark);
 }
 
-/* ---- forward ---------------------------------------------------------------------------------- */
+/* ---- forward --------------------------------------------------------------------------------- */
 
 static struct tri_attention arguments(const struct attention *a, const struct tri_pass *pass)
 {
@@ -339,7 +339,7 @@ static void *forward(struct tri_sublayer *self, const struct tri_pass *pass, con
     return output ? project_out(a, pass) : NULL;
 }
 
-/* ---- backward --------------------------------------------------------------------------------- */
+/* ---- backward -------------------------------------------------------------------------------- */
 
 static void backward(struct tri_sublayer *self, const struct tri_pass *pass, const void *dy,
                      void *dx)
@@ -387,7 +387,7 @@ static void backward(struct tri_sublayer *self, const struct tri_pass *pass, con
     tri_arena_rewind(context->arena, mark);
 }
 
-/* ---- setup ------------------------------------------------------------------------------------ */
+/* ---- setup ----------------------------------------------------------------------------------- */
 
 static void destroy(struct tri_sublayer *self)
 {

@@ -1,9 +1,9 @@
 /* Gradients of weights: sums over tokens. In reproducible mode the tokens are cut where no layout
- * changes the cuts, each part's sum is taken alone, in f32, and added to fixed-point sums (kernel.h),
- * whose terms may come in any order from any rank. Otherwise there are no cuts.
+ * changes the cuts, each part's sum is taken alone, in f32, and added to fixed-point sums
+ * (kernel.h), whose terms may come in any order from any rank. Otherwise there are no cuts.
  *
  *   by rows     | row 0     | row 1     | …          where a rank has all tokens of its rows
- *   by tokens   |  |  |  |  |  |  |  |  | …          each row in parts that cuts over tensor respect
+ *   by tokens   |  |  |  |  |  |  |  |  | …          each row in parts that cuts respect
  */
 #ifndef TRIDENT_MODEL_GRADIENT_H
 #define TRIDENT_MODEL_GRADIENT_H

@@ -95,8 +95,8 @@ static void chunk_loss(const struct tri_context *context, const struct tri_pass 
     }
 }
 
-/* Tokens of the chunk that begins at `first`, at most `most`. Where sums over tokens are cut, chunks are
- * whole rows, or lie within one, so that no cut depends on the rows before. */
+/* Tokens of the chunk that begins at `first`, at most `most`. Where sums over tokens are cut,
+ * chunks are whole rows, or lie within one, so that no cut depends on the rows before. */
 static int64_t chunk_size(const struct tri_context *context, const struct tri_pass *pass,
                           int64_t first, int64_t most)
 {

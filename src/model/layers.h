@@ -4,8 +4,8 @@
 
 #include "model/pass.h"
 
-/* Multi-head attention with grouped KV heads, optional q/k norm, rotary or learned positions; heads cut
- * over tensor (column-parallel q, k, v; row-parallel output, one all-reduce each way). */
+/* Multi-head attention with grouped KV heads, optional q/k norm, rotary or learned positions; heads
+ * cut over tensor (column-parallel q, k, v; row-parallel output, one all-reduce each way). */
 struct tri_sublayer *tri_attention_create(const struct tri_context *context, int64_t layer);
 
 /* Dense MLP cut over tensor: one all-reduce each way. */
@@ -17,10 +17,10 @@ void tri_embedding_forward(const struct tri_context *context, const struct tri_p
 void tri_embedding_backward(const struct tri_context *context, const struct tri_pass *pass,
                             const void *dx);
 
-/* Vocabulary-parallel logits and cross-entropy of h [tokens, hidden], in chunks of tokens: the logits
- * of the whole micro-batch never exist. Adds to pass->tally. With pass->backward also adds to the
- * head's gradients and returns dh [tokens, hidden] (arena), in sum_dt, this rank's partial sum over tensor, of
- * the mean over pass->global_tokens; else NULL. */
+/* Vocabulary-parallel logits and cross-entropy of h [tokens, hidden], in chunks of tokens: the
+ * logits of the whole micro-batch never exist. Adds to pass->tally. With pass->backward also adds
+ * to the head's gradients and returns dh [tokens, hidden] (arena), in sum_dt, this rank's partial
+ * sum over tensor, of the mean over pass->global_tokens; else NULL. */
 void *tri_head_loss(const struct tri_context *context, const struct tri_pass *pass, const void *h);
 /* logits [n, vocab] f32, whole on every tensor rank, of n rows of h. */
 void tri_head_logits(const struct tri_context *context, const void *h, int64_t n,

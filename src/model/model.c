@@ -98,7 +98,7 @@ static void book_attention(const struct tri_pass *pass, double start)
     }
 }
 
-/* ---- one block -------------------------------------------------------------------------------- */
+/* ---- one block ------------------------------------------------------------------------------- */
 
 /* The block's two halves; without `output` only what its backward needs. */
 static struct stream run_block(struct tri_model *model, const struct tri_pass *pass, int64_t block,
@@ -178,7 +178,7 @@ static void block_backward(struct tri_model *model, const struct tri_pass *pass,
     }
 }
 
-/* ---- the whole -------------------------------------------------------------------------------- */
+/* ---- the whole ------------------------------------------------------------------------------- */
 
 /* Through all blocks; returns the final norm's output [tokens, hidden]. */
 static const void *forward(struct tri_model *model, const struct tri_pass *pass)
@@ -264,7 +264,7 @@ void tri_model_logits(struct tri_model *model, const struct tri_pass *pass, bool
     tri_arena_rewind(context->arena, mark);
 }
 
-/* ---- setup ------------------------------------------------------------------------------------ */
+/* ---- setup ----------------------------------------------------------------------------------- */
 
 static void bind_norm(const struct tri_model *model, struct half *half, enum tri_role role,
                       int64_t layer)

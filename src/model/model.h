@@ -7,8 +7,8 @@
 
 struct tri_model;
 
-/* Makes the MoE sublayers of a model; moe/ implements it (tri_moe_factory). shared is one object for
- * all MoE layers of the model, made by the first call and released by release. */
+/* Makes the MoE sublayers of a model; moe/ implements it (tri_moe_factory). shared is one object
+ * for all MoE layers of the model, made by the first call and released by release. */
 struct tri_moe_factory {
     void *(*prepare)(const struct tri_context *context);
     struct tri_sublayer *(*create)(void *shared, const struct tri_context *context, int64_t layer);
@@ -26,11 +26,12 @@ struct tri_model *tri_model_create(const struct tri_config *config, const struct
 void tri_model_destroy(struct tri_model *model);
 
 /* Loss of one micro-batch, added to pass->tally; with pass->backward also adds its gradients to the
- * parameter table's. Collective over the mesh; every replica takes part, with 0 rows if it has none. */
+ * parameter table's. Collective over the mesh; every replica takes part, with 0 rows if it has
+ * none. */
 void tri_model_step(struct tri_model *model, const struct tri_pass *pass);
 
-/* logits [rows * seq, vocab] f32 (last_only: [rows, vocab] of each row's last token), whole on every
- * tensor rank. Collective over the mesh. */
+/* logits [rows * seq, vocab] f32 (last_only: [rows, vocab] of each row's last token), whole on
+ * every tensor rank. Collective over the mesh. */
 void tri_model_logits(struct tri_model *model, const struct tri_pass *pass, bool last_only,
                       float *logits);
 

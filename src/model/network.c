@@ -130,7 +130,8 @@ static void weight_gradients(const struct tri_context *context, int64_t count,
     context->kernels->matmul_grouped(products, count);
 }
 
-/* y [rows, out] sum_dt = x [rows, in] w^T (or x w), where tensor cuts `in`, which is `blocks` inner sizes. */
+/* y [rows, out] sum_dt = x [rows, in] w^T (or x w), where tensor cuts `in`, which is `blocks` inner
+ * sizes. */
 static void partial_product(const struct tri_context *context, const struct tri_network *networks,
                             int64_t count, const int64_t *offsets, int64_t out, int blocks,
                             const void *x, const void *const *weights, bool transposed, void *y)

@@ -1,6 +1,6 @@
-/* The two-product network that dense MLPs, experts and shared experts are: y = act(x W_in^T) W_down^T,
- * for one network or for many at once (experts), each on its own rows. Local: the caller reduces the
- * outputs over the tensor group and then adds the down bias. */
+/* The two-product network that dense MLPs, experts and shared experts are: y = act(x W_in^T)
+ * W_down^T, for one network or for many at once (experts), each on its own rows. Local: the caller
+ * reduces the outputs over the tensor group and then adds the down bias. */
 #ifndef TRIDENT_MODEL_NETWORK_H
 #define TRIDENT_MODEL_NETWORK_H
 
@@ -35,8 +35,8 @@ struct tri_network_saved {
     void *act;     /* [rows, inner] */
 };
 
-/* act(x W_in^T), kept in `saved`; network i works on rows offsets[i] to offsets[i + 1]. All networks have
- * the same inner size. */
+/* act(x W_in^T), kept in `saved`; network i works on rows offsets[i] to offsets[i + 1]. All
+ * networks have the same inner size. */
 void tri_networks_forward(const struct tri_context *context, const struct tri_network *networks,
                           int64_t count, const int64_t *offsets, const void *x,
                           struct tri_network_saved *saved);
@@ -48,9 +48,9 @@ void tri_networks_output(const struct tri_context *context, const struct tri_net
 void tri_networks_add_down_bias(const struct tri_context *context,
                                 const struct tri_network *networks, int64_t count,
                                 const int64_t *offsets, void *y);
-/* dx [rows, hidden] sum_dt is overwritten (a partial sum over the tensor group). Gradients of weights are
- * added to, those of matrices set when params->fresh: one call a micro-batch for each network. cuts: of
- * each network's rows. */
+/* dx [rows, hidden] sum_dt is overwritten (a partial sum over the tensor group). Gradients of
+ * weights are added to, those of matrices set when params->fresh: one call a micro-batch for each
+ * network. cuts: of each network's rows. */
 void tri_networks_backward(const struct tri_context *context, const struct tri_network *networks,
                            int64_t count, const int64_t *offsets, const struct tri_cuts *cuts,
                            const struct tri_network_saved *saved, const void *dy, void *dx);

@@ -91,8 +91,8 @@ static void name_row(const struct spec *spec, char name[TRI_NAME_MAX])
     }
 }
 
-/* The expert's home: TED cuts each expert over the tensor ranks of one expert rank; with ETP = 1 the
- * tensor ranks are further expert ranks and each holds whole experts. */
+/* The expert's home: TED cuts each expert over the tensor ranks of one expert rank; with ETP = 1
+ * the tensor ranks are further expert ranks and each holds whole experts. */
 static bool expert_is_held(const struct builder *b, int64_t expert)
 {
     const struct tri_mesh *mesh = b->mesh;
@@ -423,8 +423,8 @@ static void add_model(struct builder *b)
     }
 }
 
-/* Below 2^11 divided by the terms of any gradient's sum: a token's row of the embedding, a part of a
- * row's tokens elsewhere, times its heads for their norms. */
+/* Below 2^11 divided by the terms of any gradient's sum: a token's row of the embedding, a part of
+ * a row's tokens elsewhere, times its heads for their norms. */
 static float fixed_limit(const struct tri_config *config)
 {
     int64_t row = 2 * config->data.sequence_length + config->model.num_heads +

@@ -1,19 +1,19 @@
-/* The parameter table: one row for every weight of the whole model, the same rows on every rank. The
- * optimizer, the checkpoint, the Hugging Face mapping, the memory plan, `inspect`, `verify` and the
- * gradient reduction loop over it; nobody lists the weights a second time.
+/* The parameter table: one row for every weight of the whole model, the same rows on every rank.
+ * The optimizer, the checkpoint, the Hugging Face mapping, the memory plan, `inspect`, `verify` and
+ * the gradient reduction loop over it; nobody lists the weights a second time.
  *
- * A rank holds, of each row, the slice `local` (rows or columns of the global matrix), inside one of
- * a few flat buffers, one for each (replica group, dtype). Rows that a fused product reads together
- * (q, k, v; gate, up) lie next to each other.
+ * A rank holds, of each row, the slice `local` (rows or columns of the global matrix), inside one
+ * of a few flat buffers, one for each (replica group, dtype). Rows that a fused product reads
+ * together (q, k, v; gate, up) lie next to each other.
  *
- *   buffer NONEXPERT/bf16:  | embedding | l0.q | l0.k | l0.v | l0.o | l0.gate | … | l1.q | … | head |
- *                            weights (dtype), gradients (gradient_dtype)
- *   segments, by block:     |---- -1 ---|-------------------- 0 ------------------|--- 1 ----|-- L --|
- *   rank 1 of 3 owns:           |===|                 |=============|                |===|     |==|
- *   its shard, packed:      |===|=============|===|==|   master, m, v (f32): ZeRO-1
+ *   buffer NONEXPERT/bf16: | embedding | l0.q | l0.k | l0.v | l0.o | l0.gate | … | l1.q | … | head|
+ *                           weights (dtype), gradients (gradient_dtype)
+ *   segments, by block:    |---- -1 ---|-------------------- 0 ------------------|--- 1 ----|- L -|
+ *   rank 1 of 3 owns:          |===|                 |=============|                |===|     |==|
+ *   its shard, packed:     |===|=============|===|==|   master, m, v (f32): ZeRO-1
  *
- * A segment is what a block has in a buffer, and is cut evenly over the replicas: a block's gradients
- * can be reduced as soon as its backward is done, by all ranks at once. */
+ * A segment is what a block has in a buffer, and is cut evenly over the replicas: a block's
+ * gradients can be reduced as soon as its backward is done, by all ranks at once. */
 #ifndef TRIDENT_MODEL_PARAM_H
 #define TRIDENT_MODEL_PARAM_H
 
@@ -95,8 +95,8 @@ struct tri_param {
 
 enum { TRI_BUFFERS = 4 };
 
-/* What a block has in a buffer. Blocks: -1, the embeddings; 0 to num_layers - 1; num_layers, the final
- * norm and the head. */
+/* What a block has in a buffer. Blocks: -1, the embeddings; 0 to num_layers - 1; num_layers, the
+ * final norm and the head. */
 struct tri_segment {
     int64_t block;
     struct tri_range whole, own; /* elements of the buffer: all of it; this rank's piece */
@@ -183,16 +183,16 @@ static inline int64_t tri_segment_place(const struct tri_segment *segment, int64
     return segment->place + (element - segment->own.begin);
 }
 
-/* Waits for weights that are still being gathered after an update: of one block, of all. Who reads or
- * writes weights calls it first; without anything on its way it does nothing. Collective over the
- * groups of the buffers. */
+/* Waits for weights that are still being gathered after an update: of one block, of all. Who reads
+ * or writes weights calls it first; without anything on its way it does nothing. Collective over
+ * the groups of the buffers. */
 void tri_params_settle_block(const struct tri_params *params, int64_t block);
 void tri_params_settle(const struct tri_params *params);
 
 void *tri_param_weights(const struct tri_params *params, const struct tri_param *param);
 void *tri_param_gradients(const struct tri_params *params, const struct tri_param *param);
 
-/* ---- whole tensors (f32, row-major, global shape) --------------------------------------------- */
+/* ---- whole tensors (f32, row-major, global shape) -------------------------------------------- */
 
 enum tri_field {
     TRI_FIELD_WEIGHT /* the master where there is one */,
@@ -202,9 +202,9 @@ enum tri_field {
 };
 
 /* Collects a row of the table from the ranks that hold its parts: WEIGHT, M, V from the optimizer's
- * shards (WEIGHT from the stored weights when there is no optimizer), GRADIENT from the shards of the
- * reduced gradients. global [shape] is filled on world rank 0 and untouched elsewhere (may be NULL
- * there). Collective over the mesh's world. */
+ * shards (WEIGHT from the stored weights when there is no optimizer), GRADIENT from the shards of
+ * the reduced gradients. global [shape] is filled on world rank 0 and untouched elsewhere (may be
+ * NULL there). Collective over the mesh's world. */
 void tri_param_gather(const struct tri_params *params, const struct tri_param *param,
                       enum tri_field field, float *global);
 /* The reverse from a whole tensor present on this rank: copies this rank's parts (and, for WEIGHT,

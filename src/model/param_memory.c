@@ -70,8 +70,8 @@ static void initial(const struct tri_param *param, uint64_t seed, uint64_t strea
     }
 }
 
-/* Values of the table's row from element `at` of its local part: to the stored weights, and unrounded
- * to the master where this rank holds that part of it. */
+/* Values of the table's row from element `at` of its local part: to the stored weights, and
+ * unrounded to the master where this rank holds that part of it. */
 static void store(const struct tri_params *params, const struct tri_param *param, int64_t at,
                   int64_t n, const float *values)
 {

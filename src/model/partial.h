@@ -2,9 +2,10 @@
  * column-parallel ones, sums over the vocabulary. A rank makes its partial sum, in context->sum_dt,
  * and a collective over tensor adds them.
  *
- * In reproducible mode a partial sum is made virtual shard by virtual shard (shard/virtual.h), each in
- * f32 by products of a shape that no layout changes, and added in one binary tree, which the
- * collective's tree over the ranks completes (tri_all_reduce_sum). Otherwise a rank has one shard. */
+ * In reproducible mode a partial sum is made virtual shard by virtual shard (shard/virtual.h), each
+ * in f32 by products of a shape that no layout changes, and added in one binary tree, which the
+ * collective's tree over the ranks completes (tri_all_reduce_sum). Otherwise a rank has one
+ * shard. */
 #ifndef TRIDENT_MODEL_PARTIAL_H
 #define TRIDENT_MODEL_PARTIAL_H
 
@@ -37,7 +38,8 @@ struct tri_partial_products {
 void tri_partial_products(const struct tri_context *context,
                           const struct tri_partial_products *products, void *y);
 
-/* y [n, out] sum_dt = x W^T (+ bias, unless NULL; not in reproducible mode), where tensor cuts `in`. */
+/* y [n, out] sum_dt = x W^T (+ bias, unless NULL; not in reproducible mode), where tensor cuts
+ * `in`. */
 void tri_partial_forward(const struct tri_context *context, const struct tri_linear *linear,
                          int64_t n, const void *x, const float *bias, void *y);
 /* dx [n, in] sum_dt = dy W, where tensor cuts `out`. */

@@ -41,8 +41,8 @@ struct tri_tally {
     double seconds_attention, seconds_router, seconds_exchange, seconds_experts;
 };
 
-/* Told about a model's parts as a micro-batch passes: block 0 to num_layers - 1; -1, the embeddings;
- * num_layers, the final norm and the head. */
+/* Told about a model's parts as a micro-batch passes: block 0 to num_layers - 1; -1, the
+ * embeddings; num_layers, the final norm and the head. */
 struct tri_hooks {
     void *state;
     void (*before)(void *state, int64_t block); /* its weights are about to be read */
@@ -123,8 +123,8 @@ static inline void *tri_keep_more_routing(const struct tri_context *context, siz
     return block ? block : tri_arena_alloc(context->arena, bytes);
 }
 
-/* Memory for n elements that a collective over group gives, after any local work on them. *filled: a
- * recompute, and they are there: neither the collective nor what leads to it is needed. */
+/* Memory for n elements that a collective over group gives, after any local work on them. *filled:
+ * a recompute, and they are there: neither the collective nor what leads to it is needed. */
 static inline void *tri_keep_result(const struct tri_context *context,
                                     const struct tri_group *group, int64_t n, enum tri_dtype dtype,
                                     bool *filled)
@@ -138,10 +138,11 @@ static inline void *tri_keep_result(const struct tri_context *context,
     return block ? block : tri_arena_alloc(context->arena, bytes);
 }
 
-/* A branch of a block: y = f(x), both [stream tokens, hidden] (model/stream.h). The forward keeps what
- * its backward needs, in the arena or on the tape, and returns y, likewise; when `output` is false only
- * the backward will follow: y is not needed, and NULL. The backward overwrites dx with the gradient at
- * x and adds to the gradients of the weights. Collective over the model's groups. */
+/* A branch of a block: y = f(x), both [stream tokens, hidden] (model/stream.h). The forward keeps
+ * what its backward needs, in the arena or on the tape, and returns y, likewise; when `output` is
+ * false only the backward will follow: y is not needed, and NULL. The backward overwrites dx with
+ * the gradient at x and adds to the gradients of the weights. Collective over the model's
+ * groups. */
 struct tri_sublayer;
 struct tri_sublayer_ops {
     void *(*forward)(struct tri_sublayer *self, const struct tri_pass *pass, const void *x,

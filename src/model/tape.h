@@ -10,12 +10,12 @@
  * whether it is filled already; then whatever only leads to it (products, collectives) is left out.
  * The stash is the result itself, not a copy of it.
  *
- *   stash  | block 0: routing | result | result | block 1: routing | …        a stack, as the blocks are
+ *   stash  | block 0: routing | result | result | block 1: routing | …       a stack, as blocks are
  *
  * arXiv 2303.06318, communication-aware checkpointing; there only the outputs of all-reduce and
- * all-to-all are stashed, and a flag says whether the next call is a recompute: here entries are keyed
- * by micro-batch, block and call, so a forward out of order is found instead of handing back another's
- * tokens. */
+ * all-to-all are stashed, and a flag says whether the next call is a recompute: here entries are
+ * keyed by micro-batch, block and call, so a forward out of order is found instead of handing back
+ * another's tokens. */
 #ifndef TRIDENT_MODEL_TAPE_H
 #define TRIDENT_MODEL_TAPE_H
 
@@ -43,12 +43,12 @@ void tri_tape_stop(struct tri_tape *tape);
 /* Frees a block's stash; the last recorded block first. */
 void tri_tape_forget(struct tri_tape *tape, int64_t block);
 
-/* Memory of `bytes` in the stash, or NULL where the caller's own memory will do (RUN, or a kind that
- * is not stashed). *filled: the content is that of the recorded call, and the memory too. Panics when
- * a replay asks for something else than was recorded. */
+/* Memory of `bytes` in the stash, or NULL where the caller's own memory will do (RUN, or a kind
+ * that is not stashed). *filled: the content is that of the recorded call, and the memory too.
+ * Panics when a replay asks for something else than was recorded. */
 void *tri_tape_take(struct tri_tape *tape, enum tri_stash what, size_t bytes, bool *filled);
-/* More memory that lives as long as the last thing taken, found again through it; NULL as above. Not to
- * be asked for once that was filled. */
+/* More memory that lives as long as the last thing taken, found again through it; NULL as above.
+ * Not to be asked for once that was filled. */
 void *tri_tape_room(struct tri_tape *tape, enum tri_stash what, size_t bytes);
 
 #endif

@@ -38,7 +38,7 @@ static bool scope_is_model(const struct tri_context *context)
     return context->config->moe.aux_scope == TRI_AUX_MODEL;
 }
 
-/* ---- the router's product --------------------------------------------------------------------- */
+/* ---- the router's product -------------------------------------------------------------------- */
 
 /* Jitter factor of element j of a token's router input: keyed by the token's global place. */
 static float jitter_factor(const struct layer *layer, const struct tri_pass *pass, int64_t token,
@@ -106,7 +106,7 @@ static float *router_logits(struct layer *layer, const struct tri_pass *pass)
     return logits;
 }
 
-/* ---- recorded and imposed routes -------------------------------------------------------------- */
+/* ---- recorded and imposed routes ------------------------------------------------------------- */
 
 static void record(const struct layer *layer, const struct tri_pass *pass)
 {
@@ -144,7 +144,7 @@ static const int32_t *imposed(const struct layer *layer, const struct tri_pass *
     return routes + (layer->index * tap->tokens + pass->first_row * pass->seq) * tap->k;
 }
 
-/* ---- forward and backward --------------------------------------------------------------------- */
+/* ---- forward and backward -------------------------------------------------------------------- */
 
 static struct tri_router_call make_call(const struct layer *layer, const struct tri_pass *pass)
 {
@@ -279,7 +279,7 @@ static void destroy(struct tri_sublayer *self)
     tri_free(layer);
 }
 
-/* ---- the factory ------------------------------------------------------------------------------ */
+/* ---- the factory ----------------------------------------------------------------------------- */
 
 static struct tri_sublayer *create(void *shared, const struct tri_context *context, int64_t index)
 {

@@ -1,5 +1,5 @@
-/* MoE layers: a router that chooses, a schedule that moves tokens to the experts and back, an optional
- * shared expert. Implements the model's sublayer interface. */
+/* MoE layers: a router that chooses, a schedule that moves tokens to the experts and back, an
+ * optional shared expert. Implements the model's sublayer interface. */
 #ifndef TRIDENT_MOE_MOE_H
 #define TRIDENT_MOE_MOE_H
 
@@ -12,7 +12,8 @@ struct tri_moe;
 /* Hand this to tri_model_create. */
 extern const struct tri_moe_factory tri_moe_factory;
 
-/* Bias-balancing vectors [MoE layers, experts], kept in checkpoints; NULL when the config has none. */
+/* Bias-balancing vectors [MoE layers, experts], kept in checkpoints; NULL when the config has
+ * none. */
 float *tri_moe_bias(struct tri_moe *moe);
 
 /* On a planned mesh: from now on this rank's experts receive `load` times (at first 1) the rows of

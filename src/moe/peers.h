@@ -15,7 +15,8 @@ struct tri_peers {
 
 /* received [homes, parts, experts] <- the rows that each source has for each local expert in this
  * micro-batch when all route in turn, times `load`, as far as the source has so many. Exact for
- * `load` 1 unless a capacity over a whole step drops tokens. Local; the mesh must be a planned one. */
+ * `load` 1 unless a capacity over a whole step drops tokens. Local; the mesh must be a planned
+ * one. */
 void tri_peers_counts(const struct tri_peers *peers, const struct tri_pass *pass, double load,
                       int64_t *received);
 

@@ -17,7 +17,8 @@ int tri_peers_part(const struct tri_peers *peers)
     return peers->parts > 1 ? peers->context->mesh->coord[TRI_AXIS_TENSOR] : 0;
 }
 
-/* counts[home, part, local expert] of the kept routes; every tensor rank knows those of all parts. */
+/* counts[home, part, local expert] of the kept routes; every tensor rank knows those of all
+ * parts. */
 static void count_routes(const struct tri_peers *peers, const struct tri_route_plan *plan,
                          const struct tri_pass *pass, const struct tri_routes *routes,
                          int64_t *counts)
@@ -158,8 +159,9 @@ static void count_by_row(const struct tri_peers *peers, const struct tri_route_p
     }
 }
 
-/* Where the rows of an expert pass from one row of the global batch to the next. They arrive by source,
- * so by replica, then by token: a row whose tokens several tensor ranks sent is still in one piece. */
+/* Where the rows of an expert pass from one row of the global batch to the next. They arrive by
+ * source, so by replica, then by token: a row whose tokens several tensor ranks sent is still in
+ * one piece. */
 static void plan_cuts(const struct tri_peers *peers, struct tri_route_plan *plan,
                       const struct tri_pass *pass, const struct tri_routes *routes)
 {

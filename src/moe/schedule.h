@@ -24,8 +24,8 @@ struct tri_schedule_ops {
      * `output`; see struct tri_sublayer_ops. x [stream tokens, hidden]. */
     void *(*forward)(struct tri_schedule *self, const struct tri_pass *pass,
                      const struct tri_routes *routes, const void *x, bool output);
-    /* dx [stream tokens, hidden] is set to the gradient through the experts for own tokens (undefined
-     * for others); dweight [tokens, k] likewise. */
+    /* dx [stream tokens, hidden] is set to the gradient through the experts for own tokens
+     * (undefined for others); dweight [tokens, k] likewise. */
     void (*backward)(struct tri_schedule *self, const struct tri_pass *pass,
                      const struct tri_routes *routes, const void *dy, void *dx, float *dweight);
     /* After the router has added to dx of the own tokens: makes dx whole where the stream is. */
@@ -40,8 +40,8 @@ struct tri_schedule {
 };
 
 /* TED (arXiv 2303.06318, figure 3): all-to-all over the expert group, experts cut over tensor, one
- * all-reduce over tensor. With duplicate token dropping, or a stream that is cut, each tensor rank sends
- * its own part of the tokens, and the rows are gathered over tensor before the experts. With
+ * all-reduce over tensor. With duplicate token dropping, or a stream that is cut, each tensor rank
+ * sends its own part of the tokens, and the rows are gathered over tensor before the experts. With
  * expert_tensor = 1 the tensor ranks are further expert ranks. */
 struct tri_schedule *tri_schedule_ted_create(const struct tri_context *context,
                                              struct tri_exchange *exchange, int64_t layer);

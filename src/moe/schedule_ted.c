@@ -7,13 +7,14 @@
  *
  * A slot is one (token, choice) that was not dropped; slots are ordered by expert, then token. The
  * homes of the experts are the ranks of `homes`: {expert} with tensor-cut experts, {tensor, expert}
- * with whole ones. With one home and no parts the slots are the rows, and nothing is sent or regrouped.
+ * with whole ones. With one home and no parts the slots are the rows, and nothing is sent or
+ * regrouped.
  *
- * Tokens are split over tensor ("parts") by duplicate token dropping, by a cut stream, or because the
- * tensor ranks are homes. Where experts are cut too, what would be an all-reduce of the experts' output
- * followed by the drop is one reduce-scatter, and the gather comes after the combine, where a token is
- * one row and not k of them. Rows reach an expert in the same order whether or not they came in
- * parts. */
+ * Tokens are split over tensor ("parts") by duplicate token dropping, by a cut stream, or because
+ * the tensor ranks are homes. Where experts are cut too, what would be an all-reduce of the
+ * experts' output followed by the drop is one reduce-scatter, and the gather comes after the
+ * combine, where a token is one row and not k of them. Rows reach an expert in the same order
+ * whether or not they came in parts. */
 #include "moe/schedule.h"
 
 #include "base/clock.h"
@@ -47,7 +48,7 @@ static struct tri_range own(const struct tri_schedule *self, const struct tri_pa
                       : (struct tri_range){0, tri_pass_tokens(pass)};
 }
 
-/* ---- moving rows ------------------------------------------------------------------------------ */
+/* ---- moving rows ----------------------------------------------------------------------------- */
 
 static void *at_row(const struct ted *ted, void *rows, int64_t row, enum tri_dtype dtype)
 {
@@ -120,9 +121,9 @@ static void add_bias(const struct ted *ted, const int64_t *offsets, void *rows)
     tri_networks_add_down_bias(ted->base.context, ted->networks, ted->peers.experts, offsets, rows);
 }
 
-/* The experts' rows, in sum_dt and exchange buffer 0 (slots when nothing is sent or rounded), summed over
- * tensor on the way where they are partial, as they arrived: this part of them, then to slots in their
- * senders' order. with_bias: adds the down bias to the sums. */
+/* The experts' rows, in sum_dt and exchange buffer 0 (slots when nothing is sent or rounded),
+ * summed over tensor on the way where they are partial, as they arrived: this part of them, then to
+ * slots in their senders' order. with_bias: adds the down bias to the sums. */
 static void send_back(const struct ted *ted, enum tri_phase phase, void *rows, bool with_bias,
                       void *slots)
 {
@@ -199,7 +200,7 @@ static const struct tri_group *widest_group(const struct ted *ted)
     return tri_group_size(ted->peers.homes) > 1 ? ted->peers.homes : tensor;
 }
 
-/* ---- forward ---------------------------------------------------------------------------------- */
+/* ---- forward --------------------------------------------------------------------------------- */
 
 static void add_time(const struct tri_pass *pass, double *start, bool experts)
 {
@@ -282,7 +283,7 @@ static void *forward(struct tri_schedule *self, const struct tri_pass *pass,
     return y;
 }
 
-/* ---- backward --------------------------------------------------------------------------------- */
+/* ---- backward -------------------------------------------------------------------------------- */
 
 static void backward(struct tri_schedule *self, const struct tri_pass *pass,
                      const struct tri_routes *routes, const void *dy, void *dx, float *dweight)
@@ -327,7 +328,7 @@ static void finish_backward(struct tri_schedule *self, const struct tri_pass *pa
     gather_over_tensor((struct ted *)self, pass, TRI_PHASE_BACKWARD, dx);
 }
 
-/* ---- setup ------------------------------------------------------------------------------------ */
+/* ---- setup ----------------------------------------------------------------------------------- */
 
 static void destroy(struct tri_schedule *self)
 {

@@ -116,7 +116,8 @@ void tri_shared_expert_forward(struct tri_shared_expert *shared, const struct tr
     }
 }
 
-/* Through opening = sigmoid(x . gate): slope[t] = dL/d(x . gate); d_gate += slope^T x; dx += slope gate. */
+/* Through opening = sigmoid(x . gate): slope[t] = dL/d(x . gate); d_gate += slope^T x; dx += slope
+ * gate. */
 static void gate_backward(struct tri_shared_expert *shared, const struct tri_pass *pass,
                           const void *dy, void *dx)
 {

@@ -10,8 +10,8 @@ struct tri_shared_expert;
 struct tri_shared_expert *tri_shared_expert_create(const struct tri_context *context,
                                                    int64_t layer);
 void tri_shared_expert_destroy(struct tri_shared_expert *shared);
-/* y += sigmoid(gate x) * expert(x), on the tokens of the stream; y NULL: only what the backward needs.
- * x must stay until then. Collective over tensor. */
+/* y += sigmoid(gate x) * expert(x), on the tokens of the stream; y NULL: only what the backward
+ * needs. x must stay until then. Collective over tensor. */
 void tri_shared_expert_forward(struct tri_shared_expert *shared, const struct tri_pass *pass,
                                const void *x, void *y);
 /* dx += the gradient at x. Collective over tensor. */

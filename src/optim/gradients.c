@@ -6,8 +6,9 @@
 #include <math.h>
 #include <string.h>
 
-/* Blocks whose reductions are under way at a time. Each holds room for what the other replicas send of
- * it; two, so that a block with many parameters also has the next one's backward to hide behind. */
+/* Blocks whose reductions are under way at a time. Each holds room for what the other replicas send
+ * of it; two, so that a block with many parameters also has the next one's backward to hide
+ * behind. */
 enum { IN_FLIGHT = 2 };
 
 static const struct tri_where where = {TRI_PHASE_OPTIMIZER, TRI_KIND_GRADIENT};

@@ -1,23 +1,24 @@
 /* From accumulated gradients to new weights: reduction over the replicas, the global norm, AdamW on
- * this rank's shard (ZeRO-1), and the gathering of the new weights. All loop over the parameter table. */
+ * this rank's shard (ZeRO-1), and the gathering of the new weights. All loop over the parameter
+ * table. */
 #ifndef TRIDENT_OPTIM_OPTIM_H
 #define TRIDENT_OPTIM_OPTIM_H
 
 #include "model/param.h"
 #include "kernel/kernel.h"
 
-/* Makes the gradients ready for the first micro-batch of a step: zeroes those that are added to, and
- * marks the others (tri_param_overwritten) as fresh, to be set by it; after its backward the caller
- * clears params->fresh. Saves a pass over most of the memory. Local. */
+/* Makes the gradients ready for the first micro-batch of a step: zeroes those that are added to,
+ * and marks the others (tri_param_overwritten) as fresh, to be set by it; after its backward the
+ * caller clears params->fresh. Saves a pass over most of the memory. Local. */
 void tri_gradients_begin(struct tri_params *params);
 
 /* Sums a block's gradients over the tensor group where the table says so, then over the replicas of
  * each buffer: afterwards each rank holds the sums of the pieces it owns (elsewhere the buffers are
- * undefined). Experts are reduced over {data}, the rest over {expert, data}; the loss is already a mean
- * over the global batch, so nothing is divided. Called once for each block, from the last (num_layers)
- * to the first (-1), in the order in which a backward completes them. begin: returns while the sums
- * over replicas are still under way; the block's gradients must then be left alone until
- * tri_gradients_reduce_end. Both ways give the same bits. Collective over the mesh. */
+ * undefined). Experts are reduced over {data}, the rest over {expert, data}; the loss is already a
+ * mean over the global batch, so nothing is divided. Called once for each block, from the last
+ * (num_layers) to the first (-1), in the order in which a backward completes them. begin: returns
+ * while the sums over replicas are still under way; the block's gradients must then be left alone
+ * until tri_gradients_reduce_end. Both ways give the same bits. Collective over the mesh. */
 void tri_gradients_reduce(struct tri_params *params, int64_t block, bool begin);
 /* Ends all that was begun. Collective over the mesh. */
 void tri_gradients_reduce_end(struct tri_params *params);
@@ -28,19 +29,19 @@ double tri_gradients_norm(const struct tri_params *params, const struct tri_kern
 
 struct tri_optimizer;
 
-/* Takes memory for m, v and (bf16 weights) masters in the shards of params, and for one tile of widened
- * gradients where they are not f32: 4 min(train.optimizer_tile, such elements of the shard) bytes.
- * Masters start as the weights given by tri_params_init or tri_param_scatter afterwards. config, params
- * and kernels are borrowed. */
+/* Takes memory for m, v and (bf16 weights) masters in the shards of params, and for one tile of
+ * widened gradients where they are not f32: 4 min(train.optimizer_tile, such elements of the shard)
+ * bytes. Masters start as the weights given by tri_params_init or tri_param_scatter afterwards.
+ * config, params and kernels are borrowed. */
 struct tri_optimizer *tri_optimizer_create(const struct tri_config *config,
                                            struct tri_params *params,
                                            const struct tri_kernels *kernels);
 void tri_optimizer_destroy(struct tri_optimizer *optimizer);
 
 /* One AdamW step (decoupled decay on rows with `decay`) on this rank's shards, in tiles of
- * train.optimizer_tile elements, whose size changes no bit; and the all-gathers of the weights, block by
- * block as they are done: with comm.overlap only begun, for tri_params_settle to end. update counts from
- * 1; scale is the clip factor. Collective over the mesh. */
+ * train.optimizer_tile elements, whose size changes no bit; and the all-gathers of the weights,
+ * block by block as they are done: with comm.overlap only begun, for tri_params_settle to end.
+ * update counts from 1; scale is the clip factor. Collective over the mesh. */
 void tri_optimizer_step(struct tri_optimizer *optimizer, int64_t update, double learning_rate,
                         double scale);
 

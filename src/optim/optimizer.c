@@ -1,15 +1,16 @@
-/* AdamW on this rank's shard, tile by tile (docs/numerics.md; the paper's tiled optimizer). The runs of
- * equal treatment that the shard consists of are walked as one sequence, whole blocks one after the
- * other; a tile is so many elements of it, wherever that cuts. Gradients that are not f32 are first
- * widened into the tile's own memory: no f32 copy of them exists whole. AdamW treats each element alone,
- * so the cuts change no bit. */
+/* AdamW on this rank's shard, tile by tile (docs/numerics.md; the paper's tiled optimizer). The
+ * runs of equal treatment that the shard consists of are walked as one sequence, whole blocks one
+ * after the other; a tile is so many elements of it, wherever that cuts. Gradients that are not f32
+ * are first widened into the tile's own memory: no f32 copy of them exists whole. AdamW treats each
+ * element alone, so the cuts change no bit. */
 #include "optim/optim.h"
 
 #include "base/memory.h"
 
 #include <math.h>
 
-/* Consecutive elements of a piece with the same decay: neighbouring rows of the table are merged. */
+/* Consecutive elements of a piece with the same decay: neighbouring rows of the table are
+ * merged. */
 struct run {
     struct tri_buffer *buffer;
     const struct tri_segment *segment;
@@ -32,7 +33,7 @@ struct cursor {
     int64_t run, at; /* at: elements of the run that are done */
 };
 
-/* ---- setup ------------------------------------------------------------------------------------ */
+/* ---- setup ----------------------------------------------------------------------------------- */
 
 static void add_run(struct tri_optimizer *optimizer, struct run run)
 {
@@ -117,7 +118,7 @@ void tri_optimizer_destroy(struct tri_optimizer *optimizer)
     }
 }
 
-/* ---- the step --------------------------------------------------------------------------------- */
+/* ---- the step -------------------------------------------------------------------------------- */
 
 static void *element(void *array, enum tri_dtype dtype, int64_t at)
 {

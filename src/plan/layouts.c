@@ -5,9 +5,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-/* Ranges are cut so that the last part is a longest one (tri_range_part), so among ranks that differ
- * in one coordinate the last takes most. Tensor ranks can hold more KV heads than the last one does:
- * each of them is tried. */
+/* Ranges are cut so that the last part is a longest one (tri_range_part), so among ranks that
+ * differ in one coordinate the last takes most. Tensor ranks can hold more KV heads than the last
+ * one does: each of them is tried. */
 static void plan(const struct tri_config *config, tri_rehearse_rank rehearse,
                  struct tri_layout_plan *plan)
 {

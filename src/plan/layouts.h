@@ -37,8 +37,9 @@ struct tri_layout_plan {
 struct tri_layout_plan tri_layout_plan(const struct tri_config *config, struct tri_layout layout,
                                        tri_rehearse_rank rehearse);
 
-/* Every way to write `ranks` as tensor x expert x data, with tensor-cut and whole experts: the least
- * memory first, refused ones last. Returns an array of *count, to be freed with tri_free. Local. */
+/* Every way to write `ranks` as tensor x expert x data, with tensor-cut and whole experts: the
+ * least memory first, refused ones last. Returns an array of *count, to be freed with tri_free.
+ * Local. */
 struct tri_layout_plan *tri_layout_plans(const struct tri_config *config, int ranks,
                                          tri_rehearse_rank rehearse, int *count);
 

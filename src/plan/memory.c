@@ -6,8 +6,8 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
-/* What a process takes in its first steps beside what is planned, measured with 1 to 16 threads: the
- * kernels' scratch, the libraries' own and stacks grow with the threads. */
+/* What a process takes in its first steps beside what is planned, measured with 1 to 16 threads:
+ * the kernels' scratch, the libraries' own and stacks grow with the threads. */
 enum { LATER_BYTES = 8 << 20, THREAD_BYTES = 4 << 20 };
 
 /* A number from a one-line file, or -1 ("max", no such file). */
@@ -69,7 +69,8 @@ static void read_cgroup_path(char path[TRI_PATH_MAX])
     }
 }
 
-/* The least room of this process's memory cgroup and all above it; version 1: the root's view of it. */
+/* The least room of this process's memory cgroup and all above it; version 1: the root's view of
+ * it. */
 static int64_t available_in_cgroup(void)
 {
     char place[TRI_PATH_MAX];

@@ -11,8 +11,8 @@ struct tri_memory_plan {
     int64_t process;                 /* libraries, MPI, the kernels' scratch: beside the total */
 };
 
-/* Bytes this process may still take: the least of the machine's available memory, the cgroup's limit
- * less its use, and the address-space limit; divided by the ranks on this node. */
+/* Bytes this process may still take: the least of the machine's available memory, the cgroup's
+ * limit less its use, and the address-space limit; divided by the ranks on this node. */
 int64_t tri_memory_available(int local_ranks);
 
 /* Bytes of memory that this process has at most had; 0 when the system does not say. */

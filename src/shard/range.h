@@ -8,8 +8,9 @@ struct tri_range {
     int64_t begin, end; /* half open */
 };
 
-/* Part `index` of [0, n) cut into `parts` consecutive ranges whose sizes differ by at most one; they
- * may be empty. Cuts nest: a part of `parts` is the union of the m parts of parts * m in its place. */
+/* Part `index` of [0, n) cut into `parts` consecutive ranges whose sizes differ by at most one;
+ * they may be empty. Cuts nest: a part of `parts` is the union of the m parts of parts * m in its
+ * place. */
 struct tri_range tri_range_part(int64_t n, int parts, int index);
 struct tri_range tri_range_intersect(struct tri_range a, struct tri_range b);
 

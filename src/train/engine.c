@@ -66,7 +66,7 @@ void tri_engine_destroy(struct tri_engine *engine)
     tri_free(engine);
 }
 
-/* ---- rows ------------------------------------------------------------------------------------- */
+/* ---- rows ------------------------------------------------------------------------------------ */
 
 enum { ROW_ARRAYS = 4 };
 
@@ -127,7 +127,7 @@ static struct tri_pass make_pass(struct tri_engine *engine, const struct tri_row
     };
 }
 
-/* ---- sums over ranks -------------------------------------------------------------------------- */
+/* ---- sums over ranks ------------------------------------------------------------------------- */
 
 static void reset_tally(struct tri_engine *engine)
 {
@@ -166,7 +166,7 @@ static void sum_tally(struct tri_engine *engine, const struct tri_rows_source *s
     report->finite = isfinite(report->loss);
 }
 
-/* ---- the step --------------------------------------------------------------------------------- */
+/* ---- the step -------------------------------------------------------------------------------- */
 
 static enum tri_status run(struct tri_engine *engine, const struct tri_rows_source *source,
                            int64_t step, struct tri_pass options, struct tri_error *error)

@@ -60,9 +60,9 @@ enum tri_status tri_engine_gradients(struct tri_engine *engine,
                                      struct tri_route_tap *tap, struct tri_step_report *report,
                                      struct tri_error *error) TRI_NODISCARD;
 
-/* Clips, steps (update counts from 1) and gathers the weights; also bias balancing. With comm.overlap
- * the gathering goes on beside what comes next (tri_params_settle). Call it only when report->finite.
- * Collective over the mesh. */
+/* Clips, steps (update counts from 1) and gathers the weights; also bias balancing. With
+ * comm.overlap the gathering goes on beside what comes next (tri_params_settle). Call it only when
+ * report->finite. Collective over the mesh. */
 void tri_engine_update(struct tri_engine *engine, int64_t update, double learning_rate,
                        struct tri_step_report *report);
 

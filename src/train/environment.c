@@ -56,7 +56,8 @@ int tri_environment_set_threads(const struct tri_config *config)
 {
     int local = tri_comm_local_size();
     struct cores cores = count_cores();
-    /* Bound ranks (mpirun --bind-to core) see their own cores only; unbound ones share the node's. */
+    /* Bound ranks (mpirun --bind-to core) see their own cores only; unbound ones share the
+     * node's. */
     int share = cores.all / local > 0 ? cores.all / local : 1;
     int threads = cores.usable < cores.all ? cores.usable : share;
     threads = config->threads > 0 ? (int)config->threads : threads;

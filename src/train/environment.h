@@ -8,12 +8,12 @@
 /* "trident 0.1.0 (commit)" */
 const char *tri_version(void);
 
-/* Sets OpenMP's threads: config->threads, or cores over local ranks; warns when a node has more threads
- * than cores. Returns the number. Local. */
+/* Sets OpenMP's threads: config->threads, or cores over local ranks; warns when a node has more
+ * threads than cores. Returns the number. Local. */
 int tri_environment_set_threads(const struct tri_config *config);
 
-/* JSON text: version, commit, processor, kernel path, MPI, threads, and host and cores of each rank.
- * free() it. Collective over the mesh's world; NULL on ranks other than 0. */
+/* JSON text: version, commit, processor, kernel path, MPI, threads, and host and cores of each
+ * rank. free() it. Collective over the mesh's world; NULL on ranks other than 0. */
 char *tri_environment_describe(const struct tri_config *config, const struct tri_mesh *mesh);
 
 #endif

@@ -9,7 +9,8 @@
 struct tri_rows_source tri_source_of_loader(const struct tri_loader *loader,
                                             const struct tri_config *config);
 
-/* Uniform random tokens, a function of (seed, step, row): for configs without data. config is borrowed. */
+/* Uniform random tokens, a function of (seed, step, row): for configs without data. config is
+ * borrowed. */
 struct tri_rows_source tri_source_random(const struct tri_config *config);
 
 struct tri_evaluation {
@@ -22,8 +23,8 @@ struct tri_evaluation {
 /* Rows that an evaluation passes through the model as one batch: a few micro-batches a replica. */
 int64_t tri_evaluate_rows(const struct tri_config *config, int replicas);
 
-/* Loss over the loader's evaluation rows, at most `batches` global batches of them (0: all), a few at
- * a time. Collective over the engine's mesh; the status is the same on all ranks. */
+/* Loss over the loader's evaluation rows, at most `batches` global batches of them (0: all), a few
+ * at a time. Collective over the engine's mesh; the status is the same on all ranks. */
 enum tri_status tri_evaluate(struct tri_engine *engine, const struct tri_loader *loader,
                              int64_t tokens, int64_t batches, struct tri_evaluation *result,
                              struct tri_error *error) TRI_NODISCARD;

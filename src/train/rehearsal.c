@@ -12,7 +12,7 @@ enum { STEPS = 2 };
 /* More than any rank can be sent. */
 #define ALL_ROWS 1e18
 
-/* ---- a batch no longer than it has to be ------------------------------------------------------ */
+/* ---- a batch no longer than it has to be ----------------------------------------------------- */
 
 static int64_t gcd(int64_t a, int64_t b)
 {
@@ -51,7 +51,7 @@ static struct batch shorten(const struct tri_config *config, int replicas, int64
     return batch;
 }
 
-/* ---- the steps -------------------------------------------------------------------------------- */
+/* ---- the steps ------------------------------------------------------------------------------- */
 
 /* Tokens 0, and no target that counts: nobody looks at them. */
 static enum tri_status fill(void *state, int64_t step, int64_t first_row, int64_t rows,
@@ -123,7 +123,7 @@ static void extend(struct tri_ledger *ledger, const struct tri_ledger *longer, i
     }
 }
 
-/* ---- the whole -------------------------------------------------------------------------------- */
+/* ---- the whole ------------------------------------------------------------------------------- */
 
 /* Rows of one replica's step, of whose tokens the engine keeps arrays. */
 static int64_t share_of(const struct tri_rehearsal *rehearsal, int64_t rows)

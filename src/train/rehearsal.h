@@ -1,6 +1,6 @@
-/* A step rehearsed: the code of a run on a planned mesh, with kernels that do nothing, counts what one
- * rank of any layout takes and sends. What it counts is what that rank of a real run counts, byte for
- * byte and call for call, when routing is balanced. */
+/* A step rehearsed: the code of a run on a planned mesh, with kernels that do nothing, counts what
+ * one rank of any layout takes and sends. What it counts is what that rank of a real run counts,
+ * byte for byte and call for call, when routing is balanced. */
 #ifndef TRIDENT_TRAIN_REHEARSAL_H
 #define TRIDENT_TRAIN_REHEARSAL_H
 
@@ -14,8 +14,8 @@ struct tri_rehearsal {
     enum tri_load load;
 };
 
-/* Peaks by category over two steps, without plan->process. ledger: the calls and bytes of the second
- * step; may be NULL. Local; takes no memory to speak of, whatever the plan's size. */
+/* Peaks by category over two steps, without plan->process. ledger: the calls and bytes of the
+ * second step; may be NULL. Local; takes no memory to speak of, whatever the plan's size. */
 struct tri_memory_plan tri_rehearse(const struct tri_rehearsal *rehearsal,
                                     struct tri_ledger *ledger);
 

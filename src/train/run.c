@@ -27,7 +27,7 @@ struct run {
     double valid_loss, final_loss;
 };
 
-/* ---- signals ---------------------------------------------------------------------------------- */
+/* ---- signals --------------------------------------------------------------------------------- */
 
 static volatile sig_atomic_t stop_asked;
 
@@ -55,7 +55,7 @@ static bool must_stop(const struct run *run)
     return asked != 0;
 }
 
-/* ---- starting --------------------------------------------------------------------------------- */
+/* ---- starting -------------------------------------------------------------------------------- */
 
 static bool is_root(void)
 {
@@ -150,7 +150,7 @@ static enum tri_status describe(struct run *run, struct tri_error *error)
     return agree(run, status, error);
 }
 
-/* ---- saving and evaluating -------------------------------------------------------------------- */
+/* ---- saving and evaluating ------------------------------------------------------------------- */
 
 static enum tri_status save(struct run *run, struct tri_error *error)
 {
@@ -211,7 +211,7 @@ static enum tri_status evaluate(struct run *run, struct tri_error *error)
     return agree(run, status, error);
 }
 
-/* ---- the loop --------------------------------------------------------------------------------- */
+/* ---- the loop -------------------------------------------------------------------------------- */
 
 static enum tri_status report_step(struct run *run, const struct tri_step_report *report,
                                    double learning_rate, double seconds, struct tri_error *error)
@@ -313,7 +313,7 @@ static enum tri_status loop(struct run *run, struct tri_error *error)
     return TRI_OK;
 }
 
-/* ---- the whole -------------------------------------------------------------------------------- */
+/* ---- the whole ------------------------------------------------------------------------------- */
 
 static void print_json(const struct run *run, bool finished_before)
 {

@@ -16,8 +16,8 @@
 
 struct tri_run_folder;
 
-/* Creates and locks the folder. FAILED when another job holds the lock. fresh: removes what an earlier
- * run left. Local to rank 0. */
+/* Creates and locks the folder. FAILED when another job holds the lock. fresh: removes what an
+ * earlier run left. Local to rank 0. */
 enum tri_status tri_run_folder_open(const char *path, bool fresh, struct tri_run_folder **folder,
                                     struct tri_error *error) TRI_NODISCARD;
 /* Releases the lock. */

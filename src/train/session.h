@@ -1,5 +1,5 @@
-/* What every command with a model sets up the same way: mesh, threads, tokens, memory check, engine,
- * checkpoint. */
+/* What every command with a model sets up the same way: mesh, threads, tokens, memory check,
+ * engine, checkpoint. */
 #ifndef TRIDENT_TRAIN_SESSION_H
 #define TRIDENT_TRAIN_SESSION_H
 
@@ -16,9 +16,9 @@ struct tri_session {
     struct tri_engine *engine;
 };
 
-/* Checks the layout, builds the mesh, sets threads, watchdog and message size, checks the plan against
- * free memory before anything large is taken, builds the engine. config is borrowed. Collective over
- * all ranks; the status is the same on all. */
+/* Checks the layout, builds the mesh, sets threads, watchdog and message size, checks the plan
+ * against free memory before anything large is taken, builds the engine. config is borrowed.
+ * Collective over all ranks; the status is the same on all. */
 enum tri_status tri_session_create(const struct tri_config *config, bool training,
                                    struct tri_session **session,
                                    struct tri_error *error) TRI_NODISCARD;
@@ -43,9 +43,9 @@ enum tri_status tri_session_load(struct tri_session *session, const char *path, 
 /* The start-up summary, on standard error of rank 0. Local. */
 void tri_session_print(const struct tri_session *session);
 
-/* After the steps: bytes planned and counted at their peak, by category, of the largest rank, and the
- * process's peak beside them; on standard error of rank 0. What a run holds beside its engine (loader,
- * checkpoints) is counted as other, and in no plan. Collective over all ranks. */
+/* After the steps: bytes planned and counted at their peak, by category, of the largest rank, and
+ * the process's peak beside them; on standard error of rank 0. What a run holds beside its engine
+ * (loader, checkpoints) is counted as other, and in no plan. Collective over all ranks. */
 void tri_session_print_memory(const struct tri_session *session);
 
 #endif

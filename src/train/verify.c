@@ -48,7 +48,7 @@ static bool is_root(const struct verify *v)
 
 static const struct tri_where meta = {TRI_PHASE_CHECKPOINT, TRI_KIND_META};
 
-/* ---- rows ------------------------------------------------------------------------------------- */
+/* ---- rows ------------------------------------------------------------------------------------ */
 
 /* The reference's row j is row row_of[j] of the global batch. */
 static enum tri_status fill_reference(void *state, int64_t step, int64_t first_row, int64_t rows,
@@ -80,8 +80,8 @@ static bool draws(const struct tri_config *config)
            (moe->capacity_factor > 0.0 && moe->drop_policy == TRI_DROP_RANDOM);
 }
 
-/* Windows over a micro-step or over a replica's micro-batch: the reference must see the same sets of
- * rows at once. */
+/* Windows over a micro-step or over a replica's micro-batch: the reference must see the same sets
+ * of rows at once. */
 static enum tri_status order_rows(struct verify *v, struct tri_error *error)
 {
     const struct tri_config *config = &v->config;
@@ -131,7 +131,7 @@ static enum tri_status order_rows(struct verify *v, struct tri_error *error)
     return TRI_OK;
 }
 
-/* ---- routes ----------------------------------------------------------------------------------- */
+/* ---- routes ---------------------------------------------------------------------------------- */
 
 static int64_t tap_size(const struct verify *v)
 {
@@ -241,7 +241,7 @@ static void share_routes(struct verify *v)
     tri_broadcast(v->session->mesh->world, meta, v->tap.expert, n, TRI_I32, 0);
 }
 
-/* ---- weights and gradients -------------------------------------------------------------------- */
+/* ---- weights and gradients ------------------------------------------------------------------- */
 
 static int64_t elements(const struct tri_param *param)
 {
@@ -351,7 +351,7 @@ static void compare_gradients(struct verify *v, double whole)
     }
 }
 
-/* ---- the two phases --------------------------------------------------------------------------- */
+/* ---- the two phases -------------------------------------------------------------------------- */
 
 static double relative(double got, double expected)
 {
@@ -470,7 +470,7 @@ static void conclude(struct verify *v)
     tri_broadcast(v->session->mesh->world, meta, r, (int64_t)sizeof(*r), TRI_U8, 0);
 }
 
-/* ---- setup ------------------------------------------------------------------------------------ */
+/* ---- setup ----------------------------------------------------------------------------------- */
 
 static enum tri_status prepare(struct verify *v, struct tri_error *error)
 {

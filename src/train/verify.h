@@ -1,5 +1,5 @@
-/* `trident verify`: this layout against one rank, parameter by parameter (docs/numerics.md). Runs in
- * f32 and writes nothing. */
+/* `trident verify`: this layout against one rank, parameter by parameter (docs/numerics.md). Runs
+ * in f32 and writes nothing. */
 #ifndef TRIDENT_TRAIN_VERIFY_H
 #define TRIDENT_TRAIN_VERIFY_H
 
@@ -24,7 +24,8 @@ struct tri_verify_result {
     int64_t parameters, compared, steps;
 };
 
-/* Collective over all ranks; status and result are the same on all. TRI_OK whether it passed or not. */
+/* Collective over all ranks; status and result are the same on all. TRI_OK whether it passed or
+ * not. */
 enum tri_status tri_verify(const struct tri_config *config,
                            const struct tri_verify_options *options,
                            struct tri_verify_result *result, struct tri_error *error) TRI_NODISCARD;

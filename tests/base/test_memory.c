@@ -1,5 +1,5 @@
-/* Counted memory: categories and peaks, scopes, and large blocks and dry arenas that cost nothing until
- * they are touched. */
+/* Counted memory: categories and peaks, scopes, and large blocks and dry arenas that cost nothing
+ * until they are touched. */
 #include "base/arena.h"
 #include "base/memory.h"
 

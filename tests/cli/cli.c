@@ -36,7 +36,7 @@ static const char config[] =
     "train: {global_batch: 4, steps: 4, learning_rate: 1e-3}\n"
     "checkpoint: {every: 2}\n";
 
-/* ---- the scratch folder ----------------------------------------------------------------------- */
+/* ---- the scratch folder ---------------------------------------------------------------------- */
 
 /* Words in an order that a generator of our own chooses: 4000 bytes of text. */
 static void write_text(const char *path)
@@ -91,7 +91,7 @@ int cli_ranks(void)
     return cli.ranks;
 }
 
-/* ---- runs ------------------------------------------------------------------------------------- */
+/* ---- runs ------------------------------------------------------------------------------------ */
 
 void cli_start(struct process *process, int ranks, const char *const *changes,
                const char *const *words)
@@ -154,7 +154,7 @@ void cli_tool(const char *const *words)
     cli_expect_status(&result, 0);
 }
 
-/* ---- expectations ----------------------------------------------------------------------------- */
+/* ---- expectations ---------------------------------------------------------------------------- */
 
 int cli_count(const char *text, const char *what)
 {
@@ -241,7 +241,7 @@ void cli_digest(const char *path, char digest[32])
     json_decref(root);
 }
 
-/* ---- files ------------------------------------------------------------------------------------ */
+/* ---- files ----------------------------------------------------------------------------------- */
 
 char *cli_read(const char *path, size_t *bytes)
 {
@@ -308,7 +308,7 @@ void cli_expect_each_step(const json_t *metrics, int64_t steps)
     assert_int_equal(expected, steps);
 }
 
-/* ---- snapshots -------------------------------------------------------------------------------- */
+/* ---- snapshots ------------------------------------------------------------------------------- */
 
 enum { SNAPSHOT_FILES = 256 };
 

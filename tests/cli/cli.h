@@ -64,8 +64,9 @@ void cli_expect_each_step(const json_t *metrics, int64_t steps);
 /* Names and hashes of all files below a folder. */
 struct cli_snapshot;
 struct cli_snapshot *cli_snapshot_take(const char *folder);
-/* All are there as they were; when `continues`, files of a run that goes on may differ: metrics.jsonl
- * by lines at its end, config.yaml and environment.json at all. Frees the snapshot. */
+/* All are there as they were; when `continues`, files of a run that goes on may differ:
+ * metrics.jsonl by lines at its end, config.yaml and environment.json at all. Frees the
+ * snapshot. */
 void cli_snapshot_expect_kept(struct cli_snapshot *snapshot, bool continues);
 
 #endif

@@ -14,7 +14,7 @@
 
 #include <cmocka.h>
 
-/* ---- help ------------------------------------------------------------------------------------- */
+/* ---- help ------------------------------------------------------------------------------------ */
 
 static void test_no_command(void **state)
 {
@@ -64,7 +64,7 @@ static void test_help_markdown(void **state)
     free(page);
 }
 
-/* ---- JSON ------------------------------------------------------------------------------------- */
+/* ---- JSON ------------------------------------------------------------------------------------ */
 
 /* keys: words "name:type", type one of i(nteger) r(eal) s(tring) b(oolean) a(rray) o(bject). */
 static void expect_members(const json_t *object, const char *keys)
@@ -210,7 +210,7 @@ static void test_train_json(void **state)
     json_decref(root);
 }
 
-/* ---- text ------------------------------------------------------------------------------------- */
+/* ---- text ------------------------------------------------------------------------------------ */
 
 static char *generate(int ranks, const char *const *options)
 {
@@ -284,7 +284,7 @@ static void test_digest(void **state)
     assert_string_equal(first, other);
 }
 
-/* ---- lines ------------------------------------------------------------------------------------ */
+/* ---- lines ----------------------------------------------------------------------------------- */
 
 static void test_plain_lines(void **state)
 {

@@ -16,7 +16,7 @@
 
 #include <cmocka.h>
 
-/* ---- losses ----------------------------------------------------------------------------------- */
+/* ---- losses ---------------------------------------------------------------------------------- */
 
 /* Decoupled decay at this rate multiplies every matrix by about -1e6 a step. */
 #define DIVERGING                                                                                  \
@@ -68,7 +68,7 @@ static void test_not_finite_then_better(void **state)
     json_decref(metrics);
 }
 
-/* ---- memory ----------------------------------------------------------------------------------- */
+/* ---- memory ---------------------------------------------------------------------------------- */
 
 static void test_plan_exceeds_memory(void **state)
 {
@@ -87,7 +87,7 @@ static void test_plan_exceeds_memory(void **state)
     assert_int_equal(access("huge", F_OK), -1);
 }
 
-/* ---- one rank --------------------------------------------------------------------------------- */
+/* ---- one rank -------------------------------------------------------------------------------- */
 
 /* A file fails on rank 1 alone. */
 static void test_one_rank_fails(void **state)
@@ -126,7 +126,7 @@ static void test_one_rank_fails(void **state)
     cli_digest("good", digest);
 }
 
-/* ---- ranks that stop or die while others train ------------------------------------------------ */
+/* ---- ranks that stop or die while others train ----------------------------------------------- */
 
 /* Starts a run without end and waits until it trains. */
 static void start_endless(struct process *job, const char *run_dir, const char *timeout)

@@ -1,5 +1,5 @@
-/* trident plan: what it prints of one layout and of all, that a run counts what it planned, and what
- * it refuses. */
+/* trident plan: what it prints of one layout and of all, that a run counts what it planned, and
+ * what it refuses. */
 #include "cli/cli.h"
 
 #include <setjmp.h>

@@ -1,5 +1,5 @@
-/* A reproducible run is the same run on any number of ranks and threads: equal digests, also where it is
- * stopped on one layout and continued on another. */
+/* A reproducible run is the same run on any number of ranks and threads: equal digests, also where
+ * it is stopped on one layout and continued on another. */
 #include "cli/cli.h"
 
 #include <setjmp.h>

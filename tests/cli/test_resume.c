@@ -1,4 +1,5 @@
-/* Runs that are killed, stopped, damaged and moved to other layouts go on as if nothing had been. */
+/* Runs that are killed, stopped, damaged and moved to other layouts go on as if nothing had
+ * been. */
 #include "cli/cli.h"
 
 #include "base/file.h"
@@ -24,7 +25,7 @@ enum { KILLS = 8, MOST_EVENTS = 50, PATIENCE_MS = 60000, REQUEUE = 85 };
     "train", "c.yaml", "train.steps=60", "checkpoint.every=5", "eval.every=20", "eval.batches=2",  \
         "eval.at_start=true", "moe.intermediate_size=512"
 
-/* ---- watching a run --------------------------------------------------------------------------- */
+/* ---- watching a run -------------------------------------------------------------------------- */
 
 /* Tells of lines that come to metrics.jsonl and of names in checkpoints/. */
 static int watch_run(const char *run)
@@ -135,7 +136,7 @@ static void expect_same_runs(const char *a, const char *b, int64_t steps)
     }
 }
 
-/* ---- kill -9 ---------------------------------------------------------------------------------- */
+/* ---- kill -9 --------------------------------------------------------------------------------- */
 
 static void test_killed(void **state)
 {
@@ -196,7 +197,7 @@ static void test_killed_in_save(void **state)
     assert_int_equal(unfinished_saves("run_dies"), 0);
 }
 
-/* ---- signals and locks ------------------------------------------------------------------------ */
+/* ---- signals and locks ----------------------------------------------------------------------- */
 
 static void send_to_ranks(const struct process *job, int signal_number)
 {
@@ -249,7 +250,7 @@ static void test_locked(void **state)
     cli_expect_status(&result, REQUEUE);
 }
 
-/* ---- starting again --------------------------------------------------------------------------- */
+/* ---- starting again -------------------------------------------------------------------------- */
 
 static void test_finished_and_fresh(void **state)
 {
@@ -345,7 +346,7 @@ static void test_other_run(void **state)
     assert_string_equal(first, second);
 }
 
-/* ---- other layouts ---------------------------------------------------------------------------- */
+/* ---- other layouts --------------------------------------------------------------------------- */
 
 static double loss_of_step(const char *run, int64_t step)
 {

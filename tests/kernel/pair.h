@@ -20,15 +20,16 @@ void pair_set(struct pair *pair, int64_t index, double value); /* both */
 
 /* Fails the test unless the guards are whole and each fast number is within `ulps` f32 units in the
  * last place (bf16: and one of its own) of the reference, or within `absolute`; NaN only where the
- * reference is NaN, infinities equal. ulps == 0 and absolute == 0: the same bits. Frees the pair. */
+ * reference is NaN, infinities equal. ulps == 0 and absolute == 0: the same bits. Frees the
+ * pair. */
 void pair_end(struct pair *pair, const char *what, double ulps, double absolute);
 
 /* Runs check on every fast table that this machine has, in f32 and bf16. */
 typedef void (*pair_check)(const struct tri_kernels *fast, enum tri_dtype dt);
 void pair_each_table(pair_check check);
 
-/* Runs `call` on the fast side with 1 and with 3 threads; the test fails unless all outputs have the
- * same bits both times (they are set back between the two). */
+/* Runs `call` on the fast side with 1 and with 3 threads; the test fails unless all outputs have
+ * the same bits both times (they are set back between the two). */
 void pair_same_on_threads(struct pair *const *outputs, int count, void (*call)(void *context),
                           void *context);
 

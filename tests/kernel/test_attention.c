@@ -173,7 +173,8 @@ static void both_directions(void *context)
     call->fast->attention_backward(&call->problem->fast, call->dt);
 }
 
-/* Runs one head, or one sequence, of the whole problem; its results go over the reference's sides. */
+/* Runs one head, or one sequence, of the whole problem; its results go over the reference's
+ * sides. */
 static void run_part(const struct tri_kernels *fast, struct problem *p, enum tri_dtype dt,
                      int64_t sequence, int64_t kv)
 {

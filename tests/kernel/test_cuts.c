@@ -1,7 +1,7 @@
-/* What the reproducible mode stands on: in our own tables an element's bits depend on nothing but the
- * operands that it is made of. Each operation is done whole, then piece by piece (some rows, some
- * columns, one head, a stretch of elements), the piece copied to other strides and an odd address,
- * with another number of threads. */
+/* What the reproducible mode stands on: in our own tables an element's bits depend on nothing but
+ * the operands that it is made of. Each operation is done whole, then piece by piece (some rows,
+ * some columns, one head, a stretch of elements), the piece copied to other strides and an odd
+ * address, with another number of threads. */
 #include "kernel/pair.h"
 
 #include "base/memory.h"
@@ -79,7 +79,7 @@ static void end(struct matrix *const *matrices, int count)
     end((struct matrix *const[]){__VA_ARGS__},                                                     \
         (int)(sizeof((struct matrix *const[]){__VA_ARGS__}) / sizeof(struct matrix *)))
 
-/* ---- products --------------------------------------------------------------------------------- */
+/* ---- products -------------------------------------------------------------------------------- */
 
 enum { M = 61, N = 530, K = 300 };
 
@@ -174,7 +174,7 @@ static void check_parts(const struct tri_kernels *fast, enum tri_dtype dt)
     END(&a, &b, &together, &apart);
 }
 
-/* ---- attention -------------------------------------------------------------------------------- */
+/* ---- attention ------------------------------------------------------------------------------- */
 
 enum { BATCH = 2, SEQ = 147, KV = 3, GROUP = 2, HEADS = KV * GROUP, DIM = 20 };
 
@@ -257,7 +257,7 @@ static void check_attention(const struct tri_kernels *fast, enum tri_dtype dt)
     attention_end(&w);
 }
 
-/* ---- rows ------------------------------------------------------------------------------------- */
+/* ---- rows ------------------------------------------------------------------------------------ */
 
 enum { TOKENS = 300, WIDTH = 333 };
 
@@ -405,7 +405,7 @@ static void check_activation(const struct tri_kernels *fast, enum tri_dtype dt)
     }
 }
 
-/* ---- loss and routes --------------------------------------------------------------------------- */
+/* ---- loss and routes ------------------------------------------------------------------------- */
 
 static void check_loss(const struct tri_kernels *fast, enum tri_dtype dt)
 {
@@ -495,7 +495,7 @@ static void check_combine(const struct tri_kernels *fast, enum tri_dtype dt)
     END(&rows, &weight, &add, &y, &drows, &dweight, &scaled, &dots);
 }
 
-/* ---- elements ---------------------------------------------------------------------------------- */
+/* ---- elements -------------------------------------------------------------------------------- */
 
 enum { ELEMENTS = 70001 };
 
@@ -546,7 +546,7 @@ static void check_elements(const struct tri_kernels *fast, enum tri_dtype dt)
     tri_kernels_set_threads(2);
 }
 
-/* ------------------------------------------------------------------------------------------------ */
+/* ---------------------------------------------------------------------------------------------- */
 
 static void check_all(const struct tri_kernels *fast, enum tri_dtype dt)
 {

@@ -1,4 +1,5 @@
-/* Fixed-point sums: terms rounded by themselves, whatever the table; what does not fit is refused. */
+/* Fixed-point sums: terms rounded by themselves, whatever the table; what does not fit is
+ * refused. */
 #include "kernel/pair.h"
 
 #include <math.h>

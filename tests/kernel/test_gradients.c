@@ -15,8 +15,8 @@ enum { MOST = 64 };
 static const double step = 1e-5;
 static const double tolerance = 2e-8;
 
-/* The arguments of one operation, all of MOST numbers. `run` computes y (and, where there is one, the
- * second output z) from x, a, weight and bias; c and e weigh them in the functional. */
+/* The arguments of one operation, all of MOST numbers. `run` computes y (and, where there is one,
+ * the second output z) from x, a, weight and bias; c and e weigh them in the functional. */
 struct problem {
     void (*run)(struct problem *p);
     int64_t n, width;
@@ -104,8 +104,8 @@ static struct tri_rows heads_of(double *data)
     return (struct tri_rows){data, TOKENS, HEADS, HEAD_WIDTH, HEADS * HEAD_WIDTH, HEAD_WIDTH};
 }
 
-/* Variant 1, the norm over all heads of a token: adds up the heads' sums, as the ranks that own them
- * would between the two halves. */
+/* Variant 1, the norm over all heads of a token: adds up the heads' sums, as the ranks that own
+ * them would between the two halves. */
 static void share_sums(const struct problem *p, double *sums)
 {
     for (int64_t t = 0; t < TOKENS && p->variant == 1; t++) {
@@ -167,8 +167,8 @@ static void test_activation(void **state)
     }
 }
 
-/* x holds the logits of three rows over a vocabulary of 11, cut into slices of 6 and 5 columns, each
- * padded to 7; y the losses. */
+/* x holds the logits of three rows over a vocabulary of 11, cut into slices of 6 and 5 columns,
+ * each padded to 7; y the losses. */
 enum { LOSS_ROWS = 3, SLICE_LD = 7, SLICE = LOSS_ROWS * SLICE_LD };
 static const int64_t slice_first[2] = {0, 6};
 static const int64_t slice_cols[2] = {6, 5};

@@ -207,7 +207,8 @@ static void test_rows(void **state)
     each_kernel(check_rows);
 }
 
-/* Unequal and empty products in one call have the bits that they have one by one (our own kernels). */
+/* Unequal and empty products in one call have the bits that they have one by one (our own
+ * kernels). */
 static void check_grouped(const struct tri_product_isa *isa, enum tri_dtype ab, enum tri_dtype c)
 {
     enum { COUNT = 7 };

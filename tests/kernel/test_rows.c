@@ -1,4 +1,5 @@
-/* Embedding, gather, combine and the other row operations: the fast tables against the reference. */
+/* Embedding, gather, combine and the other row operations: the fast tables against the
+ * reference. */
 #include "kernel/pair.h"
 
 #include <math.h>

@@ -51,7 +51,7 @@ static bool may_see(int from, int to)
     return to >= from && !strangers;
 }
 
-/* ---- walking ---------------------------------------------------------------------------------- */
+/* ---- walking --------------------------------------------------------------------------------- */
 
 /* What a rule is about while it walks; paths are relative to root. */
 struct scope {
@@ -160,7 +160,7 @@ static bool parse_include(const char *line, char *name, size_t size, bool *quote
     return true;
 }
 
-/* ---- includes --------------------------------------------------------------------------------- */
+/* ---- includes -------------------------------------------------------------------------------- */
 
 static void include_line(const struct scope *scope, const char *path, int number, const char *line)
 {
@@ -196,7 +196,7 @@ void rules_check_includes(const char *root, struct findings *findings)
     }
 }
 
-/* ---- links ------------------------------------------------------------------------------------ */
+/* ---- links ----------------------------------------------------------------------------------- */
 
 static void link_line(const struct scope *scope, const char *path, int number, const char *line)
 {
@@ -228,7 +228,7 @@ void rules_check_links(const char *root, struct findings *findings)
     }
 }
 
-/* ---- foreign headers -------------------------------------------------------------------------- */
+/* ---- foreign headers ------------------------------------------------------------------------- */
 
 static void foreign_line(const struct scope *scope, const char *path, int number, const char *line)
 {
@@ -260,7 +260,7 @@ void rules_check_foreign_headers(const char *root, struct findings *findings)
     }
 }
 
-/* ---- folders ---------------------------------------------------------------------------------- */
+/* ---- folders --------------------------------------------------------------------------------- */
 
 void rules_check_folders(const char *root, struct findings *findings)
 {
@@ -291,7 +291,7 @@ void rules_check_folders(const char *root, struct findings *findings)
     free(entries);
 }
 
-/* ---- lengths ---------------------------------------------------------------------------------- */
+/* ---- lengths --------------------------------------------------------------------------------- */
 
 static void length_file(const struct scope *scope, const char *path)
 {
@@ -310,7 +310,7 @@ void rules_check_lengths(const char *root, int lines, struct findings *findings)
     }
 }
 
-/* ---- links in the docs ------------------------------------------------------------------------ */
+/* ---- links in the docs ----------------------------------------------------------------------- */
 
 static void doc_line(const struct scope *scope, const char *path, int number, const char *line)
 {
@@ -354,7 +354,7 @@ void rules_check_doc_links(const char *root, struct findings *findings)
     }
 }
 
-/* ---- symbols ---------------------------------------------------------------------------------- */
+/* ---- symbols --------------------------------------------------------------------------------- */
 
 void rules_check_symbols(const char *nm, const char *library, struct findings *findings)
 {

@@ -81,7 +81,7 @@ static void test_without_results(void **state)
     tri_tape_destroy(tape);
 }
 
-/* ---- what is refused -------------------------------------------------------------------------- */
+/* ---- what is refused ------------------------------------------------------------------------- */
 
 static void other_micro_batch(struct tri_tape *tape)
 {

@@ -1,7 +1,8 @@
-/* What must change no bit: the size of the optimizer's tiles (one element, sizes that cut tensors and
- * pieces anywhere, more than there is, none), and whether reductions and gatherings run beside other
- * work. Two steps from given rows; then weights, masters and moments of every rank are compared. And
- * what a tile costs: 4 min(tile, shard) bytes where gradients are bf16, the whole shard without tiles. */
+/* What must change no bit: the size of the optimizer's tiles (one element, sizes that cut tensors
+ * and pieces anywhere, more than there is, none), and whether reductions and gatherings run beside
+ * other work. Two steps from given rows; then weights, masters and moments of every rank are
+ * compared. And what a tile costs: 4 min(tile, shard) bytes where gradients are bf16, the whole
+ * shard without tiles. */
 #include "support/small.h"
 
 #include "base/memory.h"

@@ -1,7 +1,7 @@
-/* Gradients in bf16 against the same in f32, from the same weights and rows, on every layout. Rows that
- * stay f32 (norms, biases, routers) must have the same bits. In the others each sum is rounded after
- * each micro-batch and each reduction, to 2^-9 at most of what has been summed by then: with 4
- * micro-batches and 2 reductions, 6 / 512 where no partial sum is larger than the whole. */
+/* Gradients in bf16 against the same in f32, from the same weights and rows, on every layout. Rows
+ * that stay f32 (norms, biases, routers) must have the same bits. In the others each sum is rounded
+ * after each micro-batch and each reduction, to 2^-9 at most of what has been summed by then: with
+ * 4 micro-batches and 2 reductions, 6 / 512 where no partial sum is larger than the whole. */
 #include "support/small.h"
 
 #include "base/memory.h"

@@ -1,7 +1,7 @@
 /* reference_check DIR [key=value …]: DIR holds a model and reference values (config.json,
- * model.safetensors, reference.safetensors, training.safetensors) or gate cases (*.safetensors with a
- * `gate` in their metadata). Prints one line a comparison; exits 1 when one fails. Runs on one rank or
- * under mpirun with parallel.tensor=…, parallel.expert=…. */
+ * model.safetensors, reference.safetensors, training.safetensors) or gate cases (*.safetensors with
+ * a `gate` in their metadata). Prints one line a comparison; exits 1 when one fails. Runs on one
+ * rank or under mpirun with parallel.tensor=…, parallel.expert=…. */
 #include "reference_check.h"
 
 #include "base/file.h"

@@ -69,8 +69,8 @@ static void train(struct tri_engine *engine, const struct batches *batches, cons
     }
 }
 
-/* GPT-2's key bias has a gradient of zero in exact arithmetic, and Adam turns its rounding noise into
- * steps: that part is left out. */
+/* GPT-2's key bias has a gradient of zero in exact arithmetic, and Adam turns its rounding noise
+ * into steps: that part is left out. */
 static void leave_out_key_bias(const struct subject *subject, const struct tri_safetensor *tensor,
                                float *change, float *expected)
 {

@@ -7,7 +7,8 @@
 /* TESTDATA_DIR/golden/PATH. Close with tri_safetensors_close. */
 struct tri_safetensors *golden_open(const char *path);
 
-/* A whole tensor; its number of elements must be count, unless that is negative. Free with tri_free. */
+/* A whole tensor; its number of elements must be count, unless that is negative. Free with
+ * tri_free. */
 float *golden_read_f32(const struct tri_safetensors *file, const char *name, int64_t count);
 int64_t *golden_read_i64(const struct tri_safetensors *file, const char *name, int64_t count);
 

@@ -26,7 +26,7 @@ static void require(bool good, const char *what)
     }
 }
 
-/* ---- start ------------------------------------------------------------------------------------ */
+/* ---- start ----------------------------------------------------------------------------------- */
 
 static _Noreturn void child(const char *const *argv, const char *const *changes, int out, int err)
 {
@@ -64,7 +64,7 @@ void process_start(struct process *process, const char *const *argv, const char 
     process->err = err[0];
 }
 
-/* ---- wait ------------------------------------------------------------------------------------- */
+/* ---- wait ------------------------------------------------------------------------------------ */
 
 struct text {
     char *bytes;
@@ -132,7 +132,7 @@ void process_reap_all(void)
     (void)alarm(0);
 }
 
-/* ---- trees ------------------------------------------------------------------------------------ */
+/* ---- trees ----------------------------------------------------------------------------------- */
 
 /* Reads "PID (COMMAND) STATE PARENT" of one process; false when it has gone. */
 static bool read_stat(const char *pid, char command[64], pid_t *parent)

@@ -1,4 +1,5 @@
-/* Commands as a user runs them: started, timed, their output kept, ended when they take too long. */
+/* Commands as a user runs them: started, timed, their output kept, ended when they take too
+ * long. */
 #ifndef TRIDENT_TESTS_SUPPORT_PROCESS_H
 #define TRIDENT_TESTS_SUPPORT_PROCESS_H
 
@@ -33,8 +34,8 @@ void process_result_fini(struct process_result *result);
 int process_tree(pid_t root, const char *name, pid_t *found, int room);
 /* Sends SIGKILL to root and all its descendants. */
 void process_kill_tree(pid_t root);
-/* Waits until no child is left, orphans included; one that stays for 30 seconds ends this process by
- * SIGALRM. */
+/* Waits until no child is left, orphans included; one that stays for 30 seconds ends this process
+ * by SIGALRM. */
 void process_reap_all(void);
 /* The value of a variable in the environment with which a process was started, or -1. */
 int process_number_in_environment(pid_t pid, const char *name);

@@ -85,7 +85,7 @@ struct tri_mesh *small_mesh(const struct tri_config *config)
     return mesh;
 }
 
-/* ---- rows ------------------------------------------------------------------------------------- */
+/* ---- rows ------------------------------------------------------------------------------------ */
 
 static enum tri_status fill_random(void *state, int64_t step, int64_t first_row, int64_t rows,
                                    int32_t *tokens, int32_t *targets, int32_t *first_key,
@@ -140,7 +140,7 @@ struct tri_rows_source small_source_repetitive(struct tri_config *config)
     return s;
 }
 
-/* ---- engines ---------------------------------------------------------------------------------- */
+/* ---- engines --------------------------------------------------------------------------------- */
 
 struct tri_step_report small_gradients(struct tri_engine *engine,
                                        const struct tri_rows_source *rows, int64_t step,

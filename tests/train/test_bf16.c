@@ -1,5 +1,5 @@
-/* bf16 against f32 from the same (rounded) weights and by the same routes: each gradient within 2e-2,
- * and a model that learns ends at the same loss within 1%. */
+/* bf16 against f32 from the same (rounded) weights and by the same routes: each gradient within
+ * 2e-2, and a model that learns ends at the same loss within 1%. */
 #include "support/small.h"
 
 #include "base/memory.h"
@@ -116,9 +116,9 @@ static void losses_agree(enum small_style style)
 int main(int argc, char **argv)
 {
     tri_comm_start(&argc, &argv);
-    /* Initial weights and widths of heads as models have them. A toy with weights of deviation 0.15, or
-     * with q/k norms over 4 numbers, is so ill-conditioned that the rounding of its activations
-     * alone, with the reference kernels too, moves gradients by 4e-2. */
+    /* Initial weights and widths of heads as models have them. A toy with weights of deviation
+     * 0.15, or with q/k norms over 4 numbers, is so ill-conditioned that the rounding of its
+     * activations alone, with the reference kernels too, moves gradients by 4e-2. */
     gradients_agree(SMALL_GPT, "model.init_std=0.02");
     gradients_agree(SMALL_LLAMA, "model.init_std=0.02");
     gradients_agree(SMALL_LLAMA, "model.init_std=0.02 model.num_heads=4 model.head_dim=16 "

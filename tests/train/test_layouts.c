@@ -1,6 +1,6 @@
-/* Every layout of this number of ranks computes what one rank computes: tri_verify, over all of them,
- * in both styles, without and with capacity. What else a config can say rides along, another of
- * `flavours` each time, so that each is tried on several layouts. */
+/* Every layout of this number of ranks computes what one rank computes: tri_verify, over all of
+ * them, in both styles, without and with capacity. What else a config can say rides along, another
+ * of `flavours` each time, so that each is tried on several layouts. */
 #include "support/small.h"
 
 #include "base/memory.h"

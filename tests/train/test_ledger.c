@@ -2,8 +2,8 @@
  * byte, on every layout, in f32 and bf16; what is booked as META is kept apart. The formulas here
  * know the config, the layout and the recorded routes, and nothing of the code that books.
  *
- * N: tokens of a micro-batch, of this rank's tensor group; H: hidden size; w: bytes of an activation;
- * s: of a partial sum over tensor. */
+ * N: tokens of a micro-batch, of this rank's tensor group; H: hidden size; w: bytes of an
+ * activation; s: of a partial sum over tensor. */
 #include "support/small.h"
 
 #include "base/memory.h"
@@ -91,9 +91,10 @@ static void into_and_out(struct books *b, int64_t layer, enum tri_kind kind, int
     at_layer(b, layer, BACKWARD, TRI_OP_REDUCE_SCATTER, TRI_GROUP_TENSOR, kind, sum);
 }
 
-/* ---- MoE -------------------------------------------------------------------------------------- */
+/* ---- MoE ------------------------------------------------------------------------------------- */
 
-/* Rank t, e of a mesh with this rank's d; with whole experts (ETP = 1) tensor ranks are homes too. */
+/* Rank t, e of a mesh with this rank's d; with whole experts (ETP = 1) tensor ranks are homes
+ * too. */
 struct place {
     int tensor, expert;
 };
@@ -114,8 +115,8 @@ static int home_at(const struct books *b, struct place p)
     return is_whole(b) ? p.expert * b->mesh->size[TRI_AXIS_TENSOR] + p.tensor : p.expert;
 }
 
-/* Tensor ranks that send different tokens: whole experts, a cut stream, or dropped duplicates, where
- * there is more than one expert rank. */
+/* Tensor ranks that send different tokens: whole experts, a cut stream, or dropped duplicates,
+ * where there is more than one expert rank. */
 static bool is_split(const struct books *b)
 {
     bool drops = b->config->train.duplicate_token_dropping && b->mesh->size[TRI_AXIS_EXPERT] > 1;
@@ -206,7 +207,7 @@ static void book_moe(struct books *b, int64_t layer, int64_t i, int64_t n)
     }
 }
 
-/* ---- a micro-step ----------------------------------------------------------------------------- */
+/* ---- a micro-step ---------------------------------------------------------------------------- */
 
 /* The embedding, and the head with its cross-entropy over a cut vocabulary. */
 static void book_ends(struct books *b, int64_t n)
@@ -263,7 +264,7 @@ static void book_micro_step(struct books *b, int64_t i)
     }
 }
 
-/* ---- gradients and weights -------------------------------------------------------------------- */
+/* ---- gradients and weights ------------------------------------------------------------------- */
 
 /* Bytes of a gradient's element; narrow: of a weight stored in bf16. */
 static int64_t gradient_bytes(const struct books *b, bool narrow)
@@ -272,8 +273,8 @@ static int64_t gradient_bytes(const struct books *b, bool narrow)
     return b->config->reproducible ? 8 : half ? 2 : 4;
 }
 
-/* Gradients that are partial sums over tensor: a q/k norm by heads, a router that splits its tokens, KV
- * heads that several ranks hold, and all norms of a cut stream. */
+/* Gradients that are partial sums over tensor: a q/k norm by heads, a router that splits its
+ * tokens, KV heads that several ranks hold, and all norms of a cut stream. */
 static void book_partial_gradients(struct books *b)
 {
     const struct tri_config_model *model = &b->config->model;
@@ -358,7 +359,7 @@ static void book_shards(struct books *b)
     }
 }
 
-/* ---- the comparison --------------------------------------------------------------------------- */
+/* ---- the comparison -------------------------------------------------------------------------- */
 
 static void compare(const struct books *b, const struct tri_ledger *found, const char *where)
 {

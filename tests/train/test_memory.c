@@ -1,5 +1,5 @@
-/* What a rehearsal counts is what a run counts: bytes by category at their peak, and every cell of the
- * ledger, on every rank of every layout, with each option. */
+/* What a rehearsal counts is what a run counts: bytes by category at their peak, and every cell of
+ * the ledger, on every rank of every layout, with each option. */
 #include "support/small.h"
 
 #include "train/evaluate.h"

@@ -1,5 +1,5 @@
-/* At a size that matters, what the process has at most had is what was planned and a constant: the same
- * process's memory after a run too small to count. */
+/* At a size that matters, what the process has at most had is what was planned and a constant: the
+ * same process's memory after a run too small to count. */
 #include "support/small.h"
 
 #include "train/rehearsal.h"

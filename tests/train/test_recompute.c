@@ -1,7 +1,8 @@
 /* What a block keeps for its backward changes no bit: recompute of all blocks or of one, with and
  * without communication-aware checkpointing, against keeping everything; on every layout. With it a
- * recompute sends nothing at all. Duplicate token dropping changes no bit of the loss, and gradients
- * only by the order of sums; the all-to-all bytes, summed over the tensor group, fall by exactly T. */
+ * recompute sends nothing at all. Duplicate token dropping changes no bit of the loss, and
+ * gradients only by the order of sums; the all-to-all bytes, summed over the tensor group, fall by
+ * exactly T. */
 #include "support/small.h"
 
 #include "base/memory.h"

@@ -1,7 +1,7 @@
 /* Reproducible mode: three steps on every layout of this number of ranks give the bits of one rank
- * alone: losses, gradient norms and every weight. What a model can be rotates over the layouts, and so
- * do, on the layout's side only, what must change nothing: micro-batch, recompute, CAC, duplicate token
- * dropping, sequence parallelism, tiles, overlap. */
+ * alone: losses, gradient norms and every weight. What a model can be rotates over the layouts, and
+ * so do, on the layout's side only, what must change nothing: micro-batch, recompute, CAC,
+ * duplicate token dropping, sequence parallelism, tiles, overlap. */
 #include "support/small.h"
 
 #include "base/memory.h"

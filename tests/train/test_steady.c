@@ -1,4 +1,5 @@
-/* After the first steps a step takes no memory: our counters stand still and the heap does not grow. */
+/* After the first steps a step takes no memory: our counters stand still and the heap does not
+ * grow. */
 #include "support/small.h"
 
 #include "base/memory.h"

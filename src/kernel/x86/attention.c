@@ -6,8 +6,8 @@
 
 #include <omp.h>
 
-/* Queries of one task. Keys are packed anew for each range of queries, so ranges are long, and there
- * are several only when sequences and heads alone do not occupy the threads. */
+/* Queries of one task. Keys are packed anew for each range of queries, so ranges are long, and
+ * there are several only when sequences and heads alone do not occupy the threads. */
 static int64_t range_of(const struct tri_attention_isa *isa, const struct tri_attention *args)
 {
     enum { LEAST = 8, EACH = 4 };

@@ -1,5 +1,5 @@
-/* Attention's backward: probabilities are computed again from the log-sum-exp. For each block of keys,
- * all queries that see it pass by, QUERIES at a time:
+/* Attention's backward: probabilities are computed again from the log-sum-exp. For each block of
+ * keys, all queries that see it pass by, QUERIES at a time:
  *   P = exp(scale Q K' - lse), dS = P * (dO V' - rowsum(dO * O)),
  *   dV += P' dO, dK += scale dS' Q, dQ += scale dS K.
  * The sums over queries run over the heads of the group, then over the queries, in order. */

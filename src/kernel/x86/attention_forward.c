@@ -1,5 +1,5 @@
-/* Attention's forward: MR queries at a time pass over the keys, a block after another, with a running
- * maximum and sum for each (Milakov and Gimelshein 2018; Dao et al. 2022). */
+/* Attention's forward: MR queries at a time pass over the keys, a block after another, with a
+ * running maximum and sum for each (Milakov and Gimelshein 2018; Dao et al. 2022). */
 #include "kernel/x86/attention_tile.h"
 
 /* One strip of at most MR queries of one head. */

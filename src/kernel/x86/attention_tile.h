@@ -90,7 +90,8 @@ VEC_INLINE void tile_pack_turned(float *to, const void *from, int64_t at, int64_
     }
 }
 
-/* scores[rows, keys] = a[rows, dim] times turned panels: as tile_pack_rows and _turned leave them. */
+/* scores[rows, keys] = a[rows, dim] times turned panels: as tile_pack_rows and _turned leave
+ * them. */
 VEC_INLINE void tile_scores(float *scores, const float *a, int64_t rows_capacity, int64_t rows,
                             const float *turned, int64_t keys, int64_t dim)
 {

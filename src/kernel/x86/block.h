@@ -20,8 +20,8 @@ enum {
     BLOCK_STRIDE = BLOCK_DEPTH + 16 /* not a power of two: rows would share cache sets */
 };
 
-/* c[rows, NR] = start + a[rows, depth] b[depth, NR]. start's rows are start_row apart (0: one row for
- * all); start may be c. */
+/* c[rows, NR] = start + a[rows, depth] b[depth, NR]. start's rows are start_row apart (0: one row
+ * for all); start may be c. */
 struct block {
     const float *a, *b, *start;
     float *c;

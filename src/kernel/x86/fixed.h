@@ -22,8 +22,8 @@ VEC_INLINE void fixed_units(vec_f32 x, int64_t units[VEC])
 #endif
 }
 
-/* sums[at .. at + count) += x; lanes of x beyond count are zeros. What is too large, or no number, is
- * left out and noted in bad. */
+/* sums[at .. at + count) += x; lanes of x beyond count are zeros. What is too large, or no number,
+ * is left out and noted in bad. */
 VEC_INLINE void fixed_add_at(int64_t *sums, int64_t at, int64_t count, vec_f32 x, float limit,
                              vec_i32 *bad)
 {

@@ -39,8 +39,8 @@ static int64_t tiles_of_all(const struct tri_matmul *products, int64_t count, st
     return tiles;
 }
 
-/* The largest tiles that still give each thread a few: columns are cut first, because what a tile of
- * many rows saves, packing the columns, costs more than packing rows. */
+/* The largest tiles that still give each thread a few: columns are cut first, because what a tile
+ * of many rows saves, packing the columns, costs more than packing rows. */
 static struct cut cut_get(const struct tri_matmul *products, int64_t count,
                           const struct tri_product_isa *isa, int64_t threads)
 {

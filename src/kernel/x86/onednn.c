@@ -18,7 +18,8 @@
         }                                                                                          \
     } while (0)
 
-/* What a primitive depends on: all but the number of tokens, which is m, or k for a weight gradient. */
+/* What a primitive depends on: all but the number of tokens, which is m, or k for a weight
+ * gradient. */
 struct key {
     int64_t m, n, k; /* 0 for the number of tokens */
     int64_t lda, ldb, ldc;
@@ -29,8 +30,8 @@ struct key {
 
 enum { A_TRANSPOSED = 1, B_TRANSPOSED = 2, ACCUMULATE = 4, BIAS = 8 };
 enum { SLOTS = 1 << 12 };
-/* Of a bf16 C, so many bytes a thread are computed at once in f32, but no fewer rows than these: each
- * time all of B is read and packed. */
+/* Of a bf16 C, so many bytes a thread are computed at once in f32, but no fewer rows than these:
+ * each time all of B is read and packed. */
 enum { WIDE_BYTES = 1 << 21, LEAST_ROWS = 64 };
 
 struct entry {
@@ -72,7 +73,7 @@ bool tri_onednn_bf16_is_fast(void)
     return strcmp(isa, "amx") == 0 || (strcmp(isa, "avx512-bf16") == 0 && __builtin_cpu_is("amd"));
 }
 
-/* ---- descriptors ------------------------------------------------------------------------------ */
+/* ---- descriptors ----------------------------------------------------------------------------- */
 
 static dnnl_data_type_t type_of(enum tri_dtype dtype)
 {
@@ -103,7 +104,7 @@ static struct descriptors describe_product(const struct tri_matmul *p, int64_t m
     return d;
 }
 
-/* ---- primitives ------------------------------------------------------------------------------- */
+/* ---- primitives ------------------------------------------------------------------------------ */
 
 static struct key key_of(const struct tri_matmul *p)
 {
@@ -196,7 +197,7 @@ static struct tri_matmul rows_of(const struct tri_matmul *p, int64_t row, int64_
     return part;
 }
 
-/* ---- execution -------------------------------------------------------------------------------- */
+/* ---- execution ------------------------------------------------------------------------------- */
 
 static dnnl_memory_t memory_of(const dnnl_memory_desc_t *desc, const void *data)
 {
@@ -264,8 +265,8 @@ static void cast_rows(const struct tri_kernels *vec, const void *src, int64_t ld
     }
 }
 
-/* C is computed wide and rounded once. oneDNN does the same, but in memory that it takes for all of C
- * by itself: it knows no size before it runs, so asks for no scratchpad. */
+/* C is computed wide and rounded once. oneDNN does the same, but in memory that it takes for all of
+ * C by itself: it knows no size before it runs, so asks for no scratchpad. */
 static void execute_bf16(const struct tri_kernels *vec, const struct tri_matmul *p)
 {
     struct tri_matmul wide = *p;
@@ -299,7 +300,8 @@ static void execute(const struct tri_kernels *vec, const struct tri_matmul *p)
                           needs ? tri_scratch_get(dnnl_memory_desc_get_size(needs)) : NULL);
         return;
     }
-    /* A cut by rows that knows nothing of m: the rows of a weight gradient are part of its primitive. */
+    /* A cut by rows that knows nothing of m: the rows of a weight gradient are part of its
+     * primitive. */
     int64_t threads = omp_in_parallel() ? 1 : omp_get_max_threads();
     int64_t rows = threads * WIDE_BYTES / (p->n * (int64_t)sizeof(float)) / 16 * 16;
     rows = rows > LEAST_ROWS ? rows : LEAST_ROWS;
@@ -309,7 +311,7 @@ static void execute(const struct tri_kernels *vec, const struct tri_matmul *p)
     }
 }
 
-/* ---- groups ----------------------------------------------------------------------------------- */
+/* ---- groups ---------------------------------------------------------------------------------- */
 
 enum { FEW = 64 };
 
@@ -318,8 +320,8 @@ static double work_of(const struct tri_matmul *p)
     return (double)p->m * (double)p->n * (double)p->k;
 }
 
-/* A few products of unequal size, dealt out in pieces: the largest products first, cut by rows (which
- * changes no bit of a row). */
+/* A few products of unequal size, dealt out in pieces: the largest products first, cut by rows
+ * (which changes no bit of a row). */
 struct deal {
     const struct tri_matmul *products;
     int64_t count, threads;

@@ -4,14 +4,16 @@
 
 #include "kernel/kernel.h"
 
-/* Whether oneDNN multiplies bf16 faster here than f32: with AMX, or dot products at full rate (AMD).
- * Intel's AVX-512 dots run at half the rate of f32; there our own kernel (product.h) is faster. */
+/* Whether oneDNN multiplies bf16 faster here than f32: with AMX, or dot products at full rate
+ * (AMD). Intel's AVX-512 dots run at half the rate of f32; there our own kernel (product.h) is
+ * faster. */
 bool tri_onednn_bf16_is_fast(void);
 /* What oneDNN uses: "amx", "avx512-bf16", "avx512", "avx2", … */
 const char *tri_onednn_isa(void);
 
-/* matmul_grouped of kernel.h. A primitive is made once for all numbers of tokens (run-time M, or K for
- * a weight gradient) and kept. Bits of a row may depend on how many rows are passed. vec: casts. */
+/* matmul_grouped of kernel.h. A primitive is made once for all numbers of tokens (run-time M, or K
+ * for a weight gradient) and kept. Bits of a row may depend on how many rows are passed. vec:
+ * casts. */
 void tri_onednn_run(const struct tri_kernels *vec, const struct tri_matmul *products,
                     int64_t count);
 

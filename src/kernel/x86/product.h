@@ -1,8 +1,8 @@
 /* Inside kernel/x86: how a product is cut. matmul.c deals tiles of the result out to threads;
  * product.c, compiled once per instruction set, computes one tile: operands are packed into f32
  * panels a few hundred steps of k at a time, multiplied by a register-blocked kernel, and the sums
- * kept in f32 until the last step. Each element of the result is one chain of additions in the order
- * of k, rounded to f32 after each: the same bits whatever the tiles, rows and threads. */
+ * kept in f32 until the last step. Each element of the result is one chain of additions in the
+ * order of k, rounded to f32 after each: the same bits whatever the tiles, rows and threads. */
 #ifndef TRIDENT_KERNEL_X86_PRODUCT_H
 #define TRIDENT_KERNEL_X86_PRODUCT_H
 

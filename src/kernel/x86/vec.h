@@ -1,8 +1,8 @@
 /* Vectors for the files vec_*.c, each compiled once per instruction set: VEC floats at a time, with
  * the compiler's vector types, so that the order of every sum is written down here and not left to
- * the optimiser. A row is cut from its first element on, whatever its address, and its last, partial
- * vector goes through the same arithmetic with zeros beyond its end: an element's result depends on
- * nothing but its row.
+ * the optimiser. A row is cut from its first element on, whatever its address, and its last,
+ * partial vector goes through the same arithmetic with zeros beyond its end: an element's result
+ * depends on nothing but its row.
  *
  * dt arguments are constants where these functions are used (TRI_F32 or TRI_BF16): all inline. */
 #ifndef TRIDENT_KERNEL_X86_VEC_H
@@ -47,8 +47,8 @@ enum { VEC_FORK = 1 << 15 };
 /* Elements that one thread takes at a time where there are no rows. */
 enum { VEC_CHUNK = 1 << 12 };
 
-/* Runs `call` for elements [begin, end) a vector at a time; it sees `at`, its first element, `count`,
- * VEC but for the last, and `lane` 0..3, which of four independent sums to add to. */
+/* Runs `call` for elements [begin, end) a vector at a time; it sees `at`, its first element,
+ * `count`, VEC but for the last, and `lane` 0..3, which of four independent sums to add to. */
 #define VEC_SWEEP(begin, end, call)                                                                \
     do {                                                                                           \
         const int64_t vec_end_ = (end);                                                            \

@@ -19,9 +19,9 @@ VEC_INLINE vec_f32 vec_scale(vec_f32 p, vec_f32 n)
 #endif
 }
 
-/* exp(x), relative error below 2e-7; 0 below -87.33, where the result would be subnormal (processors
- * are slow to make those), inf at and above 88.73, NaN at NaN. x = n ln2 + r with |r| <= ln2 / 2,
- * exp(r) from a polynomial. */
+/* exp(x), relative error below 2e-7; 0 below -87.33, where the result would be subnormal
+ * (processors are slow to make those), inf at and above 88.73, NaN at NaN. x = n ln2 + r with |r|
+ * <= ln2 / 2, exp(r) from a polynomial. */
 VEC_INLINE vec_f32 vec_exp(vec_f32 x)
 {
     const vec_f32 magic = vec_set(12582912.0f); /* 1.5 * 2^23: adding it rounds to an integer */

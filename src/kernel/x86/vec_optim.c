@@ -12,8 +12,8 @@ struct adamw {
     float epsilon, gradient_scale;
 };
 
-/* Moments as v + (1 - beta) (x - v): in f32, beta * v + (1 - beta) * x would settle at 3e-5 from where
- * it should when beta2 = 0.999, as the two factors, rounded, no longer add up to 1. */
+/* Moments as v + (1 - beta) (x - v): in f32, beta * v + (1 - beta) * x would settle at 3e-5 from
+ * where it should when beta2 = 0.999, as the two factors, rounded, no longer add up to 1. */
 VEC_INLINE void adamw_at(const struct adamw *args, int64_t at, int64_t count,
                          enum tri_dtype gradient_dtype, enum tri_dtype weight_dtype)
 {
