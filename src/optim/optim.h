@@ -48,9 +48,11 @@ void tri_optimizer_step(struct tri_optimizer *optimizer, int64_t update, double 
 /* min(1, clip / (norm + 1e-6)); 1 when clip is 0. */
 double tri_clip_factor(double norm, double clip);
 
-/* Learning rate of a step counted from 0: linear warm-up to learning_rate over warmup_steps, then
- * cosine or linear to min_learning_rate at the last step; wsd: constant, then linear over the last
- * decay_steps; constant. */
+/* Learning rate of a step counted from 0: linear warm-up, which reaches learning_rate at step
+ * warmup_steps - 1; then, from learning_rate at step warmup_steps, cosine or linear to
+ * min_learning_rate at step `steps - 1`; wsd: learning_rate but for the last decay_steps, which
+ * fall linearly and end likewise; constant. A run of one step without warm-up takes
+ * learning_rate. */
 double tri_learning_rate(const struct tri_config_train *train, int64_t step);
 
 #endif
