@@ -1,11 +1,11 @@
 #include "base/file.h"
 
+#include "base/file_hook.h"
 #include "base/memory.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <ftw.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,49 +16,16 @@
 
 /* ---- the fault hook -------------------------------------------------------------------------- */
 
-static int errno_by_name(const char *name, size_t length)
+static tri_file_hook *hook;
+
+void tri_file_set_hook(tri_file_hook *wanted)
 {
-    static const struct {
-        const char *name;
-        int value;
-    } known[] = {
-        {"ENOSPC", ENOSPC}, {"EACCES", EACCES}, {"EIO", EIO}, {"EROFS", EROFS}, {"EDQUOT", EDQUOT}};
-    for (size_t i = 0; i < sizeof(known) / sizeof(*known); i++) {
-        if (strlen(known[i].name) == length && strncmp(known[i].name, name, length) == 0) {
-            return known[i].value;
-        }
-    }
-    return EIO;
+    hook = wanted;
 }
 
-/* 0, or the errno with which operation on path is to fail once `done` bytes have passed. */
-static int fault(const char *operation, const char *path, uint64_t done)
+int tri_file_fault(const char *operation, const char *path, uint64_t done)
 {
-    const char *spec = getenv("TRIDENT_FILE_FAULT");
-    if (!spec) {
-        return 0;
-    }
-    const char *code = strchr(spec, ':');
-    const char *part = code ? strchr(code + 1, ':') : NULL;
-    if (!part || strlen(operation) != (size_t)(code - spec) ||
-        strncmp(operation, spec, (size_t)(code - spec)) != 0) {
-        return 0;
-    }
-    char wanted[256];
-    (void)snprintf(wanted, sizeof(wanted), "%s", part + 1);
-    char *after = strchr(wanted, ':');
-    uint64_t after_bytes = 0;
-    if (after) {
-        *after = '\0';
-        after_bytes = strtoull(after + 1, NULL, 10);
-    }
-    if (!strstr(path, wanted) || done < after_bytes) {
-        return 0;
-    }
-    if (strncmp(code + 1, "SIGKILL:", 8) == 0) {
-        (void)raise(SIGKILL);
-    }
-    return errno_by_name(code + 1, (size_t)(part - code - 1));
+    return hook ? hook(operation, path, done) : 0;
 }
 
 static enum tri_status file_error(struct tri_error *error, const char *what, const char *path,
@@ -74,14 +41,14 @@ static enum tri_status file_error(struct tri_error *error, const char *what, con
 enum tri_status tri_file_map(const char *path, struct tri_mapping *mapping, struct tri_error *error)
 {
     *mapping = (struct tri_mapping){0};
-    int injected = fault("open", path, 0);
+    int injected = tri_file_fault("open", path, 0);
     int fd = injected ? -1 : open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0) {
         int code = injected ? injected : errno;
         return tri_fail(error, TRI_BAD_INPUT, "%s: cannot open: %s", path, strerror(code));
     }
     struct stat info;
-    int code = fault("read", path, 0);
+    int code = tri_file_fault("read", path, 0);
     if (code == 0 && fstat(fd, &info) != 0) {
         code = errno;
     }
@@ -147,7 +114,7 @@ enum tri_status tri_writer_create(const char *path, struct tri_writer **writer,
     w->hash = XXH3_createState();
     TRI_REQUIRE(w->hash);
     (void)XXH3_64bits_reset(w->hash);
-    int injected = fault("open", path, 0);
+    int injected = tri_file_fault("open", path, 0);
     w->fd = injected ? -1 : open(w->temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
     if (w->fd < 0) {
         int code = injected ? injected : errno;
@@ -177,7 +144,7 @@ static int write_fully(int fd, const char *data, size_t bytes)
 enum tri_status tri_writer_write(struct tri_writer *writer, const void *data, size_t bytes,
                                  struct tri_error *error)
 {
-    int code = fault("write", writer->path, writer->bytes + bytes);
+    int code = tri_file_fault("write", writer->path, writer->bytes + bytes);
     if (code == 0) {
         code = write_fully(writer->fd, data, bytes);
     }
@@ -193,12 +160,12 @@ enum tri_status tri_writer_close(struct tri_writer **writer, struct tri_error *e
 {
     struct tri_writer *w = *writer;
     *writer = NULL;
-    int code = fault("sync", w->path, 0);
+    int code = tri_file_fault("sync", w->path, 0);
     if (code == 0 && fsync(w->fd) != 0) {
         code = errno;
     }
     if (code == 0) {
-        code = fault("rename", w->path, 0);
+        code = tri_file_fault("rename", w->path, 0);
     }
     if (code == 0 && rename(w->temporary, w->path) != 0) {
         code = errno;
@@ -239,7 +206,7 @@ enum tri_status tri_file_save(const char *path, const void *data, size_t bytes,
 enum tri_status tri_file_append_line(const char *path, const char *line, struct tri_error *error)
 {
     size_t length = strlen(line);
-    int code = fault("write", path, length + 1);
+    int code = tri_file_fault("write", path, length + 1);
     int fd = code ? -1 : open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
     if (fd < 0) {
         return file_error(error, "append to", path, code ? code : errno);
@@ -260,7 +227,7 @@ enum tri_status tri_file_append_line(const char *path, const char *line, struct 
 enum tri_status tri_file_make_dirs(const char *path, struct tri_error *error)
 {
     char *part = tri_strdup(path);
-    int code = fault("open", path, 0);
+    int code = tri_file_fault("open", path, 0);
     for (char *at = part + 1; code == 0; at++) {
         if (*at != '/' && *at != '\0') {
             continue;
@@ -295,7 +262,7 @@ enum tri_status tri_file_sync_dir(const char *path, struct tri_error *error)
 
 enum tri_status tri_file_rename(const char *from, const char *to, struct tri_error *error)
 {
-    int code = fault("rename", to, 0);
+    int code = tri_file_fault("rename", to, 0);
     if (code == 0 && rename(from, to) != 0) {
         code = errno;
     }

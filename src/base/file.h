@@ -1,8 +1,5 @@
-/* Files. Every read and write of Trident's own goes through here, so that one hook can make any of
- * them fail: the environment variable TRIDENT_FILE_FAULT="write:ENOSPC:SUBSTRING[:AFTER_BYTES]"
- * (or open:EACCES:…, read:EIO:…, sync:…, rename:…) makes the operation fail with that errno for
- * paths that contain SUBSTRING; with SIGKILL for the errno the process dies there. It exists
- * because tests run as root, whom no permission stops. */
+/* Files. Every read and write of Trident's own goes through here, so that a test can make any of
+ * them fail (base/file_hook.h). */
 #ifndef TRIDENT_BASE_FILE_H
 #define TRIDENT_BASE_FILE_H
 

@@ -93,6 +93,18 @@ int cli_ranks(void)
 
 /* ---- runs ------------------------------------------------------------------------------------ */
 
+/* Whether a variable NAME_FAULT is among them. */
+static bool wants_faults(const char *const *changes)
+{
+    bool found = false;
+    for (; changes && *changes; changes++) {
+        const char *name_end = strchr(*changes, '=');
+        found = found ||
+                (name_end && name_end - *changes > 6 && strncmp(name_end - 6, "_FAULT", 6) == 0);
+    }
+    return found;
+}
+
 void cli_start(struct process *process, int ranks, const char *const *changes,
                const char *const *words)
 {
@@ -111,7 +123,7 @@ void cli_start(struct process *process, int ranks, const char *const *changes,
     if (cli.wrapper) {
         argv[used++] = cli.wrapper;
     }
-    argv[used++] = TRIDENT_BIN "/trident";
+    argv[used++] = wants_faults(changes) ? TRIDENT_FAULTS_BIN "/trident" : TRIDENT_BIN "/trident";
     for (; *words; words++) {
         assert_true(used < sizeof(argv) / sizeof(*argv) - 1);
         argv[used++] = *words;

@@ -25,7 +25,9 @@ void cli_end(void);
 /* What the test was started with; 0, without mpiexec, by default. */
 int cli_ranks(void);
 
-/* Starts trident with these words on so many ranks; 0: without mpiexec. */
+/* Starts trident with these words on so many ranks; 0: without mpiexec. The program that users get
+ * has no hook to make files fail. A change of a variable whose name ends in _FAULT, for one
+ * "TRIDENT_FILE_FAULT=write:ENOSPC:model-" (support/file_fault.c), starts its twin that has. */
 void cli_start(struct process *process, int ranks, const char *const *changes,
                const char *const *words);
 /* Runs trident through a program that is given its command line; NULL: no longer. */

@@ -3,10 +3,13 @@
 
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <cmocka.h>
 
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 static int libraries_count;
@@ -43,6 +46,33 @@ static void test_libraries(void **state)
     }
 }
 
+/* Whether the file holds these bytes. */
+static bool holds(const char *path, const char *bytes)
+{
+    FILE *file = fopen(path, "rbe");
+    assert_non_null(file);
+    assert_int_equal(fseek(file, 0, SEEK_END), 0);
+    long size = ftell(file);
+    assert_true(size > 0);
+    rewind(file);
+    char *all = malloc((size_t)size);
+    assert_non_null(all);
+    assert_int_equal(fread(all, 1, (size_t)size, file), (size_t)size);
+    bool found = memmem(all, (size_t)size, bytes, strlen(bytes)) != NULL;
+    free(all);
+    (void)fclose(file);
+    return found;
+}
+
+/* What makes files fail is in the tests' twin of the program alone. */
+static void test_program_has_no_faults(void **state)
+{
+    (void)state;
+    assert_true(holds(TRIDENT_BIN "/trident", "TRIDENT_KERNELS"));
+    assert_true(holds(TRIDENT_FAULTS_BIN "/trident", "TRIDENT_FILE_FAULT"));
+    assert_false(holds(TRIDENT_BIN "/trident", "_FAULT"));
+}
+
 int main(int argc, char **argv)
 {
     libraries_count = argc - 1;
@@ -51,6 +81,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_planted_symbol_is_found),
         cmocka_unit_test(test_missing_library_is_found),
         cmocka_unit_test(test_libraries),
+        cmocka_unit_test(test_program_has_no_faults),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,0 +1,62 @@
+/* Makes files fail, in whichever program it is linked into: the environment variable
+ *
+ *     TRIDENT_FILE_FAULT=OPERATION:ERRNO:SUBSTRING[:AFTER_BYTES]
+ *
+ * (write:ENOSPC:…, open:EACCES:…, read:EIO:…, sync:…, rename:…) makes the operation fail with that
+ * errno for paths that contain SUBSTRING; with SIGKILL for the errno the process dies there. */
+#include "base/file_hook.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static int errno_by_name(const char *name, size_t length)
+{
+    static const struct {
+        const char *name;
+        int value;
+    } known[] = {
+        {"ENOSPC", ENOSPC}, {"EACCES", EACCES}, {"EIO", EIO}, {"EROFS", EROFS}, {"EDQUOT", EDQUOT}};
+    for (size_t i = 0; i < sizeof(known) / sizeof(*known); i++) {
+        if (strlen(known[i].name) == length && strncmp(known[i].name, name, length) == 0) {
+            return known[i].value;
+        }
+    }
+    return EIO;
+}
+
+static int fault(const char *operation, const char *path, uint64_t done)
+{
+    const char *spec = getenv("TRIDENT_FILE_FAULT");
+    if (!spec) {
+        return 0;
+    }
+    const char *code = strchr(spec, ':');
+    const char *part = code ? strchr(code + 1, ':') : NULL;
+    if (!part || strlen(operation) != (size_t)(code - spec) ||
+        strncmp(operation, spec, (size_t)(code - spec)) != 0) {
+        return 0;
+    }
+    char wanted[256];
+    (void)snprintf(wanted, sizeof(wanted), "%s", part + 1);
+    char *after = strchr(wanted, ':');
+    uint64_t after_bytes = 0;
+    if (after) {
+        *after = '\0';
+        after_bytes = strtoull(after + 1, NULL, 10);
+    }
+    if (!strstr(path, wanted) || done < after_bytes) {
+        return 0;
+    }
+    if (strncmp(code + 1, "SIGKILL:", 8) == 0) {
+        (void)raise(SIGKILL);
+    }
+    return errno_by_name(code + 1, (size_t)(part - code - 1));
+}
+
+__attribute__((constructor)) static void install(void)
+{
+    tri_file_set_hook(fault);
+}
