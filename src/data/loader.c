@@ -93,21 +93,14 @@ static void mark_documents(const int32_t *tokens, int64_t seq, int64_t separator
     }
 }
 
-/* One row whose first `counted` positions are the tokens from `start` on. */
-static enum tri_status read_row(const struct tri_loader *loader, int64_t start, int64_t counted,
+/* The row of `length` tokens from `start` on. */
+static enum tri_status read_row(const struct tri_loader *loader, int64_t start, int64_t length,
                                 int32_t *tokens, int32_t *targets, int32_t *first_key,
                                 struct tri_error *error)
 {
-    int64_t seq = loader->args.sequence_length;
-    if (counted > 0) {
-        TRI_TRY(tri_tokens_read(loader->args.tokens, start, counted, tokens, error));
-        TRI_TRY(tri_tokens_read(loader->args.tokens, start + 1, counted, targets, error));
-    }
-    for (int64_t t = counted; t < seq; t++) {
-        tokens[t] = 0;
-        targets[t] = TRI_TARGET_IGNORED;
-    }
-    mark_documents(tokens, seq, loader->args.separator, first_key);
+    TRI_TRY(tri_tokens_read(loader->args.tokens, start, length, tokens, error));
+    TRI_TRY(tri_tokens_read(loader->args.tokens, start + 1, length, targets, error));
+    mark_documents(tokens, length, loader->args.separator, first_key);
     return TRI_OK;
 }
 
@@ -128,9 +121,12 @@ enum tri_status tri_loader_rows(const struct tri_loader *loader, int64_t step, i
 
 int64_t tri_loader_eval_count(const struct tri_loader *loader)
 {
-    int64_t predicted = tri_tokens_count(loader->args.tokens) - 1;
-    int64_t seq = loader->args.sequence_length;
-    return predicted / seq + (predicted % seq != 0);
+    return (tri_tokens_count(loader->args.tokens) - 1) / loader->args.sequence_length;
+}
+
+int64_t tri_loader_eval_rest(const struct tri_loader *loader)
+{
+    return (tri_tokens_count(loader->args.tokens) - 1) % loader->args.sequence_length;
 }
 
 enum tri_status tri_loader_eval_rows(const struct tri_loader *loader, int64_t first_row,
@@ -138,13 +134,13 @@ enum tri_status tri_loader_eval_rows(const struct tri_loader *loader, int64_t fi
                                      int32_t *first_key, struct tri_error *error)
 {
     int64_t seq = loader->args.sequence_length;
-    int64_t predicted = tri_tokens_count(loader->args.tokens) - 1;
-    int64_t full_rows = tri_loader_eval_count(loader);
+    int64_t count = tri_loader_eval_count(loader);
+    bool rest = first_row == count;
+    TRI_REQUIRE(first_row >= 0 && rows >= 0 && first_row + rows <= count + rest);
+    int64_t length = rest ? tri_loader_eval_rest(loader) : seq;
     for (int64_t i = 0; i < rows; i++) {
-        int64_t row = first_row + i;
-        int64_t left = row < full_rows ? predicted - row * seq : 0;
-        TRI_TRY(read_row(loader, row * seq, left < seq ? left : seq, tokens + i * seq,
-                         targets + i * seq, first_key + i * seq, error));
+        TRI_TRY(read_row(loader, (first_row + i) * seq, length, tokens + i * seq, targets + i * seq,
+                         first_key + i * seq, error));
     }
     return TRI_OK;
 }

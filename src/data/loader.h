@@ -24,8 +24,6 @@
 
 #include <stdint.h>
 
-enum { TRI_TARGET_IGNORED = -1 };
-
 struct tri_loader;
 
 struct tri_loader_args {
@@ -61,13 +59,13 @@ enum tri_status tri_loader_rows(const struct tri_loader *loader, int64_t step, i
                                 int64_t rows, int32_t *tokens, int32_t *targets, int32_t *first_key,
                                 struct tri_error *error) TRI_NODISCARD;
 
-/* Rows that cover the whole set: (tokens - 1) / sequence_length, rounded up. */
+/* Whole rows of the set, and the tokens of the shorter row behind them, row number eval_count; 0:
+ * there is none. Nothing is padded: what does not exist takes no part in anything. */
 int64_t tri_loader_eval_count(const struct tri_loader *loader);
+int64_t tri_loader_eval_rest(const struct tri_loader *loader);
 
-/* Rows of the evaluation, as above. What a row lacks (the end of the last; all of a row past the
- * last, which a caller may ask for to fill a micro-batch) has token 0 and target
- * TRI_TARGET_IGNORED: it is not counted. Such positions come after all that count, so causal
- * attention never sees them. */
+/* Whole rows of the evaluation, as above; or, asked for alone, the one behind them, of which
+ * eval_rest elements are filled. */
 enum tri_status tri_loader_eval_rows(const struct tri_loader *loader, int64_t first_row,
                                      int64_t rows, int32_t *tokens, int32_t *targets,
                                      int32_t *first_key, struct tri_error *error) TRI_NODISCARD;

@@ -66,6 +66,27 @@ int64_t tri_evaluate_rows(const struct tri_config *config, int replicas)
     return config->train.micro_batch * replicas * 8;
 }
 
+/* Adds the sums over `rows` rows of `seq` tokens, from row `first` on. */
+static enum tri_status add_rows(struct tri_engine *engine, const struct tri_loader *loader,
+                                int64_t first, int64_t rows, int64_t seq, int64_t counted,
+                                struct tri_evaluation *result, struct tri_error *error)
+{
+    const struct tri_config *config = engine->config;
+    struct window window = {loader, first};
+    struct tri_rows_source source = {&window, fill_evaluation, rows,
+                                     seq,     counted,         config->data.separator >= 0};
+    struct tri_step_report report;
+    TRI_TRY(tri_engine_evaluate(engine, &source, &report, error));
+    result->loss += report.cross_entropy;
+    result->aux_loss += report.aux_loss;
+    result->targets += report.targets;
+    result->dropped += report.dropped;
+    for (int64_t i = 0; i < engine->moe_layers * config->moe.num_experts; i++) {
+        result->load[i] += report.load[i];
+    }
+    return TRI_OK;
+}
+
 enum tri_status tri_evaluate(struct tri_engine *engine, const struct tri_loader *loader,
                              int64_t tokens, int64_t batches, struct tri_evaluation *result,
                              struct tri_error *error)
@@ -73,33 +94,29 @@ enum tri_status tri_evaluate(struct tri_engine *engine, const struct tri_loader 
     const struct tri_config *config = engine->config;
     int64_t seq = config->data.sequence_length;
     int64_t rows = tri_loader_eval_count(loader);
-    if (batches > 0 && batches * config->train.global_batch < rows) {
+    int64_t rest = tri_loader_eval_rest(loader);
+    if (batches > 0 && batches * config->train.global_batch <= rows) {
         rows = batches * config->train.global_batch;
+        rest = 0;
     }
-    int64_t counted = rows * seq < tokens - 1 ? rows * seq : tokens - 1;
+    TRI_REQUIRE(rows * seq + rest < tokens);
+    int64_t counted = rows * seq + rest;
     int64_t at_once = tri_evaluate_rows(config, tri_group_size(engine->mesh->expert_data));
     int64_t loads = engine->moe_layers * config->moe.num_experts;
+    enum tri_status status = TRI_OK;
     *result = (struct tri_evaluation){
         .load = tri_alloc(TRI_MEMORY_OTHER, (size_t)loads * sizeof(int64_t))};
-    for (int64_t first = 0; first < rows; first += at_once) {
-        struct window window = {loader, first};
-        struct tri_rows_source source = {
-            &window, fill_evaluation, at_once < rows - first ? at_once : rows - first,
-            seq,     counted,         config->data.separator >= 0};
-        struct tri_step_report report;
-        enum tri_status status = tri_engine_evaluate(engine, &source, &report, error);
-        if (status != TRI_OK) {
-            tri_free(result->load);
-            result->load = NULL;
-            return status;
-        }
-        result->loss += report.cross_entropy;
-        result->aux_loss += report.aux_loss;
-        result->targets += report.targets;
-        result->dropped += report.dropped;
-        for (int64_t i = 0; i < loads; i++) {
-            result->load[i] += report.load[i];
-        }
+    for (int64_t first = 0; status == TRI_OK && first < rows; first += at_once) {
+        int64_t next = at_once < rows - first ? at_once : rows - first;
+        status = add_rows(engine, loader, first, next, seq, counted, result, error);
     }
-    return TRI_OK;
+    /* The end of the set is a shorter row, not a padded one: padding would be routed like text. */
+    if (status == TRI_OK && rest > 0) {
+        status = add_rows(engine, loader, rows, 1, rest, counted, result, error);
+    }
+    if (status != TRI_OK) {
+        tri_free(result->load);
+        result->load = NULL;
+    }
+    return status;
 }
