@@ -22,6 +22,9 @@
 struct tri_checkpoint_state {
     int64_t step;   /* steps done */
     int64_t tokens; /* tokens trained on */
+    /* Of the training set that were taken; -1: an older program wrote the state, and it is steps
+     * times the batch of its config. */
+    int64_t samples;
     int64_t seed;
     int64_t skipped_steps; /* of all; non-finite gradients */
     int64_t skipped_in_a_row;

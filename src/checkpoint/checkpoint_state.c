@@ -10,6 +10,8 @@
 #include <string.h>
 #include <xxhash.h>
 
+#define MOST_SAMPLES INT64_C(0x3fffffffffffffff)
+
 enum { PATH_BYTES = 2048, DIGITS = 17 /* of a double, exact */ };
 
 void tri_checkpoint_state_fini(struct tri_checkpoint_state *state)
@@ -37,8 +39,8 @@ static json_t *bias_to_json(const struct tri_checkpoint_state *state)
 enum tri_status tri_checkpoint_state_save(const char *dir, const struct tri_checkpoint_state *state,
                                           uint64_t *bytes, uint64_t *hash, struct tri_error *error)
 {
-    json_t *root = json_pack("{s:I, s:I, s:I, s:I, s:I, s:o, s:s}", "step", (json_int_t)state->step,
-                             "tokens", (json_int_t)state->tokens, "seed", (json_int_t)state->seed,
+    json_t *root = json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:o, s:s}", "step", (json_int_t)state->step,
+                             "tokens", (json_int_t)state->tokens, "samples", (json_int_t)state->samples, "seed", (json_int_t)state->seed,
                              "skipped_steps", (json_int_t)state->skipped_steps, "skipped_in_a_row",
                              (json_int_t)state->skipped_in_a_row, "bias", bias_to_json(state),
                              "config", state->config ? state->config : "");
@@ -80,12 +82,28 @@ static enum tri_status read_bias(const char *path, const json_t *layers,
     return TRI_OK;
 }
 
+/* Checkpoints of older programs don't have it. */
+static enum tri_status read_samples(const char *path, const json_t *root, int64_t *samples,
+                                    struct tri_error *error)
+{
+    *samples = -1;
+    TRI_TRY(tri_json_get_int(path, root, "samples", false, samples, error));
+    if (json_is_integer(json_object_get(root, "samples")) &&
+        (*samples < 0 || *samples > MOST_SAMPLES)) {
+        return tri_fail(error, TRI_BAD_INPUT,
+                        "%s: samples: found %lld, expected a number from 0 to %lld", path,
+                        (long long)*samples, (long long)MOST_SAMPLES);
+    }
+    return TRI_OK;
+}
+
 static enum tri_status read_state(const char *path, const json_t *root,
                                   struct tri_checkpoint_state *state, struct tri_error *error)
 {
     const char *config = "";
     TRI_TRY(tri_json_get_int(path, root, "step", true, &state->step, error));
     TRI_TRY(tri_json_get_int(path, root, "tokens", true, &state->tokens, error));
+    TRI_TRY(read_samples(path, root, &state->samples, error));
     TRI_TRY(tri_json_get_int(path, root, "seed", true, &state->seed, error));
     TRI_TRY(tri_json_get_int(path, root, "skipped_steps", true, &state->skipped_steps, error));
     TRI_TRY(

@@ -9,6 +9,7 @@ struct tri_loader {
     struct tri_loader_args args;
     int64_t windows; /* of an epoch */
     int64_t phases;  /* an epoch begins at a token of [0, phases) */
+    int64_t first_step, first_sample; /* the step's batch begins with the sample */
     uint64_t phase_stream, order_stream;
 };
 
@@ -64,6 +65,13 @@ void tri_loader_destroy(struct tri_loader *loader)
     tri_free(loader);
 }
 
+void tri_loader_continue(struct tri_loader *loader, int64_t step, int64_t sample)
+{
+    TRI_REQUIRE(step >= 0 && sample >= 0);
+    loader->first_step = step;
+    loader->first_sample = sample;
+}
+
 int64_t tri_loader_epoch_rows(const struct tri_loader *loader)
 {
     return loader->windows;
@@ -110,9 +118,11 @@ enum tri_status tri_loader_rows(const struct tri_loader *loader, int64_t step, i
 {
     int64_t seq = loader->args.sequence_length;
     int64_t batch = loader->args.global_batch;
-    TRI_REQUIRE(step >= 0 && first_row >= 0 && rows >= 0 && first_row + rows <= batch);
+    TRI_REQUIRE(step >= loader->first_step && first_row >= 0 && rows >= 0 &&
+                first_row + rows <= batch);
+    int64_t first = loader->first_sample + (step - loader->first_step) * batch + first_row;
     for (int64_t i = 0; i < rows; i++) {
-        int64_t start = sample_start(loader, step * batch + first_row + i);
+        int64_t start = sample_start(loader, first + i);
         TRI_TRY(read_row(loader, start, seq, tokens + i * seq, targets + i * seq,
                          first_key + i * seq, error));
     }

@@ -1,10 +1,11 @@
 /* Rows of tokens. A row is a window of sequence_length + 1 tokens: the inputs are all but its last,
  * the targets all but its first.
  *
- * Training. The global batch of a step is a function of (seed, step, tokens, sequence_length,
- * global_batch) and of nothing else: not of the layout, of how tokens are cut into shards, or of
- * what was read before. So every layout trains on the same rows, and a run that resumes needs no
- * state but its step number.
+ * Training. Samples have numbers, and which row a number stands for is a function of (seed, tokens,
+ * sequence_length) and of nothing else: not of the layout, of how tokens are cut into shards, or of
+ * what was read before. A step takes the next global_batch samples. So every layout trains on the
+ * same rows, and a run that resumes, with another batch too, needs no state but how many samples
+ * were taken.
  *
  *   tokens  |..phase..|== window 0 ==|== window 1 ==| … |== window W-1 ==|..rest..|
  *
@@ -12,7 +13,7 @@
  * sequence_length apart, and each epoch begins at a phase of its own, so that a text is not cut at
  * the same places every time and its ends are trained on as well. W = (tokens - sequence_length) /
  * sequence_length, at least 1, is the same in every epoch. Row r of step n is sample n *
- * global_batch + r, and sample s is window permute(s % W) of epoch s / W: a batch may span epochs.
+ * global_batch + r (tri_loader_continue moves that), and sample s is window permute(s % W) of epoch s / W: a batch may span epochs.
  *
  * Evaluation. Windows in order over the whole set, so that every token but the first is predicted
  * exactly once. */
@@ -43,6 +44,10 @@ enum tri_status tri_loader_create_eval(const struct tri_loader_args *args,
                                        struct tri_loader **loader,
                                        struct tri_error *error) TRI_NODISCARD;
 void tri_loader_destroy(struct tri_loader *loader);
+
+/* From here on the batch of `step`, counted from 0, begins with `sample`, and earlier steps are not
+ * asked for: a run goes on with the next sample, whatever its batch was before. */
+void tri_loader_continue(struct tri_loader *loader, int64_t step, int64_t sample);
 
 /* W: windows, so rows, of an epoch. */
 int64_t tri_loader_epoch_rows(const struct tri_loader *loader);

@@ -5,6 +5,7 @@
 #include "moe/moe.h"
 #include "train/environment.h"
 #include "train/metrics.h"
+#include "train/resume.h"
 #include "train/run_folder.h"
 #include "train/session.h"
 
@@ -129,6 +130,8 @@ static enum tri_status restore(struct run *run, struct tri_error *error)
     }
     TRI_TRY(agree(run, is_root() ? same_model_and_data(run, path, error) : TRI_OK, error));
     TRI_TRY(tri_session_load(run->session, path, true, &run->state, error));
+    TRI_TRY(agree(run, tri_resume_complete(path, &run->state, error), error));
+    tri_loader_continue(run->train.loader, run->state.step, run->state.samples);
     run->saved_step = run->state.step;
     tri_log_info("continuing from %s, step %lld", path, (long long)run->state.step);
     return TRI_OK;
@@ -256,6 +259,7 @@ static enum tri_status train_step(struct run *run, const struct tri_rows_source 
         tri_engine_gradients(run->session->engine, source, run->state.step, NULL, &report, error));
     run->state.step++;
     run->state.tokens += report.targets;
+    run->state.samples += train->global_batch;
     enum tri_status status = TRI_OK;
     if (report.finite) {
         int64_t update = run->state.step - run->state.skipped_steps;

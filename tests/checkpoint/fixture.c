@@ -90,6 +90,7 @@ struct tri_checkpoint_state fixture_state(int64_t step)
     static char config[] = "seed: 1\nmodel: {vocab_size: 37}\n";
     return (struct tri_checkpoint_state){.step = step,
                                          .tokens = step * 512,
+                                         .samples = step * 16 + 5,
                                          .seed = 42,
                                          .skipped_steps = 3,
                                          .skipped_in_a_row = 1,

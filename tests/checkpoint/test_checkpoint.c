@@ -96,6 +96,7 @@ static void test_round_trip(void **state)
     fixture_expect_equal(saved, params, true);
     assert_int_equal(loaded.step, 12);
     assert_int_equal(loaded.tokens, expected.tokens);
+    assert_int_equal(loaded.samples, expected.samples);
     assert_int_equal(loaded.seed, 42);
     assert_int_equal(loaded.skipped_steps, 3);
     assert_int_equal(loaded.skipped_in_a_row, 1);
