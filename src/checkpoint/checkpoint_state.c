@@ -39,8 +39,9 @@ static json_t *bias_to_json(const struct tri_checkpoint_state *state)
 enum tri_status tri_checkpoint_state_save(const char *dir, const struct tri_checkpoint_state *state,
                                           uint64_t *bytes, uint64_t *hash, struct tri_error *error)
 {
-    json_t *root = json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:o, s:s}", "step", (json_int_t)state->step,
-                             "tokens", (json_int_t)state->tokens, "samples", (json_int_t)state->samples, "seed", (json_int_t)state->seed,
+    json_t *root = json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:o, s:s}", "step",
+                             (json_int_t)state->step, "tokens", (json_int_t)state->tokens,
+                             "samples", (json_int_t)state->samples, "seed", (json_int_t)state->seed,
                              "skipped_steps", (json_int_t)state->skipped_steps, "skipped_in_a_row",
                              (json_int_t)state->skipped_in_a_row, "bias", bias_to_json(state),
                              "config", state->config ? state->config : "");

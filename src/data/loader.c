@@ -7,8 +7,8 @@
 
 struct tri_loader {
     struct tri_loader_args args;
-    int64_t windows; /* of an epoch */
-    int64_t phases;  /* an epoch begins at a token of [0, phases) */
+    int64_t windows;                  /* of an epoch */
+    int64_t phases;                   /* an epoch begins at a token of [0, phases) */
     int64_t first_step, first_sample; /* the step's batch begins with the sample */
     uint64_t phase_stream, order_stream;
 };
