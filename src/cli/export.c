@@ -6,6 +6,22 @@
 #include <stdio.h>
 #include <string.h>
 
+/* A bias that was learned chooses experts, and no architecture of transformers has a place for
+ * it. */
+static enum tri_status refuse_bias(const char *path, const struct tri_checkpoint_state *state,
+                                   struct tri_error *error)
+{
+    for (int64_t i = 0; state->bias && i < state->bias_layers * state->bias_experts; i++) {
+        if (state->bias[i] != 0.0F) {
+            return tri_fail(error, TRI_BAD_INPUT,
+                            "%s: chooses experts by the bias that moe.bias_balancing learned: this "
+                            "model cannot be exported",
+                            path);
+        }
+    }
+    return TRI_OK;
+}
+
 /* Reads the whole model on one rank and writes it as a Hugging Face folder. */
 static enum tri_status export_model(const char *from, const char *to, enum tri_dtype dtype,
                                     bool json, struct tri_error *error)
@@ -21,7 +37,12 @@ static enum tri_status export_model(const char *from, const char *to, enum tri_d
     struct tri_mesh *mesh = tri_mesh_create_serial();
     struct tri_params *params = tri_params_create(&config, mesh);
     tri_params_allocate(params, false);
-    enum tri_status status = tri_checkpoint_load(path, params, NULL, false, error);
+    struct tri_checkpoint_state state = {0};
+    enum tri_status status = tri_checkpoint_load(path, params, &state, false, error);
+    if (status == TRI_OK) {
+        status = refuse_bias(path, &state, error);
+    }
+    tri_checkpoint_state_fini(&state);
     if (status == TRI_OK) {
         status = tri_hf_save(to, &config, params, dtype, error);
     }

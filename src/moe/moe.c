@@ -296,6 +296,11 @@ static struct tri_sublayer *create(void *shared, const struct tri_context *conte
     return &layer->base;
 }
 
+static size_t bias_bytes(const struct tri_config *config)
+{
+    return (size_t)(tri_model_moe_layers(config) * config->moe.num_experts) * sizeof(float);
+}
+
 static void *prepare(const struct tri_context *context)
 {
     const struct tri_config *config = context->config;
@@ -304,8 +309,7 @@ static void *prepare(const struct tri_context *context)
     moe->router = tri_router_create(config, context->mesh);
     moe->exchange.load = 1.0;
     if (config->moe.bias_balancing > 0.0) {
-        int64_t n = tri_model_moe_layers(config) * config->moe.num_experts;
-        moe->bias = tri_alloc(TRI_MEMORY_OTHER, (size_t)n * sizeof(*moe->bias));
+        moe->bias = tri_alloc(TRI_MEMORY_OTHER, bias_bytes(config));
     }
     return moe;
 }
@@ -348,6 +352,15 @@ const struct tri_moe_factory tri_moe_factory = {prepare, create, begin, end, rel
 float *tri_moe_bias(struct tri_moe *moe)
 {
     return moe->bias;
+}
+
+void tri_moe_set_bias(struct tri_moe *moe, const float *bias)
+{
+    size_t bytes = bias_bytes(moe->context->config);
+    if (!moe->bias) {
+        moe->bias = tri_alloc(TRI_MEMORY_OTHER, bytes);
+    }
+    memcpy(moe->bias, bias, bytes);
 }
 
 void tri_moe_set_load(struct tri_moe *moe, double load)

@@ -12,9 +12,12 @@ struct tri_moe;
 /* Hand this to tri_model_create. */
 extern const struct tri_moe_factory tri_moe_factory;
 
-/* Bias-balancing vectors [MoE layers, experts], kept in checkpoints; NULL when the config has
- * none. */
+/* Bias-balancing vectors [MoE layers, experts], kept in checkpoints; NULL when the config has none
+ * and none were set. */
 float *tri_moe_bias(struct tri_moe *moe);
+/* From now on experts are chosen by these (copied), whether or not the config goes on adjusting
+ * them. */
+void tri_moe_set_bias(struct tri_moe *moe, const float *bias);
 
 /* On a planned mesh: from now on this rank's experts receive `load` times (at first 1) the rows of
  * balanced routing, or all that there are. */

@@ -90,17 +90,36 @@ void tri_text_close(struct tri_text *text)
     *text = (struct tri_text){0};
 }
 
+/* A bias that was learned stays, also when moe.bias_balancing no longer asks for it: the weights were
+ * trained with it. */
+static enum tri_status take_bias(struct tri_session *session, const char *path,
+                                 const struct tri_checkpoint_state *state, struct tri_error *error)
+{
+    const struct tri_config_moe *moe = &session->config->moe;
+    int64_t layers = session->engine->moe_layers;
+    if (!state->bias) {
+        return TRI_OK;
+    }
+    if (state->bias_layers != layers || state->bias_experts != moe->num_experts) {
+        return tri_fail(error, TRI_BAD_INPUT,
+                        "%s/state.json: bias: found %lld layers of %lld experts, expected %lld of "
+                        "%lld",
+                        path, (long long)state->bias_layers, (long long)state->bias_experts,
+                        (long long)layers, (long long)moe->num_experts);
+    }
+    tri_moe_set_bias(tri_model_moe(session->engine->model), state->bias);
+    if (moe->router != TRI_ROUTER_TOP_K) {
+        tri_log_info("the learned bias of moe.bias_balancing is kept, but only moe.router top_k "
+                     "chooses by it");
+    }
+    return TRI_OK;
+}
+
 enum tri_status tri_session_load(struct tri_session *session, const char *path, bool with_optimizer,
                                  struct tri_checkpoint_state *state, struct tri_error *error)
 {
-    struct tri_engine *engine = session->engine;
-    TRI_TRY(tri_checkpoint_load(path, engine->params, state, with_optimizer, error));
-    float *bias = engine->moe_layers ? tri_moe_bias(tri_model_moe(engine->model)) : NULL;
-    if (bias && state->bias) {
-        size_t n = (size_t)(engine->moe_layers * session->config->moe.num_experts);
-        memcpy(bias, state->bias, n * sizeof(*bias));
-    }
-    return TRI_OK;
+    TRI_TRY(tri_checkpoint_load(path, session->engine->params, state, with_optimizer, error));
+    return take_bias(session, path, state, error);
 }
 
 void tri_session_print(const struct tri_session *session)
