@@ -306,10 +306,14 @@ static enum tri_status run(const struct tri_arguments *arguments, struct tri_err
 static enum tri_status ledger_main(int argc, char **argv, struct tri_error *error)
 {
     static const char usage[] = "mpirun -n 16 ledger [key=value …]";
-    struct tri_option options[] = {{NULL, false, NULL}};
+    static const struct tri_option options[] = {{NULL, false}};
+    static const struct tri_command command = {
+        .name = "ledger", .help = usage, .options = options, .overrides = true};
     struct tri_arguments arguments;
-    TRI_TRY(tri_arguments_parse(argc, argv, options, true, &arguments, error));
-    enum tri_status status = tri_arguments_words(&arguments, 0, usage, error);
+    enum tri_status status = tri_arguments_parse(&command, argc, argv, &arguments, error);
+    if (status == TRI_OK && arguments.help) {
+        status = tri_arguments_refuse(&arguments, error);
+    }
     if (status == TRI_OK && tri_comm_size() != RANKS) {
         status = tri_fail(error, TRI_BAD_INPUT, "on %d ranks, please: %s", RANKS, usage);
     }

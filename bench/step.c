@@ -206,8 +206,18 @@ static void print_json(const struct bench *bench)
 
 /* ---- setup ----------------------------------------------------------------------------------- */
 
-static const char usage[] = "step SHAPE [--precision f32|bf16] [--steps N] [--warm N] "
-                            "[--threads N] [--no-ceiling] [--json] [key=value …]";
+static const struct tri_option options[] = {
+    {"--precision", true}, {"--steps", true},       {"--warm", true}, {"--threads", true},
+    {"--json", false},     {"--no-ceiling", false}, {NULL, false}};
+
+static const struct tri_command command = {
+    .name = "step",
+    .help = "step SHAPE [--precision f32|bf16] [--steps N] [--warm N] [--threads N] [--no-ceiling] "
+            "[--json] [key=value …]\n",
+    .options = options,
+    .words = 1,
+    .overrides = true,
+};
 
 static const struct tri_shape *find_shape(const char *name)
 {
@@ -226,7 +236,6 @@ static enum tri_status configure(struct bench *bench, const struct tri_arguments
     char threads[32];
     const char *given = tri_arguments_get(arguments, "--precision");
     int64_t count;
-    TRI_TRY(tri_arguments_words(arguments, 1, usage, error));
     TRI_TRY(tri_arguments_int(arguments, "--steps", 1, 1000000, 10, &bench->steps, error));
     TRI_TRY(tri_arguments_int(arguments, "--warm", 0, 1000000, 2, &bench->warm, error));
     TRI_TRY(tri_arguments_int(arguments, "--threads", 0, 4096, 0, &count, error));
@@ -235,7 +244,7 @@ static enum tri_status configure(struct bench *bench, const struct tri_arguments
     const struct tri_shape *shape = find_shape(arguments->words[0]);
     if (!shape) {
         return tri_fail(error, TRI_BAD_INPUT, "no shape is called '%s'; usage: %s",
-                        arguments->words[0], usage);
+                        arguments->words[0], command.help);
     }
     bench->shape = shape->name;
     (void)snprintf(precision, sizeof(precision), "precision=%s", given ? given : "f32");
@@ -271,17 +280,16 @@ static enum tri_status run(struct bench *bench, struct tri_error *error)
 
 static enum tri_status bench_main(int argc, char **argv, struct tri_error *error)
 {
-    struct tri_option options[] = {{"--precision", true, NULL}, {"--steps", true, NULL},
-                                   {"--warm", true, NULL},      {"--threads", true, NULL},
-                                   {"--json", false, NULL},     {"--no-ceiling", false, NULL},
-                                   {NULL, false, NULL}};
     struct tri_arguments arguments;
     struct bench *bench = tri_alloc(TRI_MEMORY_OTHER, sizeof(*bench));
-    enum tri_status status = tri_arguments_parse(argc, argv, options, true, &arguments, error);
+    enum tri_status status = tri_arguments_parse(&command, argc, argv, &arguments, error);
+    if (status == TRI_OK && arguments.help) {
+        status = tri_arguments_refuse(&arguments, error);
+    }
     if (status == TRI_OK) {
         status = configure(bench, &arguments, error);
-        tri_arguments_fini(&arguments);
     }
+    tri_arguments_fini(&arguments);
     if (status == TRI_OK) {
         status = run(bench, error);
     }

@@ -1,7 +1,6 @@
+#include "base/file.h"
 #include "base/memory.h"
-#include "checkpoint/checkpoint.h"
 #include "cli/command.h"
-#include "comm/comm.h"
 
 #include <errno.h>
 #include <math.h>
@@ -9,89 +8,160 @@
 #include <stdlib.h>
 #include <string.h>
 
-static struct tri_option *find(struct tri_option *options, const char *name, size_t length)
+/* The option's index; -1 when the command has none of this name. */
+static int find(const struct tri_command *command, const char *name, size_t length)
 {
-    for (struct tri_option *option = options; option->name; option++) {
-        if (strlen(option->name) == length && strncmp(option->name, name, length) == 0) {
-            return option;
+    for (int i = 0; command->options[i].name; i++) {
+        if (strlen(command->options[i].name) == length &&
+            strncmp(command->options[i].name, name, length) == 0) {
+            return i;
         }
     }
-    return NULL;
+    return -1;
 }
 
-/* Whether a word reads "key=value" with a key of letters, digits, dots and underscores. */
+static size_t key_length(const char *word)
+{
+    return strspn(word, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._");
+}
+
+/* Whether a word is meant as "key=value": it reads so, and where no config has the key, no file or
+ * folder has the name. */
 static bool is_override(const char *word)
 {
-    size_t key = strspn(word, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._");
-    return key > 0 && word[key] == '=';
+    size_t key = key_length(word);
+    if (key == 0 || word[key] != '=') {
+        return false;
+    }
+    return tri_config_check_override(word, NULL) == TRI_OK || !tri_file_exists(word);
 }
 
 /* One "--name", "--name=value" or "--name value"; *at is moved past a value. */
-static enum tri_status take_option(char **argv, int argc, int *at, struct tri_option *options,
+static enum tri_status take_option(char **argv, int argc, int *at, struct tri_arguments *arguments,
                                    struct tri_error *error)
 {
     const char *name = argv[*at];
     size_t length = strcspn(name, "=");
-    struct tri_option *option = find(options, name, length);
-    if (!option) {
+    bool joined = name[length] == '=';
+    int index = find(arguments->command, name, length);
+    if (index < 0) {
         return tri_fail(error, TRI_BAD_INPUT, "command line: unknown option '%.*s'", (int)length,
                         name);
     }
+    const struct tri_option *option = &arguments->command->options[index];
+    if (arguments->values[index]) {
+        return tri_fail(error, TRI_BAD_INPUT, "command line: option '%s' is given twice",
+                        option->name);
+    }
     if (!option->takes_value) {
-        if (name[length] == '=') {
-            return tri_fail(error, TRI_BAD_INPUT, "command line: option '%s' takes no value",
-                            option->name);
-        }
-        option->value = "";
-    } else if (name[length] == '=') {
-        option->value = name + length + 1;
-    } else if (*at + 1 < argc) {
-        option->value = argv[++*at];
-    } else {
+        arguments->values[index] = "";
+        return joined ? tri_fail(error, TRI_BAD_INPUT, "command line: option '%s' takes no value",
+                                 option->name)
+                      : TRI_OK;
+    }
+    const char *value = joined ? name + length + 1 : *at + 1 < argc ? argv[++*at] : NULL;
+    if (!value) {
         return tri_fail(error, TRI_BAD_INPUT, "command line: option '%s' needs a value",
                         option->name);
     }
+    if (!joined && strncmp(value, "--", 2) == 0) {
+        return tri_fail(error, TRI_BAD_INPUT,
+                        "command line: option '%s' needs a value; write %s=%s when that is it",
+                        option->name, option->name, value);
+    }
+    if (!value[0]) {
+        return tri_fail(error, TRI_BAD_INPUT, "command line: the value of %s is empty",
+                        option->name);
+    }
+    arguments->values[index] = value;
     return TRI_OK;
 }
 
-enum tri_status tri_arguments_parse(int argc, char **argv, struct tri_option *options,
-                                    bool overrides, struct tri_arguments *arguments,
-                                    struct tri_error *error)
+static enum tri_status take_word(char *word, bool only_words, struct tri_arguments *arguments,
+                                 struct tri_error *error)
 {
-    *arguments = (struct tri_arguments){.options = options};
-    arguments->words = tri_alloc(TRI_MEMORY_OTHER, (size_t)(argc + 1) * sizeof(char *));
-    arguments->overrides = tri_alloc(TRI_MEMORY_OTHER, (size_t)(argc + 1) * sizeof(char *));
+    if (!word[0]) {
+        return tri_fail(error, TRI_BAD_INPUT, "command line: found an empty word");
+    }
+    if (!only_words && word[0] == '-') {
+        return tri_fail(error, TRI_BAD_INPUT,
+                        "command line: unknown option '%s'; behind -- it is a name", word);
+    }
+    if (only_words || !arguments->command->overrides || !is_override(word)) {
+        arguments->words[arguments->num_words++] = word;
+        return TRI_OK;
+    }
+    arguments->overrides[arguments->num_overrides++] = word;
+    return tri_config_check_override(word, error);
+}
+
+enum tri_status tri_arguments_refuse(const struct tri_arguments *arguments, struct tri_error *error)
+{
+    const char *help = arguments->command->help;
+    return tri_fail(error, TRI_BAD_INPUT, "command line: usage: %.*s", (int)strcspn(help, "\n"),
+                    help);
+}
+
+static enum tri_status check_words(const struct tri_arguments *arguments, struct tri_error *error)
+{
+    const struct tri_command *command = arguments->command;
+    bool any = command->words == TRI_WORDS_ANY;
+    if (!any && arguments->num_words > command->words) {
+        return tri_fail(error, TRI_BAD_INPUT, "command line: did not expect '%s'; usage: %.*s",
+                        arguments->words[command->words], (int)strcspn(command->help, "\n"),
+                        command->help);
+    }
+    return arguments->num_words < (any ? 1 : command->words)
+               ? tri_arguments_refuse(arguments, error)
+               : TRI_OK;
+}
+
+enum tri_status tri_arguments_parse(const struct tri_command *command, int argc, char **argv,
+                                    struct tri_arguments *arguments, struct tri_error *error)
+{
+    int options = 0;
+    while (command->options[options].name) {
+        options++;
+    }
+    size_t room = (size_t)(argc + 1) * sizeof(char *);
+    *arguments = (struct tri_arguments){.command = command};
+    arguments->values =
+        tri_alloc(TRI_MEMORY_OTHER, (size_t)(options + 1) * sizeof(*arguments->values));
+    arguments->words = tri_alloc(TRI_MEMORY_OTHER, room);
+    arguments->overrides = tri_alloc(TRI_MEMORY_OTHER, room);
     bool only_words = false;
+    enum tri_status status = TRI_OK;
     for (int i = 0; i < argc; i++) {
+        struct tri_error *where = status == TRI_OK ? error : NULL; /* the first mistake is told */
+        enum tri_status one = TRI_OK;
         if (!only_words && strcmp(argv[i], "--") == 0) {
             only_words = true;
+        } else if (!only_words && (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0)) {
+            arguments->help = true;
+            return TRI_OK;
         } else if (!only_words && strncmp(argv[i], "--", 2) == 0) {
-            enum tri_status status = take_option(argv, argc, &i, options, error);
-            if (status != TRI_OK) {
-                tri_arguments_fini(arguments);
-                return status;
-            }
-        } else if (overrides && is_override(argv[i])) {
-            arguments->overrides[arguments->num_overrides++] = argv[i];
+            one = take_option(argv, argc, &i, arguments, where);
         } else {
-            arguments->words[arguments->num_words++] = argv[i];
+            one = take_word(argv[i], only_words, arguments, where);
         }
+        status = status == TRI_OK ? one : status;
     }
-    return TRI_OK;
+    return status == TRI_OK ? check_words(arguments, error) : status;
 }
 
 void tri_arguments_fini(struct tri_arguments *arguments)
 {
+    tri_free(arguments->values);
     tri_free(arguments->words);
     tri_free(arguments->overrides);
-    arguments->words = NULL;
-    arguments->overrides = NULL;
+    *arguments = (struct tri_arguments){0};
 }
 
 const char *tri_arguments_get(const struct tri_arguments *arguments, const char *name)
 {
-    const struct tri_option *option = find(arguments->options, name, strlen(name));
-    return option ? option->value : NULL;
+    int index = find(arguments->command, name, strlen(name));
+    TRI_REQUIRE(index >= 0);
+    return arguments->values[index];
 }
 
 bool tri_arguments_has(const struct tri_arguments *arguments, const char *name)
@@ -139,61 +209,6 @@ enum tri_status tri_arguments_real(const struct tri_arguments *arguments, const 
     }
     *value = parsed;
     return TRI_OK;
-}
-
-enum tri_status tri_arguments_words(const struct tri_arguments *arguments, int count,
-                                    const char *usage, struct tri_error *error)
-{
-    if (arguments->num_words == count) {
-        return TRI_OK;
-    }
-    if (arguments->num_words > count) {
-        return tri_fail(error, TRI_BAD_INPUT, "command line: did not expect '%s'; usage: %s",
-                        arguments->words[count], usage);
-    }
-    return tri_fail(error, TRI_BAD_INPUT, "command line: usage: %s", usage);
-}
-
-enum tri_status tri_agree_everywhere(enum tri_status status, struct tri_error *error)
-{
-    struct tri_mesh *mesh;
-    TRI_TRY(tri_mesh_create(1, 1, &mesh, error));
-    status = tri_comm_agree(mesh->world, status, error);
-    tri_mesh_destroy(mesh);
-    return status;
-}
-
-static enum tri_status read_checkpoint_config(const char *given,
-                                              const struct tri_arguments *arguments,
-                                              struct tri_config *config, char path[TRI_PATH_MAX],
-                                              struct tri_error *error)
-{
-    struct tri_config trained;
-    TRI_TRY(tri_checkpoint_resolve(given, path, error));
-    TRI_TRY(tri_checkpoint_read_config(path, &trained, error));
-    int64_t ranks = tri_comm_size();
-    if (ranks % (trained.parallel.tensor * trained.parallel.expert) != 0 ||
-        tri_config_check_layout(&trained, (int)ranks, error) != TRI_OK) {
-        trained.parallel = (struct tri_config_parallel){1, 1, 1};
-    }
-    for (int i = 0; i < arguments->num_overrides; i++) {
-        if (strncmp(arguments->overrides[i], "parallel.", 9) == 0) {
-            trained.parallel = (struct tri_config_parallel){1, 1, 0};
-        }
-    }
-    char *yaml = tri_config_to_yaml(&trained);
-    enum tri_status status = tri_config_parse(path, yaml, strlen(yaml), arguments->num_overrides,
-                                              arguments->overrides, config, error);
-    tri_free(yaml);
-    return status;
-}
-
-enum tri_status tri_config_of_checkpoint(const char *given, const struct tri_arguments *arguments,
-                                         struct tri_config *config, char path[TRI_PATH_MAX],
-                                         struct tri_error *error)
-{
-    return tri_agree_everywhere(read_checkpoint_config(given, arguments, config, path, error),
-                                error);
 }
 
 void tri_print_json(json_t *root)

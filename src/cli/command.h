@@ -2,6 +2,7 @@
 #ifndef TRIDENT_CLI_COMMAND_H
 #define TRIDENT_CLI_COMMAND_H
 
+#include "comm/comm.h"
 #include "config/config.h"
 
 #include <jansson.h>
@@ -10,44 +11,64 @@
 struct tri_option {
     const char *name;
     bool takes_value;
-    const char *value; /* set by tri_options_parse; "" for a flag that is there; NULL when absent */
 };
 
+struct tri_command;
+
 struct tri_arguments {
-    struct tri_option *options; /* ended by a NULL name */
-    char **words;               /* what is neither an option nor an override */
+    const struct tri_command *command;
+    const char **values; /* by option: NULL when absent, "" for a flag that is there */
+    char **words;        /* what is neither an option nor an override */
     int num_words;
     char **overrides; /* key=value */
     int num_overrides;
+    bool help; /* --help or -h is among them; nothing else has been looked at then */
 };
+
+enum { TRI_WORDS_ANY = -1 };
 
 struct tri_command {
     const char *name;
     const char *summary; /* one line */
-    const char *help;    /* the whole of `trident help NAME` */
-    /* Collective over all ranks; the status is the same on all, error filled when it is a
-     * failure. */
-    enum tri_status (*run)(int argc, char **argv, struct tri_error *error);
+    const char *help;    /* the whole of `trident help NAME`; its first line is the usage */
+    const struct tri_option *options; /* ended by a NULL name */
+    int words;                        /* exactly so many, or TRI_WORDS_ANY: at least one */
+    bool overrides;                   /* takes key=value */
+    bool reads_config;                /* each rank reads the config that its word names */
+    /* Collective over all ranks, whose arguments are well-formed; the status is the same on all,
+     * error filled when it is a failure. */
+    enum tri_status (*run)(const struct tri_arguments *arguments, struct tri_error *error);
 };
 
-/* All of them, ended by a NULL name. */
+/* All of them, ended by a NULL name; `help` is not among them: it needs no ranks. */
 extern const struct tri_command tri_commands[];
+/* NULL when there is none of this name. */
+const struct tri_command *tri_command_find(const char *name);
 
-enum tri_status tri_command_train(int argc, char **argv, struct tri_error *error);
-enum tri_status tri_command_eval(int argc, char **argv, struct tri_error *error);
-enum tri_status tri_command_generate(int argc, char **argv, struct tri_error *error);
-enum tri_status tri_command_verify(int argc, char **argv, struct tri_error *error);
-enum tri_status tri_command_plan(int argc, char **argv, struct tri_error *error);
-enum tri_status tri_command_tokenize(int argc, char **argv, struct tri_error *error);
-enum tri_status tri_command_import(int argc, char **argv, struct tri_error *error);
-enum tri_status tri_command_export(int argc, char **argv, struct tri_error *error);
-enum tri_status tri_command_inspect(int argc, char **argv, struct tri_error *error);
-enum tri_status tri_command_help(int argc, char **argv, struct tri_error *error);
+enum tri_status tri_command_train(const struct tri_arguments *arguments, struct tri_error *error);
+enum tri_status tri_command_eval(const struct tri_arguments *arguments, struct tri_error *error);
+enum tri_status tri_command_generate(const struct tri_arguments *arguments,
+                                     struct tri_error *error);
+enum tri_status tri_command_verify(const struct tri_arguments *arguments, struct tri_error *error);
+enum tri_status tri_command_plan(const struct tri_arguments *arguments, struct tri_error *error);
+enum tri_status tri_command_tokenize(const struct tri_arguments *arguments,
+                                     struct tri_error *error);
+enum tri_status tri_command_import(const struct tri_arguments *arguments, struct tri_error *error);
+enum tri_status tri_command_export(const struct tri_arguments *arguments, struct tri_error *error);
+enum tri_status tri_command_inspect(const struct tri_arguments *arguments, struct tri_error *error);
 
-/* Splits argv (without the command's name) by the options table. BAD_INPUT names an unknown option
- * or one without its value. Words and overrides point into argv; free with tri_arguments_fini. */
-enum tri_status tri_arguments_parse(int argc, char **argv, struct tri_option *options,
-                                    bool overrides, struct tri_arguments *arguments,
+/* `trident help …`; argv without these two words. Local. */
+enum tri_status tri_help(int argc, char **argv, struct tri_error *error);
+void tri_help_list(FILE *out);
+
+/* ---- the command line ------------------------------------------------------------------------ */
+
+/* Reads argv (without the command's name) as the command takes it. BAD_INPUT names what it does not
+ * know: an option, one without or with an empty value or given twice, a word too many or too few, a
+ * key=value whose key no config has. Words and overrides point into argv; whatever the status,
+ * tri_arguments_fini. Local. */
+enum tri_status tri_arguments_parse(const struct tri_command *command, int argc, char **argv,
+                                    struct tri_arguments *arguments,
                                     struct tri_error *error) TRI_NODISCARD;
 void tri_arguments_fini(struct tri_arguments *arguments);
 /* NULL when absent. */
@@ -60,19 +81,33 @@ enum tri_status tri_arguments_int(const struct tri_arguments *arguments, const c
 enum tri_status tri_arguments_real(const struct tri_arguments *arguments, const char *name,
                                    double low, double high, double absent, double *value,
                                    struct tri_error *error) TRI_NODISCARD;
-/* Exactly `count` words, or BAD_INPUT with the usage. */
-enum tri_status tri_arguments_words(const struct tri_arguments *arguments, int count,
-                                    const char *usage, struct tri_error *error) TRI_NODISCARD;
+/* BAD_INPUT with the command's usage. */
+enum tri_status tri_arguments_refuse(const struct tri_arguments *arguments,
+                                     struct tri_error *error);
 
+/* ---- all ranks of the job -------------------------------------------------------------------- */
+
+/* All ranks as one group, before a layout is known; tri_everyone_close frees it. Collective. */
+struct tri_group *tri_everyone(void);
+void tri_everyone_close(void);
 /* The worst status over all ranks, with its error, on all of them. Collective over all ranks. */
 enum tri_status tri_agree_everywhere(enum tri_status status, struct tri_error *error) TRI_NODISCARD;
+/* The same; then BAD_INPUT when the ranks run different programs, commands or options.
+ * Collective. */
+enum tri_status tri_agree_on_command(enum tri_status status, const struct tri_arguments *arguments,
+                                     struct tri_error *error) TRI_NODISCARD;
+/* The same for what they read as their config. Collective. */
+enum tri_status tri_agree_on_config(enum tri_status status, const struct tri_config *config,
+                                    struct tri_error *error) TRI_NODISCARD;
 
 /* The config of RUN|CHECKPOINT with overrides, on a layout that fits the ranks there are: the one
  * it was trained on when that divides them, else data alone; overrides win. path receives the
- * checkpoint's folder. Collective. */
+ * checkpoint's folder, as rank 0 found it. Collective. */
 enum tri_status tri_config_of_checkpoint(const char *given, const struct tri_arguments *arguments,
                                          struct tri_config *config, char path[TRI_PATH_MAX],
                                          struct tri_error *error) TRI_NODISCARD;
+
+/* ---- printing -------------------------------------------------------------------------------- */
 
 /* Prints root on one line of standard output and releases it. */
 void tri_print_json(json_t *root);

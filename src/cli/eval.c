@@ -15,35 +15,21 @@ struct request {
     bool json;
 };
 
-static enum tri_status read_request(int argc, char **argv, struct request *request,
+static enum tri_status read_request(const struct tri_arguments *arguments, struct request *request,
                                     struct tri_error *error)
 {
-    struct tri_option options[] = {{"--data", true, NULL},
-                                   {"--bytes", true, NULL},
-                                   {"--json", false, NULL},
-                                   {NULL, false, NULL}};
-    struct tri_arguments arguments;
-    enum tri_status status = tri_arguments_parse(argc, argv, options, true, &arguments, error);
-    TRI_TRY(tri_agree_everywhere(status, error));
-    status = tri_arguments_words(
-        &arguments, 1, "trident eval RUN|CHECKPOINT [--data SHARDS] [key=value …]", error);
-    if (status == TRI_OK) {
-        status = tri_arguments_int(&arguments, "--bytes", 1, INT64_MAX, 0, &request->bytes, error);
-    }
-    if (status == TRI_OK) {
-        status = tri_config_of_checkpoint(arguments.words[0], &arguments, &request->config,
-                                          request->path, error);
-    }
-    const char *data = tri_arguments_get(&arguments, "--data");
-    request->json = tri_arguments_has(&arguments, "--json");
+    TRI_TRY(tri_arguments_int(arguments, "--bytes", 1, INT64_MAX, 0, &request->bytes, error));
+    TRI_TRY(tri_config_of_checkpoint(arguments->words[0], arguments, &request->config,
+                                     request->path, error));
+    const char *data = tri_arguments_get(arguments, "--data");
+    request->json = tri_arguments_has(arguments, "--json");
     (void)snprintf(request->data, sizeof(request->data), "%s",
                    data ? data : request->config.data.valid);
-    tri_arguments_fini(&arguments);
-    if (status == TRI_OK && !request->data[0]) {
-        status = tri_fail(error, TRI_BAD_INPUT,
-                          "command line: --data is needed: %s names no data.valid", request->path);
+    if (!request->data[0]) {
+        return tri_fail(error, TRI_BAD_INPUT,
+                        "command line: --data is needed: %s names no data.valid", request->path);
     }
-    return status;
+    return TRI_OK;
 }
 
 /* Bits for each byte of text; NaN when the text's size is not known. */
@@ -145,11 +131,11 @@ static enum tri_status evaluate(const struct request *request, struct tri_sessio
     return TRI_OK;
 }
 
-enum tri_status tri_command_eval(int argc, char **argv, struct tri_error *error)
+enum tri_status tri_command_eval(const struct tri_arguments *arguments, struct tri_error *error)
 {
     struct request request = {0};
     struct tri_session *session;
-    TRI_TRY(read_request(argc, argv, &request, error));
+    TRI_TRY(read_request(arguments, &request, error));
     TRI_TRY(tri_session_create(&request.config, false, &session, error));
     enum tri_status status = evaluate(&request, session, error);
     tri_session_destroy(session);

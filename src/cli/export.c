@@ -72,22 +72,13 @@ static enum tri_status read_dtype(const struct tri_arguments *arguments, enum tr
     return TRI_OK;
 }
 
-enum tri_status tri_command_export(int argc, char **argv, struct tri_error *error)
+enum tri_status tri_command_export(const struct tri_arguments *arguments, struct tri_error *error)
 {
-    struct tri_option options[] = {
-        {"--dtype", true, NULL}, {"--json", false, NULL}, {NULL, false, NULL}};
-    struct tri_arguments arguments;
     enum tri_dtype dtype;
-    TRI_TRY(tri_arguments_parse(argc, argv, options, false, &arguments, error));
-    enum tri_status status = tri_arguments_words(
-        &arguments, 2, "trident export RUN|CHECKPOINT DIR [--dtype f32|bf16]", error);
-    if (status == TRI_OK) {
-        status = read_dtype(&arguments, &dtype, error);
-    }
+    enum tri_status status = read_dtype(arguments, &dtype, error);
     if (status == TRI_OK && tri_comm_rank() == 0) {
-        status = export_model(arguments.words[0], arguments.words[1], dtype,
-                              tri_arguments_has(&arguments, "--json"), error);
+        status = export_model(arguments->words[0], arguments->words[1], dtype,
+                              tri_arguments_has(arguments, "--json"), error);
     }
-    tri_arguments_fini(&arguments);
     return tri_agree_everywhere(status, error);
 }

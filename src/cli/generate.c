@@ -31,31 +31,19 @@ static enum tri_status read_numbers(const struct tri_arguments *arguments, struc
         tri_arguments_real(arguments, "--top-p", 1e-9, 1.0, 1.0, &request->sampling.top_p, error));
     TRI_TRY(tri_arguments_int(arguments, "--seed", 0, INT64_MAX, 1, &seed, error));
     request->sampling.seed = (uint64_t)seed;
-    return tri_arguments_words(
-        arguments, 1, "trident generate RUN|CHECKPOINT --prompt TEXT [--tokens N] …", error);
+    return TRI_OK;
 }
 
-static enum tri_status read_request(int argc, char **argv, struct request *request,
+static enum tri_status read_request(const struct tri_arguments *arguments, struct request *request,
                                     struct tri_error *error)
 {
-    struct tri_option options[] = {
-        {"--prompt", true, NULL}, {"--tokens", true, NULL}, {"--temperature", true, NULL},
-        {"--top-k", true, NULL},  {"--top-p", true, NULL},  {"--seed", true, NULL},
-        {"--ids", false, NULL},   {"--json", false, NULL},  {NULL, false, NULL}};
-    struct tri_arguments arguments;
-    enum tri_status status = tri_arguments_parse(argc, argv, options, true, &arguments, error);
-    TRI_TRY(tri_agree_everywhere(status, error));
-    status = read_numbers(&arguments, request, error);
-    if (status == TRI_OK) {
-        status = tri_config_of_checkpoint(arguments.words[0], &arguments, &request->config,
-                                          request->path, error);
-    }
-    const char *prompt = tri_arguments_get(&arguments, "--prompt");
+    const char *prompt = tri_arguments_get(arguments, "--prompt");
     request->prompt = prompt ? prompt : "\n";
-    request->ids = tri_arguments_has(&arguments, "--ids");
-    request->json = tri_arguments_has(&arguments, "--json");
-    tri_arguments_fini(&arguments);
-    return status;
+    request->ids = tri_arguments_has(arguments, "--ids");
+    request->json = tri_arguments_has(arguments, "--json");
+    TRI_TRY(read_numbers(arguments, request, error));
+    return tri_config_of_checkpoint(arguments->words[0], arguments, &request->config, request->path,
+                                    error);
 }
 
 /* "12 7 300"; *tokens is the caller's to free, whatever the status. */
@@ -208,11 +196,11 @@ static enum tri_status load_and_generate(const struct request *request, struct t
     return status;
 }
 
-enum tri_status tri_command_generate(int argc, char **argv, struct tri_error *error)
+enum tri_status tri_command_generate(const struct tri_arguments *arguments, struct tri_error *error)
 {
     struct request request = {0};
     struct tri_session *session;
-    TRI_TRY(read_request(argc, argv, &request, error));
+    TRI_TRY(read_request(arguments, &request, error));
     TRI_TRY(tri_session_create(&request.config, false, &session, error));
     enum tri_status status = load_and_generate(&request, session, error);
     tri_session_destroy(session);

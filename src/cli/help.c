@@ -3,6 +3,12 @@
 #include <stdio.h>
 #include <string.h>
 
+#define OPTIONS(...)                                                                               \
+    (const struct tri_option[])                                                                    \
+    {                                                                                              \
+        __VA_ARGS__                                                                                \
+    }
+
 const struct tri_command tri_commands[] = {
     {"train", "train a model, or go on where its run stopped",
      "trident train CONFIG.yaml [--fresh] [--json] [key=value …]\n"
@@ -15,6 +21,7 @@ const struct tri_command tri_commands[] = {
      "SIGTERM and SIGUSR1 save a checkpoint and exit with status 85: start the same command "
      "again.\n"
      "`trident help config` lists every key.\n",
+     OPTIONS({"--fresh", false}, {"--json", false}, {NULL, false}), 1, true, true,
      tri_command_train},
     {"eval", "loss, perplexity, bits per byte, expert load",
      "trident eval RUN|CHECKPOINT [--data SHARDS] [--bytes N] [--json] [key=value …]\n\n"
@@ -23,6 +30,7 @@ const struct tri_command tri_commands[] = {
      "  --bytes N       bytes of the text behind the tokens, for bits per byte with a vocabulary\n"
      "                  that is not bytes\n"
      "  --json          one JSON object: loss, perplexity, bits_per_byte, tokens, expert_load\n",
+     OPTIONS({"--data", true}, {"--bytes", true}, {"--json", false}, {NULL, false}), 1, true, false,
      tri_command_eval},
     {"generate", "write text with a trained model",
      "trident generate RUN|CHECKPOINT --prompt TEXT [options] [key=value …]\n\n"
@@ -34,7 +42,10 @@ const struct tri_command tri_commands[] = {
      "  --seed N            of the random choices (1)\n"
      "  --ids               the prompt is token ids, and ids are written\n"
      "  --json              one JSON object: tokens, text\n",
-     tri_command_generate},
+     OPTIONS({"--prompt", true}, {"--tokens", true}, {"--temperature", true}, {"--top-k", true},
+             {"--top-p", true}, {"--seed", true}, {"--ids", false}, {"--json", false},
+             {NULL, false}),
+     1, true, false, tri_command_generate},
     {"verify", "this layout against one rank, parameter by parameter",
      "trident verify CONFIG.yaml [--steps N] [--compare N] [--plant PARAMETER=FACTOR] [--json] "
      "[key=value …]\n"
@@ -49,7 +60,9 @@ const struct tri_command tri_commands[] = {
      "fail\n"
      "  --json          one JSON object: passed, worst.parameter, worst.relative_l2, near_ties, "
      "…\n",
-     tri_command_verify},
+     OPTIONS({"--steps", true}, {"--compare", true}, {"--plant", true}, {"--json", false},
+             {NULL, false}),
+     1, true, true, tri_command_verify},
     {"plan", "memory and traffic of each layout, before a run",
      "trident plan CONFIG.yaml [--ranks N] [--layouts] [--json] [key=value …]\n\n"
      "Bytes that a rank will take, by category, and send in a step, for the rank that takes most: "
@@ -62,7 +75,8 @@ const struct tri_command tri_commands[] = {
      "  --ranks N    for this many ranks; without it those of this job or, alone, tensor x expert\n"
      "  --layouts    every layout of these ranks, the least memory first, and why not the others\n"
      "  --json       one JSON object: bytes, sent, …; or layouts and refused\n",
-     tri_command_plan},
+     OPTIONS({"--ranks", true}, {"--layouts", false}, {"--json", false}, {NULL, false}), 1, true,
+     true, tri_command_plan},
     {"tokenize", "text files into token shards",
      "trident tokenize --tokenizer byte --out DIR [--valid FRACTION] [--separator N] FILES…\n\n"
      "Joins the files and writes DIR/train_000000.bin … and, from the last part, "
@@ -73,17 +87,20 @@ const struct tri_command tri_commands[] = {
      "  --separator N       token N between files\n"
      "  --shard-tokens N    tokens in a shard (100000000)\n"
      "  --json              one JSON object: counts\n",
-     tri_command_tokenize},
+     OPTIONS({"--tokenizer", true}, {"--out", true}, {"--valid", true}, {"--separator", true},
+             {"--shard-tokens", true}, {"--json", false}, {NULL, false}),
+     TRI_WORDS_ANY, false, false, tri_command_tokenize},
     {"import", "a Hugging Face folder into a checkpoint",
      "trident import DIR CHECKPOINT [--json]\n\n"
      "Reads config.json and the safetensors of DIR (Mixtral, OLMoE, Qwen2-MoE, Qwen3-MoE, GPT-2, "
      "Llama,\n"
      "Qwen3) and writes a checkpoint without optimizer states.\n",
-     tri_command_import},
+     OPTIONS({"--json", false}, {NULL, false}), 2, false, false, tri_command_import},
     {"export", "a checkpoint into a Hugging Face folder",
      "trident export RUN|CHECKPOINT DIR [--dtype f32|bf16] [--json]\n\n"
      "Writes config.json and safetensors that transformers reads, when one of the families that\n"
      "`import` knows can hold the model; else says what stands in the way.\n",
+     OPTIONS({"--dtype", true}, {"--json", false}, {NULL, false}), 2, false, false,
      tri_command_export},
     {"inspect", "what is in a config, checkpoint, run or token shard, checked",
      "trident inspect CONFIG|CHECKPOINT|RUN|TOKENS [--format llmc|u16|u32] [--json] [key=value "
@@ -91,35 +108,63 @@ const struct tri_command tri_commands[] = {
      "A config: its parameters. A checkpoint or a run's newest one: every size and hash is "
      "checked, tensors\n"
      "and digest are listed. Token shards (a glob): counts and the largest token.\n",
+     OPTIONS({"--format", true}, {"--json", false}, {NULL, false}), 1, true, false,
      tri_command_inspect},
-    {"help", "this, `help COMMAND`, or `help config`",
-     "trident help [COMMAND]\n"
-     "trident help config [--markdown]    every key of a config\n",
-     tri_command_help},
-    {NULL, NULL, NULL, NULL},
+    {.name = NULL},
 };
 
-enum tri_status tri_command_help(int argc, char **argv, struct tri_error *error)
+const struct tri_command *tri_command_find(const char *name)
 {
-    if (argc == 0) {
-        for (const struct tri_command *command = tri_commands; command->name; command++) {
-            (void)printf("  %-9s %s\n", command->name, command->summary);
-        }
-        return TRI_OK;
-    }
-    if (strcmp(argv[0], "config") == 0) {
-        if (argc > 1 && strcmp(argv[1], "--markdown") == 0) {
-            tri_config_print_markdown(stdout);
-        } else {
-            tri_config_print_help();
-        }
-        return TRI_OK;
-    }
     for (const struct tri_command *command = tri_commands; command->name; command++) {
-        if (strcmp(command->name, argv[0]) == 0) {
-            (void)printf("%s", command->help);
-            return TRI_OK;
+        if (strcmp(command->name, name) == 0) {
+            return command;
         }
     }
-    return tri_fail(error, TRI_BAD_INPUT, "no help for '%s': there is no such command", argv[0]);
+    return NULL;
+}
+
+void tri_help_list(FILE *out)
+{
+    (void)fputs("usage: trident COMMAND …\n\n", out);
+    for (const struct tri_command *command = tri_commands; command->name; command++) {
+        (void)fprintf(out, "  %-9s %s\n", command->name, command->summary);
+    }
+    (void)fputs(
+        "  help      this, `help COMMAND`, or `help config [--markdown]`: every key\n\n"
+        "`trident help COMMAND` and `trident COMMAND --help` say more; `trident --version`\n"
+        "tells the version and the processor's kernels.\n",
+        out);
+}
+
+static bool is_help(const char *word)
+{
+    return strcmp(word, "help") == 0 || strcmp(word, "--help") == 0 || strcmp(word, "-h") == 0;
+}
+
+enum tri_status tri_help(int argc, char **argv, struct tri_error *error)
+{
+    if (argc == 0 || (argc == 1 && is_help(argv[0]))) {
+        tri_help_list(stdout);
+        return TRI_OK;
+    }
+    bool markdown = argc == 2 && strcmp(argv[1], "--markdown") == 0;
+    bool config = strcmp(argv[0], "config") == 0;
+    const struct tri_command *command = tri_command_find(argv[0]);
+    if (!config && !command) {
+        return tri_fail(error, TRI_BAD_INPUT, "no help for '%s': there is no such command",
+                        argv[0]);
+    }
+    if (argc > 1 && !(config && markdown)) {
+        return tri_fail(error, TRI_BAD_INPUT, "command line: did not expect '%s'; usage: %s",
+                        argv[config && argc > 2 ? 2 : 1],
+                        "trident help [COMMAND], trident help config [--markdown]");
+    }
+    if (command) {
+        (void)fputs(command->help, stdout);
+    } else if (markdown) {
+        tri_config_print_markdown(stdout);
+    } else {
+        tri_config_print_help();
+    }
+    return TRI_OK;
 }

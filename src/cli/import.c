@@ -36,19 +36,14 @@ static enum tri_status import(const char *from, const char *to, struct tri_mesh 
     return status;
 }
 
-enum tri_status tri_command_import(int argc, char **argv, struct tri_error *error)
+enum tri_status tri_command_import(const struct tri_arguments *arguments, struct tri_error *error)
 {
-    struct tri_option options[] = {{"--json", false, NULL}, {NULL, false, NULL}};
-    struct tri_arguments arguments;
-    TRI_TRY(tri_arguments_parse(argc, argv, options, false, &arguments, error));
-    enum tri_status status =
-        tri_arguments_words(&arguments, 2, "trident import DIR CHECKPOINT", error);
-    if (status == TRI_OK && tri_comm_rank() == 0) {
+    enum tri_status status = TRI_OK;
+    if (tri_comm_rank() == 0) {
         struct tri_mesh *mesh = tri_mesh_create_serial();
-        status = import(arguments.words[0], arguments.words[1], mesh,
-                        tri_arguments_has(&arguments, "--json"), error);
+        status = import(arguments->words[0], arguments->words[1], mesh,
+                        tri_arguments_has(arguments, "--json"), error);
         tri_mesh_destroy(mesh);
     }
-    tri_arguments_fini(&arguments);
     return tri_agree_everywhere(status, error);
 }

@@ -106,20 +106,32 @@ static enum tri_status inspect_checkpoint(const char *given, bool json, struct t
 
 /* ---- tokens ---------------------------------------------------------------------------------- */
 
-static enum tri_data_format format_of(const struct tri_arguments *arguments)
+static enum tri_status read_format(const struct tri_arguments *arguments,
+                                   enum tri_data_format *format, struct tri_error *error)
 {
+    static const char *const names[] = {"llmc", "u16", "u32"};
     const char *text = tri_arguments_get(arguments, "--format");
-    if (text && strcmp(text, "u16") == 0) {
-        return TRI_DATA_U16;
+    *format = TRI_DATA_LLMC;
+    for (int i = 0; text && i < 3; i++) {
+        if (strcmp(text, names[i]) == 0) {
+            *format = (enum tri_data_format)i;
+            return TRI_OK;
+        }
     }
-    return text && strcmp(text, "u32") == 0 ? TRI_DATA_U32 : TRI_DATA_LLMC;
+    return !text ? TRI_OK
+                 : tri_fail(error, TRI_BAD_INPUT,
+                            "command line: option '--format': found '%s', expected llmc, u16 or "
+                            "u32",
+                            text);
 }
 
 static enum tri_status inspect_tokens(const struct tri_arguments *arguments, bool json,
                                       struct tri_error *error)
 {
     struct tri_tokens *tokens;
-    TRI_TRY(tri_tokens_create(arguments->words[0], format_of(arguments), 0, &tokens, error));
+    enum tri_data_format format;
+    TRI_TRY(read_format(arguments, &format, error));
+    TRI_TRY(tri_tokens_create(arguments->words[0], format, 0, &tokens, error));
     json_t *list = json_array();
     for (int i = 0; i < tri_tokens_shards(tokens); i++) {
         struct tri_shard_info shard = tri_tokens_shard(tokens, i);
@@ -145,31 +157,37 @@ static enum tri_status inspect_tokens(const struct tri_arguments *arguments, boo
     return TRI_OK;
 }
 
+/* What the command was given, and what is there, must go together. */
+static enum tri_status refuse_strays(const struct tri_arguments *arguments, bool config,
+                                     bool tokens, struct tri_error *error)
+{
+    if (!config && arguments->num_overrides > 0) {
+        return tri_fail(error, TRI_BAD_INPUT,
+                        "command line: did not expect '%s': %s is no config (.yaml)",
+                        arguments->overrides[0], arguments->words[0]);
+    }
+    if (!tokens && tri_arguments_has(arguments, "--format")) {
+        return tri_fail(error, TRI_BAD_INPUT,
+                        "command line: did not expect '--format': %s holds no token shards",
+                        arguments->words[0]);
+    }
+    return TRI_OK;
+}
+
 static enum tri_status inspect(const struct tri_arguments *arguments, struct tri_error *error)
 {
     bool json = tri_arguments_has(arguments, "--json");
     const char *what = arguments->words[0];
-    if (tri_file_is_dir(what)) {
-        return inspect_checkpoint(what, json, error);
-    }
-    if (ends_with(what, ".yaml") || ends_with(what, ".yml")) {
-        return inspect_config(arguments, json, error);
-    }
-    return inspect_tokens(arguments, json, error);
+    bool folder = tri_file_is_dir(what);
+    bool config = !folder && (ends_with(what, ".yaml") || ends_with(what, ".yml"));
+    TRI_TRY(refuse_strays(arguments, config, !folder && !config, error));
+    return folder   ? inspect_checkpoint(what, json, error)
+           : config ? inspect_config(arguments, json, error)
+                    : inspect_tokens(arguments, json, error);
 }
 
-enum tri_status tri_command_inspect(int argc, char **argv, struct tri_error *error)
+enum tri_status tri_command_inspect(const struct tri_arguments *arguments, struct tri_error *error)
 {
-    struct tri_option options[] = {
-        {"--format", true, NULL}, {"--json", false, NULL}, {NULL, false, NULL}};
-    struct tri_arguments arguments;
-    TRI_TRY(tri_arguments_parse(argc, argv, options, true, &arguments, error));
-    enum tri_status status = tri_arguments_words(
-        &arguments, 1, "trident inspect CONFIG|CHECKPOINT|RUN|TOKENS [--format llmc|u16|u32]",
-        error);
-    if (status == TRI_OK && tri_comm_rank() == 0) {
-        status = inspect(&arguments, error);
-    }
-    tri_arguments_fini(&arguments);
+    enum tri_status status = tri_comm_rank() == 0 ? inspect(arguments, error) : TRI_OK;
     return tri_agree_everywhere(status, error);
 }

@@ -1,82 +1,112 @@
 /* trident COMMAND …: finds the command, starts the ranks, prints the one error line. */
 #include "base/log.h"
 #include "cli/command.h"
-#include "comm/comm.h"
 #include "kernel/kernel.h"
 #include "train/environment.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 
-static void list_commands(FILE *out)
-{
-    (void)fprintf(out, "usage: trident COMMAND …\n\n");
-    for (const struct tri_command *command = tri_commands; command->name; command++) {
-        (void)fprintf(out, "  %-9s %s\n", command->name, command->summary);
-    }
-    (void)fprintf(out, "\n`trident help COMMAND` says more.\n");
-}
-
-static const struct tri_command *find(const char *name)
-{
-    for (const struct tri_command *command = tri_commands; command->name; command++) {
-        if (strcmp(command->name, name) == 0) {
-            return command;
-        }
-    }
-    return NULL;
-}
-
-/* Without a command that exists; every rank says the same, one prints. */
+/* Without a command that exists: the list goes with the error. */
 static enum tri_status refuse(int argc, char **argv, struct tri_error *error)
 {
-    if (tri_comm_rank() == 0) {
-        list_commands(stderr);
-    }
     if (argc < 2) {
         return tri_fail(error, TRI_BAD_INPUT, "no command given");
     }
     return tri_fail(error, TRI_BAD_INPUT, "unknown command '%s'", argv[1]);
 }
 
-static enum tri_status run(int argc, char **argv, struct tri_error *error)
+/* What was printed must have arrived: a full disk is no success. */
+static enum tri_status flush_output(struct tri_error *error)
 {
-    const struct tri_command *command = argc > 1 ? find(argv[1]) : NULL;
-    if (!command) {
-        return refuse(argc, argv, error);
+    errno = 0;
+    bool failed = fflush(stdout) != 0;
+    int code = errno;
+    if (failed || ferror(stdout)) {
+        return tri_fail(error, TRI_FAILED, "standard output: cannot write%s%s", code ? ": " : "",
+                        code ? strerror(code) : "");
     }
-    for (int i = 2; i < argc; i++) {
-        if (strcmp(argv[i], "--json") == 0) {
-            tri_log_quiet(true);
+    return TRI_OK;
+}
+
+/* What needs no ranks: the version and help. *answered is false when it is neither. */
+static enum tri_status answer_alone(int argc, char **argv, bool *answered, struct tri_error *error)
+{
+    const char *word = argc > 1 ? argv[1] : "";
+    bool version = strcmp(word, "--version") == 0;
+    *answered = version || strcmp(word, "help") == 0 || strcmp(word, "--help") == 0 ||
+                strcmp(word, "-h") == 0;
+    if (!*answered) {
+        return TRI_OK;
+    }
+    if (version && argc > 2) {
+        return tri_fail(error, TRI_BAD_INPUT, "command line: did not expect '%s'", argv[2]);
+    }
+    if (version) {
+        (void)printf("%s\n%s\n", tri_version(), tri_kernels_describe(false));
+    } else {
+        TRI_TRY(tri_help(argc - 2, argv + 2, error));
+    }
+    return flush_output(error);
+}
+
+static enum tri_status run(enum tri_status status, const struct tri_arguments *arguments,
+                           struct tri_error *error)
+{
+    TRI_TRY(tri_agree_on_command(status, arguments, error));
+    if (tri_arguments_has(arguments, "--json")) {
+        tri_log_quiet(true);
+    }
+    status = arguments->command->run(arguments, error);
+    if (status == TRI_BAD_INPUT || status == TRI_FAILED) {
+        return status;
+    }
+    struct tri_error output_error;
+    enum tri_status printed = tri_agree_everywhere(flush_output(&output_error), &output_error);
+    if (printed != TRI_OK) {
+        *error = output_error;
+        return printed;
+    }
+    return status;
+}
+
+/* Starts the ranks for a command that is there, or for saying once that there is none. */
+static enum tri_status run_on_ranks(int argc, char **argv, const struct tri_command *command,
+                                    struct tri_error *error)
+{
+    struct tri_arguments arguments = {0};
+    enum tri_status status =
+        command ? tri_arguments_parse(command, argc - 2, argv + 2, &arguments, error)
+                : refuse(argc, argv, error);
+    if (arguments.help) {
+        tri_arguments_fini(&arguments);
+        return tri_help(1, argv + 1, error);
+    }
+    tri_comm_start(&argc, &argv);
+    status = command ? run(status, &arguments, error) : tri_agree_everywhere(status, error);
+    if ((status == TRI_BAD_INPUT || status == TRI_FAILED) && tri_comm_rank() == 0) {
+        if (!command) {
+            tri_help_list(stderr);
         }
+        tri_log_error(error);
     }
-    return command->run(argc - 2, argv + 2, error);
+    tri_arguments_fini(&arguments);
+    tri_everyone_close();
+    tri_comm_finish();
+    return status;
 }
 
 int main(int argc, char **argv)
 {
-    if (argc == 2 && strcmp(argv[1], "--version") == 0) {
-        (void)printf("%s\n%s\n", tri_version(), tri_kernels_describe(false));
-        return TRI_OK;
-    }
-    if (argc == 2 && strcmp(argv[1], "--help") == 0) {
-        list_commands(stdout);
-        return TRI_OK;
-    }
     struct tri_error error = {0};
-    if (argc > 1 && strcmp(argv[1], "help") == 0) {
-        enum tri_status helped = tri_command_help(argc - 2, argv + 2, &error);
-        if (helped != TRI_OK) {
+    bool answered;
+    enum tri_status status = answer_alone(argc, argv, &answered, &error);
+    if (answered) {
+        if (status != TRI_OK) {
             tri_log_error(&error);
         }
-        return (int)helped;
+        return (int)status;
     }
-    tri_comm_start(&argc, &argv);
-    enum tri_status status = run(argc, argv, &error);
-    if ((status == TRI_BAD_INPUT || status == TRI_FAILED) && tri_comm_rank() == 0) {
-        tri_log_error(&error);
-    }
-    (void)fflush(NULL);
-    tri_comm_finish();
-    return (int)status;
+    return (int)run_on_ranks(argc, argv, argc > 1 ? tri_command_find(argv[1]) : NULL, &error);
 }

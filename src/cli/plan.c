@@ -8,9 +8,6 @@
 
 enum { RANKS_MOST = 1 << 20 };
 
-static const char usage[] =
-    "trident plan CONFIG.yaml [--ranks N] [--layouts] [--json] [key=value …]";
-
 static const char *const load_names[TRI_LOAD_COUNT] = {"balanced", "headroom", "worst"};
 
 struct request {
@@ -24,7 +21,6 @@ static enum tri_status read_request(const struct tri_arguments *arguments, struc
                                     struct tri_error *error)
 {
     int64_t ranks;
-    TRI_TRY(tri_arguments_words(arguments, 1, usage, error));
     TRI_TRY(tri_arguments_int(arguments, "--ranks", 1, RANKS_MOST, 0, &ranks, error));
     request->layouts = tri_arguments_has(arguments, "--layouts");
     request->json = tri_arguments_has(arguments, "--json");
@@ -213,20 +209,11 @@ static void plan_all(const struct request *request)
     tri_free(plans);
 }
 
-enum tri_status tri_command_plan(int argc, char **argv, struct tri_error *error)
+enum tri_status tri_command_plan(const struct tri_arguments *arguments, struct tri_error *error)
 {
-    struct tri_option options[] = {{"--ranks", true, NULL},
-                                   {"--layouts", false, NULL},
-                                   {"--json", false, NULL},
-                                   {NULL, false, NULL}};
-    struct tri_arguments arguments;
     struct request *request = tri_alloc(TRI_MEMORY_OTHER, sizeof(*request));
-    enum tri_status status = tri_arguments_parse(argc, argv, options, true, &arguments, error);
-    if (status == TRI_OK) {
-        status = read_request(&arguments, request, error);
-        tri_arguments_fini(&arguments);
-    }
-    status = tri_agree_everywhere(status, error);
+    enum tri_status status = read_request(arguments, request, error);
+    status = tri_agree_on_config(status, &request->config, error);
     if (status == TRI_OK && tri_comm_rank() == 0) {
         (request->layouts ? plan_all : plan_one)(request);
     }

@@ -10,11 +10,8 @@ static enum tri_status read_request(const struct tri_arguments *arguments,
 {
     const char *tokenizer = tri_arguments_get(arguments, "--tokenizer");
     args->folder = tri_arguments_get(arguments, "--out");
-    if (!tokenizer || !args->folder || arguments->num_words == 0) {
-        return tri_fail(
-            error, TRI_BAD_INPUT,
-            "command line: usage: trident tokenize --tokenizer byte --out DIR [--valid FRACTION] "
-            "[--separator N] FILES…");
+    if (!tokenizer || !args->folder) {
+        return tri_arguments_refuse(arguments, error);
     }
     args->tokenizer = tokenizer;
     args->files = arguments->words;
@@ -47,23 +44,16 @@ static void print(const struct tri_tokenize_args *args, const struct tri_tokeniz
     tri_print_json(root);
 }
 
-enum tri_status tri_command_tokenize(int argc, char **argv, struct tri_error *error)
+enum tri_status tri_command_tokenize(const struct tri_arguments *arguments, struct tri_error *error)
 {
-    struct tri_option options[] = {
-        {"--tokenizer", true, NULL}, {"--out", true, NULL},          {"--valid", true, NULL},
-        {"--separator", true, NULL}, {"--shard-tokens", true, NULL}, {"--json", false, NULL},
-        {NULL, false, NULL}};
-    struct tri_arguments arguments;
     struct tri_tokenize_args args = {0};
     struct tri_tokenize_result result;
-    TRI_TRY(tri_arguments_parse(argc, argv, options, false, &arguments, error));
-    enum tri_status status = read_request(&arguments, &args, error);
+    enum tri_status status = read_request(arguments, &args, error);
     if (status == TRI_OK && tri_comm_rank() == 0) {
         status = tri_tokenize_files(&args, &result, error);
         if (status == TRI_OK) {
-            print(&args, &result, tri_arguments_has(&arguments, "--json"));
+            print(&args, &result, tri_arguments_has(arguments, "--json"));
         }
     }
-    tri_arguments_fini(&arguments);
     return tri_agree_everywhere(status, error);
 }

@@ -39,10 +39,6 @@ static enum tri_status read_plant(const char *text, struct request *request,
 static enum tri_status read_request(const struct tri_arguments *arguments, struct request *request,
                                     struct tri_error *error)
 {
-    TRI_TRY(tri_arguments_words(arguments, 1,
-                                "trident verify CONFIG.yaml [--steps N] [--plant PARAMETER=FACTOR] "
-                                "[key=value …]",
-                                error));
     TRI_TRY(
         tri_arguments_int(arguments, "--steps", 0, 1000000, 50, &request->options.steps, error));
     TRI_TRY(
@@ -92,21 +88,11 @@ static void print_text(const struct tri_config *config, const struct tri_verify_
     (void)printf("%s\n", result->passed ? "passed" : "FAILED");
 }
 
-enum tri_status tri_command_verify(int argc, char **argv, struct tri_error *error)
+enum tri_status tri_command_verify(const struct tri_arguments *arguments, struct tri_error *error)
 {
-    struct tri_option options[] = {{"--steps", true, NULL},
-                                   {"--compare", true, NULL},
-                                   {"--plant", true, NULL},
-                                   {"--json", false, NULL},
-                                   {NULL, false, NULL}};
-    struct tri_arguments arguments;
     struct request request = {0};
-    enum tri_status status = tri_arguments_parse(argc, argv, options, true, &arguments, error);
-    if (status == TRI_OK) {
-        status = read_request(&arguments, &request, error);
-        tri_arguments_fini(&arguments);
-    }
-    TRI_TRY(tri_agree_everywhere(status, error));
+    enum tri_status status = read_request(arguments, &request, error);
+    TRI_TRY(tri_agree_on_config(status, &request.config, error));
     struct tri_verify_result result;
     TRI_TRY(tri_verify(&request.config, &request.options, &result, error));
     if (tri_comm_rank() == 0) {

@@ -153,4 +153,16 @@ void tri_ledger_sum_ranks(struct tri_group *group, const struct tri_ledger *ledg
 enum tri_status tri_comm_agree(struct tri_group *group, enum tri_status status,
                                struct tri_error *error) TRI_NODISCARD;
 
+/* Something that every rank must have alike, as text. */
+struct tri_fact {
+    const char *name, *value;
+};
+
+/* TRI_OK when all ranks have the same facts; else, on all of them, BAD_INPUT with one line that
+ * names the first that differs, its values and the ranks. Every rank passes the same number, with
+ * the same names. Booked as all-gathers, SETUP, META: one of 8 bytes when they are alike.
+ * Collective over group. */
+enum tri_status tri_comm_compare(struct tri_group *group, int count, const struct tri_fact *facts,
+                                 struct tri_error *error) TRI_NODISCARD;
+
 #endif

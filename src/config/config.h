@@ -139,6 +139,9 @@ enum tri_status tri_config_parse(const char *path, const char *text, size_t leng
                                  char *const *overrides, struct tri_config *config,
                                  struct tri_error *error) TRI_NODISCARD;
 
+/* Whether "section.key=value" is about a key that there is; BAD_INPUT names the nearest one. */
+enum tri_status tri_config_check_override(const char *text, struct tri_error *error) TRI_NODISCARD;
+
 /* Fills the defaults that follow other keys and checks every combination that needs no rank count.
  * tri_config_load calls it; code that fills a config by hand (tests, import) calls it itself. */
 enum tri_status tri_config_finish(struct tri_config *config, struct tri_error *error) TRI_NODISCARD;

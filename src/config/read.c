@@ -163,8 +163,8 @@ static struct tri_node *override_node(const struct tri_key *key, const char *tex
     return node;
 }
 
-static enum tri_status apply_override(struct tri_config *config, const char *text,
-                                      struct tri_error *error)
+/* *at: the index of the key that `text`, "key=value", is about. */
+static enum tri_status find_override(const char *text, int *at, struct tri_error *error)
 {
     const char *equals = strchr(text, '=');
     if (!equals || equals == text) {
@@ -176,11 +176,22 @@ static enum tri_status apply_override(struct tri_config *config, const char *tex
     }
     char name[NAME_BYTES];
     (void)snprintf(name, sizeof(name), "%.*s", (int)(equals - text), text);
-    int at = tri_key_find(name);
-    if (at < 0) {
-        return fail_unknown("command line: ", name, false, error);
-    }
-    struct tri_node *node = override_node(&tri_keys[at], equals + 1);
+    *at = tri_key_find(name);
+    return *at < 0 ? fail_unknown("command line: ", name, false, error) : TRI_OK;
+}
+
+enum tri_status tri_config_check_override(const char *text, struct tri_error *error)
+{
+    int at;
+    return find_override(text, &at, error);
+}
+
+static enum tri_status apply_override(struct tri_config *config, const char *text,
+                                      struct tri_error *error)
+{
+    int at;
+    TRI_TRY(find_override(text, &at, error));
+    struct tri_node *node = override_node(&tri_keys[at], strchr(text, '=') + 1);
     enum tri_status status = set_value(config, at, node, TRI_LINE_COMMAND, error);
     tri_node_destroy(node);
     return status;

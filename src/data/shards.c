@@ -7,6 +7,7 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
+#include <xxhash.h>
 
 struct shard {
     char *path;
@@ -22,6 +23,7 @@ struct tri_tokens {
     struct shard *shards;
     int num_shards;
     int64_t count, limit; /* every token is below limit */
+    size_t bytes;         /* of all files */
 };
 
 /* ---- one file -------------------------------------------------------------------------------- */
@@ -222,15 +224,14 @@ static enum tri_status check_all(const struct tri_tokens *tokens, struct tri_err
 static enum tri_status open_all(struct tri_tokens *tokens, enum tri_data_format format,
                                 struct tri_error *error)
 {
-    size_t bytes = 0;
     for (int i = 0; i < tokens->num_shards; i++) {
         struct shard *shard = &tokens->shards[i];
         TRI_TRY(open_shard(shard, format, error));
         shard->first = tokens->count;
         tokens->count += shard->tokens;
-        bytes += shard->mapping.size;
+        tokens->bytes += shard->mapping.size;
     }
-    return bytes <= TRI_TOKENS_CHECK_BYTES ? check_all(tokens, error) : TRI_OK;
+    return tokens->bytes <= TRI_TOKENS_CHECK_BYTES ? check_all(tokens, error) : TRI_OK;
 }
 
 enum tri_status tri_tokens_create(const char *pattern, enum tri_data_format format,
@@ -297,6 +298,25 @@ int64_t tri_tokens_largest(const struct tri_tokens *tokens)
         }
     }
     return largest;
+}
+
+uint64_t tri_tokens_fingerprint(const struct tri_tokens *tokens, int index)
+{
+    enum { BLOCK = 4096, LEAST_BLOCKS = 4, MOST_BLOCKS = 64, ALL_BLOCKS = 8192 };
+    TRI_REQUIRE(index >= 0 && index < tokens->num_shards);
+    const struct shard *shard = &tokens->shards[index];
+    size_t bytes = (size_t)shard->tokens * (size_t)shard->width;
+    int blocks = ALL_BLOCKS / tokens->num_shards;
+    blocks = blocks < LEAST_BLOCKS ? LEAST_BLOCKS : blocks > MOST_BLOCKS ? MOST_BLOCKS : blocks;
+    if (tokens->bytes <= TRI_TOKENS_CHECK_BYTES || bytes <= (size_t)blocks * BLOCK) {
+        return XXH3_64bits(shard->data, bytes);
+    }
+    uint64_t hash = bytes;
+    for (int i = 0; i < blocks; i++) {
+        size_t at = (size_t)((double)(bytes - BLOCK) * i / (blocks - 1));
+        hash = XXH3_64bits_withSeed(shard->data + at, BLOCK, hash);
+    }
+    return hash;
 }
 
 /* The shard that holds token `position` of the set. */

@@ -52,6 +52,11 @@ struct tri_shard_info tri_tokens_shard(const struct tri_tokens *tokens, int inde
 /* The largest token of the set: one pass over everything. */
 int64_t tri_tokens_largest(const struct tri_tokens *tokens);
 
+/* XXH3-64 of a shard's tokens: of all of them when the set is small (TRI_TOKENS_CHECK_BYTES), else
+ * of their number and of blocks at the begin, at the end and between, the more the fewer shards
+ * there are. */
+uint64_t tri_tokens_fingerprint(const struct tri_tokens *tokens, int index);
+
 /* out[count] <- the tokens from `first` on, across shards. The range must lie within the set (a bug
  * if not). Fails with BAD_INPUT when one is not below vocab_size: the line names the shard, the
  * token's place in it and the token. */

@@ -2,6 +2,7 @@
 
 #include "base/log.h"
 #include "moe/moe.h"
+#include "train/alike.h"
 #include "train/environment.h"
 #include "train/rehearsal.h"
 
@@ -73,6 +74,9 @@ enum tri_status tri_text_open(const struct tri_session *session, const char *pat
                             : tri_loader_create(&args, &text->loader, error);
     }
     status = tri_comm_agree(session->mesh->world, status, error);
+    if (status == TRI_OK) {
+        status = tri_alike_tokens(session->mesh->world, pattern, text->tokens, error);
+    }
     if (status != TRI_OK) {
         tri_text_close(text);
     }
@@ -118,6 +122,7 @@ static enum tri_status take_bias(struct tri_session *session, const char *path,
 enum tri_status tri_session_load(struct tri_session *session, const char *path, bool with_optimizer,
                                  struct tri_checkpoint_state *state, struct tri_error *error)
 {
+    TRI_TRY(tri_alike_checkpoint(session->mesh->world, path, error));
     TRI_TRY(tri_checkpoint_load(path, session->engine->params, state, with_optimizer, error));
     return take_bias(session, path, state, error);
 }

@@ -132,6 +132,38 @@ void cli_start(struct process *process, int ranks, const char *const *changes,
     process_start(process, argv, changes);
 }
 
+/* Adds "-n COUNT" and the words. */
+static size_t add_part(const char **argv, size_t used, const char *count, const char *const *words)
+{
+    argv[used++] = "-n";
+    argv[used++] = count;
+    for (; *words; words++) {
+        assert_true(used < 2 * CLI_WORDS);
+        argv[used++] = *words;
+    }
+    return used;
+}
+
+struct process_result cli_run_apart(int ranks, const char *const *first, const char *const *rest)
+{
+    const char *argv[2 * CLI_WORDS + 4] = {MPIEXEC};
+    char count[16];
+    size_t used = 1;
+    (void)snprintf(count, sizeof(count), "%d", ranks - 1);
+    for (int i = 0; i < cli.num_flags; i++) {
+        argv[used++] = cli.flags[i];
+    }
+    used = add_part(argv, used, "1", first);
+    argv[used++] = ":";
+    used = add_part(argv, used, count, rest);
+    argv[used] = NULL;
+    struct process process;
+    struct process_result result;
+    process_start(&process, argv, NULL);
+    process_wait(&process, SECONDS, &result);
+    return result;
+}
+
 void cli_set_wrapper(const char *program)
 {
     cli.wrapper = program;

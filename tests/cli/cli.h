@@ -32,6 +32,9 @@ void cli_start(struct process *process, int ranks, const char *const *changes,
                const char *const *words);
 /* Runs trident through a program that is given its command line; NULL: no longer. */
 void cli_set_wrapper(const char *program);
+/* Runs `first` on rank 0 and `rest`, another command line, on the others; both begin with the
+ * program. */
+struct process_result cli_run_apart(int ranks, const char *const *first, const char *const *rest);
 /* Runs it to its end, at most 60 seconds. */
 struct process_result cli_run(int ranks, const char *const *words);
 struct process_result cli_run_with(int ranks, const char *const *changes, const char *const *words);

@@ -1,0 +1,138 @@
+/* What all ranks of the job must have alike before a command works on it. */
+#include "base/memory.h"
+#include "checkpoint/checkpoint.h"
+#include "cli/command.h"
+#include "train/alike.h"
+#include "train/environment.h"
+
+#include <stdio.h>
+#include <string.h>
+
+static struct tri_mesh *everyone;
+
+struct tri_group *tri_everyone(void)
+{
+    if (!everyone) {
+        struct tri_error error;
+        enum tri_status status = tri_mesh_create(1, 1, &everyone, &error);
+        TRI_REQUIRE(status == TRI_OK);
+    }
+    return everyone->world;
+}
+
+void tri_everyone_close(void)
+{
+    tri_mesh_destroy(everyone);
+    everyone = NULL;
+}
+
+enum tri_status tri_agree_everywhere(enum tri_status status, struct tri_error *error)
+{
+    return tri_comm_agree(tri_everyone(), status, error);
+}
+
+/* ---- the command ----------------------------------------------------------------------------- */
+
+static enum tri_status compare_options(const struct tri_arguments *arguments,
+                                       struct tri_error *error)
+{
+    const struct tri_option *options = arguments->command->options;
+    int count = 0;
+    while (options[count].name) {
+        count++;
+    }
+    struct tri_fact *facts = tri_alloc(TRI_MEMORY_OTHER, (size_t)(count + 1) * sizeof(*facts));
+    for (int i = 0; i < count; i++) {
+        const char *value = arguments->values[i];
+        facts[i] = (struct tri_fact){options[i].name, !value     ? "not given"
+                                                      : value[0] ? value
+                                                                 : "given"};
+    }
+    enum tri_status status = tri_comm_compare(tri_everyone(), count, facts, error);
+    tri_free(facts);
+    return status;
+}
+
+static enum tri_status compare_words(const struct tri_arguments *arguments, struct tri_error *error)
+{
+    char count[16];
+    (void)snprintf(count, sizeof(count), "%d", arguments->num_words);
+    struct tri_fact number = {"the number of words on the command line", count};
+    TRI_TRY(tri_comm_compare(tri_everyone(), 1, &number, error));
+    struct tri_fact *facts =
+        tri_alloc(TRI_MEMORY_OTHER, (size_t)(arguments->num_words + 1) * sizeof(*facts));
+    for (int i = 0; i < arguments->num_words; i++) {
+        facts[i] = (struct tri_fact){"a word of the command line", arguments->words[i]};
+    }
+    enum tri_status status = tri_comm_compare(tri_everyone(), arguments->num_words, facts, error);
+    tri_free(facts);
+    return status;
+}
+
+enum tri_status tri_agree_on_command(enum tri_status status, const struct tri_arguments *arguments,
+                                     struct tri_error *error)
+{
+    const struct tri_command *command = arguments->command;
+    TRI_TRY(tri_agree_everywhere(status, error));
+    struct tri_fact facts[] = {{"the program", tri_version()}, {"the command", command->name}};
+    TRI_TRY(tri_comm_compare(tri_everyone(), sizeof(facts) / sizeof(*facts), facts, error));
+    TRI_TRY(compare_options(arguments, error));
+    /* A config may lie under another path on each node: what is in it is compared. */
+    return command->reads_config ? TRI_OK : compare_words(arguments, error);
+}
+
+enum tri_status tri_agree_on_config(enum tri_status status, const struct tri_config *config,
+                                    struct tri_error *error)
+{
+    TRI_TRY(tri_agree_everywhere(status, error));
+    return tri_alike_config(tri_everyone(), config, error);
+}
+
+/* ---- the config of a checkpoint -------------------------------------------------------------- */
+
+static enum tri_status read_checkpoint_config(const char *path,
+                                              const struct tri_arguments *arguments,
+                                              struct tri_config *config, struct tri_error *error)
+{
+    struct tri_config trained;
+    TRI_TRY(tri_checkpoint_read_config(path, &trained, error));
+    int64_t ranks = tri_comm_size();
+    if (ranks % (trained.parallel.tensor * trained.parallel.expert) != 0 ||
+        tri_config_check_layout(&trained, (int)ranks, error) != TRI_OK) {
+        trained.parallel = (struct tri_config_parallel){1, 1, 1};
+    }
+    for (int i = 0; i < arguments->num_overrides; i++) {
+        if (strncmp(arguments->overrides[i], "parallel.", 9) == 0) {
+            trained.parallel = (struct tri_config_parallel){1, 1, 0};
+        }
+    }
+    char *yaml = tri_config_to_yaml(&trained);
+    enum tri_status status = tri_config_parse(path, yaml, strlen(yaml), arguments->num_overrides,
+                                              arguments->overrides, config, error);
+    tri_free(yaml);
+    return status;
+}
+
+/* Beside a run that goes on the newest checkpoint is another one a moment later: rank 0 looks. */
+static enum tri_status resolve(const char *given, char path[TRI_PATH_MAX], struct tri_error *error)
+{
+    struct tri_group *all = tri_everyone();
+    enum tri_status status = TRI_OK;
+    memset(path, 0, TRI_PATH_MAX);
+    if (tri_group_rank(all) == 0) {
+        status = tri_checkpoint_resolve(given, path, error);
+    }
+    TRI_TRY(tri_comm_agree(all, status, error));
+    tri_broadcast(all, (struct tri_where){TRI_PHASE_SETUP, TRI_KIND_META}, path, TRI_PATH_MAX,
+                  TRI_U8, 0);
+    return TRI_OK;
+}
+
+enum tri_status tri_config_of_checkpoint(const char *given, const struct tri_arguments *arguments,
+                                         struct tri_config *config, char path[TRI_PATH_MAX],
+                                         struct tri_error *error)
+{
+    TRI_TRY(resolve(given, path, error));
+    return tri_agree_on_config(read_checkpoint_config(path, arguments, config, error), config,
+                               error);
+}

@@ -1,0 +1,117 @@
+/* Command lines: what is not known is refused, in every command; help works in each of its forms;
+ * a folder named like a key=value is a folder. */
+#include "cli/cli.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+static const char *const commands[] = {"train",    "eval",   "generate", "verify", "plan",
+                                       "tokenize", "import", "export",   "inspect"};
+enum { COMMANDS = sizeof(commands) / sizeof(*commands) };
+
+static void expect_refused(const char *const *words, const char *says)
+{
+    struct process_result result = cli_run(0, words);
+    cli_expect_error(&result, 0, 2, says);
+}
+
+static void test_every_command(void **state)
+{
+    (void)state;
+    for (int i = 0; i < COMMANDS; i++) {
+        expect_refused(CLI_WORDS_OF(commands[i], "c.yaml", "--frech"), "unknown option '--frech'");
+        expect_refused(CLI_WORDS_OF(commands[i]), "usage: trident ");
+        if (strcmp(commands[i], "tokenize") != 0) {
+            expect_refused(CLI_WORDS_OF(commands[i], "c.yaml", "t.txt", "x"), "did not expect");
+        }
+    }
+}
+
+static void test_values(void **state)
+{
+    (void)state;
+    expect_refused(CLI_WORDS_OF("train", "c.yaml", "-f"), "unknown option '-f'");
+    expect_refused(CLI_WORDS_OF("train", "c.yaml", "--json=1"), "takes no value");
+    expect_refused(CLI_WORDS_OF("train", "c.yaml", "--json", "--json"), "given twice");
+    expect_refused(CLI_WORDS_OF("train", ""), "an empty word");
+    expect_refused(CLI_WORDS_OF("eval", "run", "--data"), "needs a value");
+    expect_refused(CLI_WORDS_OF("eval", "run", "--data="), "the value of --data is empty");
+    expect_refused(CLI_WORDS_OF("eval", "run", "--data", ""), "the value of --data is empty");
+    expect_refused(CLI_WORDS_OF("eval", "run", "--data", "--json"), "write --data=--json");
+    expect_refused(CLI_WORDS_OF("eval", "run", "--data", "a", "--data", "b"), "given twice");
+    expect_refused(CLI_WORDS_OF("verify", "c.yaml", "--steps", "3x"), "found '3x'");
+    expect_refused(CLI_WORDS_OF("inspect", "tok/train_000000.bin", "--format", "u8"), "'u8'");
+    expect_refused(CLI_WORDS_OF("inspect", "c.yaml", "--format", "u16"), "'--format'");
+    expect_refused(CLI_WORDS_OF("inspect", "tok/train_000000.bin", "seed=2"), "is no config");
+    expect_refused(CLI_WORDS_OF("export", "run", "out", "--dtype", "f16"), "found 'f16'");
+    expect_refused(CLI_WORDS_OF("import", "a", "b", "seed=2"), "did not expect 'seed=2'");
+    expect_refused(CLI_WORDS_OF("--version", "--json"), "did not expect '--json'");
+    expect_refused(CLI_WORDS_OF("help", "train", "now"), "did not expect 'now'");
+    expect_refused(CLI_WORDS_OF("help", "config", "--html"), "did not expect '--html'");
+    expect_refused(CLI_WORDS_OF("help", "trian"), "no help for 'trian'");
+}
+
+static void expect_help(const char *const *words, const char *says)
+{
+    struct process_result result = cli_run(0, words);
+    assert_non_null(result.out);
+    assert_non_null(strstr(result.out, says));
+    assert_true(!result.err || !result.err[0]);
+    cli_expect_status(&result, 0);
+}
+
+static void test_help(void **state)
+{
+    (void)state;
+    static const char list[] = "usage: trident COMMAND";
+    expect_help(CLI_WORDS_OF("--help"), list);
+    expect_help(CLI_WORDS_OF("-h"), list);
+    expect_help(CLI_WORDS_OF("help"), list);
+    expect_help(CLI_WORDS_OF("help", "help"), list);
+    expect_help(CLI_WORDS_OF("help", "config"), "train.learning_rate");
+    for (int i = 0; i < COMMANDS; i++) {
+        char usage[64];
+        (void)snprintf(usage, sizeof(usage), "trident %s ", commands[i]);
+        expect_help(CLI_WORDS_OF(commands[i], "--help"), usage);
+        expect_help(CLI_WORDS_OF("help", commands[i]), usage);
+    }
+    expect_help(CLI_WORDS_OF("train", "c.yaml", "-h", "--frech"), "trident train ");
+}
+
+/* With a folder of that name it is the run, without it a key that no config has. */
+static void test_named_like_a_key(void **state)
+{
+    (void)state;
+    cli_run_well(0, CLI_WORDS_OF("train", "c.yaml", "train.steps=2", "run_dir=lr=3e-4"));
+    struct process_result result = cli_run(0, CLI_WORDS_OF("eval", "lr=3e-4", "eval.every=3"));
+    assert_non_null(strstr(result.out, "bits per byte"));
+    cli_expect_status(&result, 0);
+    cli_run_well(0, CLI_WORDS_OF("inspect", "lr=3e-4"));
+    expect_refused(CLI_WORDS_OF("eval", "lr=4e-4"), "key 'lr': unknown key");
+    expect_refused(CLI_WORDS_OF("eval", "train.stepz=4"), "'train.steps'");
+    /* A key that there is, is one, whatever lies beside; behind -- it is a name. */
+    assert_int_equal(mkdir("seed=1", 0777), 0);
+    expect_refused(CLI_WORDS_OF("inspect", "seed=1"), "usage: trident inspect");
+    expect_refused(CLI_WORDS_OF("inspect", "--", "seed=1"), "seed=1: ");
+}
+
+int main(int argc, char **argv)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_every_command),
+        cmocka_unit_test(test_values),
+        cmocka_unit_test(test_help),
+        cmocka_unit_test(test_named_like_a_key),
+    };
+    cli_begin("command_line", argc, argv);
+    int failed = cmocka_run_group_tests(tests, NULL, NULL);
+    cli_end();
+    return failed;
+}

@@ -1,0 +1,145 @@
+/* Ranks that were started with different things: one line names what differs, the values and the
+ * ranks, before anything depends on it; no file is written. */
+#include "cli/cli.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#define TRIDENT TRIDENT_BIN "/trident"
+
+struct pair {
+    const char *first[8], *rest[8]; /* the words of rank 0, and of the others */
+    const char *says;
+};
+
+static const struct pair pairs[] = {
+    {{TRIDENT, "train", "c.yaml"},
+     {TRIDENT, "train", "c.yaml", "train.learning_rate=3e-4"},
+     "key 'train.learning_rate' is 0.001 on rank 0 and 0.0003 on rank"},
+    {{TRIDENT, "train", "c.yaml"},
+     {TRIDENT, "train", "c.yaml", "model.hidden_size=64"},
+     "key 'model.hidden_size' is 32 on rank 0 and 64 on rank"},
+    {{TRIDENT, "train", "c.yaml", "seed=2"}, {TRIDENT, "train", "c.yaml"}, "key 'seed' is 2 on"},
+    {{TRIDENT, "train", "c.yaml", "parallel.tensor=2"}, {TRIDENT, "train", "c.yaml"}, "parallel."},
+    {{TRIDENT, "verify", "c.yaml"},
+     {TRIDENT, "verify", "c.yaml", "data.sequence_length=8"},
+     "key 'data.sequence_length' is 16 on rank 0 and 8 on rank"},
+    {{TRIDENT, "verify", "c.yaml", "--steps", "3"},
+     {TRIDENT, "verify", "c.yaml"},
+     "--steps is 3 on rank 0 and not given on rank"},
+    {{TRIDENT, "plan", "c.yaml"}, {TRIDENT, "plan", "c.yaml", "moe.top_k=1"}, "key 'moe.top_k'"},
+    {{TRIDENT, "train", "c.yaml"}, {TRIDENT, "eval", "run"}, "the command is train on rank 0 and"},
+    {{TRIDENT, "train", "c.yaml"}, {TRIDENT, "evil"}, "unknown command 'evil'"},
+    {{TRIDENT, "train", "c.yaml"}, {TRIDENT, "train"}, "usage: trident train"},
+    {{TRIDENT, "inspect", "c.yaml"}, {TRIDENT, "inspect", "c.yaml", "-q"}, "unknown option '-q'"},
+    {{TRIDENT, "eval", "run"}, {TRIDENT, "eval", "run", "moe.top_k=1"}, "key 'moe.top_k'"},
+    {{TRIDENT, "eval", "run", "--data", "tok/valid*"},
+     {TRIDENT, "eval", "run", "--data", "tok/train*"},
+     "--data is tok/valid* on rank 0 and tok/train* on"},
+    {{TRIDENT, "generate", "run", "--seed=1"},
+     {TRIDENT, "generate", "run", "--seed=2"},
+     "--seed is 1 on rank 0 and 2 on"},
+    {{TRIDENT, "inspect", "run"}, {TRIDENT, "inspect", "c.yaml"}, "a word of the command line is"},
+    {{TRIDENT, "import", "a", "b"}, {TRIDENT, "import", "a", "c"}, "a word of the command line is"},
+    {{TRIDENT, "export", "run", "b"}, {TRIDENT, "export", "run", "c"}, "is b on rank 0 and c on"},
+    {{TRIDENT, "tokenize", "--tokenizer", "byte", "--out", "x", "t.txt"},
+     {TRIDENT, "tokenize", "--tokenizer", "byte", "--out", "y", "t.txt"},
+     "--out is x on rank 0 and y on"},
+    {{TRIDENT, "train", "c.yaml"},
+     {"env", "TRIDENT_KERNELS=ref", TRIDENT, "train", "c.yaml"},
+     "the kernel path is "},
+    /* The same words, and other files by the same names. */
+    {{TRIDENT, "train", "c.yaml"},
+     {"env", "-C", "longer", TRIDENT, "train", "c.yaml"},
+     "a shard is tok/train_000000.bin ("},
+    {{TRIDENT, "train", "c.yaml"},
+     {"env", "-C", "changed", TRIDENT, "train", "c.yaml"},
+     "a shard is tok/train_000000.bin ("},
+    {{TRIDENT, "train", "c.yaml"},
+     {"env", "-C", "more", TRIDENT, "train", "c.yaml"},
+     "the number of shards that 'tok/train_*.bin' matches is 1 on rank 0 and 2 on"},
+    {{TRIDENT, "eval", "run"},
+     {"env", "-C", "changed", TRIDENT, "eval", "run"},
+     "run/checkpoints/step_2"},
+};
+
+static void test_pair(void **state)
+{
+    const struct pair *pair = *state;
+    if (cli_ranks() > 2 && (pair - pairs) % 5 != 0) {
+        return; /* two ranks show it */
+    }
+    struct cli_snapshot *before = cli_snapshot_take(".");
+    struct process_result result = cli_run_apart(cli_ranks(), pair->first, pair->rest);
+    if (cli_ranks() > 2 && strstr(pair->says, "on rank 0 and") && result.err) {
+        assert_non_null(strstr(result.err, "on ranks 1, 2"));
+    }
+    cli_expect_error(&result, cli_ranks(), 2, pair->says);
+    cli_snapshot_expect_kept(before, false);
+    assert_int_equal(access("x", F_OK), -1);
+}
+
+/* The config may lie elsewhere on each node, and ranks that agree train. */
+static void test_alike(void **state)
+{
+    (void)state;
+    struct process_result result = cli_run_apart(
+        cli_ranks(), CLI_WORDS_OF(TRIDENT, "train", "c.yaml", "run_dir=apart", "train.steps=2"),
+        CLI_WORDS_OF(TRIDENT, "train", "more/../c.yaml", "run_dir=apart", "train.steps=2"));
+    cli_expect_status(&result, 0);
+}
+
+/* Folders in which the same names stand for other things. */
+static int prepare(void **state)
+{
+    (void)state;
+    static const char *const folders[] = {"longer", "changed", "more"};
+    cli_run_well(0, CLI_WORDS_OF("train", "c.yaml", "train.steps=2"));
+    cli_tool(CLI_WORDS_OF("tar", "cf", "all.tar", "c.yaml", "tok", "run"));
+    for (int i = 0; i < 3; i++) {
+        assert_int_equal(mkdir(folders[i], 0777), 0);
+        cli_tool(CLI_WORDS_OF("tar", "xf", "all.tar", "-C", folders[i]));
+    }
+    cli_tool(CLI_WORDS_OF("cp", "longer/tok/train_000000.bin", "more/tok/train_000001.bin"));
+    cli_tool(CLI_WORDS_OF("cp", "tok/valid_000000.bin", "longer/tok/train_000000.bin"));
+    /* The same step of a run on other data, of the same name. */
+    assert_int_equal(chdir("changed"), 0);
+    cli_tool(CLI_WORDS_OF("cp", "tok/valid_000000.bin", "tok/train_000000.bin"));
+    cli_tool(CLI_WORDS_OF("rm", "-r", "run"));
+    cli_run_well(0, CLI_WORDS_OF("train", "c.yaml", "train.steps=2"));
+    assert_int_equal(chdir(".."), 0);
+    /* Then one token of many. */
+    size_t bytes = 0;
+    char *shard = cli_read("tok/train_000000.bin", &bytes);
+    shard[1024 + 2 * 1000] = '#';
+    FILE *file = fopen("changed/tok/train_000000.bin", "wbe");
+    assert_non_null(file);
+    assert_int_equal(fwrite(shard, 1, bytes, file), bytes);
+    assert_int_equal(fclose(file), 0);
+    free(shard);
+    return 0;
+}
+
+int main(int argc, char **argv)
+{
+    enum { COUNT = sizeof(pairs) / sizeof(*pairs) };
+    static struct CMUnitTest tests[COUNT + 1];
+    static char names[COUNT][256];
+    for (int i = 0; i < COUNT; i++) {
+        (void)snprintf(names[i], sizeof(names[i]), "%d: %s", i, pairs[i].says);
+        tests[i] =
+            (struct CMUnitTest){names[i], test_pair, NULL, NULL, (void *)(uintptr_t)&pairs[i]};
+    }
+    tests[COUNT] = (struct CMUnitTest)cmocka_unit_test(test_alike);
+    cli_begin("launch", argc, argv);
+    int failed = cmocka_run_group_tests(tests, prepare, NULL);
+    cli_end();
+    return failed;
+}
