@@ -2,14 +2,14 @@
 
 #include "base/file_hook.h"
 #include "base/memory.h"
+#include "base/path.h"
+#include "base/system.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <ftw.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 #include <xxhash.h>
@@ -28,64 +28,15 @@ int tri_file_fault(const char *operation, const char *path, uint64_t done)
     return hook ? hook(operation, path, done) : 0;
 }
 
-static enum tri_status file_error(struct tri_error *error, const char *what, const char *path,
-                                  int code)
-{
-    enum tri_status status =
-        code == ENOENT || code == EISDIR || code == ENOTDIR ? TRI_BAD_INPUT : TRI_FAILED;
-    return tri_fail(error, status, "%s: cannot %s: %s", path, what, strerror(code));
-}
-
-/* ---- reading --------------------------------------------------------------------------------- */
-
-enum tri_status tri_file_map(const char *path, struct tri_mapping *mapping, struct tri_error *error)
-{
-    *mapping = (struct tri_mapping){0};
-    int injected = tri_file_fault("open", path, 0);
-    int fd = injected ? -1 : open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0) {
-        int code = injected ? injected : errno;
-        return tri_fail(error, TRI_BAD_INPUT, "%s: cannot open: %s", path, strerror(code));
-    }
-    struct stat info;
-    int code = tri_file_fault("read", path, 0);
-    if (code == 0 && fstat(fd, &info) != 0) {
-        code = errno;
-    }
-    if (code == 0 && !S_ISREG(info.st_mode)) {
-        code = S_ISDIR(info.st_mode) ? EISDIR : EINVAL;
-    }
-    if (code == 0 && info.st_size > 0) {
-        void *data = mmap(NULL, (size_t)info.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
-        if (data == MAP_FAILED) {
-            code = errno;
-        } else {
-            mapping->data = data;
-            mapping->size = (size_t)info.st_size;
-        }
-    }
-    (void)close(fd);
-    if (code) {
-        return tri_fail(error, TRI_BAD_INPUT, "%s: cannot read: %s", path, strerror(code));
-    }
-    return TRI_OK;
-}
-
-void tri_file_unmap(struct tri_mapping *mapping)
-{
-    if (mapping->data) {
-        (void)munmap((void *)(uintptr_t)mapping->data, mapping->size);
-    }
-    *mapping = (struct tri_mapping){0};
-}
-
 /* ---- writing --------------------------------------------------------------------------------- */
 
 struct tri_writer {
     int fd;
     uint64_t bytes;
     XXH3_state_t *hash;
-    char *path, *temporary;
+    char *path;      /* as it was given: for messages */
+    char *place;     /* what a link at path leads to, or path: links stay */
+    char *temporary; /* beside place */
 };
 
 void tri_writer_destroy(struct tri_writer *writer)
@@ -99,8 +50,18 @@ void tri_writer_destroy(struct tri_writer *writer)
     }
     (void)XXH3_freeState(writer->hash);
     tri_free(writer->path);
+    tri_free(writer->place);
     tri_free(writer->temporary);
     tri_free(writer);
+}
+
+static char *behind_links(const char *path)
+{
+    struct stat info;
+    char *real = lstat(path, &info) == 0 && S_ISLNK(info.st_mode) ? realpath(path, NULL) : NULL;
+    char *place = tri_strdup(real ? real : path);
+    free(real);
+    return place;
 }
 
 enum tri_status tri_writer_create(const char *path, struct tri_writer **writer,
@@ -109,8 +70,10 @@ enum tri_status tri_writer_create(const char *path, struct tri_writer **writer,
     *writer = NULL;
     struct tri_writer *w = tri_alloc(TRI_MEMORY_OTHER, sizeof(*w));
     w->path = tri_strdup(path);
-    w->temporary = tri_alloc(TRI_MEMORY_OTHER, strlen(path) + 5);
-    (void)snprintf(w->temporary, strlen(path) + 5, "%s.tmp", path);
+    w->place = behind_links(path);
+    size_t room = strlen(w->place) + sizeof(TRI_TEMPORARY);
+    w->temporary = tri_alloc(TRI_MEMORY_OTHER, room);
+    tri_path_make(w->temporary, room, "%s" TRI_TEMPORARY, w->place);
     w->hash = XXH3_createState();
     TRI_REQUIRE(w->hash);
     (void)XXH3_64bits_reset(w->hash);
@@ -119,7 +82,7 @@ enum tri_status tri_writer_create(const char *path, struct tri_writer **writer,
     if (w->fd < 0) {
         int code = injected ? injected : errno;
         tri_writer_destroy(w);
-        return file_error(error, "create", path, code);
+        return tri_system_error(error, "create", path, code);
     }
     *writer = w;
     return TRI_OK;
@@ -130,8 +93,8 @@ static int write_fully(int fd, const char *data, size_t bytes)
     while (bytes > 0) {
         size_t part = bytes < (size_t)1 << 30 ? bytes : (size_t)1 << 30;
         ssize_t written = write(fd, data, part);
-        if (written < 0 && errno != EINTR) {
-            return errno;
+        if (written <= 0 && (written == 0 || errno != EINTR)) {
+            return written == 0 ? EIO : errno;
         }
         if (written > 0) {
             data += written;
@@ -149,7 +112,7 @@ enum tri_status tri_writer_write(struct tri_writer *writer, const void *data, si
         code = write_fully(writer->fd, data, bytes);
     }
     if (code) {
-        return file_error(error, "write", writer->path, code);
+        return tri_system_error(error, "write", writer->path, code);
     }
     (void)XXH3_64bits_update(writer->hash, data, bytes);
     writer->bytes += bytes;
@@ -160,21 +123,21 @@ enum tri_status tri_writer_close(struct tri_writer **writer, struct tri_error *e
 {
     struct tri_writer *w = *writer;
     *writer = NULL;
-    int code = tri_file_fault("sync", w->path, 0);
-    if (code == 0 && fsync(w->fd) != 0) {
+    int code = tri_system_sync(w->fd, w->path, false);
+    if (close(w->fd) != 0 && code == 0) {
         code = errno;
     }
+    w->fd = -1;
     if (code == 0) {
         code = tri_file_fault("rename", w->path, 0);
     }
-    if (code == 0 && rename(w->temporary, w->path) != 0) {
+    if (code == 0 && rename(w->temporary, w->place) != 0) {
         code = errno;
     }
-    if (code == 0) {
-        (void)close(w->fd);
-        w->fd = -1;
+    if (code) {
+        (void)unlink(w->temporary);
     }
-    enum tri_status status = code ? file_error(error, "finish", w->path, code) : TRI_OK;
+    enum tri_status status = code ? tri_system_error(error, "finish", w->path, code) : TRI_OK;
     tri_writer_destroy(w);
     return status;
 }
@@ -207,9 +170,10 @@ enum tri_status tri_file_append_line(const char *path, const char *line, struct 
 {
     size_t length = strlen(line);
     int code = tri_file_fault("write", path, length + 1);
-    int fd = code ? -1 : open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
+    /* Without waiting: a pipe that nobody reads in the file's place is an error, not a hang. */
+    int fd = code ? -1 : open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NONBLOCK, 0666);
     if (fd < 0) {
-        return file_error(error, "append to", path, code ? code : errno);
+        return tri_system_error(error, "append to", path, code ? code : errno);
     }
     char *text = tri_alloc(TRI_MEMORY_OTHER, length + 1);
     memcpy(text, line, length);
@@ -219,79 +183,5 @@ enum tri_status tri_file_append_line(const char *path, const char *line, struct 
     if (close(fd) != 0 && code == 0) {
         code = errno;
     }
-    return code ? file_error(error, "append to", path, code) : TRI_OK;
-}
-
-/* ---- folders --------------------------------------------------------------------------------- */
-
-enum tri_status tri_file_make_dirs(const char *path, struct tri_error *error)
-{
-    char *part = tri_strdup(path);
-    int code = tri_file_fault("open", path, 0);
-    for (char *at = part + 1; code == 0; at++) {
-        if (*at != '/' && *at != '\0') {
-            continue;
-        }
-        char kept = *at;
-        *at = '\0';
-        if (mkdir(part, 0777) != 0 && errno != EEXIST) {
-            code = errno;
-        }
-        *at = kept;
-        if (kept == '\0') {
-            break;
-        }
-    }
-    tri_free(part);
-    if (code == 0 && !tri_file_is_dir(path)) {
-        code = ENOTDIR;
-    }
-    return code ? file_error(error, "create the folder", path, code) : TRI_OK;
-}
-
-enum tri_status tri_file_sync_dir(const char *path, struct tri_error *error)
-{
-    int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (fd < 0) {
-        return file_error(error, "open the folder", path, errno);
-    }
-    int code = fsync(fd) == 0 ? 0 : errno;
-    (void)close(fd);
-    return code ? file_error(error, "sync the folder", path, code) : TRI_OK;
-}
-
-enum tri_status tri_file_rename(const char *from, const char *to, struct tri_error *error)
-{
-    int code = tri_file_fault("rename", to, 0);
-    if (code == 0 && rename(from, to) != 0) {
-        code = errno;
-    }
-    return code ? file_error(error, "rename to", to, code) : TRI_OK;
-}
-
-static int remove_one(const char *path, const struct stat *info, int kind, struct FTW *where)
-{
-    (void)info;
-    (void)kind;
-    (void)where;
-    return remove(path);
-}
-
-enum tri_status tri_file_remove_tree(const char *path, struct tri_error *error)
-{
-    if (nftw(path, remove_one, 16, FTW_DEPTH | FTW_PHYS) != 0 && errno != ENOENT) {
-        return file_error(error, "remove", path, errno);
-    }
-    return TRI_OK;
-}
-
-bool tri_file_exists(const char *path)
-{
-    return access(path, F_OK) == 0;
-}
-
-bool tri_file_is_dir(const char *path)
-{
-    struct stat info;
-    return stat(path, &info) == 0 && S_ISDIR(info.st_mode);
+    return code ? tri_system_error(error, "append to", path, code) : TRI_OK;
 }

@@ -8,18 +8,28 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* A whole file, mapped read-only. An empty file has data == NULL and size 0. */
+/* A whole file, read-only: mapped, or read where it cannot be. An empty file has size 0. */
 struct tri_mapping {
     const unsigned char *data;
     size_t size;
+    bool owned; /* data is memory and no mapping */
 };
 
+/* Regular files only; a folder, pipe, socket or device is refused at once. A mapped file that is cut
+ * short while it is used ends the job with one line. */
 enum tri_status tri_file_map(const char *path, struct tri_mapping *mapping,
                              struct tri_error *error) TRI_NODISCARD;
+/* The same for at most `most` bytes, of a pipe or a character device to its end too. */
+enum tri_status tri_file_read(const char *path, size_t most, struct tri_mapping *mapping,
+                              struct tri_error *error) TRI_NODISCARD;
+/* Whether the file has become shorter than its mapping: what is missing of its last page reads as
+ * zeros. */
+bool tri_file_is_cut_short(const char *path, const struct tri_mapping *mapping);
 void tri_file_unmap(struct tri_mapping *mapping);
 
-/* A file being written under a temporary name, "PATH.tmp"; tri_writer_close syncs it and renames it
- * to PATH, so that PATH is whole or absent. Destroying it unclosed removes the temporary. */
+/* A file being written under a temporary name, PATH with TRI_TEMPORARY (base/path.h) behind it;
+ * tri_writer_close syncs it and renames it to PATH, so that PATH is whole or absent. A link at PATH
+ * stays: what it leads to is replaced. Destroying it unclosed removes the temporary. */
 struct tri_writer;
 enum tri_status tri_writer_create(const char *path, struct tri_writer **writer,
                                   struct tri_error *error) TRI_NODISCARD;
@@ -38,12 +48,23 @@ enum tri_status tri_file_save(const char *path, const void *data, size_t bytes,
 enum tri_status tri_file_append_line(const char *path, const char *line,
                                      struct tri_error *error) TRI_NODISCARD;
 
+/* Every folder of the path that is not there; each is synced into the one above. */
 enum tri_status tri_file_make_dirs(const char *path, struct tri_error *error) TRI_NODISCARD;
 enum tri_status tri_file_sync_dir(const char *path, struct tri_error *error) TRI_NODISCARD;
 enum tri_status tri_file_rename(const char *from, const char *to,
                                 struct tri_error *error) TRI_NODISCARD;
 /* Removes a file or a folder with all that is in it; a path that does not exist is fine. */
 enum tri_status tri_file_remove_tree(const char *path, struct tri_error *error) TRI_NODISCARD;
+/* The same, but a link stays and what it leads to is emptied. */
+enum tri_status tri_file_clear(const char *path, struct tri_error *error) TRI_NODISCARD;
+/* Before long work: whether something new can be made at path. Leaves nothing there. */
+enum tri_status tri_file_check_target(const char *path, struct tri_error *error) TRI_NODISCARD;
+
+/* An exclusive lock of an open file or folder, given back when it is closed; *code is the errno of
+ * all but TAKEN. Where a system has no locks nothing is printed: the caller warns. */
+enum tri_lock { TRI_LOCK_TAKEN, TRI_LOCK_BUSY, TRI_LOCK_UNSUPPORTED, TRI_LOCK_FAILED };
+enum tri_lock tri_file_lock(int fd, const char *path, bool folder, int *code) TRI_NODISCARD;
+
 bool tri_file_exists(const char *path);
 bool tri_file_is_dir(const char *path);
 

@@ -243,9 +243,10 @@ enum tri_status tri_config_parse(const char *path, const char *text, size_t leng
 enum tri_status tri_config_load(const char *path, int count, char *const *overrides,
                                 struct tri_config *config, struct tri_error *error)
 {
+    enum { BYTES_MOST = 1 << 22 };
     tri_config_init(config);
     struct tri_mapping file;
-    TRI_TRY(tri_file_map(path, &file, error));
+    TRI_TRY(tri_file_read(path, BYTES_MOST, &file, error)); /* also <(a pipe) */
     enum tri_status status =
         tri_config_parse(path, (const char *)file.data, file.size, count, overrides, config, error);
     tri_file_unmap(&file);

@@ -1,7 +1,9 @@
 #include "train/run_folder.h"
 
 #include "base/file.h"
+#include "base/log.h"
 #include "base/memory.h"
+#include "base/path.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -9,12 +11,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 struct tri_run_folder {
     char path[TRI_PATH_MAX];
-    int lock;
+    int self, lock; /* the folder itself and RUN/lock, open; -1: not */
+    bool self_locked, file_locked;
 };
 
 enum { MEMBER_PATH_MAX = TRI_PATH_MAX + 64 };
@@ -22,22 +25,96 @@ enum { MEMBER_PATH_MAX = TRI_PATH_MAX + 64 };
 static void member(const struct tri_run_folder *folder, const char *name,
                    char path[MEMBER_PATH_MAX])
 {
-    (void)snprintf(path, MEMBER_PATH_MAX, "%s/%s", folder->path, name);
+    tri_path_make(path, MEMBER_PATH_MAX, "%s/%s", folder->path, name);
 }
 
+/* ---- the lock -------------------------------------------------------------------------------- */
+
+static enum tri_status say_busy(const struct tri_run_folder *folder, struct tri_error *error)
+{
+    return tri_fail(error, TRI_FAILED, "%s: another job is working in this run folder",
+                    folder->path);
+}
+
+/* Two locks: a file's, which every system with locks has, and the folder's own, which no removed
+ * file and no new name of the folder undoes. */
 static enum tri_status take_lock(struct tri_run_folder *folder, struct tri_error *error)
 {
     char path[MEMBER_PATH_MAX];
+    int code = 0;
+    folder->self = open(folder->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (folder->self >= 0) {
+        enum tri_lock self = tri_file_lock(folder->self, folder->path, true, &code);
+        if (self == TRI_LOCK_BUSY) {
+            return say_busy(folder, error);
+        }
+        folder->self_locked = self == TRI_LOCK_TAKEN;
+    }
     member(folder, "lock", path);
-    folder->lock = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
+    folder->lock = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NONBLOCK, 0666);
     if (folder->lock < 0) {
         return tri_fail(error, TRI_FAILED, "%s: cannot open: %s", path, strerror(errno));
     }
-    if (flock(folder->lock, LOCK_EX | LOCK_NB) != 0) {
-        return tri_fail(error, TRI_FAILED, "%s: another job is working in this run folder",
-                        folder->path);
+    enum tri_lock file = tri_file_lock(folder->lock, path, false, &code);
+    if (file == TRI_LOCK_BUSY) {
+        return say_busy(folder, error);
+    }
+    if (file == TRI_LOCK_FAILED) {
+        return tri_fail(error, TRI_FAILED, "%s: cannot lock: %s", path, strerror(code));
+    }
+    folder->file_locked = file == TRI_LOCK_TAKEN;
+    if (!folder->file_locked && !folder->self_locked) {
+        tri_log_warn("%s: this file system has no locks (%s): nothing keeps a second job out of "
+                     "this run folder",
+                     folder->path, strerror(code));
     }
     return TRI_OK;
+}
+
+static bool is_still(const char *path, int fd)
+{
+    struct stat now, held;
+    return fd < 0 || (stat(path, &now) == 0 && fstat(fd, &held) == 0 && now.st_dev == held.st_dev &&
+                      now.st_ino == held.st_ino);
+}
+
+/* Whether the path still leads to the folder that was locked. */
+static enum tri_status check_held(const struct tri_run_folder *folder, struct tri_error *error)
+{
+    char path[MEMBER_PATH_MAX];
+    if (!is_still(folder->path, folder->self)) {
+        return tri_fail(error, TRI_FAILED,
+                        "%s: the run folder was renamed, removed or replaced while this run worked "
+                        "in it",
+                        folder->path);
+    }
+    member(folder, "lock", path);
+    if (folder->file_locked && !folder->self_locked && !is_still(path, folder->lock)) {
+        return tri_fail(error, TRI_FAILED,
+                        "%s: the lock was removed while this run worked: another may have begun",
+                        path);
+    }
+    return TRI_OK;
+}
+
+/* ---- opening --------------------------------------------------------------------------------- */
+
+/* What saving a checkpoint asks of the file system, once, before there is work to lose. */
+static enum tri_status try_saving(const struct tri_run_folder *folder, struct tri_error *error)
+{
+    char checkpoints[MEMBER_PATH_MAX], from[MEMBER_PATH_MAX], to[MEMBER_PATH_MAX],
+        file[MEMBER_PATH_MAX];
+    member(folder, "checkpoints", checkpoints);
+    member(folder, "checkpoints/trident.try", from);
+    member(folder, "checkpoints/trident.try/file", file);
+    member(folder, "checkpoints/trident.tried", to);
+    TRI_TRY(tri_file_remove_tree(to, error));
+    TRI_TRY(tri_file_make_dirs(from, error));
+    TRI_TRY(tri_file_save(file, "\n", 1, error));
+    TRI_TRY(tri_file_sync_dir(from, error));
+    TRI_TRY(tri_file_rename(from, to, error));
+    TRI_TRY(tri_file_sync_dir(checkpoints, error));
+    return tri_file_remove_tree(to, error);
 }
 
 static enum tri_status remove_old(const struct tri_run_folder *folder, struct tri_error *error)
@@ -47,7 +124,7 @@ static enum tri_status remove_old(const struct tri_run_folder *folder, struct tr
     for (size_t i = 0; i < sizeof(names) / sizeof(*names); i++) {
         char path[MEMBER_PATH_MAX];
         member(folder, names[i], path);
-        TRI_TRY(tri_file_remove_tree(path, error));
+        TRI_TRY(tri_file_clear(path, error));
     }
     return TRI_OK;
 }
@@ -58,10 +135,14 @@ enum tri_status tri_run_folder_open(const char *path, bool fresh, struct tri_run
     *folder = NULL;
     TRI_TRY(tri_file_make_dirs(path, error));
     struct tri_run_folder *f = tri_alloc(TRI_MEMORY_OTHER, sizeof(*f));
-    (void)snprintf(f->path, sizeof(f->path), "%s", path);
+    f->self = f->lock = -1;
+    tri_path_make(f->path, sizeof(f->path), "%s", path);
     enum tri_status status = take_lock(f, error);
     if (status == TRI_OK && fresh) {
         status = remove_old(f, error);
+    }
+    if (status == TRI_OK) {
+        status = try_saving(f, error);
     }
     if (status != TRI_OK) {
         tri_run_folder_close(f);
@@ -79,6 +160,9 @@ void tri_run_folder_close(struct tri_run_folder *folder)
     if (folder->lock >= 0) {
         (void)close(folder->lock);
     }
+    if (folder->self >= 0) {
+        (void)close(folder->self);
+    }
     tri_free(folder);
 }
 
@@ -87,6 +171,7 @@ enum tri_status tri_run_folder_describe(const struct tri_run_folder *folder,
                                         struct tri_error *error)
 {
     char path[MEMBER_PATH_MAX];
+    TRI_TRY(check_held(folder, error));
     char *yaml = tri_config_to_yaml(config);
     member(folder, "config.yaml", path);
     enum tri_status status = tri_file_save(path, yaml, strlen(yaml), error);
@@ -96,25 +181,44 @@ enum tri_status tri_run_folder_describe(const struct tri_run_folder *folder,
     return tri_file_save(path, environment, strlen(environment), error);
 }
 
-/* Bytes of the whole lines up to and including those of `step`. */
-static size_t kept_bytes(const char *text, size_t size, int64_t step)
+/* ---- metrics --------------------------------------------------------------------------------- */
+
+/* The object of a line; what a power cut or a full disk left before it (zeros, the torn begin of
+ * another) is skipped: *from becomes where it begins. */
+static json_t *object_of_line(const char *text, size_t size, size_t *from)
 {
-    size_t kept = 0;
-    while (kept < size) {
-        const char *end = memchr(text + kept, '\n', size - kept);
-        if (!end) {
-            break;
+    static const char begin[] = "{\"step\"";
+    json_t *object = NULL;
+    for (size_t at = 0; !object && at + sizeof(begin) - 1 <= size; at++) {
+        if (at == 0 || memcmp(text + at, begin, sizeof(begin) - 1) == 0) {
+            object = json_loadb(text + at, size - at, 0, NULL);
+            *from = at;
         }
-        json_t *line = json_loadb(text + kept, (size_t)(end - text) - kept, 0, NULL);
-        json_t *number = json_object_get(line, "step");
-        bool keep = json_is_integer(number) && json_integer_value(number) <= step;
-        json_decref(line);
-        if (!keep) {
-            break;
-        }
-        kept = (size_t)(end - text) + 1;
     }
-    return kept;
+    return object;
+}
+
+/* kept <- the lines up to and including those of `step`; *lost are whole lines that say nothing.
+ * Returns the bytes. */
+static size_t keep_lines(const char *text, size_t size, int64_t step, char *kept, int64_t *lost)
+{
+    size_t bytes = 0;
+    *lost = 0;
+    for (size_t at = 0, end; at < size; at = end + 1) {
+        const char *newline = memchr(text + at, '\n', size - at);
+        end = newline ? (size_t)(newline - text) : size;
+        size_t from = 0;
+        json_t *line = object_of_line(text + at, end - at, &from);
+        const json_t *number = json_object_get(line, "step");
+        if (json_is_integer(number) && json_integer_value(number) <= step) {
+            memcpy(kept + bytes, text + at + from, end - at - from);
+            bytes += end - at - from;
+            kept[bytes++] = '\n';
+        }
+        *lost += newline && (from > 0 || !json_is_integer(number));
+        json_decref(line);
+    }
+    return bytes;
 }
 
 enum tri_status tri_run_folder_trim_metrics(const struct tri_run_folder *folder, int64_t step,
@@ -127,19 +231,28 @@ enum tri_status tri_run_folder_trim_metrics(const struct tri_run_folder *folder,
         return TRI_OK;
     }
     TRI_TRY(tri_file_map(path, &mapping, error));
-    size_t kept = kept_bytes((const char *)mapping.data, mapping.size, step);
-    enum tri_status status = TRI_OK;
-    if (kept != mapping.size) {
-        status = tri_file_save(path, mapping.data, kept, error);
+    const char *text = (const char *)mapping.data;
+    char *kept = tri_alloc(TRI_MEMORY_OTHER, mapping.size + 1);
+    int64_t lost;
+    size_t bytes = keep_lines(text, mapping.size, step, kept, &lost);
+    if (lost > 0) {
+        tri_log_warn("%s: dropped %lld torn lines", path, (long long)lost);
     }
+    enum tri_status status = TRI_OK;
+    if (bytes != mapping.size || memcmp(kept, text, bytes) != 0) {
+        status = tri_file_save(path, kept, bytes, error);
+    }
+    tri_free(kept);
     tri_file_unmap(&mapping);
-    return status;
+    TRI_TRY(status);
+    return tri_file_sync_dir(folder->path, error);
 }
 
 enum tri_status tri_run_folder_add_metrics(const struct tri_run_folder *folder, const char *line,
                                            struct tri_error *error)
 {
     char path[MEMBER_PATH_MAX];
+    TRI_TRY(check_held(folder, error));
     member(folder, "metrics.jsonl", path);
     return tri_file_append_line(path, line, error);
 }
@@ -176,6 +289,7 @@ enum tri_status tri_run_folder_save_ledger(const struct tri_run_folder *folder,
                                            const struct tri_ledger *total, struct tri_error *error)
 {
     char path[MEMBER_PATH_MAX];
+    TRI_TRY(check_held(folder, error));
     member(folder, "ledger.json", path);
     json_t *root =
         json_pack("{si so}", "rank", tri_comm_rank(), "collectives", ledger_rows(ledger, total));

@@ -7,7 +7,8 @@
  *   RUN/checkpoints/       checkpoint/
  *   RUN/lock               held while a job works in the folder
  *
- * Rank 0 alone touches it; callers agree on the outcome. */
+ * Rank 0 alone touches it; callers agree on the outcome. Whatever writes here first makes sure that
+ * the path still leads to the folder that was locked: FAILED when it was renamed or replaced. */
 #ifndef TRIDENT_TRAIN_RUN_FOLDER_H
 #define TRIDENT_TRAIN_RUN_FOLDER_H
 
@@ -16,8 +17,9 @@
 
 struct tri_run_folder;
 
-/* Creates and locks the folder. FAILED when another job holds the lock. fresh: removes what an
- * earlier run left. Local to rank 0. */
+/* Creates and locks the folder, and tries once what saving will ask of its file system. FAILED when
+ * another job holds the lock; a system without locks is warned of. fresh: removes what an earlier run
+ * left; links stay, what they lead to is emptied. Local to rank 0. */
 enum tri_status tri_run_folder_open(const char *path, bool fresh, struct tri_run_folder **folder,
                                     struct tri_error *error) TRI_NODISCARD;
 /* Releases the lock. */
@@ -28,7 +30,8 @@ enum tri_status tri_run_folder_describe(const struct tri_run_folder *folder,
                                         const struct tri_config *config, const char *environment,
                                         struct tri_error *error) TRI_NODISCARD;
 
-/* Drops the lines of metrics.jsonl past `step` and a torn last line. */
+/* Drops the lines of metrics.jsonl past `step`, and what is torn: of a line behind such a rest the
+ * good end stays; a warning says how many lines lost something, but for a torn last one. */
 enum tri_status tri_run_folder_trim_metrics(const struct tri_run_folder *folder, int64_t step,
                                             struct tri_error *error) TRI_NODISCARD;
 enum tri_status tri_run_folder_add_metrics(const struct tri_run_folder *folder, const char *line,

@@ -2,8 +2,9 @@
  *
  *     TRIDENT_FILE_FAULT=OPERATION:ERRNO:SUBSTRING[:AFTER_BYTES]
  *
- * (write:ENOSPC:…, open:EACCES:…, read:EIO:…, sync:…, rename:…) makes the operation fail with that
- * errno for paths that contain SUBSTRING; with SIGKILL for the errno the process dies there. */
+ * (write:ENOSPC:…, open:EACCES:…, read:EIO:…, map:…, sync:…, rename:…, lock:…, and of folders
+ * syncdir:…, lockdir:…) makes the operation fail with that errno for paths that contain SUBSTRING;
+ * with SIGKILL for the errno the process dies there. A comma begins another of the kind. */
 #include "base/file_hook.h"
 
 #include <errno.h>
@@ -17,8 +18,10 @@ static int errno_by_name(const char *name, size_t length)
     static const struct {
         const char *name;
         int value;
-    } known[] = {
-        {"ENOSPC", ENOSPC}, {"EACCES", EACCES}, {"EIO", EIO}, {"EROFS", EROFS}, {"EDQUOT", EDQUOT}};
+    } known[] = {{"ENOSPC", ENOSPC},        {"EACCES", EACCES}, {"EIO", EIO},
+                 {"EROFS", EROFS},          {"EDQUOT", EDQUOT}, {"EINVAL", EINVAL},
+                 {"ENOSYS", ENOSYS},        {"ENODEV", ENODEV}, {"ENOLCK", ENOLCK},
+                 {"EOPNOTSUPP", EOPNOTSUPP}};
     for (size_t i = 0; i < sizeof(known) / sizeof(*known); i++) {
         if (strlen(known[i].name) == length && strncmp(known[i].name, name, length) == 0) {
             return known[i].value;
@@ -27,12 +30,8 @@ static int errno_by_name(const char *name, size_t length)
     return EIO;
 }
 
-static int fault(const char *operation, const char *path, uint64_t done)
+static int one_fault(const char *spec, const char *operation, const char *path, uint64_t done)
 {
-    const char *spec = getenv("TRIDENT_FILE_FAULT");
-    if (!spec) {
-        return 0;
-    }
     const char *code = strchr(spec, ':');
     const char *part = code ? strchr(code + 1, ':') : NULL;
     if (!part || strlen(operation) != (size_t)(code - spec) ||
@@ -54,6 +53,20 @@ static int fault(const char *operation, const char *path, uint64_t done)
         (void)raise(SIGKILL);
     }
     return errno_by_name(code + 1, (size_t)(part - code - 1));
+}
+
+static int fault(const char *operation, const char *path, uint64_t done)
+{
+    const char *spec = getenv("TRIDENT_FILE_FAULT");
+    int code = 0;
+    while (spec && code == 0) {
+        char one[256];
+        (void)snprintf(one, sizeof(one), "%.*s", (int)strcspn(spec, ","), spec);
+        code = one_fault(one, operation, path, done);
+        spec = strchr(spec, ',');
+        spec = spec ? spec + 1 : NULL;
+    }
+    return code;
 }
 
 __attribute__((constructor)) static void install(void)

@@ -1,0 +1,232 @@
+/* Folders: made, renamed, removed, locked. What a file system does not have (locks on Lustre without
+ * -o flock, fsync of a folder on some FUSE and network ones) is warned of and done without. */
+#include "base/file.h"
+
+#include "base/file_hook.h"
+#include "base/log.h"
+#include "base/memory.h"
+#include "base/path.h"
+#include "base/system.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <ftw.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+enum { PATH_BYTES = 4096 };
+
+enum tri_status tri_system_error(struct tri_error *error, const char *what, const char *path,
+                                 int code)
+{
+    enum tri_status status =
+        code == ENOENT || code == EISDIR || code == ENOTDIR || code == ENAMETOOLONG ? TRI_BAD_INPUT
+                                                                                    : TRI_FAILED;
+    return tri_fail(error, status, "%s: cannot %s: %s", path, what, strerror(code));
+}
+
+/* ---- what need not be there ------------------------------------------------------------------ */
+
+static bool is_unsupported(int code)
+{
+    return code == EINVAL || code == ENOSYS || code == EOPNOTSUPP;
+}
+
+int tri_system_sync(int fd, const char *path, bool folder)
+{
+    static bool warned[2];
+    int code = tri_file_fault(folder ? "syncdir" : "sync", path, 0);
+    if (code == 0 && fsync(fd) != 0) {
+        code = errno;
+    }
+    if (!is_unsupported(code) && code != EROFS && !(folder && (code == EBADF || code == EACCES))) {
+        return code;
+    }
+    if (!warned[folder]) {
+        warned[folder] = true;
+        tri_log_warn("%s: this file system cannot sync a %s (%s): what is written may be lost if "
+                     "the machine dies",
+                     path, folder ? "folder" : "file", strerror(code));
+    }
+    return 0;
+}
+
+enum tri_lock tri_file_lock(int fd, const char *path, bool folder, int *code)
+{
+    *code = tri_file_fault(folder ? "lockdir" : "lock", path, 0);
+    while (*code == 0 && flock(fd, LOCK_EX | LOCK_NB) != 0) {
+        *code = errno == EINTR ? 0 : errno;
+    }
+    if (*code == 0) {
+        return TRI_LOCK_TAKEN;
+    }
+    if (*code == EWOULDBLOCK) {
+        return TRI_LOCK_BUSY;
+    }
+    return is_unsupported(*code) || *code == ENOLCK || *code == EBADF ? TRI_LOCK_UNSUPPORTED
+                                                                      : TRI_LOCK_FAILED;
+}
+
+/* ---- folders --------------------------------------------------------------------------------- */
+
+bool tri_file_exists(const char *path)
+{
+    return access(path, F_OK) == 0;
+}
+
+bool tri_file_is_dir(const char *path)
+{
+    struct stat info;
+    return stat(path, &info) == 0 && S_ISDIR(info.st_mode);
+}
+
+static bool is_link(const char *path)
+{
+    struct stat info;
+    return lstat(path, &info) == 0 && S_ISLNK(info.st_mode);
+}
+
+enum tri_status tri_file_sync_dir(const char *path, struct tri_error *error)
+{
+    int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    int code = fd < 0 ? errno : tri_system_sync(fd, path, true);
+    if (fd >= 0) {
+        (void)close(fd);
+    } else if (code == EACCES) {
+        return TRI_OK; /* one may write in a folder and not read it */
+    }
+    return code ? tri_system_error(error, "sync the folder", path, code) : TRI_OK;
+}
+
+static enum tri_status sync_parent(const char *path, struct tri_error *error)
+{
+    char parent[PATH_BYTES];
+    tri_path_parent(path, parent, sizeof(parent));
+    return tri_file_sync_dir(parent, error);
+}
+
+/* One folder, and its name in the folder above. */
+static enum tri_status make_dir(const char *part, const char *path, struct tri_error *error)
+{
+    if (mkdir(part, 0777) == 0) {
+        return sync_parent(part, error);
+    }
+    /* A folder that is there may refuse for another reason first, as a read-only system does. */
+    return errno == EEXIST || tri_file_is_dir(part)
+               ? TRI_OK
+               : tri_system_error(error, "create the folder", path, errno);
+}
+
+enum tri_status tri_file_make_dirs(const char *path, struct tri_error *error)
+{
+    int code = tri_file_fault("open", path, 0);
+    if (code || strlen(path) >= PATH_BYTES) {
+        return tri_system_error(error, "create the folder", path, code ? code : ENAMETOOLONG);
+    }
+    char *part = tri_strdup(path);
+    enum tri_status status = TRI_OK;
+    for (char *at = part + (*part != '\0'); status == TRI_OK; at++) {
+        if (*at != '/' && *at != '\0') {
+            continue;
+        }
+        char kept = *at;
+        *at = '\0';
+        status = make_dir(part, path, error);
+        *at = kept;
+        if (kept == '\0') {
+            break;
+        }
+    }
+    tri_free(part);
+    if (status == TRI_OK && !tri_file_is_dir(path)) {
+        return !tri_file_exists(path) && is_link(path)
+                   ? tri_fail(error, TRI_BAD_INPUT, "%s: a link to what is not there", path)
+                   : tri_system_error(error, "create the folder", path, ENOTDIR);
+    }
+    return status;
+}
+
+enum tri_status tri_file_rename(const char *from, const char *to, struct tri_error *error)
+{
+    int code = tri_file_fault("rename", to, 0);
+    if (code == 0 && rename(from, to) != 0) {
+        code = errno;
+    }
+    return code ? tri_system_error(error, "rename to", to, code) : TRI_OK;
+}
+
+static int remove_one(const char *path, const struct stat *info, int kind, struct FTW *where)
+{
+    (void)info;
+    (void)kind;
+    (void)where;
+    return remove(path);
+}
+
+enum tri_status tri_file_remove_tree(const char *path, struct tri_error *error)
+{
+    if (nftw(path, remove_one, 16, FTW_DEPTH | FTW_PHYS) != 0 && errno != ENOENT) {
+        return tri_system_error(error, "remove", path, errno);
+    }
+    return TRI_OK;
+}
+
+static int remove_below(const char *path, const struct stat *info, int kind, struct FTW *where)
+{
+    (void)info;
+    (void)kind;
+    return where->level == 0 ? 0 : remove(path);
+}
+
+enum tri_status tri_file_clear(const char *path, struct tri_error *error)
+{
+    if (!is_link(path)) {
+        return tri_file_remove_tree(path, error);
+    }
+    int code = 0;
+    if (tri_file_is_dir(path)) {
+        char *real = realpath(path, NULL);
+        code = !real || nftw(real, remove_below, 16, FTW_DEPTH | FTW_PHYS) != 0 ? errno : 0;
+        free(real);
+    } else if (truncate(path, 0) != 0) {
+        code = errno;
+    }
+    return code && code != ENOENT ? tri_system_error(error, "empty", path, code) : TRI_OK;
+}
+
+/* ---- before the work ------------------------------------------------------------------------- */
+
+enum tri_status tri_file_check_target(const char *path, struct tri_error *error)
+{
+    char above[PATH_BYTES], probe[PATH_BYTES];
+    const char *name = strrchr(path, '/');
+    name = name ? name + 1 : path;
+    if (name[0] == '\0' || strcmp(name, "..") == 0) {
+        return tri_fail(error, TRI_BAD_INPUT, "'%s': found no name for what is to be written",
+                        path);
+    }
+    TRI_TRY(tri_path_format(probe, sizeof(probe), error, "%s.try" TRI_TEMPORARY, path));
+    tri_path_parent(path, above, sizeof(above));
+    bool there = tri_file_exists(above);
+    while (!tri_file_exists(above)) {
+        char below[PATH_BYTES];
+        tri_path_make(below, sizeof(below), "%s", above);
+        tri_path_parent(below, above, sizeof(above));
+    }
+    if (!there) {
+        TRI_TRY(tri_path_format(probe, sizeof(probe), error, "%s/new.try" TRI_TEMPORARY, above));
+    }
+    int code = tri_file_fault("open", path, 0);
+    if (code == 0 && mkdir(probe, 0777) != 0 && errno != EEXIST) {
+        code = errno;
+    }
+    if (code) {
+        return tri_system_error(error, "create", path, code);
+    }
+    (void)rmdir(probe);
+    return TRI_OK;
+}
