@@ -53,10 +53,14 @@ static void print_json(const struct tri_verify_result *result)
 {
     json_t *root = json_object();
     json_t *worst = json_object();
+    json_t *change = json_object();
     (void)json_object_set_new(worst, "parameter", json_string(result->worst_parameter));
     (void)json_object_set_new(worst, "relative_l2", tri_json_number(result->worst_relative_l2));
     (void)json_object_set_new(root, "passed", json_boolean(result->passed));
+    (void)json_object_set_new(change, "parameter", json_string(result->worst_changed));
+    (void)json_object_set_new(change, "relative_l2", tri_json_number(result->worst_change));
     (void)json_object_set_new(root, "worst", worst);
+    (void)json_object_set_new(root, "worst_change", change);
     (void)json_object_set_new(root, "near_ties", json_integer(result->near_ties));
     (void)json_object_set_new(root, "wrong_routes", json_integer(result->wrong_routes));
     (void)json_object_set_new(root, "parameters", json_integer(result->parameters));
@@ -65,6 +69,8 @@ static void print_json(const struct tri_verify_result *result)
     (void)json_object_set_new(root, "steps", json_integer(result->steps));
     (void)json_object_set_new(root, "worst_training_loss",
                               tri_json_number(result->worst_training_loss));
+    (void)json_object_set_new(root, "windows_as_dealt", json_boolean(result->layout_rows > 0));
+    (void)json_object_set_new(root, "reference_bytes", json_integer(result->reference_bytes));
     tri_print_json(root);
 }
 
@@ -81,10 +87,24 @@ static void print_text(const struct tri_config *config, const struct tri_verify_
                  (long long)result->parameters, (long long)result->compared);
     (void)printf("worst      %s: relative L2 %.3g\n", result->worst_parameter,
                  result->worst_relative_l2);
-    (void)printf("loss       %.3g relative; %.3g while training %lld steps side by side\n",
-                 result->worst_loss, result->worst_training_loss, (long long)result->steps);
+    (void)printf("loss       %.3g relative\n", result->worst_loss);
+    if (result->steps) {
+        (void)printf(
+            "followed   %lld steps, each from equal weights and moments: loss %.3g, change "
+            "of %s %.3g\n",
+            (long long)result->steps, result->worst_training_loss, result->worst_changed,
+            result->worst_change);
+    }
+    if (result->layout_rows) {
+        (void)printf(
+            "windows    of 'step' are counted as this layout deals the rows, %lld at once; "
+            "one rank, %lld at once, counts others\n",
+            (long long)result->layout_rows, (long long)config->train.micro_batch);
+    }
     (void)printf("routes     %lld near ties decided otherwise, %lld wrong\n",
                  (long long)result->near_ties, (long long)result->wrong_routes);
+    (void)printf("memory     %.1f MB more on rank 0, for the reference\n",
+                 (double)result->reference_bytes / 1e6);
     (void)printf("%s\n", result->passed ? "passed" : "FAILED");
 }
 

@@ -27,7 +27,7 @@ struct tri_route_tap {
     int64_t tokens, k; /* of the global batch */
     int32_t *chosen;   /* [MoE layers, tokens, k] */
     int32_t *expert;   /* [MoE layers, tokens, k] -1 where capacity dropped it; may be NULL */
-    float *gap;        /* [MoE layers, tokens]; recorded only; may be NULL */
+    float *gap;        /* [MoE layers, tokens] between probabilities; recorded only; may be NULL */
     float *logits;     /* [MoE layers, tokens, experts]; recorded only; may be NULL */
 };
 

@@ -126,10 +126,10 @@ static void record(const struct layer *layer, const struct tri_pass *pass)
                (size_t)(n * experts) * sizeof(float));
     }
     for (int64_t t = 0; t < n && tap->gap; t++) {
-        /* As a difference of scores (probabilities), from the difference of logits. */
+        /* In probabilities: with a bias the scores are that already, else they are logits. */
         int32_t last = routes->chosen[t * tap->k + tap->k - 1];
-        tap->gap[place + t] =
-            (float)((double)routes->probs[t * experts + last] * -expm1(-(double)routes->gap[t]));
+        double logits = (double)routes->probs[t * experts + last] * -expm1(-(double)routes->gap[t]);
+        tap->gap[place + t] = layer->call.bias ? routes->gap[t] : (float)logits;
     }
 }
 

@@ -1,6 +1,6 @@
 /* What is wrong is found: gradients scaled on purpose (verify's own plant), and faults of the kind
- * that others have shipped, planted around the functions that reduce (the linker's --wrap: the
- * sources stay as they are). */
+ * that others have shipped, planted around the functions that reduce and update (the linker's
+ * --wrap: the sources stay as they are). */
 #include "support/small.h"
 
 #include "train/verify.h"
@@ -12,7 +12,9 @@ enum fault {
     FAULT_EXPERTS_DIVIDED,     /* expert gradients divided by the expert degree */
     FAULT_EXPERTS_OVER_EXPERT, /* summed over {expert} instead of {data} */
     FAULT_NO_TENSOR_SYNC,      /* partial sums over tensor left as they are */
-    FAULT_REDUCE_SKIPPED       /* one kind of sum over tensor in the backward left out */
+    FAULT_REDUCE_SKIPPED,      /* one kind of sum over tensor in the backward left out */
+    FAULT_OTHER_RATE,          /* one rank steps at another learning rate */
+    FAULT_OLD_MOMENTS          /* one rank's moments are corrected for another step */
 };
 
 static enum fault fault;
@@ -83,17 +85,39 @@ void __wrap_tri_reduce_scatter_v(struct tri_group *group, struct tri_where where
     }
 }
 
-static struct tri_verify_result verify(enum small_style style, const char *words,
-                                       struct small_layout layout, const char *plant, double factor)
+void __real_tri_optimizer_step(struct tri_optimizer *optimizer, int64_t update,
+                               double learning_rate, double scale);
+void __wrap_tri_optimizer_step(struct tri_optimizer *optimizer, int64_t update,
+                               double learning_rate, double scale);
+void __wrap_tri_optimizer_step(struct tri_optimizer *optimizer, int64_t update,
+                               double learning_rate, double scale)
+{
+    bool here = tri_comm_rank() == 1; /* rank 0 has the reference too */
+    if (here && fault == FAULT_OTHER_RATE) {
+        learning_rate *= 1.02;
+    }
+    __real_tri_optimizer_step(optimizer, update + (here && fault == FAULT_OLD_MOMENTS),
+                              learning_rate, scale);
+}
+
+static struct tri_verify_result verify_steps(enum small_style style, const char *words,
+                                             struct small_layout layout, int64_t steps,
+                                             const char *plant, double factor)
 {
     struct tri_config config;
     struct tri_verify_result result;
     struct tri_error error;
-    const struct tri_verify_options options = {1, 0, plant, factor};
+    const struct tri_verify_options options = {1, steps, plant, factor};
     small_config(style, words, &config);
     small_config_lay_out(&config, layout);
     CHECK(tri_verify(&config, &options, &result, &error) == TRI_OK);
     return result;
+}
+
+static struct tri_verify_result verify(enum small_style style, const char *words,
+                                       struct small_layout layout, const char *plant, double factor)
+{
+    return verify_steps(style, words, layout, 0, plant, factor);
 }
 
 static void scaled_gradients(void)
@@ -164,6 +188,28 @@ static void skipped_reductions(void)
     }
 }
 
+/* Gradients agree; what the optimizer makes of them does not. */
+static void wrong_updates(void)
+{
+    static const enum fault faults[] = {FAULT_NONE, FAULT_OTHER_RATE, FAULT_OLD_MOMENTS};
+    struct small_layout layouts[SMALL_LAYOUTS];
+    int count = small_layouts(tri_comm_size(), 8, layouts);
+    for (int i = 0; i < count; i++) {
+        const char *words = i % 2 ? "moe.bias_balancing=0.01" : "model.bias=all";
+        for (int f = 0; f < 3; f++) {
+            fault = faults[f];
+            struct tri_verify_result result =
+                verify_steps(i % 3 ? SMALL_LLAMA : SMALL_GPT, words, layouts[i], 4, NULL, 1.0);
+            fault = FAULT_NONE;
+            if (result.passed != (f == 0) || (f > 0 && !(result.worst_change > 5e-3))) {
+                tri_panic(TRI_FAILED, "fault %d on %s: changes differ by %.3g in %s",
+                          (int)faults[f], small_layout_text(layouts[i]), result.worst_change,
+                          result.worst_changed);
+            }
+        }
+    }
+}
+
 int main(int argc, char **argv)
 {
     tri_comm_start(&argc, &argv);
@@ -171,6 +217,7 @@ int main(int argc, char **argv)
     scaled_gradients();
     wrong_reductions();
     skipped_reductions();
+    wrong_updates();
     tri_comm_finish();
     return 0;
 }
