@@ -105,8 +105,3 @@ void tri_arena_rewind(struct tri_arena *arena, size_t mark)
     }
     arena->used = mark;
 }
-
-size_t tri_arena_peak(const struct tri_arena *arena)
-{
-    return arena->peak;
-}

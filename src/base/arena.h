@@ -24,6 +24,5 @@ void *tri_arena_alloc(struct tri_arena *arena, size_t bytes);
 
 size_t tri_arena_mark(const struct tri_arena *arena);
 void tri_arena_rewind(struct tri_arena *arena, size_t mark);
-size_t tri_arena_peak(const struct tri_arena *arena);
 
 #endif

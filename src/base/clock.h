@@ -3,7 +3,5 @@
 
 /* Seconds of a monotonic clock. */
 double tri_clock_now(void);
-/* Seconds since the epoch. */
-double tri_clock_wall(void);
 
 #endif

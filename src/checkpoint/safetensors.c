@@ -37,7 +37,7 @@ int tri_safetensors_dtype_bits(enum tri_safetensors_dtype dtype)
     return dtypes[dtype].bits;
 }
 
-const char *tri_shape_text(int dims, const int64_t *shape, char *text, size_t bytes)
+static const char *shape_text(int dims, const int64_t *shape, char *text, size_t bytes)
 {
     size_t used = 0;
     (void)snprintf(text, bytes, "[");
@@ -58,8 +58,8 @@ enum tri_status tri_safetensor_expect_shape(const struct tri_safetensor *tensor,
     }
     char found[160], expected[160];
     return tri_fail(error, TRI_BAD_INPUT, "%s: tensor %s: shape %s, expected %s", tensor->path,
-                    tensor->name, tri_shape_text(tensor->dims, tensor->shape, found, sizeof(found)),
-                    tri_shape_text(dims, shape, expected, sizeof(expected)));
+                    tensor->name, shape_text(tensor->dims, tensor->shape, found, sizeof(found)),
+                    shape_text(dims, shape, expected, sizeof(expected)));
 }
 
 /* ---- the header ------------------------------------------------------------------------------ */
@@ -140,7 +140,7 @@ static enum tri_status parse_offsets(struct tri_safetensor *t, const json_t *ent
                         "%s: tensor %s: %" PRId64 " bytes, but %s of shape %s takes %" PRId64
                         " bits",
                         t->path, t->name, e - b, dtypes[t->dtype].name,
-                        tri_shape_text(t->dims, t->shape, shape, sizeof(shape)), bits);
+                        shape_text(t->dims, t->shape, shape, sizeof(shape)), bits);
     }
     t->data = buffer + b;
     t->bytes = (size_t)(e - b);

@@ -93,8 +93,6 @@ enum tri_status tri_safetensor_read_i64(const struct tri_safetensor *tensor, int
 enum tri_status tri_safetensor_expect_shape(const struct tri_safetensor *tensor, int dims,
                                             const int64_t *shape,
                                             struct tri_error *error) TRI_NODISCARD;
-/* "[2, 3]" into text. */
-const char *tri_shape_text(int dims, const int64_t *shape, char *text, size_t bytes);
 
 /* ---- several files that together hold one model ---------------------------------------------- */
 

@@ -174,7 +174,7 @@ static void scale(int64_t *counts, const int64_t *rows, int64_t width, int size)
     }
 }
 
-void tri_all_to_all_sides(const struct tri_group *group, const struct tri_rows *rows)
+void tri_all_to_all_sides(const struct tri_group *group, const struct tri_row_exchange *rows)
 {
     TRI_REQUIRE(rows->width >= 0);
     tri_check_rows(group, rows->send_rows, rows->recv_rows);
@@ -184,7 +184,7 @@ void tri_all_to_all_sides(const struct tri_group *group, const struct tri_rows *
     (void)tri_places(group->recv_at, group->recv_n, group->size);
 }
 
-void tri_all_to_all_copy_own(const struct tri_group *group, const struct tri_rows *rows)
+void tri_all_to_all_copy_own(const struct tri_group *group, const struct tri_row_exchange *rows)
 {
     int me = group->rank;
     if (group->mesh->planned) {
@@ -204,7 +204,7 @@ void tri_all_to_all_copy_own(const struct tri_group *group, const struct tri_row
     }
 }
 
-void tri_all_to_all_run(const struct tri_group *group, const struct tri_rows *rows)
+void tri_all_to_all_run(const struct tri_group *group, const struct tri_row_exchange *rows)
 {
     tri_all_to_all_sides(group, rows);
     post(group, rows->dtype, tri_process_max_message(), rows->send, rows->recv, 0);

@@ -178,7 +178,7 @@ void tri_reduce_scatter_run(const struct tri_group *group, void *data, const int
 void tri_all_gather_run(const struct tri_group *group, void *data, const int64_t *counts,
                         enum tri_dtype dtype);
 /* The rows of an all-to-all. */
-struct tri_rows {
+struct tri_row_exchange {
     const void *send;
     const int64_t *send_rows;
     void *recv;
@@ -186,10 +186,10 @@ struct tri_rows {
     int64_t width;
     enum tri_dtype dtype;
 };
-void tri_all_to_all_run(const struct tri_group *group, const struct tri_rows *rows);
+void tri_all_to_all_run(const struct tri_group *group, const struct tri_row_exchange *rows);
 /* Writes the rows to the group's send and recv work arrays, in elements. */
-void tri_all_to_all_sides(const struct tri_group *group, const struct tri_rows *rows);
-void tri_all_to_all_copy_own(const struct tri_group *group, const struct tri_rows *rows);
+void tri_all_to_all_sides(const struct tri_group *group, const struct tri_row_exchange *rows);
+void tri_all_to_all_copy_own(const struct tri_group *group, const struct tri_row_exchange *rows);
 /* own[n] <- the sum, in the tree of reduce.c, of own and of the slots; as it is in a planned
  * mesh. */
 void tri_slots_sum(const struct tri_group *group, void *own, const void *slots, int64_t slot,

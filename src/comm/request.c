@@ -207,7 +207,7 @@ struct tri_request *tri_all_to_all_v_begin(struct tri_group *group, struct tri_w
                                            const int64_t *recv_rows, int64_t width,
                                            enum tri_dtype dtype)
 {
-    struct tri_rows rows = {send, send_rows, recv, recv_rows, width, dtype};
+    struct tri_row_exchange rows = {send, send_rows, recv, recv_rows, width, dtype};
     if (group->size == 1) {
         tri_all_to_all_copy_own(group, &rows);
         return &nothing;

@@ -169,7 +169,7 @@ static void print_clipped(const char *text, FILE *out)
     }
 }
 
-void tri_node_print_found(const struct tri_node *node, FILE *out)
+static void print_found(const struct tri_node *node, FILE *out)
 {
     if (tri_node_is_nothing(node)) {
         (void)fputs("nothing", out);
@@ -236,6 +236,6 @@ char *tri_node_found_text(const struct tri_node *node)
 {
     struct text text;
     FILE *out = text_begin(&text);
-    tri_node_print_found(node, out);
+    print_found(node, out);
     return text_end(&text, out);
 }

@@ -20,13 +20,12 @@ void tri_value_print(const struct tri_key *key, const void *value, FILE *out);
 /* What the key accepts, in words: "an integer from 1 to 8". */
 void tri_value_print_expected(const struct tri_key *key, FILE *out);
 
-/* What was found: a scalar in quotes, a list as [a, b], "a mapping" or "nothing". Short, one line,
- * without control characters. */
-void tri_node_print_found(const struct tri_node *node, FILE *out);
-
-/* What the three above print, as text for free(). */
+/* What the two above print, as text for free(). */
 char *tri_value_to_text(const struct tri_key *key, const void *value);
 char *tri_value_expected_text(const struct tri_key *key);
+
+/* What was found: a scalar in quotes, a list as [a, b], "a mapping" or "nothing". Short, one line,
+ * without control characters; for free(). */
 char *tri_node_found_text(const struct tri_node *node);
 
 #endif

@@ -72,11 +72,6 @@ void tri_loader_continue(struct tri_loader *loader, int64_t step, int64_t sample
     loader->first_sample = sample;
 }
 
-int64_t tri_loader_epoch_rows(const struct tri_loader *loader)
-{
-    return loader->windows;
-}
-
 /* Place of the first token of a sample. */
 static int64_t sample_start(const struct tri_loader *loader, int64_t sample)
 {

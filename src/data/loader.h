@@ -49,9 +49,6 @@ void tri_loader_destroy(struct tri_loader *loader);
  * asked for: a run goes on with the next sample, whatever its batch was before. */
 void tri_loader_continue(struct tri_loader *loader, int64_t step, int64_t sample);
 
-/* W: windows, so rows, of an epoch. */
-int64_t tri_loader_epoch_rows(const struct tri_loader *loader);
-
 /* Rows [first_row, first_row + rows) of step's global batch, which the caller keeps within it; step
  * counts from 0.
  *   tokens    [rows, seq]

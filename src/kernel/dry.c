@@ -158,11 +158,6 @@ static double sum_squares(const void *x, int64_t n, enum tri_dtype dt)
     return 0.0;
 }
 
-static bool all_finite(const void *x, int64_t n, enum tri_dtype dt)
-{
-    return true;
-}
-
 static void adamw(const struct tri_adamw *step, float *master, float *m, float *v,
                   const void *gradient, enum tri_dtype gradient_dtype, void *weights,
                   enum tri_dtype weight_dtype, int64_t n)
@@ -204,7 +199,6 @@ const struct tri_kernels *tri_kernels_dry(void)
         .fixed_get = fixed_get,
         .fixed_squares = fixed_squares,
         .sum_squares = sum_squares,
-        .all_finite = all_finite,
         .adamw = adamw,
     };
     return &table;

@@ -205,7 +205,6 @@ struct tri_kernels {
     void (*fixed_squares)(const int64_t *sums, struct tri_exact *sum, int64_t n);
     /* sum of squares, in double, in a fixed order */
     double (*sum_squares)(const void *x, int64_t n, enum tri_dtype dt);
-    bool (*all_finite)(const void *x, int64_t n, enum tri_dtype dt);
 
     /* Decoupled AdamW on n elements: m, v, master f32; gradient f32 or bf16 (gradient_dtype);
      * weights (weight_dtype) = master rounded; weights may be NULL. */

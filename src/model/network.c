@@ -3,7 +3,7 @@
 #include "model/gradient.h"
 #include "model/partial.h"
 
-enum tri_activation tri_network_activation(const struct tri_config *config)
+static enum tri_activation activation_of(const struct tri_config *config)
 {
     switch (config->model.mlp) {
     case TRI_MLP_SWIGLU:
@@ -16,7 +16,8 @@ enum tri_activation tri_network_activation(const struct tri_config *config)
     return TRI_ACTIVATION_GELU_ERF;
 }
 
-int64_t tri_network_in_rows(const struct tri_config *config, int64_t inner)
+/* Rows of W_in: 2 * inner when gated. */
+static int64_t rows_in(const struct tri_config *config, int64_t inner)
 {
     return config->model.mlp == TRI_MLP_SWIGLU ? 2 * inner : inner;
 }
@@ -176,7 +177,7 @@ void tri_networks_forward(const struct tri_context *context, const struct tri_ne
 {
     int64_t rows = offsets[count];
     int64_t inner = networks[0].inner;
-    int64_t in_rows = tri_network_in_rows(context->config, inner);
+    int64_t in_rows = rows_in(context->config, inner);
     saved->x = x;
     saved->pre = tri_context_take(context, rows * in_rows);
     saved->act = tri_context_take(context, rows * inner);
@@ -188,8 +189,8 @@ void tri_networks_forward(const struct tri_context *context, const struct tri_ne
     }
     rows_product(context, count, offsets, in_rows, context->config->model.hidden_size, x,
                  in.weights, in.biases, true, saved->pre);
-    context->kernels->activation_forward(tri_network_activation(context->config), saved->pre,
-                                         saved->act, rows, inner, context->dt);
+    context->kernels->activation_forward(activation_of(context->config), saved->pre, saved->act,
+                                         rows, inner, context->dt);
     tri_arena_rewind(context->arena, mark);
 }
 
@@ -243,7 +244,7 @@ void tri_networks_backward(const struct tri_context *context, const struct tri_n
     int64_t rows = offsets[count];
     int64_t hidden = context->config->model.hidden_size;
     int64_t inner = networks[0].inner;
-    int64_t in_rows = tri_network_in_rows(context->config, inner);
+    int64_t in_rows = rows_in(context->config, inner);
     size_t mark = tri_arena_mark(context->arena);
     void *d_act = tri_context_take(context, rows * inner);
     void *d_pre = tri_context_take(context, rows * in_rows);
@@ -257,15 +258,15 @@ void tri_networks_backward(const struct tri_context *context, const struct tri_n
     rows_product(context, count, offsets, inner, hidden, dy, weights, NULL, false, d_act);
     weight_gradients(context, count, offsets, cuts, hidden, inner, dy, saved->act, gradients,
                      dtype);
-    context->kernels->activation_backward(tri_network_activation(context->config), saved->pre,
-                                          d_act, d_pre, rows, inner, context->dt);
+    context->kernels->activation_backward(activation_of(context->config), saved->pre, d_act, d_pre,
+                                          rows, inner, context->dt);
     for (int64_t i = 0; i < count; i++) {
         weights[i] = networks[i].in;
         gradients[i] = networks[i].d_in;
     }
     if (context->reproducible) {
-        partial_product(context, networks, count, offsets, hidden,
-                        (int)tri_network_in_rows(context->config, 1), d_pre, weights, false, dx);
+        partial_product(context, networks, count, offsets, hidden, (int)rows_in(context->config, 1),
+                        d_pre, weights, false, dx);
     } else {
         rows_product(context, count, offsets, hidden, in_rows, d_pre, weights, NULL, false, dx);
     }

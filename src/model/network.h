@@ -20,10 +20,6 @@ struct tri_network {
     int64_t inner_extent;
 };
 
-enum tri_activation tri_network_activation(const struct tri_config *config);
-/* Rows of W_in: 2 * inner when gated. */
-int64_t tri_network_in_rows(const struct tri_config *config, int64_t inner);
-
 /* The network of (place, layer, expert) from the parameter table; it must be held here. */
 struct tri_network tri_network_get(const struct tri_context *context, enum tri_place place,
                                    int64_t layer, int64_t expert);

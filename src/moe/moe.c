@@ -281,6 +281,13 @@ static void destroy(struct tri_sublayer *self)
 
 /* ---- the factory ----------------------------------------------------------------------------- */
 
+/* By moe.schedule. */
+static struct tri_schedule *(*const create_schedule[])(const struct tri_context *context,
+                                                       struct tri_exchange *exchange,
+                                                       int64_t layer) = {
+    [TRI_SCHEDULE_TED] = tri_schedule_ted_create,
+};
+
 static struct tri_sublayer *create(void *shared, const struct tri_context *context, int64_t index)
 {
     static const struct tri_sublayer_ops ops = {forward, backward, destroy};
@@ -289,7 +296,8 @@ static struct tri_sublayer *create(void *shared, const struct tri_context *conte
         tri_params_find(context->params, TRI_ROLE_ROUTER, TRI_PLACE_DENSE, index, -1);
     layer->base = (struct tri_sublayer){&ops, context, index};
     layer->moe = shared;
-    layer->schedule = tri_schedule_ted_create(context, &layer->moe->exchange, index);
+    layer->schedule =
+        create_schedule[context->config->moe.schedule](context, &layer->moe->exchange, index);
     layer->shared = tri_shared_expert_create(context, index);
     layer->linear = tri_linear_get(context->params, router, router->shape[0], router->shape[1]);
     layer->index = tri_model_moe_index(context->config, index);
@@ -366,11 +374,6 @@ void tri_moe_set_bias(struct tri_moe *moe, const float *bias)
 void tri_moe_set_load(struct tri_moe *moe, double load)
 {
     moe->exchange.load = load;
-}
-
-int64_t tri_moe_exchange_bytes(const struct tri_moe *moe)
-{
-    return (int64_t)(moe->exchange.capacity[0] + moe->exchange.capacity[1]);
 }
 
 int64_t tri_moe_exchange_growths(const struct tri_moe *moe)

@@ -23,8 +23,7 @@ void tri_moe_set_bias(struct tri_moe *moe, const float *bias);
  * balanced routing, or all that there are. */
 void tri_moe_set_load(struct tri_moe *moe, double load);
 
-/* Bytes of the exchange buffers, and how often a micro-batch made them grow past the headroom. */
-int64_t tri_moe_exchange_bytes(const struct tri_moe *moe);
+/* How often a micro-batch made the exchange buffers grow past the headroom. */
 int64_t tri_moe_exchange_growths(const struct tri_moe *moe);
 
 #endif

@@ -46,7 +46,6 @@ static size_t place(const struct tri_config *config, int64_t rows, int64_t seq, 
     *routes = (struct tri_routes){0};
     routes->chosen = take(block, &used, chosen * sizeof(*routes->chosen));
     routes->expert = take(block, &used, chosen * sizeof(*routes->expert));
-    routes->location = take(block, &used, chosen * sizeof(*routes->location));
     routes->weight = take(block, &used, chosen * sizeof(*routes->weight));
     routes->probs = take(block, &used, tokens * experts * sizeof(*routes->probs));
     routes->lse = take(block, &used, tokens * sizeof(*routes->lse));

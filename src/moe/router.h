@@ -36,10 +36,9 @@ struct tri_router_call {
 struct tri_routes {
     int32_t *chosen; /* [tokens, k] before capacity; in order of falling score, imposed as given */
     int32_t *expert; /* [tokens, k] after capacity; -1 where dropped */
-    int32_t *location; /* [tokens, k] place in the expert's queue of the window; -1 where dropped */
-    float *weight;     /* [tokens, k] multiplies the expert's output; 0 where dropped */
-    float *probs;      /* [tokens, experts] softmax of the (noiseless) logits */
-    float *lse;        /* [tokens] log-sum-exp of the logits */
+    float *weight;   /* [tokens, k] multiplies the expert's output; 0 where dropped */
+    float *probs;    /* [tokens, experts] softmax of the (noiseless) logits */
+    float *lse;      /* [tokens] log-sum-exp of the logits */
     float *gap; /* [tokens] last chosen minus first refused score, so in logits unless there is a
                           bias; inf when k == experts or nothing was weighed (balanced); may be
                           negative when imposed; deepspeed_top2: the first choice's if smaller */

@@ -1,6 +1,6 @@
 /* Queues of limited length. An expert takes `capacity` routes of a window: the first ones, the most
- * probable ones, or random ones. The places of those it keeps are numbered in the order of tokens
- * (deepspeed_top2: all first choices, then all second ones).
+ * probable ones, or random ones. First is in the order of tokens (deepspeed_top2: all first choices,
+ * then all second ones).
  *
  * A window is a row, the call, or the call of every replica (step). For the last, ranks tell each
  * other their counts, and by score also every route, so that each finds the same cut. */
@@ -18,7 +18,7 @@ struct window {
     const int32_t *chosen;
     const float *score; /* who stays when a queue is full; NULL: who comes first */
     int64_t *next;      /* [classes, experts] the next free place */
-    int32_t *expert, *location;
+    int32_t *expert;
 };
 
 int64_t tri_router_capacity(const struct tri_config *config, bool training, int64_t tokens)
@@ -128,7 +128,7 @@ static void fill_window(const struct router_rules *rules, const struct window *w
         bool kept =
             w->capacity == 0 || (w->score ? key_of(w->score, r) >= cut[e] : *next < w->capacity);
         w->expert[r] = kept ? e : -1;
-        w->location[r] = kept ? (int32_t)(*next)++ : -1;
+        *next += kept;
     }
 }
 
@@ -256,7 +256,7 @@ static void fill_step_by_score(struct tri_router *router, const struct tri_route
     const size_t routes = (size_t)(all_tokens * k);
     struct router_scratch *scratch = &router->entries;
     int64_t *sizes = tri_grow(TRI_MEMORY_OTHER, &scratch->block, &scratch->capacity,
-                              (size_t)ranks * sizeof(int64_t) + routes * 4 * sizeof(int32_t));
+                              (size_t)ranks * sizeof(int64_t) + routes * 3 * sizeof(int32_t));
     int32_t *chosen = (int32_t *)(sizes + ranks);
     float *score = (float *)(chosen + routes);
     int64_t before = 0;
@@ -274,11 +274,9 @@ static void fill_step_by_score(struct tri_router *router, const struct tri_route
                          .capacity = own.capacity,
                          .chosen = chosen,
                          .score = score,
-                         .expert = chosen + 2 * routes,
-                         .location = chosen + 3 * routes};
+                         .expert = chosen + 2 * routes};
     fill_local(router, all);
     memcpy(own.expert, all.expert + before, bytes);
-    memcpy(own.location, all.location + before, bytes);
 }
 
 static void fill_step(struct tri_router *router, const struct tri_router_call *call,
@@ -316,7 +314,6 @@ void tri_router_fill_queues(struct tri_router *router, const struct tri_router_c
         part.chosen = routes->chosen + first;
         part.score = w.score ? w.score + first : NULL;
         part.expert = routes->expert + first;
-        part.location = routes->location + first;
         if (limited && kind == TRI_WINDOW_STEP) {
             fill_step(router, call, part, routes);
         } else {

@@ -63,7 +63,7 @@ const float *tri_router_balance_slopes(struct tri_router *router,
                                        const struct tri_routes *routes,
                                        const struct tri_aux_model *model);
 
-/* Fills expert, location, capacity and dropped. */
+/* Fills expert, capacity and dropped. */
 void tri_router_fill_queues(struct tri_router *router, const struct tri_router_call *call,
                             struct tri_routes *routes);
 

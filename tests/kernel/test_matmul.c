@@ -3,6 +3,7 @@
 #include "kernel/pair.h"
 #include "kernel/x86/onednn.h"
 #include "kernel/x86/product.h"
+#include "kernel/x86/x86.h"
 
 #include <math.h>
 #include <setjmp.h>
@@ -15,6 +16,7 @@
 static const struct tri_product_isa onednn = {.name = "onednn"};
 static const struct tri_product_isa *const kernels[] = {&tri_product_x86_64, &tri_product_avx2,
                                                         &tri_product_avx512, &onednn};
+static const enum tri_isa isas[] = {TRI_ISA_X86_64, TRI_ISA_AVX2, TRI_ISA_AVX512};
 enum { KERNELS = sizeof(kernels) / sizeof(*kernels) };
 
 static bool can_run(int kernel, enum tri_dtype dt)
@@ -22,7 +24,7 @@ static bool can_run(int kernel, enum tri_dtype dt)
     if (kernels[kernel] == &onednn) {
         return dt == TRI_F32 || __builtin_cpu_supports("avx512bw");
     }
-    return tri_product_can_run(kernels[kernel]);
+    return tri_x86_can_run(isas[kernel]);
 }
 
 static void run(const struct tri_product_isa *isa, const struct tri_matmul *products, int64_t count)

@@ -1,4 +1,5 @@
 #include "meta/rules.h"
+#include "meta/walk.h"
 
 #include <ctype.h>
 #include <dirent.h>
@@ -14,24 +15,6 @@ static const char *const folders[] = {"cli",   "train",  "infer",  "plan",   "ch
                                       "data",  "optim",  "moe",    "model",  "comm",
                                       "shard", "kernel", "tensor", "config", "base"};
 enum { FOLDERS = sizeof(folders) / sizeof(*folders) };
-
-static void find(struct findings *findings, const char *format, ...)
-    __attribute__((format(printf, 2, 3)));
-
-static void find(struct findings *findings, const char *format, ...)
-{
-    char line[512];
-    va_list args;
-    va_start(args, format);
-    vsnprintf(line, sizeof(line), format, args);
-    va_end(args);
-    findings->count++;
-    size_t used = strlen(findings->text), length = strlen(line);
-    if (used + length + 2 <= sizeof(findings->text)) {
-        memcpy(findings->text + used, line, length);
-        memcpy(findings->text + used + length, "\n", 2);
-    }
-}
 
 /* Place in the order, -1 for a name that is no folder of ours. */
 static int level_of(const char *name, size_t length)
@@ -49,90 +32,6 @@ static bool may_see(int from, int to)
     bool strangers = (strcmp(folders[from], "comm") == 0 && strcmp(folders[to], "kernel") == 0) ||
                      (strcmp(folders[from], "kernel") == 0 && strcmp(folders[to], "comm") == 0);
     return to >= from && !strangers;
-}
-
-/* ---- walking --------------------------------------------------------------------------------- */
-
-/* What a rule is about while it walks; paths are relative to root. */
-struct scope {
-    const char *root;
-    struct findings *findings;
-    int level;                    /* of the folder that the files belong to */
-    const char *only_in, *header; /* rules_check_foreign_headers */
-    int limit;                    /* rules_check_lengths */
-};
-
-typedef void (*visit_line)(const struct scope *scope, const char *path, int number,
-                           const char *line);
-typedef void (*visit_file)(const struct scope *scope, const char *path);
-
-/* "A/B", to be freed. */
-static char *join(const char *a, const char *b)
-{
-    char *path = NULL;
-    if (asprintf(&path, "%s/%s", a, b) < 0) {
-        abort();
-    }
-    return path;
-}
-
-/* Number of lines, -1 when the file cannot be read; visit may be NULL. */
-static int for_each_line(const struct scope *scope, const char *path, visit_line visit)
-{
-    char *full = join(scope->root, path);
-    FILE *file = fopen(full, "r");
-    free(full);
-    if (!file) {
-        return -1;
-    }
-    char *line = NULL;
-    size_t capacity = 0;
-    int number = 0;
-    while (getline(&line, &capacity, file) >= 0) {
-        number++;
-        if (visit) {
-            visit(scope, path, number, line);
-        }
-    }
-    free(line);
-    fclose(file);
-    return number;
-}
-
-static bool is_folder(const struct scope *scope, const char *path)
-{
-    struct stat status;
-    char *full = join(scope->root, path);
-    bool result = stat(full, &status) == 0 && S_ISDIR(status.st_mode);
-    free(full);
-    return result;
-}
-
-static bool ends_with(const char *text, const char *end)
-{
-    size_t n = strlen(text), m = strlen(end);
-    return n >= m && strcmp(text + n - m, end) == 0;
-}
-
-/* Every .c and .h file in folder and below; a folder that does not exist has none. */
-static void for_each_source(const struct scope *scope, const char *folder, visit_file visit)
-{
-    char *full = join(scope->root, folder);
-    struct dirent **entries = NULL;
-    int count = scandir(full, &entries, NULL, alphasort);
-    free(full);
-    for (int i = 0; i < count; i++) {
-        const char *name = entries[i]->d_name;
-        char *path = join(folder, name);
-        if (name[0] != '.' && is_folder(scope, path)) {
-            for_each_source(scope, path, visit);
-        } else if (ends_with(name, ".c") || ends_with(name, ".h")) {
-            visit(scope, path);
-        }
-        free(path);
-        free(entries[i]);
-    }
-    free(entries);
 }
 
 /* The name between quotes or brackets of an include line; false for any other line. */
@@ -166,7 +65,7 @@ static void include_line(const struct scope *scope, const char *path, int number
 {
     char name[256];
     bool quoted;
-    if (!parse_include(line, name, sizeof(name), &quoted) || !quoted) {
+    if (!parse_include(line, name, sizeof(name), &quoted)) {
         return;
     }
     size_t length = strcspn(name, "/");
@@ -174,10 +73,12 @@ static void include_line(const struct scope *scope, const char *path, int number
     if (beside || strncmp(name, "trident/", 8) == 0) {
         return;
     }
+    /* Brackets find our headers as well, and are the system's otherwise, but never a way around. */
     int to = level_of(name, length);
-    if (to < 0 || !may_see(scope->level, to)) {
-        find(scope->findings, "%s:%d: src/%s may not include \"%s\"", path, number,
-             folders[scope->level], name);
+    bool ours = quoted || to >= 0 || name[0] == '.' || name[0] == '/' || strstr(name, "..");
+    if (ours && (to < 0 || !may_see(scope->level, to) || strstr(name, ".."))) {
+        find(scope->findings, "%s:%d: src/%s may not include %s%s%s", path, number,
+             folders[scope->level], quoted ? "\"" : "<", name, quoted ? "\"" : ">");
     }
 }
 
@@ -307,6 +208,39 @@ void rules_check_lengths(const char *root, int lines, struct findings *findings)
     const struct scope scope = {.root = root, .findings = findings, .limit = lines};
     for (size_t i = 0; i < sizeof(trees) / sizeof(*trees); i++) {
         for_each_source(&scope, trees[i], length_file);
+    }
+}
+
+/* ---- columns --------------------------------------------------------------------------------- */
+
+/* Code points: continuation bytes of UTF-8 take no column. */
+static void column_line(const struct scope *scope, const char *path, int number, const char *line)
+{
+    int columns = 0;
+    for (; *line && *line != '\n'; line++) {
+        columns += ((unsigned char)*line & 0xc0) != 0x80;
+    }
+    if (columns > scope->limit) {
+        find(scope->findings, "%s:%d: %d columns, more than %d", path, number, columns,
+             scope->limit);
+    }
+}
+
+static void column_file(const struct scope *scope, const char *path)
+{
+    for_each_line(scope, path, column_line);
+}
+
+void rules_check_columns(const char *root, int columns, struct findings *findings)
+{
+    static const char *const trees[] = {"src",   "include", "tests",    "bench",
+                                        "tools", "scripts", "examples", "cmake"};
+    static const char *const ends[] = {
+        ".c", ".h", ".sh", ".py", ".in", ".yaml", "CMakeLists.txt", ".cmake", NULL};
+    const struct scope scope = {.root = root, .findings = findings, .limit = columns};
+    for_each_line(&scope, "CMakeLists.txt", column_line);
+    for (size_t i = 0; i < sizeof(trees) / sizeof(*trees); i++) {
+        for_each_file(&scope, trees[i], ends, column_file);
     }
 }
 

@@ -18,6 +18,11 @@ void rules_check_foreign_headers(const char *root, struct findings *findings);
 void rules_check_folders(const char *root, struct findings *findings);
 /* No .c or .h file of ours is longer than lines. */
 void rules_check_lengths(const char *root, int lines, struct findings *findings);
+/* No line of a source, script or CMake file of ours has more columns, counted in code points. */
+void rules_check_columns(const char *root, int columns, struct findings *findings);
+/* A struct tri_… of src/ is defined once; a function tri_… that a header of src/ declares is used
+ * in src/. `allowed` (ended by NULL, or NULL): functions that may wait for their users. */
+void rules_check_names(const char *root, const char *const *allowed, struct findings *findings);
 /* Links in the Markdown files of the root and of docs/ lead to files that exist. */
 void rules_check_doc_links(const char *root, struct findings *findings);
 /* Every symbol that a library exports begins with tri_; main may be there too. nm is the program's

@@ -97,6 +97,19 @@ static void test_include_by_a_way_around(void **state)
     assert_found(&findings, 1, "../model/param.h");
 }
 
+static void test_include_in_brackets(void **state)
+{
+    (void)state;
+    struct findings findings = {0};
+    plant("src/train/a.c", "#include <base/low.h>\n#include <sys/stat.h>\n");
+    rules_check_includes(planted_root, &findings);
+    assert_found(&findings, 0, NULL);
+    plant("src/base/a.c", "#include <model/param.h>\n#include <sys/../model/param.h>\n");
+    plant("src/kernel/a.c", "#include <comm/comm.h>\n");
+    rules_check_includes(planted_root, &findings);
+    assert_found(&findings, 3, "src/base/a.c:1: src/base may not include <model/param.h>");
+}
+
 static void test_links(void **state)
 {
     (void)state;
@@ -154,6 +167,43 @@ static void test_lengths(void **state)
     assert_found(&findings, 1, "tests/moe/test.c: 3 lines, more than 2");
 }
 
+static void test_columns(void **state)
+{
+    (void)state;
+    struct findings findings = {0};
+    plant("scripts/a.sh", "12…4\n");
+    plant("bench/peers/a.txt", "12345\n");
+    rules_check_columns(planted_root, 4, &findings);
+    assert_found(&findings, 0, NULL);
+    plant("scripts/a.sh", "1\n12…45\n");
+    plant("bench/peers/a.py", "12345\n");
+    plant("CMakeLists.txt", "12345\n");
+    plant("examples/a.yaml", "12345\n");
+    rules_check_columns(planted_root, 4, &findings);
+    assert_found(&findings, 4, "scripts/a.sh:2: 5 columns, more than 4");
+}
+
+static void test_names(void **state)
+{
+    (void)state;
+    struct findings findings = {0};
+    static const char *const allowed[] = {"tri_later", NULL};
+    plant("src/base/a.h", "struct tri_one {\nint tri_used(void);\nint tri_later(void);\n"
+                          "static inline int tri_small(void)\n");
+    plant("src/base/a.c", "int tri_used(void)\n{\nint tri_later(void)\n");
+    plant("src/moe/b.c", "struct work {\n    return tri_used() + tri_small();\n");
+    plant("src/comm/c.c", "struct work {\nstruct tri_one one;\n");
+    rules_check_names(planted_root, allowed, &findings);
+    assert_found(&findings, 0, NULL);
+    rules_check_names(planted_root, NULL, &findings);
+    assert_found(&findings, 1, "src/base/a.h: tri_later is not used in src");
+    findings = (struct findings){0};
+    plant("src/moe/b.c", "struct tri_one {\n    return tri_used() + tri_later();\n");
+    rules_check_names(planted_root, allowed, &findings);
+    assert_found(&findings, 2, "struct tri_one is another one in");
+    assert_non_null(strstr(findings.text, "tri_later need not be allowed: it is used"));
+}
+
 static void test_doc_links(void **state)
 {
     (void)state;
@@ -181,6 +231,20 @@ static void test_findings_that_do_not_fit(void **state)
     assert_found(&findings, 800, "name_000");
 }
 
+/* What src/ offers and does not use yet, or offers to tests. */
+static const char *const unused_in_src[] = {
+    "tri_all_reduce_sum_begin", /* for gradients beside other work */
+    "tri_all_to_all_v_begin",   /* for schedules that overlap */
+    "tri_barrier",              /* measurements begin together; tests do today */
+    "tri_ledger_reset",         /* for bench/ */
+    "tri_moe_exchange_growths", /* counted for tests; a run logs each */
+    "tri_safetensor_read_i64",  /* recorded values that tests compare with */
+    "tri_safetensors_metadata", /* likewise */
+    "tri_x86_table",            /* tests reach every table */
+    "tri_file_set_hook",        /* tests make files fail */
+    NULL,
+};
+
 static void test_this_tree(void **state)
 {
     (void)state;
@@ -191,6 +255,7 @@ static void test_this_tree(void **state)
     rules_check_foreign_headers(root, &findings);
     rules_check_folders(root, &findings);
     rules_check_lengths(root, 600, &findings);
+    rules_check_names(root, unused_in_src, &findings);
     rules_check_doc_links(root, &findings);
     assert_found(&findings, 0, NULL);
 }
@@ -202,6 +267,9 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_include_below_a_subfolder, planted_begin, planted_end),
         cmocka_unit_test_setup_teardown(test_include_of_a_stranger, planted_begin, planted_end),
         cmocka_unit_test_setup_teardown(test_include_by_a_way_around, planted_begin, planted_end),
+        cmocka_unit_test_setup_teardown(test_include_in_brackets, planted_begin, planted_end),
+        cmocka_unit_test_setup_teardown(test_columns, planted_begin, planted_end),
+        cmocka_unit_test_setup_teardown(test_names, planted_begin, planted_end),
         cmocka_unit_test_setup_teardown(test_links, planted_begin, planted_end),
         cmocka_unit_test_setup_teardown(test_foreign_headers, planted_begin, planted_end),
         cmocka_unit_test_setup_teardown(test_folders, planted_begin, planted_end),

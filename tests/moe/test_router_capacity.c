@@ -72,16 +72,13 @@ static void check_window(const struct fixture *f, const float *uniform, int64_t 
 {
     for (int64_t r = first; r < first + n; r++) {
         int64_t better = 0;
-        int64_t earlier = 0;
         for (int64_t i = first; i < first + n; i++) {
             if (f->routes.chosen[i] == f->routes.chosen[r] && i != r) {
                 better += goes_before(f, uniform, i, r);
-                earlier += i < r && f->routes.expert[i] >= 0;
             }
         }
         bool kept = f->routes.capacity == 0 || better < f->routes.capacity;
         assert_int_equal(f->routes.expert[r], kept ? f->routes.chosen[r] : -1);
-        assert_int_equal(f->routes.location[r], kept ? earlier : -1);
         assert_true(kept ? f->routes.weight[r] > 0 : f->routes.weight[r] <= 0);
     }
 }
@@ -96,7 +93,6 @@ static void check_conserved(const struct fixture *f)
     }
     for (int64_t r = 0; r < TOKENS * k; r++) {
         dropped += f->routes.expert[r] < 0;
-        assert_true(f->routes.capacity == 0 || f->routes.location[r] < f->routes.capacity);
     }
     assert_int_equal(load, TOKENS * k);
     assert_int_equal(f->routes.dropped, dropped);
@@ -149,7 +145,7 @@ static void test_one_expert_for_all(void **state)
     assert_int_equal(f.routes.load[5], TOKENS);
     assert_int_equal(f.routes.dropped, TOKENS - TOKENS / EXPERTS);
     for (int32_t t = 0; t < TOKENS; t++) {
-        assert_int_equal(f.routes.location[t], t < TOKENS / EXPERTS ? t : -1);
+        assert_int_equal(f.routes.expert[t], t < TOKENS / EXPERTS ? 5 : -1);
     }
     fixture_end(&f);
 }
@@ -256,7 +252,6 @@ static void check_split(const struct tri_config *config)
         z += f.routes.z_loss;
         assert_memory_equal(f.routes.chosen, whole.routes.chosen + at * k, routes);
         assert_memory_equal(f.routes.expert, whole.routes.expert + at * k, routes);
-        assert_memory_equal(f.routes.location, whole.routes.location + at * k, routes);
         assert_memory_equal(f.routes.weight, whole.routes.weight + at * k, routes);
         assert_int_equal(f.routes.capacity, whole.routes.capacity);
         tri_router_backward(f.router, &f.call, &f.routes, &f.model, (struct tri_range){0, SEQ},

@@ -50,7 +50,6 @@ static void check_share(const struct tri_config *config, struct tri_mesh *mesh, 
                         dweight + at * k, found);
     assert_memory_equal(f.routes.chosen, whole.routes.chosen + at * k, routes);
     assert_memory_equal(f.routes.expert, whole.routes.expert + at * k, routes);
-    assert_memory_equal(f.routes.location, whole.routes.location + at * k, routes);
     assert_memory_equal(f.routes.weight, whole.routes.weight + at * k, routes);
     assert_memory_equal(found, expected + at * 8, (size_t)(n * 8) * sizeof(float));
     assert_int_equal(f.routes.capacity, whole.routes.capacity);

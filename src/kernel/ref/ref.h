@@ -110,7 +110,6 @@ void tri_ref_fixed_add(const void *x, int64_t *sums, int64_t n, struct tri_fixed
 void tri_ref_fixed_get(const int64_t *sums, float *y, int64_t n);
 void tri_ref_fixed_squares(const int64_t *sums, struct tri_exact *sum, int64_t n);
 double tri_ref_sum_squares(const void *x, int64_t n, enum tri_dtype dt);
-bool tri_ref_all_finite(const void *x, int64_t n, enum tri_dtype dt);
 
 void tri_ref_adamw(const struct tri_adamw *step, float *master, float *m, float *v,
                    const void *gradient, enum tri_dtype gradient_dtype, void *weights,

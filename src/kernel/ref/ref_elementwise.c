@@ -43,13 +43,3 @@ double tri_ref_sum_squares(const void *x, int64_t n, enum tri_dtype dt)
     }
     return sum;
 }
-
-bool tri_ref_all_finite(const void *x, int64_t n, enum tri_dtype dt)
-{
-    for (int64_t i = 0; i < n; i++) {
-        if (!isfinite(ref_get(x, i, dt))) {
-            return false;
-        }
-    }
-    return true;
-}

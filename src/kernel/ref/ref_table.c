@@ -35,7 +35,6 @@ const struct tri_kernels *tri_kernels_ref(void)
         .fixed_get = tri_ref_fixed_get,
         .fixed_squares = tri_ref_fixed_squares,
         .sum_squares = tri_ref_sum_squares,
-        .all_finite = tri_ref_all_finite,
         .adamw = tri_ref_adamw,
     };
     return &table;

@@ -1,9 +1,6 @@
 /* Products in f32 arithmetic, of f32 or of bf16 converted while it is packed. */
 #include "kernel/x86/product_tile.h"
 
-/* A stored transposed. */
-static const struct block_layout turned = {1, MR, BLOCK_DEPTH *MR};
-
 VEC_INLINE void pack_a(const struct tri_matmul *p, struct tri_product_tile t, int64_t k,
                        int64_t depth, float *a, enum tri_dtype dt)
 {
@@ -41,15 +38,6 @@ VEC_INLINE void pack_b(const struct tri_matmul *p, struct tri_product_tile t, in
     }
 }
 
-VEC_INLINE void multiply(const struct tri_matmul *p, struct block block, int64_t rows)
-{
-    if (p->a_transposed) {
-        block_multiply_rows(block, turned, rows);
-    } else {
-        block_multiply_rows(block, block_rows, rows);
-    }
-}
-
 /* Steps [begin, end) of k, from the start of a chain of sums to its end. */
 static void compute_part(const struct tri_matmul *p, struct tri_product_tile tile, struct panels s,
                          int64_t begin, int64_t end)
@@ -65,7 +53,7 @@ static void compute_part(const struct tri_matmul *p, struct tri_product_tile til
             pack_b(p, tile, k, depth, s.b, TRI_F32);
         }
         for (int64_t j = 0; j < tile.cols; j += NR) {
-            tile_add_panel(p, tile, s, depth, k == begin, k + depth == end, j, multiply);
+            tile_add_panel(p, tile, s, depth, k == begin, k + depth == end, j);
         }
         k += depth;
     } while (k < end);

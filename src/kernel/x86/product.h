@@ -31,9 +31,6 @@ extern const struct tri_product_isa tri_product_x86_64;
 extern const struct tri_product_isa tri_product_avx2;
 extern const struct tri_product_isa tri_product_avx512;
 
-/* Whether this machine has the instruction set. */
-bool tri_product_can_run(const struct tri_product_isa *isa);
-
 /* matmul_grouped of kernel.h with the instruction set given. */
 void tri_product_run(const struct tri_product_isa *isa, const struct tri_matmul *products,
                      int64_t count);

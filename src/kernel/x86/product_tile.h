@@ -67,14 +67,23 @@ VEC_INLINE void tile_add_fixed(const struct tri_matmul *p, struct tri_product_ti
     fixed_report(p->fixed, bad);
 }
 
-/* Multiplies t.rows rows of A by one panel of B. */
-typedef void (*tile_multiply)(const struct tri_matmul *p, struct block block, int64_t rows);
+/* A stored transposed. */
+static const struct block_layout turned = {1, MR, BLOCK_DEPTH *MR};
+
+/* Multiplies rows of A by one panel of B. */
+VEC_INLINE void tile_multiply(const struct tri_matmul *p, struct block block, int64_t rows)
+{
+    if (p->a_transposed) {
+        block_multiply_rows(block, turned, rows);
+    } else {
+        block_multiply_rows(block, block_rows, rows);
+    }
+}
 
 /* Adds `words` words of k to the panel of columns that begins `col` columns into the tile. A whole
  * panel of an f32 result is its own place of sums. */
 VEC_INLINE void tile_add_panel(const struct tri_matmul *p, struct tri_product_tile t,
-                               struct panels s, int64_t words, bool first, bool last, int64_t col,
-                               tile_multiply multiply)
+                               struct panels s, int64_t words, bool first, bool last, int64_t col)
 {
     float start[NR] = {0};
     bool whole = p->c_dtype == TRI_F32 && t.cols - col >= NR;
@@ -93,7 +102,7 @@ VEC_INLINE void tile_add_panel(const struct tri_matmul *p, struct tri_product_ti
     } else if (first && !whole) {
         tile_copy_rows(p, t, col, block.c, false, p->c_dtype);
     }
-    multiply(p, block, t.rows);
+    tile_multiply(p, block, t.rows);
     if (last && p->c_dtype == TRI_I64) {
         tile_add_fixed(p, t, col, block.c);
     } else if (!whole && last) {

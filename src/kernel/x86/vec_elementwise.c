@@ -145,33 +145,6 @@ static double sum_squares(const void *x, int64_t n, enum tri_dtype dt)
     return sum;
 }
 
-VEC_INLINE bool chunk_finite(const void *x, int64_t begin, int64_t end, enum tri_dtype dt)
-{
-    vec_i32 bad = {0};
-    VEC_SWEEP(begin, end, {
-        vec_i32 bits = (vec_i32)vec_load(x, at, count, dt) & 0x7fffffff;
-        bad |= bits >= 0x7f800000;
-    });
-    int32_t any = 0;
-    for (int i = 0; i < VEC; i++) {
-        any |= bad[i];
-    }
-    return any == 0;
-}
-
-static bool all_finite(const void *x, int64_t n, enum tri_dtype dt)
-{
-    bool finite = true;
-#pragma omp parallel for schedule(static) reduction(&& : finite) if (n > VEC_FORK)
-    for (int64_t begin = 0; begin < n; begin += VEC_CHUNK) {
-        int64_t end = vec_smaller(begin + VEC_CHUNK, n);
-        bool here = vec_is_bf16(dt) ? chunk_finite(x, begin, end, TRI_BF16)
-                                    : chunk_finite(x, begin, end, TRI_F32);
-        finite = finite && here;
-    }
-    return finite;
-}
-
 void VEC_NAME(tri_vec_fill_elementwise)(struct tri_kernels *table)
 {
     table->add = add;
@@ -179,5 +152,4 @@ void VEC_NAME(tri_vec_fill_elementwise)(struct tri_kernels *table)
     table->bias_backward = bias_backward;
     table->cast = cast;
     table->sum_squares = sum_squares;
-    table->all_finite = all_finite;
 }
