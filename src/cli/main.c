@@ -1,5 +1,6 @@
 /* trident COMMAND …: finds the command, starts the ranks, prints the one error line. */
 #include "base/log.h"
+#include "base/signals.h"
 #include "cli/command.h"
 #include "kernel/kernel.h"
 #include "train/environment.h"
@@ -108,5 +109,6 @@ int main(int argc, char **argv)
         }
         return (int)status;
     }
+    tri_signals_start(argc > 1 && strcmp(argv[1], "train") == 0);
     return (int)run_on_ranks(argc, argv, argc > 1 ? tri_command_find(argv[1]) : NULL, &error);
 }

@@ -16,7 +16,8 @@
 /* ---- the process ----------------------------------------------------------------------------- */
 
 /* Starts MPI (setting OMPI_MCA_pml=ob1 first when all ranks share a node and the user set nothing),
- * installs the panic hook. Called once, first thing in main. */
+ * installs the panic hook; before that takes the signals (base/signals.h) unless the caller did.
+ * Called once, first thing in main. */
 void tri_comm_start(int *argc, char ***argv);
 /* Ends MPI. Collective over all ranks. */
 void tri_comm_finish(void);

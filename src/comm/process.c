@@ -1,7 +1,8 @@
 /* The process: starting and ending MPI, who we are, and how a panic ends every rank. */
 #include "comm/internal.h"
 
-#include <signal.h>
+#include "base/signals.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -19,14 +20,6 @@ static struct {
     int64_t max_message;
 } process = {.size = 1, .node_size = 1, .max_message = INT64_C(1) << 30};
 
-static int abort_status;
-
-static void abort_by_signal(int number)
-{
-    (void)number;
-    _exit(abort_status);
-}
-
 /* Hydra, MPICH's launcher, drops the lines that it has not passed on when a rank aborts. */
 static void let_launcher_read(void)
 {
@@ -39,9 +32,7 @@ static void let_launcher_read(void)
 void tri_process_abort(int exit_status)
 {
     if (process.running) {
-        abort_status = exit_status;
-        (void)signal(SIGALRM, abort_by_signal);
-        (void)alarm(ABORT_SECONDS);
+        tri_signals_exit_after(ABORT_SECONDS, exit_status);
         let_launcher_read();
         (void)MPI_Abort(MPI_COMM_WORLD, exit_status);
     }
@@ -105,6 +96,7 @@ static void init_mpi(int *argc, char ***argv)
 void tri_comm_start(int *argc, char ***argv)
 {
     TRI_REQUIRE(!process.running);
+    tri_signals_start(false);
     init_mpi(argc, argv);
     process.running = true;
     tri_panic_set_hook(tri_process_abort);

@@ -2,6 +2,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/signals.h"
 #include "moe/moe.h"
 #include "train/environment.h"
 #include "train/metrics.h"
@@ -10,7 +11,6 @@
 #include "train/session.h"
 
 #include <jansson.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -30,27 +30,10 @@ struct run {
 
 /* ---- signals --------------------------------------------------------------------------------- */
 
-static volatile sig_atomic_t stop_asked;
-
-static void ask_to_stop(int signal_number)
-{
-    (void)signal_number;
-    stop_asked = 1;
-}
-
-static void watch_signals(void)
-{
-    struct sigaction action = {.sa_handler = ask_to_stop};
-    (void)sigemptyset(&action.sa_mask);
-    action.sa_flags = SA_RESTART;
-    (void)sigaction(SIGTERM, &action, NULL);
-    (void)sigaction(SIGUSR1, &action, NULL);
-}
-
 /* Whether any rank was asked to stop. Collective. */
 static bool must_stop(const struct run *run)
 {
-    int64_t asked = stop_asked;
+    int64_t asked = tri_signals_stop_asked();
     tri_all_reduce_max(run->session->mesh->world,
                        (struct tri_where){TRI_PHASE_OPTIMIZER, TRI_KIND_META}, &asked, 1, TRI_I64);
     return asked != 0;
@@ -379,7 +362,6 @@ enum tri_status tri_run(const struct tri_config *config, const struct tri_run_op
         return tri_config_refuse(config, error, "data.train", "a training run needs token shards");
     }
     TRI_TRY(tri_session_create(config, true, &run.session, error));
-    watch_signals();
     enum tri_status status = run_to_end(&run, error);
     tri_progress_destroy(run.progress);
     tri_run_folder_close(run.folder);

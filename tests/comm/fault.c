@@ -6,7 +6,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/time.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -66,10 +65,10 @@ static void late(const struct tri_mesh *mesh)
     tri_barrier(mesh->world);
 }
 
-static void stop_self(int number)
+static void sleep_tenths(int tenths)
 {
-    (void)number;
-    (void)kill(getpid(), SIGSTOP);
+    struct timespec time = {.tv_sec = tenths / 10, .tv_nsec = tenths % 10 * 100000000L};
+    (void)nanosleep(&time, NULL);
 }
 
 /* The whole job is suspended for longer than the timeout, while ranks wait for a late one. */
@@ -77,13 +76,12 @@ static void suspend(const struct tri_mesh *mesh)
 {
     pid_t self = getpid();
     if (fork() == 0) {
-        struct timespec time = {.tv_sec = 2, .tv_nsec = 500000000};
-        (void)nanosleep(&time, NULL);
+        sleep_tenths(3);
+        (void)kill(self, SIGSTOP);
+        sleep_tenths(22);
         (void)kill(self, SIGCONT);
         _exit(0);
     }
-    (void)signal(SIGALRM, stop_self);
-    (void)setitimer(ITIMER_REAL, &(struct itimerval){.it_value = {.tv_usec = 300000}}, NULL);
     late(mesh);
     late(mesh);
 }
