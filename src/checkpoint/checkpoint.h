@@ -25,6 +25,8 @@ struct tri_checkpoint_state {
     /* Of the training set that were taken; -1: an older program wrote the state, and it is steps
      * times the batch of its config. */
     int64_t samples;
+    int64_t data_tokens;    /* of the training set; 0: an older program did not say */
+    uint64_t data_contents; /* its tri_tokens_contents */
     int64_t seed;
     int64_t skipped_steps; /* of all; non-finite gradients */
     int64_t skipped_in_a_row;
@@ -75,6 +77,10 @@ enum tri_status tri_checkpoint_resolve(const char *given, char path[TRI_PATH_MAX
 enum tri_status tri_checkpoint_load(const char *path, struct tri_params *params,
                                     struct tri_checkpoint_state *state, bool with_optimizer,
                                     struct tri_error *error) TRI_NODISCARD;
+
+/* The state alone, its hash checked; tri_checkpoint_state_fini it, also after a failure. Local. */
+enum tri_status tri_checkpoint_read_state(const char *path, struct tri_checkpoint_state *state,
+                                          struct tri_error *error) TRI_NODISCARD;
 
 /* The config that the checkpoint was written under, from state.json (its hash checked). Local. */
 enum tri_status tri_checkpoint_read_config(const char *path, struct tri_config *config,

@@ -255,10 +255,11 @@ enum tri_status tri_checkpoint_load(const char *path, struct tri_params *params,
     return status;
 }
 
-static enum tri_status read_checked_state(const char *path, struct tri_checkpoint_state *state,
+enum tri_status tri_checkpoint_read_state(const char *path, struct tri_checkpoint_state *state,
                                           struct tri_error *error)
 {
     struct tri_checkpoint_manifest *m;
+    *state = (struct tri_checkpoint_state){0};
     TRI_TRY(tri_manifest_load(path, &m, error));
     enum tri_status status = tri_manifest_verify_part(path, m, TRI_MANIFEST_STATE, error);
     tri_manifest_destroy(m);
@@ -270,7 +271,7 @@ enum tri_status tri_checkpoint_read_config(const char *path, struct tri_config *
                                            struct tri_error *error)
 {
     struct tri_checkpoint_state state = {0};
-    enum tri_status status = read_checked_state(path, &state, error);
+    enum tri_status status = tri_checkpoint_read_state(path, &state, error);
     if (status != TRI_OK) {
         name_last_good(path, error);
     } else {

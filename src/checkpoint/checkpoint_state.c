@@ -4,6 +4,7 @@
 #include "base/memory.h"
 #include "checkpoint/json.h"
 
+#include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -36,15 +37,26 @@ static json_t *bias_to_json(const struct tri_checkpoint_state *state)
     return layers;
 }
 
+/* NULL, so null, when it is not known. */
+static json_t *data_to_json(const struct tri_checkpoint_state *state)
+{
+    char digits[17];
+    if (state->data_tokens == 0) {
+        return NULL;
+    }
+    (void)snprintf(digits, sizeof(digits), "%016" PRIx64, state->data_contents);
+    return json_pack("{s:I, s:s}", "tokens", (json_int_t)state->data_tokens, "contents", digits);
+}
+
 enum tri_status tri_checkpoint_state_save(const char *dir, const struct tri_checkpoint_state *state,
                                           uint64_t *bytes, uint64_t *hash, struct tri_error *error)
 {
-    json_t *root = json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:o, s:s}", "step",
-                             (json_int_t)state->step, "tokens", (json_int_t)state->tokens,
-                             "samples", (json_int_t)state->samples, "seed", (json_int_t)state->seed,
-                             "skipped_steps", (json_int_t)state->skipped_steps, "skipped_in_a_row",
-                             (json_int_t)state->skipped_in_a_row, "bias", bias_to_json(state),
-                             "config", state->config ? state->config : "");
+    json_t *root = json_pack(
+        "{s:I, s:I, s:I, s:o?, s:I, s:I, s:I, s:o, s:s}", "step", (json_int_t)state->step, "tokens",
+        (json_int_t)state->tokens, "samples", (json_int_t)state->samples, "data",
+        data_to_json(state), "seed", (json_int_t)state->seed, "skipped_steps",
+        (json_int_t)state->skipped_steps, "skipped_in_a_row", (json_int_t)state->skipped_in_a_row,
+        "bias", bias_to_json(state), "config", state->config ? state->config : "");
     char *text = root ? json_dumps(root, JSON_INDENT(1) | JSON_REAL_PRECISION(DIGITS)) : NULL;
     json_decref(root);
     if (!text) {
@@ -98,6 +110,24 @@ static enum tri_status read_samples(const char *path, const json_t *root, int64_
     return TRI_OK;
 }
 
+static enum tri_status read_data(const char *path, const json_t *root,
+                                 struct tri_checkpoint_state *state, struct tri_error *error)
+{
+    const json_t *data = json_object_get(root, "data");
+    if (!data || json_is_null(data)) {
+        return TRI_OK;
+    }
+    if (!json_is_object(data)) {
+        return tri_fail(error, TRI_BAD_INPUT, "%s: data: expected an object", path);
+    }
+    TRI_TRY(tri_json_get_int(path, data, "tokens", true, &state->data_tokens, error));
+    if (state->data_tokens < 1) {
+        return tri_fail(error, TRI_BAD_INPUT, "%s: data: found %lld tokens, expected at least 1",
+                        path, (long long)state->data_tokens);
+    }
+    return tri_json_get_hash(path, data, "contents", &state->data_contents, error);
+}
+
 static enum tri_status read_state(const char *path, const json_t *root,
                                   struct tri_checkpoint_state *state, struct tri_error *error)
 {
@@ -105,6 +135,7 @@ static enum tri_status read_state(const char *path, const json_t *root,
     TRI_TRY(tri_json_get_int(path, root, "step", true, &state->step, error));
     TRI_TRY(tri_json_get_int(path, root, "tokens", true, &state->tokens, error));
     TRI_TRY(read_samples(path, root, &state->samples, error));
+    TRI_TRY(read_data(path, root, state, error));
     TRI_TRY(tri_json_get_int(path, root, "seed", true, &state->seed, error));
     TRI_TRY(tri_json_get_int(path, root, "skipped_steps", true, &state->skipped_steps, error));
     TRI_TRY(

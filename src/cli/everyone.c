@@ -1,4 +1,5 @@
 /* What all ranks of the job must have alike before a command works on it. */
+#include "base/log.h"
 #include "base/memory.h"
 #include "checkpoint/checkpoint.h"
 #include "cli/command.h"
@@ -7,6 +8,8 @@
 
 #include <stdio.h>
 #include <string.h>
+
+enum { CHANGES = 1024 };
 
 static struct tri_mesh *everyone;
 
@@ -110,7 +113,14 @@ static enum tri_status read_checkpoint_config(const char *path,
     enum tri_status status = tri_config_parse(path, yaml, strlen(yaml), arguments->num_overrides,
                                               arguments->overrides, config, error);
     tri_free(yaml);
-    return status;
+    TRI_TRY(status);
+    char changes[CHANGES];
+    if (tri_config_list_changes(&trained, config, TRI_EFFECT_OUTPUT, changes, sizeof(changes)) >
+        0) {
+        tri_log_info("changed  %s; the weights give other results than they were trained for",
+                     changes);
+    }
+    return TRI_OK;
 }
 
 /* Beside a run that goes on the newest checkpoint is another one a moment later: rank 0 looks. */

@@ -11,18 +11,19 @@
 
 const struct tri_command tri_commands[] = {
     {"train", "train a model, or go on where its run stopped",
-     "trident train CONFIG.yaml [--fresh] [--json] [key=value …]\n"
+     "trident train CONFIG.yaml [--fresh] [--accept-data] [--json] [key=value …]\n"
      "mpiexec -n 8 trident train CONFIG.yaml …    for 8 ranks\n\n"
      "Trains the model that the config describes into its run_dir. When the run folder holds\n"
      "checkpoints it continues from the last good one; a finished run says so.\n\n"
-     "  --fresh      start over: what the run folder holds is removed\n"
-     "  --json       one JSON object on standard output at the end\n"
-     "  key=value    replaces a value of the config, as in train.steps=100\n\n"
+     "  --fresh        start over: what the run folder holds is removed\n"
+     "  --accept-data  go on though data.train holds other tokens than the run began with\n"
+     "  --json         one JSON object on standard output at the end\n"
+     "  key=value      replaces a value of the config, as in train.steps=100\n\n"
      "SIGTERM and SIGUSR1 save a checkpoint and exit with status 85: start the same command "
      "again.\n"
      "`trident help config` lists every key.\n",
-     OPTIONS({"--fresh", false}, {"--json", false}, {NULL, false}), 1, true, true,
-     tri_command_train},
+     OPTIONS({"--fresh", false}, {"--accept-data", false}, {"--json", false}, {NULL, false}), 1,
+     true, true, tri_command_train},
     {"eval", "loss, perplexity, bits per byte, expert load",
      "trident eval RUN|CHECKPOINT [--data SHARDS] [--bytes N] [--json] [key=value …]\n\n"
      "Evaluates the newest checkpoint of a run, or one checkpoint, on all of the shards.\n\n"

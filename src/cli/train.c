@@ -5,6 +5,7 @@ enum tri_status tri_command_train(const struct tri_arguments *arguments, struct 
 {
     struct tri_config config;
     struct tri_run_options run = {tri_arguments_has(arguments, "--fresh"),
+                                  tri_arguments_has(arguments, "--accept-data"),
                                   tri_arguments_has(arguments, "--json")};
     enum tri_status status = tri_config_load(arguments->words[0], arguments->num_overrides,
                                              arguments->overrides, &config, error);

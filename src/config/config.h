@@ -33,6 +33,10 @@ enum tri_schedule_kind { TRI_SCHEDULE_TED };
 enum tri_lr_schedule { TRI_LR_COSINE, TRI_LR_LINEAR, TRI_LR_WSD, TRI_LR_CONSTANT };
 enum tri_data_format { TRI_DATA_LLMC, TRI_DATA_U16, TRI_DATA_U32 };
 
+/* What another value of a key does to a run that goes on, from little to much: nothing but to speed,
+ * memory and files; another training; other results from the same weights. */
+enum tri_key_effect { TRI_EFFECT_NONE, TRI_EFFECT_TRAINING, TRI_EFFECT_OUTPUT };
+
 struct tri_config_model {
     int64_t vocab_size, num_layers, hidden_size, num_heads, num_kv_heads, head_dim,
         intermediate_size, max_position;
@@ -153,10 +157,15 @@ enum tri_status tri_config_check_layout(const struct tri_config *config, int ran
 /* The resolved config as YAML that tri_config_parse reads back to the same values. tri_free it. */
 char *tri_config_to_yaml(const struct tri_config *config);
 
-/* Name of the first key of sections model, moe (the parts that shape weights) or data that differs,
- * with both values in text; NULL when none does. */
+/* Name of the first key that differs and with which no run goes on (the seed, what shapes weights or
+ * rows), with both values in text; NULL when none does. */
 const char *tri_config_first_difference(const struct tri_config *a, const struct tri_config *b,
                                         char *text, size_t text_bytes);
+
+/* "KEY A → B, …" of the keys that differ with at least this effect, cut to text_bytes; returns how
+ * many do. A default that follows another key is not named beside it. */
+int tri_config_list_changes(const struct tri_config *before, const struct tri_config *now,
+                            enum tri_key_effect least, char *text, size_t text_bytes);
 
 /* Bad input that a key is to blame for, found later than the reader could: fills error with
  * "FILE:LINE: key 'KEY': TEXT", the place being that which set the key. Returns TRI_BAD_INPUT. */

@@ -1,4 +1,4 @@
-/* The table as text: the resolved config, help, docs, differences. */
+/* The table as text: the resolved config, help, docs. */
 #include "base/memory.h"
 #include "config/schema.h"
 #include "config/value.h"
@@ -47,32 +47,6 @@ char *tri_config_to_yaml(const struct tri_config *config)
     char *copy = tri_strdup(text);
     free(text);
     return copy;
-}
-
-/* ---- differences ----------------------------------------------------------------------------- */
-
-const char *tri_config_first_difference(const struct tri_config *a, const struct tri_config *b,
-                                        char *text, size_t text_bytes)
-{
-    for (size_t i = 0; i < tri_keys_count; i++) {
-        const struct tri_key *key = &tri_keys[i];
-        bool dense = a->moe.num_experts == 0 && b->moe.num_experts == 0;
-        if (!key->shapes || (dense && tri_key_in_section(key, "moe"))) {
-            continue;
-        }
-        char *of_a = tri_value_to_text(key, tri_key_view(key, a));
-        char *of_b = tri_value_to_text(key, tri_key_view(key, b));
-        bool differ = strcmp(of_a, of_b) != 0;
-        if (differ) {
-            (void)snprintf(text, text_bytes, "%s against %s", of_a, of_b);
-        }
-        free(of_a);
-        free(of_b);
-        if (differ) {
-            return key->name;
-        }
-    }
-    return NULL;
 }
 
 /* ---- help and docs --------------------------------------------------------------------------- */

@@ -46,6 +46,7 @@ struct tri_key {
                                  tri_config_finish the value is 0 (INT) or -1 (FLOAT) */
     const char *follows; /* how, in words */
     bool shapes;         /* a run cannot be continued with another value */
+    enum tri_key_effect effect;
     const char *help;
 };
 

@@ -1,15 +1,150 @@
 #include "train/resume.h"
 
+#include "base/log.h"
+#include "optim/optim.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
-enum tri_status tri_resume_complete(const char *path, struct tri_checkpoint_state *state,
-                                    struct tri_error *error)
+enum { TEXT_BYTES = 1024, NUMBER_BYTES = 32 };
+
+static enum tri_status config_of(const char *path, const struct tri_checkpoint_state *state,
+                                 struct tri_config *config, struct tri_error *error)
 {
-    struct tri_config before;
-    if (state->samples >= 0) {
+    return tri_config_parse(path, state->config, strlen(state->config), 0, NULL, config, error);
+}
+
+/* ---- what must be the same ------------------------------------------------------------------- */
+
+enum tri_status tri_resume_describe_data(const struct tri_tokens *tokens,
+                                         struct tri_checkpoint_state *state,
+                                         struct tri_error *error)
+{
+    state->data_tokens = tri_tokens_count(tokens);
+    return tri_tokens_contents(tokens, &state->data_contents, error);
+}
+
+/* A checkpoint of an older program has the name of its data alone. */
+static enum tri_status check_name(const char *path, const struct tri_config *before,
+                                  const struct tri_config *config, bool accept_data,
+                                  struct tri_error *error)
+{
+    if (!accept_data && strcmp(before->data.train, config->data.train) != 0) {
+        return tri_fail(error, TRI_BAD_INPUT,
+                        "%.300s: was trained on '%.300s' and does not say what was in it, found "
+                        "data.train '%.300s'; --accept-data goes on",
+                        path, before->data.train, config->data.train);
+    }
+    tri_log_info("%s was written by an older version: whether data.train holds what it was trained "
+                 "on cannot be said",
+                 path);
+    return TRI_OK;
+}
+
+static enum tri_status check_data(const char *path, const struct tri_config *config,
+                                  const struct tri_checkpoint_state *before,
+                                  const struct tri_checkpoint_state *data, bool accept_data,
+                                  struct tri_error *error)
+{
+    if (before->data_tokens == data->data_tokens && before->data_contents == data->data_contents) {
         return TRI_OK;
     }
-    TRI_TRY(tri_config_parse(path, state->config, strlen(state->config), 0, NULL, &before, error));
-    state->samples = state->step * before.train.global_batch;
+    if (!accept_data) {
+        return tri_fail(error, TRI_BAD_INPUT,
+                        "%.300s: was trained on other data: data.train '%.300s' has %" PRId64
+                        " tokens, contents %016" PRIx64 ", expected %" PRId64 ", %016" PRIx64
+                        "; --accept-data goes on with them, --fresh starts over",
+                        path, config->data.train, data->data_tokens, data->data_contents,
+                        before->data_tokens, before->data_contents);
+    }
+    tri_log_info("data.train '%s' holds other tokens than the run began with: %" PRId64
+                 " instead of %" PRId64 "; the samples are counted on",
+                 config->data.train, data->data_tokens, before->data_tokens);
+    return TRI_OK;
+}
+
+enum tri_status tri_resume_check(const char *path, const struct tri_config *config,
+                                 const struct tri_checkpoint_state *data, bool accept_data,
+                                 struct tri_error *error)
+{
+    struct tri_checkpoint_state state;
+    struct tri_config before;
+    char text[256];
+    TRI_TRY(tri_checkpoint_read_config(path, &before, error));
+    const char *key = tri_config_first_difference(&before, config, text, sizeof(text));
+    if (key) {
+        return tri_fail(error, TRI_BAD_INPUT,
+                        "%s: was written with another '%s' (%s); --fresh starts over", path, key,
+                        text);
+    }
+    enum tri_status status = tri_checkpoint_read_state(path, &state, error);
+    if (status == TRI_OK) {
+        status = state.data_tokens > 0 ? check_data(path, config, &state, data, accept_data, error)
+                                       : check_name(path, &before, config, accept_data, error);
+    }
+    tri_checkpoint_state_fini(&state);
+    return status;
+}
+
+/* ---- what may change ------------------------------------------------------------------------- */
+
+/* Three digits and no more than are needed, "1.07e-4". */
+static void spell_rate(double rate, char text[NUMBER_BYTES])
+{
+    char digits[NUMBER_BYTES];
+    (void)snprintf(digits, sizeof(digits), "%.2e", rate);
+    char *exponent = strchr(digits, 'e');
+    char *end = exponent;
+    while (end > digits + 1 && (end[-1] == '0' || end[-1] == '.')) {
+        end--;
+    }
+    (void)snprintf(text, NUMBER_BYTES, "%.*se%ld", (int)(end - digits), digits,
+                   strtol(exponent + 1, NULL, 10));
+}
+
+/* The rate of the last step, and that of the next where the config before would have taken another
+ * one. */
+static void tell_rate(const struct tri_config *before, const struct tri_config *now, int64_t step,
+                      char text[TEXT_BYTES])
+{
+    double next = tri_learning_rate(&now->train, step);
+    text[0] = '\0';
+    if (next != tri_learning_rate(&before->train, step)) {
+        char from[NUMBER_BYTES], to[NUMBER_BYTES];
+        spell_rate(tri_learning_rate(&before->train, step > 0 ? step - 1 : 0), from);
+        spell_rate(next, to);
+        (void)snprintf(text, TEXT_BYTES, "; rate %s → %s", from, to);
+    }
+}
+
+static void tell_changes(const struct tri_config *before, const struct tri_config *now,
+                         const struct tri_checkpoint_state *state)
+{
+    char changes[TEXT_BYTES], rate[TEXT_BYTES], output[TEXT_BYTES], sample[TEXT_BYTES] = "";
+    int count = tri_config_list_changes(before, now, TRI_EFFECT_TRAINING, changes, sizeof(changes));
+    if (count == 0) {
+        return;
+    }
+    tell_rate(before, now, state->step, rate);
+    if (before->train.global_batch != now->train.global_batch) {
+        (void)snprintf(sample, sizeof(sample), "; the next sample is %" PRId64, state->samples);
+    }
+    bool other =
+        tri_config_list_changes(before, now, TRI_EFFECT_OUTPUT, output, sizeof(output)) > 0;
+    tri_log_info("changed  %s%s%s%s", changes, rate, sample,
+                 other ? "; the weights give other results than they were trained for" : "");
+}
+
+enum tri_status tri_resume_begin(const char *path, const struct tri_config *config,
+                                 struct tri_checkpoint_state *state, struct tri_error *error)
+{
+    struct tri_config before;
+    TRI_TRY(config_of(path, state, &before, error));
+    if (state->samples < 0) {
+        state->samples = state->step * before.train.global_batch;
+    }
+    tell_changes(&before, config, state);
     return TRI_OK;
 }

@@ -88,21 +88,6 @@ static enum tri_status find_start(const struct run *run, char path[TRI_PATH_MAX]
     return TRI_OK;
 }
 
-static enum tri_status same_model_and_data(const struct run *run, const char *path,
-                                           struct tri_error *error)
-{
-    struct tri_config before;
-    char text[256];
-    TRI_TRY(tri_checkpoint_read_config(path, &before, error));
-    const char *key = tri_config_first_difference(&before, run->config, text, sizeof(text));
-    if (key) {
-        return tri_fail(error, TRI_BAD_INPUT,
-                        "%s: was written with another '%s' (%s); --fresh starts over", path, key,
-                        text);
-    }
-    return TRI_OK;
-}
-
 static enum tri_status restore(struct run *run, struct tri_error *error)
 {
     char path[TRI_PATH_MAX];
@@ -111,12 +96,19 @@ static enum tri_status restore(struct run *run, struct tri_error *error)
     if (!path[0]) {
         return TRI_OK;
     }
-    TRI_TRY(agree(run, is_root() ? same_model_and_data(run, path, error) : TRI_OK, error));
+    struct tri_checkpoint_state data = run->state;
+    enum tri_status status = TRI_OK;
+    if (is_root()) {
+        status = tri_resume_check(path, run->config, &data, run->options->accept_data, error);
+    }
+    TRI_TRY(agree(run, status, error));
     TRI_TRY(tri_session_load(run->session, path, true, &run->state, error));
-    TRI_TRY(agree(run, tri_resume_complete(path, &run->state, error), error));
-    tri_loader_continue(run->train.loader, run->state.step, run->state.samples);
+    run->state.data_tokens = data.data_tokens;
+    run->state.data_contents = data.data_contents;
     run->saved_step = run->state.step;
     tri_log_info("continuing from %s, step %lld", path, (long long)run->state.step);
+    TRI_TRY(agree(run, tri_resume_begin(path, run->config, &run->state, error), error));
+    tri_loader_continue(run->train.loader, run->state.step, run->state.samples);
     return TRI_OK;
 }
 
@@ -324,11 +316,16 @@ static void print_json(const struct run *run, bool finished_before)
 static enum tri_status run_to_end(struct run *run, struct tri_error *error)
 {
     const struct tri_config *config = run->config;
+    enum tri_status status = TRI_OK;
     TRI_TRY(tri_text_open(run->session, config->data.train, false, &run->train, error));
     if (config->data.valid[0]) {
         TRI_TRY(tri_text_open(run->session, config->data.valid, true, &run->valid, error));
     }
     TRI_TRY(open_folder(run, error));
+    if (is_root()) { /* the contents count on the rank that saves */
+        status = tri_resume_describe_data(run->train.tokens, &run->state, error);
+    }
+    TRI_TRY(agree(run, status, error));
     TRI_TRY(restore(run, error));
     bool finished = run->state.step >= config->train.steps;
     if (finished) {
@@ -338,7 +335,7 @@ static enum tri_status run_to_end(struct run *run, struct tri_error *error)
         TRI_TRY(describe(run, error));
         tri_session_print(run->session);
         run->progress = is_root() ? tri_progress_create(config) : NULL;
-        enum tri_status status = loop(run, error);
+        status = loop(run, error);
         if (status != TRI_OK && status != TRI_REQUEUE) {
             return status;
         }

@@ -5,8 +5,9 @@
 #include "config/config.h"
 
 struct tri_run_options {
-    bool fresh; /* start over: what the run folder holds is removed */
-    bool json;  /* one JSON object on standard output at the end */
+    bool fresh;       /* start over: what the run folder holds is removed */
+    bool accept_data; /* go on though data.train holds other tokens than the run began with */
+    bool json;        /* one JSON object on standard output at the end */
 };
 
 /* Trains, continuing from the run's last checkpoint when it has one. TRI_REQUEUE after SIGTERM or

@@ -91,6 +91,8 @@ struct tri_checkpoint_state fixture_state(int64_t step)
     return (struct tri_checkpoint_state){.step = step,
                                          .tokens = step * 512,
                                          .samples = step * 16 + 5,
+                                         .data_tokens = 1000,
+                                         .data_contents = UINT64_C(0x8123456789abcdef),
                                          .seed = 42,
                                          .skipped_steps = 3,
                                          .skipped_in_a_row = 1,

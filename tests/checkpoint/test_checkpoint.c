@@ -97,6 +97,8 @@ static void test_round_trip(void **state)
     assert_int_equal(loaded.step, 12);
     assert_int_equal(loaded.tokens, expected.tokens);
     assert_int_equal(loaded.samples, expected.samples);
+    assert_int_equal(loaded.data_tokens, expected.data_tokens);
+    assert_true(loaded.data_contents == expected.data_contents);
     assert_int_equal(loaded.seed, 42);
     assert_int_equal(loaded.skipped_steps, 3);
     assert_int_equal(loaded.skipped_in_a_row, 1);

@@ -390,9 +390,12 @@ static void test_differences(void **state)
     b.moe.top_k = 1;
     b.moe.aux_loss = 3;
     assert_null(tri_config_first_difference(&a, &b, text, sizeof(text)));
-    (void)snprintf(b.data.train, sizeof(b.data.train), "x");
-    assert_string_equal(tri_config_first_difference(&a, &b, text, sizeof(text)), "data.train");
-    assert_string_equal(text, "\"\" against \"x\"");
+    (void)snprintf(b.data.train, sizeof(b.data.train), "x"); /* what is in it is compared */
+    assert_null(tri_config_first_difference(&a, &b, text, sizeof(text)));
+    b.data.sequence_length = 64;
+    assert_string_equal(tri_config_first_difference(&a, &b, text, sizeof(text)),
+                        "data.sequence_length");
+    assert_string_equal(text, "128 against 64");
     b.moe.num_experts = 8;
     assert_string_equal(tri_config_first_difference(&a, &b, text, sizeof(text)), "moe.num_experts");
     assert_string_equal(text, "4 against 8");
@@ -401,6 +404,28 @@ static void test_differences(void **state)
     assert_string_equal(text, "rmsnorm against layernorm");
     parse_well("seed: 1\n", &b);
     assert_string_equal(tri_config_first_difference(&a, &b, text, sizeof(text)), "moe.num_experts");
+}
+
+/* Changes are listed by what they do; what follows another key is not named beside it. */
+static void test_changes(void **state)
+{
+    (void)state;
+    struct tri_config a, b;
+    char text[200];
+    parse_well("moe: {num_experts: 4}\ntrain: {steps: 20}\n", &a);
+    assert_int_equal(tri_config_list_changes(&a, &a, TRI_EFFECT_TRAINING, text, sizeof(text)), 0);
+    assert_string_equal(text, "");
+    parse_well("moe: {num_experts: 4, top_k: 1}\ntrain: {steps: 40, learning_rate: 1e-3, "
+               "recompute: full}\nparallel: {expert: 2}\nrun_dir: other\n",
+               &b);
+    assert_int_equal(tri_config_list_changes(&a, &b, TRI_EFFECT_TRAINING, text, sizeof(text)), 3);
+    assert_string_equal(text, "moe.top_k 2 → 1, train.steps 20 → 40, "
+                              "train.learning_rate 0.0003 → 0.001");
+    assert_int_equal(tri_config_list_changes(&a, &b, TRI_EFFECT_OUTPUT, text, sizeof(text)), 1);
+    assert_string_equal(text, "moe.top_k 2 → 1");
+    parse_well("moe: {num_experts: 4}\ntrain: {steps: 20, min_learning_rate: 0}\n", &b);
+    assert_int_equal(tri_config_list_changes(&a, &b, TRI_EFFECT_TRAINING, text, 20), 1);
+    assert_int_equal(strlen(text), 19);
 }
 
 static void test_layout(void **state)
@@ -481,6 +506,7 @@ int main(void)
         cmocka_unit_test(test_numbers),
         cmocka_unit_test(test_round_trip),
         cmocka_unit_test(test_differences),
+        cmocka_unit_test(test_changes),
         cmocka_unit_test(test_layout),
         cmocka_unit_test(test_table_covers_the_struct),
     };
