@@ -93,6 +93,17 @@ enum tri_status tri_agree_on_config(enum tri_status status, const struct tri_con
 
 /* ---- the config of a checkpoint -------------------------------------------------------------- */
 
+/* Said with --json too: what comes out is not what the run's own evaluations had. */
+static void tell_changes(const struct tri_config *trained, const struct tri_config *config)
+{
+    char changes[CHANGES];
+    int count =
+        tri_config_list_changes(trained, config, TRI_EFFECT_OUTPUT, changes, sizeof(changes));
+    if (count > 0 && tri_comm_rank() == 0) {
+        tri_log_warn("%s: the weights give other results than they were trained for", changes);
+    }
+}
+
 static enum tri_status read_checkpoint_config(const char *path,
                                               const struct tri_arguments *arguments,
                                               struct tri_config *config, struct tri_error *error)
@@ -114,12 +125,7 @@ static enum tri_status read_checkpoint_config(const char *path,
                                               arguments->overrides, config, error);
     tri_free(yaml);
     TRI_TRY(status);
-    char changes[CHANGES];
-    if (tri_config_list_changes(&trained, config, TRI_EFFECT_OUTPUT, changes, sizeof(changes)) >
-        0) {
-        tri_log_info("changed  %s; the weights give other results than they were trained for",
-                     changes);
-    }
+    tell_changes(&trained, config);
     return TRI_OK;
 }
 

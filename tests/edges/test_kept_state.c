@@ -60,6 +60,27 @@ static void test_evaluation_keeps_it(void **state)
     assert_true(eval_loss("moe.bias_balancing=0") == loss);
 }
 
+/* One line, with --json too; other keys say nothing. */
+static void test_other_results_are_told(void **state)
+{
+    (void)state;
+    static const char *const words[][3] = {
+        {"moe.top_k=1", "moe.top_k 2 → 1: the weights give other results", "1"},
+        {"moe.normalize_top_k=false", "moe.normalize_top_k true → false: ", "1"},
+        {"moe.router=balanced", "moe.router top_k → balanced: ", "1"},
+        {"moe.capacity_factor=1", "moe.capacity_factor none → 1: ", "1"},
+        {"model.rope_theta=5000", "model.rope_theta 10000 → 5000: ", "1"},
+        {"train.micro_batch=1", "the weights give other results", ""},
+    };
+    for (size_t i = 0; i < sizeof(words) / sizeof(*words); i++) {
+        struct process_result result =
+            cli_run(cli_ranks(),
+                    CLI_WORDS_OF("eval", "run", "--json", words[i][0], "moe.bias_balancing=0"));
+        assert_int_equal(cli_count(result.err, words[i][1]), words[i][2][0] == '1');
+        cli_expect_status(&result, 0);
+    }
+}
+
 /* 0 stops the adjusting and keeps the bias through saves, to be adjusted again later. */
 static void test_resume_keeps_it(void **state)
 {
@@ -117,6 +138,7 @@ int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_evaluation_keeps_it),
+        cmocka_unit_test(test_other_results_are_told),
         cmocka_unit_test(test_resume_keeps_it),
         cmocka_unit_test(test_router_that_does_not_use_it),
         cmocka_unit_test(test_other_shape),
