@@ -1,5 +1,6 @@
 #include "base/memory.h"
 #include "cli/command.h"
+#include "data/tokenizer.h"
 #include "train/evaluate.h"
 #include "train/metrics.h"
 #include "train/session.h"
@@ -11,7 +12,7 @@ struct request {
     struct tri_config config;
     char path[TRI_PATH_MAX];
     char data[TRI_PATH_MAX];
-    int64_t bytes; /* of the text behind the tokens; 0: one a token for byte vocabularies */
+    int64_t bytes; /* of the text behind the tokens; 0: those that are bytes */
     bool json;
 };
 
@@ -32,13 +33,31 @@ static enum tri_status read_request(const struct tri_arguments *arguments, struc
     return TRI_OK;
 }
 
+/* Bytes of the text that is predicted: tokens but the first, where they are bytes; 0: not known. */
+static enum tri_status count_bytes(const struct tri_config *config, const struct tri_tokens *tokens,
+                                   int64_t *bytes, struct tri_error *error)
+{
+    int32_t part[4096];
+    const int64_t room = sizeof(part) / sizeof(*part);
+    int64_t count = tri_tokens_count(tokens);
+    *bytes = 0;
+    if (!tri_vocabulary_is_bytes(config->model.vocab_size)) {
+        return TRI_OK;
+    }
+    for (int64_t at = 1; at < count; at += room) {
+        int64_t n = room < count - at ? room : count - at;
+        TRI_TRY(tri_tokens_read(tokens, at, n, part, error));
+        for (int64_t i = 0; i < n; i++) {
+            *bytes += part[i] < 256; /* 256 separates documents */
+        }
+    }
+    return TRI_OK;
+}
+
 /* Bits for each byte of text; NaN when the text's size is not known. */
 static double bits_per_byte(const struct request *request, const struct tri_evaluation *evaluation)
 {
-    bool byte_tokens = request->config.model.vocab_size <= 257;
-    double bytes = request->bytes ? (double)request->bytes
-                   : byte_tokens  ? (double)evaluation->targets
-                                  : (double)NAN;
+    double bytes = request->bytes ? (double)request->bytes : (double)NAN;
     return evaluation->loss * (double)evaluation->targets / (log(2.0) * bytes);
 }
 
@@ -105,7 +124,7 @@ static void print_json(const struct request *request, const struct tri_evaluatio
     tri_print_json(root);
 }
 
-static enum tri_status evaluate(const struct request *request, struct tri_session *session,
+static enum tri_status evaluate(struct request *request, struct tri_session *session,
                                 struct tri_error *error)
 {
     struct tri_checkpoint_state state = {0};
@@ -114,6 +133,10 @@ static enum tri_status evaluate(const struct request *request, struct tri_sessio
     TRI_TRY(tri_text_open(session, request->data, true, &text, error));
     enum tri_status status = tri_session_load(session, request->path, false, &state, error);
     tri_checkpoint_state_fini(&state);
+    if (status == TRI_OK && request->bytes == 0) {
+        status = count_bytes(session->config, text.tokens, &request->bytes, error);
+        status = tri_comm_agree(session->mesh->world, status, error);
+    }
     if (status == TRI_OK) {
         status = tri_evaluate(session->engine, text.loader, tri_tokens_count(text.tokens), 0,
                               &evaluation, error);

@@ -1,3 +1,4 @@
+#include "base/log.h"
 #include "base/memory.h"
 #include "cli/command.h"
 #include "data/tokenizer.h"
@@ -8,11 +9,18 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* The prompt, and what was made of it. */
+struct sequence {
+    int32_t *all;
+    int64_t prompt, count;
+    bool ended; /* by the separator, its last token */
+};
+
 struct request {
     struct tri_config config;
     char path[TRI_PATH_MAX];
-    const char *prompt;
-    bool ids; /* the prompt is token ids, and ids are printed */
+    const char *prompt; /* NULL: not given */
+    bool ids;           /* the prompt is token ids, and ids are printed */
     bool json;
     int64_t tokens;
     struct tri_sampling sampling;
@@ -37,13 +45,24 @@ static enum tri_status read_numbers(const struct tri_arguments *arguments, struc
 static enum tri_status read_request(const struct tri_arguments *arguments, struct request *request,
                                     struct tri_error *error)
 {
-    const char *prompt = tri_arguments_get(arguments, "--prompt");
-    request->prompt = prompt ? prompt : "\n";
+    request->prompt = tri_arguments_get(arguments, "--prompt");
     request->ids = tri_arguments_has(arguments, "--ids");
     request->json = tri_arguments_has(arguments, "--json");
     TRI_TRY(read_numbers(arguments, request, error));
-    return tri_config_of_checkpoint(arguments->words[0], arguments, &request->config, request->path,
-                                    error);
+    TRI_TRY(tri_config_of_checkpoint(arguments->words[0], arguments, &request->config,
+                                     request->path, error));
+    int64_t vocab = request->config.model.vocab_size;
+    if (!request->ids && !tri_vocabulary_is_bytes(vocab)) {
+        return tri_fail(error, TRI_BAD_INPUT,
+                        "%s: a vocabulary of %lld tokens is not bytes, and no other tokenizer is "
+                        "built yet: expected --ids, and --prompt with token ids",
+                        request->path, (long long)vocab);
+    }
+    if (request->ids && !request->prompt) {
+        return tri_fail(error, TRI_BAD_INPUT,
+                        "command line: --ids: expected --prompt \"ID ID …\" with it");
+    }
+    return TRI_OK;
 }
 
 /* "12 7 300"; *tokens is the caller's to free, whatever the status. */
@@ -72,8 +91,8 @@ static enum tri_status encode(const struct request *request, const struct tri_to
     if (request->ids) {
         TRI_TRY(parse_ids(request->prompt, tokens, count, error));
     } else {
-        TRI_TRY(tri_tokenizer_encode(tokenizer, request->prompt, strlen(request->prompt), tokens,
-                                     count, error));
+        const char *prompt = request->prompt ? request->prompt : "\n";
+        TRI_TRY(tri_tokenizer_encode(tokenizer, prompt, strlen(prompt), tokens, count, error));
     }
     int64_t vocab = request->config.model.vocab_size;
     for (int64_t i = 0; i < *count; i++) {
@@ -96,7 +115,7 @@ static void print_token(const struct request *request, const struct tri_tokenize
     const unsigned char *text;
     if (request->ids) {
         (void)printf("%d ", token);
-    } else {
+    } else if (token != request->config.data.separator) {
         size_t bytes = tokenizer->token_text(tokenizer, token, &text);
         (void)fwrite(text, 1, bytes, stdout);
     }
@@ -117,7 +136,7 @@ static void feed(struct tri_decoder *decoder, const int32_t *all, int64_t count,
 }
 
 static void generate(const struct request *request, struct tri_session *session,
-                     const struct tri_tokenizer *tokenizer, int32_t *all, int64_t prompt)
+                     const struct tri_tokenizer *tokenizer, struct sequence *sequence)
 {
     int64_t vocab = request->config.model.vocab_size;
     int64_t capacity = request->config.model.max_position;
@@ -125,18 +144,20 @@ static void generate(const struct request *request, struct tri_session *session,
     struct tri_decoder *decoder = tri_decoder_create(session->engine->model, capacity);
     float *logits = tri_alloc(TRI_MEMORY_OTHER, (size_t)vocab * sizeof(*logits));
     int32_t *scratch = tri_alloc(TRI_MEMORY_OTHER, (size_t)vocab * sizeof(*scratch));
+    int32_t *all = sequence->all;
     int64_t fed = 0;
-    for (int64_t i = 0; i < prompt && prints; i++) {
+    for (int64_t i = 0; i < sequence->prompt && prints; i++) {
         print_token(request, tokenizer, all[i]);
     }
-    for (int64_t i = 0; i < request->tokens; i++) {
-        int64_t count = prompt + i;
+    while (sequence->count < sequence->prompt + request->tokens && !sequence->ended) {
+        int64_t count = sequence->count++;
         feed(decoder, all, count, &fed, capacity, logits);
         all[count] = session->mesh->rank == 0
                          ? tri_sample(logits, vocab, &request->sampling, (uint64_t)count, scratch)
                          : 0;
         tri_broadcast(session->mesh->world, (struct tri_where){TRI_PHASE_EVAL, TRI_KIND_META},
                       &all[count], 1, TRI_I32, 0);
+        sequence->ended = all[count] == request->config.data.separator;
         if (prints) {
             print_token(request, tokenizer, all[count]);
         }
@@ -150,18 +171,21 @@ static void generate(const struct request *request, struct tri_session *session,
 }
 
 static void print_json(const struct request *request, const struct tri_tokenizer *tokenizer,
-                       const int32_t *all, int64_t prompt)
+                       const struct sequence *sequence)
 {
     json_t *root = json_object();
     json_t *ids = json_array();
-    for (int64_t i = 0; i < request->tokens; i++) {
-        (void)json_array_append_new(ids, json_integer(all[prompt + i]));
+    for (int64_t i = sequence->prompt; i < sequence->count; i++) {
+        (void)json_array_append_new(ids, json_integer(sequence->all[i]));
     }
     (void)json_object_set_new(root, "tokens", ids);
+    (void)json_object_set_new(root, "ended", json_boolean(sequence->ended));
     if (!request->ids) {
-        size_t bytes = tri_tokenizer_decode(tokenizer, all + prompt, request->tokens, NULL, 0);
+        const int32_t *first = sequence->all + sequence->prompt;
+        int64_t count = sequence->count - sequence->prompt - sequence->ended;
+        size_t bytes = tri_tokenizer_decode(tokenizer, first, count, NULL, 0);
         char *text = tri_alloc(TRI_MEMORY_OTHER, bytes + 1);
-        (void)tri_tokenizer_decode(tokenizer, all + prompt, request->tokens, text, bytes);
+        (void)tri_tokenizer_decode(tokenizer, first, count, text, bytes);
         json_t *string = json_stringn(text, bytes); /* NULL when the bytes are not UTF-8 */
         (void)json_object_set_new(root, "text", string ? string : json_null());
         tri_free(text);
@@ -169,40 +193,63 @@ static void print_json(const struct request *request, const struct tri_tokenizer
     tri_print_json(root);
 }
 
-static enum tri_status load_and_generate(const struct request *request, struct tri_session *session,
-                                         struct tri_error *error)
+/* Ids that the text does not show. */
+static void note_unknown(const struct request *request, const struct tri_tokenizer *tokenizer,
+                         const struct sequence *sequence)
 {
+    int64_t unknown = 0;
+    for (int64_t i = 0; i < sequence->count; i++) {
+        const unsigned char *text;
+        unknown += sequence->all[i] != request->config.data.separator &&
+                   tokenizer->token_text(tokenizer, sequence->all[i], &text) == 0;
+    }
+    if (unknown > 0 && !request->ids) {
+        tri_log_info("%lld of %lld tokens are not bytes and have no text: --ids shows them",
+                     (long long)unknown, (long long)sequence->count);
+    }
+}
+
+static enum tri_status load_and_generate(const struct request *request,
+                                         const struct tri_tokenizer *tokenizer,
+                                         struct sequence *sequence, struct tri_error *error)
+{
+    struct tri_session *session;
     struct tri_checkpoint_state state = {0};
-    struct tri_tokenizer *tokenizer;
-    int32_t *prompt = NULL;
-    int64_t count = 0;
+    TRI_TRY(tri_session_create(&request->config, false, &session, error));
     enum tri_status status = tri_session_load(session, request->path, false, &state, error);
     tri_checkpoint_state_fini(&state);
-    TRI_TRY(status);
-    TRI_TRY(tri_tokenizer_create("byte", &tokenizer, error));
-    status = encode(request, tokenizer, &prompt, &count, error);
     if (status == TRI_OK) {
-        int32_t *all =
-            tri_alloc(TRI_MEMORY_OTHER, (size_t)(count + request->tokens) * sizeof(*all));
-        memcpy(all, prompt, (size_t)count * sizeof(*all));
-        generate(request, session, tokenizer, all, count);
-        if (request->json && session->mesh->rank == 0) {
-            print_json(request, tokenizer, all, count);
+        generate(request, session, tokenizer, sequence);
+        if (session->mesh->rank == 0) {
+            note_unknown(request, tokenizer, sequence);
+            if (request->json) {
+                print_json(request, tokenizer, sequence);
+            }
         }
-        tri_free(all);
     }
-    tri_free(prompt);
-    tri_tokenizer_destroy(tokenizer);
+    tri_session_destroy(session);
     return status;
 }
 
 enum tri_status tri_command_generate(const struct tri_arguments *arguments, struct tri_error *error)
 {
     struct request request = {0};
-    struct tri_session *session;
+    struct sequence sequence = {0};
+    struct tri_tokenizer *tokenizer;
+    int32_t *prompt = NULL;
     TRI_TRY(read_request(arguments, &request, error));
-    TRI_TRY(tri_session_create(&request.config, false, &session, error));
-    enum tri_status status = load_and_generate(&request, session, error);
-    tri_session_destroy(session);
+    TRI_TRY(tri_tokenizer_create("byte", &tokenizer, error));
+    enum tri_status status = encode(&request, tokenizer, &prompt, &sequence.prompt, error);
+    if (status == TRI_OK) {
+        size_t prompt_bytes = (size_t)sequence.prompt * sizeof(*prompt);
+        sequence.count = sequence.prompt;
+        sequence.all = tri_alloc(TRI_MEMORY_OTHER,
+                                 prompt_bytes + (size_t)request.tokens * sizeof(*sequence.all));
+        memcpy(sequence.all, prompt, prompt_bytes);
+        status = load_and_generate(&request, tokenizer, &sequence, error);
+    }
+    tri_free(sequence.all);
+    tri_free(prompt);
+    tri_tokenizer_destroy(tokenizer);
     return status;
 }

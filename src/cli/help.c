@@ -41,8 +41,11 @@ const struct tri_command tri_commands[] = {
      "  --top-k N           choose among the N likeliest (0: all)\n"
      "  --top-p X           choose among the likeliest that together reach X (1: all)\n"
      "  --seed N            of the random choices (1)\n"
-     "  --ids               the prompt is token ids, and ids are written\n"
-     "  --json              one JSON object: tokens, text\n",
+     "  --ids               the prompt is token ids, and ids are written; needed when tokens are "
+     "not\n"
+     "                      bytes\n"
+     "  --json              one JSON object: tokens, text, ended\n\n"
+     "A model trained with data.separator ends its text with it, which ends the writing.\n",
      OPTIONS({"--prompt", true}, {"--tokens", true}, {"--temperature", true}, {"--top-k", true},
              {"--top-p", true}, {"--seed", true}, {"--ids", false}, {"--json", false},
              {NULL, false}),

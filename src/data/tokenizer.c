@@ -42,8 +42,9 @@ static size_t byte_token_text(const struct tri_tokenizer *tokenizer, int32_t tok
                               const unsigned char **text)
 {
     const struct byte_tokenizer *self = (const struct byte_tokenizer *)(const void *)tokenizer;
-    *text = self->bytes + token;
-    return 1;
+    bool known = token >= 0 && token < tokenizer->vocab_size;
+    *text = self->bytes + (known ? token : 0);
+    return known ? 1 : 0;
 }
 
 static void byte_destroy(struct tri_tokenizer *tokenizer)
@@ -119,9 +120,6 @@ size_t tri_tokenizer_decode(const struct tri_tokenizer *tokenizer, const int32_t
 {
     size_t bytes = 0;
     for (int64_t i = 0; i < count; i++) {
-        if (tokens[i] < 0 || tokens[i] >= tokenizer->vocab_size) {
-            continue;
-        }
         const unsigned char *part;
         size_t length = tokenizer->token_text(tokenizer, tokens[i], &part);
         if (bytes < room) {

@@ -21,11 +21,18 @@ struct tri_tokenizer {
     enum tri_status (*encode)(const struct tri_tokenizer *tokenizer, const unsigned char *text,
                               size_t bytes, tri_token_sink sink, void *context,
                               struct tri_error *error);
-    /* *text <- the bytes of one token, valid as long as the tokenizer; returns their number. */
+    /* *text <- the bytes of one token, valid as long as the tokenizer; returns their number: 0 for
+     * an id that it does not know, such as a separator. */
     size_t (*token_text)(const struct tri_tokenizer *tokenizer, int32_t token,
                          const unsigned char **text);
     void (*destroy)(struct tri_tokenizer *tokenizer);
 };
+
+/* Whether ids of such a vocabulary are bytes: those, and at most one more, the separator. */
+static inline bool tri_vocabulary_is_bytes(int64_t vocab_size)
+{
+    return vocab_size <= 257;
+}
 
 /* `byte`: a token is a byte, ids 0 to 255 and no more. Any other name fails with BAD_INPUT.
  * Local. */
@@ -39,7 +46,7 @@ enum tri_status tri_tokenizer_encode(const struct tri_tokenizer *tokenizer, cons
                                      struct tri_error *error) TRI_NODISCARD;
 
 /* Writes at most room bytes of the text of tokens[count], without a zero at the end, and returns
- * the bytes that the whole text has. A token outside the vocabulary (a separator) has no text. */
+ * the bytes that the whole text has. */
 size_t tri_tokenizer_decode(const struct tri_tokenizer *tokenizer, const int32_t *tokens,
                             int64_t count, char *text, size_t room);
 

@@ -6,6 +6,9 @@ struct tri_decoder {
     struct tri_model *model;
     struct tri_cache cache;
     int32_t *positions;
+    int32_t *first_key; /* [capacity] where the document of each token begins */
+    int32_t document;   /* where that of the next token does */
+    int64_t separator;  /* -1: none */
     int64_t layers;
 };
 
@@ -35,6 +38,9 @@ struct tri_decoder *tri_decoder_create(struct tri_model *model, int64_t capacity
     for (int64_t i = 0; i < capacity; i++) {
         decoder->positions[i] = (int32_t)i;
     }
+    decoder->separator = context->config->data.separator;
+    decoder->first_key =
+        tri_alloc(TRI_MEMORY_OTHER, (size_t)capacity * sizeof(*decoder->first_key));
     return decoder;
 }
 
@@ -50,17 +56,32 @@ void tri_decoder_destroy(struct tri_decoder *decoder)
     tri_free(decoder->cache.k);
     tri_free(decoder->cache.v);
     tri_free(decoder->positions);
+    tri_free(decoder->first_key);
     tri_free(decoder);
 }
 
 void tri_decoder_reset(struct tri_decoder *decoder)
 {
     decoder->cache.length = 0;
+    decoder->document = 0;
 }
 
 int64_t tri_decoder_length(const struct tri_decoder *decoder)
 {
     return decoder->cache.length;
+}
+
+/* As in training (data/loader.h): a separator belongs to the document that it ends. */
+static const int32_t *mark_documents(struct tri_decoder *decoder, const int32_t *tokens, int64_t n)
+{
+    int64_t length = decoder->cache.length;
+    for (int64_t i = 0; i < n; i++) {
+        decoder->first_key[length + i] = decoder->document;
+        if (tokens[i] == decoder->separator) {
+            decoder->document = (int32_t)(length + i + 1);
+        }
+    }
+    return decoder->separator >= 0 ? decoder->first_key + length : NULL;
 }
 
 void tri_decoder_feed(struct tri_decoder *decoder, const int32_t *tokens, int64_t n, float *logits)
@@ -73,6 +94,7 @@ void tri_decoder_feed(struct tri_decoder *decoder, const int32_t *tokens, int64_
         .seq = n,
         .tokens = tokens,
         .positions = decoder->positions + decoder->cache.length,
+        .first_key = mark_documents(decoder, tokens, n),
         .global_tokens = n,
         .phase = TRI_PHASE_EVAL,
         .cache = &decoder->cache,

@@ -1,4 +1,5 @@
-/* Decoding with a cache gives the logits of the whole sequence at once, however it is cut. */
+/* Decoding with a cache gives the logits of the whole sequence at once, however it is cut, also where
+ * the sequence holds several documents. */
 #include "support/small.h"
 
 #include "base/memory.h"
@@ -22,14 +23,18 @@ struct subject {
 static void forward_whole(struct subject *s)
 {
     int32_t positions[LENGTH];
+    int32_t first_key[LENGTH]; /* as the loader marks it */
+    int64_t separator = s->config.data.separator;
     for (int i = 0; i < LENGTH; i++) {
         positions[i] = i;
+        first_key[i] = i > 0 && s->tokens[i - 1] == separator ? i : i > 0 ? first_key[i - 1] : 0;
     }
     struct tri_pass pass = {
         .rows = tri_group_rank(s->mesh->expert_data) == 0 ? 1 : 0,
         .seq = LENGTH,
         .tokens = s->tokens,
         .positions = positions,
+        .first_key = separator >= 0 ? first_key : NULL,
         .global_tokens = LENGTH,
         .phase = TRI_PHASE_EVAL,
     };
@@ -46,6 +51,9 @@ static void begin(struct subject *s, enum small_style style, const char *words,
     s->vocab = s->config.model.vocab_size;
     for (uint64_t i = 0; i < LENGTH; i++) {
         s->tokens[i] = (int32_t)(tri_random_bits(1, 2, i) % (uint64_t)s->vocab);
+        if (s->config.data.separator >= 0 && (i == 3 || i == 4 || i == 8)) {
+            s->tokens[i] = (int32_t)s->config.data.separator;
+        }
     }
     s->whole = tri_alloc(TRI_MEMORY_OTHER, (size_t)(LENGTH * s->vocab) * sizeof(*s->whole));
     forward_whole(s);
@@ -105,6 +113,8 @@ int main(int argc, char **argv)
         run(SMALL_GPT, "", layouts[i], 1e-5);
         run(SMALL_LLAMA, "model.qk_norm=full model.num_kv_heads=1", layouts[i], 1e-5);
         run(SMALL_LLAMA, "model.qk_norm=head moe.every=2 moe.jitter=0.5", layouts[i], 1e-5);
+        run(SMALL_GPT, "data.separator=7", layouts[i], 1e-5);
+        run(SMALL_LLAMA, "data.separator=0", layouts[i], 1e-5);
         run(SMALL_GPT, "precision=bf16 moe.top_k=8 model.init_std=0.02", layouts[i], 2e-2);
     }
     tri_comm_finish();
