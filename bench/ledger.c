@@ -308,7 +308,7 @@ static enum tri_status ledger_main(int argc, char **argv, struct tri_error *erro
     static const char usage[] = "mpirun -n 16 ledger [key=value …]";
     static const struct tri_option options[] = {{NULL, false}};
     static const struct tri_command command = {
-        .name = "ledger", .help = usage, .options = options, .overrides = true};
+        .name = "ledger", .help = usage, .options = options, .traits = TRI_TAKES_OVERRIDES};
     struct tri_arguments arguments;
     enum tri_status status = tri_arguments_parse(&command, argc, argv, &arguments, error);
     if (status == TRI_OK && arguments.help) {

@@ -216,7 +216,7 @@ static const struct tri_command command = {
             "[--json] [key=value …]\n",
     .options = options,
     .words = 1,
-    .overrides = true,
+    .traits = TRI_TAKES_OVERRIDES,
 };
 
 static const struct tri_shape *find_shape(const char *name)

@@ -87,7 +87,7 @@ static enum tri_status take_word(char *word, bool only_words, struct tri_argumen
         return tri_fail(error, TRI_BAD_INPUT,
                         "command line: unknown option '%s'; behind -- it is a name", word);
     }
-    if (only_words || !arguments->command->overrides || !is_override(word)) {
+    if (only_words || !(arguments->command->traits & TRI_TAKES_OVERRIDES) || !is_override(word)) {
         arguments->words[arguments->num_words++] = word;
         return TRI_OK;
     }

@@ -27,14 +27,19 @@ struct tri_arguments {
 
 enum { TRI_WORDS_ANY = -1 };
 
+enum tri_trait {
+    TRI_TAKES_OVERRIDES = 1, /* key=value */
+    TRI_READS_CONFIG = 2,    /* each rank reads the config that its word names */
+    TRI_WRITES = 4           /* files: several at once would write the same */
+};
+
 struct tri_command {
     const char *name;
     const char *summary; /* one line */
     const char *help;    /* the whole of `trident help NAME`; its first line is the usage */
     const struct tri_option *options; /* ended by a NULL name */
     int words;                        /* exactly so many, or TRI_WORDS_ANY: at least one */
-    bool overrides;                   /* takes key=value */
-    bool reads_config;                /* each rank reads the config that its word names */
+    int traits;                       /* enum tri_trait, or-ed */
     /* Collective over all ranks, whose arguments are well-formed; the status is the same on all,
      * error filled when it is a failure. */
     enum tri_status (*run)(const struct tri_arguments *arguments, struct tri_error *error);

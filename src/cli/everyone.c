@@ -81,7 +81,7 @@ enum tri_status tri_agree_on_command(enum tri_status status, const struct tri_ar
     TRI_TRY(tri_comm_compare(tri_everyone(), sizeof(facts) / sizeof(*facts), facts, error));
     TRI_TRY(compare_options(arguments, error));
     /* A config may lie under another path on each node: what is in it is compared. */
-    return command->reads_config ? TRI_OK : compare_words(arguments, error);
+    return command->traits & TRI_READS_CONFIG ? TRI_OK : compare_words(arguments, error);
 }
 
 enum tri_status tri_agree_on_config(enum tri_status status, const struct tri_config *config,

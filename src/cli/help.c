@@ -23,7 +23,7 @@ const struct tri_command tri_commands[] = {
      "again.\n"
      "`trident help config` lists every key.\n",
      OPTIONS({"--fresh", false}, {"--accept-data", false}, {"--json", false}, {NULL, false}), 1,
-     true, true, tri_command_train},
+     TRI_TAKES_OVERRIDES | TRI_READS_CONFIG | TRI_WRITES, tri_command_train},
     {"eval", "loss, perplexity, bits per byte, expert load",
      "trident eval RUN|CHECKPOINT [--data SHARDS] [--bytes N] [--json] [key=value …]\n\n"
      "Evaluates the newest checkpoint of a run, or one checkpoint, on all of the shards.\n\n"
@@ -31,8 +31,8 @@ const struct tri_command tri_commands[] = {
      "  --bytes N       bytes of the text behind the tokens, for bits per byte with a vocabulary\n"
      "                  that is not bytes\n"
      "  --json          one JSON object: loss, perplexity, bits_per_byte, tokens, expert_load\n",
-     OPTIONS({"--data", true}, {"--bytes", true}, {"--json", false}, {NULL, false}), 1, true, false,
-     tri_command_eval},
+     OPTIONS({"--data", true}, {"--bytes", true}, {"--json", false}, {NULL, false}), 1,
+     TRI_TAKES_OVERRIDES, tri_command_eval},
     {"generate", "write text with a trained model",
      "trident generate RUN|CHECKPOINT --prompt TEXT [options] [key=value …]\n\n"
      "  --prompt TEXT       what to go on from\n"
@@ -49,7 +49,7 @@ const struct tri_command tri_commands[] = {
      OPTIONS({"--prompt", true}, {"--tokens", true}, {"--temperature", true}, {"--top-k", true},
              {"--top-p", true}, {"--seed", true}, {"--ids", false}, {"--json", false},
              {NULL, false}),
-     1, true, false, tri_command_generate},
+     1, TRI_TAKES_OVERRIDES, tri_command_generate},
     {"verify", "this layout against one rank, parameter by parameter",
      "trident verify CONFIG.yaml [--steps N] [--compare N] [--plant PARAMETER=FACTOR] [--json] "
      "[key=value …]\n"
@@ -67,7 +67,7 @@ const struct tri_command tri_commands[] = {
      "…\n",
      OPTIONS({"--steps", true}, {"--compare", true}, {"--plant", true}, {"--json", false},
              {NULL, false}),
-     1, true, true, tri_command_verify},
+     1, TRI_TAKES_OVERRIDES | TRI_READS_CONFIG, tri_command_verify},
     {"plan", "memory and traffic of each layout, before a run",
      "trident plan CONFIG.yaml [--ranks N] [--layouts] [--json] [key=value …]\n\n"
      "Bytes that a rank will take, by category, and send in a step, for the rank that takes most: "
@@ -80,8 +80,8 @@ const struct tri_command tri_commands[] = {
      "  --ranks N    for this many ranks; without it those of this job or, alone, tensor x expert\n"
      "  --layouts    every layout of these ranks, the least memory first, and why not the others\n"
      "  --json       one JSON object: bytes, sent, …; or layouts and refused\n",
-     OPTIONS({"--ranks", true}, {"--layouts", false}, {"--json", false}, {NULL, false}), 1, true,
-     true, tri_command_plan},
+     OPTIONS({"--ranks", true}, {"--layouts", false}, {"--json", false}, {NULL, false}), 1,
+     TRI_TAKES_OVERRIDES | TRI_READS_CONFIG, tri_command_plan},
     {"tokenize", "text files into token shards",
      "trident tokenize --tokenizer byte --out DIR [--valid FRACTION] [--separator N] FILES…\n\n"
      "Joins the files and writes DIR/train_000000.bin … and, from the last part, "
@@ -94,18 +94,18 @@ const struct tri_command tri_commands[] = {
      "  --json              one JSON object: counts\n",
      OPTIONS({"--tokenizer", true}, {"--out", true}, {"--valid", true}, {"--separator", true},
              {"--shard-tokens", true}, {"--json", false}, {NULL, false}),
-     TRI_WORDS_ANY, false, false, tri_command_tokenize},
+     TRI_WORDS_ANY, TRI_WRITES, tri_command_tokenize},
     {"import", "a Hugging Face folder into a checkpoint",
      "trident import DIR CHECKPOINT [--json]\n\n"
      "Reads config.json and the safetensors of DIR (Mixtral, OLMoE, Qwen2-MoE, Qwen3-MoE, GPT-2, "
      "Llama,\n"
      "Qwen3) and writes a checkpoint without optimizer states.\n",
-     OPTIONS({"--json", false}, {NULL, false}), 2, false, false, tri_command_import},
+     OPTIONS({"--json", false}, {NULL, false}), 2, TRI_WRITES, tri_command_import},
     {"export", "a checkpoint into a Hugging Face folder",
      "trident export RUN|CHECKPOINT DIR [--dtype f32|bf16] [--json]\n\n"
      "Writes config.json and safetensors that transformers reads, when one of the families that\n"
      "`import` knows can hold the model; else says what stands in the way.\n",
-     OPTIONS({"--dtype", true}, {"--json", false}, {NULL, false}), 2, false, false,
+     OPTIONS({"--dtype", true}, {"--json", false}, {NULL, false}), 2, TRI_WRITES,
      tri_command_export},
     {"inspect", "what is in a config, checkpoint, run or token shard, checked",
      "trident inspect CONFIG|CHECKPOINT|RUN|TOKENS [--format llmc|u16|u32] [--json] [key=value "
@@ -113,7 +113,7 @@ const struct tri_command tri_commands[] = {
      "A config: its parameters. A checkpoint or a run's newest one: every size and hash is "
      "checked, tensors\n"
      "and digest are listed. Token shards (a glob): counts and the largest token.\n",
-     OPTIONS({"--format", true}, {"--json", false}, {NULL, false}), 1, true, false,
+     OPTIONS({"--format", true}, {"--json", false}, {NULL, false}), 1, TRI_TAKES_OVERRIDES,
      tri_command_inspect},
     {.name = NULL},
 };

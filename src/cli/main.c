@@ -72,6 +72,32 @@ static enum tri_status run(enum tri_status status, const struct tri_arguments *a
     return status;
 }
 
+/* Processes that another MPI's launcher started don't know of each other. Each would do all of the
+ * work; where it writes files that is refused. The first of them speaks. */
+static enum tri_status meet_strangers(const struct tri_command *command, bool *speaks,
+                                      struct tri_error *error)
+{
+    int count = 0;
+    int place = 0;
+    const char *variable = tri_comm_strangers(&count, &place);
+    *speaks = tri_comm_rank() == 0 && place == 0;
+    if (!variable) {
+        return TRI_OK;
+    }
+    if (command && command->traits & TRI_WRITES) {
+        return tri_fail(error, TRI_BAD_INPUT,
+                        "%s says %d processes, but %s knows of this one alone: start them with its "
+                        "own mpiexec, or unset %s for a single one",
+                        variable, count, tri_comm_library(), variable);
+    }
+    if (*speaks) {
+        tri_log_warn("%s says %d processes, but %s knows of this one alone: each does all of the "
+                     "work; its own mpiexec starts ranks that share it",
+                     variable, count, tri_comm_library());
+    }
+    return TRI_OK;
+}
+
 /* Starts the ranks for a command that is there, or for saying once that there is none. */
 static enum tri_status run_on_ranks(int argc, char **argv, const struct tri_command *command,
                                     struct tri_error *error)
@@ -84,9 +110,15 @@ static enum tri_status run_on_ranks(int argc, char **argv, const struct tri_comm
         tri_arguments_fini(&arguments);
         return tri_help(1, argv + 1, error);
     }
+    bool speaks;
+    struct tri_error alone;
     tri_comm_start(&argc, &argv);
+    if (meet_strangers(command, &speaks, &alone) != TRI_OK && status == TRI_OK) {
+        status = alone.status;
+        *error = alone;
+    }
     status = command ? run(status, &arguments, error) : tri_agree_everywhere(status, error);
-    if ((status == TRI_BAD_INPUT || status == TRI_FAILED) && tri_comm_rank() == 0) {
+    if ((status == TRI_BAD_INPUT || status == TRI_FAILED) && speaks) {
         if (!command) {
             tri_help_list(stderr);
         }

@@ -15,7 +15,7 @@
 
 /* ---- the process ----------------------------------------------------------------------------- */
 
-/* Starts MPI (setting OMPI_MCA_pml=ob1 first when all ranks share a node and the user set nothing),
+/* Starts MPI (with OMPI_MCA_pml=ob1 when all ranks share a node and the user set nothing),
  * installs the panic hook; before that takes the signals (base/signals.h) unless the caller did.
  * Called once, first thing in main. */
 void tri_comm_start(int *argc, char ***argv);
@@ -24,6 +24,10 @@ void tri_comm_finish(void);
 /* World rank and size; 0 and 1 before tri_comm_start. */
 int tri_comm_rank(void);
 int tri_comm_size(void);
+/* When this MPI knows of one rank and a launcher says that it started more: the variable that says
+ * so, with their number and this one's place among them; they are strangers to each other. Else
+ * NULL. Local. */
+const char *tri_comm_strangers(int *count, int *place);
 /* Ranks on this node, and this rank's place among them. */
 int tri_comm_local_size(void);
 int tri_comm_local_rank(void);

@@ -22,6 +22,8 @@ _Noreturn void tri_mpi_fail(int code, const char *file, int line, const char *ca
 
 /* ---- the process ----------------------------------------------------------------------------- */
 
+/* MPI_Init, told what it would take long to find out. */
+void tri_launcher_init(int *argc, char ***argv);
 /* Our duplicate of MPI_COMM_WORLD; MPI_COMM_NULL while MPI is not running. */
 MPI_Comm tri_process_world(void);
 /* Ends every rank with this exit status, from any thread, even when MPI_Abort does not return. */

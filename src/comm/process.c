@@ -47,57 +47,11 @@ void tri_mpi_fail(int code, const char *file, int line, const char *call)
     tri_panic(TRI_FAILED, "%s:%d: %s: %s", file, line, call, text);
 }
 
-static bool is_set(const char *name)
-{
-    return getenv(name) != NULL;
-}
-
-enum span { SPAN_UNKNOWN, SPAN_ALONE, SPAN_ONE_NODE };
-
-/* What the launcher's variables say about where the ranks are. */
-static enum span launcher_span(void)
-{
-    const char *all = getenv("OMPI_COMM_WORLD_SIZE");
-    const char *here = getenv("OMPI_COMM_WORLD_LOCAL_SIZE");
-    if (all && here) {
-        return strcmp(all, here) == 0 ? SPAN_ONE_NODE : SPAN_UNKNOWN;
-    }
-    bool launched = is_set("PMIX_RANK") || is_set("PMI_RANK") || is_set("PMI_SIZE") ||
-                    is_set("SLURM_PROCID") || all || here;
-    return launched ? SPAN_UNKNOWN : SPAN_ALONE;
-}
-
-/* Open MPI probes every network layer before it settles on shared memory (230 ms; 20 with ob1
- * named), and a program started alone starts a daemon it does not need (60 ms). The variables are
- * for this process's MPI_Init only: children may be launched elsewhere. */
-static void init_mpi(int *argc, char ***argv)
-{
-    enum span span = launcher_span();
-    bool chosen = is_set("OMPI_MCA_pml") || is_set("OMPI_MCA_btl") || is_set("OMPI_MCA_mtl");
-    bool set_pml = span != SPAN_UNKNOWN && !chosen;
-    bool set_alone = span == SPAN_ALONE && !is_set("OMPI_MCA_ess_singleton_isolated");
-    if (set_pml) {
-        (void)setenv("OMPI_MCA_pml", "ob1", 0);
-    }
-    if (set_alone) {
-        (void)setenv("OMPI_MCA_ess_singleton_isolated", "1", 0);
-    }
-    int provided = MPI_THREAD_SINGLE;
-    TRI_MPI(MPI_Init_thread(argc, argv, MPI_THREAD_FUNNELED, &provided));
-    TRI_REQUIRE(provided >= MPI_THREAD_FUNNELED);
-    if (set_pml) {
-        (void)unsetenv("OMPI_MCA_pml");
-    }
-    if (set_alone) {
-        (void)unsetenv("OMPI_MCA_ess_singleton_isolated");
-    }
-}
-
 void tri_comm_start(int *argc, char ***argv)
 {
     TRI_REQUIRE(!process.running);
     tri_signals_start(false);
-    init_mpi(argc, argv);
+    tri_launcher_init(argc, argv);
     process.running = true;
     tri_panic_set_hook(tri_process_abort);
     TRI_MPI(MPI_Comm_dup(MPI_COMM_WORLD, &process.world));

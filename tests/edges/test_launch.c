@@ -96,14 +96,73 @@ static void test_alike(void **state)
     cli_expect_status(&result, 0);
 }
 
+static const char *const strangers[][2] = {{"OMPI_COMM_WORLD_SIZE=4", "OMPI_COMM_WORLD_RANK=0"},
+                                           {"PMI_SIZE=4", "PMI_RANK=0"},
+                                           {"SLURM_STEP_NUM_TASKS=4", "SLURM_PROCID=0"}};
+
+/* Processes of a launcher that this MPI does not know: what would write the same files four times is
+ * refused, the rest warns; one of the four says so. */
+static void test_strangers(void **state)
+{
+    (void)state;
+    static const char says[] = " says 4 processes, but ";
+    for (size_t i = 0; i < sizeof(strangers) / sizeof(*strangers); i++) {
+        char other[64];
+        const char *const *changes = CLI_WORDS_OF(strangers[i][0], strangers[i][1]);
+        struct process_result result = cli_run_with(0, changes, CLI_WORDS_OF("train", "c.yaml"));
+        cli_expect_error(&result, 0, 2, says);
+        result = cli_run_with(0, changes, CLI_WORDS_OF("import", "a", "b"));
+        cli_expect_error(&result, 0, 2, says);
+        result = cli_run_with(0, changes, CLI_WORDS_OF("plan", "c.yaml"));
+        assert_int_equal(cli_count(result.err, says), 1);
+        cli_expect_status(&result, 0);
+        (void)snprintf(other, sizeof(other), "%.*s=3", (int)strcspn(strangers[i][1], "="),
+                       strangers[i][1]);
+        result =
+            cli_run_with(0, CLI_WORDS_OF(strangers[i][0], other), CLI_WORDS_OF("train", "c.yaml"));
+        assert_string_equal(result.err ? result.err : "", "");
+        cli_expect_status(&result, 2);
+    }
+}
+
+/* An allocation's shell and a batch script are one process, whatever the job asked for; and the
+ * launcher inside another is right. */
+static void test_no_strangers(void **state)
+{
+    (void)state;
+    struct process_result result =
+        cli_run_with(0, CLI_WORDS_OF("SLURM_NTASKS=4", "SLURM_PROCID=0", "SLURM_JOB_ID=7"),
+                     CLI_WORDS_OF("train", "c.yaml", "run_dir=batch", "train.steps=2"));
+    assert_int_equal(cli_count(result.err, "processes"), 0);
+    cli_expect_status(&result, 0);
+    result = cli_run_with(1, CLI_WORDS_OF("SLURM_STEP_NUM_TASKS=4", "SLURM_PROCID=0"),
+                          CLI_WORDS_OF("plan", "c.yaml"));
+    assert_int_equal(cli_count(result.err, "processes"), 0);
+    cli_expect_status(&result, 0);
+}
+
+/* Beside a run that goes on each rank would find another newest checkpoint: all take rank 0's. */
+static void test_newest(void **state)
+{
+    (void)state;
+    cli_tool(CLI_WORDS_OF("cp", "-r", "run/checkpoints/step_2", "newer/run/checkpoints/step_4"));
+    struct process_result result =
+        cli_run_apart(cli_ranks(), CLI_WORDS_OF(TRIDENT, "eval", "run", "--json"),
+                      CLI_WORDS_OF("env", "-C", "newer", TRIDENT, "eval", "run", "--json"));
+    json_t *root = cli_expect_json(&result, 0);
+    assert_string_equal(json_string_value(json_object_get(root, "checkpoint")),
+                        "run/checkpoints/step_2");
+    json_decref(root);
+}
+
 /* Folders in which the same names stand for other things. */
 static int prepare(void **state)
 {
     (void)state;
-    static const char *const folders[] = {"longer", "changed", "more"};
+    static const char *const folders[] = {"longer", "changed", "more", "newer"};
     cli_run_well(0, CLI_WORDS_OF("train", "c.yaml", "train.steps=2"));
     cli_tool(CLI_WORDS_OF("tar", "cf", "all.tar", "c.yaml", "tok", "run"));
-    for (int i = 0; i < 3; i++) {
+    for (int i = 0; i < 4; i++) {
         assert_int_equal(mkdir(folders[i], 0777), 0);
         cli_tool(CLI_WORDS_OF("tar", "xf", "all.tar", "-C", folders[i]));
     }
@@ -129,15 +188,16 @@ static int prepare(void **state)
 
 int main(int argc, char **argv)
 {
-    enum { COUNT = sizeof(pairs) / sizeof(*pairs) };
-    static struct CMUnitTest tests[COUNT + 1];
-    static char names[COUNT][256];
-    for (int i = 0; i < COUNT; i++) {
+    enum { PAIRS = sizeof(pairs) / sizeof(*pairs), COUNT = PAIRS + 4 };
+    static struct CMUnitTest tests[COUNT] = {
+        cmocka_unit_test(test_alike), cmocka_unit_test(test_newest),
+        cmocka_unit_test(test_strangers), cmocka_unit_test(test_no_strangers)};
+    static char names[PAIRS][256];
+    for (int i = 0; i < PAIRS; i++) {
         (void)snprintf(names[i], sizeof(names[i]), "%d: %s", i, pairs[i].says);
-        tests[i] =
+        tests[COUNT - PAIRS + i] =
             (struct CMUnitTest){names[i], test_pair, NULL, NULL, (void *)(uintptr_t)&pairs[i]};
     }
-    tests[COUNT] = (struct CMUnitTest)cmocka_unit_test(test_alike);
     cli_begin("launch", argc, argv);
     int failed = cmocka_run_group_tests(tests, prepare, NULL);
     cli_end();
