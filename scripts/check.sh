@@ -6,7 +6,7 @@
 #   scripts/check.sh --quick   unit and 2-rank tests of the debug build
 #   scripts/check.sh --full    every test in every preset, clang-tidy included, and under Valgrind
 #
-# A build that fails counts as one failed test. Logs and JUnit files: build/check/.
+# A build that fails counts as one failed test. What failed is named before the last line. Logs and JUnit files: build/check/.
 set -u
 cd "$(dirname "$0")/.." || exit 3
 
@@ -29,6 +29,7 @@ mkdir -p "$reports"
 jobs=$(nproc)
 passed=0
 failed=0
+failures=""
 table=$(printf '%-10s %8s %8s %8s %8s' preset passed failed skipped seconds)
 
 # record NAME PASSED FAILED SKIPPED SECONDS
@@ -41,6 +42,15 @@ record() {
 # How many lines of a JUnit file (which escapes quotes inside test output) have this in them.
 count() {
     grep -c "$2" "$1" 2>/dev/null || true
+}
+
+# The names of a JUnit file's tests that neither passed nor skipped themselves.
+failed_in() {
+    awk -F '"' '
+        function flush() { if (name != "" && !good) print name; name = "" }
+        /<testcase / { flush(); name = $2; good = / status="run"/ }
+        /<skipped message="SKIP_/ { good = 1 }
+        END { flush() }' "$1"
 }
 
 # build NAME CONFIGURE-ARGUMENT…: into build/NAME
@@ -58,7 +68,7 @@ build() {
 
 # run NAME CTEST-ARGUMENT…: the tests in build/NAME; the caller set begin before it built
 run() {
-    local name=$1 report=$reports/$1.xml status=0 good bad skipped
+    local name=$1 report=$reports/$1.xml status=0 good bad skipped test
     shift
     printf '\n== %s: tests\n' "$name"
     : >"$report"
@@ -69,8 +79,12 @@ run() {
     skipped=$(count "$report" '<skipped message="SKIP_')
     bad=$(($(count "$report" '<testcase ') - good - skipped))
     if [ "$status" -ne 0 ] && [ "$bad" -eq 0 ]; then
-        bad=1 # ctest itself failed, or found no tests
+        bad=1
+        failures+=$(printf '\n%s: ctest itself failed, or found no tests' "$name")
     fi
+    while read -r test; do
+        failures+=$(printf '\n%s: %s' "$name" "$test")
+    done < <(failed_in "$report")
     record "$name" "$good" "$bad" "$skipped" $((SECONDS - begin))
 }
 
@@ -80,6 +94,7 @@ preset() {
     if build "$name" --preset "$name"; then
         run "$@"
     else
+        failures+=$(printf '\n%s: the build' "$name")
         record "$name" 0 1 0 $((SECONDS - begin))
     fi
 }
@@ -94,6 +109,7 @@ valgrind_preset() {
     if build valgrind --preset dev -B build/valgrind "-DCMAKE_CROSSCOMPILING_EMULATOR=$emulator"; then
         OMP_WAIT_POLICY=passive run valgrind -L '^unit$' -LE '^no-valgrind$'
     else
+        failures+=$(printf '\nvalgrind: the build')
         record valgrind 0 1 0 $((SECONDS - begin))
     fi
 }
@@ -117,5 +133,9 @@ case $mode in
         ;;
 esac
 
-printf '\n%s\n\n%d passed, %d failed\n' "$table" "$passed" "$failed"
+printf '\n%s\n' "$table"
+if [ "$failed" -gt 0 ]; then
+    printf '\nfailed:%s\n' "$failures"
+fi
+printf '\n%d passed, %d failed\n' "$passed" "$failed"
 [ "$failed" -eq 0 ]

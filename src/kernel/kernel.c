@@ -95,7 +95,8 @@ static void describe(enum tri_isa isa)
 
 static void matmul_grouped(const struct tri_matmul *products, int64_t count)
 {
-    bool own = count > 0 && products->ab_dtype == TRI_BF16 && !tri_onednn_bf16_is_fast();
+    bool own = count > 0 && (products->c_dtype == TRI_I64 ||
+                             (products->ab_dtype == TRI_BF16 && !tri_onednn_bf16_is_fast()));
     if (own) {
         widest->matmul_grouped(products, count);
     } else {
@@ -116,8 +117,11 @@ static void set_up(void)
         tri_vec_fill_x86_64, tri_vec_fill_avx2, tri_vec_fill_avx512};
     enum tri_isa isa = choose();
     for (int i = 0; i < TRI_ISA_COUNT; i++) {
-        fill[i](&tables[i]);
-        tables[i].name = isa_names[i];
+        /* Filling in is itself compiled for the instruction set. */
+        if (tri_x86_can_run((enum tri_isa)i)) {
+            fill[i](&tables[i]);
+            tables[i].name = isa_names[i];
+        }
     }
     if (isa == TRI_ISA_COUNT) {
         chosen = tri_kernels_ref();

@@ -96,6 +96,12 @@ void pair_end(struct pair *pair, const char *what, double ulps, double absolute)
     tri_free(pair->blocks[1]);
 }
 
+const struct tri_kernels *pair_mixed(void)
+{
+    const struct tri_kernels *fast = tri_kernels_fast();
+    return fast != tri_kernels_reproducible() ? fast : NULL;
+}
+
 void pair_each_table(pair_check check)
 {
     int tables = 0;
@@ -109,6 +115,33 @@ void pair_each_table(pair_check check)
         }
     }
     assert_true(tables > 0);
+}
+
+void pair_each_product_table(pair_check check)
+{
+    const struct tri_kernels *mixed = pair_mixed();
+    pair_each_table(check);
+    if (mixed) {
+        print_message("%s with oneDNN\n", mixed->name);
+        check(mixed, TRI_F32);
+        check(mixed, TRI_BF16);
+    }
+}
+
+int pair_run(const struct CMUnitTest *tests, size_t count, int argc, char **argv)
+{
+    bool found = argc < 2;
+    for (size_t i = 0; i < count; i++) {
+        found = found || strcmp(tests[i].name, argv[1]) == 0;
+    }
+    if (!found) {
+        print_error("no test is named %s\n", argv[1]);
+        return 1;
+    }
+    if (argc > 1) {
+        cmocka_set_test_filter(argv[1]);
+    }
+    return _cmocka_run_group_tests("kernel", tests, count, NULL, NULL);
 }
 
 /* Copies all outputs, one after another, out of or into their fast sides. */

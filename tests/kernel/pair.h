@@ -6,6 +6,8 @@
 
 #include "kernel/kernel.h"
 
+#include <stddef.h>
+
 struct pair {
     enum tri_dtype dtype;
     int64_t count;
@@ -24,9 +26,19 @@ void pair_set(struct pair *pair, int64_t index, double value); /* both */
  * pair. */
 void pair_end(struct pair *pair, const char *what, double ulps, double absolute);
 
-/* Runs check on every fast table that this machine has, in f32 and bf16. */
+/* The table of production, with products through oneDNN; NULL where it is one of our own. */
+const struct tri_kernels *pair_mixed(void);
+
+/* Runs check on every fast table of our own that this machine can run, in f32 and bf16. */
 typedef void (*pair_check)(const struct tri_kernels *fast, enum tri_dtype dt);
 void pair_each_table(pair_check check);
+/* And on the one of production, which differs from those in its products only. */
+void pair_each_product_table(pair_check check);
+
+/* Runs the tests, or those alone that the command line names: what is long under Valgrind is dealt
+ * out to several runs (SLICES in CMakeLists.txt). */
+struct CMUnitTest;
+int pair_run(const struct CMUnitTest *tests, size_t count, int argc, char **argv);
 
 /* Runs `call` on the fast side with 1 and with 3 threads; the test fails unless all outputs have
  * the same bits both times (they are set back between the two). */

@@ -146,8 +146,9 @@ static void check_large_scores(const struct tri_kernels *fast, enum tri_dtype dt
     tri_kernels_ref()->attention_forward(&p.ref, dt);
     for (int64_t i = 0; i < 40; i++) {
         double lse = pair_get(&p.lse, i);
+        double most = 4096.0 * 16.0; /* terms of this size may cancel */
         assert_true(isfinite(lse) &&
-                    fabs((double)((float *)p.lse.fast)[i] - lse) <= 1e-5 * fabs(lse));
+                    fabs((double)((float *)p.lse.fast)[i] - lse) <= 1e-5 * fabs(lse) + 2e-7 * most);
     }
     memcpy(p.out.fast, p.out.ref, (size_t)p.out.count * tri_dtype_size(dt));
     memcpy(p.lse.fast, p.lse.ref, (size_t)p.lse.count * sizeof(float));
@@ -311,12 +312,12 @@ static void test_gradients(void **state)
     }
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_gradients),    cmocka_unit_test(test_shapes),
         cmocka_unit_test(test_large_scores), cmocka_unit_test(test_bits),
         cmocka_unit_test(test_decoding),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return pair_run(tests, sizeof(tests) / sizeof(*tests), argc, argv);
 }

@@ -167,7 +167,7 @@ static void check_product(const struct tri_kernels *fast, enum tri_dtype dt)
 static void test_product(void **state)
 {
     (void)state;
-    pair_each_table(check_product);
+    pair_each_product_table(check_product);
 }
 
 int main(void)

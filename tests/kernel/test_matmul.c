@@ -9,7 +9,10 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
+#include <stdio.h>
 #include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
 #include <cmocka.h>
 
 /* Stands for oneDNN among our own kernels. */
@@ -272,18 +275,79 @@ static void test_not_finite(void **state)
 /* The tables reach the kernels. */
 static void check_table(const struct tri_kernels *fast, enum tri_dtype dt)
 {
-    struct operands o = operands_create(60, 50, 40, B_TRANSPOSED | BIAS, dt, dt);
-    fast->matmul(&o.fast);
-    fast->matmul_grouped(&o.fast, 1);
-    fast->matmul_grouped(&o.fast, 0);
-    tri_kernels_ref()->matmul_grouped(&o.ref, 1);
-    operands_end(&o);
+    enum { COUNT = 3 };
+    static const int64_t tokens[COUNT] = {60, 1, 17};
+    for (unsigned variant = 0; variant < ALL_VARIANTS; variant++) {
+        struct operands o[COUNT];
+        struct tri_matmul group[COUNT];
+        enum tri_dtype c = variant & ACCUMULATE ? TRI_F32 : dt;
+        for (int i = 0; i < COUNT; i++) {
+            o[i] = operands_create(variant & A_TRANSPOSED ? 60 : tokens[i], 50,
+                                   variant & A_TRANSPOSED ? tokens[i] : 40, variant, dt, c);
+            group[i] = o[i].fast;
+            tri_kernels_ref()->matmul(&o[i].ref);
+        }
+        fast->matmul(&group[0]);
+        fast->matmul_grouped(&group[1], COUNT - 1);
+        fast->matmul_grouped(group, 0);
+        for (int i = 0; i < COUNT; i++) {
+            operands_end(&o[i]);
+        }
+    }
 }
 
 static void test_tables(void **state)
 {
     (void)state;
-    pair_each_table(check_table);
+    pair_each_product_table(check_table);
+}
+
+/* The table of production differs from our widest one in its products only. */
+static void test_mixed(void **state)
+{
+    (void)state;
+    const struct tri_kernels *mixed = pair_mixed();
+    if (!mixed) {
+        return; /* TRIDENT_KERNELS names a table, or the processor has no AVX2 */
+    }
+    struct tri_kernels own = *tri_kernels_reproducible();
+    assert_ptr_not_equal(mixed->matmul, own.matmul);
+    assert_ptr_not_equal(mixed->matmul_grouped, own.matmul_grouped);
+    own.matmul = mixed->matmul;
+    own.matmul_grouped = mixed->matmul_grouped;
+    assert_memory_equal(mixed, &own, sizeof(own));
+}
+
+/* What oneDNN's wrapper cannot compute it refuses, and does not take for something else. */
+static void test_refused(void **state)
+{
+    (void)state;
+    static const enum tri_dtype dtypes[][2] = {
+        {TRI_F32, TRI_I64}, {TRI_BF16, TRI_I64}, {TRI_F64, TRI_F64}, {TRI_F32, TRI_BF16}};
+    for (size_t i = 0; i < sizeof(dtypes) / sizeof(*dtypes); i++) {
+        double a[4] = {0}, b[4] = {0}, c[4] = {0};
+        const struct tri_matmul product = {.m = 2,
+                                           .n = 2,
+                                           .k = 2,
+                                           .a = a,
+                                           .b = b,
+                                           .c = c,
+                                           .lda = 2,
+                                           .ldb = 2,
+                                           .ldc = 2,
+                                           .ab_dtype = dtypes[i][0],
+                                           .c_dtype = dtypes[i][1]};
+        int status = 0;
+        pid_t pid = fork();
+        assert_true(pid >= 0);
+        if (pid == 0) {
+            (void)freopen("/dev/null", "w", stderr);
+            tri_onednn_run(tri_kernels_ref(), &product, 1);
+            _exit(0);
+        }
+        assert_int_equal(waitpid(pid, &status, 0), pid);
+        assert_true(WIFEXITED(status) && WEXITSTATUS(status) != 0);
+    }
 }
 
 /* The reference itself, by numbers worked out by hand. */
@@ -315,13 +379,14 @@ static void test_reference(void **state)
     assert_memory_equal(c, turned, sizeof(c)); /* [1 3 5; 2 4 6] [7 8; 9 10; 11 12] + 1 */
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_reference), cmocka_unit_test(test_shapes),
         cmocka_unit_test(test_tiles),     cmocka_unit_test(test_rows),
         cmocka_unit_test(test_grouped),   cmocka_unit_test(test_not_finite),
         cmocka_unit_test(test_tables),    cmocka_unit_test(test_wide),
+        cmocka_unit_test(test_mixed),     cmocka_unit_test(test_refused),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return pair_run(tests, sizeof(tests) / sizeof(*tests), argc, argv);
 }

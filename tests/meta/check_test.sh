@@ -11,13 +11,16 @@ cp "$root/CMakePresets.json" "$project"
 printf '#!/bin/bash\n' >"$project/scripts/setup.sh"
 chmod +x "$project/scripts/setup.sh"
 
-# expect STATUS LAST-LINE: the project's CMakeLists.txt is standard input
+# expect STATUS LAST-LINE FAILED…: the project's CMakeLists.txt is standard input; FAILED are the last
+# lines before the last one
 expect() {
-    local status=0
+    local status=0 wanted=""
+    [ $# -lt 3 ] || wanted=$(printf 'failed:'; printf '\n%s' "${@:3}")
     cat >"$project/CMakeLists.txt"
     "$project/scripts/check.sh" --quick >"$project/said" 2>&1 || status=$?
-    if [ "$status" -ne "$1" ] || [ "$(tail -n 1 "$project/said")" != "$2" ]; then
-        echo "check.sh: status $status, wanted $1 and \"$2\"; it said:"
+    if [ "$status" -ne "$1" ] || [ "$(tail -n 1 "$project/said")" != "$2" ] ||
+        [ "$(sed -n '/^failed:$/,/^$/p' "$project/said")" != "$wanted" ]; then
+        echo "check.sh: status $status, wanted $1 and \"$2\" after \"$wanted\"; it said:"
         cat "$project/said"
         exit 1
     fi
@@ -39,7 +42,7 @@ set_tests_properties(two PROPERTIES LABELS "mpi;ranks2")
 set_tests_properties(not_asked_for PROPERTIES LABELS "mpi;ranks20")
 END
 
-expect 1 "1 passed, 3 failed" <<END
+expect 1 "1 passed, 3 failed" "dev: fails" "dev: hangs" "dev: cannot_start" <<END
 $head
 add_test(NAME passes COMMAND true)
 add_test(NAME fails COMMAND false)
@@ -49,11 +52,11 @@ set_tests_properties(hangs PROPERTIES TIMEOUT 1)
 set_tests_properties(passes fails hangs cannot_start PROPERTIES LABELS unit)
 END
 
-expect 1 "0 passed, 1 failed" <<END
+expect 1 "0 passed, 1 failed" "dev: ctest itself failed, or found no tests" <<END
 $head
 END
 
-expect 1 "0 passed, 1 failed" <<END
+expect 1 "0 passed, 1 failed" "dev: the build" <<END
 $head
 add_custom_target(broken ALL COMMAND false)
 add_test(NAME passes COMMAND true)

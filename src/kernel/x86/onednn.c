@@ -390,6 +390,12 @@ static void deal_work(struct deal *deal, const struct tri_kernels *vec)
 void tri_onednn_run(const struct tri_kernels *vec, const struct tri_matmul *products, int64_t count)
 {
     (void)pthread_once(&once, start);
+    for (int64_t i = 0; i < count; i++) {
+        const struct tri_matmul *p = &products[i];
+        TRI_REQUIRE(p->ab_dtype == TRI_F32 || p->ab_dtype == TRI_BF16);
+        TRI_REQUIRE(p->c_dtype == TRI_F32 || p->c_dtype == p->ab_dtype);
+        TRI_REQUIRE(!(p->bias && p->accumulate) && !p->cuts);
+    }
     int threads = omp_get_max_threads();
     if (threads == 1 || omp_in_parallel() || count == 1) {
         for (int64_t i = 0; i < count; i++) {

@@ -13,7 +13,7 @@ const char *tri_onednn_isa(void);
 
 /* matmul_grouped of kernel.h. A primitive is made once for all numbers of tokens (run-time M, or K
  * for a weight gradient) and kept. Bits of a row may depend on how many rows are passed. vec:
- * casts. */
+ * casts. C is f32 or of A's dtype; fixed-point sums are not taken. */
 void tri_onednn_run(const struct tri_kernels *vec, const struct tri_matmul *products,
                     int64_t count);
 
