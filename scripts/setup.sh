@@ -2,7 +2,7 @@
 # Installs what Trident needs to build; says nothing when it is all there.
 #
 #   scripts/setup.sh           compiler, CMake, MPI and the libraries
-#   scripts/setup.sh --check   and what the whole test run needs: MPICH, Valgrind, clang's tools
+#   scripts/setup.sh --check   and what the whole test run needs: MPICH, Valgrind, QEMU, clang's tools
 #   scripts/setup.sh --demo    and the text that the demo trains on
 #   scripts/setup.sh --bench   and what bench/ted.sh makes networks with
 #
@@ -15,7 +15,7 @@ packages=(gcc:cc libc6-dev cmake:cmake ninja-build:ninja pkg-config:pkg-config b
     openmpi-bin libopenmpi-dev libdnnl-dev libhwloc-dev libjansson-dev libyaml-dev libxxhash-dev
     libcmocka-dev)
 check_packages=(mpich libmpich-dev valgrind libc6-dbg clang:clang libomp-dev clang-tidy:clang-tidy
-    clang-format:clang-format)
+    clang-format:clang-format qemu-user:qemu-x86_64)
 demo_packages=(bible-kjv:bible)
 bench_packages=(iproute2:ip iperf3:iperf3)
 
