@@ -51,6 +51,8 @@ enum tri_status tri_file_append_line(const char *path, const char *line,
 /* Every folder of the path that is not there; each is synced into the one above. */
 enum tri_status tri_file_make_dirs(const char *path, struct tri_error *error) TRI_NODISCARD;
 enum tri_status tri_file_sync_dir(const char *path, struct tri_error *error) TRI_NODISCARD;
+/* The folder that holds path's last part. */
+enum tri_status tri_file_sync_parent(const char *path, struct tri_error *error) TRI_NODISCARD;
 enum tri_status tri_file_rename(const char *from, const char *to,
                                 struct tri_error *error) TRI_NODISCARD;
 /* Removes a file or a folder with all that is in it; a path that does not exist is fine. */

@@ -102,7 +102,7 @@ enum tri_status tri_file_sync_dir(const char *path, struct tri_error *error)
     return code ? tri_system_error(error, "sync the folder", path, code) : TRI_OK;
 }
 
-static enum tri_status sync_parent(const char *path, struct tri_error *error)
+enum tri_status tri_file_sync_parent(const char *path, struct tri_error *error)
 {
     char parent[PATH_BYTES];
     tri_path_parent(path, parent, sizeof(parent));
@@ -113,7 +113,7 @@ static enum tri_status sync_parent(const char *path, struct tri_error *error)
 static enum tri_status make_dir(const char *part, const char *path, struct tri_error *error)
 {
     if (mkdir(part, 0777) == 0) {
-        return sync_parent(part, error);
+        return tri_file_sync_parent(part, error);
     }
     /* A folder that is there may refuse for another reason first, as a read-only system does. */
     return errno == EEXIST || tri_file_is_dir(part)
@@ -203,6 +203,9 @@ enum tri_status tri_file_clear(const char *path, struct tri_error *error)
 enum tri_status tri_file_check_target(const char *path, struct tri_error *error)
 {
     char above[PATH_BYTES], probe[PATH_BYTES];
+    if (is_link(path) && !tri_file_exists(path)) {
+        return tri_fail(error, TRI_BAD_INPUT, "%s: a link to what is not there", path);
+    }
     const char *name = strrchr(path, '/');
     name = name ? name + 1 : path;
     if (name[0] == '\0' || strcmp(name, "..") == 0) {

@@ -7,8 +7,8 @@
  *     state.json                            step, tokens, seed, …, the resolved config
  *     manifest.json                         files, sizes, hashes, tensors, digest, its own check
  *
- * A checkpoint is written as step_N.tmp and renamed when every byte is on disk: a folder without
- * .tmp is whole, and stays so whatever dies. docs/formats.md has it byte by byte. */
+ * A checkpoint is written as step_N.trident.tmp and renamed when every byte is on disk: a folder
+ * without that ending is whole, and stays so whatever dies. docs/formats.md has it byte by byte. */
 #ifndef TRIDENT_CHECKPOINT_CHECKPOINT_H
 #define TRIDENT_CHECKPOINT_CHECKPOINT_H
 
@@ -40,10 +40,14 @@ void tri_checkpoint_state_fini(struct tri_checkpoint_state *state);
 
 /* ---- writing --------------------------------------------------------------------------------- */
 
-/* Writes a checkpoint folder at exactly `path` (through path.tmp); one that is there already is
+/* Whether tri_checkpoint_write could begin at path: BAD_INPUT or FAILED, before long work. Local. */
+enum tri_status tri_checkpoint_check_target(const char *path,
+                                            struct tri_error *error) TRI_NODISCARD;
+
+/* Writes a checkpoint folder at exactly `path` (through path.trident.tmp); one that is there already is
  * replaced, anything else there is refused. with_optimizer: m and v too. state on rank 0 counts.
  * Collective over the mesh's world; the status is the same on all ranks, and after a failure
- * neither path nor, if it can be removed, path.tmp holds anything of it. */
+ * neither path nor, if it can be removed, path.trident.tmp holds anything of it. */
 enum tri_status tri_checkpoint_write(const char *path, const struct tri_params *params,
                                      const struct tri_checkpoint_state *state, bool with_optimizer,
                                      struct tri_error *error) TRI_NODISCARD;

@@ -2,6 +2,7 @@
 
 #include "base/file.h"
 #include "base/memory.h"
+#include "base/path.h"
 #include "checkpoint/checkpoint.h"
 
 #include <dirent.h>
@@ -95,11 +96,11 @@ bool tri_checkpoint_split(const char *path, char dir[TRI_CHECKPOINT_PATH], int64
     while (length > 1 && path[length - 1] == '/') {
         length--;
     }
-    (void)snprintf(dir, TRI_CHECKPOINT_PATH, "%.*s", (int)length, path);
+    tri_path_make(dir, TRI_CHECKPOINT_PATH, "%.*s", (int)length, path);
     char *slash = strrchr(dir, '/');
     *step = step_of(slash ? slash + 1 : dir);
     if (!slash) {
-        (void)snprintf(dir, TRI_CHECKPOINT_PATH, ".");
+        tri_path_make(dir, TRI_CHECKPOINT_PATH, ".");
     } else if (slash == dir) {
         slash[1] = '\0';
     } else {
@@ -113,8 +114,8 @@ bool tri_checkpoint_split(const char *path, char dir[TRI_CHECKPOINT_PATH], int64
 enum tri_status tri_checkpoint_recover(const char *path, struct tri_error *error)
 {
     char temporary[TRI_CHECKPOINT_PATH + 512], old[TRI_CHECKPOINT_PATH + 512];
-    (void)snprintf(temporary, sizeof(temporary), "%s.tmp", path);
-    (void)snprintf(old, sizeof(old), "%s.old.tmp", path);
+    tri_path_make(temporary, sizeof(temporary), "%s" TRI_TEMPORARY, path);
+    tri_path_make(old, sizeof(old), "%s.old" TRI_TEMPORARY, path);
     TRI_TRY(tri_file_remove_tree(temporary, error));
     if (tri_file_exists(old) && !tri_file_exists(path)) {
         return tri_file_rename(old, path, error);
@@ -132,21 +133,21 @@ static enum tri_status clean_one(const char *name, void *data)
     const struct cleaning *c = data;
     char base[256], path[TRI_CHECKPOINT_PATH + sizeof(base)];
     const char *dot = strchr(name, '.');
-    if (!dot || (strcmp(dot, ".tmp") != 0 && strcmp(dot, ".old.tmp") != 0)) {
+    if (!dot || (strcmp(dot, TRI_TEMPORARY) != 0 && strcmp(dot, ".old" TRI_TEMPORARY) != 0)) {
         return TRI_OK;
     }
-    (void)snprintf(base, sizeof(base), "%.*s", (int)(dot - name), name);
+    tri_path_make(base, sizeof(base), "%.*s", (int)(dot - name), name);
     if (step_of(base) < 0) {
         return TRI_OK;
     }
-    (void)snprintf(path, sizeof(path), "%s/%s", c->dir, base);
+    tri_path_make(path, sizeof(path), "%s/%s", c->dir, base);
     return tri_checkpoint_recover(path, c->error);
 }
 
 enum tri_status tri_checkpoint_clean(const char *run_dir, struct tri_error *error)
 {
     char dir[TRI_CHECKPOINT_PATH];
-    (void)snprintf(dir, sizeof(dir), "%s/checkpoints", run_dir);
+    tri_path_make(dir, sizeof(dir), "%s/checkpoints", run_dir);
     struct cleaning c = {dir, error};
     return for_each_name(dir, clean_one, &c, error);
 }
@@ -163,8 +164,8 @@ enum tri_status tri_checkpoint_prune(const char *dir, int64_t step, int64_t keep
         }
         /* Renamed first: a kill in the middle leaves no half checkpoint under a good name. */
         char path[TRI_CHECKPOINT_PATH + 32], doomed[TRI_CHECKPOINT_PATH + 32];
-        (void)snprintf(path, sizeof(path), "%s/step_%" PRId64, dir, steps[i]);
-        (void)snprintf(doomed, sizeof(doomed), "%s/step_%" PRId64 ".tmp", dir, steps[i]);
+        tri_path_make(path, sizeof(path), "%s/step_%" PRId64, dir, steps[i]);
+        tri_path_make(doomed, sizeof(doomed), "%s/step_%" PRId64 TRI_TEMPORARY, dir, steps[i]);
         status = tri_file_rename(path, doomed, error);
         if (status == TRI_OK) {
             status = tri_file_remove_tree(doomed, error);
@@ -182,11 +183,11 @@ enum tri_status tri_checkpoint_latest(const char *run_dir, char path[TRI_PATH_MA
     char dir[TRI_CHECKPOINT_PATH];
     int64_t *steps;
     int count;
-    (void)snprintf(dir, sizeof(dir), "%s/checkpoints", run_dir);
+    tri_path_make(dir, sizeof(dir), "%s/checkpoints", run_dir);
     enum tri_status status = tri_checkpoint_steps(dir, &steps, &count, error);
     *found = status == TRI_OK && count > 0;
     if (*found) {
-        (void)snprintf(path, TRI_PATH_MAX, "%s/checkpoints/step_%" PRId64, run_dir, steps[0]);
+        tri_path_make(path, TRI_PATH_MAX, "%s/checkpoints/step_%" PRId64, run_dir, steps[0]);
     }
     tri_free(steps);
     return status;
@@ -195,7 +196,7 @@ enum tri_status tri_checkpoint_latest(const char *run_dir, char path[TRI_PATH_MA
 static bool holds(const char *dir, const char *name)
 {
     char path[TRI_CHECKPOINT_PATH];
-    (void)snprintf(path, sizeof(path), "%s/%s", dir, name);
+    tri_path_make(path, sizeof(path), "%s/%s", dir, name);
     return tri_file_exists(path);
 }
 
@@ -221,6 +222,6 @@ enum tri_status tri_checkpoint_resolve(const char *given, char path[TRI_PATH_MAX
         return tri_fail(error, TRI_BAD_INPUT,
                         "%s: a file, expected the folder of a run or checkpoint", given);
     }
-    (void)snprintf(path, TRI_PATH_MAX, "%s", given);
+    tri_path_make(path, TRI_PATH_MAX, "%s", given);
     return TRI_OK;
 }

@@ -4,6 +4,7 @@
 
 #include "base/file.h"
 #include "base/memory.h"
+#include "base/path.h"
 #include "checkpoint/checkpoint_dir.h"
 #include "checkpoint/checkpoint_state.h"
 #include "checkpoint/manifest.h"
@@ -152,7 +153,7 @@ static void name_last_good(const char *path, struct tri_error *error)
         }
         struct opened o = {0};
         older = true;
-        (void)snprintf(other, sizeof(other), "%s/step_%" PRId64, dir, steps[i]);
+        tri_path_make(other, sizeof(other), "%s/step_%" PRId64, dir, steps[i]);
         good = verify(other, &o, &ignored) == TRI_OK;
         close_all(&o);
     }
@@ -276,7 +277,7 @@ enum tri_status tri_checkpoint_read_config(const char *path, struct tri_config *
         name_last_good(path, error);
     } else {
         char source[TRI_CHECKPOINT_PATH];
-        (void)snprintf(source, sizeof(source), "%s/state.json", path);
+        tri_path_make(source, sizeof(source), "%s/state.json", path);
         status =
             tri_config_parse(source, state.config, strlen(state.config), 0, NULL, config, error);
     }

@@ -6,6 +6,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "base/memory.h"
+#include "base/path.h"
 #include "checkpoint/checkpoint_dir.h"
 #include "checkpoint/checkpoint_save.h"
 #include "checkpoint/checkpoint_state.h"
@@ -99,7 +100,7 @@ static enum tri_status open_part(struct save *s, const char *name, int count,
                                                  .shape = {param->shape[0], param->shape[1]}};
     }
     char path[TRI_CHECKPOINT_PATH + 64];
-    (void)snprintf(path, sizeof(path), "%s/%s", s->temporary, name);
+    tri_path_make(path, sizeof(path), "%s/%s", s->temporary, name);
     enum tri_status status = tri_safetensors_writer_create(path, count, specs, writer, error);
     tri_free(specs);
     return status;
@@ -172,30 +173,35 @@ static enum tri_status write_parts(struct save *s, enum tri_manifest_part part, 
 
 /* ---- rank 0, before and after ---------------------------------------------------------------- */
 
-static void parent_of(const char *path, char parent[TRI_CHECKPOINT_PATH])
-{
-    int64_t step;
-    (void)tri_checkpoint_split(path, parent, &step);
-}
-
-static enum tri_status begin(const struct save *s, const char *path, struct tri_error *error)
+static enum tri_status check_replaced(const char *path, struct tri_error *error)
 {
     char manifest[TRI_CHECKPOINT_PATH];
-    (void)snprintf(manifest, sizeof(manifest), "%s/manifest.json", path);
-    TRI_TRY(tri_checkpoint_recover(path, error));
+    TRI_TRY(tri_path_format(manifest, sizeof(manifest), error, "%s/manifest.json", path));
     if (tri_file_exists(path) && !tri_file_exists(manifest)) {
         return tri_fail(error, TRI_BAD_INPUT,
                         "%s: is there already and is no checkpoint: not replaced", path);
     }
+    return TRI_OK;
+}
+
+enum tri_status tri_checkpoint_check_target(const char *path, struct tri_error *error)
+{
+    TRI_TRY(check_replaced(path, error));
+    return tri_file_check_target(path, error);
+}
+
+static enum tri_status begin(const struct save *s, const char *path, struct tri_error *error)
+{
+    TRI_TRY(tri_checkpoint_recover(path, error));
+    TRI_TRY(check_replaced(path, error));
     return tri_file_make_dirs(s->temporary, error);
 }
 
 /* temporary -> path. Where path is taken it steps aside first and returns if that fails. */
 static enum tri_status put_in_place(const struct save *s, const char *path, struct tri_error *error)
 {
-    char old[TRI_CHECKPOINT_PATH], parent[TRI_CHECKPOINT_PATH];
-    (void)snprintf(old, sizeof(old), "%s.old.tmp", path);
-    parent_of(path, parent);
+    char old[TRI_CHECKPOINT_PATH];
+    tri_path_make(old, sizeof(old), "%s.old" TRI_TEMPORARY, path);
     bool replaces = tri_file_exists(path);
     if (replaces) {
         TRI_TRY(tri_file_rename(path, old, error));
@@ -208,7 +214,7 @@ static enum tri_status put_in_place(const struct save *s, const char *path, stru
         }
         return status;
     }
-    TRI_TRY(tri_file_sync_dir(parent, error));
+    TRI_TRY(tri_file_sync_parent(path, error));
     return tri_file_remove_tree(old, error);
 }
 
@@ -259,7 +265,7 @@ enum tri_status tri_checkpoint_write_parts(const char *path, const struct tri_pa
 {
     struct save s = {.params = params, .world = params->mesh->world, .part_bytes = part_bytes};
     s.root = tri_group_rank(s.world) == 0;
-    (void)snprintf(s.temporary, sizeof(s.temporary), "%s.tmp", path);
+    TRI_TRY(tri_path_format(s.temporary, sizeof(s.temporary), error, "%s" TRI_TEMPORARY, path));
     if (s.root) {
         s.manifest.step = state->step;
         s.manifest.optimizer = with_optimizer;
@@ -295,8 +301,8 @@ enum tri_status tri_checkpoint_save(const char *run_dir, const struct tri_params
     struct tri_group *world = params->mesh->world;
     bool root = tri_group_rank(world) == 0;
     char dir[TRI_CHECKPOINT_PATH], path[TRI_CHECKPOINT_PATH + 32];
-    (void)snprintf(dir, sizeof(dir), "%s/checkpoints", run_dir);
-    (void)snprintf(path, sizeof(path), "%s/step_%" PRId64, dir, root ? state->step : 0);
+    tri_path_make(dir, sizeof(dir), "%s/checkpoints", run_dir);
+    tri_path_make(path, sizeof(path), "%s/step_%" PRId64, dir, root ? state->step : 0);
     enum tri_status status = root ? tri_checkpoint_clean(run_dir, error) : TRI_OK;
     TRI_TRY(tri_comm_agree(world, status, error));
     TRI_TRY(tri_checkpoint_write(path, params, state, true, error));

@@ -2,6 +2,7 @@
 
 #include "base/file.h"
 #include "base/memory.h"
+#include "base/path.h"
 #include "checkpoint/json.h"
 
 #include <inttypes.h>
@@ -63,7 +64,7 @@ enum tri_status tri_checkpoint_state_save(const char *dir, const struct tri_chec
         return tri_fail(error, TRI_FAILED, "%s/state.json: the state is no valid text", dir);
     }
     char path[PATH_BYTES];
-    (void)snprintf(path, sizeof(path), "%s/state.json", dir);
+    tri_path_make(path, sizeof(path), "%s/state.json", dir);
     *bytes = strlen(text);
     *hash = XXH3_64bits(text, strlen(text));
     enum tri_status status = tri_file_save(path, text, strlen(text), error);
@@ -151,7 +152,7 @@ enum tri_status tri_checkpoint_state_load(const char *dir, struct tri_checkpoint
     char path[PATH_BYTES];
     json_t *root;
     *state = (struct tri_checkpoint_state){0};
-    (void)snprintf(path, sizeof(path), "%s/state.json", dir);
+    tri_path_make(path, sizeof(path), "%s/state.json", dir);
     TRI_TRY(tri_json_load(path, &root, error));
     enum tri_status status = read_state(path, root, state, error);
     json_decref(root);

@@ -76,5 +76,7 @@ enum tri_status tri_hf_save_config(const char *dir, const struct tri_config *con
 enum tri_status tri_hf_save(const char *dir, const struct tri_config *config,
                             const struct tri_params *params, enum tri_dtype dtype,
                             struct tri_error *error) TRI_NODISCARD;
+/* Whether it could begin: BAD_INPUT or FAILED, before long work. Local. */
+enum tri_status tri_hf_check_target(const char *dir, struct tri_error *error) TRI_NODISCARD;
 
 #endif

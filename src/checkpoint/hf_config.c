@@ -2,6 +2,8 @@
  * class in transformers; a key that asks for what Trident does not compute is refused by name. */
 #include "checkpoint/hf.h"
 
+#include "base/path.h"
+
 #include "checkpoint/json.h"
 
 #include <inttypes.h>
@@ -350,8 +352,8 @@ enum tri_status tri_hf_load_config(const char *dir, struct tri_config *config,
 {
     struct source s = {.config = config, .error = error};
     tri_config_init(config);
-    (void)snprintf(s.path, sizeof(s.path), "%s/config.json", dir);
-    (void)snprintf(config->path, sizeof(config->path), "%s/config.json", dir);
+    tri_path_make(s.path, sizeof(s.path), "%s/config.json", dir);
+    tri_path_make(config->path, sizeof(config->path), "%s/config.json", dir);
     config->precision = TRI_PRECISION_F32;
     TRI_TRY(tri_json_load(s.path, &s.root, error));
     enum tri_status status = read_config(&s);

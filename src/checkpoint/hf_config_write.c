@@ -2,6 +2,7 @@
 #include "checkpoint/hf.h"
 
 #include "base/file.h"
+#include "base/path.h"
 
 #include <jansson.h>
 #include <stdio.h>
@@ -201,7 +202,7 @@ enum tri_status tri_hf_save_config(const char *dir, const struct tri_config *con
     json_decref(root);
     TRI_REQUIRE(text);
     char path[2048];
-    (void)snprintf(path, sizeof(path), "%s/config.json", dir);
+    tri_path_make(path, sizeof(path), "%s/config.json", dir);
     enum tri_status status = tri_file_save(path, text, strlen(text), error);
     free(text);
     return status;

@@ -5,6 +5,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "base/memory.h"
+#include "base/path.h"
 #include "checkpoint/safetensors.h"
 
 #include <inttypes.h>
@@ -142,7 +143,7 @@ static enum tri_status open_shard(struct save *s, const char *name, int first, i
         (void)json_object_set_new(s->weight_map, source->name, json_string(name));
     }
     char path[PATH_BYTES + 64];
-    (void)snprintf(path, sizeof(path), "%s/%s", s->temporary, name);
+    tri_path_make(path, sizeof(path), "%s/%s", s->temporary, name);
     enum tri_status status = tri_safetensors_writer_create(path, count, specs, writer, error);
     tri_free(specs);
     return status;
@@ -190,7 +191,7 @@ static enum tri_status write_index(const struct save *s, struct tri_error *error
     json_decref(root);
     TRI_REQUIRE(text);
     char path[PATH_BYTES + 64];
-    (void)snprintf(path, sizeof(path), "%s/model.safetensors.index.json", s->temporary);
+    tri_path_make(path, sizeof(path), "%s/model.safetensors.index.json", s->temporary);
     enum tri_status status = tri_file_save(path, text, strlen(text), error);
     free(text);
     return status;
@@ -212,11 +213,17 @@ static enum tri_status write_shards(struct save *s, int64_t shard_bytes, struct 
     return TRI_OK;
 }
 
-static enum tri_status begin(const struct save *s, const char *dir, struct tri_error *error)
+enum tri_status tri_hf_check_target(const char *dir, struct tri_error *error)
 {
     if (tri_file_exists(dir)) {
         return tri_fail(error, TRI_BAD_INPUT, "%s: is there already: not replaced", dir);
     }
+    return tri_file_check_target(dir, error);
+}
+
+static enum tri_status begin(const struct save *s, const char *dir, struct tri_error *error)
+{
+    TRI_TRY(tri_hf_check_target(dir, error));
     TRI_TRY(tri_file_remove_tree(s->temporary, error));
     return tri_file_make_dirs(s->temporary, error);
 }
@@ -230,7 +237,8 @@ static enum tri_status finish(const struct save *s, const char *dir,
     }
     TRI_TRY(tri_hf_save_config(s->temporary, config, family, s->dtype, error));
     TRI_TRY(tri_file_sync_dir(s->temporary, error));
-    return tri_file_rename(s->temporary, dir, error);
+    TRI_TRY(tri_file_rename(s->temporary, dir, error));
+    return tri_file_sync_parent(dir, error);
 }
 
 static enum tri_status save_all(struct save *s, const char *dir, const struct tri_config *config,
@@ -263,8 +271,11 @@ enum tri_status tri_hf_save_shards(const char *dir, const struct tri_config *con
     struct save s = {.params = params, .world = params->mesh->world, .dtype = dtype};
     TRI_REQUIRE(dtype == TRI_F32 || dtype == TRI_BF16);
     s.root = tri_group_rank(s.world) == 0;
-    (void)snprintf(s.temporary, sizeof(s.temporary), "%s.tmp", dir);
-    enum tri_status status = save_all(&s, dir, config, shard_bytes, error);
+    enum tri_status status =
+        tri_path_format(s.temporary, sizeof(s.temporary), error, "%s" TRI_TEMPORARY, dir);
+    if (status == TRI_OK) {
+        status = save_all(&s, dir, config, shard_bytes, error);
+    }
     json_decref(s.weight_map);
     tri_free(s.row);
     tri_free(s.global);

@@ -2,6 +2,7 @@
 
 #include "base/file.h"
 #include "base/memory.h"
+#include "base/path.h"
 #include "checkpoint/json.h"
 #include "checkpoint/safetensors.h"
 
@@ -104,7 +105,7 @@ enum tri_status tri_manifest_save(const char *dir, struct tri_checkpoint_manifes
     memcpy(text + bytes, line, strlen(line));
     free(json);
     char path[PATH_BYTES];
-    (void)snprintf(path, sizeof(path), "%s/manifest.json", dir);
+    tri_path_make(path, sizeof(path), "%s/manifest.json", dir);
     enum tri_status status = tri_file_save(path, text, bytes + strlen(line), error);
     tri_free(text);
     return status;
@@ -227,7 +228,7 @@ enum tri_status tri_manifest_load(const char *dir, struct tri_checkpoint_manifes
 {
     char path[PATH_BYTES];
     *m = NULL;
-    (void)snprintf(path, sizeof(path), "%s/manifest.json", dir);
+    tri_path_make(path, sizeof(path), "%s/manifest.json", dir);
     if (!tri_file_exists(path)) {
         return tri_fail(error, TRI_BAD_INPUT, "%s: no whole checkpoint: manifest.json is missing",
                         dir);
@@ -283,7 +284,7 @@ static enum tri_status verify_file(const char *dir, const struct tri_manifest_fi
 {
     char path[PATH_BYTES];
     struct tri_mapping data;
-    (void)snprintf(path, sizeof(path), "%s/%s", dir, file->name);
+    TRI_TRY(tri_path_format(path, sizeof(path), error, "%s/%s", dir, file->name));
     TRI_TRY(tri_file_map(path, &data, error));
     size_t size = data.size;
     uint64_t hash = size == file->bytes ? XXH3_64bits(data.data, data.size) : 0;

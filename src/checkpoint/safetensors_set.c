@@ -2,6 +2,7 @@
 #include "checkpoint/safetensors.h"
 
 #include "base/memory.h"
+#include "base/path.h"
 #include "checkpoint/json.h"
 
 #include <inttypes.h>
@@ -52,8 +53,10 @@ enum tri_status tri_safetensors_set_open_files(const char *dir, int files, const
     enum tri_status status = TRI_OK;
     for (int i = 0; status == TRI_OK && i < files; i++) {
         char path[PATH_BYTES];
-        (void)snprintf(path, sizeof(path), "%s/%s", dir, names[i]);
-        status = tri_safetensors_open(path, &s->file[i], error);
+        status = tri_path_format(path, sizeof(path), error, "%s/%s", dir, names[i]);
+        if (status == TRI_OK) {
+            status = tri_safetensors_open(path, &s->file[i], error);
+        }
         s->files += status == TRI_OK;
     }
     if (status == TRI_OK) {
@@ -161,11 +164,11 @@ enum tri_status tri_safetensors_set_open(const char *dir, struct tri_safetensors
 {
     *set = NULL;
     char path[PATH_BYTES];
-    (void)snprintf(path, sizeof(path), "%s/model.safetensors.index.json", dir);
+    tri_path_make(path, sizeof(path), "%s/model.safetensors.index.json", dir);
     if (tri_file_exists(path)) {
         return open_index(dir, path, set, error);
     }
-    (void)snprintf(path, sizeof(path), "%s/model.safetensors", dir);
+    tri_path_make(path, sizeof(path), "%s/model.safetensors", dir);
     if (!tri_file_exists(path)) {
         return tri_fail(error, TRI_BAD_INPUT,
                         "%s: holds neither model.safetensors nor model.safetensors.index.json",

@@ -1,5 +1,6 @@
 #include "base/file.h"
 #include "base/memory.h"
+#include "base/path.h"
 #include "cli/command.h"
 
 #include <errno.h>
@@ -77,6 +78,16 @@ static enum tri_status take_option(char **argv, int argc, int *at, struct tri_ar
     return TRI_OK;
 }
 
+static enum tri_status check_length(const char *path, struct tri_error *error)
+{
+    size_t length = strlen(path);
+    return length <= TRI_FOLDER_PATH_MAX
+               ? TRI_OK
+               : tri_fail(error, TRI_BAD_INPUT,
+                          "command line: a path of %zu bytes, expected at most %d: %.60s...",
+                          length, TRI_FOLDER_PATH_MAX, path);
+}
+
 static enum tri_status take_word(char *word, bool only_words, struct tri_arguments *arguments,
                                  struct tri_error *error)
 {
@@ -88,8 +99,9 @@ static enum tri_status take_word(char *word, bool only_words, struct tri_argumen
                         "command line: unknown option '%s'; behind -- it is a name", word);
     }
     if (only_words || !(arguments->command->traits & TRI_TAKES_OVERRIDES) || !is_override(word)) {
-        arguments->words[arguments->num_words++] = word;
-        return TRI_OK;
+        arguments->words[arguments->num_words++] = word; /* they all are paths */
+        tri_path_trim(word);
+        return check_length(word, error);
     }
     arguments->overrides[arguments->num_overrides++] = word;
     return tri_config_check_override(word, error);
@@ -167,6 +179,16 @@ const char *tri_arguments_get(const struct tri_arguments *arguments, const char 
 bool tri_arguments_has(const struct tri_arguments *arguments, const char *name)
 {
     return tri_arguments_get(arguments, name) != NULL;
+}
+
+enum tri_status tri_arguments_path(const struct tri_arguments *arguments, const char *name,
+                                   char path[TRI_PATH_MAX], struct tri_error *error)
+{
+    const char *text = tri_arguments_get(arguments, name);
+    TRI_TRY(check_length(text ? text : "", error));
+    tri_path_make(path, TRI_PATH_MAX, "%s", text ? text : "");
+    tri_path_trim(path);
+    return TRI_OK;
 }
 
 enum tri_status tri_arguments_int(const struct tri_arguments *arguments, const char *name,

@@ -70,7 +70,8 @@ void tri_help_list(FILE *out);
 
 /* Reads argv (without the command's name) as the command takes it. BAD_INPUT names what it does not
  * know: an option, one without or with an empty value or given twice, a word too many or too few, a
- * key=value whose key no config has. Words and overrides point into argv; whatever the status,
+ * key=value whose key no config has, a path too long. Words, paths all, lose a slash at their end;
+ * they and overrides point into argv; whatever the status,
  * tri_arguments_fini. Local. */
 enum tri_status tri_arguments_parse(const struct tri_command *command, int argc, char **argv,
                                     struct tri_arguments *arguments,
@@ -79,6 +80,9 @@ void tri_arguments_fini(struct tri_arguments *arguments);
 /* NULL when absent. */
 const char *tri_arguments_get(const struct tri_arguments *arguments, const char *name);
 bool tri_arguments_has(const struct tri_arguments *arguments, const char *name);
+/* The option as a path without a slash at its end; "" when absent. BAD_INPUT when it is too long. */
+enum tri_status tri_arguments_path(const struct tri_arguments *arguments, const char *name,
+                                   char path[TRI_PATH_MAX], struct tri_error *error) TRI_NODISCARD;
 /* The option as a number in [low, high], or absent's value. */
 enum tri_status tri_arguments_int(const struct tri_arguments *arguments, const char *name,
                                   int64_t low, int64_t high, int64_t absent, int64_t *value,

@@ -1,4 +1,5 @@
 #include "base/memory.h"
+#include "base/path.h"
 #include "cli/command.h"
 #include "data/tokenizer.h"
 #include "train/evaluate.h"
@@ -22,10 +23,11 @@ static enum tri_status read_request(const struct tri_arguments *arguments, struc
     TRI_TRY(tri_arguments_int(arguments, "--bytes", 1, INT64_MAX, 0, &request->bytes, error));
     TRI_TRY(tri_config_of_checkpoint(arguments->words[0], arguments, &request->config,
                                      request->path, error));
-    const char *data = tri_arguments_get(arguments, "--data");
+    TRI_TRY(tri_arguments_path(arguments, "--data", request->data, error));
     request->json = tri_arguments_has(arguments, "--json");
-    (void)snprintf(request->data, sizeof(request->data), "%s",
-                   data ? data : request->config.data.valid);
+    if (!request->data[0]) {
+        tri_path_make(request->data, sizeof(request->data), "%s", request->config.data.valid);
+    }
     if (!request->data[0]) {
         return tri_fail(error, TRI_BAD_INPUT,
                         "command line: --data is needed: %s names no data.valid", request->path);

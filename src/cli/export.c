@@ -34,6 +34,7 @@ static enum tri_status export_model(const char *from, const char *to, enum tri_d
     config.precision = TRI_PRECISION_F32;
     config.parallel = (struct tri_config_parallel){1, 1, 1};
     TRI_TRY(tri_hf_family_of(&config, &family, error));
+    TRI_TRY(tri_hf_check_target(to, error));
     struct tri_mesh *mesh = tri_mesh_create_serial();
     struct tri_params *params = tri_params_create(&config, mesh);
     tri_params_allocate(params, false);

@@ -13,6 +13,7 @@ static enum tri_status import(const char *from, const char *to, struct tri_mesh 
     struct tri_config config;
     enum tri_hf_family family;
     TRI_TRY(tri_hf_load_config(from, &config, &family, error));
+    TRI_TRY(tri_checkpoint_check_target(to, error));
     struct tri_params *params = tri_params_create(&config, mesh);
     tri_params_allocate(params, false);
     enum tri_status status = tri_hf_load_weights(from, params, error);

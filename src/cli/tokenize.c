@@ -6,13 +6,15 @@
 #include <stdio.h>
 
 static enum tri_status read_request(const struct tri_arguments *arguments,
-                                    struct tri_tokenize_args *args, struct tri_error *error)
+                                    char folder[TRI_PATH_MAX], struct tri_tokenize_args *args,
+                                    struct tri_error *error)
 {
     const char *tokenizer = tri_arguments_get(arguments, "--tokenizer");
-    args->folder = tri_arguments_get(arguments, "--out");
-    if (!tokenizer || !args->folder) {
+    TRI_TRY(tri_arguments_path(arguments, "--out", folder, error));
+    if (!tokenizer || !folder[0]) {
         return tri_arguments_refuse(arguments, error);
     }
+    args->folder = folder;
     args->tokenizer = tokenizer;
     args->files = arguments->words;
     args->num_files = arguments->num_words;
@@ -48,7 +50,8 @@ enum tri_status tri_command_tokenize(const struct tri_arguments *arguments, stru
 {
     struct tri_tokenize_args args = {0};
     struct tri_tokenize_result result;
-    enum tri_status status = read_request(arguments, &args, error);
+    char folder[TRI_PATH_MAX];
+    enum tri_status status = read_request(arguments, folder, &args, error);
     if (status == TRI_OK && tri_comm_rank() == 0) {
         status = tri_tokenize_files(&args, &result, error);
         if (status == TRI_OK) {

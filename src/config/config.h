@@ -11,7 +11,10 @@
 #include <stdint.h>
 #include <stdio.h>
 
-enum { TRI_PATH_MAX = 1024, TRI_LAYERS_MAX = 1024, TRI_KEYS_MAX = 128, TRI_LINE_COMMAND = -1 };
+/* Bytes of a path with its zero, and those without it of a folder that others are made in: what
+ * Trident names below it fits. */
+enum { TRI_PATH_MAX = 1024, TRI_FOLDER_PATH_MAX = 896 };
+enum { TRI_LAYERS_MAX = 1024, TRI_KEYS_MAX = 128, TRI_LINE_COMMAND = -1 };
 
 enum tri_precision { TRI_PRECISION_F32, TRI_PRECISION_BF16 };
 enum tri_norm_kind { TRI_NORM_RMS, TRI_NORM_LAYER };

@@ -35,7 +35,7 @@ struct tri_key {
     const char *name; /* "section.key", or "key" at the top */
     enum tri_key_type type;
     size_t offset;
-    int64_t min, max; /* INT; items of LAYERS and RECOMPUTE */
+    int64_t min, max; /* INT; items of LAYERS and RECOMPUTE; bytes of TEXT */
     double low,
         high; /* FLOAT and both of a PAIR; low itself is allowed when low_in, high when high_in */
     bool low_in, high_in;
@@ -45,6 +45,7 @@ struct tri_key {
     const char *initial; /* the default as one writes it; NULL: it follows other keys, and until
                                  tri_config_finish the value is 0 (INT) or -1 (FLOAT) */
     const char *follows; /* how, in words */
+    bool folder;         /* TEXT that is a path: a slash at its end goes */
     bool shapes;         /* a run cannot be continued with another value */
     enum tri_key_effect effect;
     const char *help;

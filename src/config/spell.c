@@ -138,8 +138,8 @@ void tri_value_print_expected(const struct tri_key *key, FILE *out)
         }
         break;
     case TRI_KEY_TEXT:
-        (void)fprintf(out, "text of %s %d bytes without control characters",
-                      key->min > 0 ? "1 to" : "at most", TRI_PATH_MAX - 1);
+        (void)fprintf(out, "text of %s %lld bytes without control characters",
+                      key->min > 0 ? "1 to" : "at most", (long long)key->max);
         break;
     case TRI_KEY_RECOMPUTE:
         (void)fputs("none, full or block numbers, as [0, 3]", out);

@@ -18,12 +18,14 @@
     {                                                                                              \
         __VA_ARGS__, NULL                                                                          \
     }
-#define TEXT(shortest) .type = TRI_KEY_TEXT, .min = (shortest)
-#define NO_LIMIT       ((double)INFINITY)
-#define OR_NONE(as)    .none = true, .none_as = (as)
-#define WINDOWS        WORDS("sequence", "step", "rank")
-#define TRAINS         .effect = TRI_EFFECT_TRAINING
-#define OUTPUT         .effect = TRI_EFFECT_OUTPUT
+#define TEXT(shortest) .type = TRI_KEY_TEXT, .min = (shortest), .max = TRI_PATH_MAX - 1
+#define FOLDER(shortest)                                                                           \
+    .type = TRI_KEY_TEXT, .min = (shortest), .max = TRI_FOLDER_PATH_MAX, .folder = true
+#define NO_LIMIT    ((double)INFINITY)
+#define OR_NONE(as) .none = true, .none_as = (as)
+#define WINDOWS     WORDS("sequence", "step", "rank")
+#define TRAINS      .effect = TRI_EFFECT_TRAINING
+#define OUTPUT      .effect = TRI_EFFECT_OUTPUT
 
 enum { LONGEST = 1 << 24, MOST = 1 << 16, STEPS = 1000000000 };
 
@@ -57,9 +59,9 @@ const struct tri_key tri_keys[] = {
      .help = "Of weights and activations; bf16 keeps f32 master weights, moments and sums."},
     {"reproducible", AT(reproducible), BOOL, .initial = "false", TRAINS,
      .help = "The same bits on every layout, policy and tile, at the price of speed and memory."},
-    {"run_dir", AT(run_dir), TEXT(1), .initial = "runs/default",
+    {"run_dir", AT(run_dir), FOLDER(1), .initial = "runs/default",
      .help = "Folder of the run: resolved config, metrics, checkpoints."},
-    {"resume", AT(resume), TEXT(0), .initial = "",
+    {"resume", AT(resume), FOLDER(0), .initial = "",
      .help = "Run folder or checkpoint of another run to continue from; empty: none."},
     {"threads", AT(threads), INT(0, 4096), .initial = "0",
      .help = "Threads of each rank; 0: the machine's cores shared among its ranks."},

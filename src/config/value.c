@@ -1,5 +1,6 @@
 #include "config/value.h"
 
+#include "base/path.h"
 #include "config/text.h"
 
 #include <errno.h>
@@ -152,10 +153,13 @@ static bool read_plain(const struct tri_key *key, const char *text, union tri_va
 static bool read_text(const struct tri_key *key, const char *text, union tri_value *value)
 {
     size_t length = strlen(text);
-    if (length < (size_t)key->min || length >= TRI_PATH_MAX || !tri_text_is_clean(text)) {
+    if (length < (size_t)key->min || length > (size_t)key->max || !tri_text_is_clean(text)) {
         return false;
     }
     memcpy(value->text, text, length);
+    if (key->folder) {
+        tri_path_trim(value->text);
+    }
     return true;
 }
 
@@ -233,7 +237,7 @@ bool tri_value_in_range(const struct tri_key *key, const void *value)
     case TRI_KEY_ENUM:
         return word_in_range(key, value);
     case TRI_KEY_TEXT:
-        return memchr(value, 0, TRI_PATH_MAX) && strlen(value) >= (size_t)key->min &&
+        return memchr(value, 0, (size_t)key->max + 1) && strlen(value) >= (size_t)key->min &&
                tri_text_is_clean(value);
     case TRI_KEY_LAYERS:
     case TRI_KEY_RECOMPUTE:

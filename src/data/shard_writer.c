@@ -2,6 +2,7 @@
 
 #include "base/file.h"
 #include "base/memory.h"
+#include "base/path.h"
 #include "data/shards.h"
 
 #include <inttypes.h>
@@ -64,7 +65,7 @@ static enum tri_status begin_file(struct tri_shard_writer *writer, struct tri_er
     tri_shard_name(writer->stem, writer->files, name, sizeof(name));
     size_t room = strlen(writer->folder) + sizeof(name) + 1;
     char *path = tri_alloc(TRI_MEMORY_OTHER, room);
-    (void)snprintf(path, room, "%s/%s", writer->folder, name);
+    tri_path_make(path, room, "%s/%s", writer->folder, name);
     enum tri_status status = tri_writer_create(path, &writer->file, error);
     tri_free(path);
     TRI_TRY(status);

@@ -2,6 +2,7 @@
 
 #include "base/file.h"
 #include "base/memory.h"
+#include "base/path.h"
 #include "data/shard_writer.h"
 #include "data/tokenizer.h"
 
@@ -15,7 +16,7 @@
 static const char *const STEMS[] = {"train", "valid"};
 
 /* Shards are written here, inside the folder asked for, and move up when all are whole. */
-static const char STAGING[] = "tokenize.tmp";
+static const char STAGING[] = "tokenize" TRI_TEMPORARY;
 
 /* ---- input ----------------------------------------------------------------------------------- */
 
@@ -142,7 +143,7 @@ static char *join(const char *folder, const char *name)
 {
     size_t room = strlen(folder) + strlen(name) + 2;
     char *path = tri_alloc(TRI_MEMORY_OTHER, room);
-    (void)snprintf(path, room, "%s/%s", folder, name);
+    tri_path_make(path, room, "%s/%s", folder, name);
     return path;
 }
 

@@ -232,7 +232,7 @@ static void test_without_optimizer(void **state)
                      TRI_BAD_INPUT);
     assert_non_null(strstr(error.message, "no checkpoint: not replaced"));
     assert_true(tri_file_is_dir(in_run("checkpoints/photos")));
-    assert_false(tri_file_exists(in_run("checkpoints/imported.old.tmp")));
+    assert_false(tri_file_exists(in_run("checkpoints/imported.old.trident.tmp")));
     tri_params_destroy(plain);
 }
 

@@ -59,7 +59,7 @@ static void expect_steps(int count, const int64_t *steps)
         }
         (void)snprintf(name, sizeof(name), "checkpoints/step_%" PRId64, step);
         assert_int_equal(tri_file_exists(in_run(name)), expected);
-        (void)snprintf(name, sizeof(name), "checkpoints/step_%" PRId64 ".tmp", step);
+        (void)snprintf(name, sizeof(name), "checkpoints/step_%" PRId64 ".trident.tmp", step);
         assert_false(tri_file_exists(in_run(name)));
     }
 }
@@ -93,7 +93,7 @@ static void test_finding(void **state)
     assert_non_null(strstr(error.message, "no checkpoint yet"));
     save_step(9, 0);
     save_step(10, 0);
-    assert_int_equal(tri_file_make_dirs(in_run("checkpoints/step_11.tmp"), &error), TRI_OK);
+    assert_int_equal(tri_file_make_dirs(in_run("checkpoints/step_11.trident.tmp"), &error), TRI_OK);
     assert_int_equal(tri_file_make_dirs(in_run("checkpoints/step_012"), &error), TRI_OK);
     assert_int_equal(tri_checkpoint_latest(run, path, &found, &error), TRI_OK);
     assert_true(found);
@@ -152,7 +152,7 @@ static void test_disk_full(void **state)
     tri_checkpoint_info_fini(&info);
     save_step(8, 1);
     expect_steps(1, after);
-    assert_false(tri_file_exists(in_run("checkpoints/step_8.old.tmp")));
+    assert_false(tri_file_exists(in_run("checkpoints/step_8.old.trident.tmp")));
 }
 
 /* What a kill may leave, at each point of a save. */
@@ -163,22 +163,27 @@ static void test_leftovers(void **state)
     struct tri_checkpoint_info info;
     struct tri_error error;
     save_step(5, 0);
-    assert_int_equal(tri_file_make_dirs(in_run("checkpoints/step_6.tmp/x"), &error), TRI_OK);
+    assert_int_equal(tri_file_make_dirs(in_run("checkpoints/step_6.trident.tmp/x"), &error),
+                     TRI_OK);
     assert_int_equal(tri_file_make_dirs(in_run("checkpoints/notes.tmp"), &error), TRI_OK);
+    assert_int_equal(tri_file_make_dirs(in_run("checkpoints/step_5.tmp/mine"), &error), TRI_OK);
     assert_int_equal(tri_checkpoint_clean(run, &error), TRI_OK);
     expect_steps(1, good);
     assert_true(tri_file_exists(in_run("checkpoints/notes.tmp")));
+    assert_true(tri_file_exists(in_run("checkpoints/step_5.tmp/mine")));
     /* Killed between the two renames that replace a checkpoint. */
-    assert_int_equal(rename(in_run("checkpoints/step_5"), in_run("checkpoints/step_5.old.tmp")), 0);
-    assert_int_equal(tri_file_make_dirs(in_run("checkpoints/step_5.tmp"), &error), TRI_OK);
+    assert_int_equal(
+        rename(in_run("checkpoints/step_5"), in_run("checkpoints/step_5.old.trident.tmp")), 0);
+    assert_int_equal(tri_file_make_dirs(in_run("checkpoints/step_5.trident.tmp"), &error), TRI_OK);
     assert_int_equal(tri_checkpoint_clean(run, &error), TRI_OK);
     expect_steps(1, good);
     assert_int_equal(tri_checkpoint_inspect(in_run("checkpoints/step_5"), &info, &error), TRI_OK);
     tri_checkpoint_info_fini(&info);
     /* Killed before the old one was removed. */
-    assert_int_equal(tri_file_make_dirs(in_run("checkpoints/step_5.old.tmp"), &error), TRI_OK);
+    assert_int_equal(tri_file_make_dirs(in_run("checkpoints/step_5.old.trident.tmp"), &error),
+                     TRI_OK);
     assert_int_equal(tri_checkpoint_clean(run, &error), TRI_OK);
-    assert_false(tri_file_exists(in_run("checkpoints/step_5.old.tmp")));
+    assert_false(tri_file_exists(in_run("checkpoints/step_5.old.trident.tmp")));
     expect_steps(1, good);
 }
 

@@ -210,7 +210,7 @@ static void test_full_disk_on_all_ranks(void **state)
     struct tri_checkpoint_state s = fixture_state(6);
     struct tri_error error;
     char path[600];
-    in_run(path, "checkpoints/step_6.tmp");
+    in_run(path, "checkpoints/step_6.trident.tmp");
     for (int i = 0; i < 3; i++) {
         error = (struct tri_error){0};
         if (root) {

@@ -190,7 +190,7 @@ static void test_disk_full(void **state)
     char out[512], temporary[600];
     struct tri_error error;
     (void)snprintf(out, sizeof(out), "%s/full", dir);
-    (void)snprintf(temporary, sizeof(temporary), "%s.tmp", out);
+    (void)snprintf(temporary, sizeof(temporary), "%s.trident.tmp", out);
     for (int i = 0; i < 2; i++) {
         assert_int_equal(setenv("TRIDENT_FILE_FAULT", faults[i], 1), 0);
         assert_int_equal(tri_hf_save(out, &model.config, model.params, TRI_F32, &error),

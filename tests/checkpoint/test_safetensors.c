@@ -361,7 +361,7 @@ static void test_writes(void **state)
     assert_memory_equal(tri_safetensors_find(file, "octets")->data, octets, sizeof(octets));
     assert_int_equal(tri_safetensors_find(file, "nothing")->count, 0);
     tri_safetensors_close(file);
-    assert_false(tri_file_exists(scratch("written.safetensors.tmp")));
+    assert_false(tri_file_exists(scratch("written.safetensors.trident.tmp")));
 }
 
 /* A file of the safetensors package, written again by us, is the same bytes. */
@@ -412,7 +412,7 @@ static void test_write_fails_cleanly(void **state)
     assert_non_null(strstr(error.message, "No space left"));
     assert_int_equal(unsetenv("TRIDENT_FILE_FAULT"), 0);
     assert_false(tri_file_exists(path));
-    assert_false(tri_file_exists(scratch("full.safetensors.tmp")));
+    assert_false(tri_file_exists(scratch("full.safetensors.trident.tmp")));
 }
 
 /* ---- sets ------------------------------------------------------------------------------------ */

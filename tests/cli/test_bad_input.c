@@ -192,7 +192,8 @@ static const struct bad_input inputs[] = {
     /* disks that fill up and folders that refuse while a run goes on */
     {.run = "train c.yaml train.steps=6",
      .fault = "write:ENOSPC:model-",
-     .says = "step_6.tmp/model-00001-of-00001.safetensors: cannot write: No space left on device",
+     .says = "step_6.trident.tmp/model-00001-of-00001.safetensors: cannot write: No space left on "
+             "device",
      .status = 3,
      .continues = true},
     {.run = "train c.yaml train.steps=6",
@@ -212,11 +213,12 @@ static const struct bad_input inputs[] = {
      .continues = true},
     {.run = "train c.yaml train.steps=6",
      .fault = "rename:EIO:step_6",
-     .says = "step_6.tmp/model-00001-of-00001.safetensors: cannot finish: Input/output error",
+     .says =
+         "step_6.trident.tmp/model-00001-of-00001.safetensors: cannot finish: Input/output error",
      .status = 3,
      .continues = true},
     {.run = "train c.yaml train.steps=6",
-     .fault = "open:EACCES:step_6.tmp",
+     .fault = "open:EACCES:step_6.trident.tmp",
      .says = "cannot create the folder: Permission denied",
      .status = 3,
      .continues = true},
@@ -262,7 +264,7 @@ static const struct bad_input inputs[] = {
      .damage = {FLIP, "hf/model.safetensors", .at = 12},
      .says = "model.safetensors: "},
     {.run = "import hf new",
-     .fault = "write:ENOSPC:new.tmp",
+     .fault = "write:ENOSPC:new.trident.tmp",
      .says = "No space left on device",
      .status = 3},
     {.run = "import hf tok", .says = "tok: is there already"},

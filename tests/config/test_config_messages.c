@@ -121,12 +121,11 @@ static void test_wrong_type(void **state)
         {"moe: {num_experts: 4, layers: []}\n",
          "c.yaml:1: key 'moe.layers': found [], expected a list of integers from 0 to 1023, as [0, "
          "3]"},
-        {"run_dir: \"\"\n",
-         "c.yaml:1: key 'run_dir': found the text '', expected text of 1 to 1023 "
-         "bytes without control characters"},
+        {"run_dir: \"\"\n", "c.yaml:1: key 'run_dir': found the text '', expected text of 1 to 896 "
+                            "bytes without control characters"},
         {"run_dir: \"a\\tb\"\n",
          "c.yaml:1: key 'run_dir': found the text 'a?b', expected text of 1 "
-         "to 1023 bytes without control characters"},
+         "to 896 bytes without control characters"},
         {"data: {train: [a, b]}\n", "c.yaml:1: key 'data.train': found [a, b], expected text of at "
                                     "most 1023 bytes without control characters"},
         {"data: {separator: -1}\n",
@@ -385,7 +384,7 @@ static void test_overrides(void **state)
         {"train.steps=5",
          "c.yaml:2: key 'train.warmup_steps': found 10, expected at most steps (5)"},
         {"run_dir=\xc3\x28", "command line: key 'run_dir': found the text '?(', expected text of 1 "
-                             "to 1023 bytes without control characters"},
+                             "to 896 bytes without control characters"},
     };
     static const char text[] = "train:\n  warmup_steps: 10\n";
     for (size_t i = 0; i < COUNT(cases); i++) {

@@ -87,7 +87,7 @@ static void files_come_back_joined_with_their_last_part_apart(void **state)
     expect_bytes(tokens + A_BYTES, text_b, B_BYTES);
     assert_true(tri_file_exists("out/deep/train_000000.bin"));
     assert_true(tri_file_exists("out/deep/valid_000000.bin"));
-    assert_false(tri_file_exists("out/deep/tokenize.tmp"));
+    assert_false(tri_file_exists("out/deep/tokenize.trident.tmp"));
 }
 
 static void a_separator_goes_between_files_only(void **state)
@@ -249,7 +249,7 @@ static void a_full_disk_leaves_the_old_shards_whole(void **state)
     (void)tokenize(&args);
     static const char *const faults[] = {
         "write:ENOSPC:train_000001", "write:ENOSPC:valid_000000:2000", "open:EACCES:train_000001",
-        "sync:EIO:valid_000000", "rename:EIO:tokenize.tmp/train_000001"};
+        "sync:EIO:valid_000000", "rename:EIO:tokenize.trident.tmp/train_000001"};
     args.num_files = 2;
     args.valid = 0.5;
     for (size_t i = 0; i < sizeof(faults) / sizeof(*faults); i++) {
@@ -260,7 +260,7 @@ static void a_full_disk_leaves_the_old_shards_whole(void **state)
         assert_int_equal(unsetenv("TRIDENT_FILE_FAULT"), 0);
         assert_int_equal(status, TRI_FAILED);
         assert_null(strchr(error.message, '\n'));
-        assert_false(tri_file_exists("out/tokenize.tmp"));
+        assert_false(tri_file_exists("out/tokenize.trident.tmp"));
         int32_t tokens[A_BYTES];
         assert_int_equal(read_set("out/train_*.bin", 256, tokens), 2700);
         assert_int_equal(read_set("out/valid_*.bin", 256, tokens + 2700), 300);
