@@ -104,6 +104,24 @@ static enum tri_status check_contents(const char *path, const struct opened *o,
     return TRI_OK;
 }
 
+/* The first tensor that is no row of the table; all rows are there. */
+static enum tri_status name_stranger(const struct tri_safetensors_set *set,
+                                     const struct tri_params *params, struct tri_error *error)
+{
+    bool *known = tri_alloc(TRI_MEMORY_OTHER, (size_t)set->count * sizeof(*known));
+    for (int p = 0; p < params->count; p++) {
+        known[tri_safetensors_set_find(set, params->param[p].name)] = true;
+    }
+    int64_t at = 0;
+    while (known[at]) {
+        at++;
+    }
+    tri_free(known);
+    return tri_fail(error, TRI_BAD_INPUT,
+                    "%s: tensor %s: the model of this config has no such weight",
+                    set->tensor[at]->path, set->tensor[at]->name);
+}
+
 /* The model's table and the checkpoint hold the same weights. */
 static enum tri_status check_table(const char *path, const struct opened *o,
                                    const struct tri_params *params, struct tri_error *error)
@@ -112,15 +130,7 @@ static enum tri_status check_table(const char *path, const struct opened *o,
         const struct tri_param *param = &params->param[p];
         TRI_TRY(expect_tensor(path, o->weights, param->name, param->dims, param->shape, error));
     }
-    for (int64_t i = 0; i < o->weights->count && o->weights->count != params->count; i++) {
-        const struct tri_safetensor *t = o->weights->tensor[i];
-        if (!tri_params_by_name(params, t->name)) {
-            return tri_fail(error, TRI_BAD_INPUT,
-                            "%s: tensor %s: the model of this config has no such weight", t->path,
-                            t->name);
-        }
-    }
-    return TRI_OK;
+    return o->weights->count == params->count ? TRI_OK : name_stranger(o->weights, params, error);
 }
 
 static enum tri_status verify(const char *path, struct opened *o, struct tri_error *error)

@@ -47,7 +47,7 @@ static int part_end(const struct save *s, int first, int64_t bytes_of_element)
 {
     int64_t bytes = 0;
     int p = first;
-    while (p < s->params->count) {
+    while (p < s->params->count && p - first < TRI_SAFETENSORS_MOST) {
         bytes += elements(&s->params->param[p]) * bytes_of_element;
         if (p > first && bytes > s->part_bytes) {
             break;

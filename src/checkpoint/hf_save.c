@@ -68,7 +68,7 @@ static int shard_end(const struct save *s, int first, int64_t shard_bytes)
 {
     int64_t bytes = 0;
     int at = first;
-    while (at < s->count) {
+    while (at < s->count && at - first < TRI_SAFETENSORS_MOST) {
         bytes += bytes_of(s, &s->row[at].source);
         if (at > first && bytes > shard_bytes) {
             break;

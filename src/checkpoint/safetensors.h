@@ -15,7 +15,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { TRI_SAFETENSORS_DIMS = 8 };
+/* MOST: tensors that we put in one file, or twice as many moments: a header stays far below the
+ * 100 MB that readers take. */
+enum { TRI_SAFETENSORS_DIMS = 8, TRI_SAFETENSORS_MOST = 1 << 16 };
 
 /* Every type the format knows; Trident computes with few of them but can step over all. */
 enum tri_safetensors_dtype {

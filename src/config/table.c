@@ -248,7 +248,7 @@ const struct tri_key tri_keys[] = {
     {"comm.overlap", AT(comm_overlap), BOOL, .initial = "true",
      .help = "Gradients are reduced beside the backward of the next block, and weights gathered "
              "beside the next step's start."},
-    {"comm.max_message", AT(comm_max_message), INT(1, INT_MAX), .initial = "268435456",
+    {"comm.max_message", AT(comm_max_message), INT(1, 1 << 30), .initial = "268435456",
      .help = "Elements of one MPI message; longer ones are cut."},
 };
 const size_t tri_keys_count = sizeof(tri_keys) / sizeof(*tri_keys);

@@ -369,9 +369,12 @@ static void add_moe(struct builder *b, int64_t layer)
                                  .sync = stream_sync(b)});
         }
     }
+    b->params->first_expert[layer] = b->params->count;
     for (int64_t expert = 0; expert < moe->num_experts; expert++) {
         add_network(b, TRI_PLACE_EXPERT, layer, expert, moe->intermediate_size);
     }
+    b->params->expert_rows =
+        (b->params->count - b->params->first_expert[layer]) / (int)moe->num_experts;
 }
 
 static void add_model(struct builder *b)
@@ -406,6 +409,7 @@ static void add_model(struct builder *b)
             add_moe(b, layer);
         } else {
             add_network(b, TRI_PLACE_DENSE, layer, -1, model->intermediate_size);
+            b->params->first_expert[layer] = b->params->count;
         }
     }
     b->block = model->num_layers;
@@ -482,6 +486,7 @@ struct tri_params *tri_params_create(const struct tri_config *config, const stru
     params->mesh = mesh;
     params->layers = layers;
     params->first_of_layer = tri_alloc(TRI_MEMORY_OTHER, (size_t)(layers + 1) * sizeof(int));
+    params->first_expert = tri_alloc(TRI_MEMORY_OTHER, (size_t)layers * sizeof(int));
     params->param = tri_alloc(TRI_MEMORY_OTHER, (size_t)b.capacity * sizeof(*params->param));
     describe_buffers(&b);
     add_model(&b);
@@ -492,16 +497,26 @@ struct tri_params *tri_params_create(const struct tri_config *config, const stru
     return params;
 }
 
+/* Where in the table a row of this layer and expert can be. */
+static struct tri_range rows_of(const struct tri_params *params, int64_t layer, int64_t expert)
+{
+    int64_t first = params->first_expert[layer];
+    if (expert < 0) {
+        return (struct tri_range){params->first_of_layer[layer], first};
+    }
+    int64_t begin = first + expert * params->expert_rows;
+    return tri_range_intersect((struct tri_range){begin, begin + params->expert_rows},
+                               (struct tri_range){first, params->first_of_layer[layer + 1]});
+}
+
 struct tri_param *tri_params_find(const struct tri_params *params, enum tri_role role,
                                   enum tri_place place, int64_t layer, int64_t expert)
 {
-    int begin = 0;
-    int end = params->count;
+    struct tri_range rows = {0, params->count};
     if (layer >= 0) {
-        begin = params->first_of_layer[layer];
-        end = params->first_of_layer[layer + 1];
+        rows = rows_of(params, layer, expert);
     }
-    for (int i = begin; i < end; i++) {
+    for (int64_t i = rows.begin; i < rows.end; i++) {
         struct tri_param *row = &params->param[i];
         if (row->role == role && row->place == place && row->layer == layer &&
             row->expert == expert) {

@@ -130,6 +130,8 @@ struct tri_params {
     struct tri_buffer buffer[TRI_BUFFERS];
     const struct tri_mesh *mesh; /* borrowed */
     int *first_of_layer; /* [num_layers + 1]: where each layer's rows begin, and their end */
+    int *first_expert;   /* [num_layers]: where the rows of its experts begin: they come last */
+    int expert_rows;     /* of one expert */
     int64_t layers;
     bool fresh; /* gradients of overwritten rows are of the last step: set them, don't add */
     struct tri_fixed fixed; /* what gradients of i64 (reproducible mode) refuse */
@@ -183,10 +185,11 @@ static inline int64_t tri_segment_place(const struct tri_segment *segment, int64
     return segment->place + (element - segment->own.begin);
 }
 
-/* Waits for weights that are still being gathered after an update: of one block, of all. Who reads
- * or writes weights calls it first; without anything on its way it does nothing. Collective over
- * the groups of the buffers. */
+/* Waits for weights that are still being gathered after an update: of one block, of that of a row,
+ * of all. Who reads or writes weights calls it first; without anything on its way it does nothing.
+ * Collective over the groups of the buffers. */
 void tri_params_settle_block(const struct tri_params *params, int64_t block);
+void tri_params_settle_row(const struct tri_params *params, const struct tri_param *param);
 void tri_params_settle(const struct tri_params *params);
 
 void *tri_param_weights(const struct tri_params *params, const struct tri_param *param);

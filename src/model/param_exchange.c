@@ -120,7 +120,7 @@ void tri_param_gather(const struct tri_params *params, const struct tri_param *p
     const struct tri_where where = {TRI_PHASE_CHECKPOINT, TRI_KIND_META};
     size_t ranks = (size_t)tri_group_size(world);
     size_t me = (size_t)tri_group_rank(world);
-    tri_params_settle(params);
+    tri_params_settle_row(params, param);
     struct piece *pieces = tri_alloc(TRI_MEMORY_OTHER, ranks * sizeof(*pieces));
     int64_t *counts = tri_alloc(TRI_MEMORY_OTHER, 3 * ranks * sizeof(*counts));
     int64_t *send_rows = counts + ranks;
@@ -186,7 +186,7 @@ void tri_param_scatter(struct tri_params *params, const struct tri_param *param,
     struct tri_buffer *buffer = &params->buffer[param->buffer];
     const struct tri_segment *segment = &buffer->segment[param->segment];
     int64_t columns = tri_range_size(param->local[1]);
-    tri_params_settle(params);
+    tri_params_settle_row(params, param);
     for (int64_t row = param->local[0].begin; row < param->local[0].end; row++) {
         const float *values = global + row * param->shape[1] + param->local[1].begin;
         int64_t place = param->offset + (row - param->local[0].begin) * columns;

@@ -37,6 +37,7 @@ void tri_params_destroy(struct tri_params *params)
     }
     tri_free(params->scratch);
     tri_free(params->first_of_layer);
+    tri_free(params->first_expert);
     tri_free(params->param);
     tri_free(params);
 }

@@ -8,14 +8,28 @@ struct tri_range tri_params_rows(const struct tri_params *params, int64_t block)
     return (struct tri_range){begin, end};
 }
 
+static int64_t block_of(const struct tri_params *params, const struct tri_param *param)
+{
+    if (param->layer >= 0) {
+        return param->layer;
+    }
+    return param - params->param < params->first_of_layer[0] ? -1 : params->layers;
+}
+
 struct tri_segment *tri_buffer_segment(const struct tri_buffer *buffer, int64_t block)
 {
-    for (int s = 0; s < buffer->segments; s++) {
-        if (buffer->segment[s].block == block) {
-            return &buffer->segment[s];
+    int low = 0;
+    int high = buffer->segments;
+    while (low < high) {
+        int middle = low + (high - low) / 2;
+        if (buffer->segment[middle].block < block) {
+            low = middle + 1;
+        } else {
+            high = middle;
         }
     }
-    return NULL;
+    bool found = low < buffer->segments && buffer->segment[low].block == block;
+    return found ? &buffer->segment[low] : NULL;
 }
 
 struct tri_range tri_segment_own(const struct tri_segment *segment, struct tri_range range)
@@ -42,6 +56,11 @@ void tri_params_settle_block(const struct tri_params *params, int64_t block)
             segment->gathering = NULL;
         }
     }
+}
+
+void tri_params_settle_row(const struct tri_params *params, const struct tri_param *param)
+{
+    tri_params_settle_block(params, block_of(params, param));
 }
 
 void tri_params_settle(const struct tri_params *params)

@@ -105,7 +105,9 @@ void tri_router_forward(struct tri_router *router, const struct tri_router_call 
     tri_router_choose(router, call, routes);
     tri_router_measure_balance(router, call, routes, model);
     tri_router_fill_queues(router, call, routes);
-    weigh(&router->rules, call->rows * call->seq, routes);
+    if (!router->mesh->planned) {
+        weigh(&router->rules, call->rows * call->seq, routes);
+    }
 }
 
 /* One token. With g_j = d/d prob of choice j through the weights (w_j = p_j / D, D over the
@@ -170,6 +172,9 @@ void tri_router_backward(struct tri_router *router, const struct tri_router_call
     const bool by_row = moe->aux_window == TRI_WINDOW_SEQUENCE;
     const float *slopes = tri_router_balance_slopes(router, call, routes, model);
     TRI_REQUIRE(own.begin >= 0 && own.end <= tokens);
+    if (router->mesh->planned) {
+        return;
+    }
     memset(dlogits, 0, (size_t)(tokens * rules->experts) * sizeof(*dlogits));
 #pragma omp parallel for schedule(static) if (own.end - own.begin > ROUTER_TOKENS_ALONE)
     for (int64_t t = own.begin; t < own.end; t++) {

@@ -76,7 +76,7 @@ static void measure_model(const struct tri_router *router, const struct tri_rout
         router->config->moe.aux_window == TRI_WINDOW_SEQUENCE ? call->seq : call->rows * call->seq;
     TRI_REQUIRE(model->rows == windows && model->experts == rules->experts);
     model->tokens += (double)length;
-    for (int64_t w = 0; w < windows; w++) {
+    for (int64_t w = 0; w < windows && !router->mesh->planned; w++) {
         struct tri_range tokens = {w * length, (w + 1) * length};
         add_tokens(rules, routes, rules->k, tokens, model->counts + w * rules->experts,
                    model->probs + w * rules->experts);
@@ -102,7 +102,9 @@ static void measure_layer(struct tri_router *router, const struct tri_router_cal
         memset(sums, 0, (size_t)(1 + 2 * experts) * sizeof(double));
         sums[0] = (double)length;
         struct tri_range tokens = {w * length, (w + 1) * length};
-        add_tokens(rules, routes, rules->balance_choices, tokens, counts, probs);
+        if (!router->mesh->planned) {
+            add_tokens(rules, routes, rules->balance_choices, tokens, counts, probs);
+        }
         bool booked = true;
         if (kind == TRI_WINDOW_STEP) {
             struct tri_group *group = router->mesh->expert_data;
@@ -132,7 +134,7 @@ void tri_router_measure_balance(struct tri_router *router, const struct tri_rout
         routes->load[routes->chosen[r]]++;
     }
     routes->aux_terms = routes->z_terms = (struct tri_exact){0};
-    for (int64_t t = 0; t < tokens; t++) {
+    for (int64_t t = 0; t < tokens && !router->mesh->planned; t++) {
         double lse = (double)routes->lse[t];
         tri_exact_add(&routes->z_terms, lse * lse / (double)call->global_tokens);
     }

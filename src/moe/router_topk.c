@@ -124,7 +124,9 @@ static void choose_token(const struct tri_router *router, const struct tri_route
     s->logits = call->logits + token * experts;
     s->probs = probs;
     s->first = position * (uint64_t)experts;
-    softmax(s->logits, experts, probs, routes->lse + token);
+    if (!router->mesh->planned) { /* a rehearsal has no logits, and reads none of what they make */
+        softmax(s->logits, experts, probs, routes->lse + token);
+    }
     float *gap = routes->gap + token;
     if (call->imposed) {
         *gap = impose(s, experts, k, call->imposed + token * k, chosen);
