@@ -115,7 +115,7 @@ static void print_token(const struct request *request, const struct tri_tokenize
     const unsigned char *text;
     if (request->ids) {
         (void)printf("%d ", token);
-    } else if (token != request->config.data.separator) {
+    } else {
         size_t bytes = tokenizer->token_text(tokenizer, token, &text);
         (void)fwrite(text, 1, bytes, stdout);
     }
@@ -158,7 +158,7 @@ static void generate(const struct request *request, struct tri_session *session,
         tri_broadcast(session->mesh->world, (struct tri_where){TRI_PHASE_EVAL, TRI_KIND_META},
                       &all[count], 1, TRI_I32, 0);
         sequence->ended = all[count] == request->config.data.separator;
-        if (prints) {
+        if (prints && (request->ids || !sequence->ended)) {
             print_token(request, tokenizer, all[count]);
         }
     }

@@ -63,6 +63,12 @@ static void test_separator_ends(void **state)
     assert_string_equal(result.out, "uvwxyz\n");
     assert_int_equal(cli_count(result.err, "have no text"), 0);
     cli_expect_status(&result, 0);
+    /* One that is a byte of the prompt is printed with it. */
+    result =
+        cli_run(cli_ranks(), CLI_WORDS_OF("generate", "letters", "--prompt", "a\nbc", "--tokens",
+                                          "1", "data.separator=10", "--temperature", "0"));
+    assert_string_equal(result.out, "a\nbcd\n");
+    cli_expect_status(&result, 0);
     /* A prompt may hold one, and a new text begins after it. */
     root = generate(CLI_WORDS_OF("--ids", "--prompt", "121 122 256", "--tokens", "3"));
     assert_int_equal(json_integer_value(json_array_get(json_object_get(root, "tokens"), 0)), 'a');
