@@ -290,6 +290,9 @@ enum tri_status tri_checkpoint_read_config(const char *path, struct tri_config *
         tri_path_make(source, sizeof(source), "%s/state.json", path);
         status =
             tri_config_parse(source, state.config, strlen(state.config), 0, NULL, config, error);
+        if (status == TRI_OK && state.samples < 0) {
+            tri_config_forget_followed(config);
+        }
     }
     tri_checkpoint_state_fini(&state);
     return status;

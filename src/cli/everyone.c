@@ -120,6 +120,7 @@ static enum tri_status read_checkpoint_config(const char *path,
             trained.parallel = (struct tri_config_parallel){1, 1, 0};
         }
     }
+    tri_config_keep_shapes(&trained);
     char *yaml = tri_config_to_yaml(&trained);
     enum tri_status status = tri_config_parse(path, yaml, strlen(yaml), arguments->num_overrides,
                                               arguments->overrides, config, error);

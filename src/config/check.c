@@ -82,6 +82,44 @@ static void resolve_rest(struct tri_config *config)
     }
 }
 
+static bool would_follow(const struct tri_key *key, const struct tri_config *config)
+{
+    struct tri_error ignored;
+    struct tri_config other = *config;
+    if (!key->follows) {
+        return false;
+    }
+    tri_key_unset(key, tri_key_at(key, &other));
+    if (resolve_model(&other, &ignored) != TRI_OK) {
+        return false;
+    }
+    resolve_rest(&other);
+    return memcmp(tri_key_view(key, &other), tri_key_view(key, config), tri_key_bytes(key)) == 0;
+}
+
+bool tri_key_is_followed(const struct tri_key *key, const struct tri_config *config)
+{
+    return config->lines[key - tri_keys] == 0 && would_follow(key, config);
+}
+
+void tri_config_forget_followed(struct tri_config *config)
+{
+    for (size_t i = 0; i < tri_keys_count; i++) {
+        if (would_follow(&tri_keys[i], config)) {
+            config->lines[i] = 0;
+        }
+    }
+}
+
+void tri_config_keep_shapes(struct tri_config *config)
+{
+    for (size_t i = 0; i < tri_keys_count; i++) {
+        if (tri_keys[i].shapes && tri_keys[i].follows && config->lines[i] == 0) {
+            config->lines[i] = TRI_LINE_COMMAND;
+        }
+    }
+}
+
 /* ---- combinations ---------------------------------------------------------------------------- */
 
 static enum tri_status check_model(const struct tri_config *config, struct tri_error *error)

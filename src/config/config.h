@@ -128,7 +128,7 @@ struct tri_config {
     int64_t comm_max_message; /* elements a single MPI message may carry */
     int64_t threads;          /* per rank; 0: cores / local ranks */
     /* By key, in the table's order: the line that set it, TRI_LINE_COMMAND, or 0 for a default.
-     * Only messages read it. */
+     * Messages read it, and tri_config_to_yaml. */
     int32_t lines[TRI_KEYS_MAX];
 };
 
@@ -157,8 +157,14 @@ enum tri_status tri_config_finish(struct tri_config *config, struct tri_error *e
 enum tri_status tri_config_check_layout(const struct tri_config *config, int ranks,
                                         struct tri_error *error) TRI_NODISCARD;
 
-/* The resolved config as YAML that tri_config_parse reads back to the same values. tri_free it. */
+/* The resolved config as YAML that tri_config_parse reads back to the same values. A default that
+ * follows another key is a comment, so that it follows what is written there later. tri_free it. */
 char *tri_config_to_yaml(const struct tri_config *config);
+/* Of a config that an older program printed, with all defaults as values: those that other keys
+ * would make the same count as not given. */
+void tri_config_forget_followed(struct tri_config *config);
+/* Of a config that weights exist for: what shapes them counts as given. */
+void tri_config_keep_shapes(struct tri_config *config);
 
 /* Name of the first key that differs and with which no run goes on (the seed, what shapes weights or
  * rows), with both values in text; NULL when none does. */

@@ -50,7 +50,7 @@ int tri_config_list_changes(const struct tri_config *before, const struct tri_co
     text[0] = '\0';
     for (size_t i = 0; i < tri_keys_count; i++) {
         const struct tri_key *key = &tri_keys[i];
-        bool followed = key->follows && before->lines[i] == 0 && now->lines[i] == 0;
+        bool followed = tri_key_is_followed(key, before) && tri_key_is_followed(key, now);
         bool absent = is_dense(before, now) && tri_key_in_section(key, "moe");
         char *old, *new;
         if (key->effect < least || followed || absent) {

@@ -9,7 +9,9 @@
 
 /* ---- YAML ------------------------------------------------------------------------------------ */
 
-static bool is_written(const struct tri_key *key, const struct tri_config *config)
+/* A default that follows other keys is a comment: it is there to be read, and does not stand in the
+ * way of what the others are changed to. */
+static bool is_shown(const struct tri_key *key, const struct tri_config *config)
 {
     bool dense = config->moe.num_experts == 0;
     return !(dense && tri_key_in_section(key, "moe")) &&
@@ -21,15 +23,20 @@ static void print_section(const struct tri_config *config, const char *section, 
     bool open = section[0] == '\0';
     for (size_t i = 0; i < tri_keys_count; i++) {
         const struct tri_key *key = &tri_keys[i];
-        if (!tri_key_in_section(key, section) || !is_written(key, config)) {
+        if (!tri_key_in_section(key, section) || !is_shown(key, config)) {
             continue;
         }
         if (!open) {
             (void)fprintf(out, "%s:\n", section);
             open = true;
         }
-        (void)fprintf(out, "%s%s: ", section[0] ? "  " : "", tri_key_last(key));
+        bool followed = tri_key_is_followed(key, config);
+        (void)fprintf(out, "%s%s%s: ", section[0] ? "  " : "", followed ? "# " : "",
+                      tri_key_last(key));
         tri_value_print(key, tri_key_view(key, config), out);
+        if (followed) {
+            (void)fprintf(out, "  (%s)", key->follows);
+        }
         (void)fputc('\n', out);
     }
 }
@@ -109,7 +116,9 @@ void tri_config_print_markdown(FILE *out)
     (void)fputs(
         "# The keys of a config\n\n"
         "A config is YAML: the sections below, each a mapping of keys. A key left out has its "
-        "default. `section.key=value` on the command line overrides the file (a list as "
+        "default; one that is told by other keys follows them, also in the config that a run "
+        "leaves "
+        "(a comment there). `section.key=value` on the command line overrides the file (a list as "
         "`moe.layers=[0,3]`). Numbers are decimal; `true` and `false` are the only booleans; "
         "anchors, tags, repeated keys and unknown keys are refused. Relative paths start from "
         "the working directory.\n\n"

@@ -30,8 +30,8 @@ void tri_config_init(struct tri_config *config)
             TRI_REQUIRE(tri_value_read(key, node, &value));
             memcpy(at, &value, tri_key_bytes(key));
             tri_node_destroy(node);
-        } else if (key->type == TRI_KEY_FLOAT) {
-            memcpy(at, &(double){-1.0}, sizeof(double));
+        } else {
+            tri_key_unset(key, at);
         }
     }
 }

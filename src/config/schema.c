@@ -85,6 +85,16 @@ bool tri_key_is_unset(const struct tri_key *key, const void *value)
     return integer == 0;
 }
 
+void tri_key_unset(const struct tri_key *key, void *value)
+{
+    TRI_REQUIRE(key->follows);
+    if (key->type == TRI_KEY_FLOAT) {
+        memcpy(value, &(double){-1.0}, sizeof(double));
+    } else {
+        memcpy(value, &(int64_t){0}, sizeof(int64_t)); /* of a list: its length */
+    }
+}
+
 /* ---- the nearest known key ------------------------------------------------------------------- */
 
 static int smallest(int a, int b, int c)

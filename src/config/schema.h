@@ -76,6 +76,11 @@ const void *tri_key_view(const struct tri_key *key, const struct tri_config *con
 size_t tri_key_bytes(const struct tri_key *key);
 /* Whether the value is still to be found from other keys. */
 bool tri_key_is_unset(const struct tri_key *key, const void *value);
+/* Takes the value away: it is to be found from other keys. */
+void tri_key_unset(const struct tri_key *key, void *value);
+/* Whether nobody gave the value and it is what the other keys make it: with others it would be
+ * another one. A value that code set to just that counts as such. */
+bool tri_key_is_followed(const struct tri_key *key, const struct tri_config *config);
 
 /* The full name (or section) nearest to what was written, by edit distance; *close says whether it
  * is near enough to be a slip of the pen. A section is sought when want_section. */

@@ -13,7 +13,11 @@ enum { TEXT_BYTES = 1024, NUMBER_BYTES = 32 };
 static enum tri_status config_of(const char *path, const struct tri_checkpoint_state *state,
                                  struct tri_config *config, struct tri_error *error)
 {
-    return tri_config_parse(path, state->config, strlen(state->config), 0, NULL, config, error);
+    TRI_TRY(tri_config_parse(path, state->config, strlen(state->config), 0, NULL, config, error));
+    if (state->samples < 0) {
+        tri_config_forget_followed(config);
+    }
+    return TRI_OK;
 }
 
 /* ---- what must be the same ------------------------------------------------------------------- */

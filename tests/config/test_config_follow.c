@@ -1,0 +1,176 @@
+/* Defaults that follow another key stay defaults when a config is printed and read again: what
+ * nobody wrote follows what is written now. */
+#include "config_testing.h"
+
+#include "base/memory.h"
+#include "config/value.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+static const char small[] = "model: {num_layers: 4, num_heads: 4, hidden_size: 64}\n"
+                            "moe: {num_experts: 8, every: 2}\n"
+                            "data: {sequence_length: 64}\n"
+                            "train: {global_batch: 4, steps: 40, learning_rate: 1e-3}\n";
+
+static enum tri_status read_with(const char *text, const char *override, struct tri_config *config)
+{
+    struct tri_error error;
+    char *words[] = {(char *)(uintptr_t) override};
+    return tri_config_parse("c.yaml", text, strlen(text), override ? 1 : 0, words, config, &error);
+}
+
+/* The config of text after it was printed and read again, with an override. */
+static enum tri_status reread_with(const char *text, const char *override,
+                                   struct tri_config *config)
+{
+    struct tri_config first;
+    assert_int_equal(read_with(text, NULL, &first), TRI_OK);
+    char *printed = tri_config_to_yaml(&first);
+    enum tri_status status = read_with(printed, override, config);
+    tri_free(printed);
+    return status;
+}
+
+static void expect_equal(const struct tri_config *a, const struct tri_config *b,
+                         const char *override)
+{
+    char *of_a = tri_config_to_yaml(a);
+    char *of_b = tri_config_to_yaml(b);
+    if (strcmp(of_a, of_b) != 0) {
+        print_error("with %s:\n%s\nagainst\n%s", override, of_a, of_b);
+    }
+    assert_string_equal(of_a, of_b);
+    tri_free(of_a);
+    tri_free(of_b);
+}
+
+/* Overrides of one key; how many there are. */
+static int overrides_of(const struct tri_key *key, char texts[8][128])
+{
+    static const char *const of_type[][4] = {
+        [TRI_KEY_INT] = {"1", "2", "8", "96"},   [TRI_KEY_FLOAT] = {"0.5", "0.001", "1", "5"},
+        [TRI_KEY_BOOL] = {"true", "false"},      [TRI_KEY_TEXT] = {"a", "b/c"},
+        [TRI_KEY_LAYERS] = {"[0]", "[1, 3]"},    [TRI_KEY_PAIR] = {"[0.5, 0.75]"},
+        [TRI_KEY_RECOMPUTE] = {"full", "[0, 2]"}};
+    int count = 0;
+    for (int i = 0; key->type == TRI_KEY_ENUM && key->words[i]; i++) {
+        (void)snprintf(texts[count++], 128, "%s=%s", key->name, key->words[i]);
+    }
+    for (int i = 0; key->type != TRI_KEY_ENUM && i < 4 && of_type[key->type][i]; i++) {
+        (void)snprintf(texts[count++], 128, "%s=%s", key->name, of_type[key->type][i]);
+    }
+    return count;
+}
+
+/* Every key of the table: an override means the same on a config as its owner wrote it and as a run
+ * printed it. */
+static void test_an_override_means_the_same(void **state)
+{
+    (void)state;
+    int kept = 0;
+    for (size_t i = 0; i < tri_keys_count; i++) {
+        char texts[8][128];
+        int count = overrides_of(&tri_keys[i], texts);
+        for (int j = 0; j < count; j++) {
+            struct tri_config written, printed;
+            enum tri_status status = read_with(small, texts[j], &written);
+            assert_int_equal(reread_with(small, texts[j], &printed), status);
+            if (status == TRI_OK) {
+                expect_equal(&written, &printed, texts[j]);
+                kept++;
+            }
+        }
+    }
+    assert_true(kept > 150);
+}
+
+static void test_each_default_follows(void **state)
+{
+    (void)state;
+    struct tri_config c;
+    assert_int_equal(reread_with(small, "parallel.tensor=4", &c), TRI_OK);
+    assert_int_equal(c.parallel.expert_tensor, 4);
+    assert_int_equal(reread_with(small, "train.learning_rate=2e-3", &c), TRI_OK);
+    assert_true(c.train.min_learning_rate == 2e-3 / 10);
+    assert_int_equal(reread_with(small, "train.steps=80", &c), TRI_OK);
+    assert_int_equal(c.train.decay_steps, 16);
+    assert_int_equal(reread_with(small, "train.global_batch=2", &c), TRI_OK);
+    assert_int_equal(c.train.micro_batch, 2);
+    assert_int_equal(reread_with(small, "model.hidden_size=128", &c), TRI_OK);
+    assert_int_equal(c.model.head_dim, 32);
+    assert_int_equal(c.model.intermediate_size, 384);
+    assert_int_equal(c.moe.intermediate_size, 384);
+    assert_int_equal(reread_with(small, "model.num_heads=8", &c), TRI_OK);
+    assert_int_equal(c.model.num_kv_heads, 8);
+    assert_int_equal(reread_with(small, "data.sequence_length=32", &c), TRI_OK);
+    assert_int_equal(c.model.max_position, 32);
+    assert_int_equal(reread_with(small, "moe.capacity_factor=1.5", &c), TRI_OK);
+    assert_true(c.moe.eval_capacity_factor == 1.5);
+}
+
+/* What was written stays, also when it is what the default would have been; an older program wrote
+ * defaults like that. */
+static void test_what_is_written_stays(void **state)
+{
+    (void)state;
+    static const char written[] =
+        "moe: {num_experts: 4}\nparallel: {expert_tensor: 1}\n"
+        "train: {global_batch: 4, micro_batch: 4, min_learning_rate: 3e-5}\n";
+    struct tri_config c;
+    assert_int_equal(reread_with(written, "train.global_batch=8", &c), TRI_OK);
+    assert_int_equal(c.train.micro_batch, 4);
+    assert_int_equal(reread_with(written, "train.learning_rate=1", &c), TRI_OK);
+    assert_true(c.train.min_learning_rate == 3e-5);
+    assert_int_equal(reread_with(written, "parallel.tensor=2", &c), TRI_OK);
+    assert_int_equal(c.parallel.expert_tensor, 1);
+    assert_int_equal(read_with(written, NULL, &c), TRI_OK);
+    tri_config_forget_followed(&c);
+    char *printed = tri_config_to_yaml(&c);
+    assert_int_equal(read_with(printed, "train.global_batch=8", &c), TRI_OK);
+    assert_int_equal(c.train.micro_batch, 8);
+    tri_free(printed);
+}
+
+/* As import fills it: what code set is written unless it is just what would follow. */
+static void test_filled_by_hand(void **state)
+{
+    (void)state;
+    struct tri_config c;
+    struct tri_error error;
+    tri_config_init(&c);
+    c.moe.num_experts = 8;
+    c.model.hidden_size = 128;
+    c.model.num_heads = 4;
+    c.model.num_kv_heads = 2;
+    c.model.head_dim = 32;
+    c.model.max_position = 500;
+    assert_int_equal(tri_config_finish(&c, &error), TRI_OK);
+    char *printed = tri_config_to_yaml(&c);
+    assert_non_null(strstr(printed, "\n  # head_dim: 32  (hidden_size / num_heads)\n"));
+    assert_non_null(strstr(printed, "\n  # expert_tensor: 1  (tensor)\n"));
+    assert_non_null(strstr(printed, "\n  num_kv_heads: 2\n"));
+    assert_non_null(strstr(printed, "\n  max_position: 500\n"));
+    assert_int_equal(read_with(printed, "parallel.tensor=2", &c), TRI_OK);
+    assert_int_equal(c.parallel.expert_tensor, 2);
+    tri_free(printed);
+    /* Where weights exist, what shapes them is no default. */
+    assert_int_equal(read_with(small, NULL, &c), TRI_OK);
+    tri_config_keep_shapes(&c);
+    printed = tri_config_to_yaml(&c);
+    assert_int_equal(read_with(printed, "data.sequence_length=128", &c), TRI_BAD_INPUT);
+    assert_int_equal(read_with(printed, "parallel.tensor=2", &c), TRI_OK);
+    assert_int_equal(c.parallel.expert_tensor, 2);
+    tri_free(printed);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_an_override_means_the_same),
+        cmocka_unit_test(test_each_default_follows),
+        cmocka_unit_test(test_what_is_written_stays),
+        cmocka_unit_test(test_filled_by_hand),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
