@@ -161,7 +161,7 @@ struct tri_kernels {
                               const int32_t *targets, int64_t first_col, void *sums, void *picked,
                               int64_t n, enum tri_dtype stat);
     /* d[n, ld_d] (dt) = (exp(logit - max) / sum - [target]) * scale for cols columns, 0 up to
-     * ld_d */
+     * ld_d; a target below 0 does not count, in any slice: 0 all along its row */
     void (*cross_entropy_backward)(const void *logits, int64_t ld, int64_t cols, const void *maxima,
                                    const void *sums, const int32_t *targets, int64_t first_col,
                                    double scale, void *d, int64_t ld_d, int64_t n,

@@ -25,6 +25,26 @@ static struct head get(const struct tri_context *context)
     return head;
 }
 
+/* The head, with an f32 copy in the arena for its gradient where that is bf16 and comes in several
+ * sums: rounding after each would add up. narrow_gradient is what writes the copy back, once. */
+static struct tri_linear widen_gradient(const struct tri_context *context,
+                                        const struct tri_linear *linear)
+{
+    struct tri_linear wide = *linear;
+    wide.gradient = tri_context_take_f32(context, linear->out * linear->in);
+    wide.gradient_dtype = TRI_F32;
+    context->kernels->cast(linear->gradient, linear->gradient_dtype, wide.gradient, TRI_F32,
+                           linear->out * linear->in);
+    return wide;
+}
+
+static void narrow_gradient(const struct tri_context *context, const struct tri_linear *wide,
+                            const struct tri_linear *linear)
+{
+    context->kernels->cast(wide->gradient, TRI_F32, linear->gradient, linear->gradient_dtype,
+                           linear->out * linear->in);
+}
+
 /* One chunk of tokens of the loss. */
 struct chunk {
     int64_t n;
@@ -123,7 +143,8 @@ static struct tri_cuts chunk_cuts(const struct tri_context *context, const struc
 
 void *tri_head_loss(const struct tri_context *context, const struct tri_pass *pass, const void *h)
 {
-    struct head head = get(context);
+    const struct head whole = get(context);
+    struct head head = whole;
     int64_t hidden = context->config->model.hidden_size;
     int64_t tokens = tri_pass_tokens(pass);
     /* Every tensor rank must cut the same chunks, so they follow from the whole vocabulary. */
@@ -139,6 +160,10 @@ void *tri_head_loss(const struct tri_context *context, const struct tri_pass *pa
                           .sums = tri_context_take_f32(context, 2 * room),
                           .dlogits =
                               pass->backward ? tri_context_take(context, room * cols) : NULL};
+    bool widen = pass->backward && head.linear.gradient_dtype == TRI_BF16 && most < tokens;
+    if (widen) {
+        head.linear = widen_gradient(context, &whole.linear);
+    }
     size_t row_bytes = (size_t)hidden * tri_dtype_size(context->dt);
     for (int64_t first = 0; first < tokens; first += chunk.n) {
         size_t chunk_mark = tri_arena_mark(context->arena);
@@ -149,6 +174,9 @@ void *tri_head_loss(const struct tri_context *context, const struct tri_pass *pa
         chunk.targets = pass->targets + first;
         chunk_loss(context, pass, &head, &chunk);
         tri_arena_rewind(context->arena, chunk_mark);
+    }
+    if (widen) {
+        narrow_gradient(context, &head.linear, &whole.linear);
     }
     tri_arena_rewind(context->arena, mark);
     return dh;

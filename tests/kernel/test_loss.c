@@ -20,6 +20,7 @@ static void slice(const struct tri_kernels *fast, enum tri_dtype dt, int64_t n, 
     int32_t targets[MOST];
     for (int32_t i = 0; i < MOST; i++) {
         targets[i] = FIRST - 2 + i * 11 % (int32_t)(cols + 5); /* some outside, on both sides */
+        targets[i] = i % 7 == 6 ? -1 : targets[i];             /* some that do not count */
     }
     struct pair logits = pair_create(TRI_F32, n * ld, size);
     struct pair maxima = pair_create(TRI_F32, n, 1.0);
@@ -55,6 +56,36 @@ static void check_random(const struct tri_kernels *fast, enum tri_dtype dt)
         slice(fast, dt, MOST, columns[i], 20.0, NULL);
     }
     slice(fast, dt, 3, 333, 1e30, NULL);
+}
+
+/* A target that does not count gets a gradient of 0, whatever its logits are; the same target on
+ * another rank's columns gets one. */
+static void check_ignored(const struct tri_kernels *fast, enum tri_dtype dt)
+{
+    enum { COLS = 333, LD = 335, ROWS = 4 };
+    static const int32_t targets[ROWS] = {-1, 7, -100, 3};
+    const struct tri_kernels *tables[] = {fast, tri_kernels_ref()};
+    for (int side = 0; side < 2; side++) {
+        struct pair logits = pair_create(TRI_F32, (int64_t)ROWS * LD, 4.0);
+        struct pair stats = pair_create(TRI_F32, ROWS, 0.0);
+        struct pair d = pair_create(dt, (int64_t)ROWS * LD, 1.0);
+        pair_set(&logits, 5, (double)NAN);
+        tables[side]->cross_entropy_max(logits.ref, LD, COLS, stats.ref, ROWS, TRI_F32);
+        tables[side]->cross_entropy_sum(logits.ref, LD, COLS, stats.ref, targets, FIRST, stats.fast,
+                                        d.fast, dt == TRI_F32 ? ROWS : 0, TRI_F32);
+        for (int i = 0; i < ROWS; i++) {
+            ((float *)stats.fast)[i] = 300.0F;
+        }
+        tables[side]->cross_entropy_backward(logits.ref, LD, COLS, stats.ref, stats.fast, targets,
+                                             FIRST, 0.25, d.ref, LD, ROWS, dt);
+        for (int64_t i = 0; i < (int64_t)ROWS * LD; i++) {
+            bool counts = targets[i / LD] >= 0 && i % LD < COLS;
+            assert_true(counts ? pair_get(&d, i) > 0.0 : pair_get(&d, i) == 0.0);
+        }
+        pair_end(&logits, "logits", 0, (double)INFINITY);
+        pair_end(&stats, "stats", 0, (double)INFINITY);
+        pair_end(&d, "d", 0, (double)INFINITY);
+    }
 }
 
 static void some_infinite(struct pair *logits)
@@ -114,6 +145,12 @@ static void test_random(void **state)
     pair_each_table(check_random);
 }
 
+static void test_ignored(void **state)
+{
+    (void)state;
+    pair_each_table(check_ignored);
+}
+
 static void test_special(void **state)
 {
     (void)state;
@@ -130,6 +167,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_random),
+        cmocka_unit_test(test_ignored),
         cmocka_unit_test(test_special),
         cmocka_unit_test(test_exp),
     };

@@ -42,7 +42,8 @@ void tri_ref_cross_entropy_backward(const void *logits, int64_t ld, int64_t cols
         double sum = ref_get(sums, i, stat);
         for (int64_t j = 0; j < ld_d; j++) {
             double hit = targets[i] - first_col == j ? 1.0 : 0.0;
-            double p = j < cols ? exp(ref_get(logits, i * ld + j, stat) - most) / sum - hit : 0.0;
+            bool counts = j < cols && targets[i] >= 0;
+            double p = counts ? exp(ref_get(logits, i * ld + j, stat) - most) / sum - hit : 0.0;
             ref_set(d, i * ld_d + j, dt, p * scale);
         }
     }
