@@ -67,6 +67,8 @@ enum tri_status tri_file_check_target(const char *path, struct tri_error *error)
 enum tri_lock { TRI_LOCK_TAKEN, TRI_LOCK_BUSY, TRI_LOCK_UNSUPPORTED, TRI_LOCK_FAILED };
 enum tri_lock tri_file_lock(int fd, const char *path, bool folder, int *code) TRI_NODISCARD;
 
+/* Another number when the file of folder by this name was replaced or written to; 0: not there. */
+uint64_t tri_file_identity(const char *folder, const char *name);
 bool tri_file_exists(const char *path);
 bool tri_file_is_dir(const char *path);
 

@@ -17,6 +17,7 @@
 #include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
+#include <xxhash.h>
 
 enum { PATH_BYTES = 4096 };
 
@@ -82,6 +83,25 @@ bool tri_file_is_dir(const char *path)
 {
     struct stat info;
     return stat(path, &info) == 0 && S_ISDIR(info.st_mode);
+}
+
+uint64_t tri_file_identity(const char *folder, const char *name)
+{
+    char path[PATH_BYTES];
+    struct stat info;
+    struct tri_error ignored;
+    if (tri_path_format(path, sizeof(path), &ignored, "%s/%s", folder, name) != TRI_OK ||
+        stat(path, &info) != 0) {
+        return 0;
+    }
+    const uint64_t seen[] = {info.st_dev,
+                             info.st_ino,
+                             (uint64_t)info.st_size,
+                             (uint64_t)info.st_mtim.tv_sec,
+                             (uint64_t)info.st_mtim.tv_nsec,
+                             (uint64_t)info.st_ctim.tv_sec,
+                             (uint64_t)info.st_ctim.tv_nsec};
+    return XXH3_64bits(seen, sizeof(seen));
 }
 
 static bool is_link(const char *path)

@@ -64,10 +64,12 @@ enum tri_status tri_checkpoint_clean(const char *run_dir, struct tri_error *erro
 
 /* ---- finding --------------------------------------------------------------------------------- */
 
-/* The newest checkpoint of a run, whole or damaged; *found is false when there is none. Local. */
+/* The newest checkpoint of a run that is whole; a damaged one is named in a warning and passed over,
+ * and when all are damaged, BAD_INPUT says what the newest lacks. *found is false when there is none.
+ * Reads everything: on one rank only. */
 enum tri_status tri_checkpoint_latest(const char *run_dir, char path[TRI_PATH_MAX], bool *found,
                                       struct tri_error *error) TRI_NODISCARD;
-/* RUN|CHECKPOINT: a checkpoint folder as it is, a run's newest. Local. */
+/* RUN|CHECKPOINT: a checkpoint folder as it is, damaged or not; a run's as above. */
 enum tri_status tri_checkpoint_resolve(const char *given, char path[TRI_PATH_MAX],
                                        struct tri_error *error) TRI_NODISCARD;
 

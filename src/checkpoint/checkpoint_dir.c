@@ -118,7 +118,8 @@ enum tri_status tri_checkpoint_recover(const char *path, struct tri_error *error
     tri_path_make(old, sizeof(old), "%s.old" TRI_TEMPORARY, path);
     TRI_TRY(tri_file_remove_tree(temporary, error));
     if (tri_file_exists(old) && !tri_file_exists(path)) {
-        return tri_file_rename(old, path, error);
+        TRI_TRY(tri_file_rename(old, path, error));
+        return tri_file_sync_parent(path, error);
     }
     return tri_file_remove_tree(old, error);
 }
@@ -173,55 +174,4 @@ enum tri_status tri_checkpoint_prune(const char *dir, int64_t step, int64_t keep
     }
     tri_free(steps);
     return status;
-}
-
-/* ---- finding --------------------------------------------------------------------------------- */
-
-enum tri_status tri_checkpoint_latest(const char *run_dir, char path[TRI_PATH_MAX], bool *found,
-                                      struct tri_error *error)
-{
-    char dir[TRI_CHECKPOINT_PATH];
-    int64_t *steps;
-    int count;
-    tri_path_make(dir, sizeof(dir), "%s/checkpoints", run_dir);
-    enum tri_status status = tri_checkpoint_steps(dir, &steps, &count, error);
-    *found = status == TRI_OK && count > 0;
-    if (*found) {
-        tri_path_make(path, TRI_PATH_MAX, "%s/checkpoints/step_%" PRId64, run_dir, steps[0]);
-    }
-    tri_free(steps);
-    return status;
-}
-
-static bool holds(const char *dir, const char *name)
-{
-    char path[TRI_CHECKPOINT_PATH];
-    tri_path_make(path, sizeof(path), "%s/%s", dir, name);
-    return tri_file_exists(path);
-}
-
-enum tri_status tri_checkpoint_resolve(const char *given, char path[TRI_PATH_MAX],
-                                       struct tri_error *error)
-{
-    if (!tri_file_exists(given)) {
-        return tri_fail(error, TRI_BAD_INPUT, "%s: no such run or checkpoint", given);
-    }
-    bool whole = holds(given, "manifest.json");
-    if (!whole && (holds(given, "checkpoints") || holds(given, "config.yaml"))) {
-        bool found;
-        TRI_TRY(tri_checkpoint_latest(given, path, &found, error));
-        return found ? TRI_OK
-                     : tri_fail(error, TRI_BAD_INPUT, "%s: the run has no checkpoint yet", given);
-    }
-    if (!whole && holds(given, "config.json")) {
-        return tri_fail(error, TRI_BAD_INPUT,
-                        "%s: a Hugging Face directory: make a checkpoint of it with trident import",
-                        given);
-    }
-    if (!tri_file_is_dir(given)) {
-        return tri_fail(error, TRI_BAD_INPUT,
-                        "%s: a file, expected the folder of a run or checkpoint", given);
-    }
-    tri_path_make(path, TRI_PATH_MAX, "%s", given);
-    return TRI_OK;
 }

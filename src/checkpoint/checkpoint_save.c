@@ -190,6 +190,19 @@ enum tri_status tri_checkpoint_check_target(const char *path, struct tri_error *
     return tri_file_check_target(path, error);
 }
 
+/* What lies where a run's checkpoint belongs and is none (its manifest is gone) makes room. */
+static enum tri_status put_aside(const char *path, struct tri_error *error)
+{
+    char manifest[TRI_CHECKPOINT_PATH], aside[TRI_CHECKPOINT_PATH];
+    tri_path_make(manifest, sizeof(manifest), "%s/manifest.json", path);
+    tri_path_make(aside, sizeof(aside), "%s.damaged", path);
+    if (!tri_file_exists(path) || tri_file_exists(manifest) || tri_file_exists(aside)) {
+        return TRI_OK;
+    }
+    tri_log_warn("%s: no whole checkpoint; it is now %s", path, aside);
+    return tri_file_rename(path, aside, error);
+}
+
 static enum tri_status begin(const struct save *s, const char *path, struct tri_error *error)
 {
     TRI_TRY(tri_checkpoint_recover(path, error));
@@ -304,6 +317,9 @@ enum tri_status tri_checkpoint_save(const char *run_dir, const struct tri_params
     tri_path_make(dir, sizeof(dir), "%s/checkpoints", run_dir);
     tri_path_make(path, sizeof(path), "%s/step_%" PRId64, dir, root ? state->step : 0);
     enum tri_status status = root ? tri_checkpoint_clean(run_dir, error) : TRI_OK;
+    if (root && status == TRI_OK) {
+        status = put_aside(path, error);
+    }
     TRI_TRY(tri_comm_agree(world, status, error));
     TRI_TRY(tri_checkpoint_write(path, params, state, true, error));
     if (root && keep_last > 0) {

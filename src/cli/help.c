@@ -26,7 +26,7 @@ const struct tri_command tri_commands[] = {
      TRI_TAKES_OVERRIDES | TRI_READS_CONFIG | TRI_WRITES, tri_command_train},
     {"eval", "loss, perplexity, bits per byte, expert load",
      "trident eval RUN|CHECKPOINT [--data SHARDS] [--bytes N] [--json] [key=value …]\n\n"
-     "Evaluates the newest checkpoint of a run, or one checkpoint, on all of the shards.\n\n"
+     "Evaluates the last good checkpoint of a run, or one checkpoint, on all of the shards.\n\n"
      "  --data SHARDS   a glob of token shards; without it the run's data.valid\n"
      "  --bytes N       bytes of the text behind the tokens, for bits per byte with a vocabulary\n"
      "                  that is not bytes\n"
@@ -110,7 +110,7 @@ const struct tri_command tri_commands[] = {
     {"inspect", "what is in a config, checkpoint, run or token shard, checked",
      "trident inspect CONFIG|CHECKPOINT|RUN|TOKENS [--format llmc|u16|u32] [--json] [key=value "
      "…]\n\n"
-     "A config: its parameters. A checkpoint or a run's newest one: every size and hash is "
+     "A config: its parameters. A checkpoint or a run's last good one: every size and hash is "
      "checked, tensors\n"
      "and digest are listed. Token shards (a glob): counts and the largest token.\n",
      OPTIONS({"--format", true}, {"--json", false}, {NULL, false}), 1, TRI_TAKES_OVERRIDES,

@@ -178,7 +178,8 @@ enum tri_status tri_run_folder_describe(const struct tri_run_folder *folder,
     tri_free(yaml);
     TRI_TRY(status);
     member(folder, "environment.json", path);
-    return tri_file_save(path, environment, strlen(environment), error);
+    TRI_TRY(tri_file_save(path, environment, strlen(environment), error));
+    return tri_file_sync_dir(folder->path, error);
 }
 
 /* ---- metrics --------------------------------------------------------------------------------- */
@@ -298,5 +299,6 @@ enum tri_status tri_run_folder_save_ledger(const struct tri_run_folder *folder,
     TRI_REQUIRE(text);
     enum tri_status status = tri_file_save(path, text, strlen(text), error);
     free(text);
-    return status;
+    TRI_TRY(status);
+    return tri_file_sync_dir(folder->path, error);
 }
