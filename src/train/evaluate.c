@@ -2,6 +2,7 @@
 
 #include "base/memory.h"
 #include "base/random.h"
+#include "base/signals.h"
 
 static enum tri_status fill_training(void *state, int64_t step, int64_t first_row, int64_t rows,
                                      int32_t *tokens, int32_t *targets, int32_t *first_key,
@@ -57,6 +58,9 @@ static enum tri_status fill_evaluation(void *state, int64_t step, int64_t first_
 {
     const struct window *window = state;
     (void)step;
+    if (tri_signals_stop_asked()) {
+        return TRI_REQUEUE;
+    }
     return tri_loader_eval_rows(window->loader, window->first + first_row, rows, tokens, targets,
                                 first_key, error);
 }

@@ -25,6 +25,8 @@ struct run {
     struct tri_checkpoint_state state;
     int64_t saved_step; /* of the newest checkpoint; -1: none */
     bool save_due;
+    bool evaluation_due; /* that of the step to start from: a signal cut it short */
+    bool cut;            /* a signal ended an evaluation */
     double valid_loss, final_loss;
 };
 
@@ -52,6 +54,14 @@ static enum tri_status agree(const struct run *run, enum tri_status status, stru
     return tri_comm_agree(run->session->mesh->world, status, error);
 }
 
+/* The same while nothing has been trained: a signal stops the run here. */
+static enum tri_status agree_to_start(const struct run *run, enum tri_status status,
+                                      struct tri_error *error)
+{
+    bool stops = status == TRI_OK && tri_signals_stop_asked();
+    return agree(run, stops ? TRI_REQUEUE : status, error);
+}
+
 static enum tri_status open_folder(struct run *run, struct tri_error *error)
 {
     enum tri_status status = TRI_OK;
@@ -62,7 +72,7 @@ static enum tri_status open_folder(struct run *run, struct tri_error *error)
             status = tri_checkpoint_clean(run->config->run_dir, error);
         }
     }
-    return agree(run, status, error);
+    return agree_to_start(run, status, error);
 }
 
 /* The checkpoint to start from: this run's newest, or that of `resume`; "" for none. Same on all
@@ -82,7 +92,7 @@ static enum tri_status find_start(const struct run *run, char path[TRI_PATH_MAX]
             }
         }
     }
-    TRI_TRY(agree(run, status, error));
+    TRI_TRY(agree_to_start(run, status, error));
     tri_broadcast(run->session->mesh->world, (struct tri_where){TRI_PHASE_SETUP, TRI_KIND_META},
                   path, TRI_PATH_MAX, TRI_U8, 0);
     return TRI_OK;
@@ -101,13 +111,13 @@ static enum tri_status restore(struct run *run, struct tri_error *error)
     if (is_root()) {
         status = tri_resume_check(path, run->config, &data, run->options->accept_data, error);
     }
-    TRI_TRY(agree(run, status, error));
+    TRI_TRY(agree_to_start(run, status, error));
     TRI_TRY(tri_session_load(run->session, path, true, &run->state, error));
     run->state.data_tokens = data.data_tokens;
     run->state.data_contents = data.data_contents;
     run->saved_step = run->state.step;
     tri_log_info("continuing from %s, step %lld", path, (long long)run->state.step);
-    TRI_TRY(agree(run, tri_resume_begin(path, run->config, &run->state, error), error));
+    TRI_TRY(agree_to_start(run, tri_resume_begin(path, run->config, &run->state, error), error));
     tri_loader_continue(run->train.loader, run->state.step, run->state.samples);
     return TRI_OK;
 }
@@ -125,7 +135,34 @@ static enum tri_status describe(struct run *run, struct tri_error *error)
         }
     }
     free(environment);
-    return agree(run, status, error);
+    return agree_to_start(run, status, error);
+}
+
+static bool is_due(int64_t step, int64_t every)
+{
+    return every > 0 && step % every == 0;
+}
+
+static bool evaluates_after(const struct run *run, int64_t step)
+{
+    return run->valid.loader &&
+           (step == run->config->train.steps || is_due(step, run->config->eval_every));
+}
+
+/* Whether the evaluation of the checkpoint's step, which was saved because a signal cut it short,
+ * is to be made up for. Collective. */
+static void find_evaluation_due(struct run *run)
+{
+    int64_t due = 0;
+    if (run->saved_step <= 0 || !evaluates_after(run, run->state.step)) {
+        return;
+    }
+    if (is_root()) {
+        due = tri_run_folder_lacks_evaluation(run->folder, run->state.step);
+    }
+    tri_broadcast(run->session->mesh->world, (struct tri_where){TRI_PHASE_SETUP, TRI_KIND_META},
+                  &due, 1, TRI_I64, 0);
+    run->evaluation_due = due != 0;
 }
 
 /* ---- saving and evaluating ------------------------------------------------------------------- */
@@ -175,10 +212,13 @@ static enum tri_status evaluate(struct run *run, struct tri_error *error)
     if (!run->valid.loader) {
         return TRI_OK;
     }
-    TRI_TRY(tri_evaluate(run->session->engine, run->valid.loader,
-                         tri_tokens_count(run->valid.tokens), run->config->eval_batches,
-                         &evaluation, error));
-    enum tri_status status = TRI_OK;
+    enum tri_status status =
+        tri_evaluate(run->session->engine, run->valid.loader, tri_tokens_count(run->valid.tokens),
+                     run->config->eval_batches, &evaluation, error);
+    run->cut = status == TRI_REQUEUE;
+    if (status != TRI_OK) {
+        return run->cut ? TRI_OK : status;
+    }
     run->valid_loss = evaluation.loss;
     if (is_root()) {
         tri_progress_evaluation(run->progress, run->state.step, &evaluation);
@@ -253,11 +293,6 @@ static enum tri_status train_step(struct run *run, const struct tri_rows_source 
     return agree(run, status, error);
 }
 
-static bool is_due(int64_t step, int64_t every)
-{
-    return every > 0 && step % every == 0;
-}
-
 /* Weights that give no finite loss don't push good checkpoints out: one that is due waits until a
  * step succeeds. */
 static bool must_save(struct run *run)
@@ -270,22 +305,23 @@ static enum tri_status loop(struct run *run, struct tri_error *error)
 {
     const struct tri_config *config = run->config;
     struct tri_rows_source source = tri_source_of_loader(run->train.loader, config);
-    if (run->state.step == 0 && config->eval_at_start) {
+    if (run->evaluation_due || (run->state.step == 0 && config->eval_at_start)) {
         TRI_TRY(evaluate(run, error));
+        if (run->cut) {
+            return TRI_REQUEUE;
+        }
     }
     while (run->state.step < config->train.steps) {
         TRI_TRY(train_step(run, &source, error));
         bool last = run->state.step == config->train.steps;
-        if (last || is_due(run->state.step, config->eval_every)) {
+        if (evaluates_after(run, run->state.step)) {
             TRI_TRY(evaluate(run, error));
         }
         bool stop = must_stop(run);
         if (last || stop || must_save(run)) {
             TRI_TRY(save(run, error));
         }
-        if (stop && !last) {
-            tri_log_info("stopped by a signal after step %lld; the same command goes on from there",
-                         (long long)run->state.step);
+        if (stop && (!last || run->cut)) {
             return TRI_REQUEUE;
         }
     }
@@ -327,7 +363,8 @@ static enum tri_status run_to_end(struct run *run, struct tri_error *error)
     }
     TRI_TRY(agree(run, status, error));
     TRI_TRY(restore(run, error));
-    bool finished = run->state.step >= config->train.steps;
+    find_evaluation_due(run);
+    bool finished = run->state.step >= config->train.steps && !run->evaluation_due;
     if (finished) {
         tri_log_info("%s is finished: it has trained all of its %lld steps", config->run_dir,
                      (long long)config->train.steps);
@@ -360,6 +397,10 @@ enum tri_status tri_run(const struct tri_config *config, const struct tri_run_op
     }
     TRI_TRY(tri_session_create(config, true, &run.session, error));
     enum tri_status status = run_to_end(&run, error);
+    if (status == TRI_REQUEUE) {
+        tri_log_info("stopped by a signal after step %lld; the same command goes on from there",
+                     (long long)run.state.step);
+    }
     tri_progress_destroy(run.progress);
     tri_run_folder_close(run.folder);
     tri_checkpoint_state_fini(&run.state);

@@ -222,6 +222,33 @@ static size_t keep_lines(const char *text, size_t size, int64_t step, char *kept
     return bytes;
 }
 
+bool tri_run_folder_lacks_evaluation(const struct tri_run_folder *folder, int64_t step)
+{
+    char path[MEMBER_PATH_MAX];
+    struct tri_mapping mapping;
+    struct tri_error ignored;
+    bool trained = false;
+    bool evaluated = false;
+    member(folder, "metrics.jsonl", path);
+    if (!tri_file_exists(path) || tri_file_map(path, &mapping, &ignored) != TRI_OK) {
+        return false;
+    }
+    const char *text = (const char *)mapping.data;
+    for (size_t at = 0; at < mapping.size;) {
+        const char *end = memchr(text + at, '\n', mapping.size - at);
+        size_t length = end ? (size_t)(end - text) - at : mapping.size - at;
+        json_t *line = json_loadb(text + at, length, 0, NULL);
+        if (json_integer_value(json_object_get(line, "step")) == step) {
+            trained = trained || json_object_get(line, "loss");
+            evaluated = evaluated || json_object_get(line, "valid_loss");
+        }
+        json_decref(line);
+        at += length + 1;
+    }
+    tri_file_unmap(&mapping);
+    return trained && !evaluated;
+}
+
 enum tri_status tri_run_folder_trim_metrics(const struct tri_run_folder *folder, int64_t step,
                                             struct tri_error *error)
 {

@@ -34,6 +34,8 @@ enum tri_status tri_run_folder_describe(const struct tri_run_folder *folder,
  * good end stays; a warning says how many lines lost something, but for a torn last one. */
 enum tri_status tri_run_folder_trim_metrics(const struct tri_run_folder *folder, int64_t step,
                                             struct tri_error *error) TRI_NODISCARD;
+/* Whether metrics.jsonl has the line of this step and not that of its evaluation. */
+bool tri_run_folder_lacks_evaluation(const struct tri_run_folder *folder, int64_t step);
 enum tri_status tri_run_folder_add_metrics(const struct tri_run_folder *folder, const char *line,
                                            struct tri_error *error) TRI_NODISCARD;
 

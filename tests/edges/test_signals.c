@@ -48,6 +48,21 @@ static bool wait_longer(const struct process *job, const char *path, int64_t byt
     return true;
 }
 
+static int count_threads(pid_t process)
+{
+    char path[CLI_PATH];
+    (void)snprintf(path, sizeof(path), "/proc/%d/task", (int)process);
+    DIR *tasks = opendir(path);
+    int count = -2;
+    while (tasks && readdir(tasks)) {
+        count++;
+    }
+    if (tasks) {
+        (void)closedir(tasks);
+    }
+    return count;
+}
+
 /* ---- products -------------------------------------------------------------------------------- */
 
 static void write_config(const char *path, int hidden, int length)
@@ -206,19 +221,126 @@ static void test_handlers(void **state)
     cli_expect_status(&result, REQUEUE);
 }
 
-static int count_threads(pid_t process)
+/* ---- start-up and evaluations ---------------------------------------------------------------- */
+
+static void send_to_ranks(const struct process *job, int number)
 {
+    pid_t ranks[16];
+    int count = process_tree(job->pid, "trident", ranks, 16);
+    for (int i = 0; i < count; i++) {
+        (void)kill(ranks[i], number);
+    }
+}
+
+/* From the moment that the process takes signals. */
+static void test_start_up(void **state)
+{
+    (void)state;
+    struct process_result result;
+    for (int i = 0; i < 6; i++) {
+        struct process job;
+        cli_start(&job, 0, NULL, CLI_WORDS_OF("train", "c.yaml", "run_dir=begun"));
+        while (count_threads(job.pid) < 2 && !has_ended(&job)) {
+            (void)usleep(200);
+        }
+        (void)usleep(random_number() % 5000 * (uint32_t)i);
+        (void)kill(job.pid, i % 2 ? SIGTERM : SIGUSR1);
+        process_wait(&job, 60, &result);
+        if (i == 0) {
+            assert_int_equal(cli_count(result.err, "stopped by a signal after step 0"), 1);
+        }
+        cli_expect_status(&result, REQUEUE);
+    }
+    cli_run_well(0, CLI_WORDS_OF("train", "c.yaml", "run_dir=begun", "--fresh"));
+}
+
+/* An evaluation of seconds ends at once; the next run makes up for it. */
+static void test_in_evaluation(void **state)
+{
+    (void)state;
+    static const char *const slow[] = {"TRIDENT_KERNELS=ref", NULL};
+    struct process job;
+    struct process_result result;
+    write_config("slow.yaml", 96, 32);
+    for (int64_t step = 1; step <= 2; step++) {
+        /* The line of the step is there, and that of its evaluation is not. */
+        cli_start(&job, cli_ranks(), slow,
+                  CLI_WORDS_OF("train", "slow.yaml", "run_dir=cut", "train.steps=2",
+                               "train.micro_batch=1", "data.valid=tok/*.bin", "eval.every=1"));
+        json_t *metrics = NULL;
+        size_t lines = step == 1 ? 1 : 3;
+        do {
+            json_decref(metrics);
+            (void)usleep(2000);
+            metrics = file_size("cut/metrics.jsonl") > 0 ? cli_metrics("cut") : json_array();
+        } while (json_array_size(metrics) < lines && !has_ended(&job));
+        assert_int_equal(json_array_size(metrics), lines);
+        json_decref(metrics);
+        send_to_ranks(&job, SIGUSR1);
+        process_wait(&job, 60, &result);
+        cli_expect_status(&result, REQUEUE);
+        metrics = cli_metrics("cut");
+        assert_int_equal(json_array_size(metrics), lines);
+        json_decref(metrics);
+    }
+    for (int i = 0; i < 2; i++) {
+        result = cli_run_with(
+            cli_ranks(), slow,
+            CLI_WORDS_OF("train", "slow.yaml", i ? "run_dir=whole" : "run_dir=cut", "train.steps=2",
+                         "train.micro_batch=1", "data.valid=tok/*.bin", "eval.every=1"));
+        cli_expect_status(&result, 0);
+    }
+    json_t *cut = cli_metrics("cut");
+    json_t *whole = cli_metrics("whole");
+    assert_int_equal(json_array_size(whole), 4);
+    assert_true(json_equal(cut, whole));
+    json_decref(cut);
+    json_decref(whole);
+}
+
+/* ---- the launcher ---------------------------------------------------------------------------- */
+
+/* Steps of about three seconds; the signal goes to mpiexec in the middle of one. */
+static void signal_launcher(const char *const *changes, int number, int status, const char *run)
+{
+    struct process job;
+    struct process_result result;
     char path[CLI_PATH];
-    (void)snprintf(path, sizeof(path), "/proc/%d/task", (int)process);
-    DIR *tasks = opendir(path);
-    int count = -2;
-    while (tasks && readdir(tasks)) {
-        count++;
+    write_config("slow.yaml", 128, 32);
+    cli_start(&job, cli_ranks(), changes,
+              CLI_WORDS_OF("train", "slow.yaml", run, "train.global_batch=16"));
+    (void)snprintf(path, sizeof(path), "%s/metrics.jsonl", run + strlen("run_dir="));
+    assert_true(wait_longer(&job, path, 0));
+    (void)usleep(500000);
+    (void)kill(job.pid, number);
+    if (number == SIGUSR1) {
+        (void)usleep(200000);
+        (void)kill(job.pid, number);
     }
-    if (tasks) {
-        (void)closedir(tasks);
+    process_wait(&job, 120, &result);
+    static const char says[] = "stopped by a signal after step ";
+    const char *said = strstr(result.err, says);
+    if (!said) {
+        print_error("status %d; %s\n", result.status, result.err);
     }
-    return count;
+    assert_non_null(said);
+    (void)snprintf(path, sizeof(path), "%s/checkpoints/step_%ld/manifest.json",
+                   run + strlen("run_dir="), strtol(said + strlen(says), NULL, 10));
+    assert_true(file_size(path) > 0);
+    cli_expect_status(&result, status);
+}
+
+/* mpiexec forwards SIGUSR1. At SIGTERM it ends its ranks with SIGKILL a second later, unless it is
+ * told to be patient, and its own status is then 1; at a second one it does so in any case. */
+static void test_launcher(void **state)
+{
+    (void)state;
+    if (strstr(MPIEXEC, "mpich")) {
+        skip();
+    }
+    signal_launcher(CLI_WORDS_OF("TRIDENT_KERNELS=ref"), SIGUSR1, REQUEUE, "run_dir=usr1");
+    signal_launcher(CLI_WORDS_OF("TRIDENT_KERNELS=ref", "OMPI_MCA_odls_base_sigkill_timeout=10"),
+                    SIGTERM, 1, "run_dir=term");
 }
 
 /* ---- other endings --------------------------------------------------------------------------- */
@@ -263,16 +385,19 @@ static void test_broken_outputs(void **state)
 
 int main(int argc, char **argv)
 {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_handlers),
-        cmocka_unit_test(test_other_commands),
-        cmocka_unit_test(test_broken_outputs),
-        cmocka_unit_test(test_in_products),
-    };
     cli_begin("signals", argc, argv);
-    /* The others need no ranks. */
-    size_t count = cli_ranks() > 0 ? 1 : sizeof(tests) / sizeof(*tests);
-    int failed = _cmocka_run_group_tests("signals", tests, count, NULL, NULL);
+    const struct CMUnitTest launched[] = {
+        cmocka_unit_test(test_handlers),
+        cmocka_unit_test(test_in_evaluation),
+        cmocka_unit_test(test_launcher),
+    };
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_handlers),       cmocka_unit_test(test_in_evaluation),
+        cmocka_unit_test(test_start_up),       cmocka_unit_test(test_other_commands),
+        cmocka_unit_test(test_broken_outputs), cmocka_unit_test(test_in_products),
+    };
+    int failed = cli_ranks() > 0 ? cmocka_run_group_tests_name("signals", launched, NULL, NULL)
+                                 : cmocka_run_group_tests_name("signals", tests, NULL, NULL);
     cli_end();
     return failed;
 }
