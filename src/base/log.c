@@ -40,5 +40,8 @@ void tri_log_warn(const char *format, ...)
 
 void tri_log_error(const struct tri_error *error)
 {
-    (void)fprintf(stderr, "trident: error: %s\n", error->message);
+    enum { PATIENCE = 5000 };
+    char line[sizeof(error->message) + 32];
+    (void)snprintf(line, sizeof(line), "trident: error: %s\n", error->message);
+    tri_error_write(line, PATIENCE);
 }

@@ -1,9 +1,19 @@
 #include "base/status.h"
 
+#include "base/signals.h"
+
+#include <limits.h>
+#include <poll.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stdio.h>
+#include <string.h>
 #include <unistd.h>
 
+/* PANIC_PATIENCE: milliseconds for a reader of standard error. */
+enum { PANIC_SECONDS = 5, PANIC_PATIENCE = 1000 };
+
+static tri_panic_speaker panic_speaker;
 static tri_panic_hook panic_hook;
 static int this_rank;
 
@@ -29,24 +39,51 @@ enum tri_status tri_fail(struct tri_error *error, enum tri_status status, const 
     return status;
 }
 
+void tri_error_write(const char *text, int patience)
+{
+    size_t left = strlen(text);
+    while (left > 0) {
+        /* A pipe that can be written to takes this much without waiting. */
+        size_t part = left < PIPE_BUF ? left : PIPE_BUF;
+        struct pollfd end = {.fd = STDERR_FILENO, .events = POLLOUT};
+        int ready = poll(&end, 1, patience);
+        ssize_t written = ready > 0 ? write(STDERR_FILENO, text, part) : -1;
+        if (written < 0) {
+            return;
+        }
+        text += written;
+        left -= (size_t)written;
+    }
+}
+
 void tri_panic(enum tri_status status, const char *format, ...)
 {
+    static atomic_flag entered = ATOMIC_FLAG_INIT;
     char text[1024];
+    char line[1100];
     va_list args;
+    /* First: whatever is full or stuck from here on, the process ends. */
+    tri_signals_exit_after(PANIC_SECONDS, (int)status);
+    while (atomic_flag_test_and_set(&entered)) {
+        (void)pause(); /* another thread has begun, or this one while it ended the job */
+    }
     va_start(args, format);
     (void)vsnprintf(text, sizeof(text), format, args);
     va_end(args);
     one_line(text);
-    (void)fprintf(stderr, "trident: error: rank %d: %s\n", this_rank, text);
-    (void)fflush(NULL);
+    if (!panic_speaker || panic_speaker()) {
+        (void)snprintf(line, sizeof(line), "trident: error: rank %d: %s\n", this_rank, text);
+        tri_error_write(line, PANIC_PATIENCE);
+    }
     if (panic_hook) {
         panic_hook((int)status);
     }
     _exit((int)status);
 }
 
-void tri_panic_set_hook(tri_panic_hook hook)
+void tri_panic_set_hooks(tri_panic_speaker speaker, tri_panic_hook hook)
 {
+    panic_speaker = speaker;
     panic_hook = hook;
 }
 

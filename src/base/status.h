@@ -40,12 +40,18 @@ enum tri_status tri_fail(struct tri_error *error, enum tri_status status, const 
     } while (0)
 
 /* Prints "trident: error: rank R: text" to standard error and ends the program on every rank with
- * the exit status given. Never returns. */
+ * the exit status given, within seconds even when nobody reads what it prints. Of several ranks of a
+ * node that panic one prints. Never returns. */
 _Noreturn void tri_panic(enum tri_status status, const char *format, ...) TRI_PRINTF(2, 3);
 
-/* Called by tri_panic after the line is printed; comm/ sets it to MPI_Abort. NULL means _exit. */
+/* What comm/ adds to tri_panic: whether this rank is the one that prints (NULL: it is; may wait for
+ * another to end the job), and how all ranks end after that: MPI_Abort (NULL: _exit). */
+typedef bool (*tri_panic_speaker)(void);
 typedef void (*tri_panic_hook)(int exit_status);
-void tri_panic_set_hook(tri_panic_hook hook);
+void tri_panic_set_hooks(tri_panic_speaker speaker, tri_panic_hook hook);
+
+/* Writes text to standard error; what a reader has not taken after so many milliseconds is left. */
+void tri_error_write(const char *text, int patience);
 
 /* The rank that the log and tri_panic name; 0 before it is set. */
 void tri_rank_set(int rank);

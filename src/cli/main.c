@@ -108,7 +108,12 @@ static enum tri_status run_on_ranks(int argc, char **argv, const struct tri_comm
                 : refuse(argc, argv, error);
     if (arguments.help) {
         tri_arguments_fini(&arguments);
-        return tri_help(1, argv + 1, error);
+        status = tri_help(1, argv + 1, error);
+        status = status == TRI_OK ? flush_output(error) : status;
+        if (status != TRI_OK) {
+            tri_log_error(error);
+        }
+        return status;
     }
     bool speaks;
     struct tri_error alone;

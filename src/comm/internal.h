@@ -214,6 +214,9 @@ void tri_watch_close(void);
  * and destroyed collectively. Local; the caller synchronises the ranks before the first call. */
 int tri_watch_mesh_open(const int size[TRI_AXIS_COUNT]);
 void tri_watch_mesh_close(int channel);
+/* Whether this rank is the one of its node that tells why the job ends; if not, or when another
+ * node may tell it, gives that one time to end the job. From any thread. */
+bool tri_watch_claim(void);
 /* This rank has reached the call, and waits in it from now on. */
 void tri_watch_enter(const struct tri_call *call);
 void tri_watch_leave(void);

@@ -53,7 +53,7 @@ void tri_comm_start(int *argc, char ***argv)
     tri_signals_start(false);
     tri_launcher_init(argc, argv);
     process.running = true;
-    tri_panic_set_hook(tri_process_abort);
+    tri_panic_set_hooks(tri_watch_claim, tri_process_abort);
     TRI_MPI(MPI_Comm_dup(MPI_COMM_WORLD, &process.world));
     TRI_MPI(MPI_Comm_set_errhandler(process.world, MPI_ERRORS_RETURN));
     TRI_MPI(MPI_Comm_set_name(process.world, "trident"));

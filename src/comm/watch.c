@@ -24,7 +24,9 @@ enum {
     MESHES = 16,
     CHANNELS = MESHES * TRI_GROUP_COUNT,
     NAMED = 16,
-    NODE_SECONDS = 3,
+    NODE_SECONDS = 3, /* for another node to end the job, and for another rank of this one */
+    RANK_SECONDS = 2,
+    PATIENCE = 1000, /* milliseconds for a reader of standard error */
     SECOND = 1000000000
 };
 
@@ -259,23 +261,34 @@ static void print_report(const struct record *waiting, const struct absence *abs
     }
     int channel = atomic_load(&waiting->channel);
     double seconds = (double)(now() - atomic_load(&waiting->since)) * 1e-9;
-    (void)fprintf(stderr, "trident: error: rank %d: %s over group %s%s has waited %.1f s%s%s\n",
-                  waiting->rank, tri_verb_name((enum tri_verb)verb),
-                  tri_group_id_name((enum tri_group_id)(channel % TRI_GROUP_COUNT)), place, seconds,
-                  reason, unseen);
-    (void)fflush(stderr);
+    char line[1100];
+    (void)snprintf(line, sizeof(line),
+                   "trident: error: rank %d: %s over group %s%s has waited %.1f s%s%s\n",
+                   waiting->rank, tri_verb_name((enum tri_verb)verb),
+                   tri_group_id_name((enum tri_group_id)(channel % TRI_GROUP_COUNT)), place,
+                   seconds, reason, unseen);
+    tri_error_write(line, PATIENCE);
+}
+
+bool tri_watch_claim(void)
+{
+    if (!watch.own) {
+        return true;
+    }
+    int unclaimed = 0;
+    bool first = atomic_compare_exchange_strong(&watch.record[0]->claimed, &unclaimed, 1);
+    if (!first || watch.node_index > 0) {
+        struct timespec pause = {.tv_sec = first ? NODE_SECONDS : RANK_SECONDS};
+        (void)nanosleep(&pause, NULL);
+    }
+    return first;
 }
 
 /* Prints for the node, unless another of its ranks does, and ends the job. */
 static void report(void)
 {
-    int unclaimed = 0;
-    if (!atomic_compare_exchange_strong(&watch.record[0]->claimed, &unclaimed, 1)) {
+    if (!tri_watch_claim()) {
         return;
-    }
-    if (watch.node_index > 0) {
-        struct timespec pause = {.tv_sec = NODE_SECONDS};
-        (void)nanosleep(&pause, NULL);
     }
     struct absence absence;
     const struct record *subject = NULL;

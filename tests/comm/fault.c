@@ -113,6 +113,13 @@ static void panic(const struct tri_mesh *mesh)
     tri_barrier(mesh->world);
 }
 
+/* What goes wrong on all ranks alike. */
+static void panic_all(const struct tri_mesh *mesh)
+{
+    tri_barrier(mesh->world);
+    tri_panic(TRI_FAILED, "the disk is full for all");
+}
+
 static void mpi_error(const struct tri_mesh *mesh)
 {
     if (mesh->rank == 1) {
@@ -148,6 +155,8 @@ int main(int argc, char **argv)
         mismatch_rows(mesh);
     } else if (strcmp(mode, "panic") == 0) {
         panic(mesh);
+    } else if (strcmp(mode, "panic-all") == 0) {
+        panic_all(mesh);
     } else if (strcmp(mode, "mpi-error") == 0) {
         mpi_error(mesh);
     } else {

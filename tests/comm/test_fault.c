@@ -161,6 +161,14 @@ static void test_panic(void **state)
     assert_int_equal(outcome->status, TRI_BAD_INPUT);
 }
 
+static void test_panic_all(void **state)
+{
+    (void)state;
+    const struct process_result *outcome = run_job("panic-all");
+    check_failed(outcome, ": the disk is full for all\n");
+    assert_int_equal(outcome->status, TRI_FAILED);
+}
+
 static void test_mpi_error(void **state)
 {
     (void)state;
@@ -213,8 +221,8 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_stopped_before), cmocka_unit_test(test_stopped_inside),
         cmocka_unit_test(test_stopped_chain),  cmocka_unit_test(test_late),
         cmocka_unit_test(test_suspended),      cmocka_unit_test(test_panic),
-        cmocka_unit_test(test_mpi_error),      cmocka_unit_test(test_mismatch),
-        cmocka_unit_test(test_mismatch_rows),
+        cmocka_unit_test(test_panic_all),      cmocka_unit_test(test_mpi_error),
+        cmocka_unit_test(test_mismatch),       cmocka_unit_test(test_mismatch_rows),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

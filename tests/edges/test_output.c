@@ -1,0 +1,77 @@
+/* Standard output on a full disk, standard error that nobody reads: the command says so, or at
+ * least ends, with the status that is documented. */
+#include "cli/cli.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#define TRIDENT TRIDENT_BIN "/trident"
+
+static struct process_result run_in_shell(const char *script, const char *const *words)
+{
+    const char *argv[CLI_WORDS] = {"sh", "-c", script, "sh", TRIDENT};
+    size_t used = 5;
+    for (; *words; words++) {
+        argv[used++] = *words;
+    }
+    argv[used] = NULL;
+    struct process process;
+    struct process_result result;
+    process_start(&process, argv, NULL);
+    process_wait(&process, 60, &result);
+    return result;
+}
+
+static void test_full_disk(void **state)
+{
+    (void)state;
+    static const char *const commands[][6] = {
+        {"--version"},
+        {"--help"},
+        {"help", "config"},
+        {"plan", "--help"},
+        {"plan", "c.yaml"},
+        {"plan", "c.yaml", "--layouts", "--json"},
+        {"inspect", "c.yaml"},
+        {"inspect", "run", "--json"},
+        {"inspect", "tok/train_000000.bin"},
+        {"eval", "run"},
+        {"eval", "run", "--json"},
+        {"generate", "run", "--tokens", "3"},
+        {"generate", "run", "--tokens", "3", "--json"},
+        {"verify", "c.yaml", "--steps", "1"},
+        {"tokenize", "--tokenizer=byte", "--out", "new", "t.txt"},
+        {"train", "c.yaml", "--json"},
+    };
+    for (size_t i = 0; i < sizeof(commands) / sizeof(*commands); i++) {
+        struct process_result result = run_in_shell("exec \"$@\" >/dev/full", commands[i]);
+        cli_expect_error(&result, 0, 3, "standard output: cannot write");
+    }
+}
+
+/* A line that nobody takes is given up after some seconds. */
+static void test_unread_error(void **state)
+{
+    (void)state;
+    static const char script[] =
+        "mkfifo full; exec 3<>full; timeout 1 cat /dev/zero >&3; exec \"$@\" 2>&3 3>&-";
+    struct process_result result = run_in_shell(script, CLI_WORDS_OF("train", "missing.yaml"));
+    cli_expect_status(&result, 2);
+}
+
+int main(int argc, char **argv)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_full_disk),
+        cmocka_unit_test(test_unread_error),
+    };
+    cli_begin("output", argc, argv);
+    cli_run_well(0, CLI_WORDS_OF("train", "c.yaml", "train.steps=2"));
+    int failed = cmocka_run_group_tests(tests, NULL, NULL);
+    cli_end();
+    return failed;
+}
