@@ -154,6 +154,29 @@ static uint64_t state_of_files(const char *path, const struct tri_checkpoint_man
 /* What tri_checkpoint_verify hashed last; who loads it next need not do so again. */
 static uint64_t known_whole;
 
+/* The state, of the step that the manifest is of; tri_checkpoint_state_fini it, also after a
+ * failure. */
+static enum tri_status load_state(const char *path, const struct tri_checkpoint_manifest *m,
+                                  struct tri_checkpoint_state *state, struct tri_error *error)
+{
+    TRI_TRY(tri_checkpoint_state_load(path, state, error));
+    if (state->step != m->step) {
+        return tri_fail(error, TRI_BAD_INPUT,
+                        "%s: its state.json is of step %" PRId64 ", its manifest.json of %" PRId64,
+                        path, state->step, m->step);
+    }
+    return TRI_OK;
+}
+
+static enum tri_status check_state(const char *path, const struct tri_checkpoint_manifest *m,
+                                   struct tri_error *error)
+{
+    struct tri_checkpoint_state state = {0};
+    enum tri_status status = load_state(path, m, &state, error);
+    tri_checkpoint_state_fini(&state);
+    return status;
+}
+
 static enum tri_status verify(const char *path, struct opened *o, struct tri_error *error)
 {
     uint64_t known = known_whole;
@@ -162,6 +185,7 @@ static enum tri_status verify(const char *path, struct opened *o, struct tri_err
     if (known == 0 || state_of_files(path, o->manifest) != known) {
         TRI_TRY(tri_manifest_verify_files(path, o->manifest, error));
     }
+    TRI_TRY(check_state(path, o->manifest, error));
     TRI_TRY(open_all(path, true, o, error));
     return check_contents(path, o, error);
 }
@@ -279,7 +303,7 @@ static enum tri_status load(const char *path, struct tri_params *params,
     TRI_TRY(tri_comm_agree(world, status, error));
     status = root ? TRI_OK : open_as_other(path, with_optimizer, o, error);
     if (status == TRI_OK && state) {
-        status = tri_checkpoint_state_load(path, state, error);
+        status = load_state(path, o->manifest, state, error);
     }
     TRI_TRY(tri_comm_agree(world, status, error));
     scatter_all(o, params, with_optimizer);
@@ -309,9 +333,11 @@ enum tri_status tri_checkpoint_read_state(const char *path, struct tri_checkpoin
     *state = (struct tri_checkpoint_state){0};
     TRI_TRY(tri_manifest_load(path, &m, error));
     enum tri_status status = tri_manifest_verify_part(path, m, TRI_MANIFEST_STATE, error);
+    if (status == TRI_OK) {
+        status = load_state(path, m, state, error);
+    }
     tri_manifest_destroy(m);
-    TRI_TRY(status);
-    return tri_checkpoint_state_load(path, state, error);
+    return status;
 }
 
 enum tri_status tri_checkpoint_read_config(const char *path, struct tri_config *config,

@@ -4,6 +4,7 @@
 #include "base/memory.h"
 #include "base/path.h"
 #include "checkpoint/json.h"
+#include "checkpoint/manifest.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -76,8 +77,12 @@ static enum tri_status read_bias(const char *path, const json_t *layers,
                                  struct tri_checkpoint_state *state, struct tri_error *error)
 {
     size_t rows = json_array_size(layers), columns = json_array_size(json_array_get(layers, 0));
-    if (rows == 0) {
+    if (json_is_array(layers) && rows == 0) {
         return TRI_OK;
+    }
+    if (columns == 0) {
+        return tri_fail(error, TRI_BAD_INPUT, "%s: bias: expected an array of layers of numbers",
+                        path);
     }
     state->bias_layers = (int64_t)rows;
     state->bias_experts = (int64_t)columns;
@@ -90,7 +95,13 @@ static enum tri_status read_bias(const char *path, const json_t *layers,
                             json_array_size(row), l, columns);
         }
         for (size_t e = 0; e < columns; e++) {
-            state->bias[l * columns + e] = (float)json_number_value(json_array_get(row, e));
+            const json_t *value = json_array_get(row, e);
+            state->bias[l * columns + e] = (float)json_number_value(value);
+            if (!json_is_number(value) || !isfinite(state->bias[l * columns + e])) {
+                return tri_fail(error, TRI_BAD_INPUT,
+                                "%s: bias: value %zu of layer %zu is no number that f32 holds",
+                                path, e, l);
+            }
         }
     }
     return TRI_OK;
@@ -101,14 +112,10 @@ static enum tri_status read_samples(const char *path, const json_t *root, int64_
                                     struct tri_error *error)
 {
     *samples = -1;
-    TRI_TRY(tri_json_get_int(path, root, "samples", false, samples, error));
-    if (json_is_integer(json_object_get(root, "samples")) &&
-        (*samples < 0 || *samples > MOST_SAMPLES)) {
-        return tri_fail(error, TRI_BAD_INPUT,
-                        "%s: samples: found %lld, expected a number from 0 to %lld", path,
-                        (long long)*samples, (long long)MOST_SAMPLES);
-    }
-    return TRI_OK;
+    const json_t *found = json_object_get(root, "samples");
+    return !found || json_is_null(found)
+               ? TRI_OK
+               : tri_json_get_int_in(path, root, "samples", 0, MOST_SAMPLES, samples, error);
 }
 
 static enum tri_status read_data(const char *path, const json_t *root,
@@ -121,11 +128,7 @@ static enum tri_status read_data(const char *path, const json_t *root,
     if (!json_is_object(data)) {
         return tri_fail(error, TRI_BAD_INPUT, "%s: data: expected an object", path);
     }
-    TRI_TRY(tri_json_get_int(path, data, "tokens", true, &state->data_tokens, error));
-    if (state->data_tokens < 1) {
-        return tri_fail(error, TRI_BAD_INPUT, "%s: data: found %lld tokens, expected at least 1",
-                        path, (long long)state->data_tokens);
-    }
+    TRI_TRY(tri_json_get_int_in(path, data, "tokens", 1, MOST_SAMPLES, &state->data_tokens, error));
     return tri_json_get_hash(path, data, "contents", &state->data_contents, error);
 }
 
@@ -133,14 +136,15 @@ static enum tri_status read_state(const char *path, const json_t *root,
                                   struct tri_checkpoint_state *state, struct tri_error *error)
 {
     const char *config = "";
-    TRI_TRY(tri_json_get_int(path, root, "step", true, &state->step, error));
-    TRI_TRY(tri_json_get_int(path, root, "tokens", true, &state->tokens, error));
+    const int64_t most = TRI_CHECKPOINT_STEPS;
+    int64_t *skipped = &state->skipped_steps, *in_a_row = &state->skipped_in_a_row;
+    TRI_TRY(tri_json_get_int_in(path, root, "step", 0, most, &state->step, error));
+    TRI_TRY(tri_json_get_int_in(path, root, "tokens", 0, MOST_SAMPLES, &state->tokens, error));
     TRI_TRY(read_samples(path, root, &state->samples, error));
     TRI_TRY(read_data(path, root, state, error));
-    TRI_TRY(tri_json_get_int(path, root, "seed", true, &state->seed, error));
-    TRI_TRY(tri_json_get_int(path, root, "skipped_steps", true, &state->skipped_steps, error));
-    TRI_TRY(
-        tri_json_get_int(path, root, "skipped_in_a_row", true, &state->skipped_in_a_row, error));
+    TRI_TRY(tri_json_get_int_in(path, root, "seed", 0, INT64_MAX, &state->seed, error));
+    TRI_TRY(tri_json_get_int_in(path, root, "skipped_steps", 0, most, skipped, error));
+    TRI_TRY(tri_json_get_int_in(path, root, "skipped_in_a_row", 0, *skipped, in_a_row, error));
     TRI_TRY(tri_json_get_text(path, root, "config", true, &config, error));
     state->config = tri_strdup(config);
     return read_bias(path, json_object_get(root, "bias"), state, error);

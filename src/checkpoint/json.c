@@ -2,6 +2,7 @@
 
 #include "base/file.h"
 
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -62,6 +63,19 @@ enum tri_status tri_json_get_int(const char *path, const json_t *object, const c
         *value = json_integer_value(found);
     }
     return status;
+}
+
+enum tri_status tri_json_get_int_in(const char *path, const json_t *object, const char *key,
+                                    int64_t least, int64_t most, int64_t *value,
+                                    struct tri_error *error)
+{
+    TRI_TRY(tri_json_get_int(path, object, key, true, value, error));
+    if (*value < least || *value > most) {
+        return tri_fail(error, TRI_BAD_INPUT,
+                        "%s: %s: found %" PRId64 ", expected %" PRId64 " to %" PRId64, path, key,
+                        *value, least, most);
+    }
+    return TRI_OK;
 }
 
 enum tri_status tri_json_get_real(const char *path, const json_t *object, const char *key,

@@ -16,6 +16,10 @@ enum tri_status tri_json_load(const char *path, json_t **root,
 enum tri_status tri_json_get_int(const char *path, const json_t *object, const char *key,
                                  bool required, int64_t *value,
                                  struct tri_error *error) TRI_NODISCARD;
+/* One that must be there and lie from least to most. */
+enum tri_status tri_json_get_int_in(const char *path, const json_t *object, const char *key,
+                                    int64_t least, int64_t most, int64_t *value,
+                                    struct tri_error *error) TRI_NODISCARD;
 enum tri_status tri_json_get_real(const char *path, const json_t *object, const char *key,
                                   bool required, double *value,
                                   struct tri_error *error) TRI_NODISCARD;

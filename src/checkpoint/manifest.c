@@ -3,6 +3,7 @@
 #include "base/file.h"
 #include "base/memory.h"
 #include "base/path.h"
+#include "checkpoint/checkpoint_dir.h"
 #include "checkpoint/json.h"
 #include "checkpoint/safetensors.h"
 
@@ -12,7 +13,7 @@
 #include <string.h>
 #include <xxhash.h>
 
-enum { VERSION = 1, PATH_BYTES = 2048, CHECK_BYTES = 64 };
+enum { VERSION = 1, PATH_BYTES = 2048, CHECK_BYTES = 64, LONGEST = 1 << 30 };
 
 static const char *const part_names[] = {"model", "optimizer", "state"};
 
@@ -140,13 +141,13 @@ static enum tri_status read_file(const char *path, const json_t *entry,
     int64_t bytes = 0;
     TRI_TRY(tri_json_get_text(path, entry, "name", true, &file->name, error));
     TRI_TRY(tri_json_get_text(path, entry, "part", true, &part, error));
-    TRI_TRY(tri_json_get_int(path, entry, "bytes", true, &bytes, error));
+    TRI_TRY(tri_json_get_int_in(path, entry, "bytes", 0, INT64_MAX, &bytes, error));
     TRI_TRY(tri_json_get_hash(path, entry, "xxh3", &file->hash, error));
     file->bytes = (uint64_t)bytes;
     for (int i = 0; i < 3; i++) {
         if (strcmp(part, part_names[i]) == 0) {
             file->part = (enum tri_manifest_part)i;
-            return strchr(file->name, '/')
+            return strchr(file->name, '/') || file->name[0] == '.' || file->name[0] == '\0'
                        ? tri_fail(error, TRI_BAD_INPUT, "%s: files: '%s' is no file name", path,
                                   file->name)
                        : TRI_OK;
@@ -169,6 +170,11 @@ static enum tri_status read_tensor(const char *path, const char *name, const jso
     tensor->shape[1] = 1;
     for (size_t i = 0; i < dims; i++) {
         tensor->shape[i] = json_integer_value(json_array_get(shape, i));
+        if (tensor->shape[i] < 1 || tensor->shape[i] > LONGEST) {
+            return tri_fail(error, TRI_BAD_INPUT,
+                            "%s: tensor %s: shape: found %" PRId64 ", expected 1 to %d", path, name,
+                            tensor->shape[i], LONGEST);
+        }
     }
     TRI_TRY(tri_json_get_text(path, entry, "file", true, &tensor->file, error));
     return tri_json_get_hash(path, entry, "xxh3", &tensor->hash, error);
@@ -203,6 +209,30 @@ static enum tri_status read_lists(const char *path, struct tri_checkpoint_manife
     return TRI_OK;
 }
 
+/* One state.json, weights, and moments where they are promised: what nobody lists nobody checks. */
+static enum tri_status check_files(const char *path, const struct tri_checkpoint_manifest *m,
+                                   struct tri_error *error)
+{
+    int count[3] = {0};
+    for (int i = 0; i < m->files; i++) {
+        count[m->file[i].part]++;
+        if (m->file[i].part == TRI_MANIFEST_STATE && strcmp(m->file[i].name, "state.json") != 0) {
+            return tri_fail(error, TRI_BAD_INPUT, "%s: files: state in '%s', expected state.json",
+                            path, m->file[i].name);
+        }
+    }
+    if (count[TRI_MANIFEST_STATE] != 1 || count[TRI_MANIFEST_MODEL] == 0 ||
+        (count[TRI_MANIFEST_OPTIMIZER] > 0) != m->optimizer) {
+        return tri_fail(error, TRI_BAD_INPUT,
+                        "%s: files: %d of the model, %d of the optimizer and %d state.json, "
+                        "expected %s",
+                        path, count[TRI_MANIFEST_MODEL], count[TRI_MANIFEST_OPTIMIZER],
+                        count[TRI_MANIFEST_STATE],
+                        m->optimizer ? "some, some and one" : "some, none and one");
+    }
+    return TRI_OK;
+}
+
 static enum tri_status read_manifest(const char *path, struct tri_checkpoint_manifest *m,
                                      struct tri_error *error)
 {
@@ -217,10 +247,24 @@ static enum tri_status read_manifest(const char *path, struct tri_checkpoint_man
                         "%s: format '%s' version %" PRId64 ", expected version %d", path, format,
                         version, VERSION);
     }
-    TRI_TRY(tri_json_get_int(path, m->root, "step", true, &m->step, error));
+    TRI_TRY(tri_json_get_int_in(path, m->root, "step", 0, TRI_CHECKPOINT_STEPS, &m->step, error));
     TRI_TRY(tri_json_get_bool(path, m->root, "optimizer", true, &m->optimizer, error));
     TRI_TRY(tri_json_get_hash(path, m->root, "digest", &m->digest, error));
-    return read_lists(path, m, error);
+    TRI_TRY(read_lists(path, m, error));
+    return check_files(path, m, error);
+}
+
+/* A copy under another step's name would pass for that step. */
+static enum tri_status check_name(const char *dir, int64_t step, struct tri_error *error)
+{
+    char parent[TRI_CHECKPOINT_PATH];
+    int64_t named;
+    if (tri_checkpoint_split(dir, parent, &named) && named != step) {
+        return tri_fail(error, TRI_BAD_INPUT,
+                        "%s: the folder's name says step %" PRId64 ", its manifest.json %" PRId64,
+                        dir, named, step);
+    }
+    return TRI_OK;
 }
 
 enum tri_status tri_manifest_load(const char *dir, struct tri_checkpoint_manifest **m,
@@ -235,6 +279,9 @@ enum tri_status tri_manifest_load(const char *dir, struct tri_checkpoint_manifes
     }
     struct tri_checkpoint_manifest *made = tri_alloc(TRI_MEMORY_OTHER, sizeof(*made));
     enum tri_status status = read_manifest(path, made, error);
+    if (status == TRI_OK) {
+        status = check_name(dir, made->step, error);
+    }
     if (status != TRI_OK) {
         tri_manifest_destroy(made);
         return status;

@@ -10,6 +10,9 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+/* The last step that a checkpoint can be of: as many as train.steps may ask for. */
+#define TRI_CHECKPOINT_STEPS INT64_C(1000000000)
+
 struct json_t;
 
 enum tri_manifest_part { TRI_MANIFEST_MODEL, TRI_MANIFEST_OPTIMIZER, TRI_MANIFEST_STATE };
@@ -46,7 +49,8 @@ uint64_t tri_manifest_digest(struct tri_checkpoint_manifest *m);
 /* Writes DIR/manifest.json; sorts m->tensor and sets m->digest. */
 enum tri_status tri_manifest_save(const char *dir, struct tri_checkpoint_manifest *m,
                                   struct tri_error *error) TRI_NODISCARD;
-/* Reads and checks DIR/manifest.json. tri_manifest_destroy it. */
+/* Reads and checks DIR/manifest.json; a DIR called step_N must be of step N.
+ * tri_manifest_destroy it. */
 enum tri_status tri_manifest_load(const char *dir, struct tri_checkpoint_manifest **m,
                                   struct tri_error *error) TRI_NODISCARD;
 void tri_manifest_destroy(struct tri_checkpoint_manifest *m);

@@ -9,6 +9,8 @@
 #include "base/file.h"
 #include "base/memory.h"
 
+#include <inttypes.h>
+#include <jansson.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -16,6 +18,7 @@
 #include <string.h>
 
 #include <cmocka.h>
+#include <xxhash.h>
 
 static char run[256];
 static struct tri_mesh *mesh;
@@ -365,6 +368,136 @@ static void test_other_model(void **state)
     refuse_load(in_run("checkpoints/step_1"), true, "the model of this config has no such weight");
 }
 
+/* ---- lies: every check fits, what is told does not ------------------------------------------- */
+
+/* In DIR/NAME, the first `from` becomes `to`. */
+static void replace(const char *dir, const char *name, const char *from, const char *to)
+{
+    char path[700];
+    size_t size;
+    (void)snprintf(path, sizeof(path), "%s/%s", dir, name);
+    unsigned char *bytes = read_bytes(path, &size);
+    unsigned char *at = memmem(bytes, size, from, strlen(from));
+    if (!at) {
+        fail_msg("%s has no %s", path, from);
+    }
+    size_t before = (size_t)(at - bytes), after = size - before - strlen(from);
+    unsigned char *changed = tri_alloc(TRI_MEMORY_OTHER, size + strlen(to));
+    memcpy(changed, bytes, before);
+    memcpy(changed + before, to, strlen(to));
+    memcpy(changed + before + strlen(to), at + strlen(from), after);
+    write_bytes(path, changed, before + strlen(to) + after);
+    tri_free(changed);
+    tri_free(bytes);
+}
+
+/* The manifest's check, and its size and hash of state.json, made to fit again. */
+static void sign(const char *dir)
+{
+    char path[700], text[64];
+    size_t size;
+    (void)snprintf(path, sizeof(path), "%s/state.json", dir);
+    unsigned char *state = read_bytes(path, &size);
+    uint64_t hash = XXH3_64bits(state, size);
+    tri_free(state);
+    (void)snprintf(path, sizeof(path), "%s/manifest.json", dir);
+    json_t *root = json_load_file(path, 0, NULL);
+    assert_non_null(root);
+    size_t i;
+    json_t *entry;
+    json_array_foreach(json_object_get(root, "files"), i, entry)
+    {
+        if (strcmp(json_string_value(json_object_get(entry, "part")), "state") == 0) {
+            (void)snprintf(text, sizeof(text), "%016" PRIx64, hash);
+            (void)json_object_set_new(entry, "bytes", json_integer((json_int_t)size));
+            (void)json_object_set_new(entry, "xxh3", json_string(text));
+        }
+    }
+    (void)json_object_del(root, "check");
+    char *json = json_dumps(root, JSON_INDENT(1));
+    size_t bytes = strlen(json) - strlen("\n}");
+    FILE *file = fopen(path, "wb");
+    assert_non_null(file);
+    (void)fwrite(json, 1, bytes, file);
+    (void)fprintf(file, ",\n \"check\": \"%016" PRIx64 "\"\n}\n", XXH3_64bits(json, bytes));
+    assert_int_equal(fclose(file), 0);
+    free(json);
+    json_decref(root);
+}
+
+static void test_numbers(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *file, *from, *to, *says;
+    } lies[] = {
+        {"state.json", "\"step\": 7", "\"step\": 8",
+         "state.json is of step 8, its manifest.json of 7"},
+        {"state.json", "\"step\": 7", "\"step\": -7", "step: found -7, expected 0 to 1000000000"},
+        {"state.json", "\"step\": 7", "\"step\": 9000000000000000000", "step: found 9000"},
+        {"state.json", "\"step\": 7", "\"step\": 99999999999999999999", "state.json:"},
+        {"state.json", "\"tokens\": 3584", "\"tokens\": -1", "tokens: found -1"},
+        {"state.json", "\"samples\": 117", "\"samples\": -117", "samples: found -117"},
+        {"state.json", "\"samples\": 117", "\"samples\": \"117\"", "samples: \"117\""},
+        {"state.json", "\"seed\": 42", "\"seed\": -42", "seed: found -42"},
+        {"state.json", "\"skipped_steps\": 3", "\"skipped_steps\": -3", "skipped_steps: found -3"},
+        {"state.json", "\"skipped_in_a_row\": 1", "\"skipped_in_a_row\": 4", "in_a_row: found 4"},
+        {"state.json", "\"bias\": [", "\"bias\": 3, \"b\": [", "bias: expected an array"},
+        {"state.json", "\"bias\": [", "\"bias\": [3], \"b\": [", "bias: expected an array"},
+        {"state.json", "\"bias\": [", "\"bias\": [[], ", "bias: expected an array"},
+        {"state.json", "\"bias\": [", "\"bias\": [[1], ", "bias: 8 values for layer 1, expected 1"},
+        {"state.json", "-0.25", "\"-0.25\"", "bias: value 1 of layer 0"},
+        {"state.json", "-0.25", "1e39", "bias: value 1 of layer 0"},
+        {"manifest.json", "\"step\": 7", "\"step\": 8", "name says step 7, its manifest.json 8"},
+        {"manifest.json", "\"step\": 7", "\"step\": -1", "step: found -1"},
+        {"manifest.json", "\"bytes\": ", "\"bytes\": -", "bytes: found -"},
+        {"manifest.json", "\"shape\": [\n    37", "\"shape\": [\n    -37", "shape: found -37"},
+        {"manifest.json", "\"shape\": [\n    37", "\"shape\": [\n    9000000000000000000",
+         "shape: found 9000"},
+        {"manifest.json", "\"part\": \"state\"", "\"part\": \"model\"", "0 state.json"},
+        {"manifest.json", "\"name\": \"state.json\"", "\"name\": \"config.json\"",
+         "state in 'config.json'"},
+        {"manifest.json", "\"optimizer\": true", "\"optimizer\": false", "1 of the optimizer"},
+    };
+    char *path = in_run("checkpoints/step_7");
+    for (size_t i = 0; i < sizeof(lies) / sizeof(*lies); i++) {
+        struct tri_config read;
+        struct tri_error error = {0};
+        save_step(7, 0);
+        replace(path, lies[i].file, lies[i].from, lies[i].to);
+        sign(path);
+        refuse_inspect(path, "step_7", lies[i].says);
+        refuse_load(path, true, lies[i].says);
+        assert_int_equal(tri_checkpoint_read_config(path, &read, &error), TRI_BAD_INPUT);
+    }
+    save_step(7, 0);
+    sign(path);
+    struct tri_checkpoint_info info;
+    struct tri_error error;
+    assert_int_equal(tri_checkpoint_inspect(path, &info, &error), TRI_OK);
+    tri_checkpoint_info_fini(&info);
+}
+
+/* A folder that was copied or renamed is not of the step that its name says; under a name that
+ * says none it is itself. */
+static void test_copied(void **state)
+{
+    (void)state;
+    struct tri_checkpoint_info info;
+    struct tri_error error;
+    save_step(7, 0);
+    assert_int_equal(rename(in_run("checkpoints/step_7"), in_run("checkpoints/step_999")), 0);
+    save_step(7, 0);
+    static const char says[] = "name says step 999, its manifest.json 7; the last good checkpoint";
+    refuse_inspect(in_run("checkpoints/step_999"), "step_999", says);
+    refuse_load(in_run("checkpoints/step_999"), true, says);
+    refuse_load(in_run("checkpoints/step_999/"), false, says);
+    assert_int_equal(rename(in_run("checkpoints/step_999"), in_run("checkpoints/best")), 0);
+    assert_int_equal(tri_checkpoint_inspect(in_run("checkpoints/best"), &info, &error), TRI_OK);
+    assert_int_equal(info.step, 7);
+    tri_checkpoint_info_fini(&info);
+}
+
 static void test_no_good_checkpoint(void **state)
 {
     (void)state;
@@ -411,6 +544,8 @@ int main(void)
         cmocka_unit_test_setup(test_truncation, fresh),
         cmocka_unit_test_setup(test_flipped_bits, fresh),
         cmocka_unit_test_setup(test_other_model, fresh),
+        cmocka_unit_test_setup(test_numbers, fresh),
+        cmocka_unit_test_setup(test_copied, fresh),
         cmocka_unit_test_setup(test_no_good_checkpoint, fresh),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
