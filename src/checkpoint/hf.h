@@ -49,11 +49,11 @@ enum tri_status tri_hf_load_config(const char *dir, struct tri_config *config,
                                    enum tri_hf_family *family,
                                    struct tri_error *error) TRI_NODISCARD;
 
-/* DIR/model.safetensors or its shards into params, built from the config above on any mesh and
- * allocated. Every rank maps the files and takes its own slices. Every row must be filled and every
- * element of every tensor used, once; only rotary tables and attention masks are passed over, and a
- * head that equals tied embeddings. Collective over the mesh's world; the status is the same on all
- * ranks. */
+/* The weights that transformers would read from DIR into params, built from the config above on any
+ * mesh and allocated. Every rank maps the files and takes its own slices. Every row must be filled
+ * and every element of a tensor of its blocks used, once; rotary tables, attention masks and a head
+ * that equals tied embeddings are passed over, and with a warning what lies beside the model.
+ * Collective over the mesh's world; the status is the same on all ranks. */
 enum tri_status tri_hf_load_weights(const char *dir, struct tri_params *params,
                                     struct tri_error *error) TRI_NODISCARD;
 

@@ -3,33 +3,58 @@
  * a count of the elements used of every tensor shows at the end that none was left out. */
 #include "checkpoint/hf.h"
 
+#include "base/file.h"
+#include "base/log.h"
 #include "base/memory.h"
+#include "base/path.h"
+#include "checkpoint/json.h"
 #include "checkpoint/safetensors.h"
 
 #include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+
+#define HEAD "lm_head.weight"
+
+enum { PATH_BYTES = 2048 };
 
 struct loader {
     const char *dir;
     enum tri_hf_family family;
     struct tri_params *params;
     struct tri_safetensors_set *set;
-    int64_t *used; /* elements, of each tensor of the set */
-    bool bare;     /* GPT-2 files of old: no "transformer." before the names */
+    int64_t *used;    /* elements, of each tensor of the set */
+    char passed[160]; /* the first tensor that is passed over */
     int64_t num_experts;
     void *scratch;
     size_t scratch_bytes;
 };
 
-static int64_t find(const struct loader *l, const struct tri_hf_source *source)
+/* What stands before the names of all but the head; files of a base model alone lack it. */
+static const char *prefix_of(const struct loader *l)
 {
-    static const char prefix[] = "transformer.";
-    bool skip = l->bare && strncmp(source->name, prefix, strlen(prefix)) == 0;
-    return tri_safetensors_set_find(l->set, source->name + (skip ? strlen(prefix) : 0));
+    return l->family == TRI_HF_GPT2 ? "transformer." : "model.";
 }
 
-/* The tensor of a row, under either spelling; its index in the set, or an error naming the
+static int64_t find(const struct loader *l, const struct tri_hf_source *source)
+{
+    size_t prefix = strlen(prefix_of(l));
+    int64_t at = tri_safetensors_set_find(l->set, source->name);
+    if (at < 0 && strncmp(source->name, prefix_of(l), prefix) == 0) {
+        at = tri_safetensors_set_find(l->set, source->name + prefix);
+    }
+    return at;
+}
+
+/* An embedding that is the head too: files may hold it under either name. */
+static bool is_tied(const struct loader *l, const struct tri_param *param)
+{
+    return param->role == TRI_ROLE_EMBEDDING &&
+           !tri_params_find(l->params, TRI_ROLE_HEAD, TRI_PLACE_DENSE, -1, -1);
+}
+
+/* The tensor of a row, under each of its spellings; its index in the set, or an error naming the
  * first. */
 static enum tri_status locate(const struct loader *l, const struct tri_param *param,
                               struct tri_hf_source *source, int64_t *at, struct tri_error *error)
@@ -45,6 +70,9 @@ static enum tri_status locate(const struct loader *l, const struct tri_param *pa
             (*at = find(l, &fused)) >= 0) {
             *source = fused;
         }
+    }
+    if (*at < 0 && is_tied(l, param)) {
+        *at = tri_safetensors_set_find(l->set, HEAD);
     }
     if (*at < 0) {
         return tri_fail(error, TRI_BAD_INPUT, "%s: tensor %s (%s) is missing", l->dir, source->name,
@@ -83,14 +111,20 @@ static enum tri_status read_transposed(struct loader *l, const struct tri_safete
     return TRI_OK;
 }
 
+static bool is_real(const struct tri_safetensor *tensor)
+{
+    return tensor->dtype == TRI_ST_F32 || tensor->dtype == TRI_ST_BF16 ||
+           tensor->dtype == TRI_ST_F16 || tensor->dtype == TRI_ST_F64;
+}
+
 static enum tri_status read_row(struct loader *l, const struct tri_safetensor *tensor,
                                 const struct tri_hf_source *source, const struct tri_param *param,
                                 const float **values, struct tri_error *error)
 {
-    if (tensor->dtype != TRI_ST_F32 && tensor->dtype != TRI_ST_BF16 &&
-        tensor->dtype != TRI_ST_F16) {
-        return tri_fail(error, TRI_BAD_INPUT, "%s: tensor %s: dtype %s, expected F32, BF16 or F16",
-                        tensor->path, tensor->name, tri_safetensors_dtype_name(tensor->dtype));
+    if (!is_real(tensor)) {
+        return tri_fail(error, TRI_BAD_INPUT,
+                        "%s: tensor %s: dtype %s, expected F32, BF16, F16 or F64", tensor->path,
+                        tensor->name, tri_safetensors_dtype_name(tensor->dtype));
     }
     if (source->transposed) {
         return read_transposed(l, tensor, source, param, values, error);
@@ -143,40 +177,106 @@ static bool is_buffer(const struct loader *l, const char *name)
     if (l->family == TRI_HF_GPT2) {
         return ends_with(name, ".attn.bias") || ends_with(name, ".attn.masked_bias");
     }
-    return ends_with(name, ".rotary_emb.inv_freq");
+    return strstr(name, "rotary_emb.") || ends_with(name, ".position_ids");
 }
 
-/* A head saved beside the embedding it is tied to must be that embedding. */
-static bool is_tied_copy(const struct loader *l, const struct tri_safetensor *tensor)
+/* Whether two tensors hold the same values, in whichever types. */
+static enum tri_status compare(struct loader *l, const struct tri_safetensor *a,
+                               const struct tri_safetensor *b, bool *equal, struct tri_error *error)
+{
+    *equal = a->count == b->count && is_real(a) && is_real(b);
+    if (!*equal) {
+        return TRI_OK;
+    }
+    float *x = scratch(l, 2 * a->count), *y = x + a->count;
+    TRI_TRY(tri_safetensor_read_f32(a, 0, a->count, x, error));
+    TRI_TRY(tri_safetensor_read_f32(b, 0, b->count, y, error));
+    *equal = memcmp(x, y, (size_t)a->count * sizeof(*x)) == 0;
+    return TRI_OK;
+}
+
+/* A head saved beside the embedding it is tied to must be that embedding: transformers would take
+ * each as it is. */
+static enum tri_status check_tied(struct loader *l, const struct tri_safetensor *head,
+                                  struct tri_error *error)
 {
     struct tri_hf_source source;
     const struct tri_param *embedding =
         tri_params_find(l->params, TRI_ROLE_EMBEDDING, TRI_PLACE_DENSE, -1, -1);
-    if (strcmp(tensor->name, "lm_head.weight") != 0 || !embedding ||
-        !tri_hf_source_get(l->family, embedding, l->num_experts, TRI_HF_PER_EXPERT, &source)) {
-        return false;
+    int64_t at = -1;
+    if (embedding &&
+        tri_hf_source_get(l->family, embedding, l->num_experts, TRI_HF_PER_EXPERT, &source)) {
+        at = find(l, &source);
     }
-    int64_t at = find(l, &source);
-    const struct tri_safetensor *other = at < 0 ? NULL : l->set->tensor[at];
-    return other && other->bytes == tensor->bytes && other->dtype == tensor->dtype &&
-           memcmp(other->data, tensor->data, tensor->bytes) == 0;
+    bool equal = false;
+    if (at >= 0) {
+        TRI_TRY(compare(l, head, l->set->tensor[at], &equal, error));
+    }
+    return equal ? TRI_OK
+                 : tri_fail(error, TRI_BAD_INPUT,
+                            "%s: tensor %s differs from the embedding that config.json ties it to "
+                            "(tie_word_embeddings: false would take both)",
+                            head->path, head->name);
 }
 
-static enum tri_status check_use(const struct loader *l, struct tri_error *error)
+/* The number after "layers." or "h." where a name begins so (behind the prefix or without); -1. */
+static int64_t layer_of(const struct loader *l, const char *name)
 {
+    const char *blocks = l->family == TRI_HF_GPT2 ? "h." : "layers.";
+    size_t prefix = strlen(prefix_of(l));
+    name += strncmp(name, prefix_of(l), prefix) == 0 ? prefix : 0;
+    return strncmp(name, blocks, strlen(blocks)) == 0 ? strtoll(name + strlen(blocks), NULL, 10)
+                                                      : -1;
+}
+
+/* The other spelling of a name with a prefix or without is there too: which one counts? */
+static bool is_double(const struct loader *l, const char *name)
+{
+    char whole[512];
+    return (size_t)snprintf(whole, sizeof(whole), "%s%s", prefix_of(l), name) < sizeof(whole) &&
+           tri_safetensors_set_find(l->set, whole) >= 0;
+}
+
+/* A tensor that no row used. transformers passes over it; here that is good for what lies beside
+ * the model, not for a part of a block that config.json forgets. */
+static enum tri_status check_unused(struct loader *l, const struct tri_safetensor *tensor,
+                                    int64_t *passed, struct tri_error *error)
+{
+    if (is_buffer(l, tensor->name)) {
+        return TRI_OK;
+    }
+    if (strcmp(tensor->name, HEAD) == 0) {
+        return check_tied(l, tensor, error);
+    }
+    int64_t layer = layer_of(l, tensor->name);
+    if (is_double(l, tensor->name) || (layer >= 0 && layer < l->params->layers)) {
+        return tri_fail(error, TRI_BAD_INPUT,
+                        "%s: tensor %s: the model of config.json has no place for it", tensor->path,
+                        tensor->name);
+    }
+    if (++*passed == 1) {
+        (void)snprintf(l->passed, sizeof(l->passed), "%s", tensor->name);
+    }
+    return TRI_OK;
+}
+
+static enum tri_status check_use(struct loader *l, struct tri_error *error)
+{
+    int64_t passed = 0;
     for (int64_t i = 0; i < l->set->count; i++) {
         const struct tri_safetensor *tensor = l->set->tensor[i];
-        if (l->used[i] == tensor->count || is_buffer(l, tensor->name) || is_tied_copy(l, tensor)) {
-            continue;
-        }
         if (l->used[i] == 0) {
+            TRI_TRY(check_unused(l, tensor, &passed, error));
+        } else if (l->used[i] != tensor->count) {
             return tri_fail(error, TRI_BAD_INPUT,
-                            "%s: tensor %s: the model of config.json has no place for it",
-                            tensor->path, tensor->name);
+                            "%s: tensor %s: %" PRId64 " of its %" PRId64 " values were used",
+                            tensor->path, tensor->name, l->used[i], tensor->count);
         }
-        return tri_fail(error, TRI_BAD_INPUT,
-                        "%s: tensor %s: %" PRId64 " of its %" PRId64 " values were used",
-                        tensor->path, tensor->name, l->used[i], tensor->count);
+    }
+    if (passed > 0 && tri_group_rank(l->params->mesh->world) == 0) {
+        tri_log_warn("%s: tensors that the model of config.json has no place for are passed over: "
+                     "%" PRId64 ", the first is %s",
+                     l->dir, passed, l->passed);
     }
     return TRI_OK;
 }
@@ -190,14 +290,35 @@ static int64_t count_experts(const struct tri_params *params)
     return most + 1;
 }
 
+/* config.json may name the file of the weights. An adapter beside it would change them. */
+static enum tri_status open_set(struct loader *l, struct tri_error *error)
+{
+    char path[PATH_BYTES];
+    json_t *root;
+    const char *name = NULL;
+    TRI_TRY(tri_path_format(path, sizeof(path), error, "%s/adapter_config.json", l->dir));
+    if (tri_file_exists(path)) {
+        return tri_fail(error, TRI_BAD_INPUT,
+                        "%s: adapters are not applied: merge it into the model first", path);
+    }
+    TRI_TRY(tri_path_format(path, sizeof(path), error, "%s/config.json", l->dir));
+    TRI_TRY(tri_json_load(path, &root, error));
+    enum tri_status status =
+        tri_json_get_text(path, root, "transformers_weights", false, &name, error);
+    if (status == TRI_OK) {
+        status = tri_safetensors_set_open(l->dir, name, &l->set, error);
+    }
+    json_decref(root);
+    return status;
+}
+
 static enum tri_status load_local(const char *dir, struct tri_params *params,
                                   struct tri_error *error)
 {
     struct tri_config config; /* read again for its family; the caller built params from it */
     struct loader l = {.dir = dir, .params = params, .num_experts = count_experts(params)};
     TRI_TRY(tri_hf_load_config(dir, &config, &l.family, error));
-    TRI_TRY(tri_safetensors_set_open(dir, &l.set, error));
-    l.bare = tri_safetensors_set_find(l.set, "wte.weight") >= 0;
+    TRI_TRY(open_set(&l, error));
     l.used = tri_alloc(TRI_MEMORY_OTHER, (size_t)l.set->count * sizeof(*l.used));
     enum tri_status status = load_rows(&l, error);
     if (status == TRI_OK) {

@@ -105,9 +105,11 @@ struct tri_safetensors_set {
     const struct tri_safetensor **tensor; /* of all files, sorted by name */
 };
 
-/* The weights of a folder: model.safetensors, or the files that model.safetensors.index.json lists;
- * index and files must name the same tensors. */
-enum tri_status tri_safetensors_set_open(const char *dir, struct tri_safetensors_set **set,
+/* The weights of a folder, those that transformers reads: of `name`, or where that is NULL of
+ * model.safetensors, or else of model.safetensors.index.json. An index (NAME.json) lists files; all
+ * tensors of these count, whatever it says of each. */
+enum tri_status tri_safetensors_set_open(const char *dir, const char *name,
+                                         struct tri_safetensors_set **set,
                                          struct tri_error *error) TRI_NODISCARD;
 /* The files named, of folder dir. A tensor in two of them is refused. */
 enum tri_status tri_safetensors_set_open_files(const char *dir, int files, const char *const *names,

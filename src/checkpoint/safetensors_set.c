@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 enum { PATH_BYTES = 2048 };
 
@@ -78,6 +79,15 @@ static int by_text(const void *a, const void *b)
     return strcmp(*x, *y);
 }
 
+/* Whether a name leads to a file of the folder or of one below. */
+static bool is_inside(const char *name)
+{
+    size_t length = strlen(name);
+    bool climbs = strcmp(name, "..") == 0 || strncmp(name, "../", 3) == 0 || strstr(name, "/../") ||
+                  (length > 2 && strcmp(name + length - 3, "/..") == 0);
+    return length > 0 && name[0] != '/' && !climbs;
+}
+
 /* The distinct file names of weight_map, sorted; names has room for all of its entries. */
 static enum tri_status index_files(const char *path, json_t *map, const char **names, int *files,
                                    struct tri_error *error)
@@ -88,8 +98,8 @@ static enum tri_status index_files(const char *path, json_t *map, const char **n
     json_object_foreach(map, key, value)
     {
         const char *name = json_string_value(value);
-        if (!name || strchr(name, '/') || name[0] == '\0') {
-            return tri_fail(error, TRI_BAD_INPUT, "%s: weight_map: %s: no file name of this folder",
+        if (!name || !is_inside(name)) {
+            return tri_fail(error, TRI_BAD_INPUT, "%s: weight_map: %s: no file of this folder",
                             path, key);
         }
         names[count++] = name;
@@ -101,31 +111,6 @@ static enum tri_status index_files(const char *path, json_t *map, const char **n
     for (size_t i = 0; i < count; i++) {
         if (i == 0 || strcmp(names[i], names[i - 1]) != 0) {
             names[(*files)++] = names[i];
-        }
-    }
-    return TRI_OK;
-}
-
-/* Index and files must tell of the same tensors in the same places. */
-static enum tri_status check_index(const char *path, json_t *map,
-                                   const struct tri_safetensors_set *set, struct tri_error *error)
-{
-    const char *key;
-    json_t *value;
-    json_object_foreach(map, key, value)
-    {
-        int64_t at = tri_safetensors_set_find(set, key);
-        const char *slash = at < 0 ? NULL : strrchr(set->tensor[at]->path, '/');
-        if (!slash || strcmp(slash + 1, json_string_value(value)) != 0) {
-            return tri_fail(error, TRI_BAD_INPUT,
-                            "%s: tensor %s: not in %s, where weight_map puts it", path, key,
-                            json_string_value(value));
-        }
-    }
-    for (int64_t i = 0; i < set->count; i++) {
-        if (!json_object_get(map, set->tensor[i]->name)) {
-            return tri_fail(error, TRI_BAD_INPUT, "%s: tensor %s: not in weight_map of %s",
-                            set->tensor[i]->path, set->tensor[i]->name, path);
         }
     }
     return TRI_OK;
@@ -147,35 +132,51 @@ static enum tri_status open_index(const char *dir, const char *path,
     if (status == TRI_OK) {
         status = tri_safetensors_set_open_files(dir, files, names, set, error);
     }
-    if (status == TRI_OK) {
-        status = check_index(path, map, *set, error);
-        if (status != TRI_OK) {
-            tri_safetensors_set_close(*set);
-            *set = NULL;
-        }
-    }
     tri_free((void *)names);
     json_decref(root);
     return status;
 }
 
-enum tri_status tri_safetensors_set_open(const char *dir, struct tri_safetensors_set **set,
-                                         struct tri_error *error)
+static bool is_file(const char *dir, const char *name)
 {
-    *set = NULL;
     char path[PATH_BYTES];
-    tri_path_make(path, sizeof(path), "%s/model.safetensors.index.json", dir);
-    if (tri_file_exists(path)) {
+    struct stat info;
+    return tri_path_format(path, sizeof(path), NULL, "%s/%s", dir, name) == TRI_OK &&
+           stat(path, &info) == 0 && S_ISREG(info.st_mode);
+}
+
+static bool ends_with(const char *text, const char *end)
+{
+    size_t n = strlen(text), m = strlen(end);
+    return n >= m && strcmp(text + n - m, end) == 0;
+}
+
+/* In the order in which transformers looks. */
+enum tri_status tri_safetensors_set_open(const char *dir, const char *name,
+                                         struct tri_safetensors_set **set, struct tri_error *error)
+{
+    static const char *const usual[] = {"model.safetensors", "model.safetensors.index.json"};
+    *set = NULL;
+    for (size_t i = 0; !name && i < 2; i++) {
+        name = is_file(dir, usual[i]) ? usual[i] : NULL;
+    }
+    if (!name) {
+        bool pickled =
+            is_file(dir, "pytorch_model.bin") || is_file(dir, "pytorch_model.bin.index.json");
+        return tri_fail(
+            error, TRI_BAD_INPUT,
+            "%s: holds neither model.safetensors nor model.safetensors.index.json%s", dir,
+            pickled ? "; pytorch_model.bin is not read: save it again with transformers" : "");
+    }
+    if (!is_inside(name)) {
+        return tri_fail(error, TRI_BAD_INPUT, "%s: '%s' is no file of this folder", dir, name);
+    }
+    if (ends_with(name, ".json")) {
+        char path[PATH_BYTES];
+        TRI_TRY(tri_path_format(path, sizeof(path), error, "%s/%s", dir, name));
         return open_index(dir, path, set, error);
     }
-    tri_path_make(path, sizeof(path), "%s/model.safetensors", dir);
-    if (!tri_file_exists(path)) {
-        return tri_fail(error, TRI_BAD_INPUT,
-                        "%s: holds neither model.safetensors nor model.safetensors.index.json",
-                        dir);
-    }
-    static const char *const single[] = {"model.safetensors"};
-    return tri_safetensors_set_open_files(dir, 1, single, set, error);
+    return tri_safetensors_set_open_files(dir, 1, &name, set, error);
 }
 
 void tri_safetensors_set_close(struct tri_safetensors_set *set)

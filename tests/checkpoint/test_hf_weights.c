@@ -2,6 +2,7 @@
  * and what is missing, left over or misshapen refused by name. */
 #include "checkpoint/fixture.h"
 #include "checkpoint/hf.h"
+#include "checkpoint/hf_folder.h"
 #include "checkpoint/safetensors.h"
 
 #include "base/file.h"
@@ -14,46 +15,6 @@
 #include <string.h>
 
 #include <cmocka.h>
-
-static char dir[256];
-static struct tri_mesh *mesh;
-
-static const char *golden(const char *family)
-{
-    static char path[256];
-    (void)snprintf(path, sizeof(path), TESTDATA_DIR "/golden/%s", family);
-    return path;
-}
-
-static void put(const char *name, const void *data, size_t bytes)
-{
-    char path[512];
-    struct tri_error error;
-    (void)snprintf(path, sizeof(path), "%s/%s", dir, name);
-    assert_int_equal(tri_file_save(path, data, bytes, &error), TRI_OK);
-}
-
-static struct tri_params *params_of(const char *from)
-{
-    struct tri_config config;
-    struct tri_error error;
-    if (tri_hf_load_config(from, &config, NULL, &error) != TRI_OK) {
-        fail_msg("%s", error.message);
-    }
-    struct tri_params *params = tri_params_create(&config, mesh);
-    tri_params_allocate(params, false);
-    return params;
-}
-
-static struct tri_params *import(const char *from)
-{
-    struct tri_params *params = params_of(from);
-    struct tri_error error;
-    if (tri_hf_load_weights(from, params, &error) != TRI_OK) {
-        fail_msg("%s", error.message);
-    }
-    return params;
-}
 
 static const float *weights(const struct tri_params *params, const char *name)
 {
@@ -72,7 +33,7 @@ static void expect_row(const struct tri_params *params, const char *name, const 
     struct tri_safetensors *file;
     struct tri_error error;
     char path[512];
-    (void)snprintf(path, sizeof(path), "%s/model.safetensors", golden(family));
+    (void)snprintf(path, sizeof(path), "%s/model.safetensors", hf_golden(family));
     assert_int_equal(tri_safetensors_open(path, &file, &error), TRI_OK);
     const struct tri_safetensor *t = tri_safetensors_find(file, tensor);
     assert_non_null(t);
@@ -94,7 +55,7 @@ static void test_imports_all(void **state)
     static const char *const families[] = {"mixtral", "olmoe", "qwen2_moe", "qwen3_moe",
                                            "gpt2",    "llama", "qwen3"};
     for (size_t f = 0; f < sizeof(families) / sizeof(*families); f++) {
-        struct tri_params *params = import(golden(families[f]));
+        struct tri_params *params = hf_import(hf_golden(families[f]));
         /* No row is left at zero. */
         for (int p = 0; p < params->count; p++) {
             const float *row = tri_param_weights(params, &params->param[p]);
@@ -111,7 +72,7 @@ static void test_imports_all(void **state)
 static void test_places(void **state)
 {
     (void)state;
-    struct tri_params *p = import(golden("mixtral"));
+    struct tri_params *p = hf_import(hf_golden("mixtral"));
     expect_row(p, "layers.1.moe.experts.5.gate.weight", "mixtral",
                "model.layers.1.block_sparse_moe.experts.5.w1.weight", 40, 32, 32, 1, 0);
     expect_row(p, "layers.1.moe.experts.5.up.weight", "mixtral",
@@ -122,7 +83,7 @@ static void test_places(void **state)
                "model.layers.0.block_sparse_moe.gate.weight", 8, 32, 32, 1, 0);
     expect_row(p, "head.weight", "mixtral", "lm_head.weight", 128, 32, 32, 1, 0);
     tri_params_destroy(p);
-    p = import(golden("qwen2_moe"));
+    p = hf_import(hf_golden("qwen2_moe"));
     expect_row(p, "layers.1.moe.shared.up.weight", "qwen2_moe",
                "model.layers.1.mlp.shared_expert.up_proj.weight", 48, 32, 32, 1, 0);
     expect_row(p, "layers.1.moe.shared_gate.weight", "qwen2_moe",
@@ -135,7 +96,7 @@ static void test_places(void **state)
                "model.layers.0.post_attention_layernorm.weight", 32, 1, 1, 1, 0);
     tri_params_destroy(p);
     /* Conv1D: the file holds [in, out]; q, k, v side by side. */
-    p = import(golden("gpt2"));
+    p = hf_import(hf_golden("gpt2"));
     expect_row(p, "layers.1.attention.q.weight", "gpt2", "transformer.h.1.attn.c_attn.weight", 32,
                32, 1, 96, 0);
     expect_row(p, "layers.1.attention.k.weight", "gpt2", "transformer.h.1.attn.c_attn.weight", 32,
@@ -158,136 +119,14 @@ static void test_places(void **state)
 
 /* ---- weights rewritten ----------------------------------------------------------------------- */
 
-/* One tensor of a file to be. */
-struct item {
-    struct tri_safetensors_spec spec;
-    char name[160];
-    void *data;
-    size_t bytes;
-};
-
-struct items {
-    int count;
-    struct item item[512];
-};
-
-static struct item *add_item(struct items *items, const char *name,
-                             enum tri_safetensors_dtype dtype, int dims, const int64_t *shape,
-                             size_t bytes)
-{
-    struct item *item = &items->item[items->count++];
-    assert_true(items->count <= 512);
-    (void)snprintf(item->name, sizeof(item->name), "%s", name);
-    item->spec = (struct tri_safetensors_spec){.dtype = dtype, .dims = dims};
-    memcpy(item->spec.shape, shape, (size_t)dims * sizeof(*shape));
-    item->bytes = bytes;
-    item->data = tri_alloc(TRI_MEMORY_OTHER, bytes);
-    return item;
-}
-
-static struct items *items_of(const char *family)
-{
-    struct tri_safetensors *file;
-    struct tri_error error;
-    char path[512];
-    (void)snprintf(path, sizeof(path), "%s/model.safetensors", golden(family));
-    assert_int_equal(tri_safetensors_open(path, &file, &error), TRI_OK);
-    struct items *items = tri_alloc(TRI_MEMORY_OTHER, sizeof(*items));
-    for (int64_t i = 0; i < file->count; i++) {
-        const struct tri_safetensor *t = &file->tensor[i];
-        memcpy(add_item(items, t->name, t->dtype, t->dims, t->shape, t->bytes)->data, t->data,
-               t->bytes);
-    }
-    tri_safetensors_close(file);
-    return items;
-}
-
-static struct item *item_named(struct items *items, const char *name)
-{
-    for (int i = 0; i < items->count; i++) {
-        if (strcmp(items->item[i].name, name) == 0) {
-            return &items->item[i];
-        }
-    }
-    fail_msg("no tensor %s", name);
-    return NULL;
-}
-
-static void drop_item(struct items *items, const char *name)
-{
-    struct item *item = item_named(items, name);
-    tri_free(item->data);
-    *item = items->item[--items->count];
-}
-
-static void write_items(struct items *items, const char *name, int first, int end)
-{
-    struct tri_safetensors_spec specs[512];
-    struct tri_safetensors_writer *writer;
-    struct tri_error error;
-    char path[512];
-    for (int i = first; i < end; i++) {
-        specs[i - first] = items->item[i].spec;
-        specs[i - first].name = items->item[i].name;
-    }
-    (void)snprintf(path, sizeof(path), "%s/%s", dir, name);
-    assert_int_equal(tri_safetensors_writer_create(path, end - first, specs, &writer, &error),
-                     TRI_OK);
-    for (int i = 0; i < end - first; i++) {
-        const struct item *item = item_named(items, specs[i].name);
-        assert_int_equal(tri_safetensors_writer_write(writer, item->data, item->bytes, &error),
-                         TRI_OK);
-    }
-    assert_int_equal(tri_safetensors_writer_close(&writer, NULL, NULL, &error), TRI_OK);
-}
-
-static void free_items(struct items *items)
-{
-    for (int i = 0; i < items->count; i++) {
-        tri_free(items->item[i].data);
-    }
-    tri_free(items);
-}
-
-static void copy_config(const char *family)
-{
-    char path[512];
-    struct tri_mapping text;
-    struct tri_error error;
-    (void)snprintf(path, sizeof(path), "%s/config.json", golden(family));
-    assert_int_equal(tri_file_map(path, &text, &error), TRI_OK);
-    put("config.json", text.data, text.size);
-    tri_file_unmap(&text);
-}
-
-/* The folder's model must be that of the family's golden files. */
-static void expect_same_model(const char *family)
-{
-    struct tri_params *expected = import(golden(family)), *found = import(dir);
-    fixture_expect_equal(expected, found, false);
-    tri_params_destroy(expected);
-    tri_params_destroy(found);
-}
-
-static void refuse_weights(const char *words)
-{
-    struct tri_params *params = params_of(dir);
-    struct tri_error error = {0};
-    assert_int_equal(tri_hf_load_weights(dir, params, &error), TRI_BAD_INPUT);
-    if (!strstr(error.message, words)) {
-        fail_msg("'%s' lacks '%s'", error.message, words);
-    }
-    tri_params_destroy(params);
-}
-
 static void test_shards(void **state)
 {
     (void)state;
-    struct items *items = items_of("mixtral");
+    struct hf_items *items = hf_items_of("mixtral");
     int half = items->count / 2;
-    copy_config("mixtral");
-    write_items(items, "model-00001-of-00002.safetensors", 0, half);
-    write_items(items, "model-00002-of-00002.safetensors", half, items->count);
+    hf_copy_config("mixtral");
+    hf_write(items, "model-00001-of-00002.safetensors", 0, half);
+    hf_write(items, "model-00002-of-00002.safetensors", half, items->count);
     static char index[65536];
     size_t used =
         (size_t)snprintf(index, sizeof(index), "{\"metadata\":{\"total_size\":1},\"weight_map\":{");
@@ -297,55 +136,54 @@ static void test_shards(void **state)
                                  items->item[i].name, i < half ? 1 : 2);
     }
     (void)snprintf(index + used, sizeof(index) - used, "}}");
-    put("model.safetensors.index.json", index, strlen(index));
-    expect_same_model("mixtral");
+    hf_put("model.safetensors.index.json", index, strlen(index));
+    hf_expect_same("mixtral");
     struct tri_error error;
     char path[512];
-    (void)snprintf(path, sizeof(path), "%s/model-00002-of-00002.safetensors", dir);
+    (void)snprintf(path, sizeof(path), "%s/model-00002-of-00002.safetensors", hf_dir);
     assert_int_equal(tri_file_remove_tree(path, &error), TRI_OK);
-    refuse_weights("model-00002-of-00002.safetensors: cannot open");
-    (void)snprintf(path, sizeof(path), "%s/model.safetensors.index.json", dir);
+    hf_refuse("model-00002-of-00002.safetensors: cannot open");
+    (void)snprintf(path, sizeof(path), "%s/model.safetensors.index.json", hf_dir);
     assert_int_equal(tri_file_remove_tree(path, &error), TRI_OK);
-    free_items(items);
+    hf_free(items);
 }
 
 static void test_missing_and_extra(void **state)
 {
     (void)state;
-    struct items *items = items_of("olmoe");
-    copy_config("olmoe");
-    drop_item(items, "model.layers.1.mlp.experts.7.up_proj.weight");
-    write_items(items, "model.safetensors", 0, items->count);
-    refuse_weights("tensor model.layers.1.mlp.experts.7.up_proj.weight "
-                   "(layers.1.moe.experts.7.up.weight) is missing");
-    free_items(items);
+    struct hf_items *items = hf_items_of("olmoe");
+    hf_copy_config("olmoe");
+    hf_drop(items, "model.layers.1.mlp.experts.7.up_proj.weight");
+    hf_write(items, "model.safetensors", 0, items->count);
+    hf_refuse("tensor model.layers.1.mlp.experts.7.up_proj.weight "
+              "(layers.1.moe.experts.7.up.weight) is missing");
+    hf_free(items);
 
-    items = items_of("olmoe");
+    items = hf_items_of("olmoe");
     static const int64_t shape[] = {24, 32};
-    add_item(items, "model.layers.1.mlp.experts.16.up_proj.weight", TRI_ST_F32, 2, shape,
-             24 * 32 * 4);
-    write_items(items, "model.safetensors", 0, items->count);
-    refuse_weights("tensor model.layers.1.mlp.experts.16.up_proj.weight: the model of config.json "
-                   "has no place");
-    drop_item(items, "model.layers.1.mlp.experts.16.up_proj.weight");
+    hf_add(items, "model.layers.1.mlp.experts.16.up_proj.weight", TRI_ST_F32, 2, shape,
+           24 * 32 * 4);
+    hf_write(items, "model.safetensors", 0, items->count);
+    hf_refuse("tensor model.layers.1.mlp.experts.16.up_proj.weight: the model of config.json "
+              "has no place");
+    hf_drop(items, "model.layers.1.mlp.experts.16.up_proj.weight");
     /* Buffers are passed over. */
     static const int64_t four[] = {4};
-    add_item(items, "model.layers.1.self_attn.rotary_emb.inv_freq", TRI_ST_F32, 1, four, 16);
-    write_items(items, "model.safetensors", 0, items->count);
-    expect_same_model("olmoe");
+    hf_add(items, "model.layers.1.self_attn.rotary_emb.inv_freq", TRI_ST_F32, 1, four, 16);
+    hf_write(items, "model.safetensors", 0, items->count);
+    hf_expect_same("olmoe");
     /* A wrong shape of the right size. */
-    struct item *item = item_named(items, "model.layers.0.mlp.experts.3.down_proj.weight");
+    struct hf_item *item = hf_item(items, "model.layers.0.mlp.experts.3.down_proj.weight");
     item->spec.shape[0] = 24;
     item->spec.shape[1] = 32;
-    write_items(items, "model.safetensors", 0, items->count);
-    refuse_weights(
-        "model.layers.0.mlp.experts.3.down_proj.weight: shape [24, 32], expected [32, 24]");
+    hf_write(items, "model.safetensors", 0, items->count);
+    hf_refuse("model.layers.0.mlp.experts.3.down_proj.weight: shape [24, 32], expected [32, 24]");
     item->spec.shape[0] = 32;
     item->spec.shape[1] = 24;
     item->spec.dtype = TRI_ST_I32;
-    write_items(items, "model.safetensors", 0, items->count);
-    refuse_weights("dtype I32, expected F32, BF16 or F16");
-    free_items(items);
+    hf_write(items, "model.safetensors", 0, items->count);
+    hf_refuse("dtype I32, expected F32, BF16, F16 or F64");
+    hf_free(items);
 }
 
 /* transformers 5 in memory: all experts of a layer in two tensors. */
@@ -354,16 +192,16 @@ static void test_fused_experts(void **state)
     (void)state;
     static const char *const families[] = {"mixtral", "olmoe", "qwen3_moe"};
     for (size_t f = 0; f < 3; f++) {
-        struct tri_params *model = import(golden(families[f]));
+        struct tri_params *model = hf_import(hf_golden(families[f]));
         const struct tri_param *any = tri_params_by_name(model, "layers.0.moe.experts.0.up.weight");
         const struct tri_param *router = tri_params_by_name(model, "layers.0.moe.router.weight");
         int64_t experts = router->shape[0], inner = any->shape[0], width = any->shape[1];
-        struct items *items = items_of(families[f]);
+        struct hf_items *items = hf_items_of(families[f]);
         for (int i = items->count; i-- > 0;) {
-            struct item *item = &items->item[i];
+            struct hf_item *item = &items->item[i];
             char *gate = strstr(item->name, ".block_sparse_moe.gate.");
             if (strstr(item->name, ".experts.")) {
-                drop_item(items, item->name);
+                hf_drop(items, item->name);
             } else if (gate) {
                 (void)memmove(gate, ".mlp.gate.weight", sizeof(".mlp.gate.weight"));
             }
@@ -379,9 +217,9 @@ static void test_fused_experts(void **state)
             size_t matrix = (size_t)(inner * width), all = (size_t)experts * matrix * sizeof(float);
             (void)snprintf(name, sizeof(name), "model.layers.%d.mlp.experts.gate_up_proj",
                            (int)layer);
-            float *gate_up = add_item(items, name, TRI_ST_F32, 3, up_shape, 2 * all)->data;
+            float *gate_up = hf_add(items, name, TRI_ST_F32, 3, up_shape, 2 * all)->data;
             (void)snprintf(name, sizeof(name), "model.layers.%d.mlp.experts.down_proj", (int)layer);
-            float *down = add_item(items, name, TRI_ST_F32, 3, down_shape, all)->data;
+            float *down = hf_add(items, name, TRI_ST_F32, 3, down_shape, all)->data;
             for (int e = 0; e < experts; e++) {
                 static const char *const parts[] = {"gate", "up", "down"};
                 for (int part = 0; part < 3; part++) {
@@ -393,16 +231,15 @@ static void test_fused_experts(void **state)
                 }
             }
         }
-        copy_config(families[f]);
-        write_items(items, "model.safetensors", 0, items->count);
-        expect_same_model(families[f]);
+        hf_copy_config(families[f]);
+        hf_write(items, "model.safetensors", 0, items->count);
+        hf_expect_same(families[f]);
         /* An expert too many in the tensor. */
-        item_named(items, "model.layers.0.mlp.experts.down_proj")->spec.shape[0] = 1;
-        item_named(items, "model.layers.0.mlp.experts.down_proj")->bytes =
-            (size_t)(inner * width) * 4;
-        write_items(items, "model.safetensors", 0, items->count);
-        refuse_weights("mlp.experts.down_proj: shape [1, ");
-        free_items(items);
+        hf_item(items, "model.layers.0.mlp.experts.down_proj")->spec.shape[0] = 1;
+        hf_item(items, "model.layers.0.mlp.experts.down_proj")->bytes = (size_t)(inner * width) * 4;
+        hf_write(items, "model.safetensors", 0, items->count);
+        hf_refuse("mlp.experts.down_proj: shape [1, ");
+        hf_free(items);
         tri_params_destroy(model);
     }
 }
@@ -411,37 +248,37 @@ static void test_fused_experts(void **state)
 static void test_old_gpt2(void **state)
 {
     (void)state;
-    struct items *items = items_of("gpt2");
+    struct hf_items *items = hf_items_of("gpt2");
     static const int64_t mask[] = {1, 1, 64, 64};
-    copy_config("gpt2");
+    hf_copy_config("gpt2");
     for (int i = 0; i < items->count; i++) {
         char *name = items->item[i].name;
         (void)memmove(name, name + strlen("transformer."),
                       strlen(name) - strlen("transformer.") + 1);
     }
-    add_item(items, "h.0.attn.bias", TRI_ST_F32, 4, mask, 64 * 64 * 4);
-    write_items(items, "model.safetensors", 0, items->count);
-    expect_same_model("gpt2");
-    const struct item *embedding = item_named(items, "wte.weight");
-    struct item *head =
-        add_item(items, "lm_head.weight", TRI_ST_F32, 2, embedding->spec.shape, embedding->bytes);
+    hf_add(items, "h.0.attn.bias", TRI_ST_F32, 4, mask, 64 * 64 * 4);
+    hf_write(items, "model.safetensors", 0, items->count);
+    hf_expect_same("gpt2");
+    const struct hf_item *embedding = hf_item(items, "wte.weight");
+    struct hf_item *head =
+        hf_add(items, "lm_head.weight", TRI_ST_F32, 2, embedding->spec.shape, embedding->bytes);
     memcpy(head->data, embedding->data, embedding->bytes);
-    write_items(items, "model.safetensors", 0, items->count);
-    expect_same_model("gpt2");
+    hf_write(items, "model.safetensors", 0, items->count);
+    hf_expect_same("gpt2");
     ((float *)head->data)[5] += 1.0F;
-    write_items(items, "model.safetensors", 0, items->count);
-    refuse_weights("tensor lm_head.weight: the model of config.json has no place");
-    free_items(items);
+    hf_write(items, "model.safetensors", 0, items->count);
+    hf_refuse("tensor lm_head.weight differs from the embedding");
+    hf_free(items);
 }
 
 static void test_narrow_types(void **state)
 {
     (void)state;
-    struct items *items = items_of("llama");
-    copy_config("llama");
-    struct tri_params *expected = import(golden("llama"));
+    struct hf_items *items = hf_items_of("llama");
+    hf_copy_config("llama");
+    struct tri_params *expected = hf_import(hf_golden("llama"));
     for (int i = 0; i < items->count; i++) {
-        struct item *item = &items->item[i];
+        struct hf_item *item = &items->item[i];
         const float *from = item->data;
         uint16_t *to = item->data;
         for (size_t k = 0; k < item->bytes / 4; k++) {
@@ -450,8 +287,8 @@ static void test_narrow_types(void **state)
         item->bytes /= 2;
         item->spec.dtype = TRI_ST_BF16;
     }
-    write_items(items, "model.safetensors", 0, items->count);
-    struct tri_params *found = import(dir);
+    hf_write(items, "model.safetensors", 0, items->count);
+    struct tri_params *found = hf_import(hf_dir);
     for (int p = 0; p < found->count; p++) {
         const float *a = tri_param_weights(expected, &expected->param[p]);
         const float *b = tri_param_weights(found, &found->param[p]);
@@ -461,22 +298,20 @@ static void test_narrow_types(void **state)
     }
     tri_params_destroy(found);
     tri_params_destroy(expected);
-    free_items(items);
+    hf_free(items);
 }
 
 static int set_up(void **state)
 {
     (void)state;
-    mesh = tri_mesh_create_serial();
-    fixture_dir("hf_weights", dir);
+    hf_begin("hf_weights");
     return 0;
 }
 
 static int tear_down(void **state)
 {
     (void)state;
-    tri_mesh_destroy(mesh);
-    fixture_remove(dir);
+    hf_end();
     return 0;
 }
 
