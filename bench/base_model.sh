@@ -5,12 +5,12 @@
 #
 # The paper's claim is 4 to 8 times larger base models. The model is its GPT: 32 layers, 24 heads,
 # sequences of 2048, 16 experts in every second layer, one expert a token. Ranks = T x 16 x 4: the
-# replicas of an expert, 4, are held fixed, so T is all that changes. bf16, one row at a time, every block
-# recomputed, sequence_parallel. Base parameters are those that one token meets. BUILD=DIR has bin/trident
-# (default build/release); --quick: one device, two degrees.
+# replicas of an expert, 4, are held fixed, so T is all that changes. bf16, one row at a time, every
+# block recomputed, sequence_parallel. Base parameters are those that one token meets. BUILD=DIR has
+# bin/trident (default build/release); --quick: one device, two degrees.
 #
-# Then what the tiled optimizer saves on the paper's 6.7B model on 128 ranks: the f32 copy of gradients
-# that an untiled step makes.
+# Then what the tiled optimizer saves on the paper's 6.7B model on 128 ranks: the f32 copy of
+# gradients that an untiled step makes.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -61,7 +61,8 @@ largest() {
 
 # Attention 4 H^2 and MLP 8 H^2 a layer with biases and norms, embeddings; the routers with them.
 parameters() {
-    awk -v h="$1" 'BEGIN {printf "%.0f", 32 * (12 * h * h + 13 * h) + 16 * 16 * h + (51200 + 2048 + 2) * h}'
+    awk -v h="$1" 'BEGIN {
+        printf "%.0f", 32 * (12 * h * h + 13 * h) + 16 * 16 * h + (51200 + 2048 + 2) * h}'
 }
 
 table() {

@@ -6,8 +6,9 @@
 # SHAPE: small, small-dense, gpt2-narrow (peers/moe_torch.py), fine, wide (peers/moe_hf.py).
 # PRECISION: f32, bf16 (f32 master weights, bf16 products: PyTorch's autocast).
 # PEERS=DIR is what peers/setup_peers.sh made (default /opt/peers), BUILD=DIR has bin/step (default
-# build/release), THREADS=N (default: all cores). Prints each round, then the medians and their ratios:
-# above 1 Trident is faster. "processor" is processor time, which other jobs on the machine inflate less.
+# build/release), THREADS=N (default: all cores). Prints each round, then the medians and their
+# ratios: above 1 Trident is faster. "processor" is processor time, which other jobs on the machine
+# inflate less.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -72,8 +73,9 @@ for ((i = 1; i <= rounds; i++)); do
     line="$(number tokens_per_second "$ours") $(number processor_ms "$ours")"
     line+=" $(before tok/s "$theirs") $(after 'processor ms' "$theirs")"
     table+=$line$'\n'
-    awk -v i="$i" '{printf "round %d: trident %.0f tokens/s, %.0f ms of processor a step; peer %.0f, %.0f\n",
-        i, $1, $2, $3, $4}' <<<"$line"
+    awk -v i="$i" '{
+        printf "round %d: trident %.0f tokens/s, %.0f ms of processor a step; peer %.0f, %.0f\n",
+            i, $1, $2, $3, $4}' <<<"$line"
 done
 "$build/bin/ceiling"
 speed=$(awk 'NF {print $1 / $3}' <<<"$table" | median)

@@ -1,9 +1,10 @@
 #!/bin/bash
-# Several hosts on one machine: network namespaces joined by a bridge, every link limited to a rate both
-# ways. Each host has its own name, network and shared memory files, so Open MPI takes it for a machine:
-# TCP between hosts, shared memory within. (After the hosts.sh of the project's reference material.)
+# Several hosts on one machine: network namespaces joined by a bridge, every link limited to a rate
+# both ways. Each host has its own name, network and shared memory files, so Open MPI takes it for a
+# machine: TCP between hosts, shared memory within. (After the hosts.sh of the project's reference
+# material.)
 #
-#   bench/hosts.sh up N [RATE]            N hosts; RATE as tc writes it (1gbit, 500mbit), or unlimited
+#   bench/hosts.sh up N [RATE]            N hosts; RATE is tc's (1gbit, 500mbit), or unlimited
 #   bench/hosts.sh limit RATE             another rate for every link
 #   bench/hosts.sh measure                Mbit/s that one link carries
 #   bench/hosts.sh sent                   bytes that the hosts have sent to each other, all together
@@ -21,8 +22,9 @@ names() {
     ip netns list | sed -n 's/^trident\([0-9][0-9]*\).*/\1/p' | sort -n
 }
 
-# bucket RATE DEVICE [COMMAND-PREFIX…]: a token bucket in front of one end of a link. Its queue holds a
-# second's worth of data: like a cluster's network, the link slows its senders down and drops nothing.
+# bucket RATE DEVICE [COMMAND-PREFIX…]: a token bucket in front of one end of a link. Its queue
+# holds a second's worth of data: like a cluster's network, the link slows its senders down and
+# drops nothing.
 bucket() {
     local rate=$1 device=$2
     shift 2
@@ -75,7 +77,8 @@ measure() {
 }
 
 sent() {
-    cat /sys/class/net/"$bridge"-*/statistics/rx_bytes | awk '{sum += $1} END {printf "%.0f\n", sum}'
+    cat /sys/class/net/"$bridge"-*/statistics/rx_bytes |
+        awk '{sum += $1} END {printf "%.0f\n", sum}'
 }
 
 # What mpirun calls in the place of ssh: HOST COMMAND…

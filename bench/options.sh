@@ -1,7 +1,7 @@
 #!/bin/bash
-# What each option takes and saves in memory and traffic, as `trident plan` knows it to the byte: the TED
-# paper's largest model (GPT 6.7B with 16 experts in every second layer, 40 billion parameters) on 128
-# ranks, the rank that takes most.
+# What each option takes and saves in memory and traffic, as `trident plan` knows it to the byte:
+# the TED paper's largest model (GPT 6.7B with 16 experts in every second layer, 40 billion
+# parameters) on 128 ranks, the rank that takes most.
 #
 #   bench/options.sh ["KEY=VALUE …" …]      other sets of keys instead
 #

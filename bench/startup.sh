@@ -4,8 +4,8 @@
 #   bench/startup.sh [TIMES [key=value …]]
 #
 # The time at which the line of step 1 appears, less the step's own duration (step_ms). The text is
-# examples/data; BUILD=DIR has bin/trident (default build/release); RANKS=N (default 2). All is in: MPI,
-# set-up, first touch of memory, the evaluation before the first step.
+# examples/data; BUILD=DIR has bin/trident (default build/release); RANKS=N (default 2). All is in:
+# MPI, set-up, first touch of memory, the evaluation before the first step.
 set -eu
 cd "$(dirname "$0")/.."
 

@@ -1,22 +1,23 @@
 #!/bin/bash
-# The experiment of the TED paper at this machine's size: four hosts of two ranks (network namespaces,
-# hosts.sh), tensor = 2 within a host, expert = 4 across, and the same MoE model (step's shape ted, every
-# block recomputed) trained with none of the paper's two ways to save communication, with each, with both,
-# and with what Trident adds to them. All in turn, over a range of link rates.
+# The experiment of the TED paper at this machine's size: four hosts of two ranks (network
+# namespaces, hosts.sh), tensor = 2 within a host, expert = 4 across, and the same MoE model (step's
+# shape ted, every block recomputed) trained with none of the paper's two ways to save
+# communication, with each, with both, and with what Trident adds to them. All in turn, over a range
+# of link rates.
 #
 #   bench/ted.sh [--quick] [--markdown] [--rounds N] [--steps N] [--rates "RATE …"] [key=value …]
 #
-# Prints what each link really carries (iperf3), the share of communication (1 - t(links unlimited) /
-# t(limited), the same program), and how many times faster each variant is than the first; medians of the
-# rounds. Fails when losses differ: dropping tokens and the fusions may only round otherwise, everything
-# else keeps the bits. --quick: one rate, one round. RATES are tc's (1gbit, 250mbit).
+# Prints what each link really carries (iperf3), the share of communication (1 - t(links unlimited)
+# / t(limited), the same program), and how many times faster each variant is than the first; medians
+# of the rounds. Fails when losses differ: dropping tokens and the fusions may only round otherwise,
+# everything else keeps the bits. --quick: one rate, one round. RATES are tc's (1gbit, 250mbit).
 #
 # Needs root. BUILD=DIR has bin/step and bin/yield.so (default build/release).
 set -eu
 cd "$(dirname "$0")/.."
 
 usage() {
-    sed -n '7p' bench/ted.sh | sed 's/^# */usage: /' >&2
+    sed -n 's/^#  *\(bench\/ted.sh.*\)/usage: \1/p' bench/ted.sh >&2
     exit 2
 }
 
@@ -116,7 +117,7 @@ check_rate() {
     echo "link $1: carries $carried Mbit/s" >&2
 }
 
-# ---- measure ---------------------------------------------------------------------------------------
+# ---- measure -------------------------------------------------------------------------------------
 
 grep -m1 'model name' /proc/cpuinfo | sed 's/.*: /processor: /' >&2
 bench/hosts.sh up 4
@@ -134,6 +135,6 @@ for ((round = 1; round <= rounds; round++)); do
     done
 done
 
-# ---- judge and print -------------------------------------------------------------------------------
+# ---- judge and print -----------------------------------------------------------------------------
 
 awk -v format="$format" -v quick="$quick" -f bench/ted.awk "$work/rates" "$work/runs"

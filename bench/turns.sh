@@ -1,17 +1,20 @@
 #!/bin/bash
 # What options cost and save: step with each set of keys in turn, so that all meet the same noise.
 #
-#   bench/turns.sh [--ranks N] [--rounds N] [--steps N] [--markdown] SHAPE "KEY=VALUE …" "KEY=VALUE …" …
+#   bench/turns.sh [--ranks N] [--rounds N] [--steps N] [--markdown]
+#       SHAPE "KEY=VALUE …" "KEY=VALUE …" …
 #
-# The first set (may be empty: "") is what the others are compared with. Medians over the rounds: time and
-# processor time of a step as ratios to the first set's of the same round, the largest rank's peak memory;
-# also the least time, which a busy machine spoils last, and the loss of the last step. BUILD=DIR has
-# bin/step (default build/release); --ranks 1 (default), else mpirun with one thread each.
+# The first set (may be empty: "") is what the others are compared with. Medians over the rounds:
+# time and processor time of a step as ratios to the first set's of the same round, the largest
+# rank's peak memory; also the least time, which a busy machine spoils last, and the loss of the
+# last step. BUILD=DIR has bin/step (default build/release); --ranks 1 (default), else mpirun with
+# one thread each.
 set -eu
 cd "$(dirname "$0")/.."
 
 usage() {
-    sed -n '4p' bench/turns.sh | sed 's/^# */usage: /' >&2
+    sed -n 's/^#  *\(bench\/turns.sh.*\)/usage: \1/p; s/^#       \(SHAPE.*\)/    \1/p' \
+        bench/turns.sh >&2
     exit 2
 }
 
@@ -98,6 +101,7 @@ END {
     row("ms", "least", "times", "processor", "peak MB", "loss", "keys")
     if (format == "markdown") row("---", "---", "---", "---", "---", "---", "---")
     for (s = 1; s <= sets; s++)
-        row(sprintf("%.1f", median(ms[s])), sprintf("%.1f", least[s]), sprintf("%.2f", median(times[s])),
-            sprintf("%.2f", median(uses[s])), sprintf("%.0f", median(peak[s])), loss[s], name[s])
+        row(sprintf("%.1f", median(ms[s])), sprintf("%.1f", least[s]),
+            sprintf("%.2f", median(times[s])), sprintf("%.2f", median(uses[s])),
+            sprintf("%.0f", median(peak[s])), loss[s], name[s])
 }' <<<"$lines"
