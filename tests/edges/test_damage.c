@@ -33,6 +33,8 @@ static const struct {
     {"rm r/checkpoints/step_4/state.json", "state.json: cannot open"},
     {"rm -r r/checkpoints/step_4 && touch r/checkpoints/step_4", "manifest.json is missing"},
     {"truncate -s 0 r/checkpoints/step_4/*", "manifest.json: damaged or truncated"},
+    {"rm -r r/checkpoints/step_4 && cp -r r/checkpoints/step_2 r/checkpoints/step_4",
+     "r/checkpoints/step_4: the folder's name says step 4, its manifest.json 2"},
 };
 
 enum { LOSSES = sizeof(losses) / sizeof(*losses) };
@@ -122,6 +124,29 @@ static void test_others_take_it(void **state)
     }
 }
 
+/* A copy under a name of the future is of no step: the run goes on past it, again and again. */
+static void test_copied_ahead(void **state)
+{
+    (void)state;
+    static const char *const steps[] = {"train.steps=5", "train.steps=6"};
+    char expected[32];
+    char found[32];
+    cli_digest("longer", expected);
+    shell("rm -rf r && cp -r whole r && cp -r r/checkpoints/step_4 r/checkpoints/step_999");
+    for (int i = 0; i < 2; i++) {
+        struct process_result result =
+            cli_run(cli_ranks(), CLI_WORDS_OF("train", "c.yaml", "run_dir=r", CONSTANT, steps[i]));
+        assert_int_equal(cli_count(result.err, "step_999: the folder's name says step 999, its "
+                                               "manifest.json 4; the checkpoint before it"),
+                         1);
+        cli_expect_status(&result, 0);
+    }
+    cli_digest("r/checkpoints/step_6", found);
+    assert_string_equal(found, expected);
+    cli_digest("r", found);
+    assert_string_equal(found, expected);
+}
+
 static void test_nothing_whole(void **state)
 {
     (void)state;
@@ -209,9 +234,9 @@ static void test_parents_synced(void **state)
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_run_goes_on),    cmocka_unit_test(test_others_take_it),
-        cmocka_unit_test(test_nothing_whole),  cmocka_unit_test(test_metrics),
-        cmocka_unit_test(test_parents_synced),
+        cmocka_unit_test(test_run_goes_on),  cmocka_unit_test(test_others_take_it),
+        cmocka_unit_test(test_copied_ahead), cmocka_unit_test(test_nothing_whole),
+        cmocka_unit_test(test_metrics),      cmocka_unit_test(test_parents_synced),
     };
     cli_begin("damage", argc, argv);
     int failed = cmocka_run_group_tests(tests, train_whole, NULL);

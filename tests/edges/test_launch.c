@@ -145,7 +145,7 @@ static void test_no_strangers(void **state)
 static void test_newest(void **state)
 {
     (void)state;
-    cli_tool(CLI_WORDS_OF("cp", "-r", "run/checkpoints/step_2", "newer/run/checkpoints/step_4"));
+    cli_tool(CLI_WORDS_OF("env", "-C", "newer", TRIDENT, "train", "c.yaml", "train.steps=4"));
     struct process_result result =
         cli_run_apart(cli_ranks(), CLI_WORDS_OF(TRIDENT, "eval", "run", "--json"),
                       CLI_WORDS_OF("env", "-C", "newer", TRIDENT, "eval", "run", "--json"));
