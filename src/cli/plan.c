@@ -1,6 +1,7 @@
 #include "base/memory.h"
 #include "cli/command.h"
 #include "comm/comm.h"
+#include "kernel/kernel.h"
 #include "train/rehearsal.h"
 
 #include <stdio.h>
@@ -26,8 +27,9 @@ static enum tri_status read_request(const struct tri_arguments *arguments, struc
     request->json = tri_arguments_has(arguments, "--json");
     TRI_TRY(tri_config_load(arguments->words[0], arguments->num_overrides, arguments->overrides,
                             &request->config, error));
-    int64_t threads = request->config.threads;
-    request->process = tri_memory_process_constant(threads > 0 ? threads : 1);
+    int threads = request->config.threads > 0 ? (int)request->config.threads : 1;
+    tri_kernels_set_threads(threads);
+    request->process = tri_memory_process_constant(threads);
     int64_t least = request->config.parallel.tensor * request->config.parallel.expert;
     if (ranks == 0) {
         ranks = tri_comm_size() > 1 || request->layouts ? tri_comm_size() : least;
@@ -67,6 +69,7 @@ static json_t *json_of_plan(const struct tri_layout_plan *plan)
                                   json_integer(plan->sent[group]));
     }
     (void)json_object_set_new(root, "rank", json_integer(plan->rank));
+    (void)json_object_set_new(root, "scratch", json_integer(plan->memory.scratch));
     (void)json_object_set_new(root, "bytes", json_of_memory(&plan->memory));
     (void)json_object_set_new(root, "sent", sent);
     return root;
@@ -111,9 +114,9 @@ static void print_one(const struct request *request, const struct tri_layout_pla
     }
     (void)printf("%-12s %12.3f %12.3f %12.3f\n", "total", megabytes(loads[TRI_LOAD_BALANCED].total),
                  megabytes(loads[TRI_LOAD_HEADROOM].total), megabytes(loads[TRI_LOAD_WORST].total));
+    double process = megabytes(request->process + plan->memory.scratch);
     (void)printf("%-12s %12.3f %12.3f %12.3f   about: libraries, MPI, scratch\n", "process",
-                 megabytes(request->process), megabytes(request->process),
-                 megabytes(request->process));
+                 process, process, process);
     print_sent(plan);
 }
 
@@ -135,7 +138,8 @@ static void plan_one(const struct request *request)
     }
     json_t *root = json_of_plan(&plan);
     (void)json_object_set_new(root, "ranks", json_integer(request->ranks));
-    (void)json_object_set_new(root, "process", json_integer(request->process));
+    (void)json_object_set_new(root, "process",
+                              json_integer(request->process + plan.memory.scratch));
     for (int load = TRI_LOAD_HEADROOM; load < TRI_LOAD_COUNT; load++) {
         (void)json_object_set_new(root, load_names[load], json_of_memory(&loads[load]));
     }

@@ -49,12 +49,43 @@ static void rope(struct tri_rows x, const void *table, const int32_t *positions,
 {
 }
 
+/* What grows with the shapes; the scratch of other functions is small. */
+static _Thread_local struct {
+    int threads;
+    int64_t most;
+} scratch;
+
+static void count_scratch(const struct tri_attention *args, bool backward)
+{
+    const struct tri_kernels *fast = tri_kernels_fast();
+    int64_t bytes = fast->attention_scratch(args, backward, scratch.threads);
+    scratch.most = bytes > scratch.most ? bytes : scratch.most;
+}
+
+void tri_kernels_dry_begin(int threads)
+{
+    scratch.threads = threads;
+    scratch.most = 0;
+}
+
+int64_t tri_kernels_dry_scratch(void)
+{
+    return scratch.most;
+}
+
 static void attention_forward(const struct tri_attention *args, enum tri_dtype dt)
 {
+    count_scratch(args, false);
 }
 
 static void attention_backward(const struct tri_attention *args, enum tri_dtype dt)
 {
+    count_scratch(args, true);
+}
+
+static int64_t attention_scratch(const struct tri_attention *args, bool backward, int threads)
+{
+    return 0;
 }
 
 static void activation_forward(enum tri_activation kind, const void *in, void *out, int64_t n,
@@ -179,6 +210,7 @@ const struct tri_kernels *tri_kernels_dry(void)
         .rope = rope,
         .attention_forward = attention_forward,
         .attention_backward = attention_backward,
+        .attention_scratch = attention_scratch,
         .activation_forward = activation_forward,
         .activation_backward = activation_backward,
         .embedding_forward = embedding_forward,

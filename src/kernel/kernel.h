@@ -134,6 +134,8 @@ struct tri_kernels {
 
     void (*attention_forward)(const struct tri_attention *args, enum tri_dtype dt);
     void (*attention_backward)(const struct tri_attention *args, enum tri_dtype dt);
+    /* Bytes that so many threads of a call take for the time of it, and keep for the next. */
+    int64_t (*attention_scratch)(const struct tri_attention *args, bool backward, int threads);
 
     /* swiglu: in [n, 2*width] (gate first, then up), out = silu(gate) * up; gelu: in [n, width]. */
     void (*activation_forward)(enum tri_activation kind, const void *in, void *out, int64_t n,
@@ -220,6 +222,10 @@ const struct tri_kernels *tri_kernels_fast(void);
 const struct tri_kernels *tri_kernels_reproducible(void);
 const struct tri_kernels *tri_kernels_ref(void);
 const struct tri_kernels *tri_kernels_dry(void);
+/* Begins to count, for so many threads, what the calls of the dry table that follow would take of
+ * scratch with the fast one; the most so far. Of the calling thread. */
+void tri_kernels_dry_begin(int threads);
+int64_t tri_kernels_dry_scratch(void);
 
 /* f64 for F64, else f32. */
 static inline enum tri_dtype tri_stat_dtype(enum tri_dtype dt)

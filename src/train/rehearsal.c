@@ -150,6 +150,7 @@ struct tri_memory_plan tri_rehearse(const struct tri_rehearsal *rehearsal,
     /* There is too little to do to wake threads for. */
     int threads = tri_kernels_threads();
     tri_kernels_set_threads(1);
+    tri_kernels_dry_begin(threads);
     struct tri_memory_counters counters = run(rehearsal, config, batch.rows, &ledgers[0]);
     if (ledger) {
         if (batch.periods > 0) {
@@ -159,7 +160,7 @@ struct tri_memory_plan tri_rehearse(const struct tri_rehearsal *rehearsal,
         *ledger = ledgers[0];
     }
     tri_kernels_set_threads(threads);
-    struct tri_memory_plan plan = {0};
+    struct tri_memory_plan plan = {.scratch = tri_kernels_dry_scratch()};
     memcpy(plan.bytes, counters.peak, sizeof(plan.bytes));
     plan.bytes[TRI_MEMORY_OTHER] += tri_engine_row_bytes(
         share_of(rehearsal, rows) - share_of(rehearsal, batch.rows), config->data.sequence_length);

@@ -21,7 +21,8 @@ static enum tri_status check_memory(struct tri_session *session, bool training,
         .load = session->load,
     };
     session->plan = tri_rehearse(&rehearsal, NULL);
-    session->plan.process = tri_memory_process_constant(tri_kernels_threads());
+    session->plan.process =
+        tri_memory_process_constant(tri_kernels_threads()) + session->plan.scratch;
     enum tri_status status = tri_memory_check(&session->plan, tri_comm_local_size(), error);
     return tri_comm_agree(session->mesh->world, status, error);
 }

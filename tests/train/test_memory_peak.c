@@ -7,6 +7,12 @@
 static const char large[] = "model.hidden_size=512 model.intermediate_size=2048 "
                             "moe.intermediate_size=2048 data.sequence_length=512 precision=bf16";
 
+/* Long rows and many query heads to a key head: attention's backward keeps all their dq. */
+static const char grouped[] = "model.hidden_size=64 model.num_heads=8 model.num_kv_heads=1 "
+                              "model.head_dim=128 data.sequence_length=2048 "
+                              "model.max_position=2048 model.num_layers=1 moe.every=1 "
+                              "train.global_batch=1 train.micro_batch=1";
+
 static void run(const char *words, struct tri_memory_plan *plan)
 {
     struct tri_config config;
@@ -46,6 +52,15 @@ int main(int argc, char **argv)
     if (peak < 0.95 * expected || peak > 1.05 * expected) {
         tri_panic(TRI_FAILED, "%.1f MB planned and %.1f constant, but a peak of %.1f",
                   (double)plan.total / 1e6, constant / 1e6, peak / 1e6);
+    }
+    /* Beside it what other kernels keep. */
+    enum { SMALL = 2 << 20 };
+    run(grouped, &plan);
+    double scratch = (double)tri_memory_get().peak[TRI_MEMORY_KERNELS];
+    CHECK(plan.scratch > 2 * SMALL);
+    if (scratch < (double)plan.scratch || scratch > (double)(plan.scratch + SMALL)) {
+        tri_panic(TRI_FAILED, "%.1f MB of attention's scratch planned, %.1f MB of all counted",
+                  (double)plan.scratch / 1e6, scratch / 1e6);
     }
     tri_comm_finish();
     return 0;

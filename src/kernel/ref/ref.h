@@ -47,6 +47,7 @@ void tri_ref_matmul(const struct tri_matmul *product);
 void tri_ref_matmul_grouped(const struct tri_matmul *products, int64_t count);
 void tri_ref_attention_forward(const struct tri_attention *args, enum tri_dtype dt);
 void tri_ref_attention_backward(const struct tri_attention *args, enum tri_dtype dt);
+int64_t tri_ref_attention_scratch(const struct tri_attention *args, bool backward, int threads);
 
 void tri_ref_norm_forward(bool rms, const void *x, const void *add, void *sum, const void *weight,
                           const void *bias, double epsilon, void *y, void *stats, int64_t n,

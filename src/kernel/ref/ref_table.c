@@ -15,6 +15,7 @@ const struct tri_kernels *tri_kernels_ref(void)
         .rope = tri_ref_rope,
         .attention_forward = tri_ref_attention_forward,
         .attention_backward = tri_ref_attention_backward,
+        .attention_scratch = tri_ref_attention_scratch,
         .activation_forward = tri_ref_activation_forward,
         .activation_backward = tri_ref_activation_backward,
         .embedding_forward = tri_ref_embedding_forward,

@@ -8,14 +8,28 @@
 
 /* Queries of one task. Keys are packed anew for each range of queries, so ranges are long, and
  * there are several only when sequences and heads alone do not occupy the threads. */
-static int64_t range_of(const struct tri_attention_isa *isa, const struct tri_attention *args)
+static int64_t range_of(const struct tri_attention_isa *isa, const struct tri_attention *args,
+                        int threads)
 {
     enum { LEAST = 8, EACH = 4 };
-    int64_t tasks = args->batch * args->kv_heads, wanted = EACH * (int64_t)omp_get_max_threads();
-    int64_t ranges = tasks < wanted && omp_get_max_threads() > 1 ? (wanted + tasks - 1) / tasks : 1;
+    int64_t tasks = args->batch * args->kv_heads, wanted = EACH * (int64_t)threads;
+    int64_t ranges = tasks < wanted && threads > 1 ? (wanted + tasks - 1) / tasks : 1;
     int64_t range = (args->q_len + ranges - 1) / ranges, least = LEAST * isa->rows;
     range = (range + isa->rows - 1) / isa->rows * isa->rows;
     return range < least ? least : range;
+}
+
+int64_t tri_attention_scratch(const struct tri_attention_isa *isa, const struct tri_attention *args,
+                              bool backward, int threads)
+{
+    int64_t heads = args->batch * args->kv_heads;
+    if (heads == 0 || args->q_len == 0) {
+        return 0;
+    }
+    int64_t range = backward ? args->q_len : range_of(isa, args, threads);
+    int64_t tasks = heads * ((args->q_len + range - 1) / range);
+    size_t bytes = backward ? isa->backward_scratch(args) : isa->forward_scratch(args);
+    return (int64_t)bytes * (tasks < threads ? tasks : threads);
 }
 
 void tri_attention_run(const struct tri_attention_isa *isa, const struct tri_attention *args,
@@ -28,7 +42,7 @@ void tri_attention_run(const struct tri_attention_isa *isa, const struct tri_att
     if (heads == 0 || (args->q_len == 0 && !backward)) {
         return;
     }
-    int64_t range = backward ? args->q_len : range_of(isa, args);
+    int64_t range = backward ? args->q_len : range_of(isa, args, omp_get_max_threads());
     int64_t ranges = range > 0 ? (args->q_len + range - 1) / range : 1;
     size_t bytes = backward ? isa->backward_scratch(args) : isa->forward_scratch(args);
     bool fork = heads * ranges > 1 && !omp_in_parallel() &&

@@ -37,4 +37,8 @@ extern const struct tri_attention_isa tri_attention_avx512;
 void tri_attention_run(const struct tri_attention_isa *isa, const struct tri_attention *args,
                        enum tri_dtype dt, bool backward);
 
+/* attention_scratch of kernel.h, likewise. */
+int64_t tri_attention_scratch(const struct tri_attention_isa *isa, const struct tri_attention *args,
+                              bool backward, int threads);
+
 #endif

@@ -23,10 +23,16 @@ static void attention_backward(const struct tri_attention *args, enum tri_dtype 
     tri_attention_run(&VEC_NAME(tri_attention), args, dt, true);
 }
 
+static int64_t attention_scratch(const struct tri_attention *args, bool backward, int threads)
+{
+    return tri_attention_scratch(&VEC_NAME(tri_attention), args, backward, threads);
+}
+
 void VEC_NAME(tri_vec_fill_products)(struct tri_kernels *table)
 {
     table->matmul = matmul;
     table->matmul_grouped = matmul_grouped;
     table->attention_forward = attention_forward;
     table->attention_backward = attention_backward;
+    table->attention_scratch = attention_scratch;
 }
