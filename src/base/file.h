@@ -12,7 +12,8 @@
 struct tri_mapping {
     const unsigned char *data;
     size_t size;
-    bool owned; /* data is memory and no mapping */
+    uint64_t inode; /* of the file that is mapped */
+    bool owned;     /* data is memory and no mapping */
 };
 
 /* Regular files only; a folder, pipe, socket or device is refused at once. A mapped file that is cut

@@ -142,6 +142,28 @@ static int read_all(int fd, unsigned char *data, size_t room, size_t *got)
     return 0;
 }
 
+/* Until the end or one byte more than most: what a file's size says need not be all of it. */
+static int read_to_end(int fd, size_t most, struct tri_mapping *mapping)
+{
+    enum { FIRST = 1 << 16 };
+    size_t room = FIRST, used = 0;
+    unsigned char *data = tri_alloc(TRI_MEMORY_OTHER, room);
+    for (;;) {
+        size_t part;
+        int code = read_all(fd, data + used, room - used, &part);
+        used += part;
+        if (code || used < room || used > most) {
+            *mapping = (struct tri_mapping){.data = data, .size = used, .owned = true};
+            return code;
+        }
+        room = 2 * room <= most ? 2 * room : most + 1;
+        unsigned char *more = tri_alloc(TRI_MEMORY_OTHER, room);
+        memcpy(more, data, used);
+        tri_free(data);
+        data = more;
+    }
+}
+
 /* Where a system has no mappings. */
 static int read_instead(int fd, struct tri_mapping *mapping)
 {
@@ -187,6 +209,7 @@ enum tri_status tri_file_map(const char *path, struct tri_mapping *mapping, stru
         return tri_fail(error, TRI_BAD_INPUT, "%s: cannot read: %s", path, kind_of(info.st_mode));
     }
     mapping->size = (size_t)info.st_size;
+    mapping->inode = info.st_ino;
     int code = mapping->size > 0 ? map_or_read(fd, path, mapping) : 0;
     (void)close(fd);
     if (code) {
@@ -207,18 +230,12 @@ enum tri_status tri_file_read(const char *path, size_t most, struct tri_mapping 
         (void)close(fd);
         return tri_fail(error, TRI_BAD_INPUT, "%s: cannot read: %s", path, kind_of(info.st_mode));
     }
-    size_t room =
-        S_ISREG(info.st_mode) && (size_t)info.st_size < most ? (size_t)info.st_size : most;
-    unsigned char *data = tri_alloc(TRI_MEMORY_OTHER, room + 1);
-    int code = read_all(fd, data, room + 1, &mapping->size);
+    int code = read_to_end(fd, most, mapping);
     (void)close(fd);
     if (code == 0 && mapping->size <= most) {
-        mapping->data = data;
-        mapping->owned = true;
         return TRI_OK;
     }
-    *mapping = (struct tri_mapping){0};
-    tri_free(data);
+    tri_file_unmap(mapping);
     return code ? tri_fail(error, TRI_BAD_INPUT, "%s: cannot read: %s", path, strerror(code))
                 : tri_fail(error, TRI_BAD_INPUT, "%s: more than %zu bytes", path, most);
 }
@@ -226,7 +243,8 @@ enum tri_status tri_file_read(const char *path, size_t most, struct tri_mapping 
 bool tri_file_is_cut_short(const char *path, const struct tri_mapping *mapping)
 {
     struct stat info;
-    return !mapping->owned && stat(path, &info) == 0 && (size_t)info.st_size < mapping->size;
+    return !mapping->owned && stat(path, &info) == 0 && info.st_ino == mapping->inode &&
+           (size_t)info.st_size < mapping->size;
 }
 
 void tri_file_unmap(struct tri_mapping *mapping)

@@ -9,35 +9,53 @@
 
 #include <inttypes.h>
 
-enum tri_status tri_checkpoint_latest(const char *run_dir, char path[TRI_PATH_MAX], bool *found,
-                                      struct tri_error *error)
+/* The newest of the steps that is whole into path; *newest is what the newest lacks when none is.
+ * False with *gone: one of them went away meanwhile, as beside a run that goes on. */
+static bool find_whole(const char *dir, const int64_t *steps, int count, char path[TRI_PATH_MAX],
+                       struct tri_error *newest, bool *gone)
 {
-    char dir[TRI_CHECKPOINT_PATH];
-    int64_t *steps;
-    int count, damaged = 0;
-    struct tri_error newest, one;
-    *found = false;
-    tri_path_make(dir, sizeof(dir), "%s/checkpoints", run_dir);
-    enum tri_status status = tri_checkpoint_steps(dir, &steps, &count, error);
-    for (int i = 0; status == TRI_OK && !*found && i < count; i++) {
+    *gone = false;
+    for (int i = 0; i < count; i++) {
+        struct tri_error one;
         tri_path_make(path, TRI_PATH_MAX, "%s/step_%" PRId64, dir, steps[i]);
-        *found = tri_checkpoint_verify(path, &one) == TRI_OK;
-        if (*found) {
-            continue;
+        if (tri_checkpoint_verify(path, &one) == TRI_OK) {
+            return true;
         }
-        if (damaged++ == 0) {
-            newest = one;
+        if (!tri_file_exists(path)) {
+            *gone = true;
+            return false;
+        }
+        if (i == 0) {
+            *newest = one;
         }
         if (i + 1 < count) {
             tri_log_warn("%.600s; the checkpoint before it is tried", one.message);
         }
     }
-    tri_free(steps);
-    if (status == TRI_OK && damaged > 0 && !*found) {
-        return tri_fail(error, newest.status, "%.600s; %s has no %scheckpoint that is whole",
-                        newest.message, run_dir, damaged > 1 ? "older " : "other ");
+    return false;
+}
+
+enum tri_status tri_checkpoint_latest(const char *run_dir, char path[TRI_PATH_MAX], bool *found,
+                                      struct tri_error *error)
+{
+    enum { TRIES = 8 };
+    char dir[TRI_CHECKPOINT_PATH];
+    int count = 0;
+    bool gone = true;
+    struct tri_error newest = {TRI_BAD_INPUT, "its checkpoints come and go"};
+    *found = false;
+    tri_path_make(dir, sizeof(dir), "%s/checkpoints", run_dir);
+    for (int i = 0; gone && i < TRIES; i++) {
+        int64_t *steps;
+        TRI_TRY(tri_checkpoint_steps(dir, &steps, &count, error));
+        *found = find_whole(dir, steps, count, path, &newest, &gone);
+        tri_free(steps);
     }
-    return status;
+    if (count > 0 && !*found) {
+        return tri_fail(error, newest.status, "%.600s; %s has no %scheckpoint that is whole",
+                        newest.message, run_dir, count > 1 ? "older " : "other ");
+    }
+    return TRI_OK;
 }
 
 static bool holds(const char *dir, const char *name)

@@ -200,6 +200,17 @@ static enum tri_status publish(const char *folder, const char *staging,
     return tri_file_sync_dir(folder, error);
 }
 
+/* All of them are whole there, and nowhere else by now. */
+static void add_place(const char *staging, struct tri_error *error)
+{
+    char message[sizeof(error->message)];
+    if (error) {
+        (void)snprintf(message, sizeof(message), "%s", error->message);
+        (void)tri_fail(error, error->status, "%.600s; the shards that are not in place are in %s",
+                       message, staging);
+    }
+}
+
 enum tri_status tri_tokenize_files(const struct tri_tokenize_args *args,
                                    struct tri_tokenize_result *result, struct tri_error *error)
 {
@@ -216,12 +227,17 @@ enum tri_status tri_tokenize_files(const struct tri_tokenize_args *args,
     }
     if (status == TRI_OK) {
         status = write_shards(args, staging, tokenizer, inputs, result, error);
-        if (status == TRI_OK) {
+        bool whole = status == TRI_OK;
+        if (whole) {
             status = publish(args->folder, staging, result, error);
         }
-        /* What failed first is what to report, not that its leftovers stay. */
-        enum tri_status removed = tri_file_remove_tree(staging, status == TRI_OK ? error : NULL);
-        status = status == TRI_OK ? removed : status;
+        if (whole && status != TRI_OK) {
+            add_place(staging, error);
+        } else {
+            /* What failed first is what to report, not that its leftovers stay. */
+            enum tri_status removed = tri_file_remove_tree(staging, whole ? error : NULL);
+            status = whole ? removed : status;
+        }
     }
     for (int i = 0; i < args->num_files; i++) {
         tri_file_unmap(&inputs[i]);

@@ -58,8 +58,8 @@ enum tri_status tri_alike_tokens(struct tri_group *group, const char *pattern,
     for (size_t i = 0; i < count; i++) {
         struct tri_shard_info shard = tri_tokens_shard(tokens, (int)i);
         char *line = lines + i * LINE;
-        (void)snprintf(line, LINE, "%s (%lld tokens of %d bytes, contents %016llx)", shard.path,
-                       (long long)shard.tokens, shard.bytes_per_token,
+        (void)snprintf(line, LINE, "%.1000s (%lld tokens of %d bytes, contents %016llx)",
+                       shard.path, (long long)shard.tokens, shard.bytes_per_token,
                        (unsigned long long)tri_tokens_fingerprint(tokens, (int)i));
         facts[i] = (struct tri_fact){"a shard", line};
     }

@@ -266,6 +266,15 @@ static void a_full_disk_leaves_the_old_shards_whole(void **state)
         assert_int_equal(read_set("out/valid_*.bin", 256, tokens + 2700), 300);
         expect_bytes(tokens, text_a, A_BYTES);
     }
+    /* Once the old ones are gone the new ones stay, wherever they are. */
+    struct tri_error error = {0};
+    struct tri_tokenize_result result;
+    assert_int_equal(setenv("TRIDENT_FILE_FAULT", "rename:EIO:out/train_000001", 1), 0);
+    assert_int_equal(tri_tokenize_files(&args, &result, &error), TRI_FAILED);
+    assert_int_equal(unsetenv("TRIDENT_FILE_FAULT"), 0);
+    assert_non_null(strstr(error.message, "not in place are in out/tokenize.trident.tmp"));
+    assert_true(tri_file_exists("out/train_000000.bin"));
+    assert_true(tri_file_exists("out/tokenize.trident.tmp/train_000001.bin"));
 }
 
 /* ---- the tokenizer --------------------------------------------------------------------------- */
