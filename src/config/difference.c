@@ -20,13 +20,21 @@ static bool is_dense(const struct tri_config *a, const struct tri_config *b)
     return a->moe.num_experts == 0 && b->moe.num_experts == 0;
 }
 
+/* The key that it follows is the one that differs. */
+static bool is_followed(const struct tri_key *key, const struct tri_config *a,
+                        const struct tri_config *b)
+{
+    return tri_key_is_followed(key, a) && tri_key_is_followed(key, b);
+}
+
 const char *tri_config_first_difference(const struct tri_config *a, const struct tri_config *b,
                                         char *text, size_t text_bytes)
 {
     for (size_t i = 0; i < tri_keys_count; i++) {
         const struct tri_key *key = &tri_keys[i];
         char *of_a, *of_b;
-        if (!key->shapes || (is_dense(a, b) && tri_key_in_section(key, "moe"))) {
+        if (!key->shapes || is_followed(key, a, b) ||
+            (is_dense(a, b) && tri_key_in_section(key, "moe"))) {
             continue;
         }
         bool differ = differs(key, a, b, &of_a, &of_b);
@@ -50,10 +58,9 @@ int tri_config_list_changes(const struct tri_config *before, const struct tri_co
     text[0] = '\0';
     for (size_t i = 0; i < tri_keys_count; i++) {
         const struct tri_key *key = &tri_keys[i];
-        bool followed = tri_key_is_followed(key, before) && tri_key_is_followed(key, now);
         bool absent = is_dense(before, now) && tri_key_in_section(key, "moe");
         char *old, *new;
-        if (key->effect < least || followed || absent) {
+        if (key->effect < least || is_followed(key, before, now) || absent) {
             continue;
         }
         if (differs(key, before, now, &old, &new) && used < text_bytes) {

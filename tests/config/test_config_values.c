@@ -404,6 +404,10 @@ static void test_differences(void **state)
     assert_string_equal(text, "rmsnorm against layernorm");
     parse_well("seed: 1\n", &b);
     assert_string_equal(tri_config_first_difference(&a, &b, text, sizeof(text)), "moe.num_experts");
+    /* Not model.max_position, which nobody wrote. */
+    parse_well("moe: {num_experts: 4}\ndata: {sequence_length: 64}\n", &b);
+    assert_string_equal(tri_config_first_difference(&a, &b, text, sizeof(text)),
+                        "data.sequence_length");
 }
 
 /* Changes are listed by what they do; what follows another key is not named beside it. */
