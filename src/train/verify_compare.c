@@ -7,6 +7,12 @@
 #include <stdio.h>
 #include <string.h>
 
+/* What a parameter's gradient may differ by: relative L2, and of the whole gradient's norm for
+ * tensors whose own is below a share of it. */
+#define GRADIENT_LIMIT 2e-5
+#define SMALL_LIMIT    2e-8
+#define SMALL_SHARE    1e-3
+
 static const double change_limit = 5e-3;
 
 void tri_verify_note(struct verify *v, const char *what, double relative, double excess)
@@ -28,13 +34,6 @@ static void note_change(struct verify *v, const char *what, double relative)
     }
 }
 
-/* The distance that a parameter's gradient of this norm may have. */
-static double gradient_limit(double norm, double whole_norm)
-{
-    return norm < VERIFY_SMALL_SHARE * whole_norm ? VERIFY_SMALL_LIMIT * whole_norm
-                                                  : VERIFY_GRADIENT_LIMIT * norm;
-}
-
 static double norm_of(const float *values, int64_t n)
 {
     double sum = 0.0;
@@ -42,6 +41,23 @@ static double norm_of(const float *values, int64_t n)
         sum += (double)values[i] * (double)values[i];
     }
     return sqrt(sum);
+}
+
+/* The distance that a parameter's gradient of this norm may have. Where keys are neither turned nor
+ * normalised, their bias adds the same to all scores of a query: its gradient is 0 but for the
+ * rounding of a sum, whose terms are as large as those of the key weight's, a row before it. */
+static double gradient_limit(struct verify *v, const struct tri_param *param, double norm,
+                             double whole_norm)
+{
+    double limit =
+        norm < SMALL_SHARE * whole_norm ? SMALL_LIMIT * whole_norm : GRADIENT_LIMIT * norm;
+    if (param->role == TRI_ROLE_K) {
+        v->keys_norm = norm;
+    }
+    bool cancels = v->config.model.position == TRI_POSITION_LEARNED &&
+                   v->config.model.qk_norm == TRI_QK_NORM_NONE;
+    return param->role == TRI_ROLE_K_BIAS && cancels ? fmax(limit, GRADIENT_LIMIT * v->keys_norm)
+                                                     : limit;
 }
 
 static void compare_gradient(struct verify *v, const struct tri_param *param, double whole_norm)
@@ -52,13 +68,14 @@ static void compare_gradient(struct verify *v, const struct tri_param *param, do
         double difference = (double)v->whole[0][i] - (double)v->whole[1][i];
         distance += difference * difference;
     }
+    double limit = gradient_limit(v, param, norm, whole_norm);
     distance = sqrt(distance);
     if (distance == 0.0) {
         tri_verify_note(v, param->name, 0.0, 0.0);
         return;
     }
     tri_verify_note(v, param->name, norm > 0.0 ? distance / norm : (double)INFINITY,
-                    distance / gradient_limit(norm, whole_norm));
+                    distance / limit);
 }
 
 void tri_verify_compare_gradients(struct verify *v, double whole_norm)
@@ -108,12 +125,12 @@ static double change_error(const struct change *c)
 }
 
 /* From the reference's gradient of the parameter, in whole[1]. */
-static double slack_of(const struct verify *v, const struct tri_param *param, int64_t step,
+static double slack_of(struct verify *v, const struct tri_param *param, int64_t step,
                        double whole_norm)
 {
     const struct tri_config_train *train = &v->config.train;
     int64_t n = verify_elements(param);
-    double limit = gradient_limit(norm_of(v->whole[1], n), whole_norm) / sqrt((double)n);
+    double limit = gradient_limit(v, param, norm_of(v->whole[1], n), whole_norm) / sqrt((double)n);
     double share = (1.0 - train->betas[0]) / (1.0 - pow(train->betas[0], (double)(step + 1)));
     return tri_learning_rate(train, step) * share * limit *
            tri_clip_factor(whole_norm, train->clip);

@@ -28,6 +28,7 @@ struct verify {
     int64_t largest;      /* elements of the largest parameter */
     float *whole[4];      /* room for one whole parameter each; the last one on rank 0 only */
     float *before;        /* rank 0: all weights before an update, one after the other */
+    double keys_norm;     /* of the gradient of the last key weight that was looked at */
     double worst_excess;  /* of a gradient's error over its limit */
     double change_excess; /* likewise of a change */
 };

@@ -94,12 +94,24 @@ static void test_windows(void **state)
     json_decref(root);
 }
 
+/* Keys that are not turned: the gradient of their bias is 0 but for rounding, which large weights
+ * make large. */
+static void test_key_bias(void **state)
+{
+    (void)state;
+    json_decref(
+        verify(0, CLI_WORDS_OF("--steps", "4", "model.position=learned", "model.qk_norm=none",
+                               "model.bias=qkv", "model.init_std=0.35", "model.num_layers=2",
+                               "parallel.tensor=2")));
+}
+
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_chaos),
         cmocka_unit_test(test_plants),
         cmocka_unit_test(test_windows),
+        cmocka_unit_test(test_key_bias),
     };
     cli_begin("edges_verify", argc, argv);
     cli_write("chaos.yaml", config);
