@@ -233,6 +233,32 @@ static void test_signalled(void **state)
     expect_same_runs("even", "stopped", 300);
 }
 
+/* The launcher is asked to end, or dies: what its ranks have saved by then is gone on from. */
+static void test_launcher_signalled(void **state)
+{
+    (void)state;
+    static const int signals[] = {SIGUSR1, SIGTERM, SIGKILL};
+    for (int i = 0; i < 3; i++) {
+        struct process job;
+        struct process_result result;
+        int watch = watch_run("launched");
+        cli_start(&job, cli_ranks(), NULL, CLI_WORDS_OF(LONGER_RUN, "run_dir=launched"));
+        bool runs = wait_events(watch, &job, 40, NULL);
+        if (runs) {
+            (void)kill(job.pid, signals[i]);
+        }
+        process_wait(&job, 20, &result);
+        (void)close(watch);
+        assert_false(result.late);
+        assert_true(i > 0 || runs);
+        process_result_fini(&result);
+        process_reap_all();
+    }
+    cli_run_well(cli_ranks(), CLI_WORDS_OF(LONGER_RUN, "run_dir=launched"));
+    expect_same_runs("even", "launched", 300);
+    assert_int_equal(unfinished_saves("launched"), 0);
+}
+
 static void test_locked(void **state)
 {
     (void)state;
@@ -398,15 +424,11 @@ static int train_whole(void **state)
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_killed),
-        cmocka_unit_test(test_killed_in_save),
-        cmocka_unit_test(test_signalled),
-        cmocka_unit_test(test_locked),
-        cmocka_unit_test(test_finished_and_fresh),
-        cmocka_unit_test(test_metrics_trimmed),
-        cmocka_unit_test(test_metrics_without_checkpoint),
-        cmocka_unit_test(test_keep_last),
-        cmocka_unit_test(test_other_run),
+        cmocka_unit_test(test_killed),          cmocka_unit_test(test_killed_in_save),
+        cmocka_unit_test(test_signalled),       cmocka_unit_test(test_launcher_signalled),
+        cmocka_unit_test(test_locked),          cmocka_unit_test(test_finished_and_fresh),
+        cmocka_unit_test(test_metrics_trimmed), cmocka_unit_test(test_metrics_without_checkpoint),
+        cmocka_unit_test(test_keep_last),       cmocka_unit_test(test_other_run),
         cmocka_unit_test(test_other_layouts),
     };
     cli_begin("resume", argc, argv);
