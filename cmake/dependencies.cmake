@@ -10,7 +10,8 @@ pkg_check_modules(CMOCKA REQUIRED IMPORTED_TARGET cmocka)
 find_library(DNNL_LIBRARY dnnl REQUIRED)
 find_path(DNNL_INCLUDE oneapi/dnnl/dnnl.h REQUIRED)
 
-# Debian installs Open MPI and MPICH side by side; each has a wrapper and a launcher of its own name.
+# Debian installs Open MPI and MPICH side by side; each has a wrapper and a launcher of its own
+# name.
 if(TRIDENT_MPI STREQUAL "mpich")
     set(MPI_C_COMPILER mpicc.mpich)
     set(MPIEXEC_EXECUTABLE mpiexec.mpich)

@@ -6,10 +6,12 @@ target_compile_options(trident_options INTERFACE
     -fno-math-errno -ffp-contract=off $<$<BOOL:${TRIDENT_WERROR}>:-Werror>)
 target_compile_definitions(trident_options INTERFACE _GNU_SOURCE
     $<$<CONFIG:Debug>:TRIDENT_DEBUG=1>)
-target_include_directories(trident_options INTERFACE ${CMAKE_SOURCE_DIR}/src ${CMAKE_SOURCE_DIR}/include)
+target_include_directories(trident_options INTERFACE ${CMAKE_SOURCE_DIR}/src
+    ${CMAKE_SOURCE_DIR}/include)
 target_link_libraries(trident_options INTERFACE OpenMP::OpenMP_C Threads::Threads m)
 if(TRIDENT_SANITIZE)
-    target_compile_options(trident_options INTERFACE -fsanitize=${TRIDENT_SANITIZE} -fno-omit-frame-pointer
+    target_compile_options(trident_options INTERFACE -fsanitize=${TRIDENT_SANITIZE}
+        -fno-omit-frame-pointer
         $<$<STREQUAL:${TRIDENT_SANITIZE},undefined>:-fno-sanitize-recover=all>)
     target_link_options(trident_options INTERFACE -fsanitize=${TRIDENT_SANITIZE})
 endif()

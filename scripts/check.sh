@@ -1,12 +1,14 @@
 #!/bin/bash
 # Builds and runs the tests; ends with one line, "N passed, N failed".
 #
-#   scripts/check.sh           every test once (release); unit and 2-rank tests under AddressSanitizer
-#                              and UBSan; unit tests under Valgrind; 1- and 2-rank tests under MPICH
+#   scripts/check.sh           every test once (release); unit and 2-rank tests under
+#                              AddressSanitizer and UBSan; unit tests under Valgrind; 1- and 2-rank
+#                              tests under MPICH
 #   scripts/check.sh --quick   unit and 2-rank tests of the debug build
 #   scripts/check.sh --full    every test in every preset, clang-tidy included, and under Valgrind
 #
-# A build that fails counts as one failed test. What failed is named before the last line. Logs and JUnit files: build/check/.
+# A build that fails counts as one failed test. What failed is named before the last line. Logs and
+# JUnit files: build/check/.
 set -u
 cd "$(dirname "$0")/.." || exit 3
 
@@ -104,9 +106,11 @@ preset() {
 # a time, so waiting threads must sleep, not spin.
 valgrind_preset() {
     local begin=$SECONDS emulator
-    emulator="valgrind;--quiet;--error-exitcode=9;--leak-check=full;--errors-for-leak-kinds=definite"
-    emulator+=";--show-leak-kinds=definite;--suppressions=$PWD/scripts/valgrind.supp"
-    if build valgrind --preset dev -B build/valgrind "-DCMAKE_CROSSCOMPILING_EMULATOR=$emulator"; then
+    emulator="valgrind;--quiet;--error-exitcode=9;--leak-check=full"
+    emulator+=";--errors-for-leak-kinds=definite;--show-leak-kinds=definite"
+    emulator+=";--suppressions=$PWD/scripts/valgrind.supp"
+    if build valgrind --preset dev -B build/valgrind \
+        "-DCMAKE_CROSSCOMPILING_EMULATOR=$emulator"; then
         OMP_WAIT_POLICY=passive run valgrind -L '^unit$' -LE '^no-valgrind$'
     else
         failures+=$(printf '\nvalgrind: the build')

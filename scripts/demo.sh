@@ -34,7 +34,8 @@ launch() {
 
 # The first and the last validation in the run's metrics. A token is a byte here.
 print_validations() {
-    sed -n 's/.*"step": *\([0-9]*\).*"valid_loss": *\([0-9.eE+-]*\).*/\1 \2/p' "$run/metrics.jsonl" |
+    sed -n 's/.*"step": *\([0-9]*\).*"valid_loss": *\([0-9.eE+-]*\).*/\1 \2/p' \
+        "$run/metrics.jsonl" |
         awk 'function line(when, step, loss) {
                  printf "%s training (step %d): loss %.4f, %.3f bits per byte\n",
                         when, step, loss, loss / log(2)

@@ -2,7 +2,7 @@
 # Installs what Trident needs to build; says nothing when it is all there.
 #
 #   scripts/setup.sh           compiler, CMake, MPI and the libraries
-#   scripts/setup.sh --check   and what the whole test run needs: MPICH, Valgrind, QEMU, clang's tools
+#   scripts/setup.sh --check   and what all tests need: MPICH, Valgrind, QEMU, clang's tools
 #   scripts/setup.sh --demo    and the text that the demo trains on
 #   scripts/setup.sh --bench   and what bench/ted.sh makes networks with
 #

@@ -16,8 +16,8 @@ struct tri_mapping {
     bool owned;     /* data is memory and no mapping */
 };
 
-/* Regular files only; a folder, pipe, socket or device is refused at once. A mapped file that is cut
- * short while it is used ends the job with one line. */
+/* Regular files only; a folder, pipe, socket or device is refused at once. A mapped file that is
+ * cut short while it is used ends the job with one line. */
 enum tri_status tri_file_map(const char *path, struct tri_mapping *mapping,
                              struct tri_error *error) TRI_NODISCARD;
 /* The same for at most `most` bytes, of a pipe or a character device to its end too. */

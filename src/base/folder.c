@@ -1,5 +1,6 @@
-/* Folders: made, renamed, removed, locked. What a file system does not have (locks on Lustre without
- * -o flock, fsync of a folder on some FUSE and network ones) is warned of and done without. */
+/* Folders: made, renamed, removed, locked. What a file system does not have (locks on Lustre
+ * without -o flock, fsync of a folder on some FUSE and network ones) is warned of and done
+ * without. */
 #include "base/file.h"
 
 #include "base/file_hook.h"

@@ -1,6 +1,6 @@
-/* Reading. Whole files are mapped; where a system cannot map, and of a pipe, they are read. A mapped
- * file that is cut short while it is used, or whose disk fails, sends SIGBUS to who touches it: the
- * handler here says so in one line and ends the job like any failure inside a step. */
+/* Reading. Whole files are mapped; where a system cannot map, and of a pipe, they are read. A
+ * mapped file that is cut short while it is used, or whose disk fails, sends SIGBUS to who touches
+ * it: the handler here says so in one line and ends the job like any failure inside a step. */
 #include "base/file.h"
 
 #include "base/file_hook.h"

@@ -1,6 +1,6 @@
-/* Signals. A library's products may run with the stack pointer inside their own memory, so a handler
- * that runs on a computing thread overwrites it. Here none does: every signal from outside is
- * blocked before the first thread starts, so all threads inherit that, and one thread of its own
+/* Signals. A library's products may run with the stack pointer inside their own memory, so a
+ * handler that runs on a computing thread overwrites it. Here none does: every signal from outside
+ * is blocked before the first thread starts, so all threads inherit that, and one thread of its own
  * takes them. */
 #ifndef TRIDENT_BASE_SIGNALS_H
 #define TRIDENT_BASE_SIGNALS_H

@@ -40,8 +40,8 @@ enum tri_status tri_fail(struct tri_error *error, enum tri_status status, const 
     } while (0)
 
 /* Prints "trident: error: rank R: text" to standard error and ends the program on every rank with
- * the exit status given, within seconds even when nobody reads what it prints. Of several ranks of a
- * node that panic one prints. Never returns. */
+ * the exit status given, within seconds even when nobody reads what it prints. Of several ranks of
+ * a node that panic one prints. Never returns. */
 _Noreturn void tri_panic(enum tri_status status, const char *format, ...) TRI_PRINTF(2, 3);
 
 /* What comm/ adds to tri_panic: whether this rank is the one that prints (NULL: it is; may wait for

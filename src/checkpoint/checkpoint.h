@@ -40,14 +40,15 @@ void tri_checkpoint_state_fini(struct tri_checkpoint_state *state);
 
 /* ---- writing --------------------------------------------------------------------------------- */
 
-/* Whether tri_checkpoint_write could begin at path: BAD_INPUT or FAILED, before long work. Local. */
+/* Whether tri_checkpoint_write could begin at path: BAD_INPUT or FAILED, before long work.
+ * Local. */
 enum tri_status tri_checkpoint_check_target(const char *path,
                                             struct tri_error *error) TRI_NODISCARD;
 
-/* Writes a checkpoint folder at exactly `path` (through path.trident.tmp); one that is there already is
- * replaced, anything else there is refused. with_optimizer: m and v too. state on rank 0 counts.
- * Collective over the mesh's world; the status is the same on all ranks, and after a failure
- * neither path nor, if it can be removed, path.trident.tmp holds anything of it. */
+/* Writes a checkpoint folder at exactly `path` (through path.trident.tmp); one that is there
+ * already is replaced, anything else there is refused. with_optimizer: m and v too. state on rank 0
+ * counts. Collective over the mesh's world; the status is the same on all ranks, and after a
+ * failure neither path nor, if it can be removed, path.trident.tmp holds anything of it. */
 enum tri_status tri_checkpoint_write(const char *path, const struct tri_params *params,
                                      const struct tri_checkpoint_state *state, bool with_optimizer,
                                      struct tri_error *error) TRI_NODISCARD;
@@ -64,9 +65,9 @@ enum tri_status tri_checkpoint_clean(const char *run_dir, struct tri_error *erro
 
 /* ---- finding --------------------------------------------------------------------------------- */
 
-/* The newest checkpoint of a run that is whole; a damaged one is named in a warning and passed over,
- * and when all are damaged, BAD_INPUT says what the newest lacks. *found is false when there is none.
- * Reads everything: on one rank only. */
+/* The newest checkpoint of a run that is whole; a damaged one is named in a warning and passed
+ * over, and when all are damaged, BAD_INPUT says what the newest lacks. *found is false when there
+ * is none. Reads everything: on one rank only. */
 enum tri_status tri_checkpoint_latest(const char *run_dir, char path[TRI_PATH_MAX], bool *found,
                                       struct tri_error *error) TRI_NODISCARD;
 /* RUN|CHECKPOINT: a checkpoint folder as it is, damaged or not; a run's as above. */

@@ -80,7 +80,8 @@ void tri_arguments_fini(struct tri_arguments *arguments);
 /* NULL when absent. */
 const char *tri_arguments_get(const struct tri_arguments *arguments, const char *name);
 bool tri_arguments_has(const struct tri_arguments *arguments, const char *name);
-/* The option as a path without a slash at its end; "" when absent. BAD_INPUT when it is too long. */
+/* The option as a path without a slash at its end; "" when absent. BAD_INPUT when it is too
+ * long. */
 enum tri_status tri_arguments_path(const struct tri_arguments *arguments, const char *name,
                                    char path[TRI_PATH_MAX], struct tri_error *error) TRI_NODISCARD;
 /* The option as a number in [low, high], or absent's value. */

@@ -36,8 +36,8 @@ enum tri_schedule_kind { TRI_SCHEDULE_TED };
 enum tri_lr_schedule { TRI_LR_COSINE, TRI_LR_LINEAR, TRI_LR_WSD, TRI_LR_CONSTANT };
 enum tri_data_format { TRI_DATA_LLMC, TRI_DATA_U16, TRI_DATA_U32 };
 
-/* What another value of a key does to a run that goes on, from little to much: nothing but to speed,
- * memory and files; another training; other results from the same weights. */
+/* What another value of a key does to a run that goes on, from little to much: nothing but to
+ * speed, memory and files; another training; other results from the same weights. */
 enum tri_key_effect { TRI_EFFECT_NONE, TRI_EFFECT_TRAINING, TRI_EFFECT_OUTPUT };
 
 struct tri_config_model {
@@ -166,8 +166,8 @@ void tri_config_forget_followed(struct tri_config *config);
 /* Of a config that weights exist for: what shapes them counts as given. */
 void tri_config_keep_shapes(struct tri_config *config);
 
-/* Name of the first key that differs and with which no run goes on (the seed, what shapes weights or
- * rows), with both values in text; NULL when none does. */
+/* Name of the first key that differs and with which no run goes on (the seed, what shapes weights
+ * or rows), with both values in text; NULL when none does. */
 const char *tri_config_first_difference(const struct tri_config *a, const struct tri_config *b,
                                         char *text, size_t text_bytes);
 

@@ -13,7 +13,8 @@
  * sequence_length apart, and each epoch begins at a phase of its own, so that a text is not cut at
  * the same places every time and its ends are trained on as well. W = (tokens - sequence_length) /
  * sequence_length, at least 1, is the same in every epoch. Row r of step n is sample n *
- * global_batch + r (tri_loader_continue moves that), and sample s is window permute(s % W) of epoch s / W: a batch may span epochs.
+ * global_batch + r (tri_loader_continue moves that), and sample s is window permute(s % W) of epoch
+ * s / W: a batch may span epochs.
  *
  * Evaluation. Windows in order over the whole set, so that every token but the first is predicted
  * exactly once. */

@@ -346,8 +346,8 @@ enum tri_status tri_tokens_read(const struct tri_tokens *tokens, int64_t first, 
         if (copy_tokens(shard, from, part, out) >= tokens->limit) {
             return refuse_token(tokens, shard, from, out, error);
         }
-        /* Past the end of a file cut short its last page reads as zeros, and touching any other page
-         * ends the job (base/mapping.c). */
+        /* Past the end of a file cut short its last page reads as zeros, and touching any other
+         * page ends the job (base/mapping.c). */
         if (part > 0 && out[part - 1] == 0 && tri_file_is_cut_short(shard->path, &shard->mapping)) {
             return tri_fail(error, TRI_FAILED, "%s: was cut short while it was in use",
                             shard->path);

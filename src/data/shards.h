@@ -49,8 +49,8 @@ void tri_tokens_destroy(struct tri_tokens *tokens);
 int64_t tri_tokens_count(const struct tri_tokens *tokens);
 int tri_tokens_shards(const struct tri_tokens *tokens);
 struct tri_shard_info tri_tokens_shard(const struct tri_tokens *tokens, int index);
-/* A hash of the tokens as 32-bit integers, in order: of all when there are at most 2^24, else of 256
- * blocks of 65,536, spread evenly, the first and the last among them. Equal tokens, equal hash,
+/* A hash of the tokens as 32-bit integers, in order: of all when there are at most 2^24, else of
+ * 256 blocks of 65,536, spread evenly, the first and the last among them. Equal tokens, equal hash,
  * whatever the files' names, widths and cuts. Fails as tri_tokens_read. */
 enum tri_status tri_tokens_contents(const struct tri_tokens *tokens, uint64_t *hash,
                                     struct tri_error *error) TRI_NODISCARD;

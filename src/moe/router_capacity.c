@@ -1,6 +1,6 @@
 /* Queues of limited length. An expert takes `capacity` routes of a window: the first ones, the most
- * probable ones, or random ones. First is in the order of tokens (deepspeed_top2: all first choices,
- * then all second ones).
+ * probable ones, or random ones. First is in the order of tokens (deepspeed_top2: all first
+ * choices, then all second ones).
  *
  * A window is a row, the call, or the call of every replica (step). For the last, ranks tell each
  * other their counts, and by score also every route, so that each finds the same cut. */

@@ -18,8 +18,8 @@
 struct tri_run_folder;
 
 /* Creates and locks the folder, and tries once what saving will ask of its file system. FAILED when
- * another job holds the lock; a system without locks is warned of. fresh: removes what an earlier run
- * left; links stay, what they lead to is emptied. Local to rank 0. */
+ * another job holds the lock; a system without locks is warned of. fresh: removes what an earlier
+ * run left; links stay, what they lead to is emptied. Local to rank 0. */
 enum tri_status tri_run_folder_open(const char *path, bool fresh, struct tri_run_folder **folder,
                                     struct tri_error *error) TRI_NODISCARD;
 /* Releases the lock. */

@@ -95,8 +95,8 @@ void tri_text_close(struct tri_text *text)
     *text = (struct tri_text){0};
 }
 
-/* A bias that was learned stays, also when moe.bias_balancing no longer asks for it: the weights were
- * trained with it. */
+/* A bias that was learned stays, also when moe.bias_balancing no longer asks for it: the weights
+ * were trained with it. */
 static enum tri_status take_bias(struct tri_session *session, const char *path,
                                  const struct tri_checkpoint_state *state, struct tri_error *error)
 {

@@ -58,7 +58,8 @@ void tri_verify_share_routes(struct verify *v);
 
 /* Gives the layout the reference's weights, moments and biases. Collective. */
 void tri_verify_share_state(struct verify *v);
-/* Scales this rank's part of the planted gradient: the shard that the reduction left here. Local. */
+/* Scales this rank's part of the planted gradient: the shard that the reduction left here.
+ * Local. */
 void tri_verify_plant(const struct verify *v);
 /* Rank 0 keeps the reference's weights of before its update. Local. */
 void tri_verify_keep_weights(struct verify *v);

@@ -1,5 +1,5 @@
-/* Sizes at the ends of what is allowed: a plan and a checkpoint of very many weights, and keys at the
- * ends of their ranges. */
+/* Sizes at the ends of what is allowed: a plan and a checkpoint of very many weights, and keys at
+ * the ends of their ranges. */
 #include "base/file.h"
 #include "cli/cli.h"
 
@@ -11,8 +11,8 @@
 
 #include <cmocka.h>
 
-/* 1,024 experts in each of 256 layers: once over a minute and 0.9 GB, in searches of the table row by
- * row and in the softmax of logits that nobody had. */
+/* 1,024 experts in each of 256 layers: once over a minute and 0.9 GB, in searches of the table row
+ * by row and in the softmax of logits that nobody had. */
 static void test_plan(void **state)
 {
     (void)state;

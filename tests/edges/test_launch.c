@@ -100,8 +100,8 @@ static const char *const strangers[][2] = {{"OMPI_COMM_WORLD_SIZE=4", "OMPI_COMM
                                            {"PMI_SIZE=4", "PMI_RANK=0"},
                                            {"SLURM_STEP_NUM_TASKS=4", "SLURM_PROCID=0"}};
 
-/* Processes of a launcher that this MPI does not know: what would write the same files four times is
- * refused, the rest warns; one of the four says so. */
+/* Processes of a launcher that this MPI does not know: what would write the same files four times
+ * is refused, the rest warns; one of the four says so. */
 static void test_strangers(void **state)
 {
     (void)state;

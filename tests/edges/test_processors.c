@@ -1,5 +1,5 @@
-/* The program on processors without AVX-512, without AVX2, without AVX: an emulator stands for them.
- * (None emulates AVX-512; that table is tested where a processor has it.) */
+/* The program on processors without AVX-512, without AVX2, without AVX: an emulator stands for
+ * them. (None emulates AVX-512; that table is tested where a processor has it.) */
 #include "cli/cli.h"
 
 #include <math.h>

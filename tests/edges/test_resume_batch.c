@@ -1,5 +1,5 @@
-/* A run whose batch changes goes on with the next sample: none is left out, none taken twice. With a
- * learning rate of 0 the weights stay, so the loss of a step tells which rows it read. */
+/* A run whose batch changes goes on with the next sample: none is left out, none taken twice. With
+ * a learning rate of 0 the weights stay, so the loss of a step tells which rows it read. */
 #include "cli/cli.h"
 #include "edges/state.h"
 

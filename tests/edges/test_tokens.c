@@ -1,5 +1,5 @@
-/* Models whose tokens are not all bytes: nothing is printed for an id that no byte has, ids are asked
- * for where there is no tokenizer, a separator ends the text and is no byte of it. */
+/* Models whose tokens are not all bytes: nothing is printed for an id that no byte has, ids are
+ * asked for where there is no tokenizer, a separator ends the text and is no byte of it. */
 #include "cli/cli.h"
 
 #include <math.h>

@@ -1,5 +1,5 @@
-/* Decoding with a cache gives the logits of the whole sequence at once, however it is cut, also where
- * the sequence holds several documents. */
+/* Decoding with a cache gives the logits of the whole sequence at once, however it is cut, also
+ * where the sequence holds several documents. */
 #include "support/small.h"
 
 #include "base/memory.h"

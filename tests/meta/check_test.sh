@@ -11,8 +11,8 @@ cp "$root/CMakePresets.json" "$project"
 printf '#!/bin/bash\n' >"$project/scripts/setup.sh"
 chmod +x "$project/scripts/setup.sh"
 
-# expect STATUS LAST-LINE FAILED…: the project's CMakeLists.txt is standard input; FAILED are the last
-# lines before the last one
+# expect STATUS LAST-LINE FAILED…: the project's CMakeLists.txt is standard input; FAILED are the
+# last lines before the last one
 expect() {
     local status=0 wanted=""
     [ $# -lt 3 ] || wanted=$(printf 'failed:'; printf '\n%s' "${@:3}")

@@ -1,5 +1,5 @@
-# cmake -DCLANG_FORMAT=… -DSTYLE=….clang-format -DROOT=… -P format.cmake: fails when a file under ROOT
-# is not as clang-format would write it.
+# cmake -DCLANG_FORMAT=… -DSTYLE=….clang-format -DROOT=… -P format.cmake: fails when a file under
+# ROOT is not as clang-format would write it.
 file(GLOB_RECURSE files ${ROOT}/src/*.[ch] ${ROOT}/include/*.[ch] ${ROOT}/tests/*.[ch]
     ${ROOT}/bench/*.[ch] ${ROOT}/tools/*.[ch])
 if(NOT files)

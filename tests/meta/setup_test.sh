@@ -13,8 +13,8 @@ stub() {
     chmod +x "$scratch/$1"
 }
 
-# expect STATUS PATTERN ARGUMENT…: runs setup without a terminal; PATTERN must be in what it says, and
-# an empty one means that it must say nothing
+# expect STATUS PATTERN ARGUMENT…: runs setup without a terminal; PATTERN must be in what it says,
+# and an empty one means that it must say nothing
 expect() {
     local wanted=$1 pattern=$2 status=0 right=0
     shift 2

@@ -255,6 +255,7 @@ static void test_this_tree(void **state)
     rules_check_foreign_headers(root, &findings);
     rules_check_folders(root, &findings);
     rules_check_lengths(root, 600, &findings);
+    rules_check_columns(root, 100, &findings);
     rules_check_names(root, unused_in_src, &findings);
     rules_check_doc_links(root, &findings);
     assert_found(&findings, 0, NULL);
