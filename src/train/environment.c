@@ -1,13 +1,16 @@
 #include "train/environment.h"
 
+#include "base/cgroup.h"
 #include "base/log.h"
 #include "base/memory.h"
 #include "kernel/kernel.h"
 
 #include <hwloc.h>
 #include <jansson.h>
+#include <math.h>
 #include <sched.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -18,7 +21,7 @@
 #define TRIDENT_COMMIT "unknown"
 #endif
 
-enum { PLACE_BYTES = 160 };
+enum { PLACE_BYTES = 160, MOST_THREADS = 4096 };
 
 const char *tri_version(void)
 {
@@ -52,19 +55,37 @@ static struct cores count_cores(void)
     return cores;
 }
 
+/* What OMP_NUM_THREADS says, or 0; of a list, which is for nested regions, its first. */
+static int threads_of_openmp(void)
+{
+    const char *text = getenv("OMP_NUM_THREADS");
+    long threads = text ? strtol(text, NULL, 10) : 0;
+    return threads > 0 && threads <= MOST_THREADS ? (int)threads : 0;
+}
+
+/* The node's cores, or as many as its quota of processor time keeps busy. */
+static int cores_within_quota(int cores)
+{
+    double quota = ceil(tri_cgroup_processors(""));
+    return quota < cores ? (int)quota : cores;
+}
+
 int tri_environment_set_threads(const struct tri_config *config)
 {
     int local = tri_comm_local_size();
     struct cores cores = count_cores();
+    int all = cores_within_quota(cores.all);
     /* Bound ranks (mpirun --bind-to core) see their own cores only; unbound ones share the
-     * node's. */
-    int share = cores.all / local > 0 ? cores.all / local : 1;
-    int threads = cores.usable < cores.all ? cores.usable : share;
-    threads = config->threads > 0 ? (int)config->threads : threads;
-    if (threads * local > cores.all && tri_comm_local_rank() == 0) {
-        tri_log_warn("%d threads on %d cores (%d ranks of %d on this node): expect them to wait "
+     * node's. A quota is shared in any case. */
+    int share = all / local > 0 ? all / local : 1;
+    bool bound = cores.usable < cores.all;
+    int threads = bound && (all == cores.all || cores.usable < share) ? cores.usable : share;
+    int heard = threads_of_openmp();
+    threads = config->threads > 0 ? (int)config->threads : heard > 0 ? heard : threads;
+    if (threads * local > all && tri_comm_local_rank() == 0) {
+        tri_log_warn("%d threads on %d cores%s (%d ranks of %d on this node): expect them to wait "
                      "for each other",
-                     threads * local, cores.all, local, threads);
+                     threads * local, all, all < cores.all ? " by quota" : "", local, threads);
     }
     tri_kernels_set_threads(threads);
     return threads;
