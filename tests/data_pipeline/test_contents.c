@@ -58,7 +58,7 @@ static void a_large_set_is_sampled(void **state)
     assert_int_equal(truncate("t.bin", count * 2), 0);
     uint64_t zeros = contents("t.bin", TRI_DATA_U16);
     assert_true(contents("t.bin", TRI_DATA_U16) == zeros);
-    const int64_t places[] = {0, 65535, count - 1, count - 65536};
+    const int64_t places[] = {65535, count - 1};
     for (size_t i = 0; i < sizeof(places) / sizeof(*places); i++) {
         files_write("t.bin", "", 0);
         assert_int_equal(truncate("t.bin", count * 2), 0);
