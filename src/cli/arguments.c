@@ -4,7 +4,6 @@
 #include "cli/command.h"
 
 #include <errno.h>
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -240,9 +239,4 @@ void tri_print_json(json_t *root)
     (void)fflush(stdout);
     free(text);
     json_decref(root);
-}
-
-json_t *tri_json_number(double value)
-{
-    return isfinite(value) ? json_real(value) : json_null();
 }

@@ -4,6 +4,7 @@
 
 #include "comm/comm.h"
 #include "config/config.h"
+#include "train/metrics.h"
 
 #include <jansson.h>
 
@@ -121,7 +122,5 @@ enum tri_status tri_config_of_checkpoint(const char *given, const struct tri_arg
 
 /* Prints root on one line of standard output and releases it. */
 void tri_print_json(json_t *root);
-/* The value as a JSON number, null when it is not finite. */
-json_t *tri_json_number(double value);
 
 #endif

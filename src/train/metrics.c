@@ -1,9 +1,8 @@
 #include "train/metrics.h"
 
-#include <jansson.h>
 #include <math.h>
 
-static json_t *number(double value)
+json_t *tri_json_number(double value)
 {
     return isfinite(value) ? json_real(value) : json_null();
 }
@@ -42,22 +41,22 @@ char *tri_metrics_line(const struct tri_config *config, const struct tri_metrics
     const struct tri_step_report *report = metrics->report;
     json_t *line = json_object();
     set(line, "step", json_integer(metrics->step));
-    set(line, "loss", number(report->loss));
-    set(line, "cross_entropy", number(report->cross_entropy));
-    set(line, "aux_loss", number(report->aux_loss));
-    set(line, "z_loss", number(report->z_loss));
-    set(line, "grad_norm", number(report->grad_norm));
-    set(line, "learning_rate", number(metrics->learning_rate));
+    set(line, "loss", tri_json_number(report->loss));
+    set(line, "cross_entropy", tri_json_number(report->cross_entropy));
+    set(line, "aux_loss", tri_json_number(report->aux_loss));
+    set(line, "z_loss", tri_json_number(report->z_loss));
+    set(line, "grad_norm", tri_json_number(report->grad_norm));
+    set(line, "learning_rate", tri_json_number(metrics->learning_rate));
     set(line, "tokens", json_integer(metrics->tokens));
-    set(line, "tokens_per_second", number((double)report->targets / metrics->seconds));
-    set(line, "step_ms", number(1e3 * metrics->seconds));
+    set(line, "tokens_per_second", tri_json_number((double)report->targets / metrics->seconds));
+    set(line, "step_ms", tri_json_number(1e3 * metrics->seconds));
     json_t *split = json_object();
-    set(split, "attention", number(1e3 * report->seconds_attention));
-    set(split, "router", number(1e3 * report->seconds_router));
-    set(split, "exchange", number(1e3 * report->seconds_exchange));
-    set(split, "experts", number(1e3 * report->seconds_experts));
-    set(split, "optimizer", number(1e3 * report->seconds_optimizer));
-    set(split, "exposed_communication", number(1e3 * report->seconds_exposed));
+    set(split, "attention", tri_json_number(1e3 * report->seconds_attention));
+    set(split, "router", tri_json_number(1e3 * report->seconds_router));
+    set(split, "exchange", tri_json_number(1e3 * report->seconds_exchange));
+    set(split, "experts", tri_json_number(1e3 * report->seconds_experts));
+    set(split, "optimizer", tri_json_number(1e3 * report->seconds_optimizer));
+    set(split, "exposed_communication", tri_json_number(1e3 * report->seconds_exposed));
     set(line, "step_split_ms", split);
     set(line, "expert_load", load_table(config, report->load));
     set(line, "dropped_tokens", json_integer(report->dropped));
@@ -70,7 +69,7 @@ char *tri_metrics_evaluation_line(const struct tri_config *config, int64_t step,
 {
     json_t *line = json_object();
     set(line, "step", json_integer(step));
-    set(line, "valid_loss", number(evaluation->loss));
+    set(line, "valid_loss", tri_json_number(evaluation->loss));
     set(line, "valid_tokens", json_integer(evaluation->targets));
     set(line, "valid_expert_load", load_table(config, evaluation->load));
     return finish(line);

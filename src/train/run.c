@@ -4,6 +4,7 @@
 #include "base/log.h"
 #include "base/signals.h"
 #include "moe/moe.h"
+#include "train/ending.h"
 #include "train/environment.h"
 #include "train/metrics.h"
 #include "train/resume.h"
@@ -176,8 +177,11 @@ static enum tri_status save(struct run *run, struct tri_error *error)
     state.bias = engine->moe_layers ? tri_moe_bias(tri_model_moe(engine->model)) : NULL;
     state.bias_layers = state.bias ? engine->moe_layers : 0;
     state.bias_experts = state.bias ? run->config->moe.num_experts : 0;
-    enum tri_status status = tri_checkpoint_save(run->config->run_dir, engine->params, &state,
-                                                 run->config->checkpoint_keep_last, error);
+    /* Weights that give no finite loss push no good checkpoint out. */
+    int64_t keep = state.skipped_in_a_row ? 0 : run->config->checkpoint_keep_last;
+    enum tri_status status =
+        tri_checkpoint_save(run->config->run_dir, engine->params, &state, keep, error);
+    status = tri_ending_of_own_file(status, error);
     if (status == TRI_OK) {
         run->saved_step = state.step;
         run->save_due = false;
@@ -194,6 +198,7 @@ static enum tri_status save_ledger(const struct run *run, struct tri_error *erro
     tri_ledger_sum_ranks(run->session->mesh->world, &ledgers[0], &ledgers[1]);
     if (is_root()) {
         status = tri_run_folder_save_ledger(run->folder, &ledgers[0], &ledgers[1], error);
+        status = tri_ending_of_own_file(status, error);
     }
     tri_free(ledgers);
     return agree(run, status, error);
@@ -203,7 +208,7 @@ static enum tri_status write_line(struct run *run, char *line, struct tri_error 
 {
     enum tri_status status = tri_run_folder_add_metrics(run->folder, line, error);
     free(line);
-    return status;
+    return tri_ending_of_own_file(status, error);
 }
 
 static enum tri_status evaluate(struct run *run, struct tri_error *error)
@@ -252,15 +257,7 @@ static enum tri_status skip(struct run *run, struct tri_error *error)
     if (run->state.skipped_in_a_row < run->config->train.max_skipped) {
         return TRI_OK;
     }
-    char last[64] = "there is no checkpoint";
-    if (run->saved_step >= 0) {
-        (void)snprintf(last, sizeof(last), "the last checkpoint is step %lld",
-                       (long long)run->saved_step);
-    }
-    return tri_fail(error, TRI_FAILED,
-                    "%lld steps in a row had a loss or gradient that is not finite, up to step "
-                    "%lld; %s",
-                    (long long)run->state.skipped_in_a_row, (long long)run->state.step, last);
+    return tri_ending_skipped(run->config->run_dir, &run->state, error);
 }
 
 static enum tri_status train_step(struct run *run, const struct tri_rows_source *source,
@@ -293,8 +290,7 @@ static enum tri_status train_step(struct run *run, const struct tri_rows_source 
     return agree(run, status, error);
 }
 
-/* Weights that give no finite loss don't push good checkpoints out: one that is due waits until a
- * step succeeds. */
+/* A checkpoint that is due waits until a step succeeds. */
 static bool must_save(struct run *run)
 {
     run->save_due = run->save_due || is_due(run->state.step, run->config->checkpoint_every);
@@ -339,10 +335,10 @@ static void print_json(const struct run *run, bool finished_before)
     (void)json_object_set_new(root, "skipped_steps", json_integer(run->state.skipped_steps));
     (void)json_object_set_new(root, "finished_before", json_boolean(finished_before));
     (void)json_object_set_new(root, "loss",
-                              finished_before ? json_null() : json_real(run->final_loss));
+                              finished_before ? json_null() : tri_json_number(run->final_loss));
     bool evaluated = run->valid.loader && !finished_before;
     (void)json_object_set_new(root, "valid_loss",
-                              evaluated ? json_real(run->valid_loss) : json_null());
+                              evaluated ? tri_json_number(run->valid_loss) : json_null());
     char *text = json_dumps(root, JSON_COMPACT);
     (void)printf("%s\n", text ? text : "null");
     free(text);
@@ -385,7 +381,10 @@ static enum tri_status run_to_end(struct run *run, struct tri_error *error)
     if (run->options->json && is_root()) {
         print_json(run, finished);
     }
-    return TRI_OK;
+    if (run->state.skipped_in_a_row > 0) {
+        status = tri_ending_skipped(config->run_dir, &run->state, error);
+    }
+    return status;
 }
 
 enum tri_status tri_run(const struct tri_config *config, const struct tri_run_options *options,

@@ -29,7 +29,7 @@ static void test_not_finite(void **state)
     struct process_result result =
         cli_run(cli_ranks(), CLI_WORDS_OF(DIVERGING, "run_dir=diverging", "train.max_skipped=4"));
     cli_expect_error(&result, cli_ranks(), 3,
-                     "4 steps in a row had a loss or gradient that is not finite");
+                     "the last 4 steps, up to step ");
     json_t *metrics = cli_metrics("diverging");
     size_t lines = json_array_size(metrics);
     assert_true(lines > 4);
@@ -59,7 +59,7 @@ static void test_not_finite_then_better(void **state)
     struct process_result result =
         cli_run(cli_ranks(), CLI_WORDS_OF(DIVERGING, "run_dir=mended", "train.max_skipped=2",
                                           "checkpoint.keep_last=40"));
-    cli_expect_error(&result, cli_ranks(), 3, "; the last checkpoint is step ");
+    cli_expect_error(&result, cli_ranks(), 3, "; the last checkpoint from before them is ");
     cli_tool(CLI_WORDS_OF("sh", "-c", "cd mended/checkpoints && rm -r $(ls | grep -v '^step_1$')"));
     cli_run_well(cli_ranks(), CLI_WORDS_OF("train", "c.yaml", "run_dir=mended", "train.steps=4",
                                            "data.valid=", "train.learning_rate=0"));

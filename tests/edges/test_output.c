@@ -6,6 +6,8 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -63,11 +65,37 @@ static void test_unread_error(void **state)
     cli_expect_status(&result, 2);
 }
 
+/* The run's folder goes, or becomes something else, while it trains: it is no input any more, so the
+ * run failed. */
+static void test_folder_goes(void **state)
+{
+    (void)state;
+    static const char *const faults[] = {"rm -rf gone", "mv gone away; echo >gone",
+                                         "rm -r gone/checkpoints; echo >gone/checkpoints"};
+    for (size_t i = 0; i < sizeof(faults) / sizeof(*faults); i++) {
+        const struct timespec pause = {.tv_nsec = 20000000};
+        struct process process;
+        struct process_result result;
+        cli_tool(CLI_WORDS_OF("rm", "-rf", "gone", "away"));
+        cli_start(&process, cli_ranks(), NULL,
+                  CLI_WORDS_OF("train", "c.yaml", "run_dir=gone", "train.steps=1000000",
+                               "checkpoint.every=20"));
+        for (int n = 0; n < 3000 && access("gone/checkpoints/step_20", F_OK) != 0; n++) {
+            (void)nanosleep(&pause, NULL);
+        }
+        cli_tool(CLI_WORDS_OF("sh", "-c", faults[i]));
+        process_wait(&process, 60, &result);
+        result.seconds = 0.0; /* it trained for a while */
+        cli_expect_error(&result, cli_ranks(), 3, "gone");
+    }
+}
+
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_full_disk),
         cmocka_unit_test(test_unread_error),
+        cmocka_unit_test(test_folder_goes),
     };
     cli_begin("output", argc, argv);
     cli_run_well(0, CLI_WORDS_OF("train", "c.yaml", "train.steps=2"));
