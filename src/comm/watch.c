@@ -261,7 +261,7 @@ static void print_report(const struct record *waiting, const struct absence *abs
     }
     int channel = atomic_load(&waiting->channel);
     double seconds = (double)(now() - atomic_load(&waiting->since)) * 1e-9;
-    char line[1100];
+    char line[2048];
     (void)snprintf(line, sizeof(line),
                    "trident: error: rank %d: %s over group %s%s has waited %.1f s%s%s\n",
                    waiting->rank, tri_verb_name((enum tri_verb)verb),
