@@ -19,8 +19,8 @@ int64_t tri_memory_available(int local_ranks);
 /* Bytes of memory that this process has at most had; 0 when the system does not say. */
 int64_t tri_memory_process_peak(void);
 /* What a plan's `process` is without scratch that grows with the model, asked for before anything
- * large is taken: what there is now, and what so many kernel threads and MPI take beside the plan in
- * the first steps. */
+ * large is taken: what there is now, and what so many kernel threads and MPI take beside the plan
+ * in the first steps. */
 int64_t tri_memory_process_constant(int64_t threads);
 
 /* FAILED, with both figures, when the plan needs more than is available. Local. */

@@ -8,9 +8,9 @@
 /* "trident 0.1.0 (commit)" */
 const char *tri_version(void);
 
-/* Sets OpenMP's threads: config->threads, or OMP_NUM_THREADS, or this rank's share of the cores that
- * affinity and quotas of processor time leave; warns when a node has more threads than that. Returns
- * the number. Local. */
+/* Sets OpenMP's threads: config->threads, or OMP_NUM_THREADS, or this rank's share of the cores
+ * that affinity and quotas of processor time leave; warns when a node has more threads than that.
+ * Returns the number. Local. */
 int tri_environment_set_threads(const struct tri_config *config);
 
 /* JSON text: version, commit, processor, kernel path, MPI, threads, and host and cores of each

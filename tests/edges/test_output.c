@@ -65,8 +65,8 @@ static void test_unread_error(void **state)
     cli_expect_status(&result, 2);
 }
 
-/* The run's folder goes, or becomes something else, while it trains: it is no input any more, so the
- * run failed. */
+/* The run's folder goes, or becomes something else, while it trains: it is no input any more, so
+ * the run failed. */
 static void test_folder_goes(void **state)
 {
     (void)state;
