@@ -148,7 +148,7 @@ struct tri_memory_counters tri_memory_scope_end(const struct tri_memory_scope *s
     return inner;
 }
 
-int64_t tri_memory_resident(void)
+int64_t tri_memory_pages(int which)
 {
     char line[128];
     long long pages = 0;
@@ -157,10 +157,16 @@ int64_t tri_memory_resident(void)
         return 0;
     }
     if (fgets(line, sizeof(line), file)) {
-        char *second = line; /* the first number counts address space */
-        (void)strtoll(line, &second, 10);
-        pages = strtoll(second, NULL, 10);
+        char *at = line;
+        for (int i = 0; i <= which; i++) {
+            pages = strtoll(at, &at, 10);
+        }
     }
     (void)fclose(file);
     return pages * sysconf(_SC_PAGESIZE);
+}
+
+int64_t tri_memory_resident(void)
+{
+    return tri_memory_pages(1);
 }

@@ -1,110 +1,78 @@
 #include "plan/memory.h"
 
+#include "plan/cgroup.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
-#include <unistd.h>
 
 /* What a process takes in its first steps beside what is planned, measured with 1 to 16 threads:
  * the kernels' scratch, the libraries' own and stacks grow with the threads. */
 enum { LATER_BYTES = 8 << 20, THREAD_BYTES = 4 << 20 };
 
-/* A number from a one-line file, or -1 ("max", no such file). */
-static int64_t read_number(const char *path)
+/* Bytes of a line "name: N kB" of /proc/meminfo, or -1. */
+static int64_t meminfo(const char *root, const char *name)
 {
-    char text[64] = "";
-    FILE *file = fopen(path, "re");
-    if (!file) {
-        return -1;
-    }
-    bool read = fgets(text, sizeof(text), file) != NULL;
-    (void)fclose(file);
-    char *end;
-    long long value = strtoll(text, &end, 10);
-    return read && end != text ? value : -1;
-}
-
-static int64_t available_on_machine(void)
-{
+    char path[TRI_PATH_MAX];
     char line[256];
     long long kilobytes = -1;
-    FILE *file = fopen("/proc/meminfo", "re");
+    size_t n = strlen(name);
+    (void)snprintf(path, sizeof(path), "%s/proc/meminfo", root);
+    FILE *file = fopen(path, "re");
     while (file && fgets(line, sizeof(line), file)) {
-        if (strncmp(line, "MemAvailable:", 13) == 0) {
-            kilobytes = strtoll(line + 13, NULL, 10);
+        if (strncmp(line, name, n) == 0 && line[n] == ':') {
+            kilobytes = strtoll(line + n + 1, NULL, 10);
         }
     }
     if (file) {
         (void)fclose(file);
     }
-    return kilobytes < 0 ? INT64_MAX : kilobytes * 1024;
+    return kilobytes < 0 ? -1 : kilobytes * 1024;
 }
 
-/* Limit less use of one cgroup folder; INT64_MAX without a limit. */
-static int64_t room_in(const char *folder, const char *limit_file, const char *use_file)
+static int64_t smaller(int64_t a, int64_t b)
 {
-    char path[TRI_PATH_MAX + 96];
-    (void)snprintf(path, sizeof(path), "%s/%s", folder, limit_file);
-    int64_t limit = read_number(path);
-    (void)snprintf(path, sizeof(path), "%s/%s", folder, use_file);
-    int64_t used = read_number(path);
-    return limit >= 0 && used >= 0 ? limit - used : INT64_MAX;
+    return a < b ? a : b;
 }
 
-/* This process's place in the version-2 hierarchy ("0::/a/b"), or "". */
-static void read_cgroup_path(char path[TRI_PATH_MAX])
+int64_t tri_memory_of_machine(const char *root)
 {
-    char line[TRI_PATH_MAX];
-    FILE *file = fopen("/proc/self/cgroup", "re");
-    path[0] = '\0';
-    while (file && fgets(line, sizeof(line), file)) {
-        if (strncmp(line, "0::", 3) == 0) {
-            line[strcspn(line, "\n")] = '\0';
-            (void)snprintf(path, TRI_PATH_MAX, "%s", line + 3);
-        }
+    char path[TRI_PATH_MAX];
+    int64_t free = meminfo(root, "MemAvailable");
+    free = free < 0 ? INT64_MAX : free;
+    (void)snprintf(path, sizeof(path), "%s/proc/sys/vm/overcommit_memory", root);
+    int64_t limit = meminfo(root, "CommitLimit");
+    int64_t promised = meminfo(root, "Committed_AS");
+    if (tri_number_of_file(path) == 2 && limit >= 0 && promised >= 0) {
+        free = smaller(free, limit > promised ? limit - promised : 0);
     }
-    if (file) {
-        (void)fclose(file);
-    }
+    return smaller(free, tri_cgroup_room(root));
 }
 
-/* The least room of this process's memory cgroup and all above it; version 1: the root's view of
- * it. */
-static int64_t available_in_cgroup(void)
+/* What a limit of this process leaves beside what it has; which: as in /proc/self/statm, counted
+ * from 0. */
+static int64_t room_of_limit(int resource, int which)
 {
-    char place[TRI_PATH_MAX];
-    char folder[TRI_PATH_MAX + 32];
-    int64_t room =
-        room_in("/sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes");
-    read_cgroup_path(place);
-    for (;;) {
-        (void)snprintf(folder, sizeof(folder), "/sys/fs/cgroup%s", place);
-        int64_t here = room_in(folder, "memory.max", "memory.current");
-        room = here < room ? here : room;
-        char *slash = strrchr(place, '/');
-        if (!slash) {
-            return room;
-        }
-        *slash = '\0';
+    struct rlimit limit;
+    if (getrlimit((__rlimit_resource_t)resource, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY ||
+        limit.rlim_cur > (rlim_t)INT64_MAX) {
+        return INT64_MAX;
     }
+    int64_t used = tri_memory_pages(which);
+    return (int64_t)limit.rlim_cur > used ? (int64_t)limit.rlim_cur - used : 0;
 }
 
 int64_t tri_memory_available(int local_ranks)
 {
+    enum { ADDRESSES = 0, DATA = 5 };
     const char *override = getenv("TRIDENT_MEMORY_LIMIT");
     if (override) {
         return strtoll(override, NULL, 10);
     }
-    int64_t machine = available_on_machine();
-    int64_t cgroup = available_in_cgroup();
-    int64_t share = (machine < cgroup ? machine : cgroup) / local_ranks;
-    struct rlimit limit;
-    if (getrlimit(RLIMIT_AS, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY &&
-        (int64_t)limit.rlim_cur < share) {
-        share = (int64_t)limit.rlim_cur;
-    }
-    return share;
+    int64_t share = tri_memory_of_machine("") / local_ranks;
+    share = smaller(share, room_of_limit(RLIMIT_AS, ADDRESSES));
+    return smaller(share, room_of_limit(RLIMIT_DATA, DATA));
 }
 
 int64_t tri_memory_process_constant(int64_t threads)

@@ -12,9 +12,13 @@ struct tri_memory_plan {
     int64_t process;                 /* libraries, MPI, all scratch: beside the total */
 };
 
-/* Bytes this process may still take: the least of the machine's available memory, the cgroup's
- * limit less its use, and the address-space limit; divided by the ranks on this node. */
+/* Bytes this process may still take: what the machine and the control groups have left, divided by
+ * the ranks on this node, but no more than its own limits (ulimit -v, -d) leave. */
 int64_t tri_memory_available(int local_ranks);
+/* Bytes that all processes of this machine and control group may still take together: available
+ * memory, what may be promised where promises are kept (vm.overcommit_memory 2), the groups' limits.
+ * root: in front of /proc and /sys ("" but in tests). */
+int64_t tri_memory_of_machine(const char *root);
 
 /* Bytes of memory that this process has at most had; 0 when the system does not say. */
 int64_t tri_memory_process_peak(void);
