@@ -3,8 +3,48 @@
 #include "base/file.h"
 
 #include <inttypes.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
+
+/* What a text of so many bytes may hold, beside what any may: a tensor's entry in a header, the
+ * densest text there is of its size, has a list or object for every 17 bytes and a value for every
+ * 7; a list of zeros as we write it a value for every 4. */
+enum { DEPTH_MAX = 64, BYTES_OF_CONTAINER = 16, BYTES_OF_VALUE = 4, ALWAYS = 1 << 14 };
+
+const char *tri_json_find_excess(const char *text, size_t bytes)
+{
+    const size_t most_containers = bytes / BYTES_OF_CONTAINER + ALWAYS;
+    const size_t most_values = bytes / BYTES_OF_VALUE + ALWAYS;
+    size_t containers = 0;
+    size_t values = 0;
+    int depth = 0;
+    bool quoted = false;
+    for (size_t i = 0; i < bytes; i++) {
+        char c = text[i];
+        if (quoted) {
+            i += c == '\\';
+            quoted = c != '"';
+        } else if (c == '"') {
+            quoted = true;
+        } else if (c == ',') {
+            values++;
+        } else if (c == '[' || c == '{') {
+            containers++;
+            values++;
+            depth++;
+        } else if (c == ']' || c == '}') {
+            depth--;
+        }
+        if (depth > DEPTH_MAX) {
+            return "nested too deeply";
+        }
+        if (containers > most_containers || values > most_values) {
+            return "too many values for its size";
+        }
+    }
+    return NULL;
+}
 
 enum tri_status tri_json_load(const char *path, json_t **root, struct tri_error *error)
 {
@@ -12,9 +52,14 @@ enum tri_status tri_json_load(const char *path, json_t **root, struct tri_error 
     *root = NULL;
     TRI_TRY(tri_file_map(path, &text, error));
     json_error_t json_error;
-    json_t *value = json_loadb(text.data ? (const char *)text.data : "", text.size,
-                               JSON_REJECT_DUPLICATES, &json_error);
+    const char *bytes = text.data ? (const char *)text.data : "";
+    const char *excess = tri_json_find_excess(bytes, text.size);
+    json_t *value =
+        excess ? NULL : json_loadb(bytes, text.size, JSON_REJECT_DUPLICATES, &json_error);
     tri_file_unmap(&text);
+    if (excess) {
+        return tri_fail(error, TRI_BAD_INPUT, "%s: %s", path, excess);
+    }
     if (!value) {
         return tri_fail(error, TRI_BAD_INPUT, "%s:%d: %s", path, json_error.line, json_error.text);
     }

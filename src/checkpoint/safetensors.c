@@ -1,9 +1,9 @@
 #include "checkpoint/safetensors.h"
 
 #include "base/memory.h"
+#include "checkpoint/json.h"
 
 #include <inttypes.h>
-#include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -256,6 +256,10 @@ static enum tri_status parse_file(struct tri_safetensors *file, struct tri_error
     if (header_bytes < 2 || m->data[8] != '{') {
         return tri_fail(error, TRI_BAD_INPUT,
                         "%s: not a safetensors file: the header begins without '{'", file->path);
+    }
+    const char *excess = tri_json_find_excess((const char *)m->data + 8, (size_t)header_bytes);
+    if (excess) {
+        return tri_fail(error, TRI_BAD_INPUT, "%s: header: %s", file->path, excess);
     }
     json_error_t json_error;
     file->header = json_loadb((const char *)m->data + 8, (size_t)header_bytes,

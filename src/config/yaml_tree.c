@@ -7,7 +7,7 @@
 #include <string.h>
 #include <yaml.h>
 
-enum { DEPTH_MAX = 16, BYTES_MAX = 1 << 20, KEY_MAX = 200 };
+enum { DEPTH_MAX = 16, BYTES_MAX = 1 << 20, KEY_MAX = 200, KEYS_MAX = 512 };
 
 struct reader {
     yaml_parser_t parser;
@@ -220,6 +220,10 @@ static enum tri_status check_new_key(struct reader *r, const struct trail *trail
     if (key->kind != TRI_NODE_SCALAR) {
         return tri_fail(r->error, TRI_BAD_INPUT, "%s:%d: found a %s, expected the name of a key",
                         r->place, key->line, key->kind == TRI_NODE_LIST ? "list" : "mapping");
+    }
+    if (node->count == KEYS_MAX) {
+        return tri_fail(r->error, TRI_BAD_INPUT, "%s:%d: found more than %d keys in one mapping",
+                        r->place, key->line, KEYS_MAX);
     }
     for (size_t i = 0; i < node->count; i++) {
         if (strcmp(node->keys[i]->text, key->text) == 0) {
