@@ -4,31 +4,86 @@
 #include "base/status.h"
 
 #include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 
 /* GUARD: bytes past the last block that are poisoned. Poisoning all that is reserved would touch an
  * eighth of it. */
 enum { ALIGN = 64, GUARD = 1 << 16 };
 
-/* Address space of a dry arena: more than any machine's memory, and a sixteenth of what there is;
- * less where a limit is set. */
-#define DRY_RESERVE       ((size_t)1 << 43)
-#define DRY_RESERVE_LEAST ((size_t)1 << 30)
+/* Address space of a dry arena: more than any machine's memory, and a sixteenth of what there is. */
+#define DRY_RESERVE ((size_t)1 << 43)
+
+/* Where address space, or what is promised, is limited, nothing is reserved: an arena has its own
+ * stretch of addresses that the kernel hands out to nobody who does not ask for them, and takes of it
+ * what it uses, some at a time. */
+#define STRETCH       ((size_t)1 << 41)
+#define FIRST_STRETCH ((uintptr_t)1 << 45)
+enum { STRETCHES = 16, MORE = 1 << 21 };
 
 struct tri_arena {
     char *base;
-    size_t reserve, used, peak;
+    size_t reserve, mapped, used, peak;
     enum tri_memory category;
     const char *name;
     bool dry;
 };
 
-static void *reserve_range(size_t bytes)
+static bool has_limit(int resource)
 {
-    void *base = mmap(NULL, bytes + ALIGN, PROT_READ | PROT_WRITE,
-                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    struct rlimit limit;
+    return getrlimit((__rlimit_resource_t)resource, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY;
+}
+
+static bool is_limited(void)
+{
+    char mode[2] = "";
+    FILE *file = fopen("/proc/sys/vm/overcommit_memory", "re");
+    if (file) {
+        (void)fgets(mode, sizeof(mode), file);
+        (void)fclose(file);
+    }
+    return mode[0] == '2' || has_limit(RLIMIT_AS) || has_limit(RLIMIT_DATA);
+}
+
+static char *map(char *at, size_t bytes)
+{
+    int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | (at ? MAP_FIXED_NOREPLACE : 0);
+    void *base = mmap(at, bytes, PROT_READ | PROT_WRITE, flags, -1, 0);
     return base == MAP_FAILED ? NULL : base;
+}
+
+/* Makes the range at least so long; false when there is no more. */
+static bool extend(struct tri_arena *arena, size_t to)
+{
+    size_t least = (to - arena->mapped + MORE - 1) / MORE * MORE;
+    size_t ahead = arena->mapped / 8 / MORE * MORE;
+    size_t bytes = least > ahead ? least : ahead;
+    char *end = arena->base + arena->mapped;
+    if (!map(end, bytes)) {
+        bytes = least;
+        if (!map(end, bytes)) {
+            return false;
+        }
+    }
+    if (!arena->dry) {
+        (void)madvise(end, bytes, MADV_HUGEPAGE);
+    }
+    arena->mapped += bytes;
+    return true;
+}
+
+/* A stretch that is free, with its first piece. */
+static void take_stretch(struct tri_arena *arena)
+{
+    for (size_t i = 0; i < STRETCHES && !arena->base; i++) {
+        arena->base = map((char *)(FIRST_STRETCH + i * STRETCH), MORE); // NOLINT
+    }
+    arena->mapped = arena->base ? MORE : 0;
+    arena->reserve = arena->reserve < STRETCH ? arena->reserve : STRETCH;
 }
 
 struct tri_arena *tri_arena_create(enum tri_memory category, const char *name, size_t reserve)
@@ -36,17 +91,18 @@ struct tri_arena *tri_arena_create(enum tri_memory category, const char *name, s
     struct tri_arena *arena = tri_alloc(TRI_MEMORY_OTHER, sizeof(*arena));
     arena->dry = reserve == 0;
     arena->reserve = arena->dry ? DRY_RESERVE : reserve;
-    arena->base = reserve_range(arena->reserve);
-    while (!arena->base && arena->dry && arena->reserve > DRY_RESERVE_LEAST) {
-        arena->reserve /= 4;
-        arena->base = reserve_range(arena->reserve);
+    if (is_limited()) {
+        take_stretch(arena);
+    } else {
+        arena->base = map(NULL, arena->reserve + ALIGN);
+        arena->mapped = arena->reserve + ALIGN;
     }
     if (!arena->base) {
         tri_panic(TRI_FAILED, "arena %s: cannot reserve %zu bytes of address space", name,
                   arena->reserve);
     }
     if (!arena->dry) {
-        (void)madvise(arena->base, reserve, MADV_HUGEPAGE);
+        (void)madvise(arena->base, arena->mapped, MADV_HUGEPAGE);
     }
     arena->category = category;
     arena->name = name;
@@ -62,7 +118,7 @@ void tri_arena_destroy(struct tri_arena *arena)
         TRI_UNPOISON(arena->base,
                      arena->peak + GUARD < arena->reserve ? arena->peak + GUARD : arena->reserve);
     }
-    (void)munmap(arena->base, arena->reserve + ALIGN);
+    (void)munmap(arena->base, arena->mapped);
     tri_memory_account(arena->category, -(int64_t)arena->peak);
     tri_free(arena);
 }
@@ -73,6 +129,9 @@ void *tri_arena_alloc(struct tri_arena *arena, size_t bytes)
     if (rounded < bytes || rounded > arena->reserve - arena->used) {
         tri_panic(TRI_FAILED, "arena %s: %zu bytes asked for, %zu of %zu in use", arena->name,
                   bytes, arena->used, arena->reserve);
+    }
+    if (arena->used + rounded > arena->mapped && !extend(arena, arena->used + rounded)) {
+        tri_panic(TRI_FAILED, "out of memory: %zu bytes more for %s", rounded, arena->name);
     }
     char *block = arena->base + arena->used;
     arena->used += rounded;

@@ -2,6 +2,7 @@
 
 #include "base/file.h"
 #include "base/memory.h"
+#include "data/shard_look.h"
 
 #include <glob.h>
 #include <inttypes.h>
@@ -91,7 +92,8 @@ static enum tri_status open_with_header(struct shard *shard, struct tri_error *e
     return TRI_OK;
 }
 
-static enum tri_status open_headerless(struct shard *shard, int width, struct tri_error *error)
+static enum tri_status open_headerless(struct shard *shard, int width, int64_t limit,
+                                       struct tri_error *error)
 {
     const struct tri_mapping *mapping = &shard->mapping;
     if (mapping->size >= TRI_SHARD_HEADER_BYTES) {
@@ -109,20 +111,21 @@ static enum tri_status open_headerless(struct shard *shard, int width, struct tr
                         "%s: %zu bytes, expected a multiple of %d (data.format u%d)", shard->path,
                         mapping->size, width, 8 * width);
     }
+    TRI_TRY(tri_shard_look(shard->path, mapping->data, mapping->size, width, limit, error));
     shard->data = mapping->data;
     shard->width = width;
     shard->tokens = (int64_t)(mapping->size / (size_t)width);
     return TRI_OK;
 }
 
-static enum tri_status open_shard(struct shard *shard, enum tri_data_format format,
+static enum tri_status open_shard(struct shard *shard, enum tri_data_format format, int64_t limit,
                                   struct tri_error *error)
 {
     TRI_TRY(tri_file_map(shard->path, &shard->mapping, error));
     if (format == TRI_DATA_LLMC) {
         TRI_TRY(open_with_header(shard, error));
     } else {
-        TRI_TRY(open_headerless(shard, format == TRI_DATA_U16 ? 2 : 4, error));
+        TRI_TRY(open_headerless(shard, format == TRI_DATA_U16 ? 2 : 4, limit, error));
     }
     if (shard->tokens == 0) {
         return tri_fail(error, TRI_BAD_INPUT, "%s: holds no tokens", shard->path);
@@ -226,7 +229,7 @@ static enum tri_status open_all(struct tri_tokens *tokens, enum tri_data_format 
 {
     for (int i = 0; i < tokens->num_shards; i++) {
         struct shard *shard = &tokens->shards[i];
-        TRI_TRY(open_shard(shard, format, error));
+        TRI_TRY(open_shard(shard, format, tokens->limit, error));
         shard->first = tokens->count;
         tokens->count += shard->tokens;
         tokens->bytes += shard->mapping.size;

@@ -68,6 +68,12 @@ enum tri_status tri_text_open(const struct tri_session *session, const char *pat
     *text = (struct tri_text){0};
     enum tri_status status = tri_tokens_create(pattern, config->data.format,
                                                config->model.vocab_size, &text->tokens, error);
+    bool root = session->mesh->rank == 0;
+    if (status == TRI_OK && root && config->data.format == TRI_DATA_U16 &&
+        config->model.vocab_size > 1 << 16) {
+        tri_log_warn("%s: data.format u16 holds no ids above 65535, and model.vocab_size is %lld",
+                     pattern, (long long)config->model.vocab_size);
+    }
     if (status == TRI_OK) {
         struct tri_loader_args args = {text->tokens, config->seed, config->data.sequence_length,
                                        config->train.global_batch, config->data.separator};

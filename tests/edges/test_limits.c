@@ -1,0 +1,52 @@
+/* Jobs whose address space is limited (ulimit -v) run in what they plan, and what has no room there is
+ * refused. */
+#include "cli/cli.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include <cmocka.h>
+
+static void test_commands(void **state)
+{
+    (void)state;
+    int ranks = cli_ranks();
+    cli_run_well(ranks, CLI_WORDS_OF("train", "c.yaml", "run_dir=tight"));
+    cli_run_well(ranks, CLI_WORDS_OF("train", "c.yaml", "run_dir=stashed", "train.recompute=full"));
+    cli_run_well(ranks, CLI_WORDS_OF("verify", "c.yaml", "--steps", "2"));
+    cli_run_well(ranks, CLI_WORDS_OF("eval", "tight"));
+    cli_run_well(ranks, CLI_WORDS_OF("generate", "tight", "--tokens", "5"));
+    cli_run_well(ranks, CLI_WORDS_OF("plan", "c.yaml"));
+}
+
+/* Some gigabytes where there is one. */
+static void test_too_much(void **state)
+{
+    (void)state;
+    struct process_result result =
+        cli_run(0, CLI_WORDS_OF("train", "c.yaml", "run_dir=large", "model.hidden_size=2048",
+                                "model.intermediate_size=32768"));
+    assert_int_equal(cli_count(result.err, "trident: error: "), 1);
+    cli_expect_status(&result, 3);
+}
+
+int main(int argc, char **argv)
+{
+    cli_begin("limits", argc, argv);
+    cli_write("limited.sh", "#!/bin/sh\nulimit -v 1500000\nexec \"$@\"\n");
+    (void)chmod("limited.sh", 0755);
+#ifndef __SANITIZE_ADDRESS__
+    cli_set_wrapper("./limited.sh");
+#endif
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_commands),
+        cmocka_unit_test(test_too_much),
+    };
+    int failed = cmocka_run_group_tests(tests, NULL, NULL);
+    cli_end();
+    return failed;
+}
