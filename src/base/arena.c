@@ -14,12 +14,12 @@
  * eighth of it. */
 enum { ALIGN = 64, GUARD = 1 << 16 };
 
-/* Address space of a dry arena: more than any machine's memory, and a sixteenth of what there is. */
+/* Address space of a dry arena: more than any machine's memory, a sixteenth of what there is. */
 #define DRY_RESERVE ((size_t)1 << 43)
 
 /* Where address space, or what is promised, is limited, nothing is reserved: an arena has its own
- * stretch of addresses that the kernel hands out to nobody who does not ask for them, and takes of it
- * what it uses, some at a time. */
+ * stretch of addresses that the kernel hands out to nobody who does not ask for them, and takes of
+ * it what it uses, some at a time. */
 #define STRETCH       ((size_t)1 << 41)
 #define FIRST_STRETCH ((uintptr_t)1 << 45)
 enum { STRETCHES = 16, MORE = 1 << 21 };

@@ -12,10 +12,11 @@
 
 struct tri_arena;
 
-/* Reserves address space for reserve bytes; where that is limited (ulimit -v, -d) or counts as taken
- * (vm.overcommit_memory 2), takes it as it is used. Panics when the kernel refuses. reserve 0: an arena for
- * a run that only counts; its range is larger than any rank's memory, and what it hands out is
- * neither filled nor poisoned, so that only pages that the caller touches become real. */
+
+/* Reserves address space for reserve bytes; where that is limited (ulimit -v, -d) or counts as
+ * taken (vm.overcommit_memory 2) takes it as it is used. Panics when the kernel refuses. 0: an
+ * arena for a run that only counts; its range is larger than any rank's memory, and what it hands
+ * out is neither filled nor poisoned, so that only pages that the caller touches become real. */
 struct tri_arena *tri_arena_create(enum tri_memory category, const char *name, size_t reserve);
 void tri_arena_destroy(struct tri_arena *arena);
 

@@ -7,8 +7,8 @@
 #include <jansson.h>
 #include <stdint.h>
 
-/* Why a text should not be parsed, found without building anything, or NULL: a tree of lists takes 46
- * times its text. */
+/* Why a text should not be parsed, found without building anything, or NULL: a tree of lists takes
+ * 46 times its text. */
 const char *tri_json_find_excess(const char *text, size_t bytes);
 /* The root object of a file; json_decref it. BAD_INPUT for anything but one object. */
 enum tri_status tri_json_load(const char *path, json_t **root,

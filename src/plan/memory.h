@@ -16,7 +16,7 @@ struct tri_memory_plan {
  * the ranks on this node, but no more than its own limits (ulimit -v, -d) leave. */
 int64_t tri_memory_available(int local_ranks);
 /* Bytes that all processes of this machine and control group may still take together: available
- * memory, what may be promised where promises are kept (vm.overcommit_memory 2), the groups' limits.
+ * memory, what may be promised where promises are kept (vm.overcommit_memory 2), groups' limits.
  * root: in front of /proc and /sys ("" but in tests). */
 int64_t tri_memory_of_machine(const char *root);
 

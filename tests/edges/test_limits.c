@@ -1,5 +1,5 @@
-/* Jobs whose address space is limited (ulimit -v) run in what they plan, and what has no room there is
- * refused. */
+/* Jobs whose address space is limited (ulimit -v) run in what they plan, and what has no room there
+ * is refused. */
 #include "cli/cli.h"
 
 #include <setjmp.h>
