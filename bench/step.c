@@ -262,7 +262,7 @@ static enum tri_status configure(struct bench *bench, const struct tri_arguments
 
 static enum tri_status run(struct bench *bench, struct tri_error *error)
 {
-    TRI_TRY(tri_session_create(&bench->config, true, &bench->session, error));
+    TRI_TRY(tri_session_create(&bench->config, true, 0, &bench->session, error));
     for (int part = 0; part < PARTS; part++) {
         bench->times[part] =
             tri_alloc(TRI_MEMORY_OTHER, (size_t)bench->steps * sizeof(*bench->times[part]));

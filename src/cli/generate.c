@@ -209,14 +209,36 @@ static void note_unknown(const struct request *request, const struct tri_tokeniz
     }
 }
 
+/* What decoding asks of an engine: one row, as long as the longest that is fed at once. */
+static void fit(const struct request *request, const struct sequence *sequence,
+                struct tri_config *config)
+{
+    int64_t capacity = request->config.model.max_position;
+    int64_t longest = sequence->prompt < capacity ? sequence->prompt : capacity;
+    if (sequence->prompt + request->tokens > capacity && longest < capacity / 2) {
+        longest = capacity / 2;
+    }
+    *config = request->config;
+    config->data.sequence_length = longest > 0 ? longest : 1;
+    config->train.global_batch = 1;
+    config->train.micro_batch = 1;
+}
+
 static enum tri_status load_and_generate(const struct request *request,
                                          const struct tri_tokenizer *tokenizer,
                                          struct sequence *sequence, struct tri_error *error)
 {
     struct tri_session *session;
     struct tri_checkpoint_state state = {0};
-    TRI_TRY(tri_session_create(&request->config, false, &session, error));
-    enum tri_status status = tri_session_load(session, request->path, false, &state, error);
+    struct tri_config *config = tri_alloc(TRI_MEMORY_OTHER, sizeof(*config));
+    fit(request, sequence, config);
+    int64_t cache = tri_decoder_bytes(config, config->model.max_position);
+    enum tri_status status = tri_session_create(config, false, cache, &session, error);
+    if (status != TRI_OK) {
+        tri_free(config);
+        return status;
+    }
+    status = tri_session_load(session, request->path, false, &state, error);
     tri_checkpoint_state_fini(&state);
     if (status == TRI_OK) {
         generate(request, session, tokenizer, sequence);
@@ -228,6 +250,7 @@ static enum tri_status load_and_generate(const struct request *request,
         }
     }
     tri_session_destroy(session);
+    tri_free(config);
     return status;
 }
 

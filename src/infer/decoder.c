@@ -12,6 +12,21 @@ struct tri_decoder {
     int64_t layers;
 };
 
+int64_t tri_decoder_bytes(const struct tri_config *config, int64_t capacity)
+{
+    const struct tri_config_model *model = &config->model;
+    int tensor = (int)config->parallel.tensor;
+    int64_t most = 0;
+    for (int t = 0; t < tensor; t++) {
+        struct tri_range heads = tri_range_part(model->num_heads, tensor, t);
+        int64_t kv =
+            tri_range_size(tri_range_kv_heads(heads, model->num_heads / model->num_kv_heads));
+        most = kv > most ? kv : most;
+    }
+    int64_t width = config->precision == TRI_PRECISION_BF16 ? 2 : 4;
+    return 2 * model->num_layers * capacity * most * model->head_dim * width;
+}
+
 struct tri_decoder *tri_decoder_create(struct tri_model *model, int64_t capacity)
 {
     const struct tri_context *context = tri_model_context(model);

@@ -8,6 +8,8 @@
 
 struct tri_decoder;
 
+/* Bytes of a cache of `capacity` tokens, on the tensor rank that holds most of it. Local. */
+int64_t tri_decoder_bytes(const struct tri_config *config, int64_t capacity);
 /* capacity: tokens that the cache holds, at most the model's max_position. model is borrowed.
  * Local. */
 struct tri_decoder *tri_decoder_create(struct tri_model *model, int64_t capacity);

@@ -90,17 +90,19 @@ enum tri_status tri_memory_check(const struct tri_memory_plan *plan, int local_r
                                  struct tri_error *error)
 {
     int64_t available = tri_memory_available(local_ranks);
-    int64_t needed = plan->total + plan->process;
+    int64_t needed = plan->total + plan->process + plan->beside;
     if (needed <= available) {
         return TRI_OK;
     }
     return tri_fail(
         error, TRI_FAILED,
         "this run plans %.2f GB a rank (weights %.2f, gradients %.2f, optimizer %.2f, activations "
-        "%.2f, buffers %.2f), but %.2f GB a rank is free with %d ranks on this node",
+        "%.2f, buffers %.2f, beside them %.2f), but %.2f GB a rank is free with %d ranks on this "
+        "node",
         (double)needed / 1e9, (double)plan->bytes[TRI_MEMORY_WEIGHTS] / 1e9,
         (double)plan->bytes[TRI_MEMORY_GRADIENTS] / 1e9,
         (double)plan->bytes[TRI_MEMORY_OPTIMIZER] / 1e9,
         (double)plan->bytes[TRI_MEMORY_ACTIVATIONS] / 1e9,
-        (double)plan->bytes[TRI_MEMORY_BUFFERS] / 1e9, (double)available / 1e9, local_ranks);
+        (double)plan->bytes[TRI_MEMORY_BUFFERS] / 1e9, (double)(plan->process + plan->beside) / 1e9,
+        (double)available / 1e9, local_ranks);
 }

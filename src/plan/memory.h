@@ -8,6 +8,7 @@
 struct tri_memory_plan {
     int64_t bytes[TRI_MEMORY_COUNT]; /* peaks */
     int64_t total;                   /* their sum */
+    int64_t beside;                  /* what a command takes beside its engine */
     int64_t scratch;                 /* of attention, all threads together */
     int64_t process;                 /* libraries, MPI, all scratch: beside the total */
 };

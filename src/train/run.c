@@ -394,7 +394,7 @@ enum tri_status tri_run(const struct tri_config *config, const struct tri_run_op
     if (!config->data.train[0]) {
         return tri_config_refuse(config, error, "data.train", "a training run needs token shards");
     }
-    TRI_TRY(tri_session_create(config, true, &run.session, error));
+    TRI_TRY(tri_session_create(config, true, 0, &run.session, error));
     enum tri_status status = run_to_end(&run, error);
     if (status == TRI_REQUEUE) {
         tri_log_info("stopped by a signal after step %lld; the same command goes on from there",

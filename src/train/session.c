@@ -8,7 +8,7 @@
 
 #include <string.h>
 
-static enum tri_status check_memory(struct tri_session *session, bool training,
+static enum tri_status check_memory(struct tri_session *session, bool training, int64_t beside,
                                     struct tri_error *error)
 {
     const struct tri_mesh *mesh = session->mesh;
@@ -21,13 +21,14 @@ static enum tri_status check_memory(struct tri_session *session, bool training,
         .load = session->load,
     };
     session->plan = tri_rehearse(&rehearsal, NULL);
+    session->plan.beside = beside;
     session->plan.process =
         tri_memory_process_constant(tri_kernels_threads()) + session->plan.scratch;
     enum tri_status status = tri_memory_check(&session->plan, tri_comm_local_size(), error);
     return tri_comm_agree(session->mesh->world, status, error);
 }
 
-enum tri_status tri_session_create(const struct tri_config *config, bool training,
+enum tri_status tri_session_create(const struct tri_config *config, bool training, int64_t beside,
                                    struct tri_session **session, struct tri_error *error)
 {
     *session = NULL;
@@ -41,7 +42,7 @@ enum tri_status tri_session_create(const struct tri_config *config, bool trainin
                                              (int)config->parallel.expert, &s->mesh, error);
     if (status == TRI_OK) {
         (void)tri_environment_set_threads(config);
-        status = check_memory(s, training, error);
+        status = check_memory(s, training, beside, error);
     }
     if (status != TRI_OK) {
         tri_session_destroy(s);

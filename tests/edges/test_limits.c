@@ -34,6 +34,25 @@ static void test_too_much(void **state)
     cli_expect_status(&result, 3);
 }
 
+/* Decoding takes one row of the prompt's length and the cache, not an evaluation's batches; and the
+ * cache counts. */
+static void test_generate(void **state)
+{
+    (void)state;
+    const char *const limit[] = {"TRIDENT_MEMORY_LIMIT=60000000", NULL};
+    cli_run_well(0, CLI_WORDS_OF("train", "c.yaml", "run_dir=wide", "train.steps=1",
+                                 "train.global_batch=1", "data.valid="));
+    const char *const big[] = {
+        "generate", "wide", "--tokens", "3", "train.micro_batch=4096", "train.global_batch=4096",
+        NULL};
+    struct process_result result = cli_run_with(0, limit, big);
+    cli_expect_status(&result, 0);
+    cli_run_well(0, CLI_WORDS_OF("train", "c.yaml", "run_dir=far", "train.steps=1",
+                                 "data.valid=", "model.max_position=1000000"));
+    result = cli_run_with(0, limit, CLI_WORDS_OF("generate", "far", "--tokens", "3"));
+    cli_expect_error(&result, 0, 3, "beside them 0.5");
+}
+
 int main(int argc, char **argv)
 {
     cli_begin("limits", argc, argv);
@@ -45,6 +64,7 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_commands),
         cmocka_unit_test(test_too_much),
+        cmocka_unit_test(test_generate),
     };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     cli_end();
