@@ -201,8 +201,8 @@ static int map_or_read(int fd, const char *path, struct tri_mapping *mapping)
 enum tri_status tri_file_map(const char *path, struct tri_mapping *mapping, struct tri_error *error)
 {
     *mapping = (struct tri_mapping){0};
-    int fd;
-    struct stat info;
+    int fd = -1;
+    struct stat info = {0};
     TRI_TRY(open_to_read(path, &fd, &info, error));
     if (!S_ISREG(info.st_mode)) {
         (void)close(fd);
@@ -223,8 +223,8 @@ enum tri_status tri_file_read(const char *path, size_t most, struct tri_mapping 
                               struct tri_error *error)
 {
     *mapping = (struct tri_mapping){0};
-    int fd;
-    struct stat info;
+    int fd = -1;
+    struct stat info = {0};
     TRI_TRY(open_to_read(path, &fd, &info, error));
     if (!S_ISREG(info.st_mode) && !S_ISFIFO(info.st_mode) && !S_ISCHR(info.st_mode)) {
         (void)close(fd);

@@ -5,6 +5,8 @@
 #include <string.h>
 
 static bool format_path(char *path, size_t bytes, const char *format, va_list args)
+    TRI_PRINTF(3, 0);
+static bool format_path(char *path, size_t bytes, const char *format, va_list args)
 {
     int length = vsnprintf(path, bytes, format, args);
     return length >= 0 && (size_t)length < bytes;

@@ -15,6 +15,9 @@
 
 #include <cmocka.h>
 
+static const char model[] = TESTDATA_DIR "/golden/llama";
+static const char program[] = TRIDENT_BIN "/trident";
+
 /* ---- links ----------------------------------------------------------------------------------- */
 
 static void expect_link(const char *path)
@@ -109,7 +112,7 @@ static void test_no_sync(void **state)
     cli_expect_error(&result, cli_ranks(), 3, "cannot rename to: Permission denied");
     assert_false(tri_file_exists("dying/metrics.jsonl"));
     result = cli_run_with(0, CLI_WORDS_OF("TRIDENT_FILE_FAULT=syncdir:EINVAL:"),
-                          CLI_WORDS_OF("import", TESTDATA_DIR "/golden/llama", "llama"));
+                          CLI_WORDS_OF("import", model, "llama"));
     cli_expect_status(&result, 0);
     result = cli_run_with(0, CLI_WORDS_OF("TRIDENT_FILE_FAULT=syncdir:EINVAL:"),
                           CLI_WORDS_OF("export", "llama", "exported"));
@@ -178,16 +181,15 @@ static void test_kinds(void **state)
         {.path = "kept/metrics.jsonl",
          .words = {"train", "c.yaml", "run_dir=kept", "train.steps=5"}},
     };
+    static const char fill[] =
+        "rm -rf ck hf && cp -r kept/checkpoints/step_4 ck && cp -r \"$0\" hf";
     cli_run_well(0, CLI_WORDS_OF("train", "c.yaml", "run_dir=kept"));
     bool python = system("python3 -c '' 2>/dev/null") == 0;
     size_t count = cli_ranks() ? 1 : sizeof(kinds) / sizeof(*kinds) - !python;
     for (size_t k = 0; k < count; k++) {
         for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
             const char *words[5] = {0};
-            cli_tool(CLI_WORDS_OF("sh", "-c",
-                                  "rm -rf ck hf && cp -r kept/checkpoints/step_4 ck && "
-                                  "cp -r \"$0\" hf",
-                                  TESTDATA_DIR "/golden/llama"));
+            cli_tool(CLI_WORDS_OF("sh", "-c", fill, model));
             put(kinds[k].kind, cases[i].path);
             if (strstr(cases[i].path, "part")) {
                 shell("cd hf && rm model.safetensors && echo '{\"weight_map\": {\"x\": "
@@ -214,10 +216,10 @@ static void test_kinds(void **state)
 static void test_config_of_a_pipe(void **state)
 {
     (void)state;
-    cli_tool(CLI_WORDS_OF("bash", "-c", "\"$0\" train <(sleep 0.2; cat c.yaml) run_dir=piped",
-                          TRIDENT_BIN "/trident"));
-    cli_tool(CLI_WORDS_OF("bash", "-c", "cat c.yaml | \"$0\" train /dev/stdin run_dir=piped2",
-                          TRIDENT_BIN "/trident"));
+    cli_tool(
+        CLI_WORDS_OF("bash", "-c", "\"$0\" train <(sleep 0.2; cat c.yaml) run_dir=piped", program));
+    cli_tool(
+        CLI_WORDS_OF("bash", "-c", "cat c.yaml | \"$0\" train /dev/stdin run_dir=piped2", program));
     char first[32];
     char second[32];
     cli_digest("piped", first);
