@@ -28,8 +28,7 @@ static void test_not_finite(void **state)
     (void)state;
     struct process_result result =
         cli_run(cli_ranks(), CLI_WORDS_OF(DIVERGING, "run_dir=diverging", "train.max_skipped=4"));
-    cli_expect_error(&result, cli_ranks(), 3,
-                     "the last 4 steps, up to step ");
+    cli_expect_error(&result, cli_ranks(), 3, "the last 4 steps, up to step ");
     json_t *metrics = cli_metrics("diverging");
     size_t lines = json_array_size(metrics);
     assert_true(lines > 4);
