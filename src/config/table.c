@@ -64,8 +64,7 @@ const struct tri_key tri_keys[] = {
     {"resume", AT(resume), FOLDER(0), .initial = "",
      .help = "Run folder or checkpoint of another run to continue from; empty: none."},
     {"threads", AT(threads), INT(0, 4096), .initial = "0",
-     .help = "Threads of each rank; 0: OMP_NUM_THREADS, or the node's cores shared among its "
-             "ranks."},
+     .help = "Threads of each rank; 0: OMP_NUM_THREADS, or the node's cores shared by its ranks."},
 
     {"model.vocab_size", AT(model.vocab_size), INT(1, INT_MAX), .initial = "256", .shapes = true,
      .help = "Number of token ids; 256 is the byte tokenizer's."},
