@@ -3,6 +3,7 @@
 #include <math.h>
 #include <stdbool.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 enum { LINE = 4096 };
@@ -58,22 +59,31 @@ static bool read_mount(char *line, struct mount *mount)
     return mount->version1 || strcmp(type, "cgroup2") == 0;
 }
 
-static double quota_in(const char *root, const char *folder, bool version1)
+/* A file's one line. */
+static bool read_numbers(const char *root, const char *folder, const char *name, char text[128])
 {
-    double quota = -1.0;
-    double period = 0.0;
-    FILE *file = open_in(root, folder, version1 ? "/cpu.cfs_quota_us" : "/cpu.max");
-    if (!file) {
-        return (double)INFINITY;
-    }
-    int found = fscanf(file, "%lf %lf", &quota, &period); /* "max" is no number */
-    (void)fclose(file);
-    file = version1 ? open_in(root, folder, "/cpu.cfs_period_us") : NULL;
+    FILE *file = open_in(root, folder, name);
+    bool read = file && fgets(text, 128, file);
     if (file) {
-        found += fscanf(file, "%lf", &period);
         (void)fclose(file);
     }
-    return found == 2 && quota > 0.0 && period > 0.0 ? quota / period : (double)INFINITY;
+    return read;
+}
+
+static double quota_in(const char *root, const char *folder, bool version1)
+{
+    char text[128];
+    double quota;
+    double period;
+    if (version1) {
+        quota = read_numbers(root, folder, "/cpu.cfs_quota_us", text) ? strtod(text, NULL) : -1.0;
+        period = read_numbers(root, folder, "/cpu.cfs_period_us", text) ? strtod(text, NULL) : 0.0;
+    } else {
+        char *rest = text;
+        quota = read_numbers(root, folder, "/cpu.max", text) ? strtod(text, &rest) : -1.0;
+        period = quota > 0.0 ? strtod(rest, NULL) : 0.0; /* "max" is no number */
+    }
+    return quota > 0.0 && period > 0.0 ? quota / period : (double)INFINITY;
 }
 
 /* From the process's group up to the top that is seen. */

@@ -40,8 +40,9 @@ static void test_normals(void **state)
     float got[4];
     tri_random_normals(0, 0, 0, 4, got);
     for (int i = 0; i < 4; i++) {
-        double radius = sqrt(-2.0 * log(ldexp((double)word[i / 2 * 2] + 0.5, -32)));
-        double angle = ldexp((double)word[i / 2 * 2 + 1], -32) * 6.283185307179586;
+        int pair = i & ~1;
+        double radius = sqrt(-2.0 * log(ldexp((double)word[pair] + 0.5, -32)));
+        double angle = ldexp((double)word[pair + 1], -32) * 6.283185307179586;
         double want = radius * (i % 2 == 0 ? cos(angle) : sin(angle));
         assert_true(fabs((double)got[i] - want) <= 1e-5);
         assert_true((double)got[i] == tri_random_normal(0, 0, (uint64_t)i));

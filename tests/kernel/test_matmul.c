@@ -19,7 +19,7 @@
 static const struct tri_product_isa onednn = {.name = "onednn"};
 static const struct tri_product_isa *const kernels[] = {&tri_product_x86_64, &tri_product_avx2,
                                                         &tri_product_avx512, &onednn};
-static const enum tri_isa isas[] = {TRI_ISA_X86_64, TRI_ISA_AVX2, TRI_ISA_AVX512};
+static const enum tri_isa isas[] = {TRI_ISA_X86_64, TRI_ISA_AVX2, TRI_ISA_AVX512, TRI_ISA_COUNT};
 enum { KERNELS = sizeof(kernels) / sizeof(*kernels) };
 
 static bool can_run(int kernel, enum tri_dtype dt)
