@@ -28,6 +28,21 @@ static enum tri_status check_memory(struct tri_session *session, bool training, 
     return tri_comm_agree(session->mesh->world, status, error);
 }
 
+/* What a rank computes may depend on how many threads it has, in the last bits, and tensor ranks
+ * compute some things twice: so all take as many as the one that may have the fewest.
+ * Collective. */
+static void set_threads(const struct tri_session *session)
+{
+    int threads = tri_environment_set_threads(session->config);
+    int64_t fewest = -threads;
+    tri_all_reduce_max(session->mesh->world, (struct tri_where){TRI_PHASE_SETUP, TRI_KIND_META},
+                       &fewest, 1, TRI_I64);
+    if (-fewest < threads) {
+        tri_kernels_set_threads((int)-fewest);
+        tri_log_info("%d threads here, as on the rank that may have the fewest", (int)-fewest);
+    }
+}
+
 enum tri_status tri_session_create(const struct tri_config *config, bool training, int64_t beside,
                                    struct tri_session **session, struct tri_error *error)
 {
@@ -41,7 +56,7 @@ enum tri_status tri_session_create(const struct tri_config *config, bool trainin
     enum tri_status status = tri_mesh_create((int)config->parallel.tensor,
                                              (int)config->parallel.expert, &s->mesh, error);
     if (status == TRI_OK) {
-        (void)tri_environment_set_threads(config);
+        set_threads(s);
         status = check_memory(s, training, beside, error);
     }
     if (status != TRI_OK) {

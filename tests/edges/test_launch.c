@@ -155,6 +155,20 @@ static void test_newest(void **state)
     json_decref(root);
 }
 
+/* Ranks that may have other numbers of threads take the fewest. */
+static void test_threads(void **state)
+{
+    (void)state;
+    struct process_result result =
+        cli_run_apart(cli_ranks(),
+                      CLI_WORDS_OF("env", "OMP_NUM_THREADS=3", TRIDENT, "train", "c.yaml",
+                                   "threads=0", "run_dir=threads", "train.steps=1"),
+                      CLI_WORDS_OF("env", "OMP_NUM_THREADS=2", TRIDENT, "train", "c.yaml",
+                                   "threads=0", "run_dir=threads", "train.steps=1"));
+    assert_non_null(strstr(result.err, ", 2 threads each"));
+    cli_expect_status(&result, 0);
+}
+
 /* Folders in which the same names stand for other things. */
 static int prepare(void **state)
 {
@@ -188,9 +202,9 @@ static int prepare(void **state)
 
 int main(int argc, char **argv)
 {
-    enum { PAIRS = sizeof(pairs) / sizeof(*pairs), COUNT = PAIRS + 4 };
+    enum { PAIRS = sizeof(pairs) / sizeof(*pairs), COUNT = PAIRS + 5 };
     static struct CMUnitTest tests[COUNT] = {
-        cmocka_unit_test(test_alike), cmocka_unit_test(test_newest),
+        cmocka_unit_test(test_alike), cmocka_unit_test(test_newest), cmocka_unit_test(test_threads),
         cmocka_unit_test(test_strangers), cmocka_unit_test(test_no_strangers)};
     static char names[PAIRS][256];
     for (int i = 0; i < PAIRS; i++) {

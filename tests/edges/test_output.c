@@ -59,8 +59,8 @@ static void test_full_disk(void **state)
 static void test_unread_error(void **state)
 {
     (void)state;
-    static const char script[] =
-        "mkfifo full; exec 3<>full; timeout 1 cat /dev/zero >&3; exec \"$@\" 2>&3 3>&-";
+    static const char script[] = "mkfifo full; exec 3<>full; timeout 1 cat /dev/zero >&3; "
+                                 "exec \"$@\" 2>&3 3>&-";
     struct process_result result = run_in_shell(script, CLI_WORDS_OF("train", "missing.yaml"));
     cli_expect_status(&result, 2);
 }
@@ -70,8 +70,9 @@ static void test_unread_error(void **state)
 static void test_folder_goes(void **state)
 {
     (void)state;
-    static const char *const faults[] = {"rm -rf gone", "mv gone away; echo >gone",
-                                         "rm -r gone/checkpoints; echo >gone/checkpoints"};
+    static const char *const faults[] = {
+        "mv gone away; rm -rf away", "mv gone away; echo >gone",
+        "mv gone/checkpoints away; until echo >gone/checkpoints; do rm -rf gone/checkpoints; done"};
     for (size_t i = 0; i < sizeof(faults) / sizeof(*faults); i++) {
         const struct timespec pause = {.tv_nsec = 20000000};
         struct process process;
