@@ -65,6 +65,18 @@ static void test_unread_error(void **state)
     cli_expect_status(&result, 2);
 }
 
+/* Nothing may fail before the run has ended: it would go on without the test. */
+static int run_fault(const char *script)
+{
+    struct process process;
+    struct process_result result;
+    process_start(&process, CLI_WORDS_OF("sh", "-c", script), NULL);
+    process_wait(&process, 30, &result);
+    int status = result.status;
+    process_result_fini(&result);
+    return status;
+}
+
 /* The run's folder goes, or becomes something else, while it trains: it is no input any more, so
  * the run failed. */
 static void test_folder_goes(void **state)
@@ -84,8 +96,9 @@ static void test_folder_goes(void **state)
         for (int n = 0; n < 3000 && access("gone/checkpoints/step_20", F_OK) != 0; n++) {
             (void)nanosleep(&pause, NULL);
         }
-        cli_tool(CLI_WORDS_OF("sh", "-c", faults[i]));
+        int status = run_fault(faults[i]);
         process_wait(&process, 60, &result);
+        assert_int_equal(status, 0);
         result.seconds = 0.0; /* it trained for a while */
         cli_expect_error(&result, cli_ranks(), 3, "gone");
     }
