@@ -104,6 +104,8 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_quota),
         cmocka_unit_test(test_spinning),
     };
+    (void)unsetenv("OMP_WAIT_POLICY"); /* set where unit tests run under Valgrind */
+    (void)unsetenv("GOMP_SPINCOUNT");
     cli_begin("threads", argc, argv);
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     cli_end();
