@@ -12,7 +12,6 @@
 
 struct tri_arena;
 
-
 /* Reserves address space for reserve bytes; where that is limited (ulimit -v, -d) or counts as
  * taken (vm.overcommit_memory 2) takes it as it is used. Panics when the kernel refuses. 0: an
  * arena for a run that only counts; its range is larger than any rank's memory, and what it hands

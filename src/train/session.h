@@ -17,9 +17,9 @@ struct tri_session {
 };
 
 /* Checks the layout, builds the mesh, sets threads, watchdog and message size, checks the plan and
- * `beside`, bytes that the caller will take on this rank, against free memory before anything large
- * is taken, builds the engine. config is borrowed. Collective over all ranks; the status is the same
- * on all. */
+ * `beside`, bytes that the caller will take on this rank, against free memory before anything
+ * large is taken, builds the engine. config is borrowed. Collective over all ranks; the status is
+ * the same on all. */
 enum tri_status tri_session_create(const struct tri_config *config, bool training, int64_t beside,
                                    struct tri_session **session,
                                    struct tri_error *error) TRI_NODISCARD;
