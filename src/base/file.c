@@ -4,6 +4,7 @@
 #include "base/memory.h"
 #include "base/path.h"
 #include "base/system.h"
+#include "base/work.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -88,11 +89,16 @@ enum tri_status tri_writer_create(const char *path, struct tri_writer **writer,
     return TRI_OK;
 }
 
-static int write_fully(int fd, const char *data, size_t bytes)
+static int write_fully(int fd, const char *path, const char *data, size_t bytes)
 {
+    enum { PART = 64 << 20 };
     while (bytes > 0) {
-        size_t part = bytes < (size_t)1 << 30 ? bytes : (size_t)1 << 30;
+        size_t part = bytes < PART ? bytes : PART;
+        tri_work_file_begin(path);
         ssize_t written = write(fd, data, part);
+        int code = errno;
+        tri_work_file_end();
+        errno = code;
         if (written <= 0 && (written == 0 || errno != EINTR)) {
             return written == 0 ? EIO : errno;
         }
@@ -109,7 +115,7 @@ enum tri_status tri_writer_write(struct tri_writer *writer, const void *data, si
 {
     int code = tri_file_fault("write", writer->path, writer->bytes + bytes);
     if (code == 0) {
-        code = write_fully(writer->fd, data, bytes);
+        code = write_fully(writer->fd, writer->path, data, bytes);
     }
     if (code) {
         return tri_system_error(error, "write", writer->path, code);
@@ -124,9 +130,11 @@ enum tri_status tri_writer_close(struct tri_writer **writer, struct tri_error *e
     struct tri_writer *w = *writer;
     *writer = NULL;
     int code = tri_system_sync(w->fd, w->path, false);
+    tri_work_file_begin(w->path);
     if (close(w->fd) != 0 && code == 0) {
         code = errno;
     }
+    tri_work_file_end();
     w->fd = -1;
     if (code == 0) {
         code = tri_file_fault("rename", w->path, 0);
@@ -178,7 +186,7 @@ enum tri_status tri_file_append_line(const char *path, const char *line, struct 
     char *text = tri_alloc(TRI_MEMORY_OTHER, length + 1);
     memcpy(text, line, length);
     text[length] = '\n';
-    code = write_fully(fd, text, length + 1);
+    code = write_fully(fd, path, text, length + 1);
     tri_free(text);
     if (close(fd) != 0 && code == 0) {
         code = errno;

@@ -8,6 +8,7 @@
 #include "base/memory.h"
 #include "base/path.h"
 #include "base/system.h"
+#include "base/work.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -41,10 +42,12 @@ static bool is_unsupported(int code)
 int tri_system_sync(int fd, const char *path, bool folder)
 {
     static bool warned[2];
+    tri_work_file_begin(path);
     int code = tri_file_fault(folder ? "syncdir" : "sync", path, 0);
     if (code == 0 && fsync(fd) != 0) {
         code = errno;
     }
+    tri_work_file_end();
     if (!is_unsupported(code) && code != EROFS && !(folder && (code == EBADF || code == EACCES))) {
         return code;
     }

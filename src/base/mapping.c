@@ -5,6 +5,7 @@
 
 #include "base/file_hook.h"
 #include "base/memory.h"
+#include "base/work.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -198,7 +199,8 @@ static int map_or_read(int fd, const char *path, struct tri_mapping *mapping)
     return code;
 }
 
-enum tri_status tri_file_map(const char *path, struct tri_mapping *mapping, struct tri_error *error)
+static enum tri_status map_file(const char *path, struct tri_mapping *mapping,
+                                struct tri_error *error)
 {
     *mapping = (struct tri_mapping){0};
     int fd = -1;
@@ -217,6 +219,14 @@ enum tri_status tri_file_map(const char *path, struct tri_mapping *mapping, stru
         return tri_fail(error, TRI_BAD_INPUT, "%s: cannot read: %s", path, strerror(code));
     }
     return TRI_OK;
+}
+
+enum tri_status tri_file_map(const char *path, struct tri_mapping *mapping, struct tri_error *error)
+{
+    tri_work_file_begin(path);
+    enum tri_status status = map_file(path, mapping, error);
+    tri_work_file_end();
+    return status;
 }
 
 enum tri_status tri_file_read(const char *path, size_t most, struct tri_mapping *mapping,

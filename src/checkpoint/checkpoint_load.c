@@ -5,6 +5,7 @@
 #include "base/file.h"
 #include "base/memory.h"
 #include "base/path.h"
+#include "base/work.h"
 #include "checkpoint/checkpoint_dir.h"
 #include "checkpoint/checkpoint_state.h"
 #include "checkpoint/manifest.h"
@@ -280,6 +281,7 @@ static void scatter_all(const struct opened *o, struct tri_params *params, bool 
     char name[TRI_NAME_MAX + 2];
     for (int p = 0; p < params->count; p++) {
         const struct tri_param *param = &params->param[p];
+        tri_work_progress();
         if (!param->held) {
             continue;
         }
@@ -369,7 +371,7 @@ static uint64_t digest_of(struct opened *o)
     for (int64_t i = 0; i < m->count; i++) {
         int64_t at = tri_safetensors_set_find(o->weights, m->tensor[i].name);
         const struct tri_safetensor *t = o->weights->tensor[at];
-        m->tensor[i].hash = XXH3_64bits(t->data, t->bytes);
+        m->tensor[i].hash = tri_work_hash(t->data, t->bytes);
     }
     return tri_manifest_digest(m);
 }

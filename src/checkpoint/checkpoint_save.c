@@ -7,6 +7,7 @@
 #include "base/log.h"
 #include "base/memory.h"
 #include "base/path.h"
+#include "base/work.h"
 #include "checkpoint/checkpoint_dir.h"
 #include "checkpoint/checkpoint_save.h"
 #include "checkpoint/checkpoint_state.h"
@@ -17,7 +18,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <xxhash.h>
 
 /* One tensor of a part: a field of a row, under the name it has in the file. */
 struct entry {
@@ -112,7 +112,7 @@ static void note_tensor(struct save *s, const struct entry *entry, const char *f
     *t = (struct tri_manifest_tensor){
         .name = entry->param->name, .file = file, .dims = entry->param->dims};
     memcpy(t->shape, entry->param->shape, sizeof(t->shape));
-    t->hash = XXH3_64bits(s->global, (size_t)elements(entry->param) * sizeof(float));
+    t->hash = tri_work_hash(s->global, (size_t)elements(entry->param) * sizeof(float));
 }
 
 /* Collective; the status is this rank's own. */

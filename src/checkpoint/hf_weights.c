@@ -7,6 +7,7 @@
 #include "base/log.h"
 #include "base/memory.h"
 #include "base/path.h"
+#include "base/work.h"
 #include "checkpoint/json.h"
 #include "checkpoint/safetensors.h"
 
@@ -156,6 +157,7 @@ static enum tri_status load_rows(struct loader *l, struct tri_error *error)
         if (!param->held) {
             continue;
         }
+        tri_work_progress();
         const float *values = NULL;
         TRI_TRY(read_row(l, l->set->tensor[at], &source, param, &values, error));
         tri_param_scatter(params, param, TRI_FIELD_WEIGHT, values);

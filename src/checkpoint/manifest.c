@@ -3,6 +3,7 @@
 #include "base/file.h"
 #include "base/memory.h"
 #include "base/path.h"
+#include "base/work.h"
 #include "checkpoint/checkpoint_dir.h"
 #include "checkpoint/json.h"
 #include "checkpoint/safetensors.h"
@@ -315,7 +316,7 @@ static enum tri_status name_damage(const char *path, const struct tri_manifest_f
         for (int64_t i = 0; i < m->count && !damaged; i++) {
             const struct tri_safetensor *t = tri_safetensors_find(open, m->tensor[i].name);
             if (t && strcmp(m->tensor[i].file, file->name) == 0 &&
-                XXH3_64bits(t->data, t->bytes) != m->tensor[i].hash) {
+                tri_work_hash(t->data, t->bytes) != m->tensor[i].hash) {
                 damaged = m->tensor[i].name;
             }
         }
@@ -334,7 +335,7 @@ static enum tri_status verify_file(const char *dir, const struct tri_manifest_fi
     TRI_TRY(tri_path_format(path, sizeof(path), error, "%s/%s", dir, file->name));
     TRI_TRY(tri_file_map(path, &data, error));
     size_t size = data.size;
-    uint64_t hash = size == file->bytes ? XXH3_64bits(data.data, data.size) : 0;
+    uint64_t hash = size == file->bytes ? tri_work_hash(data.data, data.size) : 0;
     tri_file_unmap(&data);
     if (size != file->bytes) {
         return tri_fail(error, TRI_BAD_INPUT, "%s: %zu bytes, expected %" PRIu64, path, size,

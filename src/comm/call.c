@@ -9,11 +9,18 @@
 const char *tri_verb_name(enum tri_verb verb)
 {
     static const char *const names[TRI_VERB_COUNT] = {
-        [TRI_VERB_ALL_REDUCE] = "all_reduce", [TRI_VERB_ALL_REDUCE_MAX] = "all_reduce_max",
-        [TRI_VERB_ALL_GATHER] = "all_gather", [TRI_VERB_REDUCE_SCATTER] = "reduce_scatter",
-        [TRI_VERB_ALL_TO_ALL] = "all_to_all", [TRI_VERB_COUNTS] = "all_to_all_counts",
-        [TRI_VERB_BROADCAST] = "broadcast",   [TRI_VERB_BARRIER] = "barrier",
+        [TRI_VERB_ALL_REDUCE] = "all_reduce",
+        [TRI_VERB_ALL_REDUCE_MAX] = "all_reduce_max",
+        [TRI_VERB_ALL_GATHER] = "all_gather",
+        [TRI_VERB_REDUCE_SCATTER] = "reduce_scatter",
+        [TRI_VERB_ALL_TO_ALL] = "all_to_all",
+        [TRI_VERB_COUNTS] = "all_to_all_counts",
+        [TRI_VERB_BROADCAST] = "broadcast",
+        [TRI_VERB_BARRIER] = "barrier",
         [TRI_VERB_AGREE] = "agree",
+        [TRI_VERB_START] = "starting MPI",
+        [TRI_VERB_MESH] = "connecting the ranks",
+        [TRI_VERB_FINISH] = "ending MPI",
     };
     return names[verb];
 }
@@ -30,6 +37,9 @@ static enum tri_op op_of(enum tri_verb verb)
         [TRI_VERB_BROADCAST] = TRI_OP_BROADCAST,
         [TRI_VERB_BARRIER] = TRI_OP_COUNT,
         [TRI_VERB_AGREE] = TRI_OP_ALL_REDUCE,
+        [TRI_VERB_START] = TRI_OP_COUNT,
+        [TRI_VERB_MESH] = TRI_OP_COUNT,
+        [TRI_VERB_FINISH] = TRI_OP_COUNT,
     };
     return ops[verb];
 }

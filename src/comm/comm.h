@@ -139,9 +139,9 @@ struct tri_request *tri_all_to_all_v_begin(struct tri_group *group, struct tri_w
                                            const int64_t *recv_rows, int64_t width,
                                            enum tri_dtype dtype);
 void tri_request_end(struct tri_request *request);
-/* Lets the messages of begun calls move on: Open MPI moves large ones only inside MPI's functions,
- * so who computes for long calls this now and then. Cheap; nothing when none is under way.
- * Local. */
+/* Lets the messages of begun calls move on (Open MPI moves large ones only inside MPI's functions),
+ * and tells the watchdog that this rank works: who computes for long calls this now and then.
+ * Cheap. Local. */
 void tri_comm_progress(void);
 
 /* Calls and bytes of `ledger` added up over the ranks of group: total, whose seconds are zero.

@@ -87,6 +87,10 @@ enum tri_verb {
     TRI_VERB_BROADCAST,
     TRI_VERB_BARRIER,
     TRI_VERB_AGREE,
+    /* From here on no call of a group, but a stage that all ranks go through. */
+    TRI_VERB_START,
+    TRI_VERB_MESH,
+    TRI_VERB_FINISH,
     TRI_VERB_COUNT
 };
 
@@ -207,8 +211,13 @@ void tri_request_release(struct tri_pool *pool);
 
 /* ---- the watchdog ---------------------------------------------------------------------------- */
 
+/* Starts the thread; before MPI. */
+void tri_watch_start(void);
 /* Shares one record a rank with the ranks of this node. Collective over all ranks. */
 void tri_watch_open(MPI_Comm world, MPI_Comm node);
+/* Gives back what MPI must have before it ends. Collective over all ranks. */
+void tri_watch_release(void);
+/* Waits until all ranks of the node are here, and ends the thread; after MPI. */
 void tri_watch_close(void);
 /* A place for a mesh's six groups in the records; the same on every rank, since meshes are created
  * and destroyed collectively. Local; the caller synchronises the ranks before the first call. */
@@ -220,5 +229,8 @@ bool tri_watch_claim(void);
 /* This rank has reached the call, and waits in it from now on. */
 void tri_watch_enter(const struct tri_call *call);
 void tri_watch_leave(void);
+/* The same for what all ranks go through together and is no call of a group. */
+void tri_watch_enter_stage(enum tri_verb stage);
+void tri_watch_leave_stage(void);
 
 #endif

@@ -157,11 +157,13 @@ enum tri_status tri_mesh_create(int tensor, int expert, struct tri_mesh **mesh,
     struct block *block = create_block(tensor, expert, ranks / (int)product, tri_comm_rank());
     if (ranks > 1) {
         block->channel = tri_watch_mesh_open(block->mesh.size);
+        tri_watch_enter_stage(TRI_VERB_MESH);
         for (int id = 0; id < TRI_GROUP_COUNT; id++) {
             if (block->group[id].size > 1) {
                 connect_group(&block->group[id], block->channel + id);
             }
         }
+        tri_watch_leave_stage();
     }
     *mesh = &block->mesh;
     return TRI_OK;
@@ -189,12 +191,19 @@ void tri_mesh_destroy(struct tri_mesh *mesh)
         return;
     }
     struct block *block = (struct block *)(void *)mesh;
+    bool connected = block->channel >= 0 && tri_process_world() != MPI_COMM_NULL;
+    if (connected) {
+        tri_watch_enter_stage(TRI_VERB_MESH);
+    }
     for (int id = 0; id < TRI_GROUP_COUNT; id++) {
         struct tri_group *group = &block->group[id];
         if (group->comm != MPI_COMM_NULL && tri_process_world() != MPI_COMM_NULL) {
             TRI_MPI(MPI_Comm_free(&group->comm));
         }
         tri_free(group->work);
+    }
+    if (connected) {
+        tri_watch_leave_stage();
     }
     tri_request_release(&block->pool);
     tri_algorithm_release(&block->pool);

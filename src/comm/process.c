@@ -51,6 +51,8 @@ void tri_comm_start(int *argc, char ***argv)
 {
     TRI_REQUIRE(!process.running);
     tri_signals_start(false);
+    tri_watch_start();
+    tri_watch_enter_stage(TRI_VERB_START);
     tri_launcher_init(argc, argv);
     process.running = true;
     tri_panic_set_hooks(tri_watch_claim, tri_process_abort);
@@ -67,16 +69,19 @@ void tri_comm_start(int *argc, char ***argv)
     if (process.size > 1) {
         tri_watch_open(process.world, process.node);
     }
+    tri_watch_leave_stage();
 }
 
 void tri_comm_finish(void)
 {
     TRI_REQUIRE(process.running);
-    tri_watch_close();
+    tri_watch_enter_stage(TRI_VERB_FINISH);
+    tri_watch_release();
     TRI_MPI(MPI_Comm_free(&process.node));
     TRI_MPI(MPI_Comm_free(&process.world));
     process.running = false;
     TRI_MPI(MPI_Finalize());
+    tri_watch_close();
 }
 
 MPI_Comm tri_process_world(void)

@@ -5,6 +5,7 @@
 
 #include "base/clock.h"
 #include "base/memory.h"
+#include "base/work.h"
 #include "shard/range.h"
 
 struct tri_request {
@@ -81,6 +82,7 @@ static void take_off(const struct tri_request *request)
 void tri_comm_progress(void)
 {
     bool arrived = true;
+    tri_work_progress();
     for (struct tri_request *request = begun; request && arrived; request = request->next) {
         arrived = request->call.arrived > 0.0 || tri_flight_test(&request->flight);
         if (arrived && request->call.arrived == 0.0) {

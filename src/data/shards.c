@@ -2,6 +2,7 @@
 
 #include "base/file.h"
 #include "base/memory.h"
+#include "base/work.h"
 #include "data/shard_look.h"
 
 #include <glob.h>
@@ -295,6 +296,7 @@ int64_t tri_tokens_largest(const struct tri_tokens *tokens)
     for (int i = 0; i < tokens->num_shards; i++) {
         const struct shard *shard = &tokens->shards[i];
         for (int64_t at = 0; at < shard->tokens; at += size) {
+            tri_work_progress();
             int64_t left = shard->tokens - at;
             uint32_t part = copy_tokens(shard, at, left < size ? left : size, buffer);
             largest = part > largest ? part : largest;

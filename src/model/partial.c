@@ -1,5 +1,7 @@
 #include "model/partial.h"
 
+#include "base/work.h"
+
 struct sum {
     const struct tri_context *context;
     tri_partial_term term;
@@ -67,6 +69,7 @@ static void add_columns(const struct products *s, int64_t begin, int64_t end, bo
             .accumulate = accumulate,
         };
     }
+    tri_work_progress();
     context->kernels->matmul_grouped(group, p->count);
     tri_arena_rewind(context->arena, mark);
 }

@@ -2,6 +2,8 @@
  * stops writes its process id to the file named by the second argument first. */
 #include "fixture.h"
 
+#include "base/work.h"
+
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -52,6 +54,47 @@ static void stop_chain(const struct tri_mesh *mesh, const char *path)
         tri_barrier(mesh->tensor);
     }
     tri_reduce_scatter_v(mesh->expert, here, data, (const int64_t[]){5, 5}, TRI_F32);
+}
+
+/* One rank works for longer than the timeout before it comes, and says so. */
+static void work(const struct tri_mesh *mesh)
+{
+    for (int i = 0; mesh->rank == 0 && i < 15; i++) {
+        struct timespec time = {.tv_nsec = 200000000};
+        (void)nanosleep(&time, NULL);
+        tri_work_progress();
+    }
+    tri_barrier(mesh->world);
+}
+
+/* As if each half of the ranks had a node. */
+static bool two_nodes;
+
+int MPI_Comm_split_type(MPI_Comm comm, int type, int key, MPI_Info info, MPI_Comm *part)
+{
+    int rank = 0;
+    int size = 0;
+    if (!two_nodes) {
+        return PMPI_Comm_split_type(comm, type, key, info, part);
+    }
+    (void)PMPI_Comm_rank(comm, &rank);
+    (void)PMPI_Comm_size(comm, &size);
+    return PMPI_Comm_split(comm, rank < size / 2, key, part);
+}
+
+/* The last rank stops when it enters or leaves MPI_Finalize. */
+static const char *stop_before_end, *stop_after_end;
+
+int MPI_Finalize(void)
+{
+    if (stop_before_end) {
+        stop_here(stop_before_end);
+    }
+    int code = PMPI_Finalize();
+    if (stop_after_end) {
+        stop_here(stop_after_end);
+    }
+    return code;
 }
 
 /* One rank is late, but not too late. */
@@ -130,9 +173,12 @@ static void mpi_error(const struct tri_mesh *mesh)
 
 int main(int argc, char **argv)
 {
-    tri_comm_start(&argc, &argv);
+    static const char far[] = "far-";
     CHECK(argc == 3);
     const char *mode = argv[1];
+    two_nodes = strncmp(mode, far, strlen(far)) == 0;
+    mode += two_nodes ? strlen(far) : 0;
+    tri_comm_start(&argc, &argv);
     const char *path = argv[2];
     tri_comm_set_timeout(1);
     struct tri_mesh *mesh = NULL;
@@ -145,6 +191,12 @@ int main(int argc, char **argv)
         stop_inside(mesh, path);
     } else if (strcmp(mode, "stop-chain") == 0) {
         stop_chain(mesh, path);
+    } else if (strcmp(mode, "work") == 0) {
+        work(mesh);
+    } else if (strcmp(mode, "stop-before-end") == 0) {
+        stop_before_end = mesh->rank == mesh->ranks - 1 ? path : NULL;
+    } else if (strcmp(mode, "stop-after-end") == 0) {
+        stop_after_end = mesh->rank == mesh->ranks - 1 ? path : NULL;
     } else if (strcmp(mode, "late") == 0) {
         late(mesh);
     } else if (strcmp(mode, "suspend") == 0) {

@@ -145,6 +145,46 @@ static void test_late(void **state)
     check_fine(outcome);
 }
 
+/* Others wait for longer than the timeout. */
+static void test_working(void **state)
+{
+    (void)state;
+    const struct process_result *outcome = run_job("work");
+    check_fine(outcome);
+    assert_true(outcome->seconds > 3);
+}
+
+/* Half of the ranks are on a node that cannot see who works, or who has stopped. */
+static void test_two_nodes(void **state)
+{
+    (void)state;
+    if (ranks < 4) {
+        skip();
+    }
+    const struct process_result *outcome = run_job("far-work");
+    check_fine(outcome);
+    assert_true(outcome->seconds > 3);
+    outcome = run_job("far-stop-before");
+    check_failed(outcome, "trident: error: rank 2: all_reduce over group world (forward, "
+                          "attention) has waited ");
+    check_failed(outcome, " s for rank 3 (ranks 0, 1 not visible from this node)\n");
+    check_ended();
+}
+
+static void test_stopped_at_the_end(void **state)
+{
+    (void)state;
+    static const char *const modes[] = {"stop-before-end", "stop-after-end"};
+    for (int i = 0; i < 2; i++) {
+        char rank[32];
+        const struct process_result *outcome = run_job(modes[i]);
+        check_failed(outcome, "ending MPI over group world has waited 1.");
+        (void)snprintf(rank, sizeof(rank), "rank %d (stopped)\n", ranks - 1);
+        check_failed(outcome, rank);
+        check_ended();
+    }
+}
+
 static void test_suspended(void **state)
 {
     (void)state;
@@ -218,11 +258,19 @@ int main(int argc, char **argv)
         ranks = 2;
     }
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_stopped_before), cmocka_unit_test(test_stopped_inside),
-        cmocka_unit_test(test_stopped_chain),  cmocka_unit_test(test_late),
-        cmocka_unit_test(test_suspended),      cmocka_unit_test(test_panic),
-        cmocka_unit_test(test_panic_all),      cmocka_unit_test(test_mpi_error),
-        cmocka_unit_test(test_mismatch),       cmocka_unit_test(test_mismatch_rows),
+        cmocka_unit_test(test_working),
+        cmocka_unit_test(test_two_nodes),
+        cmocka_unit_test(test_stopped_at_the_end),
+        cmocka_unit_test(test_stopped_before),
+        cmocka_unit_test(test_stopped_inside),
+        cmocka_unit_test(test_stopped_chain),
+        cmocka_unit_test(test_late),
+        cmocka_unit_test(test_suspended),
+        cmocka_unit_test(test_panic),
+        cmocka_unit_test(test_panic_all),
+        cmocka_unit_test(test_mpi_error),
+        cmocka_unit_test(test_mismatch),
+        cmocka_unit_test(test_mismatch_rows),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -4,7 +4,8 @@
  *
  * (write:ENOSPC:…, open:EACCES:…, read:EIO:…, map:…, sync:…, rename:…, lock:…, and of folders
  * syncdir:…, lockdir:…) makes the operation fail with that errno for paths that contain SUBSTRING;
- * with SIGKILL for the errno the process dies there. A comma begins another of the kind. */
+ * with SIGKILL for the errno the process dies there, with SIGSTOP it stops, with
+ * SLEEP=MILLISECONDS it takes so long and does not fail. A comma begins another of the kind. */
 #include "base/file_hook.h"
 
 #include <errno.h>
@@ -12,6 +13,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 static int errno_by_name(const char *name, size_t length)
 {
@@ -51,6 +53,16 @@ static int one_fault(const char *spec, const char *operation, const char *path, 
     }
     if (strncmp(code + 1, "SIGKILL:", 8) == 0) {
         (void)raise(SIGKILL);
+    }
+    if (strncmp(code + 1, "SIGSTOP:", 8) == 0) {
+        (void)raise(SIGSTOP);
+        return 0;
+    }
+    if (strncmp(code + 1, "SLEEP=", 6) == 0) {
+        long milliseconds = strtol(code + 7, NULL, 10);
+        (void)nanosleep(&(struct timespec){milliseconds / 1000, milliseconds % 1000 * 1000000},
+                        NULL);
+        return 0;
     }
     return errno_by_name(code + 1, (size_t)(part - code - 1));
 }

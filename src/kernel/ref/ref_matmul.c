@@ -1,5 +1,7 @@
 #include "kernel/ref/ref.h"
 
+#include "base/work.h"
+
 /* Element (i, j) of the product over steps [begin, end) of k. */
 static double element(const struct tri_matmul *p, int64_t i, int64_t j, int64_t begin, int64_t end)
 {
@@ -27,6 +29,7 @@ void tri_ref_matmul(const struct tri_matmul *product)
 {
     const struct tri_matmul *p = product;
     for (int64_t i = 0; i < p->m; i++) {
+        tri_work_progress();
         for (int64_t j = 0; j < p->n; j++) {
             if (p->c_dtype == TRI_I64) {
                 add_parts(p, i, j);

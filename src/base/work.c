@@ -1,0 +1,58 @@
+#include "base/work.h"
+
+#include "base/status.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+#include <xxhash.h>
+
+enum { HASH_BLOCK = 16 << 20 };
+
+static struct tri_work unread;
+static struct tri_work *own = &unread;
+
+void tri_work_attach(struct tri_work *work)
+{
+    own = work ? work : &unread;
+}
+
+void tri_work_progress(void)
+{
+    (void)atomic_fetch_add_explicit(&own->done, 1, memory_order_relaxed);
+}
+
+void tri_work_file_begin(const char *path)
+{
+    struct timespec time;
+    size_t length = strlen(path);
+    const char *end = length < TRI_WORK_FILE ? path : path + length - (TRI_WORK_FILE - 1);
+    (void)snprintf(own->file, sizeof(own->file), "%s", end);
+    (void)clock_gettime(CLOCK_MONOTONIC, &time);
+    atomic_store_explicit(&own->file_since, (int64_t)time.tv_sec * 1000000000 + time.tv_nsec,
+                          memory_order_release);
+}
+
+void tri_work_file_end(void)
+{
+    atomic_store_explicit(&own->file_since, 0, memory_order_release);
+    tri_work_progress();
+}
+
+uint64_t tri_work_hash(const void *data, size_t bytes)
+{
+    const char *at = data;
+    XXH3_state_t *state = XXH3_createState();
+    TRI_REQUIRE(state);
+    (void)XXH3_64bits_reset(state);
+    while (bytes > 0) {
+        size_t part = bytes < HASH_BLOCK ? bytes : HASH_BLOCK;
+        (void)XXH3_64bits_update(state, at, part);
+        tri_work_progress();
+        at += part;
+        bytes -= part;
+    }
+    uint64_t hash = XXH3_64bits_digest(state);
+    (void)XXH3_freeState(state);
+    return hash;
+}

@@ -1,0 +1,273 @@
+/* What the watchdog says when it ends a job. */
+#include "comm/watch.h"
+
+#include "base/signals.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <time.h>
+#include <unistd.h>
+
+enum {
+    NAMED = 16,
+    NODE_SECONDS = 3, /* for another node to end the job */
+    RANK_SECONDS = 2, /* for another rank of this one */
+    PATIENCE = 1000   /* milliseconds for a reader of standard error */
+};
+
+/* A list of ranks as it is printed: "2, 3". */
+struct list {
+    char text[512];
+    int count;
+};
+
+static void list_add(struct list *list, int rank, const char *remark)
+{
+    size_t used = strlen(list->text);
+    if (list->count < NAMED) {
+        (void)snprintf(list->text + used, sizeof(list->text) - used, "%s%d%s",
+                       list->count ? ", " : "", rank, remark);
+    } else if (list->count == NAMED) {
+        (void)snprintf(list->text + used, sizeof(list->text) - used, ", …");
+    }
+    list->count++;
+}
+
+static bool waits(const struct tri_watch_record *record)
+{
+    return atomic_load(&record->since) != 0;
+}
+
+const char *tri_watch_halted(int process)
+{
+    char path[64];
+    (void)snprintf(path, sizeof(path), "/proc/%d/stat", process);
+    FILE *file = fopen(path, "r");
+    if (!file) {
+        return errno == ENOENT ? " (gone)" : "";
+    }
+    char state = 'R';
+    int found = fscanf(file, "%*d (%*[^)]) %c", &state);
+    (void)fclose(file);
+    if (found != 1) {
+        return "";
+    }
+    return state == 'T' || state == 't' ? " (stopped)" : state == 'Z' ? " (gone)" : "";
+}
+
+/* " (for 20.1 s in a call on FILE)", or "". */
+static void describe_file(const struct tri_watch_record *record, char *text, size_t size)
+{
+    int64_t since = atomic_load(&record->work.file_since);
+    text[0] = '\0';
+    if (since) {
+        (void)snprintf(text, size, " (for %.1f s in a call on %.*s)",
+                       (double)(tri_watch_now() - since) * 1e-9, TRI_WORK_FILE, record->work.file);
+    }
+}
+
+/* The ranks that a waiting rank waits for. */
+struct absence {
+    struct list late;   /* have not reached the call */
+    struct list halted; /* have reached it, and are stopped or gone */
+    struct list busy;   /* have reached it, and wait nowhere */
+    struct list unseen; /* on other nodes */
+    bool root;          /* one of them waits nowhere itself */
+};
+
+static void find_absence(const struct tri_watch_record *waiting, struct absence *absence)
+{
+    int channel = atomic_load(&waiting->channel);
+    const int *size = tri_watch_mesh_size(channel);
+    const struct tri_watch_view *view = &tri_watch_view;
+    enum tri_group_id id = (enum tri_group_id)(channel % TRI_GROUP_COUNT);
+    uint64_t sequence = atomic_load(&waiting->sequence);
+    memset(absence, 0, sizeof(*absence));
+    for (int i = 0; i < tri_mesh_group_size(size, id); i++) {
+        int rank = tri_mesh_member(size, id, waiting->rank, i);
+        if (rank == waiting->rank) {
+            continue;
+        }
+        if (view->place[rank] < 0) {
+            list_add(&absence->unseen, rank, "");
+            continue;
+        }
+        const struct tri_watch_record *other = view->record[view->place[rank]];
+        if (atomic_load(&other->ended)) {
+            continue;
+        }
+        const char *state = tri_watch_halted(other->process);
+        char file[TRI_WORK_FILE + 64];
+        describe_file(other, file, sizeof(file));
+        if (atomic_load(&other->arrived[channel]) < sequence) {
+            list_add(&absence->late, rank, file);
+            absence->root = absence->root || !waits(other) || *state;
+        } else if (*state) {
+            list_add(&absence->halted, rank, state);
+            absence->root = true;
+        } else if (!waits(other)) {
+            list_add(&absence->busy, rank, "");
+            absence->root = true;
+        }
+    }
+}
+
+static void print_report(const struct tri_watch_record *waiting, const struct absence *absence)
+{
+    char reason[1280];
+    const char *s = "s";
+    if (absence->late.count) {
+        (void)snprintf(reason, sizeof(reason), " for rank%s %s", absence->late.count > 1 ? s : "",
+                       absence->late.text);
+    } else if (absence->halted.count) {
+        (void)snprintf(reason, sizeof(reason), "; all have arrived, rank%s %s",
+                       absence->halted.count > 1 ? s : "", absence->halted.text);
+    } else if (absence->busy.count) {
+        (void)snprintf(reason, sizeof(reason),
+                       "; all have begun it, rank%s %s do%s not wait for its end",
+                       absence->busy.count > 1 ? s : "", absence->busy.text,
+                       absence->busy.count > 1 ? "" : "es");
+    } else {
+        (void)snprintf(reason, sizeof(reason), "; all its ranks on this node have arrived");
+    }
+    char unseen[640] = "";
+    if (absence->unseen.count) {
+        (void)snprintf(unseen, sizeof(unseen), " (rank%s %s not visible from this node)",
+                       absence->unseen.count > 1 ? s : "", absence->unseen.text);
+    }
+    char place[96] = "";
+    int verb = atomic_load(&waiting->verb);
+    if (verb != TRI_VERB_BARRIER && verb < TRI_VERB_AGREE) {
+        (void)snprintf(place, sizeof(place), " (%s, %s)",
+                       tri_phase_name((enum tri_phase)atomic_load(&waiting->phase)),
+                       tri_kind_name((enum tri_kind)atomic_load(&waiting->kind)));
+    }
+    int channel = atomic_load(&waiting->channel);
+    double seconds = (double)(tri_watch_now() - atomic_load(&waiting->since)) * 1e-9;
+    char line[2048];
+    (void)snprintf(line, sizeof(line),
+                   "trident: error: rank %d: %s over group %s%s has waited %.1f s%s%s\n",
+                   waiting->rank, tri_verb_name((enum tri_verb)verb),
+                   tri_group_id_name((enum tri_group_id)(channel % TRI_GROUP_COUNT)), place,
+                   seconds, reason, unseen);
+    tri_error_write(line, PATIENCE);
+}
+
+static void pause_seconds(int seconds)
+{
+    struct timespec pause = {.tv_sec = seconds};
+    (void)nanosleep(&pause, NULL);
+}
+
+bool tri_watch_claim(void)
+{
+    const struct tri_watch_view *view = &tri_watch_view;
+    int unclaimed = 0;
+    if (!view->own) {
+        return true;
+    }
+    bool first = atomic_compare_exchange_strong(&view->record[0]->claimed, &unclaimed, 1);
+    if (!first || view->node_index > 0) {
+        pause_seconds(first ? NODE_SECONDS : RANK_SECONDS);
+    }
+    return first;
+}
+
+/* The lowest rank of the node that waits for one which itself waits nowhere; NULL when there is
+ * none to be seen. */
+static const struct tri_watch_record *find_subject(struct absence *absence)
+{
+    const struct tri_watch_view *view = &tri_watch_view;
+    const struct tri_watch_record *subject = NULL;
+    for (int i = 0; i < view->node_size && !subject; i++) {
+        const struct tri_watch_record *record = view->record[i];
+        int64_t since = atomic_load(&record->since);
+        if (since && tri_watch_now() - since > atomic_load(&view->timeout) / 2) {
+            find_absence(record, absence);
+            subject = absence->root ? record : NULL;
+        }
+    }
+    return subject;
+}
+
+bool tri_watch_sees_cause(void)
+{
+    struct absence absence;
+    return find_subject(&absence) != NULL;
+}
+
+/* Whether this number means a process of our program here: a container may count its own. */
+static bool is_ours(int process)
+{
+    char path[64];
+    struct stat ours;
+    struct stat its;
+    (void)snprintf(path, sizeof(path), "/proc/%d/exe", process);
+    return stat("/proc/self/exe", &ours) == 0 && stat(path, &its) == 0 &&
+           ours.st_dev == its.st_dev && ours.st_ino == its.st_ino;
+}
+
+/* Without MPI nobody ends the stopped ranks of a job whose others have failed: MPICH's launcher
+ * waits for them. */
+static void end_stopped(void)
+{
+    const struct tri_watch_view *view = &tri_watch_view;
+    for (int i = 0; i < view->node_size; i++) {
+        int process = view->record[i]->process;
+        if (strcmp(tri_watch_halted(process), " (stopped)") == 0 && is_ours(process)) {
+            (void)kill((pid_t)process, SIGKILL);
+        }
+    }
+}
+
+void tri_watch_report(void)
+{
+    if (!tri_watch_claim()) {
+        tri_process_abort(TRI_FAILED);
+    }
+    struct absence absence;
+    const struct tri_watch_record *subject = find_subject(&absence);
+    if (!subject) {
+        subject = tri_watch_view.own;
+        find_absence(subject, &absence);
+    }
+    print_report(subject, &absence);
+    if (atomic_load(&tri_watch_view.own->verb) == TRI_VERB_FINISH) {
+        end_stopped();
+    }
+    tri_process_abort(TRI_FAILED);
+}
+
+/* Whether no other child of the launcher on this node has said something yet: an address that only
+ * one can take, and which goes with it. */
+static bool is_first_to_say(void)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    int length = snprintf(address.sun_path + 1, sizeof(address.sun_path) - 1, "trident watchdog %d",
+                          (int)getppid());
+    int end = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    socklen_t size = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + (size_t)length);
+    return end < 0 || bind(end, (const struct sockaddr *)(const void *)&address, size) == 0;
+}
+
+void tri_watch_report_stage(const char *stage, double seconds)
+{
+    tri_signals_exit_after(NODE_SECONDS + 2, TRI_FAILED);
+    if (is_first_to_say()) {
+        char line[256];
+        (void)snprintf(line, sizeof(line),
+                       "trident: error: %s has lasted %.1f s: a rank is stopped or has not come\n",
+                       stage, seconds);
+        tri_error_write(line, PATIENCE);
+        pause_seconds(1); /* in which the others find the address taken */
+    } else {
+        pause_seconds(NODE_SECONDS);
+    }
+    tri_process_abort(TRI_FAILED);
+}
