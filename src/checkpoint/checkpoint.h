@@ -78,18 +78,25 @@ enum tri_status tri_checkpoint_resolve(const char *given, char path[TRI_PATH_MAX
 
 /* Checks the whole checkpoint (rank 0: manifest, every size and hash, every tensor against the
  * table), then every rank takes its slices. state (may be NULL) is filled:
- * tri_checkpoint_state_fini it. with_optimizer: m and v too, which must be there. BAD_INPUT
- * names the file, the tensor, found and expected, and the newest older checkpoint that is good.
- * Collective over the mesh's world; the status is the same on all ranks. */
+ * tri_checkpoint_state_fini it. with_optimizer: m and v too; where they are not, they stay as they
+ * are when nothing has been trained, else that is refused. BAD_INPUT names the file, the tensor,
+ * found and expected, and the newest older checkpoint that is good. Collective over the mesh's
+ * world; the status is the same on all ranks. */
 enum tri_status tri_checkpoint_load(const char *path, struct tri_params *params,
                                     struct tri_checkpoint_state *state, bool with_optimizer,
                                     struct tri_error *error) TRI_NODISCARD;
 
-/* The state alone, its hash checked; tri_checkpoint_state_fini it, also after a failure. Local. */
+/* The state alone, its hash checked; tri_checkpoint_state_fini it, also after a failure, which
+ * names an older checkpoint as above. Local. */
 enum tri_status tri_checkpoint_read_state(const char *path, struct tri_checkpoint_state *state,
                                           struct tri_error *error) TRI_NODISCARD;
 
-/* The config that the checkpoint was written under, from state.json (its hash checked). Local. */
+/* The config of a state that was read from the checkpoint at path. Local. */
+enum tri_status tri_checkpoint_config_of(const char *path, const struct tri_checkpoint_state *state,
+                                         struct tri_config *config,
+                                         struct tri_error *error) TRI_NODISCARD;
+
+/* The config that the checkpoint was written under, of its state as above. Local. */
 enum tri_status tri_checkpoint_read_config(const char *path, struct tri_config *config,
                                            struct tri_error *error) TRI_NODISCARD;
 

@@ -253,7 +253,7 @@ static enum tri_status check_as_root(const char *path, const struct tri_params *
 {
     TRI_TRY(verify_or_advise(path, o, error));
     TRI_TRY(check_table(path, o, params, error));
-    if (with_optimizer && !o->manifest->optimizer) {
+    if (with_optimizer && !o->manifest->optimizer && o->manifest->step > 0) {
         return tri_fail(error, TRI_BAD_INPUT,
                         "%s: holds weights alone, no optimizer state to continue a run from", path);
     }
@@ -276,7 +276,7 @@ static const float *values_of(const struct tri_safetensors_set *set, const char 
     return (const float *)(const void *)set->tensor[at]->data;
 }
 
-static void scatter_all(const struct opened *o, struct tri_params *params, bool with_optimizer)
+static void scatter_all(const struct opened *o, struct tri_params *params, bool moments)
 {
     char name[TRI_NAME_MAX + 2];
     for (int p = 0; p < params->count; p++) {
@@ -286,7 +286,7 @@ static void scatter_all(const struct opened *o, struct tri_params *params, bool 
             continue;
         }
         tri_param_scatter(params, param, TRI_FIELD_WEIGHT, values_of(o->weights, param->name));
-        if (with_optimizer) {
+        if (moments) {
             (void)snprintf(name, sizeof(name), "m.%s", param->name);
             tri_param_scatter(params, param, TRI_FIELD_M, values_of(o->moments, name));
             (void)snprintf(name, sizeof(name), "v.%s", param->name);
@@ -308,7 +308,7 @@ static enum tri_status load(const char *path, struct tri_params *params,
         status = load_state(path, o->manifest, state, error);
     }
     TRI_TRY(tri_comm_agree(world, status, error));
-    scatter_all(o, params, with_optimizer);
+    scatter_all(o, params, with_optimizer && o->moments);
     return TRI_OK;
 }
 
@@ -331,32 +331,41 @@ enum tri_status tri_checkpoint_load(const char *path, struct tri_params *params,
 enum tri_status tri_checkpoint_read_state(const char *path, struct tri_checkpoint_state *state,
                                           struct tri_error *error)
 {
-    struct tri_checkpoint_manifest *m;
+    struct tri_checkpoint_manifest *m = NULL;
     *state = (struct tri_checkpoint_state){0};
-    TRI_TRY(tri_manifest_load(path, &m, error));
-    enum tri_status status = tri_manifest_verify_part(path, m, TRI_MANIFEST_STATE, error);
+    enum tri_status status = tri_manifest_load(path, &m, error);
+    if (status == TRI_OK) {
+        status = tri_manifest_verify_part(path, m, TRI_MANIFEST_STATE, error);
+    }
     if (status == TRI_OK) {
         status = load_state(path, m, state, error);
     }
     tri_manifest_destroy(m);
+    if (status != TRI_OK) {
+        name_last_good(path, error);
+    }
     return status;
+}
+
+enum tri_status tri_checkpoint_config_of(const char *path, const struct tri_checkpoint_state *state,
+                                         struct tri_config *config, struct tri_error *error)
+{
+    char source[TRI_CHECKPOINT_PATH];
+    tri_path_make(source, sizeof(source), "%s/state.json", path);
+    TRI_TRY(tri_config_parse(source, state->config, strlen(state->config), 0, NULL, config, error));
+    if (state->samples < 0) {
+        tri_config_forget_followed(config);
+    }
+    return TRI_OK;
 }
 
 enum tri_status tri_checkpoint_read_config(const char *path, struct tri_config *config,
                                            struct tri_error *error)
 {
-    struct tri_checkpoint_state state = {0};
+    struct tri_checkpoint_state state;
     enum tri_status status = tri_checkpoint_read_state(path, &state, error);
-    if (status != TRI_OK) {
-        name_last_good(path, error);
-    } else {
-        char source[TRI_CHECKPOINT_PATH];
-        tri_path_make(source, sizeof(source), "%s/state.json", path);
-        status =
-            tri_config_parse(source, state.config, strlen(state.config), 0, NULL, config, error);
-        if (status == TRI_OK && state.samples < 0) {
-            tri_config_forget_followed(config);
-        }
+    if (status == TRI_OK) {
+        status = tri_checkpoint_config_of(path, &state, config, error);
     }
     tri_checkpoint_state_fini(&state);
     return status;

@@ -27,13 +27,21 @@ static bool is_followed(const struct tri_key *key, const struct tri_config *a,
     return tri_key_is_followed(key, a) && tri_key_is_followed(key, b);
 }
 
+/* Weights that nothing has trained yet don't know how they were drawn, nor rows. */
+static bool binds(const struct tri_key *key, bool trained)
+{
+    bool of_weights = (tri_key_in_section(key, "model") || tri_key_in_section(key, "moe")) &&
+                      strcmp(key->name, "model.init_std") != 0;
+    return key->shapes && (trained || of_weights);
+}
+
 const char *tri_config_first_difference(const struct tri_config *a, const struct tri_config *b,
-                                        char *text, size_t text_bytes)
+                                        bool trained, char *text, size_t text_bytes)
 {
     for (size_t i = 0; i < tri_keys_count; i++) {
         const struct tri_key *key = &tri_keys[i];
         char *of_a, *of_b;
-        if (!key->shapes || is_followed(key, a, b) ||
+        if (!binds(key, trained) || is_followed(key, a, b) ||
             (is_dense(a, b) && tri_key_in_section(key, "moe"))) {
             continue;
         }

@@ -10,16 +10,6 @@
 
 enum { TEXT_BYTES = 1024, NUMBER_BYTES = 32 };
 
-static enum tri_status config_of(const char *path, const struct tri_checkpoint_state *state,
-                                 struct tri_config *config, struct tri_error *error)
-{
-    TRI_TRY(tri_config_parse(path, state->config, strlen(state->config), 0, NULL, config, error));
-    if (state->samples < 0) {
-        tri_config_forget_followed(config);
-    }
-    return TRI_OK;
-}
-
 /* ---- what must be the same ------------------------------------------------------------------- */
 
 enum tri_status tri_resume_describe_data(const struct tri_tokens *tokens,
@@ -28,6 +18,15 @@ enum tri_status tri_resume_describe_data(const struct tri_tokens *tokens,
 {
     state->data_tokens = tri_tokens_count(tokens);
     return tri_tokens_contents(tokens, &state->data_contents, error);
+}
+
+/* Starting over helps where the checkpoint is this run's own, and not one that `resume` names. */
+static const char *advice(const char *path, const struct tri_config *config, const char *text)
+{
+    size_t length = strlen(config->run_dir);
+    bool own = strncmp(path, config->run_dir, length) == 0 &&
+               strncmp(path + length, "/checkpoints/", strlen("/checkpoints/")) == 0;
+    return own ? text : "";
 }
 
 /* A checkpoint of an older program has the name of its data alone. */
@@ -59,9 +58,10 @@ static enum tri_status check_data(const char *path, const struct tri_config *con
         return tri_fail(error, TRI_BAD_INPUT,
                         "%.300s: was trained on other data: data.train '%.300s' has %" PRId64
                         " tokens, contents %016" PRIx64 ", expected %" PRId64 ", %016" PRIx64
-                        "; --accept-data goes on with them, --fresh starts over",
+                        "; --accept-data goes on with them%s",
                         path, config->data.train, data->data_tokens, data->data_contents,
-                        before->data_tokens, before->data_contents);
+                        before->data_tokens, before->data_contents,
+                        advice(path, config, ", --fresh starts over"));
     }
     tri_log_info("data.train '%s' holds other tokens than the run began with: %" PRId64
                  " instead of %" PRId64 "; the samples are counted on",
@@ -69,24 +69,41 @@ static enum tri_status check_data(const char *path, const struct tri_config *con
     return TRI_OK;
 }
 
+static enum tri_status check_keys(const char *path, const struct tri_config *before,
+                                  const struct tri_config *config, bool trained,
+                                  struct tri_error *error)
+{
+    char text[256];
+    const char *key = tri_config_first_difference(before, config, trained, text, sizeof(text));
+    return key ? tri_fail(error, TRI_BAD_INPUT, "%s: was written with another '%s' (%s)%s", path,
+                          key, text, advice(path, config, "; --fresh starts over"))
+               : TRI_OK;
+}
+
+static enum tri_status check(const char *path, const struct tri_config *config,
+                             const struct tri_checkpoint_state *state,
+                             const struct tri_checkpoint_state *data, bool accept_data,
+                             struct tri_error *error)
+{
+    struct tri_config before;
+    bool trained = state->step > 0;
+    TRI_TRY(tri_checkpoint_config_of(path, state, &before, error));
+    TRI_TRY(check_keys(path, &before, config, trained, error));
+    if (!trained) {
+        return TRI_OK;
+    }
+    return state->data_tokens > 0 ? check_data(path, config, state, data, accept_data, error)
+                                  : check_name(path, &before, config, accept_data, error);
+}
+
 enum tri_status tri_resume_check(const char *path, const struct tri_config *config,
                                  const struct tri_checkpoint_state *data, bool accept_data,
                                  struct tri_error *error)
 {
     struct tri_checkpoint_state state;
-    struct tri_config before;
-    char text[256];
-    TRI_TRY(tri_checkpoint_read_config(path, &before, error));
-    const char *key = tri_config_first_difference(&before, config, text, sizeof(text));
-    if (key) {
-        return tri_fail(error, TRI_BAD_INPUT,
-                        "%s: was written with another '%s' (%s); --fresh starts over", path, key,
-                        text);
-    }
     enum tri_status status = tri_checkpoint_read_state(path, &state, error);
     if (status == TRI_OK) {
-        status = state.data_tokens > 0 ? check_data(path, config, &state, data, accept_data, error)
-                                       : check_name(path, &before, config, accept_data, error);
+        status = check(path, config, &state, data, accept_data, error);
     }
     tri_checkpoint_state_fini(&state);
     return status;
@@ -115,9 +132,9 @@ static void tell_rate(const struct tri_config *before, const struct tri_config *
 {
     double next = tri_learning_rate(&now->train, step);
     text[0] = '\0';
-    if (next != tri_learning_rate(&before->train, step)) {
+    if (step > 0 && next != tri_learning_rate(&before->train, step)) {
         char from[NUMBER_BYTES], to[NUMBER_BYTES];
-        spell_rate(tri_learning_rate(&before->train, step > 0 ? step - 1 : 0), from);
+        spell_rate(tri_learning_rate(&before->train, step - 1), from);
         spell_rate(next, to);
         (void)snprintf(text, TEXT_BYTES, "; rate %s → %s", from, to);
     }
@@ -127,12 +144,14 @@ static void tell_changes(const struct tri_config *before, const struct tri_confi
                          const struct tri_checkpoint_state *state)
 {
     char changes[TEXT_BYTES], rate[TEXT_BYTES], output[TEXT_BYTES], sample[TEXT_BYTES] = "";
-    int count = tri_config_list_changes(before, now, TRI_EFFECT_TRAINING, changes, sizeof(changes));
+    /* Of what has not been trained yet there is nothing that could go on in another way. */
+    enum tri_key_effect least = state->step > 0 ? TRI_EFFECT_TRAINING : TRI_EFFECT_OUTPUT;
+    int count = tri_config_list_changes(before, now, least, changes, sizeof(changes));
     if (count == 0) {
         return;
     }
     tell_rate(before, now, state->step, rate);
-    if (before->train.global_batch != now->train.global_batch) {
+    if (state->step > 0 && before->train.global_batch != now->train.global_batch) {
         (void)snprintf(sample, sizeof(sample), "; the next sample is %" PRId64, state->samples);
     }
     bool other =
@@ -145,7 +164,7 @@ enum tri_status tri_resume_begin(const char *path, const struct tri_config *conf
                                  struct tri_checkpoint_state *state, struct tri_error *error)
 {
     struct tri_config before;
-    TRI_TRY(config_of(path, state, &before, error));
+    TRI_TRY(tri_checkpoint_config_of(path, state, &before, error));
     if (state->samples < 0) {
         state->samples = state->step * before.train.global_batch;
     }

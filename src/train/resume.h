@@ -13,7 +13,8 @@ enum tri_status tri_resume_describe_data(const struct tri_tokens *tokens,
 
 /* Whether a run of this config on this data (data_tokens and data_contents of `data`) may go on
  * from the checkpoint. BAD_INPUT names the key that no run changes, or the data when they are
- * others and accept_data does not say that they may be. On one rank. */
+ * others and accept_data does not say that they may be; weights that nothing has trained, of an
+ * import, go with any seed and data. On one rank. */
 enum tri_status tri_resume_check(const char *path, const struct tri_config *config,
                                  const struct tri_checkpoint_state *data, bool accept_data,
                                  struct tri_error *error) TRI_NODISCARD;

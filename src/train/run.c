@@ -130,8 +130,8 @@ static enum tri_status describe(struct run *run, struct tri_error *error)
     if (is_root()) {
         status = tri_run_folder_describe(run->folder, run->config, environment, error);
         if (status == TRI_OK) {
-            /* Without a checkpoint step 0 is evaluated again, so its line goes too. */
-            int64_t kept = run->saved_step < 0 ? -1 : run->state.step;
+            /* A run that begins evaluates step 0 again, so its line goes too. */
+            int64_t kept = run->saved_step <= 0 ? -1 : run->state.step;
             status = tri_run_folder_trim_metrics(run->folder, kept, error);
         }
     }

@@ -66,7 +66,7 @@ static void expect_same_file(const char *a, const char *b)
 static void expect_same_config(struct tri_config *a, struct tri_config *b)
 {
     char text[256];
-    const char *key = tri_config_first_difference(a, b, text, sizeof(text));
+    const char *key = tri_config_first_difference(a, b, true, text, sizeof(text));
     if (key) {
         fail_msg("%s differs: %s", key, text);
     }

@@ -384,29 +384,36 @@ static void test_differences(void **state)
     char text[200] = "";
     parse_well("moe: {num_experts: 4}\n", &a);
     b = a;
-    assert_null(tri_config_first_difference(&a, &b, text, sizeof(text)));
+    assert_null(tri_config_first_difference(&a, &b, true, text, sizeof(text)));
     b.train.learning_rate = 1;
     b.parallel.tensor = 2;
     b.moe.top_k = 1;
     b.moe.aux_loss = 3;
-    assert_null(tri_config_first_difference(&a, &b, text, sizeof(text)));
+    assert_null(tri_config_first_difference(&a, &b, true, text, sizeof(text)));
     (void)snprintf(b.data.train, sizeof(b.data.train), "x"); /* what is in it is compared */
-    assert_null(tri_config_first_difference(&a, &b, text, sizeof(text)));
+    assert_null(tri_config_first_difference(&a, &b, true, text, sizeof(text)));
     b.data.sequence_length = 64;
-    assert_string_equal(tri_config_first_difference(&a, &b, text, sizeof(text)),
+    assert_string_equal(tri_config_first_difference(&a, &b, true, text, sizeof(text)),
                         "data.sequence_length");
     assert_string_equal(text, "128 against 64");
+    b.seed = 2;
+    assert_null(tri_config_first_difference(&a, &b, false, text, sizeof(text)));
+    assert_string_equal(tri_config_first_difference(&a, &b, true, text, sizeof(text)), "seed");
+    b.seed = a.seed;
     b.moe.num_experts = 8;
-    assert_string_equal(tri_config_first_difference(&a, &b, text, sizeof(text)), "moe.num_experts");
+    assert_string_equal(tri_config_first_difference(&a, &b, true, text, sizeof(text)),
+                        "moe.num_experts");
     assert_string_equal(text, "4 against 8");
     b.model.norm = TRI_NORM_LAYER;
-    assert_string_equal(tri_config_first_difference(&a, &b, text, sizeof(text)), "model.norm");
+    assert_string_equal(tri_config_first_difference(&a, &b, true, text, sizeof(text)),
+                        "model.norm");
     assert_string_equal(text, "rmsnorm against layernorm");
     parse_well("seed: 1\n", &b);
-    assert_string_equal(tri_config_first_difference(&a, &b, text, sizeof(text)), "moe.num_experts");
+    assert_string_equal(tri_config_first_difference(&a, &b, true, text, sizeof(text)),
+                        "moe.num_experts");
     /* Not model.max_position, which nobody wrote. */
     parse_well("moe: {num_experts: 4}\ndata: {sequence_length: 64}\n", &b);
-    assert_string_equal(tri_config_first_difference(&a, &b, text, sizeof(text)),
+    assert_string_equal(tri_config_first_difference(&a, &b, true, text, sizeof(text)),
                         "data.sequence_length");
 }
 

@@ -154,6 +154,39 @@ static void test_changes_are_told(void **state)
     cli_expect_status(&result, 0);
 }
 
+/* Weights that nothing has trained yet begin with any seed, data and rows. */
+static void test_import(void **state)
+{
+    (void)state;
+    char imported[32], found[32];
+    cli_run_well(cli_ranks(), CLI_WORDS_OF(STEADY, "run_dir=all_moe", "moe.every=1",
+                                           "model.intermediate_size=32", "train.steps=1"));
+    cli_run_well(0, CLI_WORDS_OF("export", "all_moe", "hf"));
+    cli_run_well(0, CLI_WORDS_OF("import", "hf", "imported"));
+    cli_digest("imported", imported);
+    struct process_result result =
+        cli_run(cli_ranks(),
+                CLI_WORDS_OF(STEADY, "resume=imported", "run_dir=tuned", "seed=7",
+                             "data.sequence_length=8", "moe.every=1", "model.intermediate_size=32",
+                             "train.steps=2", "train.learning_rate=0", "eval.at_start=true"));
+    assert_int_equal(cli_count(result.err, "continuing from imported, step 0"), 1);
+    assert_int_equal(cli_count(result.err, "changed  "), 0);
+    assert_int_equal(cli_count(result.err, "older version"), 0);
+    cli_expect_status(&result, 0);
+    cli_digest("tuned", found);
+    assert_string_equal(found, imported);
+    result = cli_run(cli_ranks(), CLI_WORDS_OF(STEADY, "resume=imported", "run_dir=tuned", "seed=8",
+                                               "data.sequence_length=8", "moe.every=1",
+                                               "model.intermediate_size=32"));
+    cli_expect_error(&result, cli_ranks(), 2,
+                     "tuned/checkpoints/step_2: was written with another 'seed' (7 against 8); "
+                     "--fresh starts over");
+    /* Starting over does not help against a checkpoint of another run. */
+    result = cli_run(cli_ranks(), CLI_WORDS_OF(STEADY, "resume=begun", "run_dir=new", "seed=7"));
+    assert_int_equal(cli_count(result.err, "--fresh"), 0);
+    cli_expect_error(&result, cli_ranks(), 2, "another 'seed' (1 against 7)");
+}
+
 /* As older programs wrote it: the name is all that there is to compare. */
 static void test_older_checkpoint(void **state)
 {
@@ -183,6 +216,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_other_contents_by_the_same_name),
         cmocka_unit_test(test_seed),
         cmocka_unit_test(test_changes_are_told),
+        cmocka_unit_test(test_import),
         cmocka_unit_test(test_older_checkpoint),
     };
     cli_begin("resume_data", argc, argv);
