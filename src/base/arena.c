@@ -53,6 +53,10 @@ static char *map(char *at, size_t bytes)
 {
     int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | (at ? MAP_FIXED_NOREPLACE : 0);
     void *base = mmap(at, bytes, PROT_READ | PROT_WRITE, flags, -1, 0);
+    if (base != MAP_FAILED && at && base != at) { /* Linux before 4.17 takes it for a hint */
+        (void)munmap(base, bytes);
+        base = MAP_FAILED;
+    }
     return base == MAP_FAILED ? NULL : base;
 }
 

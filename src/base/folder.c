@@ -48,7 +48,7 @@ int tri_system_sync(int fd, const char *path, bool folder)
         code = errno;
     }
     tri_work_file_end();
-    if (!is_unsupported(code) && code != EROFS && !(folder && (code == EBADF || code == EACCES))) {
+    if (!is_unsupported(code) && !(folder && (code == EBADF || code == EACCES))) {
         return code;
     }
     if (!warned[folder]) {

@@ -76,15 +76,17 @@ void tri_launcher_init(int *argc, char ***argv)
 
 const char *tri_comm_strangers(int *count, int *place)
 {
-    /* What launchers say: how many, and which of them. Slurm's batch script and salloc's shell are
-     * no steps of several tasks. */
+    /* What launchers say: how many, and which of them. Slurm comes last: others start their ranks
+     * through a step of one task a node, so its one says nothing against their many. Its batch
+     * script and salloc's shell are no steps. */
     static const char *const names[][2] = {{"OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK"},
                                            {"PMI_SIZE", "PMI_RANK"},
                                            {"SLURM_STEP_NUM_TASKS", "SLURM_PROCID"}};
+    enum { LAUNCHERS = sizeof(names) / sizeof(*names), SLURM = LAUNCHERS - 1 };
     const char *found = NULL;
-    for (size_t i = 0; tri_comm_size() == 1 && i < sizeof(names) / sizeof(*names); i++) {
+    for (int i = 0; tri_comm_size() == 1 && i < LAUNCHERS; i++) {
         int said = number(names[i][0]);
-        if (said == 1) {
+        if (said == 1 && i != SLURM) {
             return NULL; /* by a launcher inside the other: it is right */
         }
         if (said > 1 && !found) {

@@ -106,6 +106,10 @@ static void test_no_sync(void **state)
                      CLI_WORDS_OF("train", "c.yaml", "run_dir=dying"));
     cli_expect_error(&result, cli_ranks(), 3, "cannot sync the folder: Input/output error");
     assert_false(tri_file_exists("dying/metrics.jsonl"));
+    /* So does a system answer that has turned read-only after a fault: nothing was written. */
+    result = cli_run_with(cli_ranks(), CLI_WORDS_OF("TRIDENT_FILE_FAULT=sync:EROFS:dying"),
+                          CLI_WORDS_OF("train", "c.yaml", "run_dir=dying"));
+    cli_expect_error(&result, cli_ranks(), 3, ": Read-only file system");
     result =
         cli_run_with(cli_ranks(), CLI_WORDS_OF("TRIDENT_FILE_FAULT=rename:EACCES:/trident.tried"),
                      CLI_WORDS_OF("train", "c.yaml", "run_dir=dying"));

@@ -123,6 +123,11 @@ static void test_strangers(void **state)
         assert_string_equal(result.err ? result.err : "", "");
         cli_expect_status(&result, 2);
     }
+    /* Hydra and mpirun start theirs through a step of Slurm's with one task a node. */
+    struct process_result result =
+        cli_run_with(0, CLI_WORDS_OF("PMI_SIZE=4", "PMI_RANK=0", "SLURM_STEP_NUM_TASKS=1"),
+                     CLI_WORDS_OF("train", "c.yaml"));
+    cli_expect_error(&result, 0, 2, "PMI_SIZE says 4 processes, but ");
 }
 
 /* An allocation's shell and a batch script are one process, whatever the job asked for; and the
