@@ -1,11 +1,11 @@
 #include "base/arena.h"
 
+#include "base/cgroup.h"
 #include "base/poison.h"
 #include "base/status.h"
 
 #include <stdbool.h>
 #include <stdint.h>
-#include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
@@ -40,13 +40,8 @@ static bool has_limit(int resource)
 
 static bool is_limited(void)
 {
-    char mode[2] = "";
-    FILE *file = fopen("/proc/sys/vm/overcommit_memory", "re");
-    if (file) {
-        (void)fgets(mode, sizeof(mode), file);
-        (void)fclose(file);
-    }
-    return mode[0] == '2' || has_limit(RLIMIT_AS) || has_limit(RLIMIT_DATA);
+    return tri_number_of_file("/proc/sys/vm/overcommit_memory") == 2 || has_limit(RLIMIT_AS) ||
+           has_limit(RLIMIT_DATA);
 }
 
 static char *map(char *at, size_t bytes)

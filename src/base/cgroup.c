@@ -6,63 +6,22 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { LINE = 4096 };
+enum { PLACE_BYTES = 4096, FOLDER_BYTES = 3 * PLACE_BYTES, LINE_BYTES = 4 * PLACE_BYTES };
 
-/* Where a hierarchy is seen, and which of its folders is seen there. */
-struct mount {
-    char point[LINE], top[LINE];
-    bool version1;
+/* Where a hierarchy is mounted, which of its groups is seen there, and where this process is. */
+struct hierarchy {
+    char mount[PLACE_BYTES], top[PLACE_BYTES], place[PLACE_BYTES];
+    bool mounted, joined;
 };
 
-static FILE *open_in(const char *root, const char *path, const char *name)
-{
-    char whole[4 * LINE];
-    int length = snprintf(whole, sizeof(whole), "%s%s%s", root, path, name);
-    return length > 0 && (size_t)length < sizeof(whole) ? fopen(whole, "re") : NULL;
-}
+/* What one group's folder leaves; INFINITY without a limit. */
+typedef double (*measure)(const char *folder);
 
-/* Whether "cpu" is among the words, which commas part. */
-static bool names_cpu(const char *list)
-{
-    for (const char *at = strstr(list, "cpu"); at; at = strstr(at + 1, "cpu")) {
-        bool begins = at == list || at[-1] == ',';
-        bool ends = at[3] == '\0' || at[3] == ',' || at[3] == '\n';
-        if (begins && ends) {
-            return true;
-        }
-    }
-    return false;
-}
+/* ---- files ----------------------------------------------------------------------------------- */
 
-/* A line of mountinfo: id, parent, device, top, point, options, … - type, source, options. */
-static bool read_mount(char *line, struct mount *mount)
+static bool read_line(const char *path, char text[128])
 {
-    enum { FIELDS = 5 };
-    char *field[FIELDS];
-    char *rest = NULL;
-    char *behind = strstr(line, " - ");
-    char options[LINE];
-    char type[64];
-    if (!behind || sscanf(behind, " - %63s %*s %4095s", type, options) != 2) {
-        return false;
-    }
-    *behind = '\0';
-    for (int i = 0; i < FIELDS; i++) {
-        field[i] = strtok_r(i == 0 ? line : NULL, " ", &rest);
-        if (!field[i]) {
-            return false;
-        }
-    }
-    (void)snprintf(mount->top, sizeof(mount->top), "%s", field[3]);
-    (void)snprintf(mount->point, sizeof(mount->point), "%s", field[4]);
-    mount->version1 = strcmp(type, "cgroup") == 0 && names_cpu(options);
-    return mount->version1 || strcmp(type, "cgroup2") == 0;
-}
-
-/* A file's one line. */
-static bool read_numbers(const char *root, const char *folder, const char *name, char text[128])
-{
-    FILE *file = open_in(root, folder, name);
+    FILE *file = fopen(path, "re");
     bool read = file && fgets(text, 128, file);
     if (file) {
         (void)fclose(file);
@@ -70,79 +29,211 @@ static bool read_numbers(const char *root, const char *folder, const char *name,
     return read;
 }
 
-static double quota_in(const char *root, const char *folder, bool version1)
+int64_t tri_number_of_file(const char *path)
 {
     char text[128];
-    double quota;
-    double period;
-    if (version1) {
-        quota = read_numbers(root, folder, "/cpu.cfs_quota_us", text) ? strtod(text, NULL) : -1.0;
-        period = read_numbers(root, folder, "/cpu.cfs_period_us", text) ? strtod(text, NULL) : 0.0;
-    } else {
-        char *rest = text;
-        quota = read_numbers(root, folder, "/cpu.max", text) ? strtod(text, &rest) : -1.0;
-        period = quota > 0.0 ? strtod(rest, NULL) : 0.0; /* "max" is no number */
+    char *end = text;
+    long long value = read_line(path, text) ? strtoll(text, &end, 10) : -1;
+    return end != text ? value : -1;
+}
+
+static int64_t number_in(const char *folder, const char *name)
+{
+    char path[FOLDER_BYTES + 64];
+    (void)snprintf(path, sizeof(path), "%s/%s", folder, name);
+    return tri_number_of_file(path);
+}
+
+/* The value of a line "key value" of memory.stat, or -1. */
+static int64_t number_of_key(const char *folder, const char *key)
+{
+    char path[FOLDER_BYTES + 64];
+    char line[256];
+    int64_t value = -1;
+    size_t n = strlen(key);
+    (void)snprintf(path, sizeof(path), "%s/memory.stat", folder);
+    FILE *file = fopen(path, "re");
+    while (file && fgets(line, sizeof(line), file)) {
+        if (strncmp(line, key, n) == 0 && line[n] == ' ') {
+            value = strtoll(line + n, NULL, 10);
+        }
     }
-    return quota > 0.0 && period > 0.0 ? quota / period : (double)INFINITY;
+    if (file) {
+        (void)fclose(file);
+    }
+    return value;
+}
+
+/* ---- groups ---------------------------------------------------------------------------------- */
+
+/* Whether a list "a,b,c" holds a word. */
+static bool lists(const char *list, const char *word)
+{
+    size_t n = strlen(word);
+    for (const char *at = list; at; at = strchr(at, ',') ? strchr(at, ',') + 1 : NULL) {
+        if (strncmp(at, word, n) == 0 && (at[n] == ',' || at[n] == '\0')) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* "ID:controllers:/place"; version 2 has no controllers there. */
+static void read_places(const char *root, const char *controller, struct hierarchy version[2])
+{
+    char path[FOLDER_BYTES];
+    char line[LINE_BYTES];
+    (void)snprintf(path, sizeof(path), "%s/proc/self/cgroup", root);
+    FILE *file = fopen(path, "re");
+    while (file && fgets(line, sizeof(line), file)) {
+        char *controllers = strchr(line, ':');
+        char *place = controllers ? strchr(controllers + 1, ':') : NULL;
+        if (!place) {
+            continue;
+        }
+        *place++ = '\0';
+        place[strcspn(place, "\n")] = '\0';
+        bool second = controllers[1] == '\0';
+        bool wanted = second || lists(controllers + 1, controller);
+        if (wanted && strlen(place) < PLACE_BYTES) {
+            struct hierarchy *h = &version[second];
+            h->joined = true;
+            (void)snprintf(h->place, sizeof(h->place), "%s", strcmp(place, "/") ? place : "");
+        }
+    }
+    if (file) {
+        (void)fclose(file);
+    }
+}
+
+/* "id parent major:minor TOP MOUNT options … - type source options". */
+static void read_mounts(const char *root, const char *controller, struct hierarchy version[2])
+{
+    char path[FOLDER_BYTES];
+    char line[LINE_BYTES];
+    (void)snprintf(path, sizeof(path), "%s/proc/self/mountinfo", root);
+    FILE *file = fopen(path, "re");
+    while (file && fgets(line, sizeof(line), file)) {
+        char top[PLACE_BYTES];
+        char mount[PLACE_BYTES];
+        char type[32];
+        char options[1024] = "";
+        const char *tail = strstr(line, " - ");
+        if (!tail || sscanf(line, "%*s %*s %*s %4095s %4095s", top, mount) != 2 ||
+            sscanf(tail, " - %31s %*s %1023s", type, options) < 1) {
+            continue;
+        }
+        bool second = strcmp(type, "cgroup2") == 0;
+        bool wanted = second || (strcmp(type, "cgroup") == 0 && lists(options, controller));
+        if (wanted && !version[second].mounted) {
+            struct hierarchy *h = &version[second];
+            h->mounted = true;
+            (void)snprintf(h->mount, sizeof(h->mount), "%s", mount);
+            (void)snprintf(h->top, sizeof(h->top), "%s", strcmp(top, "/") ? top : "");
+        }
+    }
+    if (file) {
+        (void)fclose(file);
+    }
 }
 
 /* From the process's group up to the top that is seen. */
-static double least_quota(const char *root, const struct mount *mount, const char *group)
+static double least_of(const char *root, const struct hierarchy *h, measure left)
 {
-    char folder[2 * LINE];
+    char folder[FOLDER_BYTES];
     double least = (double)INFINITY;
-    size_t top = strcmp(mount->top, "/") == 0 ? 0 : strlen(mount->top);
-    bool inside = strncmp(group, mount->top, top) == 0 && !strstr(group, "..");
-    (void)snprintf(folder, sizeof(folder), "%s%s", mount->point, inside ? group + top : "");
+    if (!h->mounted || !h->joined) {
+        return least;
+    }
+    /* In a container what is mounted may be a group further down than the hierarchy's own top, and
+     * this process's place may be told from there, or lie outside of what can be seen. */
+    size_t n = strlen(h->top);
+    bool below = strncmp(h->place, h->top, n) == 0 && (h->place[n] == '/' || h->place[n] == '\0');
+    const char *place = below ? h->place + n : h->place;
+    size_t base = (size_t)snprintf(folder, sizeof(folder), "%s%s", root, h->mount);
+    (void)snprintf(folder + base, sizeof(folder) - base, "%s",
+                   strncmp(place, "/..", 3) == 0 ? "" : place);
     for (;;) {
-        double here = quota_in(root, folder, mount->version1);
+        double here = left(folder);
         least = here < least ? here : least;
-        char *slash = strrchr(folder, '/');
-        if (!slash || strlen(folder) <= strlen(mount->point)) {
+        char *slash = strrchr(folder + base, '/');
+        if (!slash) {
             return least;
         }
         *slash = '\0';
     }
 }
 
-/* The group's path in a hierarchy. */
-static bool find_group(const char *root, bool version1, char group[LINE])
+/* Of both versions: a machine may have one for some controllers and the other for the rest. */
+static double least_left(const char *root, const char *controller, measure first, measure second)
 {
-    char line[LINE];
-    bool found = false;
-    FILE *file = open_in(root, "/proc/self/cgroup", "");
-    while (file && !found && fgets(line, sizeof(line), file)) {
-        char *list = strchr(line, ':');
-        char *path = list ? strchr(list + 1, ':') : NULL;
-        if (!path) {
-            continue;
-        }
-        *path++ = '\0';
-        path[strcspn(path, "\n")] = '\0';
-        found = version1 ? names_cpu(list + 1) : list[1] == '\0';
-        (void)snprintf(group, LINE, "%s", path);
-    }
-    if (file) {
-        (void)fclose(file);
-    }
-    return found;
+    struct hierarchy version[2] = {0};
+    read_places(root, controller, version);
+    read_mounts(root, controller, version);
+    return fmin(least_of(root, &version[0], first), least_of(root, &version[1], second));
+}
+
+/* ---- processor time -------------------------------------------------------------------------- */
+
+static double processors(double quota, double period)
+{
+    return quota > 0.0 && period > 0.0 ? quota / period : (double)INFINITY;
+}
+
+static double quota_first(const char *folder)
+{
+    return processors((double)number_in(folder, "cpu.cfs_quota_us"),
+                      (double)number_in(folder, "cpu.cfs_period_us"));
+}
+
+/* "QUOTA PERIOD"; a quota "max" is no number. */
+static double quota_second(const char *folder)
+{
+    char path[FOLDER_BYTES + 64];
+    char text[128];
+    char *rest = text;
+    (void)snprintf(path, sizeof(path), "%s/cpu.max", folder);
+    double whole = read_line(path, text) ? strtod(text, &rest) : -1.0;
+    return processors(whole, whole > 0.0 ? strtod(rest, NULL) : 0.0);
 }
 
 double tri_cgroup_processors(const char *root)
 {
-    char line[4 * LINE];
-    double least = (double)INFINITY;
-    FILE *file = open_in(root, "/proc/self/mountinfo", "");
-    while (file && fgets(line, sizeof(line), file)) {
-        struct mount mount;
-        char group[LINE];
-        if (read_mount(line, &mount) && find_group(root, mount.version1, group)) {
-            double here = least_quota(root, &mount, group);
-            least = here < least ? here : least;
-        }
+    return least_left(root, "cpu", quota_first, quota_second);
+}
+
+/* ---- memory ---------------------------------------------------------------------------------- */
+
+/* Pages of files that were read once go when memory is asked for. */
+static double room(int64_t limit, int64_t used, int64_t cache)
+{
+    if (limit < 0 || used < 0) {
+        return (double)INFINITY;
     }
-    if (file) {
-        (void)fclose(file);
+    used -= cache < 0 ? 0 : cache < used ? cache : used;
+    return limit > used ? (double)(limit - used) : 0.0;
+}
+
+/* memory.stat counts with the groups below, and tells the least limit of all above. */
+static double room_first(const char *folder)
+{
+    int64_t limit = number_in(folder, "memory.limit_in_bytes");
+    int64_t inherited = number_of_key(folder, "hierarchical_memory_limit");
+    if (inherited >= 0 && (limit < 0 || inherited < limit)) {
+        limit = inherited;
     }
-    return least;
+    return room(limit, number_in(folder, "memory.usage_in_bytes"),
+                number_of_key(folder, "total_inactive_file"));
+}
+
+static double room_second(const char *folder)
+{
+    return room(number_in(folder, "memory.max"), number_in(folder, "memory.current"),
+                number_of_key(folder, "inactive_file"));
+}
+
+int64_t tri_cgroup_room(const char *root)
+{
+    double bytes = least_left(root, "memory", room_first, room_second);
+    return bytes < 0x1p62 ? (int64_t)bytes : INT64_MAX;
 }

@@ -1,6 +1,6 @@
 #include "plan/memory.h"
 
-#include "plan/cgroup.h"
+#include "base/cgroup.h"
 
 #include <stdio.h>
 #include <stdlib.h>

@@ -102,6 +102,8 @@ static void test_container(void **state)
     put("/sys/fs/cgroup/cpu/cpu.cfs_quota_us", "300000\n");
     put("/sys/fs/cgroup/cpu/cpu.cfs_period_us", "100000\n");
     assert_true(tri_cgroup_processors(root) == 3.0);
+    put("/proc/self/cgroup", "3:cpu:/docker/123\n"); /* only the name begins alike */
+    assert_true(tri_cgroup_processors(root) == 3.0);
     put("/proc/self/cgroup", "3:cpu:/../elsewhere\n");
     assert_true(tri_cgroup_processors(root) == 3.0);
 }

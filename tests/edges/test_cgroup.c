@@ -1,7 +1,7 @@
 /* Memory that is free is what an allocation can get: limits of planted control groups of both
  * versions, wherever the one that holds is. */
+#include "base/cgroup.h"
 #include "base/file.h"
-#include "plan/cgroup.h"
 #include "plan/memory.h"
 
 #include <setjmp.h>
