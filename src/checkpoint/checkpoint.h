@@ -70,6 +70,9 @@ enum tri_status tri_checkpoint_clean(const char *run_dir, struct tri_error *erro
  * is none. Reads everything: on one rank only. */
 enum tri_status tri_checkpoint_latest(const char *run_dir, char path[TRI_PATH_MAX], bool *found,
                                       struct tri_error *error) TRI_NODISCARD;
+/* The step of the run's newest checkpoint, whole or not, that is of `step` or before it; -1: none.
+ * Local. */
+int64_t tri_checkpoint_newest_until(const char *run_dir, int64_t step);
 /* RUN|CHECKPOINT: a checkpoint folder as it is, damaged or not; a run's as above. */
 enum tri_status tri_checkpoint_resolve(const char *given, char path[TRI_PATH_MAX],
                                        struct tri_error *error) TRI_NODISCARD;

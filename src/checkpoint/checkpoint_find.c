@@ -58,6 +58,21 @@ enum tri_status tri_checkpoint_latest(const char *run_dir, char path[TRI_PATH_MA
     return TRI_OK;
 }
 
+int64_t tri_checkpoint_newest_until(const char *run_dir, int64_t step)
+{
+    char dir[TRI_CHECKPOINT_PATH];
+    int64_t *steps;
+    int64_t newest = -1;
+    int count;
+    tri_path_make(dir, sizeof(dir), "%s/checkpoints", run_dir);
+    enum tri_status status = tri_checkpoint_steps(dir, &steps, &count, NULL);
+    for (int i = 0; status == TRI_OK && i < count && newest < 0; i++) {
+        newest = steps[i] <= step ? steps[i] : -1; /* newest first */
+    }
+    tri_free(steps);
+    return newest;
+}
+
 static bool holds(const char *dir, const char *name)
 {
     char path[TRI_CHECKPOINT_PATH];

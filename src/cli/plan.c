@@ -34,6 +34,11 @@ static enum tri_status read_request(const struct tri_arguments *arguments, struc
     if (ranks == 0) {
         ranks = tri_comm_size() > 1 || request->layouts ? tri_comm_size() : least;
     }
+    if (ranks > RANKS_MOST) {
+        return tri_config_refuse(&request->config, error, "parallel.expert",
+                                 "with parallel.tensor %lld ranks, expected at most %d",
+                                 (long long)ranks, RANKS_MOST);
+    }
     request->ranks = (int)ranks;
     tri_comm_set_max_message(request->config.comm_max_message);
     return request->layouts ? TRI_OK : tri_config_check_layout(&request->config, (int)ranks, error);

@@ -79,10 +79,13 @@ enum tri_status tri_alike_checkpoint(struct tri_group *group, const char *path,
     char line[LINE];
     struct tri_mapping file = {0};
     (void)snprintf(name, sizeof(name), "%s/manifest.json", path);
-    /* Who loads it says why it cannot be read. */
-    bool found = tri_file_map(name, &file, NULL) == TRI_OK;
-    (void)snprintf(line, sizeof(line), "%s (manifest %016llx)", path,
-                   found ? (unsigned long long)XXH3_64bits(file.data, file.size) : 0ULL);
+    /* Where no rank can read it, who loads it says why. */
+    if (tri_file_map(name, &file, NULL) == TRI_OK) {
+        (void)snprintf(line, sizeof(line), "%s (manifest %016llx)", path,
+                       (unsigned long long)XXH3_64bits(file.data, file.size));
+    } else {
+        (void)snprintf(line, sizeof(line), "%s, which cannot be read there,", path);
+    }
     tri_file_unmap(&file);
     struct tri_fact fact = {"the checkpoint", line};
     return tri_comm_compare(group, 1, &fact, error);

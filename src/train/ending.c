@@ -1,33 +1,12 @@
 #include "train/ending.h"
 
-#include "base/memory.h"
-#include "checkpoint/checkpoint_dir.h"
-
 #include <stdio.h>
-
-/* The newest checkpoint's step that is at most `step`; -1 when there is none. */
-static int64_t newest_until(const char *run_dir, int64_t step)
-{
-    char dir[TRI_PATH_MAX + 32];
-    int64_t *steps = NULL;
-    int count = 0;
-    int64_t newest = -1;
-    (void)snprintf(dir, sizeof(dir), "%s/checkpoints", run_dir);
-    if (tri_checkpoint_steps(dir, &steps, &count, NULL) != TRI_OK) {
-        count = 0;
-    }
-    for (int i = 0; i < count; i++) {
-        newest = steps[i] <= step && steps[i] > newest ? steps[i] : newest;
-    }
-    tri_free(steps);
-    return newest;
-}
 
 enum tri_status tri_ending_skipped(const char *run_dir, const struct tri_checkpoint_state *state,
                                    struct tri_error *error)
 {
     int64_t skipped = state->skipped_in_a_row;
-    int64_t good = newest_until(run_dir, state->step - skipped);
+    int64_t good = tri_checkpoint_newest_until(run_dir, state->step - skipped);
     char last[TRI_PATH_MAX + 96] = "no checkpoint from before them is there";
     if (good >= 0) {
         (void)snprintf(last, sizeof(last),

@@ -1,6 +1,7 @@
 #include "train/resume.h"
 
 #include "base/log.h"
+#include "base/path.h"
 #include "optim/optim.h"
 
 #include <inttypes.h>
@@ -18,6 +19,33 @@ enum tri_status tri_resume_describe_data(const struct tri_tokens *tokens,
 {
     state->data_tokens = tri_tokens_count(tokens);
     return tri_tokens_contents(tokens, &state->data_contents, error);
+}
+
+/* Whether PATH/NAME, links followed, is `folder` or lies in it. */
+static bool lies_in(const char *path, const char *name, const char *folder)
+{
+    char text[TRI_PATH_MAX + 32];
+    tri_path_make(text, sizeof(text), "%s/%s", path, name);
+    char *real = realpath(text, NULL);
+    size_t length = strlen(folder);
+    bool inside =
+        real && strncmp(real, folder, length) == 0 && (real[length] == '\0' || real[length] == '/');
+    free(real);
+    return inside;
+}
+
+enum tri_status tri_resume_check_fresh(const struct tri_config *config, struct tri_error *error)
+{
+    char text[TRI_PATH_MAX + 32];
+    tri_path_make(text, sizeof(text), "%s/checkpoints", config->run_dir);
+    char *removed = config->resume[0] ? realpath(text, NULL) : NULL;
+    bool own = removed && (lies_in(config->resume, ".", removed) ||
+                           lies_in(config->resume, "checkpoints", removed));
+    free(removed);
+    return own ? tri_config_refuse(config, error, "resume",
+                                   "'%.300s' is of this run_dir, and --fresh would remove it",
+                                   config->resume)
+               : TRI_OK;
 }
 
 /* Starting over helps where the checkpoint is this run's own, and not one that `resume` names. */

@@ -11,6 +11,10 @@ enum tri_status tri_resume_describe_data(const struct tri_tokens *tokens,
                                          struct tri_checkpoint_state *state,
                                          struct tri_error *error) TRI_NODISCARD;
 
+/* For a run that starts over: `resume` must not name what that removes. On one rank. */
+enum tri_status tri_resume_check_fresh(const struct tri_config *config,
+                                       struct tri_error *error) TRI_NODISCARD;
+
 /* Whether a run of this config on this data (data_tokens and data_contents of `data`) may go on
  * from the checkpoint. BAD_INPUT names the key that no run changes, or the data when they are
  * others and accept_data does not say that they may be; weights that nothing has trained, of an

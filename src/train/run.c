@@ -67,8 +67,11 @@ static enum tri_status open_folder(struct run *run, struct tri_error *error)
 {
     enum tri_status status = TRI_OK;
     if (is_root()) {
-        status =
-            tri_run_folder_open(run->config->run_dir, run->options->fresh, &run->folder, error);
+        bool fresh = run->options->fresh;
+        status = fresh ? tri_resume_check_fresh(run->config, error) : TRI_OK;
+        if (status == TRI_OK) {
+            status = tri_run_folder_open(run->config->run_dir, fresh, &run->folder, error);
+        }
         if (status == TRI_OK) {
             status = tri_checkpoint_clean(run->config->run_dir, error);
         }

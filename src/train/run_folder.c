@@ -237,7 +237,8 @@ bool tri_run_folder_lacks_evaluation(const struct tri_run_folder *folder, int64_
     for (size_t at = 0; at < mapping.size;) {
         const char *end = memchr(text + at, '\n', mapping.size - at);
         size_t length = end ? (size_t)(end - text) - at : mapping.size - at;
-        json_t *line = json_loadb(text + at, length, 0, NULL);
+        size_t from;
+        json_t *line = object_of_line(text + at, length, &from);
         if (json_integer_value(json_object_get(line, "step")) == step) {
             trained = trained || json_object_get(line, "loss");
             evaluated = evaluated || json_object_get(line, "valid_loss");

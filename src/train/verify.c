@@ -60,9 +60,7 @@ static enum tri_status layout_gradients(struct verify *v, int64_t step, bool imp
 static void note_loss(double got, double expected, double floor, double *worst)
 {
     double error = fabs(got - expected) / fmax(fabs(expected), floor);
-    if (!(error <= *worst)) {
-        *worst = error;
-    }
+    *worst = isnan(error) ? (double)INFINITY : fmax(error, *worst);
 }
 
 /* Both sides' updates, the layout's only where it is followed. As in training, a step that is not

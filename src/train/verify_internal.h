@@ -7,12 +7,6 @@
 #include "train/session.h"
 #include "train/verify.h"
 
-/* What a parameter's gradient may differ by: relative L2, and of the whole gradient's norm for
- * tensors whose own is below a share of it. */
-#define VERIFY_GRADIENT_LIMIT 2e-5
-#define VERIFY_SMALL_LIMIT    2e-8
-#define VERIFY_SMALL_SHARE    1e-3
-
 struct verify {
     struct tri_config config;           /* of the layout, f32 */
     struct tri_config reference_config; /* of one rank */
@@ -70,8 +64,7 @@ int64_t tri_verify_bias_count(const struct tri_engine *engine);
 /* The reference's gradients against the layout's; whole_norm: of the reference's whole gradient.
  * Collective. */
 void tri_verify_compare_gradients(struct verify *v, double whole_norm);
-/* After both sides' update: what it changed. scale: of the gradients that the update saw.
- * Collective. */
+/* After both sides' update: what it changed; whole_norm as above. Collective. */
 void tri_verify_compare_changes(struct verify *v, int64_t step, double whole_norm);
 /* An error that counts as `excess` times its limit, NaN as infinitely many. Local. */
 void tri_verify_note(struct verify *v, const char *what, double relative, double excess);

@@ -157,6 +157,13 @@ static void test_refused(void **state)
         struct process_result result = cli_run(cli_ranks(), words);
         cli_expect_error(&result, cli_ranks(), 2, cases[i].says);
     }
+    if (cli_ranks() == 0) { /* without --ranks as many as the layout asks for */
+        struct process_result result =
+            cli_run(0, CLI_WORDS_OF("plan", "c.yaml", "model.hidden_size=131072",
+                                    "model.num_heads=65536", "moe.num_experts=65536",
+                                    "parallel.tensor=65536", "parallel.expert=65536"));
+        cli_expect_error(&result, 0, 2, "4294967296 ranks, expected at most 1048576");
+    }
 }
 
 int main(int argc, char **argv)
