@@ -206,7 +206,7 @@ struct patience {
 static bool busy_with_file(const struct tri_watch_record *record, int64_t timeout)
 {
     int64_t since = atomic_load_explicit(&record->work.file_since, memory_order_acquire);
-    return since && tri_watch_now() - since < TRI_WATCH_FACTOR * timeout &&
+    return since && (tri_watch_now() - since) / TRI_WATCH_FACTOR < timeout &&
            !*tri_watch_halted(record->process);
 }
 
@@ -248,7 +248,7 @@ static void check(struct patience *patience, int64_t tick)
         return;
     }
     bool far = view->own && view->size > view->node_size && !tri_watch_sees_cause();
-    if (far && patience->waited <= TRI_WATCH_FACTOR * timeout) {
+    if (far && patience->waited / TRI_WATCH_FACTOR < timeout) {
         return;
     }
     if (view->own) {

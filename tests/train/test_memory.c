@@ -128,8 +128,8 @@ static const char *const options[] = {
     "moe.capacity_factor=0.5",
     "moe.capacity_factor=0.6 moe.capacity_window=rank",
     "train.global_batch=59 train.micro_batch=1",
-    "precision=bf16 train.gradient_dtype=bf16 model.vocab_size=131073 "
-    "model.hidden_size=8 model.head_dim=4 train.micro_batch=7",
+    ("precision=bf16 train.gradient_dtype=bf16 model.vocab_size=131073 "
+     "model.hidden_size=8 model.head_dim=4 train.micro_batch=7"),
     "moe.headroom=1 comm.max_message=100",
     "reproducible=true model.num_kv_heads=8 model.qk_norm=full",
     "reproducible=true model.num_kv_heads=8 precision=bf16 train.recompute=full model.bias=all",
