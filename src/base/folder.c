@@ -183,12 +183,25 @@ enum tri_status tri_file_rename(const char *from, const char *to, struct tri_err
     return code ? tri_system_error(error, "rename to", to, code) : TRI_OK;
 }
 
+/* A large file's pages, or a folder's entries, may take a system long to give back. */
+static int remove_slowly(const char *path)
+{
+    tri_work_file_begin(path);
+    int code = tri_file_fault("remove", path, 0);
+    if (code == 0 && remove(path) != 0) {
+        code = errno;
+    }
+    tri_work_file_end();
+    errno = code;
+    return code && code != ENOENT ? -1 : 0;
+}
+
 static int remove_one(const char *path, const struct stat *info, int kind, struct FTW *where)
 {
     (void)info;
     (void)kind;
     (void)where;
-    return remove(path);
+    return remove_slowly(path);
 }
 
 enum tri_status tri_file_remove_tree(const char *path, struct tri_error *error)
@@ -203,7 +216,7 @@ static int remove_below(const char *path, const struct stat *info, int kind, str
 {
     (void)info;
     (void)kind;
-    return where->level == 0 ? 0 : remove(path);
+    return where->level == 0 ? 0 : remove_slowly(path);
 }
 
 enum tri_status tri_file_clear(const char *path, struct tri_error *error)

@@ -114,12 +114,18 @@ static void test_stopped_alone(void **state)
 static void test_slow_files(void **state)
 {
     (void)state;
-    struct process_result result =
-        cli_run_with(cli_ranks(), CLI_WORDS_OF("TRIDENT_FILE_FAULT=sync:SLEEP=2500:step_4.tmp/opt"),
-                     CLI_WORDS_OF(TRAIN));
+    struct process_result result = cli_run_with(
+        cli_ranks(), CLI_WORDS_OF("TRIDENT_FILE_FAULT=sync:SLEEP=2500:step_4.trident.tmp/opt"),
+        CLI_WORDS_OF(TRAIN));
+    assert_true(result.seconds > 2.5);
     cli_expect_status(&result, 0);
     result = cli_run_with(cli_ranks(), CLI_WORDS_OF("TRIDENT_FILE_FAULT=map:SLEEP=700:step_4"),
                           CLI_WORDS_OF(TRAIN, "train.steps=5"));
+    cli_expect_status(&result, 0);
+    result = cli_run_with(cli_ranks(),
+                          CLI_WORDS_OF("TRIDENT_FILE_FAULT=remove:SLEEP=2500:step_4.trident"),
+                          CLI_WORDS_OF(TRAIN, "train.steps=6", "checkpoint.keep_last=1"));
+    assert_true(result.seconds > 2.5);
     cli_expect_status(&result, 0);
 }
 
