@@ -119,12 +119,13 @@ static void test_slow_files(void **state)
         CLI_WORDS_OF(TRAIN));
     assert_true(result.seconds > 2.5);
     cli_expect_status(&result, 0);
-    result = cli_run_with(cli_ranks(), CLI_WORDS_OF("TRIDENT_FILE_FAULT=map:SLEEP=700:step_4"),
+    result = cli_run_with(cli_ranks(), CLI_WORDS_OF("TRIDENT_FILE_FAULT=map:SLEEP=1500:step_4/opt"),
                           CLI_WORDS_OF(TRAIN, "train.steps=5"));
+    assert_true(result.seconds > 1.5);
     cli_expect_status(&result, 0);
-    result = cli_run_with(cli_ranks(),
-                          CLI_WORDS_OF("TRIDENT_FILE_FAULT=remove:SLEEP=2500:step_4.trident"),
-                          CLI_WORDS_OF(TRAIN, "train.steps=6", "checkpoint.keep_last=1"));
+    result = cli_run_with(
+        cli_ranks(), CLI_WORDS_OF("TRIDENT_FILE_FAULT=remove:SLEEP=2500:step_4.trident.tmp/manif"),
+        CLI_WORDS_OF(TRAIN, "train.steps=6", "checkpoint.keep_last=1"));
     assert_true(result.seconds > 2.5);
     cli_expect_status(&result, 0);
 }
