@@ -244,7 +244,8 @@ const struct tri_key tri_keys[] = {
     {"checkpoint.keep_last", AT(checkpoint_keep_last), INT(1, STEPS), .initial = "2",
      .help = "Older checkpoints are removed."},
     {"comm.timeout_seconds", AT(comm_timeout_seconds), NUMBER_ABOVE(0.0, 1e9), .initial = "600",
-     .help = "A collective that lasts longer ends the run and names the ranks that are missing."},
+     .help = "So long a wait in which no rank of the node works ends the run and names who is "
+             "missing."},
     {"comm.overlap", AT(comm_overlap), BOOL, .initial = "true",
      .help = "Gradients are reduced beside the backward of the next block, and weights gathered "
              "beside the next step's start."},
