@@ -130,11 +130,7 @@ void *tri_arena_alloc(struct tri_arena *arena, size_t bytes)
                   bytes, arena->used, arena->reserve);
     }
     if (arena->used + rounded > arena->mapped && !extend(arena, arena->used + rounded)) {
-        tri_panic(TRI_FAILED, "%s: %zu bytes more for %s",
-                  arena->dry ? "counting needs addresses, and their number is limited (ulimit -v, "
-                               "-d, vm.overcommit_memory)"
-                             : "out of memory",
-                  rounded, arena->name);
+        tri_panic(TRI_FAILED, "out of memory: %zu bytes more for %s", rounded, arena->name);
     }
     char *block = arena->base + arena->used;
     arena->used += rounded;
