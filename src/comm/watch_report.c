@@ -150,7 +150,7 @@ static void print_report(const struct tri_watch_record *waiting, const struct ab
     }
     int channel = atomic_load(&waiting->channel);
     double seconds = (double)(tri_watch_now() - atomic_load(&waiting->since)) * 1e-9;
-    char line[2048];
+    char line[2560];
     (void)snprintf(line, sizeof(line),
                    "trident: error: rank %d: %s over group %s%s has waited %.1f s%s%s\n",
                    waiting->rank, tri_verb_name((enum tri_verb)verb),
