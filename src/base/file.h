@@ -8,7 +8,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* A whole file, read-only: mapped, or read where it cannot be. An empty file has size 0. */
+/* A whole file, read-only: mapped, or read where it cannot be. An empty file has size 0, and
+ * data all the same. */
 struct tri_mapping {
     const unsigned char *data;
     size_t size;

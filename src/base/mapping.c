@@ -212,6 +212,7 @@ static enum tri_status map_file(const char *path, struct tri_mapping *mapping,
     }
     mapping->size = (size_t)info.st_size;
     mapping->inode = info.st_ino;
+    mapping->data = (const unsigned char *)""; /* of an empty file: nothing, but no null pointer */
     int code = mapping->size > 0 ? map_or_read(fd, path, mapping) : 0;
     (void)close(fd);
     if (code) {
@@ -261,7 +262,7 @@ void tri_file_unmap(struct tri_mapping *mapping)
 {
     if (mapping->owned) {
         tri_free((void *)(uintptr_t)mapping->data);
-    } else if (mapping->data) {
+    } else if (mapping->data && mapping->size > 0) {
         forget_place(mapping);
         (void)munmap((void *)(uintptr_t)mapping->data, mapping->size);
     }
