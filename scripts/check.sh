@@ -104,9 +104,9 @@ preset() {
     fi
 }
 
-# The debug build with unit tests run inside Valgrind, but for those that start the program. CMake's hook for running programs of another
-# machine is what puts it in front of them; under mpiexec they run bare. Valgrind runs one thread at
-# a time, so waiting threads must sleep, not spin.
+# The debug build with unit tests run inside Valgrind, but for those that start the program. CMake's
+# hook for running programs of another machine is what puts it in front of them. Valgrind runs one
+# thread at a time, so waiting threads must sleep, not spin.
 valgrind_preset() {
     local begin=$SECONDS emulator
     emulator="valgrind;--quiet;--error-exitcode=9;--leak-check=full"
