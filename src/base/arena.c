@@ -14,8 +14,10 @@
  * eighth of it. */
 enum { ALIGN = 64, GUARD = 1 << 16 };
 
-/* Address space of a dry arena: more than any machine's memory, a sixteenth of what there is. */
-#define DRY_RESERVE ((size_t)1 << 43)
+/* Address space of a dry arena: more than any machine's memory, and a sixteenth of what there is;
+ * less where so much is refused though no limit is seen (Valgrind, sandboxes). */
+#define DRY_RESERVE       ((size_t)1 << 43)
+#define DRY_RESERVE_LEAST ((size_t)1 << 30)
 
 /* Where address space, or what is promised, is limited, nothing is reserved: an arena has its own
  * stretch of addresses that the kernel hands out to nobody who does not ask for them, and takes of
@@ -85,6 +87,16 @@ static void take_stretch(struct tri_arena *arena)
     arena->reserve = arena->reserve < STRETCH ? arena->reserve : STRETCH;
 }
 
+static void take_all(struct tri_arena *arena)
+{
+    arena->base = map(NULL, arena->reserve + ALIGN);
+    while (!arena->base && arena->dry && arena->reserve > DRY_RESERVE_LEAST) {
+        arena->reserve /= 4;
+        arena->base = map(NULL, arena->reserve + ALIGN);
+    }
+    arena->mapped = arena->reserve + ALIGN;
+}
+
 struct tri_arena *tri_arena_create(enum tri_memory category, const char *name, size_t reserve)
 {
     struct tri_arena *arena = tri_alloc(TRI_MEMORY_OTHER, sizeof(*arena));
@@ -93,8 +105,7 @@ struct tri_arena *tri_arena_create(enum tri_memory category, const char *name, s
     if (is_limited()) {
         take_stretch(arena);
     } else {
-        arena->base = map(NULL, arena->reserve + ALIGN);
-        arena->mapped = arena->reserve + ALIGN;
+        take_all(arena);
     }
     if (!arena->base) {
         tri_panic(TRI_FAILED, "arena %s: cannot reserve %zu bytes of address space", name,
