@@ -41,6 +41,11 @@ bool tri_hf_source_get(enum tri_hf_family family, const struct tri_param *param,
                        int64_t num_experts, enum tri_hf_spelling spelling,
                        struct tri_hf_source *source);
 
+/* Bytes of the buffers that reading or writing a model's weights on one rank takes at most: two of
+ * the largest tensor of the family's files, in f32. Pure. */
+int64_t tri_hf_buffer_bytes(enum tri_hf_family family, const struct tri_params *params,
+                            int64_t num_experts);
+
 /* DIR/config.json: sets config to defaults, fills sections model and moe (precision f32, the
  * sequence length no longer than the model's), finishes it. family may be NULL. BAD_INPUT names
  * the key that Trident cannot honour: an unknown architecture, windows in use, scaled rope,

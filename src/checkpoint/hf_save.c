@@ -31,7 +31,6 @@ struct save {
     int count;
     struct placed *row;
     float *global, *whole; /* rank 0: a row, a tensor */
-    int64_t largest;
     int shards;
     json_t *weight_map;
 };
@@ -91,8 +90,6 @@ static enum tri_status place_rows(struct save *s, enum tri_hf_family family,
             return tri_fail(error, TRI_BAD_INPUT, "%s has no tensor for %s",
                             tri_hf_family_name(family), row->param->name);
         }
-        int64_t n = elements(&row->source);
-        s->largest = n > s->largest ? n : s->largest;
     }
     qsort(s->row, (size_t)s->count, sizeof(*s->row), by_name);
     return TRI_OK;
@@ -247,7 +244,8 @@ static enum tri_status save_all(struct save *s, const char *dir, const struct tr
     enum tri_hf_family family = TRI_HF_LLAMA;
     TRI_TRY(tri_hf_family_of(config, &family, error));
     TRI_TRY(place_rows(s, family, config, error));
-    size_t scratch = s->root ? (size_t)s->largest * sizeof(float) : 0;
+    int64_t both = tri_hf_buffer_bytes(family, s->params, config->moe.num_experts);
+    size_t scratch = s->root ? (size_t)both / 2 : 0;
     s->global = tri_alloc(TRI_MEMORY_OTHER, scratch);
     s->whole = tri_alloc(TRI_MEMORY_OTHER, scratch);
     s->weight_map = json_object();

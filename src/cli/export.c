@@ -2,6 +2,7 @@
 #include "checkpoint/hf.h"
 #include "cli/command.h"
 #include "comm/comm.h"
+#include "plan/memory.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -22,6 +23,23 @@ static enum tri_status refuse_bias(const char *path, const struct tri_checkpoint
     return TRI_OK;
 }
 
+/* Weights of a checkpoint into params, which are not allocated yet, and those into a folder. */
+static enum tri_status copy(const char *path, const char *to, enum tri_hf_family family,
+                            const struct tri_config *config, struct tri_params *params,
+                            enum tri_dtype dtype, struct tri_error *error)
+{
+    struct tri_checkpoint_state state = {0};
+    TRI_TRY(tri_memory_check_whole("export", params->total * (int64_t)sizeof(float),
+                                   tri_hf_buffer_bytes(family, params, config->moe.num_experts),
+                                   error));
+    tri_params_allocate(params, false);
+    TRI_TRY(tri_checkpoint_load(path, params, &state, false, error));
+    enum tri_status status = refuse_bias(path, &state, error);
+    tri_checkpoint_state_fini(&state);
+    TRI_TRY(status);
+    return tri_hf_save(to, config, params, dtype, error);
+}
+
 /* Reads the whole model on one rank and writes it as a Hugging Face folder. */
 static enum tri_status export_model(const char *from, const char *to, enum tri_dtype dtype,
                                     bool json, struct tri_error *error)
@@ -37,16 +55,7 @@ static enum tri_status export_model(const char *from, const char *to, enum tri_d
     TRI_TRY(tri_hf_check_target(to, error));
     struct tri_mesh *mesh = tri_mesh_create_serial();
     struct tri_params *params = tri_params_create(&config, mesh);
-    tri_params_allocate(params, false);
-    struct tri_checkpoint_state state = {0};
-    enum tri_status status = tri_checkpoint_load(path, params, &state, false, error);
-    if (status == TRI_OK) {
-        status = refuse_bias(path, &state, error);
-    }
-    tri_checkpoint_state_fini(&state);
-    if (status == TRI_OK) {
-        status = tri_hf_save(to, &config, params, dtype, error);
-    }
+    enum tri_status status = copy(path, to, family, &config, params, dtype, error);
     if (status == TRI_OK && json) {
         tri_print_json(json_pack("{ss sI ss}", "family", tri_hf_family_name(family), "parameters",
                                  (json_int_t)params->total, "folder", to));

@@ -2,8 +2,26 @@
 #include "checkpoint/hf.h"
 #include "cli/command.h"
 #include "comm/comm.h"
+#include "plan/memory.h"
 
 #include <stdio.h>
+
+/* Weights into params, which are not allocated yet, and those into a checkpoint. */
+static enum tri_status copy(const char *from, const char *to, enum tri_hf_family family,
+                            const struct tri_config *config, struct tri_params *params,
+                            struct tri_error *error)
+{
+    TRI_TRY(tri_memory_check_whole("import", params->total * (int64_t)sizeof(float),
+                                   tri_hf_buffer_bytes(family, params, config->moe.num_experts),
+                                   error));
+    tri_params_allocate(params, false);
+    TRI_TRY(tri_hf_load_weights(from, params, error));
+    struct tri_checkpoint_state state = {.seed = config->seed,
+                                         .config = tri_config_to_yaml(config)};
+    enum tri_status status = tri_checkpoint_write(to, params, &state, false, error);
+    tri_checkpoint_state_fini(&state);
+    return status;
+}
 
 /* Reads the whole model on one rank and writes it as a checkpoint of step 0 without an
  * optimizer. */
@@ -15,14 +33,7 @@ static enum tri_status import(const char *from, const char *to, struct tri_mesh 
     TRI_TRY(tri_hf_load_config(from, &config, &family, error));
     TRI_TRY(tri_checkpoint_check_target(to, error));
     struct tri_params *params = tri_params_create(&config, mesh);
-    tri_params_allocate(params, false);
-    enum tri_status status = tri_hf_load_weights(from, params, error);
-    if (status == TRI_OK) {
-        struct tri_checkpoint_state state = {.seed = config.seed,
-                                             .config = tri_config_to_yaml(&config)};
-        status = tri_checkpoint_write(to, params, &state, false, error);
-        tri_checkpoint_state_fini(&state);
-    }
+    enum tri_status status = copy(from, to, family, &config, params, error);
     if (status == TRI_OK && json) {
         json_t *root = json_object();
         (void)json_object_set_new(root, "family", json_string(tri_hf_family_name(family)));

@@ -106,3 +106,19 @@ enum tri_status tri_memory_check(const struct tri_memory_plan *plan, int local_r
         (double)plan->bytes[TRI_MEMORY_BUFFERS] / 1e9, (double)(plan->process + plan->beside) / 1e9,
         (double)available / 1e9, local_ranks);
 }
+
+enum tri_status tri_memory_check_whole(const char *command, int64_t weights, int64_t buffers,
+                                       struct tri_error *error)
+{
+    int64_t process = tri_memory_process_constant(1);
+    int64_t needed = weights + buffers + process;
+    int64_t available = tri_memory_available(1);
+    if (needed <= available) {
+        return TRI_OK;
+    }
+    return tri_fail(error, TRI_FAILED,
+                    "%s needs %.2f GB (weights %.2f, buffers %.2f, beside them %.2f), but %.2f GB "
+                    "is free",
+                    command, (double)needed / 1e9, (double)weights / 1e9, (double)buffers / 1e9,
+                    (double)process / 1e9, (double)available / 1e9);
+}

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -53,6 +54,38 @@ static void test_generate(void **state)
     cli_expect_error(&result, 0, 3, "beside them 0.5");
 }
 
+/* Import and export hold the whole model on one rank. */
+static void test_copies(void **state)
+{
+    (void)state;
+    const char *const limit[] = {"TRIDENT_MEMORY_LIMIT=20000000", NULL};
+    int ranks = cli_ranks();
+    struct process_result result =
+        cli_run_with(ranks, limit, CLI_WORDS_OF("import", TESTDATA_DIR "/golden/llama", "small"));
+    cli_expect_error(&result, ranks, 3, "import needs 0.");
+    assert_int_equal(access("small", F_OK), -1);
+    cli_run_well(ranks, CLI_WORDS_OF("import", TESTDATA_DIR "/golden/llama", "small"));
+    result = cli_run_with(ranks, limit, CLI_WORDS_OF("export", "small", "out"));
+    cli_expect_error(&result, ranks, 3, "but 0.02 GB is free");
+    assert_int_equal(access("out", F_OK), -1);
+    cli_run_well(ranks, CLI_WORDS_OF("export", "small", "out"));
+}
+
+/* What a model takes is found from its config.json, before the weights are opened. */
+static void test_import_of_too_much(void **state)
+{
+    (void)state;
+    assert_int_equal(mkdir("giant", 0777), 0);
+    cli_write("giant/config.json",
+              "{\"architectures\": [\"LlamaForCausalLM\"], \"model_type\": \"llama\", "
+              "\"hidden_size\": 8192, \"intermediate_size\": 28672, \"num_hidden_layers\": 80, "
+              "\"num_attention_heads\": 64, \"num_key_value_heads\": 8, \"vocab_size\": 32000, "
+              "\"max_position_embeddings\": 4096, \"rms_norm_eps\": 1e-5, "
+              "\"rope_theta\": 10000.0, \"hidden_act\": \"silu\"}");
+    struct process_result result = cli_run(0, CLI_WORDS_OF("import", "giant", "giant_ck"));
+    cli_expect_error(&result, 0, 3, "(weights 275.9");
+}
+
 int main(int argc, char **argv)
 {
     cli_begin("limits", argc, argv);
@@ -62,9 +95,9 @@ int main(int argc, char **argv)
     cli_set_wrapper("./limited.sh");
 #endif
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_commands),
-        cmocka_unit_test(test_too_much),
-        cmocka_unit_test(test_generate),
+        cmocka_unit_test(test_commands),           cmocka_unit_test(test_too_much),
+        cmocka_unit_test(test_generate),           cmocka_unit_test(test_copies),
+        cmocka_unit_test(test_import_of_too_much),
     };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     cli_end();
