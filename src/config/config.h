@@ -166,9 +166,9 @@ void tri_config_forget_followed(struct tri_config *config);
 /* Of a config that weights exist for: what shapes them counts as given. */
 void tri_config_keep_shapes(struct tri_config *config);
 
-/* Name of the first key that differs and with which no run goes on (what shapes weights; when they
- * are trained, also the seed and what shapes rows), with both values in text; NULL when none
- * does. */
+/* Name of the first key that differs and with which no run goes on (what shapes weights that these
+ * models have; when they are trained, also the seed and what shapes rows), with both values in
+ * text; NULL when none does. */
 const char *tri_config_first_difference(const struct tri_config *a, const struct tri_config *b,
                                         bool trained, char *text, size_t text_bytes);
 

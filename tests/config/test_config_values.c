@@ -417,6 +417,43 @@ static void test_differences(void **state)
                         "data.sequence_length");
 }
 
+/* A key by which this model has no weight and no result does not bind; what follows it still
+ * does. */
+static void test_idle_keys(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *a, *b, *key;
+    } cases[] = {
+        {"moe: {num_experts: 4, intermediate_size: 8}\nmodel: {intermediate_size: 32}\n",
+         "moe: {num_experts: 4, intermediate_size: 8}\nmodel: {intermediate_size: 64}\n", NULL},
+        {"moe: {num_experts: 4}\nmodel: {intermediate_size: 32}\n",
+         "moe: {num_experts: 4}\nmodel: {intermediate_size: 64}\n", "moe.intermediate_size"},
+        {"moe: {num_experts: 4, every: 2, intermediate_size: 8}\nmodel: {intermediate_size: 32}\n",
+         "moe: {num_experts: 4, every: 2, intermediate_size: 8}\nmodel: {intermediate_size: 64}\n",
+         "model.intermediate_size"},
+        {"moe: {num_experts: 4, every: 2}\n", "moe: {num_experts: 4, layers: [1, 3]}\n", NULL},
+        {"moe: {num_experts: 4, every: 2}\n", "moe: {num_experts: 4, layers: [1, 2]}\n",
+         "moe.every"},
+        {"model: {max_position: 500}\n", "model: {max_position: 600}\n", NULL},
+        {"model: {position: learned, max_position: 500}\n",
+         "model: {position: learned, max_position: 600}\n", "model.max_position"},
+        {"model: {position: learned}\n", "model: {position: learned, rope_theta: 5}\n", NULL},
+        {"seed: 1\n", "model: {rope_theta: 5}\n", "model.rope_theta"},
+    };
+    for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+        struct tri_config a, b;
+        char text[200];
+        parse_well(cases[i].a, &a);
+        parse_well(cases[i].b, &b);
+        const char *key = tri_config_first_difference(&a, &b, true, text, sizeof(text));
+        assert_int_equal(key == NULL, cases[i].key == NULL);
+        if (key) {
+            assert_string_equal(key, cases[i].key);
+        }
+    }
+}
+
 /* Changes are listed by what they do; what follows another key is not named beside it. */
 static void test_changes(void **state)
 {
@@ -517,6 +554,7 @@ int main(void)
         cmocka_unit_test(test_numbers),
         cmocka_unit_test(test_round_trip),
         cmocka_unit_test(test_differences),
+        cmocka_unit_test(test_idle_keys),
         cmocka_unit_test(test_changes),
         cmocka_unit_test(test_layout),
         cmocka_unit_test(test_table_covers_the_struct),
