@@ -215,6 +215,9 @@ void tri_request_release(struct tri_pool *pool);
 void tri_watch_start(void);
 /* Shares one record a rank with the ranks of this node. Collective over all ranks. */
 void tri_watch_open(MPI_Comm world, MPI_Comm node);
+/* Ends the job, with one line, where the environment of some rank holds no number of seconds.
+ * Collective over world. */
+void tri_watch_check_environment(MPI_Comm world);
 /* Gives back what MPI must have before it ends. Collective over all ranks. */
 void tri_watch_release(void);
 /* Waits until all ranks of the node are here, and ends the thread; after MPI. */

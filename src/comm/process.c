@@ -69,6 +69,7 @@ void tri_comm_start(int *argc, char ***argv)
     if (process.size > 1) {
         tri_watch_open(process.world, process.node);
     }
+    tri_watch_check_environment(process.world);
     tri_watch_leave_stage();
 }
 

@@ -276,18 +276,39 @@ static void *run(void *unused)
     return unused;
 }
 
+/* What the environment says of the timeout, which is 0 when it is no timeout. */
+static double read_timeout(const char **text)
+{
+    char *end = NULL;
+    *text = getenv("TRIDENT_TIMEOUT_SECONDS");
+    double seconds = *text ? strtod(*text, &end) : DEFAULT_SECONDS;
+    bool wrong = *text && (end == *text || *end || !(seconds > 0 && seconds <= 1e9));
+    return wrong ? 0 : seconds;
+}
+
 /* What holds until a config has been read, and for commands that have none. */
 static double first_timeout(void)
 {
-    const char *text = getenv("TRIDENT_TIMEOUT_SECONDS");
-    char *end = NULL;
-    double seconds = text ? strtod(text, &end) : DEFAULT_SECONDS;
-    if (text && (end == text || *end || !(seconds > 0 && seconds <= 1e9))) {
+    const char *text;
+    double seconds = read_timeout(&text);
+    return seconds > 0 ? seconds : DEFAULT_SECONDS;
+}
+
+void tri_watch_check_environment(MPI_Comm world)
+{
+    const char *text;
+    bool wrong = read_timeout(&text) == 0;
+    int own = wrong ? tri_comm_rank() : tri_comm_size();
+    int speaker = own;
+    TRI_MPI(MPI_Allreduce(&own, &speaker, 1, MPI_INT, MPI_MIN, world));
+    if (wrong && speaker == own) {
         tri_panic(TRI_BAD_INPUT,
                   "TRIDENT_TIMEOUT_SECONDS: found '%s', expected a number above 0 to 1000000000",
                   text);
     }
-    return seconds;
+    if (speaker < tri_comm_size()) {
+        TRI_MPI(MPI_Barrier(world)); /* until the speaker has ended the job */
+    }
 }
 
 void tri_watch_start(void)

@@ -205,12 +205,29 @@ static int prepare(void **state)
     return 0;
 }
 
+/* What all ranks have wrong alike one of them says. */
+static void test_environment(void **state)
+{
+    (void)state;
+    static const char *const wrong[] = {"soon", "0", "-1", "nan", "1e10", "5s", ""};
+    for (size_t i = 0; i < sizeof(wrong) / sizeof(*wrong); i++) {
+        char change[64], says[96];
+        (void)snprintf(change, sizeof(change), "TRIDENT_TIMEOUT_SECONDS=%s", wrong[i]);
+        (void)snprintf(says, sizeof(says), "TRIDENT_TIMEOUT_SECONDS: found '%s', expected",
+                       wrong[i]);
+        struct process_result result =
+            cli_run_with(cli_ranks(), CLI_WORDS_OF(change), CLI_WORDS_OF("plan", "c.yaml"));
+        cli_expect_error(&result, cli_ranks(), 2, says);
+    }
+}
+
 int main(int argc, char **argv)
 {
-    enum { PAIRS = sizeof(pairs) / sizeof(*pairs), COUNT = PAIRS + 5 };
+    enum { PAIRS = sizeof(pairs) / sizeof(*pairs), COUNT = PAIRS + 6 };
     static struct CMUnitTest tests[COUNT] = {
-        cmocka_unit_test(test_alike), cmocka_unit_test(test_newest), cmocka_unit_test(test_threads),
-        cmocka_unit_test(test_strangers), cmocka_unit_test(test_no_strangers)};
+        cmocka_unit_test(test_alike),        cmocka_unit_test(test_newest),
+        cmocka_unit_test(test_threads),      cmocka_unit_test(test_strangers),
+        cmocka_unit_test(test_no_strangers), cmocka_unit_test(test_environment)};
     static char names[PAIRS][256];
     for (int i = 0; i < PAIRS; i++) {
         (void)snprintf(names[i], sizeof(names[i]), "%d: %s", i, pairs[i].says);
