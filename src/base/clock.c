@@ -2,9 +2,21 @@
 
 #include <time.h>
 
+static struct timespec now(void)
+{
+    struct timespec time;
+    (void)clock_gettime(CLOCK_MONOTONIC, &time);
+    return time;
+}
+
 double tri_clock_now(void)
 {
-    struct timespec now;
-    (void)clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+    struct timespec time = now();
+    return (double)time.tv_sec + 1e-9 * (double)time.tv_nsec;
+}
+
+int64_t tri_clock_nanoseconds(void)
+{
+    struct timespec time = now();
+    return (int64_t)time.tv_sec * 1000000000 + time.tv_nsec;
 }

@@ -1,10 +1,10 @@
 #include "base/work.h"
 
+#include "base/clock.h"
 #include "base/status.h"
 
 #include <stdio.h>
 #include <string.h>
-#include <time.h>
 #include <xxhash.h>
 
 enum { HASH_BLOCK = 16 << 20 };
@@ -24,13 +24,10 @@ void tri_work_progress(void)
 
 void tri_work_file_begin(const char *path)
 {
-    struct timespec time;
     size_t length = strlen(path);
     const char *end = length < TRI_WORK_FILE ? path : path + length - (TRI_WORK_FILE - 1);
     (void)snprintf(own->file, sizeof(own->file), "%s", end);
-    (void)clock_gettime(CLOCK_MONOTONIC, &time);
-    atomic_store_explicit(&own->file_since, (int64_t)time.tv_sec * 1000000000 + time.tv_nsec,
-                          memory_order_release);
+    atomic_store_explicit(&own->file_since, tri_clock_nanoseconds(), memory_order_release);
 }
 
 void tri_work_file_end(void)

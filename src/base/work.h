@@ -12,7 +12,7 @@ enum { TRI_WORK_FILE = 192 };
 
 struct tri_work {
     _Atomic uint64_t done;      /* grows while the process gets on */
-    _Atomic int64_t file_since; /* monotonic nanoseconds when a call on a file began; 0: in none */
+    _Atomic int64_t file_since; /* tri_clock_nanoseconds when a call on a file began; 0: in none */
     char file[TRI_WORK_FILE];   /* the end of its path; holds while file_since is not 0 */
 };
 

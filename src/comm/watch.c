@@ -13,6 +13,7 @@
  * takes the place of a call; from then on starting and ending are calls like others. */
 #include "comm/watch.h"
 
+#include "base/clock.h"
 #include "base/memory.h"
 
 #include <pthread.h>
@@ -45,13 +46,6 @@ static struct {
     bool used;
     int size[TRI_AXIS_COUNT];
 } meshes[TRI_WATCH_MESHES];
-
-int64_t tri_watch_now(void)
-{
-    struct timespec time;
-    (void)clock_gettime(CLOCK_MONOTONIC, &time);
-    return (int64_t)time.tv_sec * TRI_WATCH_SECOND + time.tv_nsec;
-}
 
 const int *tri_watch_mesh_size(int channel)
 {
@@ -159,7 +153,7 @@ static void enter(int channel, uint64_t reached, uint64_t sequence, enum tri_ver
     atomic_store_explicit(&own->verb, (int)verb, memory_order_relaxed);
     atomic_store_explicit(&own->phase, (int)where.phase, memory_order_relaxed);
     atomic_store_explicit(&own->kind, (int)where.kind, memory_order_relaxed);
-    atomic_store_explicit(&own->since, tri_watch_now(), memory_order_release);
+    atomic_store_explicit(&own->since, tri_clock_nanoseconds(), memory_order_release);
     tri_work_progress();
 }
 
@@ -181,7 +175,7 @@ void tri_watch_enter_stage(enum tri_verb verb)
         enter(TRI_GROUP_WORLD, watch.sequence, watch.sequence, verb, (struct tri_where){0});
     } else {
         watch.stage = tri_verb_name(verb);
-        atomic_store(&watch.stage_since, tri_watch_now());
+        atomic_store(&watch.stage_since, tri_clock_nanoseconds());
     }
 }
 
@@ -206,7 +200,7 @@ struct patience {
 static bool busy_with_file(const struct tri_watch_record *record, int64_t timeout)
 {
     int64_t since = atomic_load_explicit(&record->work.file_since, memory_order_acquire);
-    return since && (tri_watch_now() - since) / TRI_WATCH_FACTOR < timeout &&
+    return since && (tri_clock_nanoseconds() - since) / TRI_WATCH_FACTOR < timeout &&
            !*tri_watch_halted(record->process);
 }
 
@@ -217,7 +211,7 @@ static void look(struct patience *patience, int64_t limit, int64_t timeout)
     const struct tri_watch_view *view = &tri_watch_view;
     int64_t since = atomic_load_explicit(view->own ? &view->own->since : &watch.stage_since,
                                          memory_order_acquire);
-    int64_t time = tri_watch_now();
+    int64_t time = tri_clock_nanoseconds();
     int64_t passed = time - patience->looked;
     if (since != patience->since) {
         patience->waited = 0;
@@ -254,7 +248,7 @@ static void check(struct patience *patience, int64_t tick)
     if (view->own) {
         tri_watch_report();
     }
-    tri_watch_report_stage(watch.stage, (double)(tri_watch_now() - patience->since) * 1e-9);
+    tri_watch_report_stage(watch.stage, (double)(tri_clock_nanoseconds() - patience->since) * 1e-9);
 }
 
 static void *run(void *unused)
@@ -266,7 +260,7 @@ static void *run(void *unused)
         int64_t timeout = atomic_load(&tri_watch_view.timeout);
         int64_t tick = timeout / 10;
         tick = tick > TRI_WATCH_SECOND || timeout == 0 ? TRI_WATCH_SECOND : tick;
-        int64_t until = tri_watch_now() + tick;
+        int64_t until = tri_clock_nanoseconds() + tick;
         struct timespec time = {.tv_sec = (time_t)(until / TRI_WATCH_SECOND),
                                 .tv_nsec = until % TRI_WATCH_SECOND};
         (void)pthread_cond_timedwait(&wake, &lock, &time);

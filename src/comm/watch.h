@@ -20,7 +20,7 @@ enum {
 /* One rank's record, in memory that the ranks of its node share. */
 struct tri_watch_record {
     _Atomic uint64_t arrived[TRI_WATCH_CHANNELS]; /* calls reached, by group */
-    _Atomic int64_t since;     /* monotonic nanoseconds when the wait began; 0: waits in none */
+    _Atomic int64_t since;     /* tri_clock_nanoseconds when the wait began; 0: waits in none */
     _Atomic uint64_t sequence; /* the call it waits in */
     _Atomic int channel, verb, phase, kind;
     _Atomic int claimed; /* in the node's first record: some rank has begun to report */
@@ -39,7 +39,6 @@ struct tri_watch_view {
 
 extern struct tri_watch_view tri_watch_view;
 
-int64_t tri_watch_now(void);
 /* The sizes of the mesh whose groups this channel is one of. */
 const int *tri_watch_mesh_size(int channel);
 /* Whether the system says that this process cannot go on: " (stopped)", " (gone)", or "". */

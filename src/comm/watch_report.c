@@ -1,6 +1,7 @@
 /* What the watchdog says when it ends a job. */
 #include "comm/watch.h"
 
+#include "base/clock.h"
 #include "base/signals.h"
 
 #include <errno.h>
@@ -68,7 +69,8 @@ static void describe_file(const struct tri_watch_record *record, char *text, siz
     text[0] = '\0';
     if (since) {
         (void)snprintf(text, size, " (for %.1f s in a call on %.*s)",
-                       (double)(tri_watch_now() - since) * 1e-9, TRI_WORK_FILE, record->work.file);
+                       (double)(tri_clock_nanoseconds() - since) * 1e-9, TRI_WORK_FILE,
+                       record->work.file);
     }
 }
 
@@ -149,7 +151,7 @@ static void print_report(const struct tri_watch_record *waiting, const struct ab
                        tri_kind_name((enum tri_kind)atomic_load(&waiting->kind)));
     }
     int channel = atomic_load(&waiting->channel);
-    double seconds = (double)(tri_watch_now() - atomic_load(&waiting->since)) * 1e-9;
+    double seconds = (double)(tri_clock_nanoseconds() - atomic_load(&waiting->since)) * 1e-9;
     char line[2560];
     (void)snprintf(line, sizeof(line),
                    "trident: error: rank %d: %s over group %s%s has waited %.1f s%s%s\n",
@@ -188,7 +190,7 @@ static const struct tri_watch_record *find_subject(struct absence *absence)
     for (int i = 0; i < view->node_size && !subject; i++) {
         const struct tri_watch_record *record = view->record[i];
         int64_t since = atomic_load(&record->since);
-        if (since && tri_watch_now() - since > atomic_load(&view->timeout) / 2) {
+        if (since && tri_clock_nanoseconds() - since > atomic_load(&view->timeout) / 2) {
             find_absence(record, absence);
             subject = absence->root ? record : NULL;
         }
