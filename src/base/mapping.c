@@ -19,7 +19,8 @@
 
 /* ---- files that shrink ----------------------------------------------------------------------- */
 
-/* What is mapped now. Only added to at the front, and unmapped ones are skipped by the handler. */
+/* What is mapped now. The handler walks the list without the lock, for a signal must wait for
+ * nothing: at worst another thread that drops a mapping at that moment spoils the last line. */
 struct place {
     const unsigned char *data;
     size_t size;

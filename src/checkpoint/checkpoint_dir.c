@@ -92,20 +92,12 @@ enum tri_status tri_checkpoint_steps(const char *dir, int64_t **steps, int *coun
 
 bool tri_checkpoint_split(const char *path, char dir[TRI_CHECKPOINT_PATH], int64_t *step)
 {
-    size_t length = strlen(path);
-    while (length > 1 && path[length - 1] == '/') {
-        length--;
-    }
-    tri_path_make(dir, TRI_CHECKPOINT_PATH, "%.*s", (int)length, path);
-    char *slash = strrchr(dir, '/');
-    *step = step_of(slash ? slash + 1 : dir);
-    if (!slash) {
-        tri_path_make(dir, TRI_CHECKPOINT_PATH, ".");
-    } else if (slash == dir) {
-        slash[1] = '\0';
-    } else {
-        *slash = '\0';
-    }
+    char whole[TRI_CHECKPOINT_PATH];
+    tri_path_make(whole, sizeof(whole), "%s", path);
+    tri_path_trim(whole);
+    const char *slash = strrchr(whole, '/');
+    *step = step_of(slash ? slash + 1 : whole);
+    tri_path_parent(whole, dir, TRI_CHECKPOINT_PATH);
     return *step >= 0;
 }
 

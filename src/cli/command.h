@@ -72,8 +72,7 @@ void tri_help_list(FILE *out);
 /* Reads argv (without the command's name) as the command takes it. BAD_INPUT names what it does not
  * know: an option, one without or with an empty value or given twice, a word too many or too few, a
  * key=value whose key no config has, a path too long. Words, paths all, lose a slash at their end;
- * they and overrides point into argv; whatever the status,
- * tri_arguments_fini. Local. */
+ * they and overrides point into argv; whatever the status, tri_arguments_fini. Local. */
 enum tri_status tri_arguments_parse(const struct tri_command *command, int argc, char **argv,
                                     struct tri_arguments *arguments,
                                     struct tri_error *error) TRI_NODISCARD;

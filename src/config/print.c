@@ -9,8 +9,6 @@
 
 /* ---- YAML ------------------------------------------------------------------------------------ */
 
-/* A default that follows other keys is a comment: it is there to be read, and does not stand in the
- * way of what the others are changed to. */
 static bool is_shown(const struct tri_key *key, const struct tri_config *config)
 {
     bool dense = config->moe.num_experts == 0;
@@ -18,6 +16,8 @@ static bool is_shown(const struct tri_key *key, const struct tri_config *config)
            !tri_key_is_unset(key, tri_key_view(key, config));
 }
 
+/* A default that follows other keys is a comment: it is there to be read, and does not stand in the
+ * way of what the others are changed to. */
 static void print_section(const struct tri_config *config, const char *section, FILE *out)
 {
     bool open = section[0] == '\0';
@@ -117,8 +117,8 @@ void tri_config_print_markdown(FILE *out)
         "# The keys of a config\n\n"
         "A config is YAML: the sections below, each a mapping of keys. A key left out has its "
         "default; one that is told by other keys follows them, also in the config that a run "
-        "leaves "
-        "(a comment there). `section.key=value` on the command line overrides the file (a list as "
+        "leaves (a comment there). `section.key=value` on the command line overrides the file (a "
+        "list as "
         "`moe.layers=[0,3]`). Numbers are decimal; `true` and `false` are the only booleans; "
         "anchors, tags, repeated keys and unknown keys are refused. Relative paths start from "
         "the working directory.\n\n"

@@ -158,8 +158,7 @@ const struct tri_key tri_keys[] = {
      .help = "In training, standard deviation of normal noise on the logits that choose."},
     {"moe.bias_balancing", AT(moe.bias_balancing), NUMBER_FROM(0.0, 1e6), .initial = "0", TRAINS,
      .help = "Rate of the balancing biases on the choice (DeepSeek-V3); 0: what a checkpoint has "
-             "of them is "
-             "kept and not adjusted."},
+             "of them is kept and not adjusted."},
     {"moe.router", AT(moe.router),
      WORDS("top_k", "balanced", "deepspeed_top1", "deepspeed_top2", "deepspeed_topk"),
      .initial = "top_k", OUTPUT,

@@ -3,8 +3,7 @@
  * arXiv 2205.05198) each holds its own consecutive part of the tokens: a sublayer gathers them
  * before its products, and its partial sum is reduced and scattered.
  *
- *   | stream: own tokens | ── all_gather ──> all tokens ── sublayer ──> partial ── reduce_scatter
- * ──>
+ *   | own tokens | ─ all_gather ─> all tokens ─ sublayer ─> partial ─ reduce_scatter ─> | own |
  */
 #ifndef TRIDENT_MODEL_STREAM_H
 #define TRIDENT_MODEL_STREAM_H
