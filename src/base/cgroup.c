@@ -37,6 +37,23 @@ int64_t tri_number_of_file(const char *path)
     return end != text ? value : -1;
 }
 
+int64_t tri_number_of_key(const char *path, const char *key)
+{
+    char line[256];
+    int64_t value = -1;
+    size_t n = strlen(key);
+    FILE *file = fopen(path, "re");
+    while (file && fgets(line, sizeof(line), file)) {
+        if (strncmp(line, key, n) == 0 && (line[n] == ' ' || line[n] == ':')) {
+            value = strtoll(line + n + 1, NULL, 10);
+        }
+    }
+    if (file) {
+        (void)fclose(file);
+    }
+    return value;
+}
+
 static int64_t number_in(const char *folder, const char *name)
 {
     char path[FOLDER_BYTES + 64];
@@ -44,24 +61,11 @@ static int64_t number_in(const char *folder, const char *name)
     return tri_number_of_file(path);
 }
 
-/* The value of a line "key value" of memory.stat, or -1. */
-static int64_t number_of_key(const char *folder, const char *key)
+static int64_t memory_stat(const char *folder, const char *key)
 {
     char path[FOLDER_BYTES + 64];
-    char line[256];
-    int64_t value = -1;
-    size_t n = strlen(key);
     (void)snprintf(path, sizeof(path), "%s/memory.stat", folder);
-    FILE *file = fopen(path, "re");
-    while (file && fgets(line, sizeof(line), file)) {
-        if (strncmp(line, key, n) == 0 && line[n] == ' ') {
-            value = strtoll(line + n, NULL, 10);
-        }
-    }
-    if (file) {
-        (void)fclose(file);
-    }
-    return value;
+    return tri_number_of_key(path, key);
 }
 
 /* ---- groups ---------------------------------------------------------------------------------- */
@@ -218,18 +222,18 @@ static double room(int64_t limit, int64_t used, int64_t cache)
 static double room_first(const char *folder)
 {
     int64_t limit = number_in(folder, "memory.limit_in_bytes");
-    int64_t inherited = number_of_key(folder, "hierarchical_memory_limit");
+    int64_t inherited = memory_stat(folder, "hierarchical_memory_limit");
     if (inherited >= 0 && (limit < 0 || inherited < limit)) {
         limit = inherited;
     }
     return room(limit, number_in(folder, "memory.usage_in_bytes"),
-                number_of_key(folder, "total_inactive_file"));
+                memory_stat(folder, "total_inactive_file"));
 }
 
 static double room_second(const char *folder)
 {
     return room(number_in(folder, "memory.max"), number_in(folder, "memory.current"),
-                number_of_key(folder, "inactive_file"));
+                memory_stat(folder, "inactive_file"));
 }
 
 int64_t tri_cgroup_room(const char *root)

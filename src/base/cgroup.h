@@ -13,5 +13,7 @@ int64_t tri_cgroup_room(const char *root);
 
 /* A number that begins a one-line file, or -1 ("max", no such file). */
 int64_t tri_number_of_file(const char *path);
+/* The number of the line "KEY N" or "KEY: N", or -1. */
+int64_t tri_number_of_key(const char *path, const char *key);
 
 #endif

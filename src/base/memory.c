@@ -148,7 +148,7 @@ struct tri_memory_counters tri_memory_scope_end(const struct tri_memory_scope *s
     return inner;
 }
 
-int64_t tri_memory_pages(int which)
+int64_t tri_memory_statm(int which)
 {
     char line[128];
     long long pages = 0;
@@ -168,5 +168,5 @@ int64_t tri_memory_pages(int which)
 
 int64_t tri_memory_resident(void)
 {
-    return tri_memory_pages(1);
+    return tri_memory_statm(1);
 }

@@ -55,7 +55,7 @@ struct tri_memory_counters tri_memory_scope_end(const struct tri_memory_scope *s
 /* Bytes of memory that the process has now; 0 when the system does not say. */
 int64_t tri_memory_resident(void);
 /* Bytes of one figure of /proc/self/statm, counted from 0: 0 addresses, 1 resident, 5 data. */
-int64_t tri_memory_pages(int which);
+int64_t tri_memory_statm(int which);
 
 /* Adds bytes (may be negative) to a category without allocating: for memory mapped elsewhere. */
 void tri_memory_account(enum tri_memory category, int64_t bytes);

@@ -4,7 +4,6 @@
 
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 #include <sys/resource.h>
 
 /* What a process takes in its first steps beside what is planned, measured with 1 to 16 threads:
@@ -15,19 +14,8 @@ enum { LATER_BYTES = 8 << 20, THREAD_BYTES = 4 << 20 };
 static int64_t meminfo(const char *root, const char *name)
 {
     char path[TRI_PATH_MAX];
-    char line[256];
-    long long kilobytes = -1;
-    size_t n = strlen(name);
     (void)snprintf(path, sizeof(path), "%s/proc/meminfo", root);
-    FILE *file = fopen(path, "re");
-    while (file && fgets(line, sizeof(line), file)) {
-        if (strncmp(line, name, n) == 0 && line[n] == ':') {
-            kilobytes = strtoll(line + n + 1, NULL, 10);
-        }
-    }
-    if (file) {
-        (void)fclose(file);
-    }
+    int64_t kilobytes = tri_number_of_key(path, name);
     return kilobytes < 0 ? -1 : kilobytes * 1024;
 }
 
@@ -50,8 +38,7 @@ int64_t tri_memory_of_machine(const char *root)
     return smaller(free, tri_cgroup_room(root));
 }
 
-/* What a limit of this process leaves beside what it has; which: as in /proc/self/statm, counted
- * from 0. */
+/* What a limit of this process leaves beside what it has; which: as in tri_memory_statm. */
 static int64_t room_of_limit(int resource, int which)
 {
     struct rlimit limit;
@@ -59,7 +46,7 @@ static int64_t room_of_limit(int resource, int which)
         limit.rlim_cur > (rlim_t)INT64_MAX) {
         return INT64_MAX;
     }
-    int64_t used = tri_memory_pages(which);
+    int64_t used = tri_memory_statm(which);
     return (int64_t)limit.rlim_cur > used ? (int64_t)limit.rlim_cur - used : 0;
 }
 
