@@ -20,16 +20,11 @@ static int find(const struct tri_command *command, const char *name, size_t leng
     return -1;
 }
 
-static size_t key_length(const char *word)
-{
-    return strspn(word, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._");
-}
-
 /* Whether a word is meant as "key=value": it reads so, and where no config has the key, no file or
  * folder has the name. */
 static bool is_override(const char *word)
 {
-    size_t key = key_length(word);
+    size_t key = strspn(word, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._");
     if (key == 0 || word[key] != '=') {
         return false;
     }
@@ -130,14 +125,13 @@ static enum tri_status check_words(const struct tri_arguments *arguments, struct
 enum tri_status tri_arguments_parse(const struct tri_command *command, int argc, char **argv,
                                     struct tri_arguments *arguments, struct tri_error *error)
 {
-    int options = 0;
-    while (command->options[options].name) {
-        options++;
-    }
     size_t room = (size_t)(argc + 1) * sizeof(char *);
     *arguments = (struct tri_arguments){.command = command};
-    arguments->values =
-        tri_alloc(TRI_MEMORY_OTHER, (size_t)(options + 1) * sizeof(*arguments->values));
+    while (command->options[arguments->num_options].name) {
+        arguments->num_options++;
+    }
+    arguments->values = tri_alloc(TRI_MEMORY_OTHER, (size_t)(arguments->num_options + 1) *
+                                                        sizeof(*arguments->values));
     arguments->words = tri_alloc(TRI_MEMORY_OTHER, room);
     arguments->overrides = tri_alloc(TRI_MEMORY_OTHER, room);
     bool only_words = false;

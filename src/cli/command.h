@@ -19,6 +19,7 @@ struct tri_command;
 struct tri_arguments {
     const struct tri_command *command;
     const char **values; /* by option: NULL when absent, "" for a flag that is there */
+    int num_options;     /* of the command */
     char **words;        /* what is neither an option nor an override */
     int num_words;
     char **overrides; /* key=value */
@@ -63,6 +64,8 @@ enum tri_status tri_command_import(const struct tri_arguments *arguments, struct
 enum tri_status tri_command_export(const struct tri_arguments *arguments, struct tri_error *error);
 enum tri_status tri_command_inspect(const struct tri_arguments *arguments, struct tri_error *error);
 
+/* Whether the first word, "help", "--help" or "-h", asks for it. */
+bool tri_help_asked(const char *word);
 /* `trident help …`; argv without these two words. Local. */
 enum tri_status tri_help(int argc, char **argv, struct tri_error *error);
 void tri_help_list(FILE *out);
@@ -97,8 +100,7 @@ enum tri_status tri_arguments_refuse(const struct tri_arguments *arguments,
 
 /* ---- all ranks of the job -------------------------------------------------------------------- */
 
-/* All ranks as one group, before a layout is known; tri_everyone_close frees it. Collective. */
-struct tri_group *tri_everyone(void);
+/* Frees what the functions below share. Collective over all ranks. */
 void tri_everyone_close(void);
 /* The worst status over all ranks, with its error, on all of them. Collective over all ranks. */
 enum tri_status tri_agree_everywhere(enum tri_status status, struct tri_error *error) TRI_NODISCARD;

@@ -13,7 +13,8 @@ enum { CHANGES = 1024 };
 
 static struct tri_mesh *everyone;
 
-struct tri_group *tri_everyone(void)
+/* All ranks as one group, before a layout is known. Collective. */
+static struct tri_group *all_ranks(void)
 {
     if (!everyone) {
         struct tri_error error;
@@ -31,7 +32,7 @@ void tri_everyone_close(void)
 
 enum tri_status tri_agree_everywhere(enum tri_status status, struct tri_error *error)
 {
-    return tri_comm_agree(tri_everyone(), status, error);
+    return tri_comm_agree(all_ranks(), status, error);
 }
 
 /* ---- the command ----------------------------------------------------------------------------- */
@@ -40,10 +41,7 @@ static enum tri_status compare_options(const struct tri_arguments *arguments,
                                        struct tri_error *error)
 {
     const struct tri_option *options = arguments->command->options;
-    int count = 0;
-    while (options[count].name) {
-        count++;
-    }
+    int count = arguments->num_options;
     struct tri_fact *facts = tri_alloc(TRI_MEMORY_OTHER, (size_t)(count + 1) * sizeof(*facts));
     for (int i = 0; i < count; i++) {
         const char *value = arguments->values[i];
@@ -51,7 +49,7 @@ static enum tri_status compare_options(const struct tri_arguments *arguments,
                                                       : value[0] ? value
                                                                  : "given"};
     }
-    enum tri_status status = tri_comm_compare(tri_everyone(), count, facts, error);
+    enum tri_status status = tri_comm_compare(all_ranks(), count, facts, error);
     tri_free(facts);
     return status;
 }
@@ -61,13 +59,13 @@ static enum tri_status compare_words(const struct tri_arguments *arguments, stru
     char count[16];
     (void)snprintf(count, sizeof(count), "%d", arguments->num_words);
     struct tri_fact number = {"the number of words on the command line", count};
-    TRI_TRY(tri_comm_compare(tri_everyone(), 1, &number, error));
+    TRI_TRY(tri_comm_compare(all_ranks(), 1, &number, error));
     struct tri_fact *facts =
         tri_alloc(TRI_MEMORY_OTHER, (size_t)(arguments->num_words + 1) * sizeof(*facts));
     for (int i = 0; i < arguments->num_words; i++) {
         facts[i] = (struct tri_fact){"a word of the command line", arguments->words[i]};
     }
-    enum tri_status status = tri_comm_compare(tri_everyone(), arguments->num_words, facts, error);
+    enum tri_status status = tri_comm_compare(all_ranks(), arguments->num_words, facts, error);
     tri_free(facts);
     return status;
 }
@@ -78,7 +76,7 @@ enum tri_status tri_agree_on_command(enum tri_status status, const struct tri_ar
     const struct tri_command *command = arguments->command;
     TRI_TRY(tri_agree_everywhere(status, error));
     struct tri_fact facts[] = {{"the program", tri_version()}, {"the command", command->name}};
-    TRI_TRY(tri_comm_compare(tri_everyone(), sizeof(facts) / sizeof(*facts), facts, error));
+    TRI_TRY(tri_comm_compare(all_ranks(), sizeof(facts) / sizeof(*facts), facts, error));
     TRI_TRY(compare_options(arguments, error));
     /* A config may lie under another path on each node: what is in it is compared. */
     return command->traits & TRI_READS_CONFIG ? TRI_OK : compare_words(arguments, error);
@@ -88,7 +86,7 @@ enum tri_status tri_agree_on_config(enum tri_status status, const struct tri_con
                                     struct tri_error *error)
 {
     TRI_TRY(tri_agree_everywhere(status, error));
-    return tri_alike_config(tri_everyone(), config, error);
+    return tri_alike_config(all_ranks(), config, error);
 }
 
 /* ---- the config of a checkpoint -------------------------------------------------------------- */
@@ -133,7 +131,7 @@ static enum tri_status read_checkpoint_config(const char *path,
 /* Beside a run that goes on the newest checkpoint is another one a moment later: rank 0 looks. */
 static enum tri_status resolve(const char *given, char path[TRI_PATH_MAX], struct tri_error *error)
 {
-    struct tri_group *all = tri_everyone();
+    struct tri_group *all = all_ranks();
     enum tri_status status = TRI_OK;
     memset(path, 0, TRI_PATH_MAX);
     if (tri_group_rank(all) == 0) {

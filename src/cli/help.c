@@ -141,14 +141,14 @@ void tri_help_list(FILE *out)
         out);
 }
 
-static bool is_help(const char *word)
+bool tri_help_asked(const char *word)
 {
     return strcmp(word, "help") == 0 || strcmp(word, "--help") == 0 || strcmp(word, "-h") == 0;
 }
 
 enum tri_status tri_help(int argc, char **argv, struct tri_error *error)
 {
-    if (argc == 0 || (argc == 1 && is_help(argv[0]))) {
+    if (argc == 0 || (argc == 1 && tri_help_asked(argv[0]))) {
         tri_help_list(stdout);
         return TRI_OK;
     }

@@ -36,8 +36,7 @@ static enum tri_status answer_alone(int argc, char **argv, bool *answered, struc
 {
     const char *word = argc > 1 ? argv[1] : "";
     bool version = strcmp(word, "--version") == 0;
-    *answered = version || strcmp(word, "help") == 0 || strcmp(word, "--help") == 0 ||
-                strcmp(word, "-h") == 0;
+    *answered = version || tri_help_asked(word);
     if (!*answered) {
         return TRI_OK;
     }
