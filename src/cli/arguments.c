@@ -4,7 +4,6 @@
 #include "cli/command.h"
 
 #include <errno.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -224,13 +223,4 @@ enum tri_status tri_arguments_real(const struct tri_arguments *arguments, const 
     }
     *value = parsed;
     return TRI_OK;
-}
-
-void tri_print_json(json_t *root)
-{
-    char *text = json_dumps(root, JSON_COMPACT);
-    (void)printf("%s\n", text ? text : "null");
-    (void)fflush(stdout);
-    free(text);
-    json_decref(root);
 }

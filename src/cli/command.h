@@ -4,9 +4,9 @@
 
 #include "comm/comm.h"
 #include "config/config.h"
-#include "train/metrics.h"
+#include "train/json.h"
 
-#include <jansson.h>
+#include <stdio.h>
 
 /* An option "--name VALUE" or, without a value, "--name". */
 struct tri_option {
@@ -118,10 +118,5 @@ enum tri_status tri_agree_on_config(enum tri_status status, const struct tri_con
 enum tri_status tri_config_of_checkpoint(const char *given, const struct tri_arguments *arguments,
                                          struct tri_config *config, char path[TRI_PATH_MAX],
                                          struct tri_error *error) TRI_NODISCARD;
-
-/* ---- printing -------------------------------------------------------------------------------- */
-
-/* Prints root on one line of standard output and releases it. */
-void tri_print_json(json_t *root);
 
 #endif

@@ -1,11 +1,6 @@
 #include "train/metrics.h"
 
-#include <math.h>
-
-json_t *tri_json_number(double value)
-{
-    return isfinite(value) ? json_real(value) : json_null();
-}
+#include "train/json.h"
 
 static void set(json_t *object, const char *key, json_t *value)
 {

@@ -5,8 +5,6 @@
 #include "train/engine.h"
 #include "train/evaluate.h"
 
-#include <jansson.h>
-
 struct tri_metrics {
     int64_t step;   /* steps done, this one included */
     int64_t tokens; /* trained on so far */
@@ -15,9 +13,6 @@ struct tri_metrics {
     double seconds; /* of the step */
     const struct tri_step_report *report;
 };
-
-/* The value as a JSON number, null when it is not finite: a key is never left out. */
-json_t *tri_json_number(double value);
 
 /* One JSON object without a newline; free() it. A value that is not finite is null. */
 char *tri_metrics_line(const struct tri_config *config, const struct tri_metrics *metrics);

@@ -6,13 +6,12 @@
 #include "moe/moe.h"
 #include "train/ending.h"
 #include "train/environment.h"
+#include "train/json.h"
 #include "train/metrics.h"
 #include "train/resume.h"
 #include "train/run_folder.h"
 #include "train/session.h"
 
-#include <jansson.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -342,10 +341,7 @@ static void print_json(const struct run *run, bool finished_before)
     bool evaluated = run->valid.loader && !finished_before;
     (void)json_object_set_new(root, "valid_loss",
                               evaluated ? tri_json_number(run->valid_loss) : json_null());
-    char *text = json_dumps(root, JSON_COMPACT);
-    (void)printf("%s\n", text ? text : "null");
-    free(text);
-    json_decref(root);
+    tri_print_json(root);
 }
 
 static enum tri_status run_to_end(struct run *run, struct tri_error *error)

@@ -1,0 +1,12 @@
+/* JSON that metrics and commands write. */
+#ifndef TRIDENT_TRAIN_JSON_H
+#define TRIDENT_TRAIN_JSON_H
+
+#include <jansson.h>
+
+/* The value as a JSON number, null when it is not finite: a key is never left out. */
+json_t *tri_json_number(double value);
+/* Prints root on one line of standard output and releases it. */
+void tri_print_json(json_t *root);
+
+#endif
