@@ -10,6 +10,7 @@
 #include "base/work.h"
 #include "checkpoint/json.h"
 #include "checkpoint/safetensors.h"
+#include "config/text.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -167,19 +168,14 @@ static enum tri_status load_rows(struct loader *l, struct tri_error *error)
 
 /* ---- what no row needs ----------------------------------------------------------------------- */
 
-static bool ends_with(const char *text, const char *end)
-{
-    size_t n = strlen(text), m = strlen(end);
-    return n >= m && strcmp(text + n - m, end) == 0;
-}
-
 /* Tables that some versions save among the weights; the model computes them. */
 static bool is_buffer(const struct loader *l, const char *name)
 {
     if (l->family == TRI_HF_GPT2) {
-        return ends_with(name, ".attn.bias") || ends_with(name, ".attn.masked_bias");
+        return tri_text_ends_with(name, ".attn.bias") ||
+               tri_text_ends_with(name, ".attn.masked_bias");
     }
-    return strstr(name, "rotary_emb.") || ends_with(name, ".position_ids");
+    return strstr(name, "rotary_emb.") || tri_text_ends_with(name, ".position_ids");
 }
 
 /* Whether two tensors hold the same values, in whichever types. */

@@ -4,6 +4,7 @@
 #include "base/memory.h"
 #include "base/path.h"
 #include "checkpoint/json.h"
+#include "config/text.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -145,12 +146,6 @@ static bool is_file(const char *dir, const char *name)
            stat(path, &info) == 0 && S_ISREG(info.st_mode);
 }
 
-static bool ends_with(const char *text, const char *end)
-{
-    size_t n = strlen(text), m = strlen(end);
-    return n >= m && strcmp(text + n - m, end) == 0;
-}
-
 /* In the order in which transformers looks. */
 enum tri_status tri_safetensors_set_open(const char *dir, const char *name,
                                          struct tri_safetensors_set **set, struct tri_error *error)
@@ -171,7 +166,7 @@ enum tri_status tri_safetensors_set_open(const char *dir, const char *name,
     if (!is_inside(name)) {
         return tri_fail(error, TRI_BAD_INPUT, "%s: '%s' is no file of this folder", dir, name);
     }
-    if (ends_with(name, ".json")) {
+    if (tri_text_ends_with(name, ".json")) {
         char path[PATH_BYTES];
         TRI_TRY(tri_path_format(path, sizeof(path), error, "%s/%s", dir, name));
         return open_index(dir, path, set, error);

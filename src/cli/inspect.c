@@ -2,17 +2,11 @@
 #include "checkpoint/checkpoint.h"
 #include "cli/command.h"
 #include "comm/comm.h"
+#include "config/text.h"
 #include "data/shards.h"
 
 #include <stdio.h>
 #include <string.h>
-
-static bool ends_with(const char *text, const char *end)
-{
-    size_t n = strlen(text);
-    size_t m = strlen(end);
-    return n >= m && strcmp(text + n - m, end) == 0;
-}
 
 static json_t *row(const char *name, int dims, const int64_t *shape, const char *dtype)
 {
@@ -179,7 +173,8 @@ static enum tri_status inspect(const struct tri_arguments *arguments, struct tri
     bool json = tri_arguments_has(arguments, "--json");
     const char *what = arguments->words[0];
     bool folder = tri_file_is_dir(what);
-    bool config = !folder && (ends_with(what, ".yaml") || ends_with(what, ".yml"));
+    bool config =
+        !folder && (tri_text_ends_with(what, ".yaml") || tri_text_ends_with(what, ".yml"));
     TRI_TRY(refuse_strays(arguments, config, !folder && !config, error));
     return folder   ? inspect_checkpoint(what, json, error)
            : config ? inspect_config(arguments, json, error)

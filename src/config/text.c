@@ -1,6 +1,7 @@
 #include "config/text.h"
 
 #include <stdint.h>
+#include <string.h>
 
 /* Bytes of the UTF-8 character at text and its code; 0 when it is none. */
 static int decode(const unsigned char *text, uint32_t *code)
@@ -49,4 +50,11 @@ bool tri_text_is_clean(const char *text)
         text += tri_text_next(text, &printable);
     }
     return printable;
+}
+
+bool tri_text_ends_with(const char *text, const char *end)
+{
+    size_t n = strlen(text);
+    size_t m = strlen(end);
+    return n >= m && strcmp(text + n - m, end) == 0;
 }

@@ -12,4 +12,6 @@ int tri_text_next(const char *at, bool *printable);
 /* Whether every character is printable. */
 bool tri_text_is_clean(const char *text);
 
+bool tri_text_ends_with(const char *text, const char *end);
+
 #endif
