@@ -12,19 +12,25 @@ struct tri_decoder {
     int64_t layers;
 };
 
+/* Bytes of a layer's keys, or of its values, on rank t of `tensor`. */
+static int64_t layer_bytes(const struct tri_config_model *model, int64_t capacity,
+                           enum tri_dtype dtype, int tensor, int t)
+{
+    struct tri_range heads = tri_range_part(model->num_heads, tensor, t);
+    struct tri_range kv = tri_range_kv_heads(heads, model->num_heads / model->num_kv_heads);
+    return capacity * tri_range_size(kv) * model->head_dim * (int64_t)tri_dtype_size(dtype);
+}
+
 int64_t tri_decoder_bytes(const struct tri_config *config, int64_t capacity)
 {
-    const struct tri_config_model *model = &config->model;
+    enum tri_dtype dtype = config->precision == TRI_PRECISION_BF16 ? TRI_BF16 : TRI_F32;
     int tensor = (int)config->parallel.tensor;
     int64_t most = 0;
     for (int t = 0; t < tensor; t++) {
-        struct tri_range heads = tri_range_part(model->num_heads, tensor, t);
-        int64_t kv =
-            tri_range_size(tri_range_kv_heads(heads, model->num_heads / model->num_kv_heads));
-        most = kv > most ? kv : most;
+        int64_t bytes = layer_bytes(&config->model, capacity, dtype, tensor, t);
+        most = bytes > most ? bytes : most;
     }
-    int64_t width = config->precision == TRI_PRECISION_BF16 ? 2 : 4;
-    return 2 * model->num_layers * capacity * most * model->head_dim * width;
+    return 2 * config->model.num_layers * most;
 }
 
 struct tri_decoder *tri_decoder_create(struct tri_model *model, int64_t capacity)
@@ -34,11 +40,8 @@ struct tri_decoder *tri_decoder_create(struct tri_model *model, int64_t capacity
     const struct tri_mesh *mesh = context->mesh;
     struct tri_decoder *decoder = tri_alloc(TRI_MEMORY_OTHER, sizeof(*decoder));
     size_t layers = (size_t)config->num_layers;
-    struct tri_range heads = tri_range_part(config->num_heads, mesh->size[TRI_AXIS_TENSOR],
-                                            mesh->coord[TRI_AXIS_TENSOR]);
-    int64_t kv =
-        tri_range_size(tri_range_kv_heads(heads, config->num_heads / config->num_kv_heads));
-    size_t bytes = (size_t)(capacity * kv * config->head_dim) * tri_dtype_size(context->dt);
+    size_t bytes = (size_t)layer_bytes(config, capacity, context->dt, mesh->size[TRI_AXIS_TENSOR],
+                                       mesh->coord[TRI_AXIS_TENSOR]);
     decoder->model = model;
     decoder->layers = config->num_layers;
     decoder->cache.capacity = capacity;

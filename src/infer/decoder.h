@@ -1,6 +1,6 @@
 /* Decoding one sequence with a KV cache. Attention stays within a document where the config has a
- * data.separator. The sequence is worked on by the first replica; the other
- * ranks take part in its collectives with no rows. */
+ * data.separator. The sequence is worked on by the first replica; the other ranks take part in its
+ * collectives with no rows. */
 #ifndef TRIDENT_INFER_DECODER_H
 #define TRIDENT_INFER_DECODER_H
 
