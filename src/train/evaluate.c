@@ -58,6 +58,7 @@ static enum tri_status fill_evaluation(void *state, int64_t step, int64_t first_
 {
     const struct window *window = state;
     (void)step;
+    /* Here, for the engine lets all ranks agree on what reading rows gives: no call more. */
     if (tri_signals_stop_asked()) {
         return TRI_REQUEUE;
     }

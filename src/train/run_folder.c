@@ -199,25 +199,47 @@ static json_t *object_of_line(const char *text, size_t size, size_t *from)
     return object;
 }
 
+struct line {
+    json_t *object;   /* for json_decref; NULL when it says nothing */
+    const char *text; /* of the object */
+    size_t bytes;
+    size_t torn; /* bytes before it */
+    bool ended;
+};
+
+/* The line at *at, which becomes where the next one begins; false when there is none. */
+static bool next_line(const struct tri_mapping *file, size_t *at, struct line *line)
+{
+    if (*at >= file->size) {
+        return false;
+    }
+    const char *text = (const char *)file->data + *at;
+    const char *newline = memchr(text, '\n', file->size - *at);
+    size_t whole = newline ? (size_t)(newline - text) : file->size - *at;
+    *line = (struct line){.ended = newline != NULL};
+    line->object = object_of_line(text, whole, &line->torn);
+    line->text = text + line->torn;
+    line->bytes = whole - line->torn;
+    *at += whole + 1;
+    return true;
+}
+
 /* kept <- the lines up to and including those of `step`; *lost are whole lines that say nothing.
  * Returns the bytes. */
-static size_t keep_lines(const char *text, size_t size, int64_t step, char *kept, int64_t *lost)
+static size_t keep_lines(const struct tri_mapping *file, int64_t step, char *kept, int64_t *lost)
 {
+    struct line line;
     size_t bytes = 0;
     *lost = 0;
-    for (size_t at = 0, end; at < size; at = end + 1) {
-        const char *newline = memchr(text + at, '\n', size - at);
-        end = newline ? (size_t)(newline - text) : size;
-        size_t from = 0;
-        json_t *line = object_of_line(text + at, end - at, &from);
-        const json_t *number = json_object_get(line, "step");
+    for (size_t at = 0; next_line(file, &at, &line);) {
+        const json_t *number = json_object_get(line.object, "step");
         if (json_is_integer(number) && json_integer_value(number) <= step) {
-            memcpy(kept + bytes, text + at + from, end - at - from);
-            bytes += end - at - from;
+            memcpy(kept + bytes, line.text, line.bytes);
+            bytes += line.bytes;
             kept[bytes++] = '\n';
         }
-        *lost += newline && (from > 0 || !json_is_integer(number));
-        json_decref(line);
+        *lost += line.ended && (line.torn > 0 || !json_is_integer(number));
+        json_decref(line.object);
     }
     return bytes;
 }
@@ -227,24 +249,19 @@ bool tri_run_folder_lacks_evaluation(const struct tri_run_folder *folder, int64_
     char path[MEMBER_PATH_MAX];
     struct tri_mapping mapping;
     struct tri_error ignored;
+    struct line line;
     bool trained = false;
     bool evaluated = false;
     member(folder, "metrics.jsonl", path);
     if (!tri_file_exists(path) || tri_file_map(path, &mapping, &ignored) != TRI_OK) {
         return false;
     }
-    const char *text = (const char *)mapping.data;
-    for (size_t at = 0; at < mapping.size;) {
-        const char *end = memchr(text + at, '\n', mapping.size - at);
-        size_t length = end ? (size_t)(end - text) - at : mapping.size - at;
-        size_t from;
-        json_t *line = object_of_line(text + at, length, &from);
-        if (json_integer_value(json_object_get(line, "step")) == step) {
-            trained = trained || json_object_get(line, "loss");
-            evaluated = evaluated || json_object_get(line, "valid_loss");
+    for (size_t at = 0; next_line(&mapping, &at, &line);) {
+        if (json_integer_value(json_object_get(line.object, "step")) == step) {
+            trained = trained || json_object_get(line.object, "loss");
+            evaluated = evaluated || json_object_get(line.object, "valid_loss");
         }
-        json_decref(line);
-        at += length + 1;
+        json_decref(line.object);
     }
     tri_file_unmap(&mapping);
     return trained && !evaluated;
@@ -260,15 +277,14 @@ enum tri_status tri_run_folder_trim_metrics(const struct tri_run_folder *folder,
         return TRI_OK;
     }
     TRI_TRY(tri_file_map(path, &mapping, error));
-    const char *text = (const char *)mapping.data;
     char *kept = tri_alloc(TRI_MEMORY_OTHER, mapping.size + 1);
     int64_t lost;
-    size_t bytes = keep_lines(text, mapping.size, step, kept, &lost);
+    size_t bytes = keep_lines(&mapping, step, kept, &lost);
     if (lost > 0) {
         tri_log_warn("%s: dropped %lld torn lines", path, (long long)lost);
     }
     enum tri_status status = TRI_OK;
-    if (bytes != mapping.size || memcmp(kept, text, bytes) != 0) {
+    if (bytes != mapping.size || memcmp(kept, mapping.data, bytes) != 0) {
         status = tri_file_save(path, kept, bytes, error);
     }
     tri_free(kept);
