@@ -49,17 +49,19 @@ void tri_tokens_destroy(struct tri_tokens *tokens);
 int64_t tri_tokens_count(const struct tri_tokens *tokens);
 int tri_tokens_shards(const struct tri_tokens *tokens);
 struct tri_shard_info tri_tokens_shard(const struct tri_tokens *tokens, int index);
-/* A hash of the tokens as 32-bit integers, in order: of all when there are at most 2^24, else of
- * 256 blocks of 65,536, spread evenly, the first and the last among them. Equal tokens, equal hash,
- * whatever the files' names, widths and cuts. Fails as tri_tokens_read. */
-enum tri_status tri_tokens_contents(const struct tri_tokens *tokens, uint64_t *hash,
-                                    struct tri_error *error) TRI_NODISCARD;
 /* The largest token of the set: one pass over everything. */
 int64_t tri_tokens_largest(const struct tri_tokens *tokens);
 
-/* XXH3-64 of a shard's tokens: of all of them when the set is small (TRI_TOKENS_CHECK_BYTES), else
- * of their number and of blocks at the begin, at the end and between, the more the fewer shards
- * there are. */
+/* Of the set, for a checkpoint, so for ever: a hash of the tokens as 32-bit integers, in order: of
+ * all when there are at most 2^24, else of 256 blocks of 65,536, spread evenly, the first and the
+ * last among them. Equal tokens, equal hash, whatever the files' names, widths and cuts. Fails as
+ * tri_tokens_read. */
+enum tri_status tri_tokens_contents(const struct tri_tokens *tokens, uint64_t *hash,
+                                    struct tri_error *error) TRI_NODISCARD;
+/* Of one shard, for ranks that compare theirs, and cheap enough for a thousand that start at once:
+ * XXH3-64 of the tokens' bytes, of all when the set is small (TRI_TOKENS_CHECK_BYTES), else of
+ * their number and of blocks at the begin, at the end and between, the more the fewer shards there
+ * are. Never fails. */
 uint64_t tri_tokens_fingerprint(const struct tri_tokens *tokens, int index);
 
 /* out[count] <- the tokens from `first` on, across shards. The range must lie within the set (a bug
