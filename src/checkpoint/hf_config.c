@@ -3,11 +3,8 @@
 #include "checkpoint/hf.h"
 
 #include "base/path.h"
-
 #include "checkpoint/json.h"
 
-#include <inttypes.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 

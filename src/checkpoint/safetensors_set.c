@@ -6,8 +6,6 @@
 #include "checkpoint/json.h"
 #include "config/text.h"
 
-#include <inttypes.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>

@@ -5,7 +5,6 @@
 #include "train/rehearsal.h"
 
 #include <stdio.h>
-#include <string.h>
 
 enum { RANKS_MOST = 1 << 20 };
 

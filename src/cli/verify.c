@@ -3,7 +3,6 @@
 #include "cli/command.h"
 #include "comm/comm.h"
 
-#include <errno.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>

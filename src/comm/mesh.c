@@ -7,8 +7,6 @@
 
 #include "base/memory.h"
 
-#include <string.h>
-
 /* The mesh and what it lends, in one block. */
 struct block {
     struct tri_mesh mesh;

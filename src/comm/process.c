@@ -4,7 +4,6 @@
 #include "base/signals.h"
 
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 #include <unistd.h>

@@ -6,7 +6,6 @@
 #include "base/clock.h"
 #include "base/memory.h"
 #include "base/work.h"
-#include "shard/range.h"
 
 struct tri_request {
     struct tri_call call;

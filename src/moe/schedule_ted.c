@@ -21,8 +21,6 @@
 #include "model/stream.h"
 #include "moe/route_plan.h"
 
-#include <string.h>
-
 struct ted {
     struct tri_schedule base;
     struct tri_peers peers;

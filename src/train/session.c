@@ -6,8 +6,6 @@
 #include "train/environment.h"
 #include "train/rehearsal.h"
 
-#include <string.h>
-
 static enum tri_status check_memory(struct tri_session *session, bool training, int64_t beside,
                                     struct tri_error *error)
 {

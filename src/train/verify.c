@@ -17,8 +17,6 @@
 #include "train/verify_internal.h"
 
 #include <math.h>
-#include <stdio.h>
-#include <string.h>
 
 static const double loss_limit = 2e-6;
 static const double training_limit = 1e-5;

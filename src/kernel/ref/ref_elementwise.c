@@ -1,7 +1,5 @@
 #include "kernel/ref/ref.h"
 
-#include <math.h>
-
 void tri_ref_add(const void *a, const void *b, void *y, int64_t n, enum tri_dtype dt)
 {
     for (int64_t i = 0; i < n; i++) {
