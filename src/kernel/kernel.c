@@ -74,6 +74,7 @@ static void read_processor(char *name, size_t size)
     fclose(file);
 }
 
+/* "PROCESSOR: PATH"; the path has no colon. */
 static void describe(enum tri_isa isa)
 {
     char processor[128];
@@ -159,6 +160,11 @@ const char *tri_kernels_describe(bool reproducible)
 {
     pthread_once(&once, set_up);
     return description[reproducible];
+}
+
+const char *tri_kernels_path(bool reproducible)
+{
+    return strrchr(tri_kernels_describe(reproducible), ':') + strlen(": ");
 }
 
 void tri_kernels_set_threads(int threads)

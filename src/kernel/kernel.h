@@ -238,5 +238,7 @@ void tri_kernels_set_threads(int threads);
 int tri_kernels_threads(void);
 /* "Intel Xeon … : amx bf16, avx512 f32", for --version and environment.json. */
 const char *tri_kernels_describe(bool reproducible);
+/* The same without the processor's name, which may differ among ranks that compute alike. */
+const char *tri_kernels_path(bool reproducible);
 
 #endif

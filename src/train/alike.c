@@ -8,7 +8,6 @@
 
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 #include <xxhash.h>
 
 enum { NAME = 160, LINE = TRI_PATH_MAX + 128 };
@@ -27,10 +26,7 @@ enum tri_status tri_alike_config(struct tri_group *group, const struct tri_confi
         facts[i] = (struct tri_fact){
             names[i], tri_value_to_text(&tri_keys[i], tri_key_view(&tri_keys[i], config))};
     }
-    /* Behind the processor's name, which may differ. */
-    const char *path = tri_kernels_describe(config->reproducible);
-    const char *colon = strrchr(path, ':');
-    facts[count] = (struct tri_fact){"the kernel path", colon ? colon + 2 : path};
+    facts[count] = (struct tri_fact){"the kernel path", tri_kernels_path(config->reproducible)};
     enum tri_status status = tri_comm_compare(group, (int)count + 1, facts, error);
     for (size_t i = 0; i < count; i++) {
         free((char *)(uintptr_t)facts[i].value);
