@@ -140,8 +140,7 @@ static enum tri_status evaluate(struct request *request, struct tri_session *ses
         status = tri_comm_agree(session->mesh->world, status, error);
     }
     if (status == TRI_OK) {
-        status = tri_evaluate(session->engine, text.loader, tri_tokens_count(text.tokens), 0,
-                              &evaluation, error);
+        status = tri_evaluate(session->engine, text.loader, 0, &evaluation, error);
     }
     tri_text_close(&text);
     TRI_TRY(status);

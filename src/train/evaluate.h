@@ -27,7 +27,7 @@ int64_t tri_evaluate_rows(const struct tri_config *config, int replicas);
  * at a time. REQUEUE when a signal that stops the run comes before the last. Collective over the
  * engine's mesh; the status is the same on all ranks. */
 enum tri_status tri_evaluate(struct tri_engine *engine, const struct tri_loader *loader,
-                             int64_t tokens, int64_t batches, struct tri_evaluation *result,
+                             int64_t batches, struct tri_evaluation *result,
                              struct tri_error *error) TRI_NODISCARD;
 
 #endif

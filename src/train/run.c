@@ -219,9 +219,8 @@ static enum tri_status evaluate(struct run *run, struct tri_error *error)
     if (!run->valid.loader) {
         return TRI_OK;
     }
-    enum tri_status status =
-        tri_evaluate(run->session->engine, run->valid.loader, tri_tokens_count(run->valid.tokens),
-                     run->config->eval_batches, &evaluation, error);
+    enum tri_status status = tri_evaluate(run->session->engine, run->valid.loader,
+                                          run->config->eval_batches, &evaluation, error);
     run->cut = status == TRI_REQUEUE;
     if (status != TRI_OK) {
         return run->cut ? TRI_OK : status;
