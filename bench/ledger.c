@@ -312,7 +312,7 @@ static enum tri_status ledger_main(int argc, char **argv, struct tri_error *erro
     struct tri_arguments arguments;
     enum tri_status status = tri_arguments_parse(&command, argc, argv, &arguments, error);
     if (status == TRI_OK && arguments.help) {
-        status = tri_arguments_refuse(&arguments, error);
+        status = tri_fail(error, TRI_BAD_INPUT, "usage: %s", usage);
     }
     if (status == TRI_OK && tri_comm_size() != RANKS) {
         status = tri_fail(error, TRI_BAD_INPUT, "on %d ranks, please: %s", RANKS, usage);

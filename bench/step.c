@@ -216,6 +216,7 @@ static const struct tri_command command = {
             "[--json] [key=value …]\n",
     .options = options,
     .words = 1,
+    .word_names = {"SHAPE"},
     .traits = TRI_TAKES_OVERRIDES,
 };
 
@@ -284,7 +285,7 @@ static enum tri_status bench_main(int argc, char **argv, struct tri_error *error
     struct bench *bench = tri_alloc(TRI_MEMORY_OTHER, sizeof(*bench));
     enum tri_status status = tri_arguments_parse(&command, argc, argv, &arguments, error);
     if (status == TRI_OK && arguments.help) {
-        status = tri_arguments_refuse(&arguments, error);
+        status = tri_fail(error, TRI_BAD_INPUT, "usage: %s", command.help);
     }
     if (status == TRI_OK) {
         status = configure(bench, &arguments, error);

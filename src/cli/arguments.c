@@ -2,8 +2,10 @@
 #include "base/memory.h"
 #include "base/path.h"
 #include "cli/command.h"
+#include "config/text.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -17,6 +19,26 @@ static int find(const struct tri_command *command, const char *name, size_t leng
         }
     }
     return -1;
+}
+
+/* Names the option that was meant, or where all are listed. */
+static enum tri_status refuse_option(const struct tri_command *command, const char *name,
+                                     int length, struct tri_error *error)
+{
+    enum { NAME_BYTES = 128 };
+    char written[NAME_BYTES];
+    struct tri_nearest nearest = {0};
+    (void)snprintf(written, sizeof(written), "%.*s", length, name);
+    for (const struct tri_option *option = command->options; option->name; option++) {
+        tri_nearest_consider(&nearest, written, option->name);
+    }
+    if (tri_text_is_slip(nearest.distance, written + strlen("--"))) {
+        return tri_fail(error, TRI_BAD_INPUT,
+                        "command line: unknown option '%.*s'; did you mean '%s'?", length, name,
+                        nearest.name);
+    }
+    return tri_fail(error, TRI_BAD_INPUT, "command line: unknown option '%.*s'; --help lists them",
+                    length, name);
 }
 
 /* Whether a word is meant as "key=value": it reads so, and where no config has the key, no file or
@@ -39,8 +61,7 @@ static enum tri_status take_option(char **argv, int argc, int *at, struct tri_ar
     bool joined = name[length] == '=';
     int index = find(arguments->command, name, length);
     if (index < 0) {
-        return tri_fail(error, TRI_BAD_INPUT, "command line: unknown option '%.*s'", (int)length,
-                        name);
+        return refuse_option(arguments->command, name, (int)length, error);
     }
     const struct tri_option *option = &arguments->command->options[index];
     if (arguments->values[index]) {
@@ -100,11 +121,12 @@ static enum tri_status take_word(char *word, bool only_words, struct tri_argumen
     return tri_config_check_override(word, error);
 }
 
-enum tri_status tri_arguments_refuse(const struct tri_arguments *arguments, struct tri_error *error)
+enum tri_status tri_arguments_missing(const struct tri_arguments *arguments, const char *what,
+                                      struct tri_error *error)
 {
     const char *help = arguments->command->help;
-    return tri_fail(error, TRI_BAD_INPUT, "command line: usage: %.*s", (int)strcspn(help, "\n"),
-                    help);
+    return tri_fail(error, TRI_BAD_INPUT, "command line: %s is missing; usage: %.*s", what,
+                    (int)strcspn(help, "\n"), help);
 }
 
 static enum tri_status check_words(const struct tri_arguments *arguments, struct tri_error *error)
@@ -117,7 +139,7 @@ static enum tri_status check_words(const struct tri_arguments *arguments, struct
                         command->help);
     }
     return arguments->num_words < (any ? 1 : command->words)
-               ? tri_arguments_refuse(arguments, error)
+               ? tri_arguments_missing(arguments, command->word_names[arguments->num_words], error)
                : TRI_OK;
 }
 

@@ -41,6 +41,7 @@ struct tri_command {
     const char *help;    /* the whole of `trident help NAME`; its first line is the usage */
     const struct tri_option *options; /* ended by a NULL name */
     int words;                        /* exactly so many, or TRI_WORDS_ANY: at least one */
+    const char *word_names[2];        /* as the usage has them */
     int traits;                       /* enum tri_trait, or-ed */
     /* Collective over all ranks, whose arguments are well-formed; the status is the same on all,
      * error filled when it is a failure. */
@@ -51,6 +52,11 @@ struct tri_command {
 extern const struct tri_command tri_commands[];
 /* NULL when there is none of this name. */
 const struct tri_command *tri_command_find(const char *name);
+
+enum { TRI_HINT_BYTES = 128 };
+
+/* The text that follows "unknown command": what was meant, or where all are listed. */
+void tri_command_hint(const char *written, char hint[TRI_HINT_BYTES]);
 
 enum tri_status tri_command_train(const struct tri_arguments *arguments, struct tri_error *error);
 enum tri_status tri_command_eval(const struct tri_arguments *arguments, struct tri_error *error);
@@ -94,9 +100,9 @@ enum tri_status tri_arguments_int(const struct tri_arguments *arguments, const c
 enum tri_status tri_arguments_real(const struct tri_arguments *arguments, const char *name,
                                    double low, double high, double absent, double *value,
                                    struct tri_error *error) TRI_NODISCARD;
-/* BAD_INPUT with the command's usage. */
-enum tri_status tri_arguments_refuse(const struct tri_arguments *arguments,
-                                     struct tri_error *error);
+/* BAD_INPUT: what is missing, and the command's usage. */
+enum tri_status tri_arguments_missing(const struct tri_arguments *arguments, const char *what,
+                                      struct tri_error *error);
 
 /* ---- all ranks of the job -------------------------------------------------------------------- */
 

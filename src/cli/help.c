@@ -1,4 +1,5 @@
 #include "cli/command.h"
+#include "config/text.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -10,7 +11,8 @@
     }
 
 const struct tri_command tri_commands[] = {
-    {"train", "train a model, or go on where its run stopped",
+    {"train",
+     "train a model, or go on where its run stopped",
      "trident train CONFIG.yaml [--fresh] [--accept-data] [--json] [key=value …]\n"
      "mpiexec -n 8 trident train CONFIG.yaml …    for 8 ranks\n\n"
      "Trains the model that the config describes into its run_dir. When the run folder holds\n"
@@ -22,18 +24,26 @@ const struct tri_command tri_commands[] = {
      "SIGTERM and SIGUSR1 save a checkpoint and exit with status 85: start the same command "
      "again.\n"
      "`trident help config` lists every key.\n",
-     OPTIONS({"--fresh", false}, {"--accept-data", false}, {"--json", false}, {NULL, false}), 1,
-     TRI_TAKES_OVERRIDES | TRI_READS_CONFIG | TRI_WRITES, tri_command_train},
-    {"eval", "loss, perplexity, bits per byte, expert load",
+     OPTIONS({"--fresh", false}, {"--accept-data", false}, {"--json", false}, {NULL, false}),
+     1,
+     {"CONFIG.yaml"},
+     TRI_TAKES_OVERRIDES | TRI_READS_CONFIG | TRI_WRITES,
+     tri_command_train},
+    {"eval",
+     "loss, perplexity, bits per byte, expert load",
      "trident eval RUN|CHECKPOINT [--data SHARDS] [--bytes N] [--json] [key=value …]\n\n"
      "Evaluates the last good checkpoint of a run, or one checkpoint, on all of the shards.\n\n"
      "  --data SHARDS   a glob of token shards; without it the run's data.valid\n"
      "  --bytes N       bytes of the text behind the tokens, for bits per byte with a vocabulary\n"
      "                  that is not bytes\n"
      "  --json          one JSON object: loss, perplexity, bits_per_byte, tokens, expert_load\n",
-     OPTIONS({"--data", true}, {"--bytes", true}, {"--json", false}, {NULL, false}), 1,
-     TRI_TAKES_OVERRIDES, tri_command_eval},
-    {"generate", "write text with a trained model",
+     OPTIONS({"--data", true}, {"--bytes", true}, {"--json", false}, {NULL, false}),
+     1,
+     {"RUN|CHECKPOINT"},
+     TRI_TAKES_OVERRIDES,
+     tri_command_eval},
+    {"generate",
+     "write text with a trained model",
      "trident generate RUN|CHECKPOINT --prompt TEXT [options] [key=value …]\n\n"
      "  --prompt TEXT       what to go on from\n"
      "  --tokens N          how many tokens to write (200)\n"
@@ -49,8 +59,12 @@ const struct tri_command tri_commands[] = {
      OPTIONS({"--prompt", true}, {"--tokens", true}, {"--temperature", true}, {"--top-k", true},
              {"--top-p", true}, {"--seed", true}, {"--ids", false}, {"--json", false},
              {NULL, false}),
-     1, TRI_TAKES_OVERRIDES, tri_command_generate},
-    {"verify", "this layout against one rank, parameter by parameter",
+     1,
+     {"RUN|CHECKPOINT"},
+     TRI_TAKES_OVERRIDES,
+     tri_command_generate},
+    {"verify",
+     "this layout against one rank, parameter by parameter",
      "trident verify CONFIG.yaml [--steps N] [--compare N] [--plant PARAMETER=FACTOR] [--json] "
      "[key=value …]\n"
      "mpiexec -n 8 trident verify CONFIG.yaml …\n\n"
@@ -67,8 +81,12 @@ const struct tri_command tri_commands[] = {
      "…\n",
      OPTIONS({"--steps", true}, {"--compare", true}, {"--plant", true}, {"--json", false},
              {NULL, false}),
-     1, TRI_TAKES_OVERRIDES | TRI_READS_CONFIG, tri_command_verify},
-    {"plan", "memory and traffic of each layout, before a run",
+     1,
+     {"CONFIG.yaml"},
+     TRI_TAKES_OVERRIDES | TRI_READS_CONFIG,
+     tri_command_verify},
+    {"plan",
+     "memory and traffic of each layout, before a run",
      "trident plan CONFIG.yaml [--ranks N] [--layouts] [--json] [key=value …]\n\n"
      "Bytes that a rank will take, by category, and send in a step, for the rank that takes most: "
      "a\n"
@@ -80,9 +98,13 @@ const struct tri_command tri_commands[] = {
      "  --ranks N    for this many ranks; without it those of this job or, alone, tensor x expert\n"
      "  --layouts    every layout of these ranks, the least memory first, and why not the others\n"
      "  --json       one JSON object: bytes, sent, …; or layouts and refused\n",
-     OPTIONS({"--ranks", true}, {"--layouts", false}, {"--json", false}, {NULL, false}), 1,
-     TRI_TAKES_OVERRIDES | TRI_READS_CONFIG, tri_command_plan},
-    {"tokenize", "text files into token shards",
+     OPTIONS({"--ranks", true}, {"--layouts", false}, {"--json", false}, {NULL, false}),
+     1,
+     {"CONFIG.yaml"},
+     TRI_TAKES_OVERRIDES | TRI_READS_CONFIG,
+     tri_command_plan},
+    {"tokenize",
+     "text files into token shards",
      "trident tokenize --tokenizer byte --out DIR [--valid FRACTION] [--separator N] FILES…\n\n"
      "Joins the files and writes DIR/train_000000.bin … and, from the last part, "
      "DIR/valid_000000.bin …\n"
@@ -94,26 +116,42 @@ const struct tri_command tri_commands[] = {
      "  --json              one JSON object: counts\n",
      OPTIONS({"--tokenizer", true}, {"--out", true}, {"--valid", true}, {"--separator", true},
              {"--shard-tokens", true}, {"--json", false}, {NULL, false}),
-     TRI_WORDS_ANY, TRI_WRITES, tri_command_tokenize},
-    {"import", "a Hugging Face folder into a checkpoint",
+     TRI_WORDS_ANY,
+     {"FILES…"},
+     TRI_WRITES,
+     tri_command_tokenize},
+    {"import",
+     "a Hugging Face folder into a checkpoint",
      "trident import DIR CHECKPOINT [--json]\n\n"
      "Reads config.json and the safetensors of DIR (Mixtral, OLMoE, Qwen2-MoE, Qwen3-MoE, GPT-2, "
      "Llama,\n"
      "Qwen3) and writes a checkpoint without optimizer states.\n",
-     OPTIONS({"--json", false}, {NULL, false}), 2, TRI_WRITES, tri_command_import},
-    {"export", "a checkpoint into a Hugging Face folder",
+     OPTIONS({"--json", false}, {NULL, false}),
+     2,
+     {"DIR", "CHECKPOINT"},
+     TRI_WRITES,
+     tri_command_import},
+    {"export",
+     "a checkpoint into a Hugging Face folder",
      "trident export RUN|CHECKPOINT DIR [--dtype f32|bf16] [--json]\n\n"
      "Writes config.json and safetensors that transformers reads, when one of the families that\n"
      "`import` knows can hold the model; else says what stands in the way.\n",
-     OPTIONS({"--dtype", true}, {"--json", false}, {NULL, false}), 2, TRI_WRITES,
+     OPTIONS({"--dtype", true}, {"--json", false}, {NULL, false}),
+     2,
+     {"RUN|CHECKPOINT", "DIR"},
+     TRI_WRITES,
      tri_command_export},
-    {"inspect", "what is in a config, checkpoint, run or token shard, checked",
+    {"inspect",
+     "what is in a config, checkpoint, run or token shard, checked",
      "trident inspect CONFIG|CHECKPOINT|RUN|TOKENS [--format llmc|u16|u32] [--json] [key=value "
      "…]\n\n"
      "A config: its parameters. A checkpoint or a run's last good one: every size and hash is "
      "checked, tensors\n"
      "and digest are listed. Token shards (a glob): counts and the largest token.\n",
-     OPTIONS({"--format", true}, {"--json", false}, {NULL, false}), 1, TRI_TAKES_OVERRIDES,
+     OPTIONS({"--format", true}, {"--json", false}, {NULL, false}),
+     1,
+     {"CONFIG|CHECKPOINT|RUN|TOKENS"},
+     TRI_TAKES_OVERRIDES,
      tri_command_inspect},
     {.name = NULL},
 };
@@ -126,6 +164,21 @@ const struct tri_command *tri_command_find(const char *name)
         }
     }
     return NULL;
+}
+
+void tri_command_hint(const char *written, char hint[TRI_HINT_BYTES])
+{
+    struct tri_nearest nearest = {0};
+    for (const struct tri_command *command = tri_commands; command->name; command++) {
+        tri_nearest_consider(&nearest, written, command->name);
+    }
+    tri_nearest_consider(&nearest, written, "help");
+    tri_nearest_consider(&nearest, written, "--version");
+    if (tri_text_is_slip(nearest.distance, written)) {
+        (void)snprintf(hint, TRI_HINT_BYTES, "did you mean '%s'?", nearest.name);
+    } else {
+        (void)snprintf(hint, TRI_HINT_BYTES, "`trident help` lists them");
+    }
 }
 
 void tri_help_list(FILE *out)
@@ -156,8 +209,10 @@ enum tri_status tri_help(int argc, char **argv, struct tri_error *error)
     bool config = strcmp(argv[0], "config") == 0;
     const struct tri_command *command = tri_command_find(argv[0]);
     if (!config && !command) {
-        return tri_fail(error, TRI_BAD_INPUT, "no help for '%s': there is no such command",
-                        argv[0]);
+        char hint[TRI_HINT_BYTES];
+        tri_command_hint(argv[0], hint);
+        return tri_fail(error, TRI_BAD_INPUT, "no help for '%s': there is no such command; %s",
+                        argv[0], hint);
     }
     if (argc > 1 && !(config && markdown)) {
         return tri_fail(error, TRI_BAD_INPUT, "command line: did not expect '%s'; usage: %s",

@@ -9,13 +9,14 @@
 #include <stdio.h>
 #include <string.h>
 
-/* Without a command that exists: the list goes with the error. */
 static enum tri_status refuse(int argc, char **argv, struct tri_error *error)
 {
     if (argc < 2) {
         return tri_fail(error, TRI_BAD_INPUT, "no command given");
     }
-    return tri_fail(error, TRI_BAD_INPUT, "unknown command '%s'", argv[1]);
+    char hint[TRI_HINT_BYTES];
+    tri_command_hint(argv[1], hint);
+    return tri_fail(error, TRI_BAD_INPUT, "unknown command '%s'; %s", argv[1], hint);
 }
 
 /* What was printed must have arrived: a full disk is no success. */
@@ -123,7 +124,7 @@ static enum tri_status run_on_ranks(int argc, char **argv, const struct tri_comm
     }
     status = command ? run(status, &arguments, error) : tri_agree_everywhere(status, error);
     if ((status == TRI_BAD_INPUT || status == TRI_FAILED) && speaks) {
-        if (!command) {
+        if (argc < 2) {
             tri_help_list(stderr);
         }
         tri_log_error(error);

@@ -12,7 +12,8 @@ static enum tri_status read_request(const struct tri_arguments *arguments,
     const char *tokenizer = tri_arguments_get(arguments, "--tokenizer");
     TRI_TRY(tri_arguments_path(arguments, "--out", folder, error));
     if (!tokenizer || !folder[0]) {
-        return tri_arguments_refuse(arguments, error);
+        return tri_arguments_missing(arguments, tokenizer ? "--out DIR" : "--tokenizer byte",
+                                     error);
     }
     args->folder = folder;
     args->tokenizer = tokenizer;

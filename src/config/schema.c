@@ -1,10 +1,12 @@
 #include "config/schema.h"
 
+#include "config/text.h"
+
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 
-enum { NAME_MAX_BYTES = 80, TEXT_BYTES = 512 };
+enum { TEXT_BYTES = 512 };
 
 int tri_key_find(const char *name)
 {
@@ -97,57 +99,25 @@ void tri_key_unset(const struct tri_key *key, void *value)
 
 /* ---- the nearest known key ------------------------------------------------------------------- */
 
-static int smallest(int a, int b, int c)
-{
-    int ab = a < b ? a : b;
-    return ab < c ? ab : c;
-}
-
-/* Insertions, removals and changes of one letter; only the first NAME_MAX_BYTES letters count. */
-static int edit_distance(const char *a, const char *b)
-{
-    int row[NAME_MAX_BYTES + 1];
-    int columns = (int)strnlen(b, NAME_MAX_BYTES);
-    for (int j = 0; j <= columns; j++) {
-        row[j] = j;
-    }
-    for (int i = 0; a[i] && i < NAME_MAX_BYTES; i++) {
-        int diagonal = row[0];
-        row[0] = i + 1;
-        for (int j = 0; j < columns; j++) {
-            int changed = diagonal + (a[i] != b[j]);
-            diagonal = row[j + 1];
-            row[j + 1] = smallest(changed, row[j] + 1, diagonal + 1);
-        }
-    }
-    return row[columns];
-}
-
 const char *tri_key_nearest(const char *written, bool want_section, bool *close)
 {
     const char *dot = strchr(written, '.');
     const char *last = dot ? dot + 1 : written;
-    const char *best = NULL;
-    int distance = 0;
-    for (size_t i = 0; want_section && i < tri_sections_count; i++) {
-        int d = edit_distance(written, tri_sections[i].name);
-        if (i > 0 && (!best || d < distance)) {
-            best = tri_sections[i].name;
-            distance = d;
-        }
+    struct tri_nearest best = {0};
+    for (size_t i = 1; want_section && i < tri_sections_count; i++) {
+        tri_nearest_consider(&best, written, tri_sections[i].name);
     }
     for (size_t i = 0; !want_section && i < tri_keys_count; i++) {
-        int whole = edit_distance(written, tri_keys[i].name);
+        int whole = tri_text_distance(written, tri_keys[i].name);
         /* The right word in the wrong section counts as one slip. */
-        int part = 1 + edit_distance(last, tri_key_last(&tri_keys[i]));
+        int part = 1 + tri_text_distance(last, tri_key_last(&tri_keys[i]));
         int d = whole < part ? whole : part;
-        if (!best || d < distance) {
-            best = tri_keys[i].name;
-            distance = d;
+        if (!best.name || d < best.distance) {
+            best = (struct tri_nearest){tri_keys[i].name, d};
         }
     }
-    *close = distance <= 2 || distance <= (int)strnlen(last, NAME_MAX_BYTES) / 3;
-    return best;
+    *close = tri_text_is_slip(best.distance, last);
+    return best.name;
 }
 
 /* ---- refusing -------------------------------------------------------------------------------- */

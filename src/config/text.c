@@ -3,6 +3,8 @@
 #include <stdint.h>
 #include <string.h>
 
+enum { COMPARED_MOST = 80 };
+
 /* Bytes of the UTF-8 character at text and its code; 0 when it is none. */
 static int decode(const unsigned char *text, uint32_t *code)
 {
@@ -57,4 +59,42 @@ bool tri_text_ends_with(const char *text, const char *end)
     size_t n = strlen(text);
     size_t m = strlen(end);
     return n >= m && strcmp(text + n - m, end) == 0;
+}
+
+static int smallest(int a, int b, int c)
+{
+    int ab = a < b ? a : b;
+    return ab < c ? ab : c;
+}
+
+int tri_text_distance(const char *a, const char *b)
+{
+    int row[COMPARED_MOST + 1];
+    int columns = (int)strnlen(b, COMPARED_MOST);
+    for (int j = 0; j <= columns; j++) {
+        row[j] = j;
+    }
+    for (int i = 0; i < COMPARED_MOST && a[i]; i++) {
+        int diagonal = row[0];
+        row[0] = i + 1;
+        for (int j = 0; j < columns; j++) {
+            int changed = diagonal + (a[i] != b[j]);
+            diagonal = row[j + 1];
+            row[j + 1] = smallest(changed, row[j] + 1, diagonal + 1);
+        }
+    }
+    return row[columns];
+}
+
+void tri_nearest_consider(struct tri_nearest *nearest, const char *written, const char *name)
+{
+    int distance = tri_text_distance(written, name);
+    if (!nearest->name || distance < nearest->distance) {
+        *nearest = (struct tri_nearest){name, distance};
+    }
+}
+
+bool tri_text_is_slip(int distance, const char *written)
+{
+    return distance <= 2 || distance <= (int)strnlen(written, COMPARED_MOST) / 3;
 }

@@ -1,4 +1,5 @@
-/* Text that may stand in a message, in a file of one line each, and in YAML. */
+/* Text that may stand in a message, in a file of one line each, and in YAML; how far a word is from
+ * another one. */
 #ifndef TRIDENT_CONFIG_TEXT_H
 #define TRIDENT_CONFIG_TEXT_H
 
@@ -13,5 +14,20 @@ int tri_text_next(const char *at, bool *printable);
 bool tri_text_is_clean(const char *text);
 
 bool tri_text_ends_with(const char *text, const char *end);
+
+/* Insertions, removals and changes of one letter that make one of the other; of both only the first
+ * 80 letters count. */
+int tri_text_distance(const char *a, const char *b);
+
+/* The name that is nearest to what was written, of those that were considered; begin with {0}. */
+struct tri_nearest {
+    const char *name;
+    int distance;
+};
+
+void tri_nearest_consider(struct tri_nearest *nearest, const char *written, const char *name);
+
+/* Whether a word that far from what was written is what was meant. */
+bool tri_text_is_slip(int distance, const char *written);
 
 #endif

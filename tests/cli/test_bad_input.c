@@ -41,7 +41,7 @@ struct bad_input {
 static const struct bad_input inputs[] = {
     /* the command line */
     {.run = "", .says = "no command given"},
-    {.run = "trian c.yaml", .says = "unknown command 'trian'"},
+    {.run = "trian c.yaml", .says = "did you mean 'train'?"},
     {.run = "train", .says = "usage: trident train"},
     {.run = "train c.yaml --frech", .says = "unknown option '--frech'"},
     {.run = "eval run --data", .says = "option '--data' needs a value"},

@@ -27,11 +27,49 @@ static void test_every_command(void **state)
     (void)state;
     for (int i = 0; i < COMMANDS; i++) {
         expect_refused(CLI_WORDS_OF(commands[i], "c.yaml", "--frech"), "unknown option '--frech'");
-        expect_refused(CLI_WORDS_OF(commands[i]), "usage: trident ");
+        expect_refused(CLI_WORDS_OF(commands[i]), " is missing; usage: trident ");
         if (strcmp(commands[i], "tokenize") != 0) {
             expect_refused(CLI_WORDS_OF(commands[i], "c.yaml", "t.txt", "x"), "did not expect");
         }
     }
+}
+
+/* What was meant, or where it is listed; of a command too, in one line without the list. */
+static void test_slips(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *written, *says;
+    } slips[] = {
+        {"trian", "unknown command 'trian'; did you mean 'train'?"},
+        {"Plan", "unknown command 'Plan'; did you mean 'plan'?"},
+        {"--verison", "unknown command '--verison'; did you mean '--version'?"},
+        {"frobnicate", "unknown command 'frobnicate'; `trident help` lists them"},
+    };
+    for (size_t i = 0; i < sizeof(slips) / sizeof(*slips); i++) {
+        struct process_result result = cli_run(0, CLI_WORDS_OF(slips[i].written, "c.yaml"));
+        assert_non_null(strchr(result.err, '\n'));
+        assert_string_equal(strchr(result.err, '\n'), "\n");
+        cli_expect_error(&result, 0, 2, slips[i].says);
+    }
+    expect_refused(CLI_WORDS_OF("help", "evil"), "such command; did you mean 'eval'?");
+    expect_refused(CLI_WORDS_OF("help", "everything"), "such command; `trident help` lists them");
+    expect_refused(CLI_WORDS_OF("train", "c.yaml", "--frech"), "did you mean '--fresh'?");
+    expect_refused(CLI_WORDS_OF("plan", "c.yaml", "--layout=2"), "did you mean '--layouts'?");
+    expect_refused(CLI_WORDS_OF("plan", "c.yaml", "--frobnicate"), "--help lists them");
+}
+
+/* A word or an option that is not there is named. */
+static void test_missing(void **state)
+{
+    (void)state;
+    expect_refused(CLI_WORDS_OF("train", "--json"), "CONFIG.yaml is missing; usage: trident train");
+    expect_refused(CLI_WORDS_OF("import", "hf"), "CHECKPOINT is missing; usage: trident import");
+    expect_refused(CLI_WORDS_OF("export", "run"), "DIR is missing; usage: trident export");
+    expect_refused(CLI_WORDS_OF("tokenize", "--out", "x"), "FILES… is missing; usage: ");
+    expect_refused(CLI_WORDS_OF("tokenize", "--out", "x", "t.txt"),
+                   "--tokenizer byte is missing; usage: trident tokenize");
+    expect_refused(CLI_WORDS_OF("tokenize", "--tokenizer=byte", "t.txt"), "--out DIR is missing");
 }
 
 static void test_values(void **state)
@@ -105,10 +143,9 @@ static void test_named_like_a_key(void **state)
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_every_command),
-        cmocka_unit_test(test_values),
-        cmocka_unit_test(test_help),
-        cmocka_unit_test(test_named_like_a_key),
+        cmocka_unit_test(test_every_command), cmocka_unit_test(test_slips),
+        cmocka_unit_test(test_missing),       cmocka_unit_test(test_values),
+        cmocka_unit_test(test_help),          cmocka_unit_test(test_named_like_a_key),
     };
     cli_begin("command_line", argc, argv);
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
