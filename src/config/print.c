@@ -32,7 +32,7 @@ static void print_section(const struct tri_config *config, const char *section, 
         bool followed = tri_key_is_followed(key, config);
         (void)fprintf(out, "%s%s%s: ", section[0] ? "  " : "", followed ? "# " : "",
                       tri_key_last(key));
-        tri_value_print(key, tri_key_view(key, config), out);
+        (followed ? tri_value_print_note : tri_value_print)(key, tri_key_view(key, config), out);
         if (followed) {
             (void)fprintf(out, "  (%s)", key->follows);
         }

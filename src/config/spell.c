@@ -6,14 +6,15 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { FOUND_MAX = 60 };
+enum { FOUND_MAX = 60, DIGITS_ALL = 17, DIGITS_SURE = 15 };
 
 /* ---- writing --------------------------------------------------------------------------------- */
 
-static void print_number(double number, FILE *out)
+/* With as few digits as read back to the same bits, and at most so many. */
+static void print_digits(double number, int most, FILE *out)
 {
     char text[64];
-    for (int digits = 1; digits <= 17; digits++) {
+    for (int digits = 1; digits <= most; digits++) {
         (void)snprintf(text, sizeof(text), "%.*g", digits, number);
         if (strtod(text, NULL) == number) {
             break;
@@ -24,6 +25,11 @@ static void print_number(double number, FILE *out)
     int length = snprintf(plain, sizeof(plain), "%.0f", number);
     bool better = fabs(number) < 1e15 && strtod(plain, NULL) == number && length <= 16;
     (void)fputs(better ? plain : text, out);
+}
+
+static void print_number(double number, FILE *out)
+{
+    print_digits(number, DIGITS_ALL, out);
 }
 
 static void print_quoted(const char *text, FILE *out)
@@ -95,6 +101,17 @@ void tri_value_print(const struct tri_key *key, const void *value, FILE *out)
         return;
     default:
         (void)fputs(key->words[copy.word], out);
+    }
+}
+
+void tri_value_print_note(const struct tri_key *key, const void *value, FILE *out)
+{
+    double number;
+    memcpy(&number, value, key->type == TRI_KEY_FLOAT ? sizeof(number) : 0);
+    if (key->type != TRI_KEY_FLOAT || (key->none && number == (double)key->none_as)) {
+        tri_value_print(key, value, out);
+    } else {
+        print_digits(number, DIGITS_SURE, out);
     }
 }
 

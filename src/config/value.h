@@ -16,6 +16,9 @@ bool tri_value_in_range(const struct tri_key *key, const void *value);
 
 /* As one writes it in YAML; numbers with the fewest digits that read back to the same bits. */
 void tri_value_print(const struct tri_key *key, const void *value, FILE *out);
+/* The same for what is only looked at, and computed: a number without the digits that are but
+ * rounding. */
+void tri_value_print_note(const struct tri_key *key, const void *value, FILE *out);
 
 /* What the key accepts, in words: "an integer from 1 to 8". */
 void tri_value_print_expected(const struct tri_key *key, FILE *out);

@@ -132,6 +132,36 @@ static void test_what_is_written_stays(void **state)
     tri_free(printed);
 }
 
+/* The comment is for people: 0.003 / 10 is no 0.00030000000000000003 to them. What is a value has
+ * all digits. */
+static void test_notes_are_short(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *rate, *note;
+    } cases[] = {
+        {"3e-3", "# min_learning_rate: 0.0003  ("},
+        {"7e-4", "# min_learning_rate: 7e-05  ("},
+        {"1.234567e-3", "# min_learning_rate: 0.0001234567  ("},
+        {"0.3", "# min_learning_rate: 0.03  ("},
+    };
+    for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+        char rate[64];
+        struct tri_config c;
+        (void)snprintf(rate, sizeof(rate), "train.learning_rate=%s", cases[i].rate);
+        assert_int_equal(read_with("seed: 1\n", rate, &c), TRI_OK);
+        char *printed = tri_config_to_yaml(&c);
+        assert_non_null(strstr(printed, cases[i].note));
+        tri_free(printed);
+    }
+    struct tri_config c;
+    assert_int_equal(read_with(small, "train.min_learning_rate=0.00030000000000000003", &c),
+                     TRI_OK);
+    char *printed = tri_config_to_yaml(&c);
+    assert_non_null(strstr(printed, "  min_learning_rate: 0.00030000000000000003\n"));
+    tri_free(printed);
+}
+
 /* As import fills it: what code set is written unless it is just what would follow. */
 static void test_filled_by_hand(void **state)
 {
@@ -170,6 +200,7 @@ int main(void)
         cmocka_unit_test(test_an_override_means_the_same),
         cmocka_unit_test(test_each_default_follows),
         cmocka_unit_test(test_what_is_written_stays),
+        cmocka_unit_test(test_notes_are_short),
         cmocka_unit_test(test_filled_by_hand),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
