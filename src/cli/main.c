@@ -19,6 +19,16 @@ static enum tri_status refuse(int argc, char **argv, struct tri_error *error)
     return tri_fail(error, TRI_BAD_INPUT, "unknown command '%s'; %s", argv[1], hint);
 }
 
+/* Why standard output takes nothing. What failed before is gone from the buffer, and errno with it:
+ * one more byte fails in the same way. */
+static int ask_why(void)
+{
+    clearerr(stdout);
+    errno = 0;
+    bool failed = fputc('\n', stdout) == EOF || fflush(stdout) != 0;
+    return failed ? errno : 0;
+}
+
 /* What was printed must have arrived: a full disk is no success. */
 static enum tri_status flush_output(struct tri_error *error)
 {
@@ -26,6 +36,7 @@ static enum tri_status flush_output(struct tri_error *error)
     bool failed = fflush(stdout) != 0;
     int code = errno;
     if (failed || ferror(stdout)) {
+        code = failed ? code : ask_why();
         return tri_fail(error, TRI_FAILED, "standard output: cannot write%s%s", code ? ": " : "",
                         code ? strerror(code) : "");
     }

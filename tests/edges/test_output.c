@@ -51,7 +51,26 @@ static void test_full_disk(void **state)
     };
     for (size_t i = 0; i < sizeof(commands) / sizeof(*commands); i++) {
         struct process_result result = run_in_shell("exec \"$@\" >/dev/full", commands[i]);
-        cli_expect_error(&result, 0, 3, "standard output: cannot write");
+        cli_expect_error(&result, 0, 3, "standard output: cannot write: No space left on device");
+    }
+}
+
+/* A reader that has gone, with the reason, whether the text is longer than a buffer or not. */
+static void test_reader_gone(void **state)
+{
+    (void)state;
+    static const char script[] = "mkfifo gone; exec 4<>gone 5>gone 4>&-; rm gone; "
+                                 "exec \"$@\" >&5 5>&-";
+    static const char *const commands[][8] = {
+        {"plan", "c.yaml", "--json"},
+        {"inspect", "c.yaml", "model.num_layers=100"},
+        {"inspect", "c.yaml", "model.num_layers=100", "--json"},
+        {"inspect", "run", "--json"},
+        {"generate", "run", "--tokens", "3", "--ids", "--prompt=3"},
+    };
+    for (size_t i = 0; i < sizeof(commands) / sizeof(*commands); i++) {
+        struct process_result result = run_in_shell(script, commands[i]);
+        cli_expect_error(&result, 0, 3, "standard output: cannot write: Broken pipe");
     }
 }
 
@@ -108,6 +127,7 @@ int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_full_disk),
+        cmocka_unit_test(test_reader_gone),
         cmocka_unit_test(test_unread_error),
         cmocka_unit_test(test_folder_goes),
     };
