@@ -40,8 +40,8 @@ void tri_checkpoint_state_fini(struct tri_checkpoint_state *state);
 
 /* ---- writing --------------------------------------------------------------------------------- */
 
-/* Whether tri_checkpoint_write could begin at path: BAD_INPUT or FAILED, before long work.
- * Local. */
+/* Whether a new checkpoint could be written at path, where nothing may be yet: BAD_INPUT or FAILED,
+ * before long work. Local. */
 enum tri_status tri_checkpoint_check_target(const char *path,
                                             struct tri_error *error) TRI_NODISCARD;
 

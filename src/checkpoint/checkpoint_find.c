@@ -7,6 +7,7 @@
 #include "base/path.h"
 #include "checkpoint/checkpoint_dir.h"
 
+#include <glob.h>
 #include <inttypes.h>
 
 /* The newest of the steps that is whole into path; *newest is what the newest lacks when none is.
@@ -80,6 +81,50 @@ static bool holds(const char *dir, const char *name)
     return tri_file_exists(path);
 }
 
+static bool holds_shards(const char *dir)
+{
+    char pattern[TRI_CHECKPOINT_PATH];
+    glob_t found = {0};
+    tri_path_make(pattern, sizeof(pattern), "%s/*.bin", dir);
+    bool some = glob(pattern, GLOB_NOSORT, NULL, &found) == 0;
+    globfree(&found);
+    return some;
+}
+
+static bool holds_steps(const char *dir)
+{
+    int64_t *steps;
+    int count;
+    enum tri_status status = tri_checkpoint_steps(dir, &steps, &count, NULL);
+    tri_free(steps);
+    return status == TRI_OK && count > 0;
+}
+
+/* Whether a folder without a manifest is at least meant as a checkpoint. */
+static enum tri_status refuse_others(const char *given, struct tri_error *error)
+{
+    if (holds(given, "config.json")) {
+        return tri_fail(error, TRI_BAD_INPUT,
+                        "%s: a Hugging Face directory: make a checkpoint of it with trident import",
+                        given);
+    }
+    if (!tri_file_is_dir(given)) {
+        return tri_fail(error, TRI_BAD_INPUT,
+                        "%s: a file, expected the folder of a run or checkpoint", given);
+    }
+    if (holds_steps(given)) {
+        return tri_fail(error, TRI_BAD_INPUT,
+                        "%s: a run's checkpoints, expected one of them or the run", given);
+    }
+    if (holds_shards(given)) {
+        return tri_fail(error, TRI_BAD_INPUT,
+                        "%s: a folder of token shards, expected a run or checkpoint; shards are "
+                        "named by a glob, as '%s/*.bin'",
+                        given, given);
+    }
+    return TRI_OK;
+}
+
 enum tri_status tri_checkpoint_resolve(const char *given, char path[TRI_PATH_MAX],
                                        struct tri_error *error)
 {
@@ -93,14 +138,8 @@ enum tri_status tri_checkpoint_resolve(const char *given, char path[TRI_PATH_MAX
         return found ? TRI_OK
                      : tri_fail(error, TRI_BAD_INPUT, "%s: the run has no checkpoint yet", given);
     }
-    if (!whole && holds(given, "config.json")) {
-        return tri_fail(error, TRI_BAD_INPUT,
-                        "%s: a Hugging Face directory: make a checkpoint of it with trident import",
-                        given);
-    }
-    if (!tri_file_is_dir(given)) {
-        return tri_fail(error, TRI_BAD_INPUT,
-                        "%s: a file, expected the folder of a run or checkpoint", given);
+    if (!whole) {
+        TRI_TRY(refuse_others(given, error));
     }
     tri_path_make(path, TRI_PATH_MAX, "%s", given);
     return TRI_OK;

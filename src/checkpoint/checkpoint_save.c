@@ -186,7 +186,9 @@ static enum tri_status check_replaced(const char *path, struct tri_error *error)
 
 enum tri_status tri_checkpoint_check_target(const char *path, struct tri_error *error)
 {
-    TRI_TRY(check_replaced(path, error));
+    if (tri_file_exists(path)) {
+        return tri_fail(error, TRI_BAD_INPUT, "%s: is there already: not replaced", path);
+    }
     return tri_file_check_target(path, error);
 }
 

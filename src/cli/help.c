@@ -44,16 +44,17 @@ const struct tri_command tri_commands[] = {
      tri_command_eval},
     {"generate",
      "write text with a trained model",
-     "trident generate RUN|CHECKPOINT --prompt TEXT [options] [key=value …]\n\n"
-     "  --prompt TEXT       what to go on from\n"
+     "trident generate RUN|CHECKPOINT [--prompt TEXT] [options] [key=value …]\n\n"
+     "  --prompt TEXT       what to go on from; without it the model starts a line of its own "
+     "(the\n"
+     "                      prompt is a newline). An empty one is refused\n"
      "  --tokens N          how many tokens to write (200)\n"
      "  --temperature X     0: always the likeliest (1)\n"
      "  --top-k N           choose among the N likeliest (0: all)\n"
      "  --top-p X           choose among the likeliest that together reach X (1: all)\n"
      "  --seed N            of the random choices (1)\n"
-     "  --ids               the prompt is token ids, and ids are written; needed when tokens are "
-     "not\n"
-     "                      bytes\n"
+     "  --ids               the prompt, which must be given, is token ids, and ids are written;\n"
+     "                      needed when tokens are not bytes\n"
      "  --json              one JSON object: tokens, text, ended\n\n"
      "A model trained with data.separator ends its text with it, which ends the writing.\n",
      OPTIONS({"--prompt", true}, {"--tokens", true}, {"--temperature", true}, {"--top-k", true},
@@ -105,15 +106,16 @@ const struct tri_command tri_commands[] = {
      tri_command_plan},
     {"tokenize",
      "text files into token shards",
-     "trident tokenize --tokenizer byte --out DIR [--valid FRACTION] [--separator N] FILES…\n\n"
+     "trident tokenize --tokenizer byte --out DIR [--valid FRACTION] [--separator N] "
+     "[--shard-tokens N] [--json] FILES…\n\n"
      "Joins the files and writes DIR/train_000000.bin … and, from the last part, "
      "DIR/valid_000000.bin …\n"
-     "in llm.c's format.\n\n"
+     "in llm.c's format; all that are there of such names are replaced.\n\n"
      "  --tokenizer byte    a token for each byte\n"
      "  --valid FRACTION    the part of the tokens held out (0)\n"
      "  --separator N       token N between files\n"
      "  --shard-tokens N    tokens in a shard (100000000)\n"
-     "  --json              one JSON object: counts\n",
+     "  --json              one JSON object: bytes, vocab_size, train_tokens, valid_tokens, …\n",
      OPTIONS({"--tokenizer", true}, {"--out", true}, {"--valid", true}, {"--separator", true},
              {"--shard-tokens", true}, {"--json", false}, {NULL, false}),
      TRI_WORDS_ANY,
@@ -125,7 +127,8 @@ const struct tri_command tri_commands[] = {
      "trident import DIR CHECKPOINT [--json]\n\n"
      "Reads config.json and the safetensors of DIR (Mixtral, OLMoE, Qwen2-MoE, Qwen3-MoE, GPT-2, "
      "Llama,\n"
-     "Qwen3) and writes a checkpoint without optimizer states.\n",
+     "Qwen3) and writes a checkpoint without optimizer states, where nothing is yet.\n\n"
+     "  --json    one JSON object: family, parameters, checkpoint\n",
      OPTIONS({"--json", false}, {NULL, false}),
      2,
      {"DIR", "CHECKPOINT"},
@@ -135,7 +138,10 @@ const struct tri_command tri_commands[] = {
      "a checkpoint into a Hugging Face folder",
      "trident export RUN|CHECKPOINT DIR [--dtype f32|bf16] [--json]\n\n"
      "Writes config.json and safetensors that transformers reads, when one of the families that\n"
-     "`import` knows can hold the model; else says what stands in the way.\n",
+     "`import` knows can hold the model; else says what stands in the way. Nothing may be at DIR "
+     "yet.\n\n"
+     "  --dtype D    of the tensors: f32 (the default) or bf16\n"
+     "  --json       one JSON object: family, parameters, folder\n",
      OPTIONS({"--dtype", true}, {"--json", false}, {NULL, false}),
      2,
      {"RUN|CHECKPOINT", "DIR"},
@@ -147,7 +153,10 @@ const struct tri_command tri_commands[] = {
      "…]\n\n"
      "A config: its parameters. A checkpoint or a run's last good one: every size and hash is "
      "checked, tensors\n"
-     "and digest are listed. Token shards (a glob): counts and the largest token.\n",
+     "and digest are listed. Token shards (a file or a glob): counts and the largest token.\n\n"
+     "  --format F   of the shards: llmc (the default) or, without headers, u16 or u32\n"
+     "  --json       one JSON object: kind, parameters, digest, …; of shards kind, tokens, …\n"
+     "  key=value    replaces a value of the config\n",
      OPTIONS({"--format", true}, {"--json", false}, {NULL, false}),
      1,
      {"CONFIG|CHECKPOINT|RUN|TOKENS"},

@@ -240,12 +240,28 @@ enum tri_status tri_config_parse(const char *path, const char *text, size_t leng
     return tri_config_finish(config, error);
 }
 
+/* Of a run too, whose folder has its config. */
+static enum tri_status refuse_folder(const char *path, struct tri_error *error)
+{
+    char inside[TRI_PATH_MAX + 32];
+    (void)snprintf(inside, sizeof(inside), "%s/config.yaml", path);
+    if (tri_file_exists(inside)) {
+        return tri_fail(error, TRI_BAD_INPUT,
+                        "%s: Is a directory, expected a config; the run has %s", path, inside);
+    }
+    return tri_fail(error, TRI_BAD_INPUT, "%s: Is a directory, expected the file of a config",
+                    path);
+}
+
 enum tri_status tri_config_load(const char *path, int count, char *const *overrides,
                                 struct tri_config *config, struct tri_error *error)
 {
     enum { BYTES_MOST = 1 << 22 };
     tri_config_init(config);
     struct tri_mapping file;
+    if (tri_file_is_dir(path)) {
+        return refuse_folder(path, error);
+    }
     TRI_TRY(tri_file_read(path, BYTES_MOST, &file, error)); /* also <(a pipe) */
     enum tri_status status =
         tri_config_parse(path, (const char *)file.data, file.size, count, overrides, config, error);

@@ -199,6 +199,12 @@ static enum tri_status find_shards(struct tri_tokens *tokens, const char *patter
         return tri_fail(error, TRI_BAD_INPUT, "%s: no file matches, expected token shards",
                         pattern);
     }
+    if (literal && tri_file_is_dir(pattern)) {
+        return tri_fail(
+            error, TRI_BAD_INPUT,
+            "%s: Is a directory, expected token shards: a file or a glob, as '%s/train_*.bin'",
+            pattern, pattern);
+    }
     size_t number = literal ? 1 : found.gl_pathc;
     tokens->shards = tri_alloc(TRI_MEMORY_OTHER, number * sizeof(*tokens->shards));
     if (literal) {

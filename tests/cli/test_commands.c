@@ -248,6 +248,9 @@ static void test_generate(void **state)
     expect_generated(true, ranks, seed_1, ranks, seed_1);
     expect_generated(false, ranks, seed_1, ranks, seed_2);
     expect_generated(true, 0, likeliest, ranks, likeliest);
+    /* Without a prompt it is a newline. */
+    expect_generated(true, ranks, CLI_WORDS_OF("--seed", "3"), ranks,
+                     CLI_WORDS_OF("--seed", "3", "--prompt", "\n"));
     /* A prompt longer than the context of 32. */
     char *text = generate(
         ranks, CLI_WORDS_OF("--prompt", "the sea and the wind and the sea and the wind rose and"));

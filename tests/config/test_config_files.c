@@ -71,7 +71,7 @@ static void test_odd_files(void **state)
     static const char path[] = TEST_TMP "/config_odd.yaml";
     check_load(TEST_TMP "/config_absent.yaml",
                TEST_TMP "/config_absent.yaml: cannot open: No such file or directory");
-    check_load(folder, TEST_TMP ": cannot read: Is a directory");
+    check_load(folder, TEST_TMP ": Is a directory, expected the file of a config");
     write_file(path, "", 0);
     check_load(path, TEST_TMP "/config_odd.yaml: found no keys: the file is empty");
     write_file(path,

@@ -83,6 +83,7 @@ static void test_values(void **state)
     expect_refused(CLI_WORDS_OF("eval", "run", "--data="), "the value of --data is empty");
     expect_refused(CLI_WORDS_OF("eval", "run", "--data", ""), "the value of --data is empty");
     expect_refused(CLI_WORDS_OF("eval", "run", "--data", "--json"), "write --data=--json");
+    expect_refused(CLI_WORDS_OF("generate", "run", "--prompt", ""), "value of --prompt is empty");
     expect_refused(CLI_WORDS_OF("eval", "run", "--data", "a", "--data", "b"), "given twice");
     expect_refused(CLI_WORDS_OF("verify", "c.yaml", "--steps", "3x"), "found '3x'");
     expect_refused(CLI_WORDS_OF("inspect", "tok/train_000000.bin", "--format", "u8"), "'u8'");
