@@ -1,6 +1,6 @@
 #!/bin/bash
 # Trains a small mixture-of-experts model from nothing, evaluates it before and after, and lets it
-# write. Takes about five minutes on two cores.
+# write. Takes three to five minutes on two cores, after the packages.
 #
 #   scripts/demo.sh               on the King James Bible (Debian's package bible-kjv)
 #   scripts/demo.sh FILE…         on texts of your own
