@@ -1,7 +1,5 @@
 #include "model/gradient.h"
 
-#include <string.h>
-
 static struct tri_cuts no_cuts(void)
 {
     return (struct tri_cuts){NULL, 0};
@@ -43,9 +41,7 @@ struct tri_cuts tri_cuts_by_tokens(const struct tri_context *context, const stru
 /* f32 zeros that a kernel adds one part's sum to. */
 static float *take_zeros(const struct tri_context *context, int64_t n)
 {
-    float *sums = tri_context_take_f32(context, n);
-    memset(sums, 0, (size_t)n * sizeof(*sums));
-    return sums;
+    return tri_context_zero(context, tri_context_take_f32(context, n), (size_t)n * sizeof(float));
 }
 
 static void add_term(const struct tri_context *context, const float *term, void *sums, int64_t n)

@@ -220,7 +220,7 @@ static void backward(struct tri_model *model, const struct tri_pass *pass, void 
     tri_stream_sum(context, pass, (struct tri_where){TRI_PHASE_BACKWARD, TRI_KIND_HEAD}, dh,
                    context->sum_dt, dy);
     void *dx = tri_context_take(context, n);
-    memset(dx, 0, (size_t)n * tri_dtype_size(context->dt));
+    tri_context_zero(context, dx, (size_t)n * tri_dtype_size(context->dt));
     half_norm_backward(model, pass, &model->final, dy, dx);
     tell_after(pass, model->layers);
     for (int64_t block = model->layers - 1; block >= 0; block--) {

@@ -14,6 +14,8 @@
 #include "model/tape.h"
 #include "shard/virtual.h"
 
+#include <string.h>
+
 /* Keys and values of the tokens decoded so far, one block's: [rows, capacity, kv_heads * dim]. */
 struct tri_cache {
     int64_t capacity, length; /* tokens; all rows have the same length */
@@ -106,6 +108,12 @@ static inline void *tri_context_take(const struct tri_context *context, int64_t 
 static inline float *tri_context_take_f32(const struct tri_context *context, int64_t n)
 {
     return tri_arena_alloc(context->arena, (size_t)n * sizeof(float));
+}
+
+/* Zeros, which in a rehearsal nobody reads: they would take the memory that it only counts. */
+static inline void *tri_context_zero(const struct tri_context *context, void *block, size_t bytes)
+{
+    return context->mesh->planned ? block : memset(block, 0, bytes);
 }
 
 /* Memory for a part of the routing, which is decided once: bytes in the stash, or in the arena.

@@ -4,7 +4,6 @@
 #include "model/stream.h"
 
 #include <math.h>
-#include <string.h>
 
 struct tri_shared_expert {
     const struct tri_context *context;
@@ -141,7 +140,7 @@ static void gate_backward(struct tri_shared_expert *shared, const struct tri_pas
     }
     /* Each row of dx takes slope[t] times the one row `gate`. */
     int32_t *same = tri_arena_alloc(context->arena, (size_t)n * sizeof(*same));
-    memset(same, 0, (size_t)n * sizeof(*same));
+    tri_context_zero(context, same, (size_t)n * sizeof(*same));
     context->kernels->combine_rows(gate, same, slope, dx, dx, n, 1, hidden, context->dt);
 }
 
@@ -156,7 +155,7 @@ void tri_shared_expert_backward(struct tri_shared_expert *shared, const struct t
     size_t mark = tri_arena_mark(context->arena);
     void *d_out = tri_context_take(context, n * hidden);
     void *d_in = tri_context_take(context, n * hidden);
-    memset(d_out, 0, (size_t)(n * hidden) * tri_dtype_size(context->dt));
+    tri_context_zero(context, d_out, (size_t)(n * hidden) * tri_dtype_size(context->dt));
     context->kernels->scale_rows_add(dy, shared->opening, d_out, d_out, n, hidden, context->dt);
     const void *d_whole = tri_stream_whole_gradient(context, pass, where, d_out);
     void *partial = tri_stream_partial(context, pass, d_in, context->sum_dt);

@@ -29,6 +29,22 @@ static void test_plan(void **state)
     json_decref(root);
 }
 
+/* Activations of 2.1 GB each, which are counted and not touched: zeros that are added to once were
+ * written. */
+static void test_plan_of_many_tokens(void **state)
+{
+    (void)state;
+    struct process_result result =
+        cli_run(0, CLI_WORDS_OF("plan", "c.yaml", "--json", "model.hidden_size=8192",
+                                "moe.shared_intermediate_size=64", "model.max_position=16384",
+                                "data.sequence_length=16384", "train.global_batch=4",
+                                "train.micro_batch=4"));
+#ifndef __SANITIZE_ADDRESS__
+    assert_true(result.max_rss_kib < 128 * 1024);
+#endif
+    cli_expect_status(&result, 0);
+}
+
 /* More weights than the header of one file has room for go to several: 24 x 1,024 experts of three
  * matrices each. Their names in one header would pass what a reader takes if there were more of
  * them; what was written must be read again, by us and as a Hugging Face folder. */
@@ -85,6 +101,7 @@ int main(int argc, char **argv)
     cli_begin("large", argc, argv);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_plan),
+        cmocka_unit_test(test_plan_of_many_tokens),
         cmocka_unit_test(test_many_weights),
         cmocka_unit_test(test_messages),
     };
