@@ -12,6 +12,7 @@
 #include "train/run_folder.h"
 #include "train/session.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -25,9 +26,9 @@ struct run {
     struct tri_checkpoint_state state;
     int64_t saved_step; /* of the newest checkpoint; -1: none */
     bool save_due;
-    bool evaluation_due; /* that of the step to start from: a signal cut it short */
-    bool cut;            /* a signal ended an evaluation */
-    double valid_loss, final_loss;
+    bool evaluation_due;           /* that of the step to start from: a signal cut it short */
+    bool cut;                      /* a signal ended an evaluation */
+    double valid_loss, final_loss; /* NaN, in JSON null, of what this run did not compute */
 };
 
 /* ---- signals --------------------------------------------------------------------------------- */
@@ -335,11 +336,8 @@ static void print_json(const struct run *run, bool finished_before)
     (void)json_object_set_new(root, "tokens", json_integer(run->state.tokens));
     (void)json_object_set_new(root, "skipped_steps", json_integer(run->state.skipped_steps));
     (void)json_object_set_new(root, "finished_before", json_boolean(finished_before));
-    (void)json_object_set_new(root, "loss",
-                              finished_before ? json_null() : tri_json_number(run->final_loss));
-    bool evaluated = run->valid.loader && !finished_before;
-    (void)json_object_set_new(root, "valid_loss",
-                              evaluated ? tri_json_number(run->valid_loss) : json_null());
+    (void)json_object_set_new(root, "loss", tri_json_number(run->final_loss));
+    (void)json_object_set_new(root, "valid_loss", tri_json_number(run->valid_loss));
     tri_print_json(root);
 }
 
@@ -388,7 +386,11 @@ static enum tri_status run_to_end(struct run *run, struct tri_error *error)
 enum tri_status tri_run(const struct tri_config *config, const struct tri_run_options *options,
                         struct tri_error *error)
 {
-    struct run run = {.config = config, .options = options, .saved_step = -1};
+    struct run run = {.config = config,
+                      .options = options,
+                      .saved_step = -1,
+                      .valid_loss = (double)NAN,
+                      .final_loss = (double)NAN};
     if (!config->data.train[0]) {
         return tri_config_refuse(config, error, "data.train", "a training run needs token shards");
     }

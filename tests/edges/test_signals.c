@@ -287,8 +287,13 @@ static void test_in_evaluation(void **state)
         result = cli_run_with(
             cli_ranks(), slow,
             CLI_WORDS_OF("train", "slow.yaml", i ? "run_dir=whole" : "run_dir=cut", "train.steps=2",
-                         "train.micro_batch=1", "data.valid=tok/*.bin", "eval.every=1"));
-        cli_expect_status(&result, 0);
+                         "train.micro_batch=1", "data.valid=tok/*.bin", "eval.every=1", "--json"));
+        json_t *root = cli_expect_json(&result, 0);
+        /* The one that was cut had its last step before. */
+        assert_int_equal(json_is_real(json_object_get(root, "loss")), i);
+        assert_int_equal(json_is_null(json_object_get(root, "loss")), !i);
+        assert_true(json_is_real(json_object_get(root, "valid_loss")));
+        json_decref(root);
     }
     json_t *cut = cli_metrics("cut");
     json_t *whole = cli_metrics("whole");
