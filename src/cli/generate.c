@@ -9,6 +9,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* Sent for a token when nobody takes what is printed: a pipe's reader has gone, a disk is full. */
+enum { UNREAD = -1 };
+
 /* The prompt, and what was made of it. */
 struct sequence {
     int32_t *all;
@@ -152,11 +155,17 @@ static void generate(const struct request *request, struct tri_session *session,
     while (sequence->count < sequence->prompt + request->tokens && !sequence->ended) {
         int64_t count = sequence->count++;
         feed(decoder, all, count, &fed, capacity, logits);
-        all[count] = session->mesh->rank == 0
-                         ? tri_sample(logits, vocab, &request->sampling, (uint64_t)count, scratch)
-                         : 0;
+        if (session->mesh->rank == 0) {
+            all[count] = prints && ferror(stdout) ? UNREAD
+                                                  : tri_sample(logits, vocab, &request->sampling,
+                                                               (uint64_t)count, scratch);
+        }
         tri_broadcast(session->mesh->world, (struct tri_where){TRI_PHASE_EVAL, TRI_KIND_META},
                       &all[count], 1, TRI_I32, 0);
+        if (all[count] == UNREAD) {
+            sequence->count = count;
+            break;
+        }
         sequence->ended = all[count] == request->config.data.separator;
         if (prints && (request->ids || !sequence->ended)) {
             print_token(request, tokenizer, all[count]);

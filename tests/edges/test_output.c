@@ -43,7 +43,7 @@ static void test_full_disk(void **state)
         {"inspect", "tok/train_000000.bin"},
         {"eval", "run"},
         {"eval", "run", "--json"},
-        {"generate", "run", "--tokens", "3"},
+        {"generate", "run", "--tokens", "10000000"}, /* and no longer */
         {"generate", "run", "--tokens", "3", "--json"},
         {"verify", "c.yaml", "--steps", "1"},
         {"tokenize", "--tokenizer=byte", "--out", "new", "t.txt"},
@@ -66,7 +66,7 @@ static void test_reader_gone(void **state)
         {"inspect", "c.yaml", "model.num_layers=100"},
         {"inspect", "c.yaml", "model.num_layers=100", "--json"},
         {"inspect", "run", "--json"},
-        {"generate", "run", "--tokens", "3", "--ids", "--prompt=3"},
+        {"generate", "run", "--tokens", "10000000", "--ids", "--prompt=3"},
     };
     for (size_t i = 0; i < sizeof(commands) / sizeof(*commands); i++) {
         struct process_result result = run_in_shell(script, commands[i]);
