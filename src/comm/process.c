@@ -65,10 +65,10 @@ void tri_comm_start(int *argc, char ***argv)
                                 &process.node));
     TRI_MPI(MPI_Comm_rank(process.node, &process.node_rank));
     TRI_MPI(MPI_Comm_size(process.node, &process.node_size));
+    tri_watch_check_environment(process.world);
     if (process.size > 1) {
         tri_watch_open(process.world, process.node);
     }
-    tri_watch_check_environment(process.world);
     tri_watch_leave_stage();
 }
 

@@ -255,7 +255,8 @@ static bool is_first_to_say(void)
                           (int)getppid());
     int end = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
     socklen_t size = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + (size_t)length);
-    return end < 0 || bind(end, (const struct sockaddr *)(const void *)&address, size) == 0;
+    return end < 0 || bind(end, (const struct sockaddr *)(const void *)&address, size) == 0 ||
+           errno != EADDRINUSE;
 }
 
 void tri_watch_report_stage(const char *stage, double seconds)
