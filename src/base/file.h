@@ -64,6 +64,12 @@ enum tri_status tri_file_clear(const char *path, struct tri_error *error) TRI_NO
 /* Before long work: whether something new can be made at path. Leaves nothing there. */
 enum tri_status tri_file_check_target(const char *path, struct tri_error *error) TRI_NODISCARD;
 
+/* Calls visit with each name in the folder until it fails; a folder that is not there has none.
+ * BAD_INPUT when not all can be read: whoever takes a part for the whole overlooks something. */
+typedef enum tri_status tri_file_visit(const char *name, void *data);
+enum tri_status tri_file_list(const char *folder, tri_file_visit *visit, void *data,
+                              struct tri_error *error) TRI_NODISCARD;
+
 /* An exclusive lock of an open file or folder, given back when it is closed; *code is the errno of
  * all but TAKEN. Where a system has no locks nothing is printed: the caller warns. */
 enum tri_lock { TRI_LOCK_TAKEN, TRI_LOCK_BUSY, TRI_LOCK_UNSUPPORTED, TRI_LOCK_FAILED };

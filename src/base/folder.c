@@ -10,6 +10,7 @@
 #include "base/system.h"
 #include "base/work.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <ftw.h>
@@ -106,6 +107,36 @@ uint64_t tri_file_identity(const char *folder, const char *name)
                              (uint64_t)info.st_ctim.tv_sec,
                              (uint64_t)info.st_ctim.tv_nsec};
     return XXH3_64bits(seen, sizeof(seen));
+}
+
+/* The next name, NULL at the end; 0 or an errno. */
+static int next_name(DIR *stream, const char *folder, const char **name)
+{
+    errno = tri_file_fault("list", folder, 0);
+    const struct dirent *entry = errno ? NULL : readdir(stream);
+    *name = entry ? entry->d_name : NULL;
+    return entry ? 0 : errno;
+}
+
+enum tri_status tri_file_list(const char *folder, tri_file_visit *visit, void *data,
+                              struct tri_error *error)
+{
+    DIR *stream = opendir(folder);
+    int code = stream ? 0 : errno;
+    enum tri_status status = TRI_OK;
+    for (const char *name; stream && status == TRI_OK;) {
+        code = next_name(stream, folder, &name);
+        if (!name) {
+            break;
+        }
+        status = visit(name, data);
+    }
+    if (stream) {
+        (void)closedir(stream);
+    }
+    return code && code != ENOENT
+               ? tri_fail(error, TRI_BAD_INPUT, "%s: cannot list: %s", folder, strerror(code))
+               : status;
 }
 
 static bool is_link(const char *path)
@@ -237,6 +268,12 @@ enum tri_status tri_file_clear(const char *path, struct tri_error *error)
 
 /* ---- before the work ------------------------------------------------------------------------- */
 
+/* Nothing is above "." that could be there in its place, though it may not be ours to look at. */
+static bool is_reached(const char *folder)
+{
+    return tri_file_exists(folder) || strcmp(folder, ".") == 0;
+}
+
 enum tri_status tri_file_check_target(const char *path, struct tri_error *error)
 {
     char above[PATH_BYTES], probe[PATH_BYTES];
@@ -251,8 +288,8 @@ enum tri_status tri_file_check_target(const char *path, struct tri_error *error)
     }
     TRI_TRY(tri_path_format(probe, sizeof(probe), error, "%s.try" TRI_TEMPORARY, path));
     tri_path_parent(path, above, sizeof(above));
-    bool there = tri_file_exists(above);
-    while (!tri_file_exists(above)) {
+    bool there = is_reached(above);
+    while (!is_reached(above)) {
         char below[PATH_BYTES];
         tri_path_make(below, sizeof(below), "%s", above);
         tri_path_parent(below, above, sizeof(above));

@@ -5,8 +5,6 @@
 #include "base/path.h"
 #include "checkpoint/checkpoint.h"
 
-#include <dirent.h>
-#include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
@@ -28,25 +26,6 @@ static int newest_first(const void *a, const void *b)
 {
     const int64_t *x = a, *y = b;
     return *x > *y ? -1 : *x < *y;
-}
-
-/* Calls visit for each name in dir until it fails; a folder that is not there has no names. */
-static enum tri_status for_each_name(const char *dir,
-                                     enum tri_status (*visit)(const char *, void *), void *data,
-                                     struct tri_error *error)
-{
-    DIR *stream = opendir(dir);
-    if (!stream) {
-        return errno == ENOENT
-                   ? TRI_OK
-                   : tri_fail(error, TRI_BAD_INPUT, "%s: cannot list: %s", dir, strerror(errno));
-    }
-    enum tri_status status = TRI_OK;
-    for (struct dirent *entry; status == TRI_OK && (entry = readdir(stream));) {
-        status = visit(entry->d_name, data);
-    }
-    (void)closedir(stream);
-    return status;
 }
 
 struct steps {
@@ -80,7 +59,7 @@ enum tri_status tri_checkpoint_steps(const char *dir, int64_t **steps, int *coun
                                      struct tri_error *error)
 {
     struct steps found = {0};
-    enum tri_status status = for_each_name(dir, collect, &found, error);
+    enum tri_status status = tri_file_list(dir, collect, &found, error);
     if (found.count > 0) {
         qsort(found.step, (size_t)found.count, sizeof(*found.step), newest_first);
     }
@@ -141,7 +120,7 @@ enum tri_status tri_checkpoint_clean(const char *run_dir, struct tri_error *erro
     char dir[TRI_CHECKPOINT_PATH];
     tri_path_make(dir, sizeof(dir), "%s/checkpoints", run_dir);
     struct cleaning c = {dir, error};
-    return for_each_name(dir, clean_one, &c, error);
+    return tri_file_list(dir, clean_one, &c, error);
 }
 
 enum tri_status tri_checkpoint_prune(const char *dir, int64_t step, int64_t keep,

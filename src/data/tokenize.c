@@ -6,8 +6,6 @@
 #include "data/shard_writer.h"
 #include "data/tokenizer.h"
 
-#include <dirent.h>
-#include <errno.h>
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
@@ -161,23 +159,32 @@ static bool is_shard_name(const char *name)
     return false;
 }
 
+struct removal {
+    const char *folder;
+    struct tri_error *error;
+};
+
+static enum tri_status remove_shard(const char *name, void *data)
+{
+    const struct removal *removal = data;
+    if (!is_shard_name(name)) {
+        return TRI_OK;
+    }
+    char *path = join(removal->folder, name);
+    enum tri_status status = tri_file_remove_tree(path, removal->error);
+    tri_free(path);
+    return status;
+}
+
+/* One that stayed would pass for a part of the new set. */
 static enum tri_status remove_old_shards(const char *folder, struct tri_error *error)
 {
-    DIR *dir = opendir(folder);
-    if (!dir) {
-        return tri_fail(error, TRI_FAILED, "%s: cannot list the folder: %s", folder,
-                        strerror(errno));
+    struct removal removal = {folder, error};
+    enum tri_status status = tri_file_list(folder, remove_shard, &removal, error);
+    if (status != TRI_OK && error) {
+        error->status = TRI_FAILED; /* not the input's fault: the folder is ours by now */
     }
-    enum tri_status status = TRI_OK;
-    for (struct dirent *entry = readdir(dir); entry && status == TRI_OK; entry = readdir(dir)) {
-        if (is_shard_name(entry->d_name)) {
-            char *path = join(folder, entry->d_name);
-            status = tri_file_remove_tree(path, error);
-            tri_free(path);
-        }
-    }
-    (void)closedir(dir);
-    return status;
+    return status == TRI_OK ? TRI_OK : TRI_FAILED;
 }
 
 static enum tri_status publish(const char *folder, const char *staging,

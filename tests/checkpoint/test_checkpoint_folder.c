@@ -109,6 +109,22 @@ static void test_finding(void **state)
                      TRI_BAD_INPUT);
 }
 
+/* A folder that can be read in part alone: the newest of that part would be taken for the newest,
+ * or a run begun anew. */
+static void test_unreadable(void **state)
+{
+    (void)state;
+    char path[TRI_PATH_MAX];
+    bool found = true;
+    struct tri_error error = {0};
+    save_step(3, 0);
+    assert_int_equal(setenv("TRIDENT_FILE_FAULT", "list:EIO:checkpoints", 1), 0);
+    assert_int_equal(tri_checkpoint_latest(run, path, &found, &error), TRI_BAD_INPUT);
+    assert_int_equal(unsetenv("TRIDENT_FILE_FAULT"), 0);
+    assert_false(found);
+    assert_non_null(strstr(error.message, "checkpoints: cannot list: Input/output error"));
+}
+
 /* ---- failures while saving ------------------------------------------------------------------- */
 
 static void fail_save(const char *fault, enum tri_status expected)
@@ -254,6 +270,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup(test_keep_last, fresh),
         cmocka_unit_test_setup(test_finding, fresh),
+        cmocka_unit_test_setup(test_unreadable, fresh),
         cmocka_unit_test_setup(test_disk_full, fresh),
         cmocka_unit_test_setup(test_leftovers, fresh),
         cmocka_unit_test_setup(test_kill, fresh),

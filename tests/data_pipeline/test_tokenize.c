@@ -266,9 +266,13 @@ static void a_full_disk_leaves_the_old_shards_whole(void **state)
         assert_int_equal(read_set("out/valid_*.bin", 256, tokens + 2700), 300);
         expect_bytes(tokens, text_a, A_BYTES);
     }
-    /* Once the old ones are gone the new ones stay, wherever they are. */
+    /* Whole new ones stay, wherever they are, once the old ones are gone or cannot be found. */
     struct tri_error error = {0};
     struct tri_tokenize_result result;
+    assert_int_equal(setenv("TRIDENT_FILE_FAULT", "list:EIO:out", 1), 0);
+    assert_int_equal(tri_tokenize_files(&args, &result, &error), TRI_FAILED);
+    assert_int_equal(error.status, TRI_FAILED);
+    assert_non_null(strstr(error.message, "out: cannot list: Input/output error"));
     assert_int_equal(setenv("TRIDENT_FILE_FAULT", "rename:EIO:out/train_000001", 1), 0);
     assert_int_equal(tri_tokenize_files(&args, &result, &error), TRI_FAILED);
     assert_int_equal(unsetenv("TRIDENT_FILE_FAULT"), 0);

@@ -9,6 +9,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -106,6 +109,32 @@ static void test_targets(void **state)
     expect_no_leftovers();
 }
 
+/* Where the working folder is not this user's, as under `sudo -u` in a home. In a child, for who is
+ * root gives that up for good. */
+static void test_foreign_folder(void **state)
+{
+    (void)state;
+    static const char *const targets[] = {"out", "deep/er/out", "../foreign/out"};
+    assert_int_equal(mkdir("foreign", 0700), 0);
+    for (size_t i = 0; i < sizeof(targets) / sizeof(*targets); i++) {
+        pid_t child = fork();
+        assert_true(child >= 0);
+        if (child == 0) {
+            enum { NOBODY = 65534 };
+            struct tri_error error = {0};
+            (void)alarm(10);
+            bool ready = chdir("foreign") == 0 && chmod(".", 0) == 0 &&
+                         (getuid() != 0 || setuid(NOBODY) == 0);
+            enum tri_status status = tri_file_check_target(targets[i], &error);
+            _exit(!ready || status != TRI_FAILED || !strstr(error.message, "Permission denied"));
+        }
+        int status = -1;
+        assert_int_equal(waitpid(child, &status, 0), child);
+        assert_int_equal(status, 0);
+        assert_int_equal(chmod("foreign", 0700), 0);
+    }
+}
+
 static void test_long_run_dir(void **state)
 {
     (void)state;
@@ -133,9 +162,8 @@ static void test_long_run_dir(void **state)
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_slashes),
-        cmocka_unit_test(test_nobody_elses),
-        cmocka_unit_test(test_targets),
+        cmocka_unit_test(test_slashes),      cmocka_unit_test(test_nobody_elses),
+        cmocka_unit_test(test_targets),      cmocka_unit_test(test_foreign_folder),
         cmocka_unit_test(test_long_run_dir),
     };
     cli_begin("paths", argc, argv);

@@ -3,8 +3,8 @@
  *     TRIDENT_FILE_FAULT=OPERATION:ERRNO:SUBSTRING[:AFTER_BYTES]
  *
  * (write:ENOSPC:…, open:EACCES:…, read:EIO:…, map:…, sync:…, rename:…, remove:…, lock:…, and of
- * folders syncdir:…, lockdir:…) makes the operation fail with that errno for paths that contain
- * SUBSTRING; with SIGKILL for the errno the process dies there, with SIGSTOP it stops, with
+ * folders list:…, syncdir:…, lockdir:…) makes the operation fail with that errno for paths that
+ * contain SUBSTRING; with SIGKILL for the errno the process dies there, with SIGSTOP it stops, with
  * SLEEP=MILLISECONDS it takes so long and does not fail. A comma begins another of the kind. */
 #include "base/file_hook.h"
 
