@@ -19,11 +19,10 @@ const struct tri_command tri_commands[] = {
      "checkpoints it continues from the last good one; a finished run says so.\n\n"
      "  --fresh        start over: what the run folder holds is removed\n"
      "  --accept-data  go on though data.train holds other tokens than the run began with\n"
-     "  --json         one JSON object on standard output at the end\n"
+     "  --json         one JSON object at the end: step, loss, valid_loss, …\n"
      "  key=value      replaces a value of the config, as in train.steps=100\n\n"
-     "SIGTERM and SIGUSR1 save a checkpoint and exit with status 85: start the same command "
-     "again.\n"
-     "`trident help config` lists every key.\n",
+     "SIGTERM and SIGUSR1 save a checkpoint and exit with status 85: start the same command\n"
+     "again. `trident help config` lists every key.\n",
      OPTIONS({"--fresh", false}, {"--accept-data", false}, {"--json", false}, {NULL, false}),
      1,
      {"CONFIG.yaml"},
@@ -36,7 +35,8 @@ const struct tri_command tri_commands[] = {
      "  --data SHARDS   a glob of token shards; without it the run's data.valid\n"
      "  --bytes N       bytes of the text behind the tokens, for bits per byte with a vocabulary\n"
      "                  that is not bytes\n"
-     "  --json          one JSON object: loss, perplexity, bits_per_byte, tokens, expert_load\n",
+     "  --json          one JSON object: loss, perplexity, bits_per_byte, tokens, …\n"
+     "  key=value       replaces a value of the run's config, as in parallel.expert=2\n",
      OPTIONS({"--data", true}, {"--bytes", true}, {"--json", false}, {NULL, false}),
      1,
      {"RUN|CHECKPOINT"},
@@ -45,9 +45,7 @@ const struct tri_command tri_commands[] = {
     {"generate",
      "write text with a trained model",
      "trident generate RUN|CHECKPOINT [--prompt TEXT] [options] [key=value …]\n\n"
-     "  --prompt TEXT       what to go on from; without it the model starts a line of its own "
-     "(the\n"
-     "                      prompt is a newline). An empty one is refused\n"
+     "  --prompt TEXT       what to go on from; without it a newline, an empty one is refused\n"
      "  --tokens N          how many tokens to write (200)\n"
      "  --temperature X     0: always the likeliest (1)\n"
      "  --top-k N           choose among the N likeliest (0: all)\n"
@@ -55,7 +53,8 @@ const struct tri_command tri_commands[] = {
      "  --seed N            of the random choices (1)\n"
      "  --ids               the prompt, which must be given, is token ids, and ids are written;\n"
      "                      needed when tokens are not bytes\n"
-     "  --json              one JSON object: tokens, text, ended\n\n"
+     "  --json              one JSON object: tokens, text, ended\n"
+     "  key=value           replaces a value of the run's config, as in parallel.expert=2\n\n"
      "A model trained with data.separator ends its text with it, which ends the writing.\n",
      OPTIONS({"--prompt", true}, {"--tokens", true}, {"--temperature", true}, {"--top-k", true},
              {"--top-p", true}, {"--seed", true}, {"--ids", false}, {"--json", false},
@@ -66,20 +65,16 @@ const struct tri_command tri_commands[] = {
      tri_command_generate},
     {"verify",
      "this layout against one rank, parameter by parameter",
-     "trident verify CONFIG.yaml [--steps N] [--compare N] [--plant PARAMETER=FACTOR] [--json] "
-     "[key=value …]\n"
+     "trident verify CONFIG.yaml [--steps N] [--compare N] [--plant P=F] [--json] [key=value …]\n"
      "mpiexec -n 8 trident verify CONFIG.yaml …\n\n"
-     "Runs the config on this layout and, on rank 0, alone; compares loss and every gradient from "
-     "the\n"
-     "same weights, then follows training: steps from equal weights and moments. Runs in f32, "
-     "writes\n"
-     "nothing; exits 1 when they differ.\n\n"
+     "Runs the config on this layout and, on rank 0, alone; compares loss and every gradient\n"
+     "from the same weights, then follows training: steps from equal weights and moments. Runs\n"
+     "in f32, writes nothing; exits 1 when they differ.\n\n"
      "  --steps N       steps that are followed (50)\n"
      "  --compare N     steps whose gradients are compared (2)\n"
-     "  --plant P=F     scales the gradient of parameter P by F on the layout's side: it must "
-     "fail\n"
-     "  --json          one JSON object: passed, worst.parameter, worst.relative_l2, near_ties, "
-     "…\n",
+     "  --plant P=F     scales the gradient of parameter P by F on the layout's side: must fail\n"
+     "  --json          one JSON object: passed, worst, near_ties, wrong_routes, …\n"
+     "  key=value       replaces a value of the config, as in parallel.expert=2\n",
      OPTIONS({"--steps", true}, {"--compare", true}, {"--plant", true}, {"--json", false},
              {NULL, false}),
      1,
@@ -89,16 +84,15 @@ const struct tri_command tri_commands[] = {
     {"plan",
      "memory and traffic of each layout, before a run",
      "trident plan CONFIG.yaml [--ranks N] [--layouts] [--json] [key=value …]\n\n"
-     "Bytes that a rank will take, by category, and send in a step, for the rank that takes most: "
-     "a\n"
-     "step's own code is run without data or arithmetic, so nothing of that size is needed here. "
-     "A\n"
-     "run counts the same bytes when routing is balanced; the plan of one layout also says what "
-     "it\n"
-     "takes when a rank's experts receive moe.headroom times their share, and all there is.\n\n"
+     "Bytes that a rank will take, by category, and send in a step, for the rank that takes\n"
+     "most: a step's own code is run without data or arithmetic, so nothing of that size is\n"
+     "needed here. A run counts the same bytes when routing is balanced; the plan of one layout\n"
+     "also says what it takes when a rank's experts receive moe.headroom times their share, and\n"
+     "all there is.\n\n"
      "  --ranks N    for this many ranks; without it those of this job or, alone, tensor x expert\n"
      "  --layouts    every layout of these ranks, the least memory first, and why not the others\n"
-     "  --json       one JSON object: bytes, sent, …; or layouts and refused\n",
+     "  --json       one JSON object: bytes, sent, …; or layouts and refused\n"
+     "  key=value    replaces a value of the config, as in parallel.expert=2\n",
      OPTIONS({"--ranks", true}, {"--layouts", false}, {"--json", false}, {NULL, false}),
      1,
      {"CONFIG.yaml"},
@@ -106,12 +100,10 @@ const struct tri_command tri_commands[] = {
      tri_command_plan},
     {"tokenize",
      "text files into token shards",
-     "trident tokenize --tokenizer byte --out DIR [--valid FRACTION] [--separator N] "
-     "[--shard-tokens N] [--json] FILES…\n\n"
-     "Joins the files and writes DIR/train_000000.bin … and, from the last part, "
-     "DIR/valid_000000.bin …\n"
-     "in llm.c's format; all that are there of such names are replaced.\n\n"
-     "  --tokenizer byte    a token for each byte\n"
+     "trident tokenize --tokenizer byte --out DIR [options] FILES…\n\n"
+     "Joins the files and writes DIR/train_000000.bin … and, from the last part,\n"
+     "DIR/valid_000000.bin … in llm.c's format; all that are there of such names are replaced.\n\n"
+     "  --tokenizer byte    a token for each byte: the only one so far\n"
      "  --valid FRACTION    the part of the tokens held out (0)\n"
      "  --separator N       token N between files\n"
      "  --shard-tokens N    tokens in a shard (100000000)\n"
@@ -125,9 +117,8 @@ const struct tri_command tri_commands[] = {
     {"import",
      "a Hugging Face folder into a checkpoint",
      "trident import DIR CHECKPOINT [--json]\n\n"
-     "Reads config.json and the safetensors of DIR (Mixtral, OLMoE, Qwen2-MoE, Qwen3-MoE, GPT-2, "
-     "Llama,\n"
-     "Qwen3) and writes a checkpoint without optimizer states, where nothing is yet.\n\n"
+     "Reads config.json and the safetensors of DIR (Mixtral, OLMoE, Qwen2-MoE, Qwen3-MoE, GPT-2,\n"
+     "Llama, Qwen3) and writes a checkpoint without optimizer states, where nothing is yet.\n\n"
      "  --json    one JSON object: family, parameters, checkpoint\n",
      OPTIONS({"--json", false}, {NULL, false}),
      2,
@@ -138,8 +129,8 @@ const struct tri_command tri_commands[] = {
      "a checkpoint into a Hugging Face folder",
      "trident export RUN|CHECKPOINT DIR [--dtype f32|bf16] [--json]\n\n"
      "Writes config.json and safetensors that transformers reads, when one of the families that\n"
-     "`import` knows can hold the model; else says what stands in the way. Nothing may be at DIR "
-     "yet.\n\n"
+     "`import` knows can hold the model; else says what stands in the way. Nothing may be at\n"
+     "DIR yet.\n\n"
      "  --dtype D    of the tensors: f32 (the default) or bf16\n"
      "  --json       one JSON object: family, parameters, folder\n",
      OPTIONS({"--dtype", true}, {"--json", false}, {NULL, false}),
@@ -149,11 +140,10 @@ const struct tri_command tri_commands[] = {
      tri_command_export},
     {"inspect",
      "what is in a config, checkpoint, run or token shard, checked",
-     "trident inspect CONFIG|CHECKPOINT|RUN|TOKENS [--format llmc|u16|u32] [--json] [key=value "
-     "…]\n\n"
-     "A config: its parameters. A checkpoint or a run's last good one: every size and hash is "
-     "checked, tensors\n"
-     "and digest are listed. Token shards (a file or a glob): counts and the largest token.\n\n"
+     "trident inspect CONFIG|CHECKPOINT|RUN|TOKENS [--format F] [--json] [key=value …]\n\n"
+     "A config: its parameters. A checkpoint or a run's last good one: every size and hash is\n"
+     "checked, tensors and digest are listed. Token shards (a file or a glob): counts and the\n"
+     "largest token.\n\n"
      "  --format F   of the shards: llmc (the default) or, without headers, u16 or u32\n"
      "  --json       one JSON object: kind, parameters, digest, …; of shards kind, tokens, …\n"
      "  key=value    replaces a value of the config\n",

@@ -106,6 +106,22 @@ static void expect_help(const char *const *words, const char *says)
     cli_expect_status(&result, 0);
 }
 
+/* In a terminal's lines, and whatever the usage has is explained below. */
+static void expect_readable(const char *command)
+{
+    struct process_result result = cli_run(0, CLI_WORDS_OF("help", command));
+    int columns = 0;
+    for (const char *at = result.out; *at; at++) {
+        bool starts = ((unsigned char)*at & 0xC0) != 0x80; /* a character of UTF-8 */
+        columns = *at == '\n' ? 0 : columns + starts;
+        assert_in_range(columns, 0, 100);
+    }
+    assert_int_equal(cli_count(result.out, "\n  --json "), 1);
+    assert_int_equal(cli_count(result.out, "\n  key=value "),
+                     cli_count(result.out, "[key=value …]"));
+    cli_expect_status(&result, 0);
+}
+
 static void test_help(void **state)
 {
     (void)state;
@@ -120,6 +136,7 @@ static void test_help(void **state)
         (void)snprintf(usage, sizeof(usage), "trident %s ", commands[i]);
         expect_help(CLI_WORDS_OF(commands[i], "--help"), usage);
         expect_help(CLI_WORDS_OF("help", commands[i]), usage);
+        expect_readable(commands[i]);
     }
     expect_help(CLI_WORDS_OF("train", "c.yaml", "-h", "--frech"), "trident train ");
 }
