@@ -114,15 +114,15 @@ void tri_config_print_markdown(FILE *out)
 {
     (void)fputs(
         "# The keys of a config\n\n"
-        "A config is YAML: the sections below, each a mapping of keys. A key left out has its "
+        "A config is YAML: the sections below, each a mapping of keys. A key left out has its\n"
         "default; one that is told by other keys follows them, also in the config that a run "
-        "leaves (a comment there). `section.key=value` on the command line overrides the file (a "
-        "list as "
-        "`moe.layers=[0,3]`). Numbers are decimal; `true` and `false` are the only booleans; "
-        "anchors, tags, repeated keys and unknown keys are refused. Relative paths start from "
-        "the working directory.\n\n"
-        "This file is written by `trident help config --markdown > docs/config.md`, from the "
-        "same table that the reader uses.\n",
+        "leaves\n"
+        "(a comment there). `section.key=value` on the command line overrides the file (a list as\n"
+        "`moe.layers=[0,3]`). Numbers are decimal; `true` and `false` are the only booleans;\n"
+        "anchors, tags, repeated keys and unknown keys are refused. Relative paths start from the\n"
+        "working directory.\n\n"
+        "This file is written by `trident help config --markdown > docs/config.md`, from the same\n"
+        "table that the reader uses.\n",
         out);
     for (size_t s = 0; s < tri_sections_count; s++) {
         const struct tri_section *section = &tri_sections[s];
