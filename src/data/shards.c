@@ -5,6 +5,7 @@
 #include "base/work.h"
 #include "data/shard_look.h"
 
+#include <errno.h>
 #include <glob.h>
 #include <inttypes.h>
 #include <stdlib.h>
@@ -179,6 +180,13 @@ static void add_path(struct tri_tokens *tokens, const char *path)
     tokens->shards[tokens->num_shards++] = (struct shard){.path = tri_strdup(path)};
 }
 
+/* Of glob: a folder that is not there has no files; one that cannot be read is an error. */
+static int is_serious(const char *path, int code)
+{
+    (void)path;
+    return code != ENOENT && code != ENOTDIR;
+}
+
 /* The paths that pattern stands for, sorted. A file whose very name is the pattern is taken as it
  * is, so that brackets in a path do no harm. */
 static enum tri_status find_shards(struct tri_tokens *tokens, const char *pattern,
@@ -186,7 +194,7 @@ static enum tri_status find_shards(struct tri_tokens *tokens, const char *patter
 {
     glob_t found = {0};
     bool literal = tri_file_exists(pattern);
-    int code = literal ? 0 : glob(pattern, GLOB_NOSORT | GLOB_ERR, NULL, &found);
+    int code = literal ? 0 : glob(pattern, GLOB_NOSORT, is_serious, &found);
     if (code == GLOB_NOSPACE) {
         tri_panic(TRI_FAILED, "%s: out of memory while listing files", pattern);
     }

@@ -145,6 +145,8 @@ static void wrong_files_give_one_line_each(void **state)
     files_expect_line(&error, "no file matches", NULL);
     error = refuse("no/folder/t.bin", TRI_DATA_LLMC, 256);
     files_expect_line(&error, "no/folder/t.bin", "no file matches", NULL);
+    error = refuse("no/folder/t_*.bin", TRI_DATA_LLMC, 256);
+    files_expect_line(&error, "no/folder/t_*.bin", "no file matches", NULL);
     error = refuse(".", TRI_DATA_LLMC, 256);
     files_expect_line(&error, "Is a directory", NULL);
 
