@@ -4,10 +4,12 @@
 #include "base/log.h"
 #include "base/memory.h"
 #include "base/path.h"
+#include "base/work.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <jansson.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -206,8 +208,10 @@ struct line {
     bool ended;
 };
 
-/* The line at *at, which becomes where the next one begins; false when there is none. */
-static bool next_line(const struct tri_mapping *file, size_t *at, struct line *line)
+/* The line at *at, which becomes where the next one begins; false when there is none. Without the
+ * text `with` in it (NULL: any) it is not looked into. */
+static bool next_line(const struct tri_mapping *file, const char *with, size_t *at,
+                      struct line *line)
 {
     if (*at >= file->size) {
         return false;
@@ -216,36 +220,71 @@ static bool next_line(const struct tri_mapping *file, size_t *at, struct line *l
     const char *newline = memchr(text, '\n', file->size - *at);
     size_t whole = newline ? (size_t)(newline - text) : file->size - *at;
     *line = (struct line){.ended = newline != NULL};
-    line->object = object_of_line(text, whole, &line->torn);
+    if (!with || memmem(text, whole, with, strlen(with))) {
+        line->object = object_of_line(text, whole, &line->torn);
+    }
     line->text = text + line->torn;
     line->bytes = whole - line->torn;
     *at += whole + 1;
+    tri_work_progress();
     return true;
 }
 
-/* kept <- the lines up to and including those of `step`; *lost are whole lines that say nothing.
- * Returns the bytes. */
-static size_t keep_lines(const struct tri_mapping *file, int64_t step, char *kept, int64_t *lost)
+static bool stays(const struct line *line, int64_t step)
+{
+    const json_t *number = json_object_get(line->object, "step");
+    return json_is_integer(number) && json_integer_value(number) <= step;
+}
+
+/* Bytes at the begin that stay as they are; *lost are whole lines of all that say nothing. */
+static size_t count_kept(const struct tri_mapping *file, int64_t step, int64_t *lost)
 {
     struct line line;
-    size_t bytes = 0;
+    size_t kept = 0;
+    bool all = true;
     *lost = 0;
-    for (size_t at = 0; next_line(file, &at, &line);) {
-        const json_t *number = json_object_get(line.object, "step");
-        if (json_is_integer(number) && json_integer_value(number) <= step) {
-            memcpy(kept + bytes, line.text, line.bytes);
-            bytes += line.bytes;
-            kept[bytes++] = '\n';
-        }
-        *lost += line.ended && (line.torn > 0 || !json_is_integer(number));
+    for (size_t at = 0; next_line(file, NULL, &at, &line);) {
+        all = all && stays(&line, step) && line.torn == 0 && line.ended;
+        kept = all ? at : kept;
+        *lost +=
+            line.ended && (line.torn > 0 || !json_is_integer(json_object_get(line.object, "step")));
         json_decref(line.object);
     }
-    return bytes;
+    return kept;
+}
+
+/* The first `kept` bytes, and what stays of the rest: a long run's file is not held in memory. */
+static enum tri_status write_kept(const struct tri_mapping *file, int64_t step, size_t kept,
+                                  struct tri_writer *writer, struct tri_error *error)
+{
+    struct line line;
+    enum tri_status status = tri_writer_write(writer, file->data, kept, error);
+    for (size_t at = kept; status == TRI_OK && next_line(file, NULL, &at, &line);) {
+        if (stays(&line, step)) {
+            status = tri_writer_write(writer, line.text, line.bytes, error);
+            status = status == TRI_OK ? tri_writer_write(writer, "\n", 1, error) : status;
+        }
+        json_decref(line.object);
+    }
+    return status;
+}
+
+static enum tri_status replace(const char *path, const struct tri_mapping *file, int64_t step,
+                               size_t kept, struct tri_error *error)
+{
+    struct tri_writer *writer;
+    TRI_TRY(tri_writer_create(path, &writer, error));
+    enum tri_status status = write_kept(file, step, kept, writer, error);
+    if (status != TRI_OK) {
+        tri_writer_destroy(writer);
+        return status;
+    }
+    return tri_writer_close(&writer, error);
 }
 
 bool tri_run_folder_lacks_evaluation(const struct tri_run_folder *folder, int64_t step)
 {
-    char path[MEMBER_PATH_MAX];
+    char path[MEMBER_PATH_MAX], wanted[32];
     struct tri_mapping mapping;
     struct tri_error ignored;
     struct line line;
@@ -255,7 +294,8 @@ bool tri_run_folder_lacks_evaluation(const struct tri_run_folder *folder, int64_
     if (!tri_file_exists(path) || tri_file_map(path, &mapping, &ignored) != TRI_OK) {
         return false;
     }
-    for (size_t at = 0; next_line(&mapping, &at, &line);) {
+    (void)snprintf(wanted, sizeof(wanted), "\"step\":%lld,", (long long)step);
+    for (size_t at = 0; next_line(&mapping, wanted, &at, &line);) {
         if (json_integer_value(json_object_get(line.object, "step")) == step) {
             trained = trained || json_object_get(line.object, "loss");
             evaluated = evaluated || json_object_get(line.object, "valid_loss");
@@ -276,17 +316,13 @@ enum tri_status tri_run_folder_trim_metrics(const struct tri_run_folder *folder,
         return TRI_OK;
     }
     TRI_TRY(tri_file_map(path, &mapping, error));
-    char *kept = tri_alloc(TRI_MEMORY_OTHER, mapping.size + 1);
     int64_t lost;
-    size_t bytes = keep_lines(&mapping, step, kept, &lost);
+    size_t kept = count_kept(&mapping, step, &lost);
     if (lost > 0) {
         tri_log_warn("%s: dropped %lld torn lines", path, (long long)lost);
     }
-    enum tri_status status = TRI_OK;
-    if (bytes != mapping.size || memcmp(kept, mapping.data, bytes) != 0) {
-        status = tri_file_save(path, kept, bytes, error);
-    }
-    tri_free(kept);
+    enum tri_status status =
+        kept < mapping.size ? replace(path, &mapping, step, kept, error) : TRI_OK;
     tri_file_unmap(&mapping);
     TRI_TRY(status);
     return tri_file_sync_dir(folder->path, error);

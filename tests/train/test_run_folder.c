@@ -1,0 +1,71 @@
+/* A long run's metrics.jsonl, when the run goes on. */
+#include "train/run_folder.h"
+
+#include "base/file.h"
+#include "base/memory.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+enum { STEPS = 20000, TORN = 15000 };
+
+/* Lines of a hundred bytes; one of them may be torn, with the next one behind it. */
+static long write_lines(const char *path, int steps, int torn)
+{
+    FILE *file = fopen(path, "we");
+    assert_non_null(file);
+    for (int i = 1; i <= steps; i++) {
+        (void)fprintf(file, "{\"step\":%d,", i);
+        if (i != torn) {
+            (void)fprintf(file, "\"note\":\"%080d\"}\n", 0);
+        }
+    }
+    long bytes = ftell(file);
+    assert_int_equal(fclose(file), 0);
+    return bytes;
+}
+
+static void expect_trimmed(struct tri_run_folder *folder, const char *path, long room, long bytes)
+{
+    struct tri_error error = {0};
+    struct tri_mapping file;
+    struct tri_memory_scope scope = tri_memory_scope_begin();
+    assert_int_equal(tri_run_folder_trim_metrics(folder, STEPS - 2, &error), TRI_OK);
+    struct tri_memory_counters used = tri_memory_scope_end(&scope);
+    assert_true(used.peak[TRI_MEMORY_OTHER] < room);
+    assert_int_equal(tri_file_map(path, &file, &error), TRI_OK);
+    assert_int_equal(file.size, bytes);
+    tri_file_unmap(&file);
+}
+
+/* It may be many gigabytes: none of it is held in memory. */
+static void test_long_metrics(void **state)
+{
+    (void)state;
+    char run[256], path[300];
+    struct tri_error error = {0};
+    struct tri_run_folder *folder;
+    (void)snprintf(run, sizeof(run), TEST_TMP "/run_folder.%d", (int)getpid());
+    (void)snprintf(path, sizeof(path), "%s/metrics.jsonl", run);
+    assert_int_equal(tri_run_folder_open(run, false, &folder, &error), TRI_OK);
+    long whole = write_lines(path, STEPS - 2, 0);
+    long one = whole - write_lines(path, STEPS - 3, 0);
+    expect_trimmed(folder, path, whole / 10, whole - one);
+    assert_int_equal(write_lines(path, STEPS, 0), whole + 2 * one);
+    expect_trimmed(folder, path, whole / 10, whole);
+    (void)write_lines(path, STEPS, TORN);
+    expect_trimmed(folder, path, whole / 10, whole - one);
+    tri_run_folder_close(folder);
+    assert_int_equal(tri_file_remove_tree(run, &error), TRI_OK);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_long_metrics)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
