@@ -2,8 +2,10 @@
  * some milliseconds: on cores that other jobs share, or under a quota of processor time, those are
  * taken from the threads that are waited for, and a step takes ten times as long. libgomp asks the
  * environment for GOMP_SPINCOUNT while it is loaded, before anything of ours runs, and can be told
- * in no other way; so the program has a getenv of its own, which knows a default for that variable.
- * What the user sets wins. */
+ * in no other way: OpenMP's own calls know nothing of it, and the variable set later is not read. A
+ * program that sets it and executes itself anew would load everything twice, and lose who runs it
+ * inside: an emulator, Valgrind. So the program has a getenv of its own, which knows a default for
+ * that variable; other OpenMP libraries don't ask for it. What the user sets wins. */
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
