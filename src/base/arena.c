@@ -2,6 +2,7 @@
 
 #include "base/cgroup.h"
 #include "base/poison.h"
+#include "base/room.h"
 #include "base/status.h"
 
 #include <stdbool.h>
@@ -141,7 +142,7 @@ void *tri_arena_alloc(struct tri_arena *arena, size_t bytes)
                   bytes, arena->used, arena->reserve);
     }
     if (arena->used + rounded > arena->mapped && !extend(arena, arena->used + rounded)) {
-        tri_panic(TRI_FAILED, "out of memory: %zu bytes more for %s", rounded, arena->name);
+        tri_room_exhausted(rounded, arena->name);
     }
     char *block = arena->base + arena->used;
     arena->used += rounded;

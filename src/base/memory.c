@@ -1,6 +1,7 @@
 #include "base/memory.h"
 
 #include "base/poison.h"
+#include "base/room.h"
 #include "base/status.h"
 
 #include <pthread.h>
@@ -71,7 +72,7 @@ void *tri_alloc(enum tri_memory category, size_t bytes)
         raw = bytes >= MAPPED ? take_mapped(bytes) : take_zeroed(bytes);
     }
     if (!raw) {
-        tri_panic(TRI_FAILED, "out of memory: %zu bytes for %s", bytes, names[category]);
+        tri_room_exhausted(bytes, names[category]);
     }
     struct header *header = (struct header *)(void *)raw;
     header->bytes = bytes;

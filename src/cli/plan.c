@@ -124,7 +124,7 @@ static void print_one(const struct request *request, const struct tri_layout_pla
     print_sent(plan);
 }
 
-static void plan_one(const struct request *request)
+static enum tri_status plan_one(const struct request *request, struct tri_error *error)
 {
     const struct tri_config *config = &request->config;
     const struct tri_config_parallel *parallel = &config->parallel;
@@ -132,13 +132,17 @@ static void plan_one(const struct request *request)
                                 request->ranks / (int)(parallel->tensor * parallel->expert),
                                 (int)parallel->expert_tensor};
     struct tri_layout_plan plan = tri_layout_plan(config, layout, tri_rehearse_layout);
+    if (plan.refused) {
+        return tri_fail(error, TRI_FAILED, "%s", plan.reason);
+    }
     struct tri_memory_plan loads[TRI_LOAD_COUNT] = {plan.memory, plan.memory, plan.memory};
     for (int load = TRI_LOAD_HEADROOM; load < TRI_LOAD_COUNT && config->moe.num_experts; load++) {
-        loads[load] = tri_rehearse_layout(config, layout, plan.rank, (enum tri_load)load, NULL);
+        TRI_TRY(tri_rehearse_layout(config, layout, plan.rank, (enum tri_load)load, NULL,
+                                    &loads[load], error));
     }
     if (!request->json) {
         print_one(request, &plan, loads);
-        return;
+        return TRI_OK;
     }
     json_t *root = json_of_plan(&plan);
     (void)json_object_set_new(root, "ranks", json_integer(request->ranks));
@@ -148,6 +152,7 @@ static void plan_one(const struct request *request)
         (void)json_object_set_new(root, load_names[load], json_of_memory(&loads[load]));
     }
     tri_print_json(root);
+    return TRI_OK;
 }
 
 /* ---- all of them ----------------------------------------------------------------------------- */
@@ -223,8 +228,12 @@ enum tri_status tri_command_plan(const struct tri_arguments *arguments, struct t
     enum tri_status status = read_request(arguments, request, error);
     status = tri_agree_on_config(status, &request->config, error);
     if (status == TRI_OK && tri_comm_rank() == 0) {
-        (request->layouts ? plan_all : plan_one)(request);
+        if (request->layouts) {
+            plan_all(request);
+        } else {
+            status = plan_one(request, error);
+        }
     }
     tri_free(request);
-    return status;
+    return tri_agree_everywhere(status, error);
 }

@@ -220,6 +220,20 @@ static enum tri_status check_router(const struct tri_config *config, struct tri_
     return TRI_OK;
 }
 
+/* Tokens and routes of a micro-batch have 32-bit numbers. */
+static enum tri_status check_micro_batch(const struct tri_config *config, struct tri_error *error)
+{
+    int64_t seq = config->data.sequence_length;
+    int64_t routes = config->moe.num_experts > 0 ? config->moe.top_k : 1;
+    if (config->train.micro_batch <= INT32_MAX / (seq * routes)) {
+        return TRI_OK;
+    }
+    return tri_key_refuse(config, error, "train.micro_batch", "train.global_batch",
+                          "found %" PRId64 " rows of %" PRId64 " tokens, %" PRId64
+                          " routes each, expected at most %" PRId32 " routes in all",
+                          config->train.micro_batch, seq, routes, INT32_MAX);
+}
+
 static enum tri_status check_train(const struct tri_config *config, struct tri_error *error)
 {
     const struct tri_config_train *train = &config->train;
@@ -351,6 +365,7 @@ enum tri_status tri_config_finish(struct tri_config *config, struct tri_error *e
         TRI_TRY(check_router(config, error));
     }
     TRI_TRY(check_train(config, error));
+    TRI_TRY(check_micro_batch(config, error));
     TRI_TRY(check_degrees(config, error));
     return config->reproducible ? check_reproducible(config, error) : TRI_OK;
 }

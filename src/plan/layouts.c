@@ -8,16 +8,17 @@
 /* Ranges are cut so that the last part is a longest one (tri_range_part), so among ranks that
  * differ in one coordinate the last takes most. Tensor ranks can hold more KV heads than the last
  * one does: each of them is tried. */
-static void plan(const struct tri_config *config, tri_rehearse_rank rehearse,
-                 struct tri_layout_plan *plan)
+static enum tri_status plan(const struct tri_config *config, tri_rehearse_rank rehearse,
+                            struct tri_layout_plan *plan, struct tri_error *error)
 {
     struct tri_layout layout = plan->layout;
     struct tri_ledger *ledger = tri_alloc(TRI_MEMORY_OTHER, sizeof(*ledger));
     int last = layout.tensor * (layout.expert * layout.data - 1);
     bool same = config->model.num_kv_heads % layout.tensor == 0;
-    for (int t = layout.tensor - 1; t >= (same ? layout.tensor - 1 : 0); t--) {
-        struct tri_memory_plan memory =
-            rehearse(config, layout, last + t, TRI_LOAD_BALANCED, ledger);
+    enum tri_status status = TRI_OK;
+    for (int t = layout.tensor - 1; status == TRI_OK && t >= (same ? layout.tensor - 1 : 0); t--) {
+        struct tri_memory_plan memory = {0};
+        status = rehearse(config, layout, last + t, TRI_LOAD_BALANCED, ledger, &memory, error);
         if (memory.total > plan->memory.total) {
             plan->rank = last + t;
             plan->memory = memory;
@@ -27,6 +28,7 @@ static void plan(const struct tri_config *config, tri_rehearse_rank rehearse,
         }
     }
     tri_free(ledger);
+    return status;
 }
 
 struct tri_layout_plan tri_layout_plan(const struct tri_config *config, struct tri_layout layout,
@@ -39,10 +41,9 @@ struct tri_layout_plan tri_layout_plan(const struct tri_config *config, struct t
     laid_out->parallel =
         (struct tri_config_parallel){layout.tensor, layout.expert, layout.expert_tensor};
     int ranks = layout.tensor * layout.expert * layout.data;
-    if (tri_config_check_layout(laid_out, ranks, &error) == TRI_OK) {
-        plan(laid_out, rehearse, &result);
-    } else {
-        result.refused = true;
+    result.refused = tri_config_check_layout(laid_out, ranks, &error) != TRI_OK ||
+                     plan(laid_out, rehearse, &result, &error) != TRI_OK;
+    if (result.refused) {
         (void)snprintf(result.reason, sizeof(result.reason), "%s", error.message);
     }
     tri_free(laid_out);

@@ -19,10 +19,11 @@ enum tri_load {
 };
 
 /* Counts a step of one rank of a layout; train/ hands it in (tri_rehearse_layout). ledger may be
- * NULL. */
-typedef struct tri_memory_plan (*tri_rehearse_rank)(const struct tri_config *config,
-                                                    struct tri_layout layout, int rank,
-                                                    enum tri_load load, struct tri_ledger *ledger);
+ * NULL. FAILED when there is no room even to count. */
+typedef enum tri_status (*tri_rehearse_rank)(const struct tri_config *config,
+                                             struct tri_layout layout, int rank, enum tri_load load,
+                                             struct tri_ledger *ledger,
+                                             struct tri_memory_plan *plan, struct tri_error *error);
 
 struct tri_layout_plan {
     struct tri_layout layout;

@@ -13,14 +13,6 @@ struct tri_memory_plan {
     int64_t process;                 /* libraries, MPI, all scratch: beside the total */
 };
 
-/* Bytes this process may still take: what the machine and the control groups have left, divided by
- * the ranks on this node, but no more than its own limits (ulimit -v, -d) leave. */
-int64_t tri_memory_available(int local_ranks);
-/* Bytes that all processes of this machine and control group may still take together: available
- * memory, what may be promised where promises are kept (vm.overcommit_memory 2), groups' limits.
- * root: in front of /proc and /sys ("" but in tests). */
-int64_t tri_memory_of_machine(const char *root);
-
 /* Bytes of memory that this process has at most had; 0 when the system does not say. */
 int64_t tri_memory_process_peak(void);
 /* What a plan's `process` is without scratch that grows with the model, asked for before anything
@@ -28,7 +20,8 @@ int64_t tri_memory_process_peak(void);
  * in the first steps. */
 int64_t tri_memory_process_constant(int64_t threads);
 
-/* FAILED, with both figures, when the plan needs more than is available. Local. */
+/* FAILED, with both figures and the limit that holds, when the plan needs more than is free
+ * (base/room.h); a warning when it needs more than is had at full speed. Local. */
 enum tri_status tri_memory_check(const struct tri_memory_plan *plan, int local_ranks,
                                  struct tri_error *error) TRI_NODISCARD;
 /* The same for a command that holds a whole model and buffers on one rank of the node: bytes of

@@ -1,5 +1,6 @@
 #include "train/rehearsal.h"
 
+#include "base/room.h"
 #include "moe/moe.h"
 #include "shard/rows.h"
 #include "train/engine.h"
@@ -123,6 +124,66 @@ static void extend(struct tri_ledger *ledger, const struct tri_ledger *longer, i
     }
 }
 
+/* ---- whether there is room ------------------------------------------------------------------- */
+
+/* Bytes that are touched, not only counted: targets and positions; the router's work. */
+enum { TOKEN_BYTES = 8, ROUTED_BYTES = 4, ROUTE_BYTES = 24 };
+
+static double gigabytes(int64_t bytes)
+{
+    return (double)bytes / 1e9;
+}
+
+static enum tri_status check_tokens(const struct tri_config *config, int64_t own_rows,
+                                    struct tri_error *error)
+{
+    struct tri_memory_room room = tri_room_find(tri_comm_local_size());
+    int64_t seq = config->data.sequence_length;
+    int64_t routed =
+        tri_model_moe_layers(config) * (ROUTED_BYTES + ROUTE_BYTES * config->moe.top_k);
+    int64_t micro = own_rows < config->train.micro_batch ? own_rows : config->train.micro_batch;
+    int64_t bytes = seq * (own_rows * TOKEN_BYTES + micro * routed);
+    if (bytes <= room.bytes) {
+        return TRI_OK;
+    }
+    return tri_fail(error, TRI_FAILED,
+                    "micro-batches of %lld x %lld tokens take %.2f GB only to be planned, but %.2f "
+                    "GB is free (limit: %s)",
+                    (long long)micro, (long long)seq, gigabytes(bytes), gigabytes(room.bytes),
+                    room.limit);
+}
+
+/* Where what is asked for counts, touched or not, a rehearsal needs as much as the run. What the
+ * parameters take is known before it begins. */
+static enum tri_status check_parameters(const struct tri_config *config,
+                                        const struct tri_mesh *mesh, bool training,
+                                        struct tri_error *error)
+{
+    struct tri_memory_room room = tri_room_of_addresses(tri_comm_local_size());
+    int64_t weights = 0, gradients = 0, optimizer = 0;
+    if (room.bytes == INT64_MAX) {
+        return TRI_OK;
+    }
+    struct tri_params *params = tri_params_create(config, mesh);
+    for (int i = 0; i < TRI_BUFFERS; i++) {
+        const struct tri_buffer *buffer = &params->buffer[i];
+        int64_t states = buffer->dtype == TRI_F32 ? 2 : 3;
+        weights += buffer->count * (int64_t)tri_dtype_size(buffer->dtype);
+        gradients += buffer->count * (int64_t)tri_dtype_size(buffer->gradient_dtype);
+        optimizer += buffer->shard * states * (int64_t)sizeof(float);
+    }
+    tri_params_destroy(params);
+    int64_t all = weights + (training ? gradients + optimizer : 0);
+    if (all <= room.bytes) {
+        return TRI_OK;
+    }
+    return tri_fail(error, TRI_FAILED,
+                    "the parameters alone take %.2f GB a rank (weights %.2f, gradients %.2f, "
+                    "optimizer %.2f), but %.2f GB is free (limit: %s)",
+                    gigabytes(all), gigabytes(weights), training ? gigabytes(gradients) : 0.0,
+                    training ? gigabytes(optimizer) : 0.0, gigabytes(room.bytes), room.limit);
+}
+
 /* ---- the whole ------------------------------------------------------------------------------- */
 
 /* Rows of one replica's step, of whose tokens the engine keeps arrays. */
@@ -133,13 +194,50 @@ static int64_t share_of(const struct tri_rehearsal *rehearsal, int64_t rows)
     return tri_range_size(tri_rows_share(rows, replicas, rehearsal->rank / layout->tensor));
 }
 
-struct tri_memory_plan tri_rehearse(const struct tri_rehearsal *rehearsal,
-                                    struct tri_ledger *ledger)
+static void rehearse(const struct tri_rehearsal *rehearsal, const struct tri_config *config,
+                     const struct batch *batch, struct tri_ledger *ledger,
+                     struct tri_memory_plan *plan)
+{
+    struct tri_ledger *ledgers = tri_alloc(TRI_MEMORY_OTHER, 2 * sizeof(*ledgers));
+    /* There is too little to do to wake threads for. */
+    int threads = tri_kernels_threads();
+    tri_kernels_set_threads(1);
+    tri_kernels_dry_begin(threads);
+    struct tri_memory_counters counters = run(rehearsal, config, batch->rows, &ledgers[0]);
+    if (ledger) {
+        if (batch->periods > 0) {
+            (void)run(rehearsal, config, batch->rows + batch->period_rows, &ledgers[1]);
+            extend(&ledgers[0], &ledgers[1], batch->periods);
+        }
+        *ledger = ledgers[0];
+    }
+    tri_kernels_set_threads(threads);
+    *plan = (struct tri_memory_plan){.scratch = tri_kernels_dry_scratch()};
+    memcpy(plan->bytes, counters.peak, sizeof(plan->bytes));
+    tri_free(ledgers);
+}
+
+static enum tri_status check_room(const struct tri_rehearsal *rehearsal,
+                                  const struct tri_config *config, int64_t rows,
+                                  struct tri_error *error)
+{
+    const struct tri_layout *layout = &rehearsal->layout;
+    TRI_TRY(check_tokens(config, share_of(rehearsal, rows), error));
+    struct tri_memory_scope scope = tri_memory_scope_begin();
+    struct tri_mesh *mesh =
+        tri_mesh_create_planned(layout->tensor, layout->expert, layout->data, rehearsal->rank);
+    enum tri_status status = check_parameters(config, mesh, rehearsal->training, error);
+    tri_mesh_destroy(mesh);
+    (void)tri_memory_scope_end(&scope);
+    return status;
+}
+
+enum tri_status tri_rehearse(const struct tri_rehearsal *rehearsal, struct tri_ledger *ledger,
+                             struct tri_memory_plan *plan, struct tri_error *error)
 {
     const struct tri_layout *layout = &rehearsal->layout;
     int replicas = layout->expert * layout->data;
     struct tri_config *config = tri_alloc(TRI_MEMORY_OTHER, sizeof(*config));
-    struct tri_ledger *ledgers = tri_alloc(TRI_MEMORY_OTHER, 2 * sizeof(*ledgers));
     *config = *rehearsal->config;
     config->moe.router = TRI_ROUTER_BALANCED;
     config->parallel =
@@ -147,34 +245,25 @@ struct tri_memory_plan tri_rehearse(const struct tri_rehearsal *rehearsal,
     int64_t rows =
         rehearsal->training ? config->train.global_batch : tri_evaluate_rows(config, replicas);
     struct batch batch = shorten(config, replicas, rows);
-    /* There is too little to do to wake threads for. */
-    int threads = tri_kernels_threads();
-    tri_kernels_set_threads(1);
-    tri_kernels_dry_begin(threads);
-    struct tri_memory_counters counters = run(rehearsal, config, batch.rows, &ledgers[0]);
-    if (ledger) {
-        if (batch.periods > 0) {
-            (void)run(rehearsal, config, batch.rows + batch.period_rows, &ledgers[1]);
-            extend(&ledgers[0], &ledgers[1], batch.periods);
+    *plan = (struct tri_memory_plan){0};
+    enum tri_status status = check_room(rehearsal, config, batch.rows + batch.period_rows, error);
+    if (status == TRI_OK) {
+        rehearse(rehearsal, config, &batch, ledger, plan);
+        plan->bytes[TRI_MEMORY_OTHER] +=
+            tri_engine_row_bytes(share_of(rehearsal, rows) - share_of(rehearsal, batch.rows),
+                                 config->data.sequence_length);
+        for (int i = 0; i < TRI_MEMORY_COUNT; i++) {
+            plan->total += plan->bytes[i];
         }
-        *ledger = ledgers[0];
     }
-    tri_kernels_set_threads(threads);
-    struct tri_memory_plan plan = {.scratch = tri_kernels_dry_scratch()};
-    memcpy(plan.bytes, counters.peak, sizeof(plan.bytes));
-    plan.bytes[TRI_MEMORY_OTHER] += tri_engine_row_bytes(
-        share_of(rehearsal, rows) - share_of(rehearsal, batch.rows), config->data.sequence_length);
-    for (int i = 0; i < TRI_MEMORY_COUNT; i++) {
-        plan.total += plan.bytes[i];
-    }
-    tri_free(ledgers);
     tri_free(config);
-    return plan;
+    return status;
 }
 
-struct tri_memory_plan tri_rehearse_layout(const struct tri_config *config,
-                                           struct tri_layout layout, int rank, enum tri_load load,
-                                           struct tri_ledger *ledger)
+enum tri_status tri_rehearse_layout(const struct tri_config *config, struct tri_layout layout,
+                                    int rank, enum tri_load load, struct tri_ledger *ledger,
+                                    struct tri_memory_plan *plan, struct tri_error *error)
 {
-    return tri_rehearse(&(struct tri_rehearsal){config, layout, rank, true, load}, ledger);
+    const struct tri_rehearsal rehearsal = {config, layout, rank, true, load};
+    return tri_rehearse(&rehearsal, ledger, plan, error);
 }

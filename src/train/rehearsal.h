@@ -15,13 +15,14 @@ struct tri_rehearsal {
 };
 
 /* Peaks by category over two steps, without plan->process. ledger: the calls and bytes of the
- * second step; may be NULL. Local; takes no memory to speak of, whatever the plan's size. */
-struct tri_memory_plan tri_rehearse(const struct tri_rehearsal *rehearsal,
-                                    struct tri_ledger *ledger);
+ * second step; may be NULL. Local; takes some bytes for each token and each route of a micro-batch,
+ * and addresses for the plan's size: FAILED, with figures, where those have no room. */
+enum tri_status tri_rehearse(const struct tri_rehearsal *rehearsal, struct tri_ledger *ledger,
+                             struct tri_memory_plan *plan, struct tri_error *error) TRI_NODISCARD;
 
 /* The same of training: for tri_layout_plan. */
-struct tri_memory_plan tri_rehearse_layout(const struct tri_config *config,
-                                           struct tri_layout layout, int rank, enum tri_load load,
-                                           struct tri_ledger *ledger);
+enum tri_status tri_rehearse_layout(const struct tri_config *config, struct tri_layout layout,
+                                    int rank, enum tri_load load, struct tri_ledger *ledger,
+                                    struct tri_memory_plan *plan, struct tri_error *error);
 
 #endif

@@ -18,11 +18,13 @@ static enum tri_status check_memory(struct tri_session *session, bool training, 
         .training = training,
         .load = session->load,
     };
-    session->plan = tri_rehearse(&rehearsal, NULL);
+    enum tri_status status = tri_rehearse(&rehearsal, NULL, &session->plan, error);
     session->plan.beside = beside;
     session->plan.process =
         tri_memory_process_constant(tri_kernels_threads()) + session->plan.scratch;
-    enum tri_status status = tri_memory_check(&session->plan, tri_comm_local_size(), error);
+    if (status == TRI_OK) {
+        status = tri_memory_check(&session->plan, tri_comm_local_size(), error);
+    }
     return tri_comm_agree(session->mesh->world, status, error);
 }
 

@@ -11,6 +11,7 @@
 #include "train/verify.h"
 
 #include "base/memory.h"
+#include "base/room.h"
 #include "plan/memory.h"
 #include "train/evaluate.h"
 #include "train/rehearsal.h"
@@ -142,33 +143,38 @@ static void conclude(struct verify *v)
 /* ---- setup ----------------------------------------------------------------------------------- */
 
 /* Rank 0 also holds the reference, whose weights and moments are whole, and what is compared. */
-static enum tri_status check_memory(struct verify *v, struct tri_error *error)
+static enum tri_status check_root(struct verify *v, struct tri_error *error)
 {
     const struct tri_memory_plan *own = &v->session->plan;
+    const struct tri_rehearsal rehearsal = {.config = &v->reference_config,
+                                            .layout = {1, 1, 1, 1},
+                                            .training = true,
+                                            .load = v->session->load};
+    struct tri_memory_plan plan;
+    TRI_TRY(tri_rehearse(&rehearsal, NULL, &plan, error));
+    struct tri_memory_counters now = tri_memory_get();
     int local = tri_comm_local_size();
-    enum tri_status status = TRI_OK;
-    if (verify_is_root(v)) {
-        const struct tri_rehearsal rehearsal = {.config = &v->reference_config,
-                                                .layout = {1, 1, 1, 1},
-                                                .training = true,
-                                                .load = v->session->load};
-        struct tri_memory_plan plan = tri_rehearse(&rehearsal, NULL);
-        struct tri_memory_counters now = tri_memory_get();
-        int64_t room = (v->session->engine->params->total + 4 * v->largest) * WORD;
-        v->result->reference_bytes = plan.total + room;
-        int64_t needed = v->result->reference_bytes + local * (own->total + own->process);
-        /* What the layout has taken already is no longer free. */
-        for (int i = 0; i < TRI_MEMORY_COUNT; i++) {
-            needed -= local * now.current[i];
-        }
-        if (needed > tri_memory_available(1)) {
-            status = tri_fail(error, TRI_FAILED,
-                              "verify: rank 0 needs %.2f GB for the reference, and this node's "
-                              "ranks %.2f GB in all, but %.2f GB are free",
-                              (double)v->result->reference_bytes / 1e9, (double)needed / 1e9,
-                              (double)tri_memory_available(1) / 1e9);
-        }
+    int64_t compared = (v->session->engine->params->total + 4 * v->largest) * WORD;
+    v->result->reference_bytes = plan.total + compared;
+    int64_t needed = v->result->reference_bytes + local * (own->total + own->process);
+    /* What the layout has taken already is no longer free. */
+    for (int i = 0; i < TRI_MEMORY_COUNT; i++) {
+        needed -= local * now.current[i];
     }
+    struct tri_memory_room room = tri_room_find(1);
+    if (needed <= room.bytes) {
+        return TRI_OK;
+    }
+    return tri_fail(error, TRI_FAILED,
+                    "verify: rank 0 needs %.2f GB for the reference, and this node's ranks %.2f GB "
+                    "in all, but %.2f GB are free (limit: %s)",
+                    (double)v->result->reference_bytes / 1e9, (double)needed / 1e9,
+                    (double)room.bytes / 1e9, room.limit);
+}
+
+static enum tri_status check_memory(struct verify *v, struct tri_error *error)
+{
+    enum tri_status status = verify_is_root(v) ? check_root(v, error) : TRI_OK;
     return tri_comm_agree(v->session->mesh->world, status, error);
 }
 

@@ -2,7 +2,7 @@
  * versions, wherever the one that holds is. */
 #include "base/cgroup.h"
 #include "base/file.h"
-#include "plan/memory.h"
+#include "base/room.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -71,6 +71,28 @@ static void test_second(void **state)
     assert_int_equal(tri_cgroup_room(root), 0);
 }
 
+/* Beyond memory.high nobody is killed, only slowed down: no limit, but a figure of its own. */
+static void test_throttle(void **state)
+{
+    (void)state;
+    plant("/proc/self/cgroup", "0::/slurm/job\n");
+    plant("/proc/self/mountinfo", mount2);
+    group(2, "/sys/fs/cgroup/slurm/job", "9000\n", "6000\n", "inactive_file 500\n");
+    assert_true(tri_cgroup_fast_room(root) == INT64_MAX);
+    assert_true(tri_room_before_throttle(root, 4).bytes == INT64_MAX);
+    plant("/sys/fs/cgroup/slurm/job/memory.high", "max\n");
+    assert_true(tri_cgroup_fast_room(root) == INT64_MAX);
+    plant("/sys/fs/cgroup/slurm/job/memory.high", "7500\n");
+    assert_int_equal(tri_cgroup_fast_room(root), 2000);
+    assert_int_equal(tri_room_before_throttle(root, 4).bytes, 500);
+    assert_int_equal(tri_cgroup_room(root), 3500);
+    assert_string_equal(tri_room_of_machine(root).limit, "a control group");
+    group(2, "/sys/fs/cgroup/slurm", "max\n", "8000\n", "inactive_file 0\n");
+    plant("/sys/fs/cgroup/slurm/memory.high", "7000\n");
+    assert_int_equal(tri_cgroup_fast_room(root), 0);
+    assert_int_equal(tri_cgroup_room(root), 3500);
+}
+
 static void test_first(void **state)
 {
     (void)state;
@@ -121,13 +143,15 @@ static void test_machine(void **state)
     plant("/proc/meminfo", "MemTotal: 900 kB\nMemAvailable: 500 kB\nCommitLimit: 400 kB\n"
                            "Committed_AS: 300 kB\n");
     plant("/proc/sys/vm/overcommit_memory", "0\n");
-    assert_int_equal(tri_memory_of_machine(root), 500 * 1024);
+    assert_int_equal(tri_room_of_machine(root).bytes, 500 * 1024);
+    assert_string_equal(tri_room_of_machine(root).limit, "the machine's memory");
     plant("/proc/sys/vm/overcommit_memory", "2\n");
-    assert_int_equal(tri_memory_of_machine(root), 100 * 1024);
+    assert_string_equal(tri_room_of_machine(root).limit, "vm.overcommit_memory=2");
+    assert_int_equal(tri_room_of_machine(root).bytes, 100 * 1024);
     plant("/proc/self/cgroup", "0::/\n");
     plant("/proc/self/mountinfo", mount2);
     group(2, "/sys/fs/cgroup", "2000\n", "1000\n", "");
-    assert_int_equal(tri_memory_of_machine(root), 1000);
+    assert_int_equal(tri_room_of_machine(root).bytes, 1000);
 }
 
 int main(void)
@@ -135,6 +159,7 @@ int main(void)
     (void)snprintf(root, sizeof(root), "%s/cgroup.%d", TEST_TMP, (int)getpid());
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_teardown(test_second, clear),
+        cmocka_unit_test_teardown(test_throttle, clear),
         cmocka_unit_test_teardown(test_first, clear),
         cmocka_unit_test_teardown(test_container, clear),
         cmocka_unit_test_teardown(test_machine, clear),

@@ -24,15 +24,29 @@ static void test_commands(void **state)
     cli_run_well(ranks, CLI_WORDS_OF("plan", "c.yaml"));
 }
 
-/* Some gigabytes where there is one. */
+/* Some gigabytes where there is one: what is needed is told, what is free, and the limit. A plan,
+ * which takes addresses for what it counts, has no more room than a run. */
 static void test_too_much(void **state)
 {
     (void)state;
-    struct process_result result =
-        cli_run(0, CLI_WORDS_OF("train", "c.yaml", "run_dir=large", "model.hidden_size=2048",
-                                "model.intermediate_size=32768"));
-    assert_int_equal(cli_count(result.err, "trident: error: "), 1);
-    cli_expect_status(&result, 3);
+    static const char *const commands[] = {"train", "plan"};
+    for (int i = 0; i < 2; i++) {
+        struct process_result result =
+            cli_run(0, CLI_WORDS_OF(commands[i], "c.yaml", "run_dir=large",
+                                    "model.hidden_size=2048", "model.intermediate_size=32768"));
+        assert_int_equal(cli_count(result.err, "(limit: ulimit -v)"), 1);
+        cli_expect_error(&result, 0, 3, "the parameters alone take ");
+        result =
+            cli_run(0, CLI_WORDS_OF(commands[i], "c.yaml", "run_dir=large",
+                                    "model.max_position=1000000", "data.sequence_length=1000000"));
+        assert_int_equal(cli_count(result.err, "(limit: ulimit -v)"), 1);
+        assert_int_equal(cli_count(result.err, "trident: error: "), 1);
+        assert_int_equal(cli_count(result.err, " GB more for activations beside "), 1);
+        cli_expect_status(&result, 3);
+        result = cli_run(
+            0, CLI_WORDS_OF(commands[i], "c.yaml", "run_dir=large", "train.global_batch=10000000"));
+        cli_expect_error(&result, 0, 3, "only to be planned, but 1.");
+    }
 }
 
 /* Decoding takes one row of the prompt's length and the cache, not an evaluation's batches; and the

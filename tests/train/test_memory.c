@@ -102,7 +102,8 @@ static void run(enum small_style style, const char *words, struct small_layout l
         .training = training,
         .load = TRI_LOAD_BALANCED,
     };
-    struct tri_memory_plan plan = tri_rehearse(&rehearsal, ledger);
+    struct tri_memory_plan plan;
+    CHECK(tri_rehearse(&rehearsal, ledger, &plan, &error) == TRI_OK);
     compare_memory(&plan, counted, words, layout);
     compare_ledgers(ledger, counted, words, layout);
     tri_free(ledger);

@@ -28,7 +28,8 @@ static void run(const char *words, struct tri_memory_plan *plan)
         .rank = mesh->rank,
         .training = true,
     };
-    *plan = tri_rehearse(&rehearsal, NULL);
+    struct tri_error error;
+    CHECK(tri_rehearse(&rehearsal, NULL, plan, &error) == TRI_OK);
     struct tri_engine *engine = tri_engine_create(&config, mesh, tri_kernels_fast(), true);
     struct tri_rows_source source = small_source(&config);
     for (int64_t i = 0; i < 2; i++) {
