@@ -193,6 +193,19 @@ static void check_rounded_once(struct small_layout layout)
     tri_free(narrow.values);
 }
 
+/* Of more micro-batches it is rounded once for each, and holds all of them. */
+static void check_rounded_each(struct small_layout layout)
+{
+    struct gradients wide = compute_chunks("precision=bf16 train.micro_batch=2", layout);
+    struct gradients narrow =
+        compute_chunks("precision=bf16 train.gradient_dtype=bf16 train.micro_batch=2", layout);
+    CHECK(tri_comm_rank() != 0 ||
+          small_distance(narrow.values + narrow.head, wide.values + wide.head, wide.head_count,
+                         0.0) <= 5e-3);
+    tri_free(wide.values);
+    tri_free(narrow.values);
+}
+
 int main(int argc, char **argv)
 {
     tri_comm_start(&argc, &argv);
@@ -206,6 +219,7 @@ int main(int argc, char **argv)
     check_chunks(cut);
     check_chunk_bits(cut);
     check_rounded_once(cut);
+    check_rounded_each(cut);
     tri_comm_finish();
     return 0;
 }
