@@ -76,6 +76,8 @@ void tri_comm_finish(void)
 {
     TRI_REQUIRE(process.running);
     tri_watch_enter_stage(TRI_VERB_FINISH);
+    /* Whoever is late is waited for while MPI_Abort still ends the job. */
+    TRI_MPI(MPI_Barrier(process.world));
     tri_watch_release();
     TRI_MPI(MPI_Comm_free(&process.node));
     TRI_MPI(MPI_Comm_free(&process.world));

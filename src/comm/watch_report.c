@@ -215,17 +215,41 @@ static bool is_ours(int process)
            ours.st_dev == its.st_dev && ours.st_ino == its.st_ino;
 }
 
-/* Without MPI nobody ends the stopped ranks of a job whose others have failed: MPICH's launcher
- * waits for them. */
-static void end_stopped(void)
+static void signal_stopped(int number)
 {
     const struct tri_watch_view *view = &tri_watch_view;
     for (int i = 0; i < view->node_size; i++) {
         int process = view->record[i]->process;
         if (strcmp(tri_watch_halted(process), " (stopped)") == 0 && is_ours(process)) {
-            (void)kill((pid_t)process, SIGKILL);
+            (void)kill((pid_t)process, number);
         }
     }
+}
+
+static bool all_ended(void)
+{
+    const struct tri_watch_view *view = &tri_watch_view;
+    for (int i = 0; i < view->node_size; i++) {
+        if (!atomic_load(&view->record[i]->ended)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* In MPI_Finalize there is no MPI_Abort, and ranks that die there can leave Open MPI's mpirun
+ * waiting for ever in its own end (a lock of its PMIx server); after it MPICH's mpiexec waits for a
+ * stopped rank. So a stopped rank goes on, to finish with the others, and is killed if it does
+ * not. */
+static void end_stopped(void)
+{
+    signal_stopped(SIGCONT);
+    struct timespec pause = {.tv_nsec = 5000000};
+    int64_t until = tri_clock_nanoseconds() + (int64_t)RANK_SECONDS * TRI_WATCH_SECOND / 2;
+    while (!all_ended() && tri_clock_nanoseconds() < until) {
+        (void)nanosleep(&pause, NULL);
+    }
+    signal_stopped(SIGKILL);
 }
 
 void tri_watch_report(void)

@@ -193,6 +193,10 @@ int main(int argc, char **argv)
         stop_chain(mesh, path);
     } else if (strcmp(mode, "work") == 0) {
         work(mesh);
+    } else if (strcmp(mode, "stop-last") == 0) {
+        if (mesh->rank == mesh->ranks - 1) {
+            stop_here(path);
+        }
     } else if (strcmp(mode, "stop-before-end") == 0) {
         stop_before_end = mesh->rank == mesh->ranks - 1 ? path : NULL;
     } else if (strcmp(mode, "stop-after-end") == 0) {

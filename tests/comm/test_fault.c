@@ -174,14 +174,16 @@ static void test_two_nodes(void **state)
 static void test_stopped_at_the_end(void **state)
 {
     (void)state;
-    static const char *const modes[] = {"stop-before-end", "stop-after-end"};
-    for (int i = 0; i < 2; i++) {
+    static const char *const modes[] = {"stop-last", "stop-before-end", "stop-after-end"};
+    for (int i = 0; i < 3; i++) {
         char rank[32];
         const struct process_result *outcome = run_job(modes[i]);
         check_failed(outcome, "ending MPI over group world has waited 1.");
-        (void)snprintf(rank, sizeof(rank), "rank %d (stopped)\n", ranks - 1);
+        (void)snprintf(rank, sizeof(rank), i == 0 ? " s for rank %d\n" : "rank %d (stopped)\n",
+                       ranks - 1);
         check_failed(outcome, rank);
         check_ended();
+        assert_int_equal(outcome->status, TRI_FAILED);
     }
 }
 
