@@ -189,7 +189,7 @@ enum tri_status tri_config_check_override(const char *text, struct tri_error *er
 static enum tri_status apply_override(struct tri_config *config, const char *text,
                                       struct tri_error *error)
 {
-    int at;
+    int at = -1;
     TRI_TRY(find_override(text, &at, error));
     struct tri_node *node = override_node(&tri_keys[at], strchr(text, '=') + 1);
     enum tri_status status = set_value(config, at, node, TRI_LINE_COMMAND, error);

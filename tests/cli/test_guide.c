@@ -37,10 +37,14 @@ static json_t *parse_keys(const char *cell)
         if (*at != '`') {
             continue;
         }
+        const char *word_end = strchr(at + 1, '`');
+        if (!word_end || word_end - at > WORD_BYTES) {
+            fail();
+            break;
+        }
         char word[WORD_BYTES];
-        int length = (int)strcspn(at + 1, "`");
-        (void)snprintf(word, sizeof(word), "%.*s", length, at + 1);
-        at += length + 1;
+        (void)snprintf(word, sizeof(word), "%.*s", (int)(word_end - at - 1), at + 1);
+        at = word_end;
         if (depth == 0) {
             (void)memcpy(last, word, sizeof(last));
         }
@@ -96,10 +100,12 @@ static void find_row(const char *table, const char *name, char cell[ROW_BYTES])
     char start[WORD_BYTES];
     (void)snprintf(start, sizeof(start), "\n| `%s` | ", name);
     const char *row = strstr(table, start);
+    cell[0] = '\0';
     if (!row) {
         print_error("the guide has no row `%s`\n", name);
+        fail();
+        return;
     }
-    assert_non_null(row);
     (void)snprintf(cell, ROW_BYTES, "%.*s", (int)strcspn(row + strlen(start), "\n"),
                    row + strlen(start));
 }

@@ -11,11 +11,11 @@
 
 #include <cmocka.h>
 
-#define TRIDENT TRIDENT_BIN "/trident"
+static const char program[] = TRIDENT_BIN "/trident";
 
 static struct process_result run_in_shell(const char *script, const char *const *words)
 {
-    const char *argv[CLI_WORDS] = {"sh", "-c", script, "sh", TRIDENT};
+    const char *argv[CLI_WORDS] = {"sh", "-c", script, "sh", program};
     size_t used = 5;
     for (; *words; words++) {
         argv[used++] = *words;
