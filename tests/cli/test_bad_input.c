@@ -142,6 +142,7 @@ static const struct bad_input inputs[] = {
     {.run = "eval c.yaml", .says = "c.yaml: a file, expected the folder"},
     {.run = "eval tok", .says = "tok: a folder of token shards, expected a run or checkpoint"},
     {.run = "inspect tok", .says = "shards are named by a glob, as 'tok/*.bin'"},
+    {.run = "inspect gone", .says = "gone: no such file or folder, expected a config, a run"},
     {.run = "inspect run/checkpoints", .says = "expected one of them or the run"},
     {.run = "eval run --data tok",
      .says = "tok: Is a directory, expected token shards: a file or a glob"},
