@@ -8,6 +8,7 @@
 
 #include "base/file.h"
 #include "base/memory.h"
+#include "base/work.h"
 
 #include <inttypes.h>
 #include <jansson.h>
@@ -92,10 +93,14 @@ static void test_round_trip(void **state)
     struct tri_params *params = empty_params(true);
     struct tri_checkpoint_state loaded, expected = fixture_state(12);
     struct tri_error error;
+    struct tri_work work = {0};
+    tri_work_attach(&work);
     if (tri_checkpoint_load(in_run("checkpoints/step_12"), params, &loaded, true, &error) !=
         TRI_OK) {
         fail_msg("%s", error.message);
     }
+    tri_work_attach(NULL);
+    assert_true(work.done > (uint64_t)params->count); /* signs of life, one a tensor at least */
     fixture_expect_equal(saved, params, true);
     assert_int_equal(loaded.step, 12);
     assert_int_equal(loaded.tokens, expected.tokens);
