@@ -334,6 +334,7 @@ uint64_t tri_tokens_fingerprint(const struct tri_tokens *tokens, int index)
     for (int i = 0; i < blocks; i++) {
         size_t at = (size_t)((double)(bytes - BLOCK) * i / (blocks - 1));
         hash = XXH3_64bits_withSeed(shard->data + at, BLOCK, hash);
+        tri_work_progress(); /* each may be a disk's seek */
     }
     return hash;
 }
@@ -358,6 +359,7 @@ enum tri_status tri_tokens_read(const struct tri_tokens *tokens, int64_t first, 
                                 int32_t *out, struct tri_error *error)
 {
     TRI_REQUIRE(first >= 0 && count >= 0 && first <= tokens->count - count);
+    tri_work_progress();
     for (int i = shard_of(tokens, first); count > 0; i++) {
         const struct shard *shard = &tokens->shards[i];
         int64_t from = first - shard->first;

@@ -1,6 +1,7 @@
 /* A training set is known by its tokens, not by the names, cuts and widths of its files. */
 #include "files.h"
 
+#include "base/work.h"
 #include "data/shards.h"
 
 #include <stdio.h>
@@ -72,11 +73,35 @@ static void a_large_set_is_sampled(void **state)
     assert_int_equal(unlink("t.bin"), 0);
 }
 
+/* Ranks wait for one that reads, from a slow disk perhaps: it gives signs. */
+static void reading_gives_signs(void **state)
+{
+    (void)state;
+    struct tri_error error = {0};
+    struct tri_tokens *tokens;
+    struct tri_work work = {0};
+    uint64_t hash;
+    files_enter("contents_signs");
+    files_write("t.bin", "", 0);
+    assert_int_equal(truncate("t.bin", 2 * TRI_TOKENS_CHECK_BYTES), 0);
+    assert_int_equal(tri_tokens_create("t.bin", TRI_DATA_U16, 65536, &tokens, &error), TRI_OK);
+    tri_work_attach(&work);
+    assert_int_equal(tri_tokens_contents(tokens, &hash, &error), TRI_OK);
+    uint64_t before = work.done;
+    assert_true(before >= 256);
+    (void)tri_tokens_fingerprint(tokens, 0);
+    assert_true(work.done >= before + 64);
+    tri_work_attach(NULL);
+    tri_tokens_destroy(tokens);
+    assert_int_equal(unlink("t.bin"), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(names_cuts_and_widths_change_nothing),
         cmocka_unit_test(a_large_set_is_sampled),
+        cmocka_unit_test(reading_gives_signs),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
