@@ -182,7 +182,7 @@ static enum tri_status find_override(const char *text, int *at, struct tri_error
 
 enum tri_status tri_config_check_override(const char *text, struct tri_error *error)
 {
-    int at;
+    int at = -1;
     return find_override(text, &at, error);
 }
 
