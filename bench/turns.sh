@@ -8,7 +8,8 @@
 # time and processor time of a step as ratios to the first set's of the same round, the largest
 # rank's peak memory; also the least time, which a busy machine spoils last, and the loss of the
 # last step. BUILD=DIR has bin/step (default build/release); --ranks 1 (default), else mpirun with
-# one thread each.
+# one thread each. A KEY in capitals is a variable of the environment, so that two builds or two
+# settings of a library can be compared: "BUILD=../before/build/release" "".
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -38,15 +39,27 @@ done
 shape=$1
 shift
 
-build=$(cd "${BUILD:-build/release}" && pwd)
-start=()
-threads=$(nproc)
-if [ "$ranks" -gt 1 ]; then
-    start=(mpirun --oversubscribe --bind-to none -n "$ranks")
-    [ "$(id -u)" -eq 0 ] && start+=(--allow-run-as-root)
-    [ -e "$build/bin/yield.so" ] && start+=(-x "LD_PRELOAD=$build/bin/yield.so")
-    threads=1
-fi
+threads=1
+[ "$ranks" -gt 1 ] || threads=$(nproc)
+
+# step KEY=VALUE …: one run of bin/step, its JSON
+step() {
+    local word build=${BUILD:-build/release} start=(env) keys=()
+    for word in "$@"; do
+        case $word in
+            BUILD=*) build=${word#*=} ;;
+            [A-Z]*) start+=("$word") ;;
+            *) keys+=("$word") ;;
+        esac
+    done
+    if [ "$ranks" -gt 1 ]; then
+        start+=(mpirun --oversubscribe --bind-to none -n "$ranks")
+        [ "$(id -u)" -ne 0 ] || start+=(--allow-run-as-root)
+        [ ! -e "$build/bin/yield.so" ] || start+=(-x "LD_PRELOAD=$(realpath "$build/bin/yield.so")")
+    fi
+    "${start[@]}" "$build/bin/step" "$shape" --threads "$threads" --steps "$steps" --warm 1 \
+        --no-ceiling --json "${keys[@]}"
+}
 
 # number KEY JSON
 number() {
@@ -59,8 +72,7 @@ lines=
 for ((round = 1; round <= rounds; round++)); do
     for set in "$@"; do
         read -r -a keys <<<"$set"
-        out=$("${start[@]}" "$build/bin/step" "$shape" --threads "$threads" --steps "$steps" \
-            --warm 1 --no-ceiling --json "${keys[@]}" 2>"$log") || {
+        out=$(step "${keys[@]}" 2>"$log") || {
             cat "$log" >&2
             exit 3
         }
