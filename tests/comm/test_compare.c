@@ -42,6 +42,12 @@ static void check_group(struct tri_group *group)
     text[0] = group->rank ? 'b' : 'c';
     text[sizeof(text) - 1] = '\0';
     CHECK((compare(group, 0, 0, text, &error) == TRI_OK) == (group->size == 1));
+    /* Paths differ at their ends as a rule: those are shown. */
+    text[0] = 'a';
+    text[sizeof(text) - 2] = group->rank ? 'b' : 'c';
+    CHECK((compare(group, 0, 0, text, &error) == TRI_OK) == (group->size == 1));
+    CHECK(group->size == 1 ||
+          (strstr(error.message, "ac on rank 0 and ") && strstr(error.message, "ab on rank")));
 }
 
 int main(int argc, char **argv)

@@ -81,6 +81,20 @@ static void test_config_of_an_import(void **state)
     }
 }
 
+/* The shapes of a checkpoint's weights are what they are, whatever the keys that they followed in
+ * training say now. */
+static void test_shapes_stay(void **state)
+{
+    (void)state;
+    cli_write("learned.yaml",
+              "run_dir: learned\n"
+              "model: {num_layers: 1, hidden_size: 32, num_heads: 4, position: learned}\n"
+              "data: {train: \"tok/train_*.bin\", sequence_length: 16}\n"
+              "train: {global_batch: 4, steps: 1}\n");
+    cli_run_well(cli_ranks(), CLI_WORDS_OF("train", "learned.yaml"));
+    (void)eval_loss(cli_ranks(), "learned", "data.sequence_length=8");
+}
+
 /* As an older program printed it: every default is a value, and no comment. */
 static char *with_values(const char *yaml)
 {
@@ -122,6 +136,7 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_config_of_a_run),
         cmocka_unit_test(test_config_of_an_import),
+        cmocka_unit_test(test_shapes_stay),
         cmocka_unit_test(test_older_checkpoint),
     };
     cli_begin("defaults", argc, argv);

@@ -95,6 +95,16 @@ static void test_small_ids(void **state)
     cli_expect_status(&result, 0);
 }
 
+/* Padding alone is of either width, and dull, but tokens. */
+static void test_zeros(void **state)
+{
+    (void)state;
+    static const uint16_t tokens[TOKENS];
+    write_bytes("x.bin", "", 0, tokens, sizeof(tokens));
+    cli_run_well(0, CLI_WORDS_OF("inspect", "x.bin", "--format", "u16"));
+    cli_run_well(0, CLI_WORDS_OF("inspect", "x.bin", "--format", "u32"));
+}
+
 int main(int argc, char **argv)
 {
     cli_begin("headerless", argc, argv);
@@ -102,6 +112,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_widths),
         cmocka_unit_test(test_formats),
         cmocka_unit_test(test_small_ids),
+        cmocka_unit_test(test_zeros),
     };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     cli_end();

@@ -68,6 +68,18 @@ static void test_generate(void **state)
     cli_expect_error(&result, 0, 3, "beside them 0.5");
 }
 
+/* Verify's reference is a second model on rank 0: where there is room for one alone, it says so. */
+static void test_reference(void **state)
+{
+    (void)state;
+    const char *const limit[] = {"TRIDENT_MEMORY_LIMIT=325000000", NULL};
+    struct process_result result = cli_run_with(
+        0, limit,
+        CLI_WORDS_OF("verify", "c.yaml", "--steps", "0", "--compare", "1", "model.hidden_size=768",
+                     "model.intermediate_size=3072", "moe.every=1", "moe.intermediate_size=512"));
+    cli_expect_error(&result, 0, 3, "GB for the reference, and this node's ranks ");
+}
+
 /* Import and export hold the whole model on one rank. */
 static void test_copies(void **state)
 {
@@ -109,9 +121,9 @@ int main(int argc, char **argv)
     cli_set_wrapper("./limited.sh");
 #endif
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_commands),           cmocka_unit_test(test_too_much),
-        cmocka_unit_test(test_generate),           cmocka_unit_test(test_copies),
-        cmocka_unit_test(test_import_of_too_much),
+        cmocka_unit_test(test_commands), cmocka_unit_test(test_too_much),
+        cmocka_unit_test(test_generate), cmocka_unit_test(test_reference),
+        cmocka_unit_test(test_copies),   cmocka_unit_test(test_import_of_too_much),
     };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     cli_end();
