@@ -246,7 +246,8 @@ enum tri_status tri_rehearse(const struct tri_rehearsal *rehearsal, struct tri_l
         rehearsal->training ? config->train.global_batch : tri_evaluate_rows(config, replicas);
     struct batch batch = shorten(config, replicas, rows);
     *plan = (struct tri_memory_plan){0};
-    enum tri_status status = check_room(rehearsal, config, batch.rows + batch.period_rows, error);
+    int64_t longer = batch.periods > 0 ? batch.period_rows : 0;
+    enum tri_status status = check_room(rehearsal, config, batch.rows + longer, error);
     if (status == TRI_OK) {
         rehearse(rehearsal, config, &batch, ledger, plan);
         plan->bytes[TRI_MEMORY_OTHER] +=

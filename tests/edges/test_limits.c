@@ -22,6 +22,8 @@ static void test_commands(void **state)
     cli_run_well(ranks, CLI_WORDS_OF("eval", "tight"));
     cli_run_well(ranks, CLI_WORDS_OF("generate", "tight", "--tokens", "5"));
     cli_run_well(ranks, CLI_WORDS_OF("plan", "c.yaml"));
+    /* Micro-batches are no longer than the batch. */
+    cli_run_well(0, CLI_WORDS_OF("plan", "c.yaml", "train.micro_batch=10000000"));
 }
 
 /* Some gigabytes where there is one: what is needed is told, what is free, and the limit. A plan,
