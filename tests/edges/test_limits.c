@@ -59,14 +59,22 @@ static void test_generate(void **state)
     const char *const limit[] = {"TRIDENT_MEMORY_LIMIT=60000000", NULL};
     cli_run_well(0, CLI_WORDS_OF("train", "c.yaml", "run_dir=wide", "train.steps=1",
                                  "train.global_batch=1", "data.valid="));
-    const char *const big[] = {
-        "generate", "wide", "--tokens", "3", "train.micro_batch=4096", "train.global_batch=4096",
-        NULL};
+    const char *const big[] = {"generate",
+                               "wide",
+                               "--tokens",
+                               "1",
+                               "--prompt",
+                               "as long as it gets: 31 in all.",
+                               "train.micro_batch=4096",
+                               "train.global_batch=4096",
+                               NULL};
     struct process_result result = cli_run_with(0, limit, big);
     cli_expect_status(&result, 0);
     cli_run_well(0, CLI_WORDS_OF("train", "c.yaml", "run_dir=far", "train.steps=1",
                                  "data.valid=", "model.max_position=1000000"));
-    result = cli_run_with(0, limit, CLI_WORDS_OF("generate", "far", "--tokens", "3"));
+    /* There is room for all but the cache. */
+    result = cli_run_with(0, CLI_WORDS_OF("TRIDENT_MEMORY_LIMIT=300000000"),
+                          CLI_WORDS_OF("generate", "far", "--tokens", "3"));
     cli_expect_error(&result, 0, 3, "beside them 0.5");
 }
 
