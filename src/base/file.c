@@ -69,6 +69,12 @@ enum tri_status tri_writer_create(const char *path, struct tri_writer **writer,
                                   struct tri_error *error)
 {
     *writer = NULL;
+    /* A rename would put a file in the place of a device that a link leads to. */
+    struct stat info;
+    if (stat(path, &info) == 0 && !S_ISREG(info.st_mode)) {
+        return tri_fail(error, TRI_BAD_INPUT, "%s: cannot write: %s", path,
+                        tri_system_kind(info.st_mode));
+    }
     struct tri_writer *w = tri_alloc(TRI_MEMORY_OTHER, sizeof(*w));
     w->path = tri_strdup(path);
     w->place = behind_links(path);
@@ -79,7 +85,9 @@ enum tri_status tri_writer_create(const char *path, struct tri_writer **writer,
     TRI_REQUIRE(w->hash);
     (void)XXH3_64bits_reset(w->hash);
     int injected = tri_file_fault("open", path, 0);
-    w->fd = injected ? -1 : open(w->temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+    /* A leftover by that name goes first, for it need not be a file: never written through. */
+    (void)unlink(w->temporary);
+    w->fd = injected ? -1 : open(w->temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
     if (w->fd < 0) {
         int code = injected ? injected : errno;
         tri_writer_destroy(w);

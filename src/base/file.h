@@ -31,7 +31,8 @@ void tri_file_unmap(struct tri_mapping *mapping);
 
 /* A file being written under a temporary name, PATH with TRI_TEMPORARY (base/path.h) behind it;
  * tri_writer_close syncs it and renames it to PATH, so that PATH is whole or absent. A link at PATH
- * stays: what it leads to is replaced. Destroying it unclosed removes the temporary. */
+ * stays: the file that it leads to is replaced. What is there and no file is refused. Destroying it
+ * unclosed removes the temporary. */
 struct tri_writer;
 enum tri_status tri_writer_create(const char *path, struct tri_writer **writer,
                                   struct tri_error *error) TRI_NODISCARD;

@@ -33,6 +33,17 @@ enum tri_status tri_system_error(struct tri_error *error, const char *what, cons
     return tri_fail(error, status, "%s: cannot %s: %s", path, what, strerror(code));
 }
 
+const char *tri_system_kind(mode_t mode)
+{
+    if (S_ISDIR(mode)) {
+        return "Is a directory"; /* in the words of the system */
+    }
+    if (S_ISFIFO(mode)) {
+        return "a pipe, expected a file";
+    }
+    return S_ISSOCK(mode) ? "a socket, expected a file" : "a device, expected a file";
+}
+
 /* ---- what need not be there ------------------------------------------------------------------ */
 
 static bool is_unsupported(int code)

@@ -5,6 +5,7 @@
 
 #include "base/file_hook.h"
 #include "base/memory.h"
+#include "base/system.h"
 #include "base/work.h"
 
 #include <errno.h>
@@ -79,17 +80,6 @@ static void forget_place(const struct tri_mapping *mapping)
 }
 
 /* ---- opening --------------------------------------------------------------------------------- */
-
-static const char *kind_of(mode_t mode)
-{
-    if (S_ISDIR(mode)) {
-        return "Is a directory"; /* in the words of the system */
-    }
-    if (S_ISFIFO(mode)) {
-        return "a pipe, expected a file";
-    }
-    return S_ISSOCK(mode) ? "a socket, expected a file" : "a device, expected a file";
-}
 
 /* Opens for reading, without waiting for the other end of a pipe. */
 static enum tri_status open_to_read(const char *path, int *fd, struct stat *info,
@@ -209,7 +199,8 @@ static enum tri_status map_file(const char *path, struct tri_mapping *mapping,
     TRI_TRY(open_to_read(path, &fd, &info, error));
     if (!S_ISREG(info.st_mode)) {
         (void)close(fd);
-        return tri_fail(error, TRI_BAD_INPUT, "%s: cannot read: %s", path, kind_of(info.st_mode));
+        return tri_fail(error, TRI_BAD_INPUT, "%s: cannot read: %s", path,
+                        tri_system_kind(info.st_mode));
     }
     mapping->size = (size_t)info.st_size;
     mapping->inode = info.st_ino;
@@ -240,7 +231,8 @@ enum tri_status tri_file_read(const char *path, size_t most, struct tri_mapping 
     TRI_TRY(open_to_read(path, &fd, &info, error));
     if (!S_ISREG(info.st_mode) && !S_ISFIFO(info.st_mode) && !S_ISCHR(info.st_mode)) {
         (void)close(fd);
-        return tri_fail(error, TRI_BAD_INPUT, "%s: cannot read: %s", path, kind_of(info.st_mode));
+        return tri_fail(error, TRI_BAD_INPUT, "%s: cannot read: %s", path,
+                        tri_system_kind(info.st_mode));
     }
     int code = read_to_end(fd, most, mapping);
     (void)close(fd);

@@ -100,7 +100,7 @@ static enum tri_status check_held(const struct tri_run_folder *folder, struct tr
 
 /* ---- opening --------------------------------------------------------------------------------- */
 
-/* What saving a checkpoint asks of the file system, once, before there is work to lose. */
+/* What the end of a run asks of the file system, once, before there is work to lose. */
 static enum tri_status try_saving(const struct tri_run_folder *folder, struct tri_error *error)
 {
     char checkpoints[MEMBER_PATH_MAX], from[MEMBER_PATH_MAX], to[MEMBER_PATH_MAX],
@@ -115,7 +115,13 @@ static enum tri_status try_saving(const struct tri_run_folder *folder, struct tr
     TRI_TRY(tri_file_sync_dir(from, error));
     TRI_TRY(tri_file_rename(from, to, error));
     TRI_TRY(tri_file_sync_dir(checkpoints, error));
-    return tri_file_remove_tree(to, error);
+    TRI_TRY(tri_file_remove_tree(to, error));
+    /* The other thing that is written when all is done. */
+    struct tri_writer *ledger;
+    member(folder, "ledger.json", file);
+    enum tri_status status = tri_writer_create(file, &ledger, error);
+    tri_writer_destroy(ledger);
+    return status;
 }
 
 static enum tri_status remove_old(const struct tri_run_folder *folder, struct tri_error *error)

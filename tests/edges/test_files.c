@@ -30,6 +30,13 @@ static void expect_link(const char *path)
     assert_true(S_ISLNK(info.st_mode));
 }
 
+static void expect_file(const char *path)
+{
+    struct stat info;
+    assert_int_equal(lstat(path, &info), 0);
+    assert_true(S_ISREG(info.st_mode));
+}
+
 /* A run folder on another disk, and parts of it on a third: --fresh empties what they lead to. */
 static void test_fresh_keeps_links(void **state)
 {
@@ -217,6 +224,47 @@ static void test_kinds(void **state)
     cli_expect_error(&result, cli_ranks(), 2, "odd.yaml: more than ");
 }
 
+static void expect_refused_at_start(const char *path, const char *says)
+{
+    char expected[2 * CLI_PATH];
+    struct process_result result =
+        cli_run(cli_ranks(), CLI_WORDS_OF("train", "c.yaml", "run_dir=written"));
+    (void)snprintf(expected, sizeof(expected), "%s: cannot %s", path, says);
+    cli_expect_error(&result, cli_ranks(), 2, expected);
+    assert_false(tri_file_exists("written/checkpoints/step_4"));
+}
+
+/* Where a run writes: a rename would put a file in the place of a device. The pipe stands for one,
+ * which a failing test run by root would destroy. */
+static void test_kinds_written(void **state)
+{
+    (void)state;
+    static const char *const paths[] = {"written/config.yaml", "written/environment.json",
+                                        "written/ledger.json"};
+    for (size_t i = 0; i < sizeof(paths) / sizeof(*paths); i++) {
+        struct stat info;
+        shell("rm -rf written && mkdir written && rm -f pipe && mkfifo pipe");
+        put("ln -s ../pipe", paths[i]);
+        expect_refused_at_start(paths[i], "write: a pipe, expected a file");
+        expect_link(paths[i]);
+        assert_int_equal(stat("pipe", &info), 0);
+        assert_true(S_ISFIFO(info.st_mode));
+        put("mkdir", paths[i]);
+        expect_refused_at_start(paths[i], "write: Is a directory");
+        put("rm -f", paths[i]);
+    }
+    /* Leftovers of another kind are not written to, nor waited for. */
+    shell("echo kept > kept.txt && ln -s ../kept.txt written/config.yaml.trident.tmp && "
+          "mkfifo written/environment.json.trident.tmp");
+    cli_run_well(cli_ranks(), CLI_WORDS_OF("train", "c.yaml", "run_dir=written"));
+    size_t bytes;
+    char *text = cli_read("kept.txt", &bytes);
+    assert_string_equal(text, "kept\n");
+    free(text);
+    expect_file("written/config.yaml");
+    expect_file("written/environment.json");
+}
+
 static void test_config_of_a_pipe(void **state)
 {
     (void)state;
@@ -313,6 +361,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_no_sync),
         cmocka_unit_test(test_no_mappings),
         cmocka_unit_test(test_kinds),
+        cmocka_unit_test(test_kinds_written),
         cmocka_unit_test(test_config_of_a_pipe),
         cmocka_unit_test(test_shard_cut_short),
         cmocka_unit_test(test_folder_taken_away),
