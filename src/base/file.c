@@ -84,12 +84,14 @@ enum tri_status tri_writer_create(const char *path, struct tri_writer **writer,
     w->hash = XXH3_createState();
     TRI_REQUIRE(w->hash);
     (void)XXH3_64bits_reset(w->hash);
-    int injected = tri_file_fault("open", path, 0);
+    tri_work_file_begin(path);
+    int code = tri_file_fault("open", path, 0);
     /* A leftover by that name goes first, for it need not be a file: never written through. */
     (void)unlink(w->temporary);
-    w->fd = injected ? -1 : open(w->temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-    if (w->fd < 0) {
-        int code = injected ? injected : errno;
+    w->fd = code ? -1 : open(w->temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+    code = code == 0 && w->fd < 0 ? errno : code;
+    tri_work_file_end();
+    if (code) {
         tri_writer_destroy(w);
         return tri_system_error(error, "create", path, code);
     }
@@ -142,7 +144,6 @@ enum tri_status tri_writer_close(struct tri_writer **writer, struct tri_error *e
     if (close(w->fd) != 0 && code == 0) {
         code = errno;
     }
-    tri_work_file_end();
     w->fd = -1;
     if (code == 0) {
         code = tri_file_fault("rename", w->path, 0);
@@ -150,6 +151,7 @@ enum tri_status tri_writer_close(struct tri_writer **writer, struct tri_error *e
     if (code == 0 && rename(w->temporary, w->place) != 0) {
         code = errno;
     }
+    tri_work_file_end();
     if (code) {
         (void)unlink(w->temporary);
     }
@@ -185,11 +187,14 @@ enum tri_status tri_file_save(const char *path, const void *data, size_t bytes,
 enum tri_status tri_file_append_line(const char *path, const char *line, struct tri_error *error)
 {
     size_t length = strlen(line);
+    tri_work_file_begin(path);
     int code = tri_file_fault("write", path, length + 1);
     /* Without waiting: a pipe that nobody reads in the file's place is an error, not a hang. */
     int fd = code ? -1 : open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NONBLOCK, 0666);
-    if (fd < 0) {
-        return tri_system_error(error, "append to", path, code ? code : errno);
+    code = code == 0 && fd < 0 ? errno : code;
+    tri_work_file_end();
+    if (code) {
+        return tri_system_error(error, "append to", path, code);
     }
     char *text = tri_alloc(TRI_MEMORY_OTHER, length + 1);
     memcpy(text, line, length);

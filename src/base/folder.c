@@ -74,10 +74,12 @@ int tri_system_sync(int fd, const char *path, bool folder)
 
 enum tri_lock tri_file_lock(int fd, const char *path, bool folder, int *code)
 {
+    tri_work_file_begin(path);
     *code = tri_file_fault(folder ? "lockdir" : "lock", path, 0);
     while (*code == 0 && flock(fd, LOCK_EX | LOCK_NB) != 0) {
         *code = errno == EINTR ? 0 : errno;
     }
+    tri_work_file_end();
     if (*code == 0) {
         return TRI_LOCK_TAKEN;
     }
@@ -123,10 +125,13 @@ uint64_t tri_file_identity(const char *folder, const char *name)
 /* The next name, NULL at the end; 0 or an errno. */
 static int next_name(DIR *stream, const char *folder, const char **name)
 {
+    tri_work_file_begin(folder);
     errno = tri_file_fault("list", folder, 0);
     const struct dirent *entry = errno ? NULL : readdir(stream);
+    int code = entry ? 0 : errno;
+    tri_work_file_end();
     *name = entry ? entry->d_name : NULL;
-    return entry ? 0 : errno;
+    return code;
 }
 
 enum tri_status tri_file_list(const char *folder, tri_file_visit *visit, void *data,
@@ -178,13 +183,16 @@ enum tri_status tri_file_sync_parent(const char *path, struct tri_error *error)
 /* One folder, and its name in the folder above. */
 static enum tri_status make_dir(const char *part, const char *path, struct tri_error *error)
 {
-    if (mkdir(part, 0777) == 0) {
+    tri_work_file_begin(part);
+    int code = mkdir(part, 0777) == 0 ? 0 : errno;
+    tri_work_file_end();
+    if (code == 0) {
         return tri_file_sync_parent(part, error);
     }
     /* A folder that is there may refuse for another reason first, as a read-only system does. */
-    return errno == EEXIST || tri_file_is_dir(part)
+    return code == EEXIST || tri_file_is_dir(part)
                ? TRI_OK
-               : tri_system_error(error, "create the folder", path, errno);
+               : tri_system_error(error, "create the folder", path, code);
 }
 
 enum tri_status tri_file_make_dirs(const char *path, struct tri_error *error)
@@ -218,10 +226,12 @@ enum tri_status tri_file_make_dirs(const char *path, struct tri_error *error)
 
 enum tri_status tri_file_rename(const char *from, const char *to, struct tri_error *error)
 {
+    tri_work_file_begin(to);
     int code = tri_file_fault("rename", to, 0);
     if (code == 0 && rename(from, to) != 0) {
         code = errno;
     }
+    tri_work_file_end();
     return code ? tri_system_error(error, "rename to", to, code) : TRI_OK;
 }
 
