@@ -96,6 +96,19 @@ static int run_fault(const char *script)
     return status;
 }
 
+/* A standard file that is closed is no other file: what is printed goes into no library's pipe. */
+static void test_closed(void **state)
+{
+    (void)state;
+    static const char script[] = "exec \"$@\" >&- <&-";
+    struct process_result result = run_in_shell(
+        script, CLI_WORDS_OF("generate", "run", "--tokens", "1000000", "--ids", "--prompt=3"));
+    cli_expect_error(&result, 0, 3, "standard output: cannot write: Bad file descriptor");
+    result =
+        run_in_shell("exec \"$@\" >&- 2>&- <&-", CLI_WORDS_OF("train", "c.yaml", "run_dir=closed"));
+    cli_expect_status(&result, 0);
+}
+
 /* The run's folder goes, or becomes something else, while it trains: it is no input any more, so
  * the run failed. */
 static void test_folder_goes(void **state)
@@ -126,9 +139,8 @@ static void test_folder_goes(void **state)
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_full_disk),
-        cmocka_unit_test(test_reader_gone),
-        cmocka_unit_test(test_unread_error),
+        cmocka_unit_test(test_full_disk),    cmocka_unit_test(test_reader_gone),
+        cmocka_unit_test(test_unread_error), cmocka_unit_test(test_closed),
         cmocka_unit_test(test_folder_goes),
     };
     cli_begin("output", argc, argv);
