@@ -71,11 +71,23 @@ static struct tri_memory_room share_of(struct tri_memory_room room, int local_ra
                                     room.limit};
 }
 
+/* For whoever wants less than there is. */
+static int64_t parse_override(const char *text)
+{
+    char *end = NULL;
+    int64_t bytes = strtoll(text, &end, 10);
+    if (end == text || *end || bytes < 0) {
+        tri_panic(TRI_BAD_INPUT, "TRIDENT_MEMORY_LIMIT: found '%s', expected a number of bytes",
+                  text);
+    }
+    return bytes;
+}
+
 struct tri_memory_room tri_room_find(int local_ranks)
 {
     const char *override = getenv("TRIDENT_MEMORY_LIMIT");
     if (override) {
-        return (struct tri_memory_room){strtoll(override, NULL, 10), "TRIDENT_MEMORY_LIMIT"};
+        return (struct tri_memory_room){parse_override(override), "TRIDENT_MEMORY_LIMIT"};
     }
     return of_process(share_of(tri_room_of_machine(""), local_ranks));
 }

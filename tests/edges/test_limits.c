@@ -78,6 +78,14 @@ static void test_generate(void **state)
     cli_expect_error(&result, 0, 3, "beside them 0.5");
 }
 
+static void test_malformed(void **state)
+{
+    (void)state;
+    struct process_result result =
+        cli_run_with(1, CLI_WORDS_OF("TRIDENT_MEMORY_LIMIT=20G"), CLI_WORDS_OF("train", "c.yaml"));
+    cli_expect_error(&result, 1, 2, "TRIDENT_MEMORY_LIMIT: found '20G', expected a number");
+}
+
 /* Verify's reference is a second model on rank 0: where there is room for one alone, it says so. */
 static void test_reference(void **state)
 {
@@ -131,9 +139,10 @@ int main(int argc, char **argv)
     cli_set_wrapper("./limited.sh");
 #endif
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_commands), cmocka_unit_test(test_too_much),
-        cmocka_unit_test(test_generate), cmocka_unit_test(test_reference),
-        cmocka_unit_test(test_copies),   cmocka_unit_test(test_import_of_too_much),
+        cmocka_unit_test(test_commands),           cmocka_unit_test(test_too_much),
+        cmocka_unit_test(test_malformed),          cmocka_unit_test(test_generate),
+        cmocka_unit_test(test_reference),          cmocka_unit_test(test_copies),
+        cmocka_unit_test(test_import_of_too_much),
     };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     cli_end();
