@@ -3,6 +3,7 @@
 #include "support/small.h"
 
 #include "train/rehearsal.h"
+#include "train/session.h"
 
 static const char large[] = "model.hidden_size=512 model.intermediate_size=2048 "
                             "moe.intermediate_size=2048 data.sequence_length=512 precision=bf16";
@@ -40,6 +41,20 @@ static void run(const char *words, struct tri_memory_plan *plan)
     tri_mesh_destroy(mesh);
 }
 
+/* What a session asks for has the scratch too. */
+static void check_guard(void)
+{
+    struct tri_config config;
+    struct tri_session *session;
+    struct tri_error error;
+    small_config(SMALL_GPT, grouped, &config);
+    config.threads = 1;
+    int64_t before = tri_memory_process_constant(1);
+    CHECK(tri_session_create(&config, true, 0, &session, &error) == TRI_OK);
+    CHECK(session->plan.process >= before + session->plan.scratch);
+    tri_session_destroy(session);
+}
+
 int main(int argc, char **argv)
 {
     struct tri_memory_plan plan;
@@ -56,13 +71,17 @@ int main(int argc, char **argv)
     }
     /* Beside it what other kernels keep. */
     enum { SMALL = 2 << 20 };
-    run(grouped, &plan);
-    double scratch = (double)tri_memory_get().peak[TRI_MEMORY_KERNELS];
-    CHECK(plan.scratch > SMALL);
-    if (scratch < (double)plan.scratch || scratch > (double)(plan.scratch + SMALL)) {
-        tri_panic(TRI_FAILED, "%.1f MB of attention's scratch planned, %.1f MB of all counted",
-                  (double)plan.scratch / 1e6, scratch / 1e6);
+    for (int threads = 1; threads <= 2; threads++) {
+        tri_kernels_set_threads(threads);
+        run(grouped, &plan);
+        double scratch = (double)tri_memory_get().peak[TRI_MEMORY_KERNELS];
+        CHECK(plan.scratch > threads * SMALL);
+        if (scratch < (double)plan.scratch || scratch > (double)(plan.scratch + threads * SMALL)) {
+            tri_panic(TRI_FAILED, "%.1f MB of attention's scratch planned, %.1f MB of all counted",
+                      (double)plan.scratch / 1e6, scratch / 1e6);
+        }
     }
+    check_guard();
     tri_comm_finish();
     return 0;
 }
