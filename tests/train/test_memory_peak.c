@@ -12,7 +12,7 @@ static const char large[] = "model.hidden_size=512 model.intermediate_size=2048 
 static const char grouped[] = "model.hidden_size=64 model.num_heads=8 model.num_kv_heads=1 "
                               "model.head_dim=128 data.sequence_length=2048 "
                               "model.max_position=2048 model.num_layers=1 moe.every=1 "
-                              "train.global_batch=2 train.micro_batch=1";
+                              "train.global_batch=2 train.micro_batch=2";
 
 static void run(const char *words, struct tri_memory_plan *plan)
 {
