@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 static struct tri_tokens *open_set(const char *pattern, enum tri_data_format format, int64_t vocab)
 {
@@ -256,6 +257,24 @@ static void a_large_set_is_checked_where_it_is_read(void **state)
     assert_int_equal(remove("large.bin"), 0);
 }
 
+/* What is left of its last page reads as zeros. */
+static void a_file_cut_short_in_use_is_no_zeros(void **state)
+{
+    (void)state;
+    files_enter("shards_cut");
+    const int32_t ones[] = {1, 1};
+    const unsigned char tokens[] = {1, 0, 1, 0, 1, 0, 1, 0};
+    files_write("t.bin", tokens, sizeof(tokens));
+    struct tri_tokens *set = open_set("t.bin", TRI_DATA_U16, 256);
+    expect_tokens(set, 2, 2, ones);
+    assert_int_equal(truncate("t.bin", 4), 0);
+    struct tri_error error = {0};
+    int32_t found[4];
+    assert_int_equal(tri_tokens_read(set, 0, 4, found, &error), TRI_FAILED);
+    assert_string_equal(error.message, "t.bin: was cut short while it was in use");
+    tri_tokens_destroy(set);
+}
+
 /* ---- the writer ------------------------------------------------------------------------------ */
 
 static int64_t write_set(int64_t vocab, int64_t total, int64_t per_shard, int64_t part)
@@ -323,6 +342,7 @@ int main(void)
         cmocka_unit_test(wrong_headerless_files_give_one_line_each),
         cmocka_unit_test(the_second_shard_is_the_one_named),
         cmocka_unit_test(a_large_set_is_checked_where_it_is_read),
+        cmocka_unit_test(a_file_cut_short_in_use_is_no_zeros),
         cmocka_unit_test(what_is_written_is_read_back),
         cmocka_unit_test(the_writer_s_bytes_are_llm_c_s),
     };
