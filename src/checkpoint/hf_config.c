@@ -67,6 +67,20 @@ static enum tri_status expect_unset(const struct source *s, const char *key, con
     return !value || json_is_null(value) || json_is_false(value) ? TRI_OK : refuse(s, key, why);
 }
 
+static bool has(const struct source *s, const char *key)
+{
+    const json_t *value = json_object_get(s->root, key);
+    return value && !json_is_null(value);
+}
+
+/* Where the config has a 0 for a size that is not given. */
+static enum tri_status get_size(const struct source *s, const char *key, bool required,
+                                int64_t *value)
+{
+    TRI_TRY(get_int(s, key, required, value));
+    return has(s, key) && *value < 1 ? refuse(s, key, "expected at least one") : TRI_OK;
+}
+
 static enum tri_status find_family(struct source *s)
 {
     const char *type = NULL;
@@ -87,7 +101,8 @@ static enum tri_status find_family(struct source *s)
                   "not known; known are mixtral, olmoe, qwen2_moe, qwen3_moe, gpt2, llama, qwen3");
 }
 
-/* Both spellings: rope_theta at the top (transformers 4), or in rope_parameters (5). */
+/* Both spellings: rope_theta at the top (transformers 4), or in rope_parameters (5). Each version
+ * prefers its own, so that two values are two models. */
 static enum tri_status read_rope(const struct source *s)
 {
     double *theta = &s->config->model.rope_theta;
@@ -109,7 +124,12 @@ static enum tri_status read_rope(const struct source *s)
         if (!json_is_object(table) || !type || strcmp(type, "default") != 0 || fraction < 1) {
             return refuse(s, tables[i], "only rope of type default over whole heads is computed");
         }
-        TRI_TRY(tri_json_get_real(s->path, table, "rope_theta", false, theta, s->error));
+        double here = *theta;
+        TRI_TRY(tri_json_get_real(s->path, table, "rope_theta", false, &here, s->error));
+        if (here != *theta && has(s, "rope_theta")) {
+            return refuse(s, tables[i], "its rope_theta is another than the one beside it");
+        }
+        *theta = here;
     }
     double fraction = 1;
     TRI_TRY(get_real(s, "partial_rotary_factor", &fraction));
@@ -166,14 +186,14 @@ static enum tri_status read_llama(const struct source *s)
     TRI_TRY(get_int(s, "hidden_size", true, &model->hidden_size));
     TRI_TRY(get_int(s, "num_attention_heads", true, &model->num_heads));
     model->num_kv_heads = model->num_heads;
-    TRI_TRY(get_int(s, "num_key_value_heads", false, &model->num_kv_heads));
-    TRI_TRY(get_int(s, "intermediate_size", true, &model->intermediate_size));
-    TRI_TRY(get_int(s, "max_position_embeddings", true, &model->max_position));
+    TRI_TRY(get_size(s, "num_key_value_heads", false, &model->num_kv_heads));
+    TRI_TRY(get_size(s, "intermediate_size", true, &model->intermediate_size));
+    TRI_TRY(get_size(s, "max_position_embeddings", true, &model->max_position));
     if (model->num_heads < 1) {
         return refuse(s, "num_attention_heads", "expected at least one");
     }
     model->head_dim = s->family == TRI_HF_QWEN3 ? 128 : model->hidden_size / model->num_heads;
-    TRI_TRY(get_int(s, "head_dim", false, &model->head_dim));
+    TRI_TRY(get_size(s, "head_dim", false, &model->head_dim));
     model->norm = TRI_NORM_RMS;
     model->norm_epsilon = families[s->family].norm_epsilon;
     TRI_TRY(get_real(s, "rms_norm_eps", &model->norm_epsilon));
@@ -204,14 +224,14 @@ static enum tri_status read_gpt2(const struct source *s)
     TRI_TRY(get_int(s, "n_layer", true, &model->num_layers));
     TRI_TRY(get_int(s, "n_embd", true, &model->hidden_size));
     TRI_TRY(get_int(s, "n_head", true, &model->num_heads));
-    TRI_TRY(get_int(s, "n_positions", true, &model->max_position));
+    TRI_TRY(get_size(s, "n_positions", true, &model->max_position));
     if (model->num_heads < 1) {
         return refuse(s, "n_head", "expected at least one");
     }
     model->num_kv_heads = model->num_heads;
     model->head_dim = model->hidden_size / model->num_heads;
     model->intermediate_size = 4 * model->hidden_size;
-    TRI_TRY(get_int(s, "n_inner", false, &model->intermediate_size));
+    TRI_TRY(get_size(s, "n_inner", false, &model->intermediate_size));
     model->norm = TRI_NORM_LAYER;
     model->norm_epsilon = families[s->family].norm_epsilon;
     TRI_TRY(get_real(s, "layer_norm_epsilon", &model->norm_epsilon));
@@ -305,7 +325,7 @@ static enum tri_status read_experts(const struct source *s)
     TRI_TRY(get_int(s, "num_experts_per_tok", true, &moe->top_k));
     moe->intermediate_size = s->config->model.intermediate_size;
     if (qwen) {
-        TRI_TRY(get_int(s, "moe_intermediate_size", true, &moe->intermediate_size));
+        TRI_TRY(get_size(s, "moe_intermediate_size", true, &moe->intermediate_size));
     }
     moe->shared_intermediate_size = 0;
     moe->shared_gate = false;

@@ -210,6 +210,14 @@ static void test_config_refusals(void **state)
     refuse_edit("llama", "\"default\"", "\"llama3\"", "rope_parameters");
     refuse_edit("llama", "\"rope_parameters\"", "\"rope_scaling\": {\"type\": \"linear\"}, \"x\"",
                 "rope_scaling");
+    /* Each version of transformers would take its own. */
+    refuse_edit(
+        "llama", "\"rope_parameters\"", "\"rope_theta\": 7000.0, \"rope_parameters\"",
+        "rope_parameters: {\"rope_theta\":500000.0,\"rope_type\":\"default\"}: its rope_theta");
+    refuse_edit("llama", "\"num_key_value_heads\": ", "\"num_key_value_heads\": 0, \"x\": ",
+                "num_key_value_heads: 0: expected at least one");
+    refuse_edit("llama", "\"max_position_embeddings\": ", "\"max_position_embeddings\": 0, \"x\": ",
+                "max_position_embeddings: 0: expected");
     refuse_edit("llama", "\"attention_bias\": false", "\"attention_bias\": true", "attention_bias");
     refuse_edit("llama", "\"hidden_size\": 32", "\"hidden_size\": \"32\"",
                 "hidden_size: \"32\", expected an integer");
@@ -253,6 +261,8 @@ static void test_config_spellings(void **state)
     assert_true(c.model.rope_theta == 7000.0);
     c = accept_edit("llama", "\"rope_parameters\"", "\"other\"");
     assert_true(c.model.rope_theta == 1e4);
+    c = accept_edit("llama", "\"rope_parameters\"", "\"rope_theta\": 5e5, \"rope_parameters\"");
+    assert_true(c.model.rope_theta == 5e5);
     c = accept_edit("qwen3_moe", "\"num_local_experts\"", "\"num_experts\"");
     assert_int_equal(c.moe.num_experts, 16);
     c = accept_edit("mixtral", "\"sliding_window\": null", "\"sliding_window\": 64");
