@@ -4,6 +4,7 @@
 #include "checkpoint/fixture.h"
 
 #include "base/file.h"
+#include "base/file_hook.h"
 
 #include <inttypes.h>
 #include <setjmp.h>
@@ -246,6 +247,40 @@ static void test_kill(void **state)
     }
 }
 
+/* What happens to the folder of a step and to that of all, as letters. */
+static char order[64];
+
+static int watch(const char *operation, const char *path, uint64_t done)
+{
+    (void)done;
+    const char *name = strrchr(path, '/');
+    size_t used = strlen(order);
+    char letter = '\0';
+    if (strcmp(operation, "syncdir") == 0) {
+        letter = strcmp(name, "/checkpoints") == 0 ? 'a' : 's';
+    } else if (strcmp(operation, "rename") == 0 && strcmp(name, "/step_5") == 0) {
+        letter = 'r';
+    }
+    if (letter && used + 1 < sizeof(order)) {
+        order[used] = letter;
+    }
+    return 0;
+}
+
+/* A checkpoint is synced before it gets its name, and its name after. Runs last: the hook is gone
+ * then. */
+static void test_order(void **state)
+{
+    (void)state;
+    tri_file_set_hook(watch);
+    save_step(5, 0);
+    tri_file_set_hook(NULL);
+    const char *renamed = strchr(order, 'r');
+    assert_non_null(renamed);
+    assert_true(renamed > order && renamed[-1] == 's');
+    assert_string_equal(renamed, "ra");
+}
+
 static int set_up(void **state)
 {
     (void)state;
@@ -274,6 +309,7 @@ int main(void)
         cmocka_unit_test_setup(test_disk_full, fresh),
         cmocka_unit_test_setup(test_leftovers, fresh),
         cmocka_unit_test_setup(test_kill, fresh),
+        cmocka_unit_test_setup(test_order, fresh),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }
