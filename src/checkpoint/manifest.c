@@ -275,8 +275,11 @@ enum tri_status tri_manifest_load(const char *dir, struct tri_checkpoint_manifes
     *m = NULL;
     tri_path_make(path, sizeof(path), "%s/manifest.json", dir);
     if (!tri_file_exists(path)) {
-        return tri_fail(error, TRI_BAD_INPUT, "%s: no whole checkpoint: manifest.json is missing",
-                        dir);
+        return tri_fail(error, TRI_BAD_INPUT, "%s: %s", dir,
+                        tri_file_exists(dir)
+                            ? "no whole checkpoint: manifest.json is missing"
+                            : "is not there: a run that goes on removes older checkpoints "
+                              "(checkpoint.keep_last)");
     }
     struct tri_checkpoint_manifest *made = tri_alloc(TRI_MEMORY_OTHER, sizeof(*made));
     enum tri_status status = read_manifest(path, made, error);

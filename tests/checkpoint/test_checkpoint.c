@@ -529,6 +529,16 @@ static void test_no_good_checkpoint(void **state)
     assert_non_null(strstr(error.message, "no older checkpoint is good"));
 }
 
+/* Beside a run that goes on, what was found is gone when it is read. */
+static void test_removed_meanwhile(void **state)
+{
+    (void)state;
+    save_step(3, 0);
+    refuse_inspect(in_run("checkpoints/step_2"), "step_2: is not there: a run that goes on",
+                   "keep_last");
+    refuse_load(in_run("checkpoints/step_2"), true, "is not there: a run that goes on");
+}
+
 static int set_up(void **state)
 {
     (void)state;
@@ -562,6 +572,7 @@ int main(void)
         cmocka_unit_test_setup(test_numbers, fresh),
         cmocka_unit_test_setup(test_copied, fresh),
         cmocka_unit_test_setup(test_no_good_checkpoint, fresh),
+        cmocka_unit_test_setup(test_removed_meanwhile, fresh),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }
