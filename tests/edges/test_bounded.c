@@ -74,6 +74,7 @@ static void test_headers(void **state)
     } cases[] = {
         {"{\"a\":[", "[],", "[]]}", "header: too many values for its size"},
         {"{\"a\":[", "{},", "{}]}", "header: too many values for its size"},
+        {"{\"\\\"\":[", "[],", "[]]}", "header: too many values for its size"},
         {"{\"a\":[", "[          ],", "[]]}", "header: too many values for its size"},
         {"{\"a\":[", "0,", "0]}", "header: too many values for its size"},
         {"{\"a\":", "[", "", "header: nested too deeply"},
