@@ -12,6 +12,20 @@
 
 enum { NAME = 160, LINE = TRI_PATH_MAX + 128 };
 
+/* The key at this place of a comparison: those that follow others come last, for of two keys that
+ * differ the one that somebody wrote is to be named. */
+static size_t key_in_order(size_t place)
+{
+    for (int follows = 0; follows < 2; follows++) {
+        for (size_t i = 0; i < tri_keys_count; i++) {
+            if ((tri_keys[i].initial == NULL) == follows && place-- == 0) {
+                return i;
+            }
+        }
+    }
+    return tri_keys_count;
+}
+
 enum tri_status tri_alike_config(struct tri_group *group, const struct tri_config *config,
                                  struct tri_error *error)
 {
@@ -22,9 +36,9 @@ enum tri_status tri_alike_config(struct tri_group *group, const struct tri_confi
     struct tri_fact *facts = tri_alloc(TRI_MEMORY_OTHER, (count + 1) * sizeof(*facts));
     char(*names)[NAME] = tri_alloc(TRI_MEMORY_OTHER, count * sizeof(*names));
     for (size_t i = 0; i < count; i++) {
-        (void)snprintf(names[i], NAME, "key '%s'", tri_keys[i].name);
-        facts[i] = (struct tri_fact){
-            names[i], tri_value_to_text(&tri_keys[i], tri_key_view(&tri_keys[i], config))};
+        const struct tri_key *key = &tri_keys[key_in_order(i)];
+        (void)snprintf(names[i], NAME, "key '%s'", key->name);
+        facts[i] = (struct tri_fact){names[i], tri_value_to_text(key, tri_key_view(key, config))};
     }
     facts[count] = (struct tri_fact){"the kernel path", tri_kernels_path(config->reproducible)};
     enum tri_status status = tri_comm_compare(group, (int)count + 1, facts, error);

@@ -31,6 +31,10 @@ static const struct pair pairs[] = {
     {{TRIDENT, "verify", "c.yaml"},
      {TRIDENT, "verify", "c.yaml", "data.sequence_length=8"},
      "key 'data.sequence_length' is 16 on rank 0 and 8 on rank"},
+    /* model.max_position follows it there, and is not what somebody wrote. */
+    {{TRIDENT, "plan", "follows.yaml"},
+     {TRIDENT, "plan", "follows.yaml", "data.sequence_length=8"},
+     "key 'data.sequence_length' is 16 on rank 0 and 8 on rank"},
     {{TRIDENT, "verify", "c.yaml", "--steps", "3"},
      {TRIDENT, "verify", "c.yaml"},
      "--steps is 3 on rank 0 and not given on rank"},
@@ -178,6 +182,10 @@ static void test_threads(void **state)
 static int prepare(void **state)
 {
     (void)state;
+    cli_write("follows.yaml", "run_dir: run\n"
+                              "model: {vocab_size: 256, num_layers: 1, hidden_size: 8}\n"
+                              "data: {train: x, sequence_length: 16}\n"
+                              "train: {global_batch: 4, steps: 4, learning_rate: 1e-3}\n");
     static const char *const folders[] = {"longer", "changed", "more", "newer"};
     cli_run_well(0, CLI_WORDS_OF("train", "c.yaml", "train.steps=2"));
     cli_tool(CLI_WORDS_OF("tar", "cf", "all.tar", "c.yaml", "tok", "run"));
