@@ -122,6 +122,11 @@ static void test_no_sync(void **state)
                      CLI_WORDS_OF("train", "c.yaml", "run_dir=dying"));
     cli_expect_error(&result, cli_ranks(), 3, "cannot rename to: Permission denied");
     assert_false(tri_file_exists("dying/metrics.jsonl"));
+    result = cli_run_with(cli_ranks(), CLI_WORDS_OF("TRIDENT_FILE_FAULT=write:ENOSPC:config.yaml"),
+                          CLI_WORDS_OF("train", "c.yaml", "run_dir=dying"));
+    cli_expect_error(&result, cli_ranks(), 3, "config.yaml: cannot write: No space left on device");
+    /* What was begun is not left behind. */
+    cli_tool(CLI_WORDS_OF("sh", "-c", "! find dying -name '*.trident.tmp' | grep ."));
     result = cli_run_with(0, CLI_WORDS_OF("TRIDENT_FILE_FAULT=syncdir:EINVAL:"),
                           CLI_WORDS_OF("import", model, "llama"));
     cli_expect_status(&result, 0);
