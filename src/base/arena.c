@@ -3,6 +3,7 @@
 #include "base/cgroup.h"
 #include "base/poison.h"
 #include "base/room.h"
+#include "base/runtime.h"
 #include "base/status.h"
 
 #include <stdbool.h>
@@ -31,6 +32,7 @@ struct tri_arena {
     char *base;
     size_t reserve, mapped, used, peak;
     enum tri_memory category;
+    struct tri_runtime *runtime; /* that counts it */
     const char *name;
     bool dry;
 };
@@ -116,6 +118,7 @@ struct tri_arena *tri_arena_create(enum tri_memory category, const char *name, s
         (void)madvise(arena->base, arena->mapped, MADV_HUGEPAGE);
     }
     arena->category = category;
+    arena->runtime = tri_runtime_get();
     arena->name = name;
     return arena;
 }
@@ -130,7 +133,7 @@ void tri_arena_destroy(struct tri_arena *arena)
                      arena->peak + GUARD < arena->reserve ? arena->peak + GUARD : arena->reserve);
     }
     (void)munmap(arena->base, arena->mapped);
-    tri_memory_account(arena->category, -(int64_t)arena->peak);
+    tri_memory_account(arena->runtime, arena->category, -(int64_t)arena->peak);
     tri_free(arena);
 }
 
@@ -147,7 +150,7 @@ void *tri_arena_alloc(struct tri_arena *arena, size_t bytes)
     char *block = arena->base + arena->used;
     arena->used += rounded;
     if (arena->used > arena->peak) {
-        tri_memory_account(arena->category, (int64_t)(arena->used - arena->peak));
+        tri_memory_account(arena->runtime, arena->category, (int64_t)(arena->used - arena->peak));
         arena->peak = arena->used;
     }
     if (arena->dry) {

@@ -3,6 +3,7 @@
 #include "base/file_hook.h"
 #include "base/memory.h"
 #include "base/path.h"
+#include "base/runtime.h"
 #include "base/system.h"
 #include "base/work.h"
 
@@ -17,15 +18,14 @@
 
 /* ---- the fault hook -------------------------------------------------------------------------- */
 
-static tri_file_hook *hook;
-
 void tri_file_set_hook(tri_file_hook *wanted)
 {
-    hook = wanted;
+    tri_runtime_get()->file_hook = wanted;
 }
 
 int tri_file_fault(const char *operation, const char *path, uint64_t done)
 {
+    tri_file_hook *hook = tri_runtime_get()->file_hook;
     return hook ? hook(operation, path, done) : 0;
 }
 

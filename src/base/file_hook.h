@@ -9,7 +9,8 @@
  * errno with which it is to fail. `done`: the bytes written to the file once it has succeeded. */
 typedef int tri_file_hook(const char *operation, const char *path, uint64_t done);
 
-/* Before any other thread runs. NULL, as at the start: none. */
+/* Of this runtime and of those made from it, before it has other threads. NULL, as at the start:
+ * none. */
 void tri_file_set_hook(tri_file_hook *hook);
 /* What the hook says; 0 without one. For all who call the system on a path themselves. */
 int tri_file_fault(const char *operation, const char *path, uint64_t done);

@@ -7,6 +7,7 @@
 #include "base/log.h"
 #include "base/memory.h"
 #include "base/path.h"
+#include "base/runtime.h"
 #include "base/system.h"
 #include "base/work.h"
 
@@ -53,7 +54,6 @@ static bool is_unsupported(int code)
 
 int tri_system_sync(int fd, const char *path, bool folder)
 {
-    static bool warned[2];
     tri_work_file_begin(path);
     int code = tri_file_fault(folder ? "syncdir" : "sync", path, 0);
     if (code == 0 && fsync(fd) != 0) {
@@ -63,8 +63,9 @@ int tri_system_sync(int fd, const char *path, bool folder)
     if (!is_unsupported(code) && !(folder && (code == EBADF || code == EACCES))) {
         return code;
     }
-    if (!warned[folder]) {
-        warned[folder] = true;
+    bool *told = &tri_runtime_get()->log.told_unsynced[folder];
+    if (!*told) {
+        *told = true;
         tri_log_warn("%s: this file system cannot sync a %s (%s): what is written may be lost if "
                      "the machine dies",
                      path, folder ? "folder" : "file", strerror(code));

@@ -1,25 +1,40 @@
 #include "base/log.h"
 
+#include "base/runtime.h"
+
 #include <stdarg.h>
 #include <stdio.h>
 
-static bool is_quiet;
-
 static TRI_PRINTF(2, 0) void print(const char *prefix, const char *format, va_list args)
 {
+    const struct tri_runtime *runtime = tri_runtime_get();
     char text[1024];
+    char line[sizeof(text) + 64];
     (void)vsnprintf(text, sizeof(text), format, args);
-    (void)fprintf(stderr, "%s%s\n", prefix, text);
+    (void)snprintf(line, sizeof(line), "%s%s\n", prefix, text);
+    if (runtime->log.sink) {
+        runtime->log.sink(runtime->log.state, line);
+    } else {
+        (void)fputs(line, stderr);
+    }
 }
 
 void tri_log_quiet(bool quiet)
 {
-    is_quiet = quiet;
+    tri_runtime_get()->log.quiet = quiet;
+}
+
+void tri_log_set_sink(tri_log_sink *sink, void *state)
+{
+    struct tri_runtime *runtime = tri_runtime_get();
+    runtime->log.sink = sink;
+    runtime->log.state = state;
 }
 
 void tri_log_info(const char *format, ...)
 {
-    if (is_quiet || tri_rank_get() != 0) {
+    const struct tri_runtime *runtime = tri_runtime_get();
+    if (runtime->log.quiet || runtime->rank != 0) {
         return;
     }
     va_list args;

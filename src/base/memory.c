@@ -2,6 +2,7 @@
 
 #include "base/poison.h"
 #include "base/room.h"
+#include "base/runtime.h"
 #include "base/status.h"
 
 #include <pthread.h>
@@ -15,13 +16,11 @@
 struct header {
     size_t bytes;
     enum tri_memory category;
+    struct tri_runtime *runtime; /* that counts it */
 };
 
 /* Blocks of at least MAPPED bytes are mapped: their zeros cost nothing until they are touched. */
 enum { ALIGN = 64, MAPPED = 1 << 20 };
-
-static struct tri_memory_counters counters;
-static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 
 static const char *const names[TRI_MEMORY_COUNT] = {"weights",     "gradients", "optimizer",
                                                     "activations", "stash",     "buffers",
@@ -32,14 +31,46 @@ const char *tri_memory_name(enum tri_memory category)
     return names[category];
 }
 
-void tri_memory_account(enum tri_memory category, int64_t bytes)
+static void add(struct tri_memory_counters *counters, enum tri_memory category, int64_t bytes)
 {
-    (void)pthread_mutex_lock(&lock);
-    counters.current[category] += bytes;
-    if (counters.current[category] > counters.peak[category]) {
-        counters.peak[category] = counters.current[category];
+    counters->current[category] += bytes;
+    if (counters->current[category] > counters->peak[category]) {
+        counters->peak[category] = counters->current[category];
     }
-    (void)pthread_mutex_unlock(&lock);
+}
+
+void tri_memory_account(struct tri_runtime *runtime, enum tri_memory category, int64_t bytes)
+{
+    (void)pthread_mutex_lock(&runtime->memory.lock);
+    add(&runtime->memory.counters, category, bytes);
+    (void)pthread_mutex_unlock(&runtime->memory.lock);
+}
+
+static void count_block(struct tri_runtime *runtime, enum tri_memory category, size_t bytes)
+{
+    (void)pthread_mutex_lock(&runtime->memory.lock);
+    add(&runtime->memory.counters, category, (int64_t)bytes);
+    runtime->memory.counters.calls++;
+    runtime->memory.blocks++;
+    (void)pthread_mutex_unlock(&runtime->memory.lock);
+}
+
+/* One block less, or the runtime itself; the last one frees it. */
+static void discount_block(struct tri_runtime *runtime, enum tri_memory category, size_t bytes)
+{
+    (void)pthread_mutex_lock(&runtime->memory.lock);
+    add(&runtime->memory.counters, category, -(int64_t)bytes);
+    bool last = --runtime->memory.blocks == 0;
+    (void)pthread_mutex_unlock(&runtime->memory.lock);
+    if (last) {
+        (void)pthread_mutex_destroy(&runtime->memory.lock);
+        free(runtime);
+    }
+}
+
+void tri_memory_release(struct tri_runtime *runtime)
+{
+    discount_block(runtime, TRI_MEMORY_OTHER, 0);
 }
 
 /* Bytes of a block with its header. */
@@ -77,10 +108,8 @@ void *tri_alloc(enum tri_memory category, size_t bytes)
     struct header *header = (struct header *)(void *)raw;
     header->bytes = bytes;
     header->category = category;
-    tri_memory_account(category, (int64_t)bytes);
-    (void)pthread_mutex_lock(&lock);
-    counters.calls++;
-    (void)pthread_mutex_unlock(&lock);
+    header->runtime = tri_runtime_get();
+    count_block(header->runtime, category, bytes);
     return raw + ALIGN;
 }
 
@@ -92,7 +121,7 @@ void tri_free(void *block)
     char *raw = (char *)block - ALIGN;
     struct header *header = (struct header *)(void *)raw;
     size_t bytes = header->bytes;
-    tri_memory_account(header->category, -(int64_t)bytes);
+    discount_block(header->runtime, header->category, bytes);
     if (bytes >= MAPPED) {
         /* No more than was poisoned: the sanitizer's own pages would become real. */
         TRI_UNPOISON(raw + ALIGN + bytes, whole(bytes) - ALIGN - bytes);
@@ -120,29 +149,33 @@ char *tri_strdup(const char *text)
 
 struct tri_memory_counters tri_memory_get(void)
 {
-    (void)pthread_mutex_lock(&lock);
-    struct tri_memory_counters copy = counters;
-    (void)pthread_mutex_unlock(&lock);
+    struct tri_runtime *runtime = tri_runtime_get();
+    (void)pthread_mutex_lock(&runtime->memory.lock);
+    struct tri_memory_counters copy = runtime->memory.counters;
+    (void)pthread_mutex_unlock(&runtime->memory.lock);
     return copy;
 }
 
 struct tri_memory_scope tri_memory_scope_begin(void)
 {
-    (void)pthread_mutex_lock(&lock);
-    struct tri_memory_scope scope = {counters};
-    counters = (struct tri_memory_counters){0};
-    (void)pthread_mutex_unlock(&lock);
+    struct tri_runtime *runtime = tri_runtime_get();
+    (void)pthread_mutex_lock(&runtime->memory.lock);
+    struct tri_memory_scope scope = {runtime->memory.counters};
+    runtime->memory.counters = (struct tri_memory_counters){0};
+    (void)pthread_mutex_unlock(&runtime->memory.lock);
     return scope;
 }
 
 struct tri_memory_counters tri_memory_scope_end(const struct tri_memory_scope *scope)
 {
-    (void)pthread_mutex_lock(&lock);
-    struct tri_memory_counters inner = counters;
-    counters = scope->outer;
-    counters.calls += inner.calls;
-    (void)pthread_mutex_unlock(&lock);
-    tri_memory_account(TRI_MEMORY_KERNELS, inner.current[TRI_MEMORY_KERNELS]);
+    struct tri_runtime *runtime = tri_runtime_get();
+    struct tri_memory_counters *counters = &runtime->memory.counters;
+    (void)pthread_mutex_lock(&runtime->memory.lock);
+    struct tri_memory_counters inner = *counters;
+    *counters = scope->outer;
+    counters->calls += inner.calls;
+    add(counters, TRI_MEMORY_KERNELS, inner.current[TRI_MEMORY_KERNELS]);
+    (void)pthread_mutex_unlock(&runtime->memory.lock);
     for (int i = 0; i < TRI_MEMORY_COUNT; i++) {
         TRI_REQUIRE(inner.current[i] == 0 || i == TRI_MEMORY_KERNELS);
     }

@@ -1,4 +1,5 @@
-/* Counted memory. Every large block belongs to a category; the memory plan and the start-up summary
+/* Counted memory. The runtime of the thread that takes a block counts it (base/runtime.h), whoever
+ * frees it. Every large block belongs to a category; the memory plan and the start-up summary
  * are held against these counters. Small setup objects use TRI_MEMORY_OTHER. */
 #ifndef TRIDENT_BASE_MEMORY_H
 #define TRIDENT_BASE_MEMORY_H
@@ -38,7 +39,7 @@ char *tri_strdup(const char *text);
 struct tri_memory_counters {
     int64_t current[TRI_MEMORY_COUNT]; /* bytes held now */
     int64_t peak[TRI_MEMORY_COUNT];
-    int64_t calls; /* allocations since the program began */
+    int64_t calls; /* allocations since the runtime began */
 };
 
 struct tri_memory_counters tri_memory_get(void);
@@ -57,7 +58,10 @@ int64_t tri_memory_resident(void);
 /* Bytes of one figure of /proc/self/statm, counted from 0: 0 addresses, 1 resident, 5 data. */
 int64_t tri_memory_statm(int which);
 
+struct tri_runtime;
 /* Adds bytes (may be negative) to a category without allocating: for memory mapped elsewhere. */
-void tri_memory_account(enum tri_memory category, int64_t bytes);
+void tri_memory_account(struct tri_runtime *runtime, enum tri_memory category, int64_t bytes);
+/* Frees a runtime, now or with the last block that it counts. For tri_runtime_destroy. */
+void tri_memory_release(struct tri_runtime *runtime);
 
 #endif

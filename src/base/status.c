@@ -1,21 +1,17 @@
 #include "base/status.h"
 
+#include "base/runtime.h"
 #include "base/signals.h"
 
 #include <limits.h>
 #include <poll.h>
 #include <stdarg.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
 /* PANIC_PATIENCE: milliseconds for a reader of standard error. */
 enum { PANIC_SECONDS = 5, PANIC_PATIENCE = 1000 };
-
-static tri_panic_speaker panic_speaker;
-static tri_panic_hook panic_hook;
-static int this_rank;
 
 static void one_line(char *text)
 {
@@ -41,6 +37,11 @@ enum tri_status tri_fail(struct tri_error *error, enum tri_status status, const 
 
 void tri_error_write(const char *text, int patience)
 {
+    const struct tri_runtime *runtime = tri_runtime_get();
+    if (runtime->log.sink) {
+        runtime->log.sink(runtime->log.state, text);
+        return;
+    }
     size_t left = strlen(text);
     while (left > 0) {
         /* A pipe that can be written to takes this much without waiting. */
@@ -58,41 +59,42 @@ void tri_error_write(const char *text, int patience)
 
 void tri_panic(enum tri_status status, const char *format, ...)
 {
-    static atomic_flag entered = ATOMIC_FLAG_INIT;
+    struct tri_runtime *runtime = tri_runtime_get();
     char text[1024];
     char line[1100];
     va_list args;
     /* First: whatever is full or stuck from here on, the process ends. */
     tri_signals_exit_after(PANIC_SECONDS, (int)status);
-    while (atomic_flag_test_and_set(&entered)) {
+    while (atomic_flag_test_and_set(&runtime->panic.entered)) {
         (void)pause(); /* another thread has begun, or this one while it ended the job */
     }
     va_start(args, format);
     (void)vsnprintf(text, sizeof(text), format, args);
     va_end(args);
     one_line(text);
-    if (!panic_speaker || panic_speaker()) {
-        (void)snprintf(line, sizeof(line), "trident: error: rank %d: %s\n", this_rank, text);
+    if (!runtime->panic.speaker || runtime->panic.speaker()) {
+        (void)snprintf(line, sizeof(line), "trident: error: rank %d: %s\n", runtime->rank, text);
         tri_error_write(line, PANIC_PATIENCE);
     }
-    if (panic_hook) {
-        panic_hook((int)status);
+    if (runtime->panic.hook) {
+        runtime->panic.hook((int)status);
     }
     _exit((int)status);
 }
 
 void tri_panic_set_hooks(tri_panic_speaker speaker, tri_panic_hook hook)
 {
-    panic_speaker = speaker;
-    panic_hook = hook;
+    struct tri_runtime *runtime = tri_runtime_get();
+    runtime->panic.speaker = speaker;
+    runtime->panic.hook = hook;
 }
 
 void tri_rank_set(int rank)
 {
-    this_rank = rank;
+    tri_runtime_get()->rank = rank;
 }
 
 int tri_rank_get(void)
 {
-    return this_rank;
+    return tri_runtime_get()->rank;
 }

@@ -44,16 +44,18 @@ enum tri_status tri_fail(struct tri_error *error, enum tri_status status, const 
  * a node that panic one prints. Never returns. */
 _Noreturn void tri_panic(enum tri_status status, const char *format, ...) TRI_PRINTF(2, 3);
 
-/* What comm/ adds to tri_panic: whether this rank is the one that prints (NULL: it is; may wait for
- * another to end the job), and how all ranks end after that: MPI_Abort (NULL: _exit). */
+/* What comm/ adds to this runtime's tri_panic: whether this rank is the one that prints (NULL: it
+ * is; may wait for another to end the job), and how all ranks end after that: MPI_Abort (NULL:
+ * _exit). */
 typedef bool (*tri_panic_speaker)(void);
 typedef void (*tri_panic_hook)(int exit_status);
 void tri_panic_set_hooks(tri_panic_speaker speaker, tri_panic_hook hook);
 
-/* Writes text to standard error; what a reader has not taken after so many milliseconds is left. */
+/* Writes a line to the log's sink, or to standard error, where what a reader has not taken after so
+ * many milliseconds is left. */
 void tri_error_write(const char *text, int patience);
 
-/* The rank that the log and tri_panic name; 0 before it is set. */
+/* The rank that this runtime's log and tri_panic name; 0 before it is set. */
 void tri_rank_set(int rank);
 int tri_rank_get(void);
 

@@ -1,7 +1,7 @@
 #include "base/work.h"
 
 #include "base/clock.h"
-#include "base/status.h"
+#include "base/runtime.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -9,21 +9,20 @@
 
 enum { HASH_BLOCK = 16 << 20 };
 
-static struct tri_work unread;
-static struct tri_work *own = &unread;
-
 void tri_work_attach(struct tri_work *work)
 {
-    own = work ? work : &unread;
+    struct tri_runtime *runtime = tri_runtime_get();
+    runtime->work = work ? work : &runtime->unread;
 }
 
 void tri_work_progress(void)
 {
-    (void)atomic_fetch_add_explicit(&own->done, 1, memory_order_relaxed);
+    (void)atomic_fetch_add_explicit(&tri_runtime_get()->work->done, 1, memory_order_relaxed);
 }
 
 void tri_work_file_begin(const char *path)
 {
+    struct tri_work *own = tri_runtime_get()->work;
     size_t length = strlen(path);
     const char *end = length < TRI_WORK_FILE ? path : path + length - (TRI_WORK_FILE - 1);
     (void)snprintf(own->file, sizeof(own->file), "%s", end);
@@ -32,7 +31,7 @@ void tri_work_file_begin(const char *path)
 
 void tri_work_file_end(void)
 {
-    atomic_store_explicit(&own->file_since, 0, memory_order_release);
+    atomic_store_explicit(&tri_runtime_get()->work->file_since, 0, memory_order_release);
     tri_work_progress();
 }
 

@@ -16,7 +16,7 @@ struct tri_work {
     char file[TRI_WORK_FILE];   /* the end of its path; holds while file_since is not 0 */
 };
 
-/* Where this process's signs go from now on; NULL: where nobody reads them. Borrowed. */
+/* Where this runtime's signs go from now on; NULL: where nobody reads them. Borrowed. */
 void tri_work_attach(struct tri_work *work);
 /* Cheap: one addition. */
 void tri_work_progress(void);

@@ -1,6 +1,6 @@
 #include "kernel/kernel.h"
 
-#include "base/status.h"
+#include "base/runtime.h"
 #include "kernel/x86/onednn.h"
 #include "kernel/x86/x86.h"
 
@@ -170,6 +170,11 @@ const char *tri_kernels_path(bool reproducible)
 void tri_kernels_set_threads(int threads)
 {
     omp_set_num_threads(threads);
+    struct tri_runtime *runtime = tri_runtime_bound();
+    if (runtime) {
+#pragma omp parallel
+        tri_runtime_bind(runtime);
+    }
 }
 
 int tri_kernels_threads(void)

@@ -233,7 +233,7 @@ static inline enum tri_dtype tri_stat_dtype(enum tri_dtype dt)
     return dt == TRI_F64 ? TRI_F64 : TRI_F32;
 }
 
-/* Threads that the fast table uses (OpenMP). */
+/* Threads that the fast table uses (OpenMP), bound to the calling thread's runtime. */
 void tri_kernels_set_threads(int threads);
 int tri_kernels_threads(void);
 /* "Intel Xeon … : amx bf16, avx512 f32", for --version and environment.json. */

@@ -1,0 +1,56 @@
+/* The runtime: whatever the ground services of one rank remember. An allocation and a failing
+ * TRI_REQUIRE have no argument to find it by, so it is bound to the thread that works for the rank;
+ * all else is passed down. A thread to which none is bound has the process's default runtime:
+ * programs of one rank a process need not know that there are others. */
+#ifndef TRIDENT_BASE_RUNTIME_H
+#define TRIDENT_BASE_RUNTIME_H
+
+#include "base/file_hook.h"
+#include "base/log.h"
+#include "base/memory.h"
+#include "base/status.h"
+#include "base/work.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+/* base/'s own files look inside; others go through the functions of each service. */
+struct tri_runtime {
+    int rank; /* that the log and tri_panic name */
+    struct {
+        bool quiet;
+        tri_log_sink *sink; /* NULL: standard error */
+        void *state;
+        bool told_unsynced[2]; /* said once: of files, of folders */
+    } log;
+    struct {
+        atomic_flag entered;
+        tri_panic_speaker speaker;
+        tri_panic_hook hook;
+    } panic;
+    struct {
+        pthread_mutex_t lock;
+        struct tri_memory_counters counters;
+        int64_t blocks; /* that it counts, and one for itself while it is not destroyed */
+    } memory;
+    struct tri_work *work; /* where its signs go */
+    struct tri_work unread;
+    tri_file_hook *file_hook;
+};
+
+/* Logs where the calling thread's runtime does and has its file hook; counts from zero; hooks of a
+ * panic it has none. */
+struct tri_runtime *tri_runtime_create(int rank) __attribute__((returns_nonnull));
+/* No thread may work for it any more. Blocks that it counts may be freed later: it goes with the
+ * last of them. */
+void tri_runtime_destroy(struct tri_runtime *runtime);
+
+/* Binds it to the calling thread; NULL: the default one. OpenMP's threads are bound by
+ * tri_kernels_set_threads. */
+void tri_runtime_bind(struct tri_runtime *runtime);
+/* That of the calling thread; never NULL. */
+struct tri_runtime *tri_runtime_get(void);
+/* As tri_runtime_bind takes it: NULL for the default one. */
+struct tri_runtime *tri_runtime_bound(void);
+
+#endif
