@@ -123,8 +123,9 @@ static void shard_dots(void *state, int shard, float *sums)
     }
 }
 
-static void norm_forward(struct attention *a, const struct tri_pass *pass)
+static void norm_forward(struct attention *a, const struct tri_frame *frame)
 {
+    const struct tri_pass *pass = &frame->pass;
     const struct tri_context *context = a->base.context;
     const struct tri_kernels *kernels = context->kernels;
     int64_t n = tri_pass_tokens(pass);
@@ -133,13 +134,13 @@ static void norm_forward(struct attention *a, const struct tri_pass *pass)
     struct norm_part parts[2] = {norm_part(a, 0), norm_part(a, 1)};
     int64_t stats = n * (parts[0].inner + parts[1].inner);
     bool filled = false;
-    float *squares = full ? tri_keep_result(context, context->mesh->tensor, stats, TRI_F32, &filled)
-                          : tri_context_take_f32(context, stats);
+    float *squares = full ? tri_keep_result(frame, context->mesh->tensor, stats, TRI_F32, &filled)
+                          : tri_frame_take_f32(frame, stats);
     a->rstd[0] = squares;
     a->rstd[1] = squares + n * parts[0].inner;
     struct shard_sums sums = {a, parts, NULL, n};
     if (full && context->reproducible && !filled) {
-        tri_partial_sum(context, context->shards, shard_squares, &sums, stats, squares);
+        tri_partial_sum(frame, context->shards, shard_squares, &sums, stats, squares);
     }
     for (int i = 0; i < 2 && !filled && !(full && context->reproducible); i++) {
         struct norm_part p = parts[i];
@@ -165,16 +166,16 @@ static void norm_forward(struct attention *a, const struct tri_pass *pass)
 }
 
 /* Columns [begin, begin + width) of a norm's weight and of q or k, rows of `inner` heads. */
-static void norm_gradient(struct attention *a, const struct tri_pass *pass, void *d, int which,
+static void norm_gradient(struct attention *a, const struct tri_frame *frame, void *d, int which,
                           struct tri_range columns, const float *dots)
 {
-    const struct tri_context *context = a->base.context;
+    const struct tri_pass *pass = &frame->pass;
     struct norm_part p = norm_part(a, which);
     int64_t n = tri_pass_tokens(pass);
     int64_t ld = width_of(a);
     size_t element = tri_dtype_size(a->norm_gradient_dtype);
     tri_gradient_rms(
-        context, tri_cuts_by_rows(context, pass),
+        frame, tri_cuts_by_rows(frame, frame->pass.rows, frame->pass.seq),
         view(a, d, n, ld, p.begin + columns.begin, p.inner, tri_range_size(columns)),
         view(a, a->raw, n, ld, p.begin + columns.begin, p.inner, tri_range_size(columns)),
         a->rstd[which], a->norm[which] + columns.begin, dots, p.total,
@@ -182,8 +183,9 @@ static void norm_gradient(struct attention *a, const struct tri_pass *pass, void
 }
 
 /* d [tokens, width()]: gradients at the normalised q, k become those at the raw ones. */
-static void norm_backward(struct attention *a, const struct tri_pass *pass, void *d)
+static void norm_backward(struct attention *a, const struct tri_frame *frame, void *d)
 {
+    const struct tri_pass *pass = &frame->pass;
     const struct tri_context *context = a->base.context;
     const struct tri_kernels *kernels = context->kernels;
     int64_t n = tri_pass_tokens(pass);
@@ -191,14 +193,14 @@ static void norm_backward(struct attention *a, const struct tri_pass *pass, void
     bool full = context->config->model.qk_norm == TRI_QK_NORM_FULL;
     bool by_shards = full && context->reproducible;
     struct norm_part parts[2] = {norm_part(a, 0), norm_part(a, 1)};
-    size_t mark = tri_arena_mark(context->arena);
+    size_t mark = tri_arena_mark(frame->arena);
     int64_t stats = n * (parts[0].inner + parts[1].inner);
     float *dots[2];
-    dots[0] = tri_context_take_f32(context, stats);
+    dots[0] = tri_frame_take_f32(frame, stats);
     dots[1] = dots[0] + n * parts[0].inner;
     struct shard_sums sums = {a, parts, d, n};
     if (by_shards) {
-        tri_partial_sum(context, context->shards, shard_dots, &sums, stats, dots[0]);
+        tri_partial_sum(frame, context->shards, shard_dots, &sums, stats, dots[0]);
     }
     for (int i = 0; i < 2 && !by_shards; i++) {
         struct norm_part p = parts[i];
@@ -214,25 +216,26 @@ static void norm_backward(struct attention *a, const struct tri_pass *pass, void
     for (int i = 0; i < 2; i++) {
         struct norm_part p = parts[i];
         for (int shard = 0; by_shards && shard < context->shards.own; shard++) {
-            norm_gradient(a, pass, d, i, shard_columns(a, i, shard), dots[i]);
+            norm_gradient(a, frame, d, i, shard_columns(a, i, shard), dots[i]);
         }
         if (by_shards) {
             continue;
         }
-        norm_gradient(a, pass, d, i, (struct tri_range){p.shared, p.width}, dots[i]);
+        norm_gradient(a, frame, d, i, (struct tri_range){p.shared, p.width}, dots[i]);
         if (p.shared) {
             /* The term with the dot product belongs to the rank that counts these columns. */
             memset(dots[i], 0, (size_t)n * sizeof(float));
-            norm_gradient(a, pass, d, i, (struct tri_range){0, p.shared}, dots[i]);
+            norm_gradient(a, frame, d, i, (struct tri_range){0, p.shared}, dots[i]);
         }
     }
-    tri_arena_rewind(context->arena, mark);
+    tri_arena_rewind(frame->arena, mark);
 }
 
 /* ---- forward --------------------------------------------------------------------------------- */
 
-static struct tri_attention arguments(const struct attention *a, const struct tri_pass *pass)
+static struct tri_attention arguments(const struct attention *a, const struct tri_frame *frame)
 {
+    const struct tri_pass *pass = &frame->pass;
     int64_t k_at = a->heads * a->dim;
     return (struct tri_attention){
         .batch = pass->rows,
@@ -259,9 +262,10 @@ static struct tri_attention arguments(const struct attention *a, const struct tr
 }
 
 /* Appends this call's keys and values to the cache and points the arguments at all of them. */
-static void use_cache(const struct attention *a, const struct tri_pass *pass,
+static void use_cache(const struct attention *a, const struct tri_frame *frame,
                       struct tri_attention *args)
 {
+    const struct tri_pass *pass = &frame->pass;
     const struct tri_cache *cache = pass->cache;
     TRI_REQUIRE(pass->rows <= 1 && cache->length + pass->seq <= cache->capacity);
     int64_t width = a->kv_heads * a->dim;
@@ -280,70 +284,73 @@ static void use_cache(const struct attention *a, const struct tri_pass *pass,
 }
 
 /* y [stream, hidden] = the heads' outputs times W_o, summed over tensor. */
-static void *project_out(const struct attention *a, const struct tri_pass *pass)
+static void *project_out(const struct attention *a, const struct tri_frame *frame)
 {
+    const struct tri_pass *pass = &frame->pass;
     const struct tri_context *context = a->base.context;
     struct tri_group *tensor = context->mesh->tensor;
     int64_t hidden = context->config->model.hidden_size;
-    int64_t own = tri_stream_count(context, pass);
+    int64_t own = tri_stream_count(frame);
     bool whole = tri_sum_is_whole(context);
     bool filled;
-    void *y = tri_keep_result(context, tensor, own * hidden, context->dt, &filled);
+    void *y = tri_keep_result(frame, tensor, own * hidden, context->dt, &filled);
     if (filled) {
         return y;
     }
-    size_t mark = tri_arena_mark(context->arena);
-    void *partial = tri_stream_partial(context, pass, y, context->sum_dt);
-    tri_partial_forward(context, &a->o, tri_pass_tokens(pass), a->out, whole ? a->o_bias : NULL,
+    size_t mark = tri_arena_mark(frame->arena);
+    void *partial = tri_stream_partial(frame, y, context->sum_dt);
+    tri_partial_forward(frame, &a->o, tri_pass_tokens(pass), a->out, whole ? a->o_bias : NULL,
                         partial);
     if (!whole) {
-        tri_stream_sum(context, pass, (struct tri_where){pass->phase, TRI_KIND_ATTENTION}, partial,
+        tri_stream_sum(frame, (struct tri_where){pass->phase, TRI_KIND_ATTENTION}, partial,
                        context->sum_dt, y);
         if (a->o_bias) {
             context->kernels->add_bias(y, a->o_bias, own, hidden, context->dt);
         }
     }
-    tri_arena_rewind(context->arena, mark);
+    tri_arena_rewind(frame->arena, mark);
     return y;
 }
 
-static void *forward(struct tri_sublayer *self, const struct tri_pass *pass, const void *x,
+static void *forward(struct tri_sublayer *self, const struct tri_frame *frame, const void *x,
                      bool output)
 {
+    const struct tri_pass *pass = &frame->pass;
     struct attention *a = (struct attention *)self;
     const struct tri_context *context = self->context;
     int64_t n = tri_pass_tokens(pass);
-    x = tri_stream_whole(context, pass, (struct tri_where){pass->phase, TRI_KIND_ATTENTION}, x);
+    x = tri_stream_whole(frame, (struct tri_where){pass->phase, TRI_KIND_ATTENTION}, x);
     a->x = x;
-    a->raw = tri_context_take(context, n * width_of(a));
-    a->out = tri_context_take(context, n * a->heads * a->dim);
-    a->lse = tri_context_take_f32(context, n * a->heads);
+    a->raw = tri_frame_take(frame, n * width_of(a));
+    a->out = tri_frame_take(frame, n * a->heads * a->dim);
+    a->lse = tri_frame_take_f32(frame, n * a->heads);
     a->turned = a->raw;
     a->ld_turned = width_of(a);
     tri_linear_forward(&a->qkv, context->kernels, n, x, a->qkv_bias, a->raw, context->dt);
     if (a->norm[0]) {
         a->ld_turned = (a->heads + a->kv_heads) * a->dim;
-        a->turned = tri_context_take(context, n * a->ld_turned);
-        norm_forward(a, pass);
+        a->turned = tri_frame_take(frame, n * a->ld_turned);
+        norm_forward(a, frame);
     }
     if (context->rope_table) {
         context->kernels->rope(
             view(a, a->turned, n, a->ld_turned, 0, a->heads + a->kv_heads, a->dim),
             context->rope_table, pass->positions, false, context->dt);
     }
-    struct tri_attention args = arguments(a, pass);
+    struct tri_attention args = arguments(a, frame);
     if (pass->cache) {
-        use_cache(a, pass, &args);
+        use_cache(a, frame, &args);
     }
     context->kernels->attention_forward(&args, context->dt);
-    return output ? project_out(a, pass) : NULL;
+    return output ? project_out(a, frame) : NULL;
 }
 
 /* ---- backward -------------------------------------------------------------------------------- */
 
-static void backward(struct tri_sublayer *self, const struct tri_pass *pass, const void *dy,
+static void backward(struct tri_sublayer *self, const struct tri_frame *frame, const void *dy,
                      void *dx)
 {
+    const struct tri_pass *pass = &frame->pass;
     struct attention *a = (struct attention *)self;
     const struct tri_context *context = self->context;
     const struct tri_kernels *kernels = context->kernels;
@@ -352,18 +359,18 @@ static void backward(struct tri_sublayer *self, const struct tri_pass *pass, con
     int64_t inner = a->heads * a->dim;
     int64_t width = width_of(a);
     const struct tri_where where = {TRI_PHASE_BACKWARD, TRI_KIND_ATTENTION};
-    size_t mark = tri_arena_mark(context->arena);
-    dy = tri_stream_whole_gradient(context, pass, where, dy);
-    void *partial = tri_stream_partial(context, pass, dx, context->sum_dt);
-    struct tri_cuts cuts = tri_cuts_by_rows(context, pass);
-    void *d_out = tri_context_take(context, n * inner);
-    void *d = tri_context_take(context, n * width);
+    size_t mark = tri_arena_mark(frame->arena);
+    dy = tri_stream_whole_gradient(frame, where, dy);
+    void *partial = tri_stream_partial(frame, dx, context->sum_dt);
+    struct tri_cuts cuts = tri_cuts_by_rows(frame, frame->pass.rows, frame->pass.seq);
+    void *d_out = tri_frame_take(frame, n * inner);
+    void *d = tri_frame_take(frame, n * width);
     if (a->o_bias) {
-        tri_gradient_bias(context, cuts, dy, hidden, a->d_o_bias, n, hidden);
+        tri_gradient_bias(frame, cuts, dy, hidden, a->d_o_bias, n, hidden);
     }
     tri_linear_input_gradient(&a->o, kernels, n, dy, d_out);
     tri_linear_weight_gradient(&a->o, kernels, n, dy, a->out, !context->params->fresh, cuts);
-    struct tri_attention args = arguments(a, pass);
+    struct tri_attention args = arguments(a, frame);
     args.dout = d_out;
     args.ld_dout = inner;
     args.dq = d;
@@ -376,15 +383,15 @@ static void backward(struct tri_sublayer *self, const struct tri_pass *pass, con
                       pass->positions, true, context->dt);
     }
     if (a->norm[0]) {
-        norm_backward(a, pass, d);
+        norm_backward(a, frame, d);
     }
     if (a->qkv_bias) {
-        tri_gradient_bias(context, cuts, d, width, a->d_qkv_bias, n, width);
+        tri_gradient_bias(frame, cuts, d, width, a->d_qkv_bias, n, width);
     }
     tri_linear_weight_gradient(&a->qkv, kernels, n, d, a->x, !context->params->fresh, cuts);
-    tri_partial_input_gradient(context, &a->qkv, n, d, partial);
-    tri_stream_sum(context, pass, where, partial, context->sum_dt, dx);
-    tri_arena_rewind(context->arena, mark);
+    tri_partial_input_gradient(frame, &a->qkv, n, d, partial);
+    tri_stream_sum(frame, where, partial, context->sum_dt, dx);
+    tri_arena_rewind(frame->arena, mark);
 }
 
 /* ---- setup ----------------------------------------------------------------------------------- */

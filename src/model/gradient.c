@@ -5,26 +5,27 @@ static struct tri_cuts no_cuts(void)
     return (struct tri_cuts){NULL, 0};
 }
 
-struct tri_cuts tri_cuts_by_rows(const struct tri_context *context, const struct tri_pass *pass)
+struct tri_cuts tri_cuts_by_rows(const struct tri_frame *frame, int64_t rows, int64_t seq)
 {
-    if (!context->reproducible) {
+    if (!frame->context->reproducible) {
         return no_cuts();
     }
-    int64_t *cut = tri_arena_alloc(context->arena, (size_t)(pass->rows + 1) * sizeof(*cut));
-    for (int64_t row = 0; row <= pass->rows; row++) {
-        cut[row] = row * pass->seq;
+    int64_t *cut = tri_arena_alloc(frame->arena, (size_t)(rows + 1) * sizeof(*cut));
+    for (int64_t row = 0; row <= rows; row++) {
+        cut[row] = row * seq;
     }
-    return (struct tri_cuts){cut, pass->rows};
+    return (struct tri_cuts){cut, rows};
 }
 
-struct tri_cuts tri_cuts_by_tokens(const struct tri_context *context, const struct tri_pass *pass,
-                                   struct tri_range tokens)
+struct tri_cuts tri_cuts_by_tokens(const struct tri_frame *frame, struct tri_range tokens)
 {
+    const struct tri_context *context = frame->context;
+    const struct tri_pass *pass = &frame->pass;
     if (!context->reproducible) {
         return no_cuts();
     }
     int parts = context->shards.total;
-    int64_t *cut = tri_arena_alloc(context->arena, (size_t)(pass->rows * parts + 1) * sizeof(*cut));
+    int64_t *cut = tri_arena_alloc(frame->arena, (size_t)(pass->rows * parts + 1) * sizeof(*cut));
     int64_t count = 0;
     cut[0] = 0;
     for (int64_t i = 0; i < pass->rows * parts; i++) {
@@ -39,9 +40,10 @@ struct tri_cuts tri_cuts_by_tokens(const struct tri_context *context, const stru
 }
 
 /* f32 zeros that a kernel adds one part's sum to. */
-static float *take_zeros(const struct tri_context *context, int64_t n)
+static float *take_zeros(const struct tri_frame *frame, int64_t n)
 {
-    return tri_context_zero(context, tri_context_take_f32(context, n), (size_t)n * sizeof(float));
+    const struct tri_context *context = frame->context;
+    return tri_context_zero(context, tri_frame_take_f32(frame, n), (size_t)n * sizeof(float));
 }
 
 static void add_term(const struct tri_context *context, const float *term, void *sums, int64_t n)
@@ -54,10 +56,11 @@ static void *row_of(const struct tri_context *context, const void *base, int64_t
     return (char *)(uintptr_t)base + (size_t)(row * width) * tri_dtype_size(context->dt);
 }
 
-void tri_gradient_norm(const struct tri_context *context, struct tri_cuts cuts, bool rms,
+void tri_gradient_norm(const struct tri_frame *frame, struct tri_cuts cuts, bool rms,
                        const void *dy, const void *x, const void *weight, const float *stats,
                        void *dx, void *dweight, void *dbias, int64_t n)
 {
+    const struct tri_context *context = frame->context;
     const struct tri_kernels *kernels = context->kernels;
     int64_t width = context->config->model.hidden_size;
     if (!cuts.cut) {
@@ -67,8 +70,8 @@ void tri_gradient_norm(const struct tri_context *context, struct tri_cuts cuts, 
     }
     for (int64_t i = 0; i < cuts.parts; i++) {
         int64_t row = cuts.cut[i];
-        size_t mark = tri_arena_mark(context->arena);
-        float *terms = take_zeros(context, 2 * width);
+        size_t mark = tri_arena_mark(frame->arena);
+        float *terms = take_zeros(frame, 2 * width);
         kernels->norm_backward(rms, row_of(context, dy, row, width), row_of(context, x, row, width),
                                weight, stats + 2 * row, row_of(context, dx, row, width), terms,
                                dbias ? terms + width : NULL, cuts.cut[i + 1] - row, width,
@@ -77,24 +80,25 @@ void tri_gradient_norm(const struct tri_context *context, struct tri_cuts cuts, 
         if (dbias) {
             add_term(context, terms + width, dbias, width);
         }
-        tri_arena_rewind(context->arena, mark);
+        tri_arena_rewind(frame->arena, mark);
     }
 }
 
-void tri_gradient_bias(const struct tri_context *context, struct tri_cuts cuts, const void *dy,
+void tri_gradient_bias(const struct tri_frame *frame, struct tri_cuts cuts, const void *dy,
                        int64_t ld, void *db, int64_t n, int64_t width)
 {
+    const struct tri_context *context = frame->context;
     if (!cuts.cut) {
         context->kernels->bias_backward(dy, ld, db, n, width, context->dt);
         return;
     }
     for (int64_t i = 0; i < cuts.parts; i++) {
-        size_t mark = tri_arena_mark(context->arena);
-        float *term = take_zeros(context, width);
+        size_t mark = tri_arena_mark(frame->arena);
+        float *term = take_zeros(frame, width);
         context->kernels->bias_backward(row_of(context, dy, cuts.cut[i], ld), ld, term,
                                         cuts.cut[i + 1] - cuts.cut[i], width, context->dt);
         add_term(context, term, db, width);
-        tri_arena_rewind(context->arena, mark);
+        tri_arena_rewind(frame->arena, mark);
     }
 }
 
@@ -109,10 +113,11 @@ static struct tri_rows head_of(const struct tri_context *context, struct tri_row
     return part;
 }
 
-void tri_gradient_rms(const struct tri_context *context, struct tri_cuts cuts, struct tri_rows dy,
+void tri_gradient_rms(const struct tri_frame *frame, struct tri_cuts cuts, struct tri_rows dy,
                       struct tri_rows x, const float *rstd, const float *weight, const float *dots,
                       int64_t total_width, void *dweight)
 {
+    const struct tri_context *context = frame->context;
     const struct tri_kernels *kernels = context->kernels;
     if (!cuts.cut) {
         kernels->rms_backward(dy, x, rstd, weight, dots, total_width, dweight, context->dt);
@@ -122,10 +127,10 @@ void tri_gradient_rms(const struct tri_context *context, struct tri_cuts cuts, s
         int64_t begin = cuts.cut[i / x.inner];
         int64_t end = cuts.cut[i / x.inner + 1];
         int64_t head = i % x.inner;
-        size_t mark = tri_arena_mark(context->arena);
-        float *term = take_zeros(context, x.width);
-        float *own_rstd = tri_context_take_f32(context, end - begin);
-        float *own_dots = tri_context_take_f32(context, end - begin);
+        size_t mark = tri_arena_mark(frame->arena);
+        float *term = take_zeros(frame, x.width);
+        float *own_rstd = tri_frame_take_f32(frame, end - begin);
+        float *own_dots = tri_frame_take_f32(frame, end - begin);
         for (int64_t row = begin; row < end; row++) {
             own_rstd[row - begin] = rstd[row * x.inner + head];
             own_dots[row - begin] = dots[row * x.inner + head];
@@ -134,7 +139,7 @@ void tri_gradient_rms(const struct tri_context *context, struct tri_cuts cuts, s
                               head_of(context, x, head, begin, end), own_rstd, weight, own_dots,
                               total_width, term, context->dt);
         add_term(context, term, dweight, x.width);
-        tri_arena_rewind(context->arena, mark);
+        tri_arena_rewind(frame->arena, mark);
     }
 }
 

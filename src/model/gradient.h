@@ -9,22 +9,21 @@
 #define TRIDENT_MODEL_GRADIENT_H
 
 #include "model/linear.h"
-#include "model/pass.h"
+#include "model/frame.h"
 
-/* Of all tokens of the micro-batch, in the arena. */
-struct tri_cuts tri_cuts_by_rows(const struct tri_context *context, const struct tri_pass *pass);
+/* Of rows of seq tokens, in the arena. */
+struct tri_cuts tri_cuts_by_rows(const struct tri_frame *frame, int64_t rows, int64_t seq);
 /* Of these tokens, which are all or a tensor rank's part; counted from the first of them. */
-struct tri_cuts tri_cuts_by_tokens(const struct tri_context *context, const struct tri_pass *pass,
-                                   struct tri_range tokens);
+struct tri_cuts tri_cuts_by_tokens(const struct tri_frame *frame, struct tri_range tokens);
 
 /* The kernels' norm_backward, bias_backward, rms_backward and embedding_backward, with gradients in
  * the dtype of their buffers. All gradients are added to. */
-void tri_gradient_norm(const struct tri_context *context, struct tri_cuts cuts, bool rms,
+void tri_gradient_norm(const struct tri_frame *frame, struct tri_cuts cuts, bool rms,
                        const void *dy, const void *x, const void *weight, const float *stats,
                        void *dx, void *dweight, void *dbias, int64_t n);
-void tri_gradient_bias(const struct tri_context *context, struct tri_cuts cuts, const void *dy,
+void tri_gradient_bias(const struct tri_frame *frame, struct tri_cuts cuts, const void *dy,
                        int64_t ld, void *db, int64_t n, int64_t width);
-void tri_gradient_rms(const struct tri_context *context, struct tri_cuts cuts, struct tri_rows dy,
+void tri_gradient_rms(const struct tri_frame *frame, struct tri_cuts cuts, struct tri_rows dy,
                       struct tri_rows x, const float *rstd, const float *weight, const float *dots,
                       int64_t total_width, void *dweight);
 void tri_gradient_rows(const struct tri_context *context, const struct tri_param *table,

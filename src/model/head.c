@@ -27,11 +27,12 @@ static struct head get(const struct tri_context *context)
 
 /* The head, with an f32 copy in the arena for its gradient where that is bf16 and comes in several
  * sums: rounding after each would add up. narrow_gradient is what writes the copy back, once. */
-static struct tri_linear widen_gradient(const struct tri_context *context,
+static struct tri_linear widen_gradient(const struct tri_frame *frame,
                                         const struct tri_linear *linear)
 {
+    const struct tri_context *context = frame->context;
     struct tri_linear wide = *linear;
-    wide.gradient = tri_context_take_f32(context, linear->out * linear->in);
+    wide.gradient = tri_frame_take_f32(frame, linear->out * linear->in);
     wide.gradient_dtype = TRI_F32;
     context->kernels->cast(linear->gradient, linear->gradient_dtype, wide.gradient, TRI_F32,
                            linear->out * linear->in);
@@ -77,21 +78,25 @@ static void shard_sums(void *state, int shard, float *sums)
         chunk->n, TRI_F32);
 }
 
-static void chunk_backward(const struct tri_context *context, const struct tri_pass *pass,
-                           const struct head *head, const struct chunk *chunk)
+static void chunk_backward(const struct tri_frame *frame, const struct head *head,
+                           const struct chunk *chunk)
 {
+    const struct tri_context *context = frame->context;
+    const struct tri_pass *pass = &frame->pass;
     int64_t cols = tri_range_size(head->cols);
     context->kernels->cross_entropy_backward(
         chunk->logits, cols, cols, chunk->maxima, chunk->sums, chunk->targets, head->cols.begin,
         1.0 / (double)pass->global_tokens, chunk->dlogits, cols, chunk->n, context->dt);
-    tri_partial_input_gradient(context, &head->linear, chunk->n, chunk->dlogits, chunk->dh);
+    tri_partial_input_gradient(frame, &head->linear, chunk->n, chunk->dlogits, chunk->dh);
     tri_linear_weight_gradient(&head->linear, context->kernels, chunk->n, chunk->dlogits, chunk->h,
                                true, chunk->cuts);
 }
 
-static void chunk_loss(const struct tri_context *context, const struct tri_pass *pass,
-                       const struct head *head, const struct chunk *chunk)
+static void chunk_loss(const struct tri_frame *frame, const struct head *head,
+                       const struct chunk *chunk)
 {
+    const struct tri_context *context = frame->context;
+    const struct tri_pass *pass = &frame->pass;
     const struct tri_kernels *kernels = context->kernels;
     struct tri_group *tensor = context->mesh->tensor;
     struct tri_where where = {pass->phase, TRI_KIND_HEAD};
@@ -101,7 +106,7 @@ static void chunk_loss(const struct tri_context *context, const struct tri_pass 
     kernels->cross_entropy_max(chunk->logits, cols, cols, chunk->maxima, n, TRI_F32);
     tri_all_reduce_max(tensor, where, chunk->maxima, n, TRI_F32);
     struct shard_sums sums = {context, head, chunk};
-    tri_partial_sum(context, context->shards, shard_sums, &sums, 2 * n, chunk->sums);
+    tri_partial_sum(frame, context->shards, shard_sums, &sums, 2 * n, chunk->sums);
     tri_all_reduce_sum(tensor, where, chunk->sums, 2 * n, TRI_F32);
     for (int64_t i = 0; i < n; i++) {
         if (chunk->targets[i] >= 0) {
@@ -111,15 +116,16 @@ static void chunk_loss(const struct tri_context *context, const struct tri_pass 
         }
     }
     if (chunk->dh) {
-        chunk_backward(context, pass, head, chunk);
+        chunk_backward(frame, head, chunk);
     }
 }
 
 /* Tokens of the chunk that begins at `first`, at most `most`. Where sums over tokens are cut,
  * chunks are whole rows, or lie within one, so that no cut depends on the rows before. */
-static int64_t chunk_size(const struct tri_context *context, const struct tri_pass *pass,
-                          int64_t first, int64_t most)
+static int64_t chunk_size(const struct tri_frame *frame, int64_t first, int64_t most)
 {
+    const struct tri_context *context = frame->context;
+    const struct tri_pass *pass = &frame->pass;
     int64_t left = tri_pass_tokens(pass) - first;
     int64_t n = most < left ? most : left;
     if (!context->reproducible) {
@@ -132,17 +138,16 @@ static int64_t chunk_size(const struct tri_context *context, const struct tri_pa
     return n < in_row ? n : in_row;
 }
 
-static struct tri_cuts chunk_cuts(const struct tri_context *context, const struct tri_pass *pass,
-                                  int64_t n)
+static struct tri_cuts chunk_cuts(const struct tri_frame *frame, int64_t n)
 {
-    struct tri_pass rows = *pass;
-    rows.seq = n < pass->seq ? n : pass->seq;
-    rows.rows = n / rows.seq;
-    return tri_cuts_by_rows(context, &rows);
+    int64_t seq = n < frame->pass.seq ? n : frame->pass.seq;
+    return tri_cuts_by_rows(frame, n / seq, seq);
 }
 
-void *tri_head_loss(const struct tri_context *context, const struct tri_pass *pass, const void *h)
+void *tri_head_loss(const struct tri_frame *frame, const void *h)
 {
+    const struct tri_context *context = frame->context;
+    const struct tri_pass *pass = &frame->pass;
     const struct head whole = get(context);
     struct head head = whole;
     int64_t hidden = context->config->model.hidden_size;
@@ -152,39 +157,38 @@ void *tri_head_loss(const struct tri_context *context, const struct tri_pass *pa
     most = most < CHUNK_ROWS_MIN ? CHUNK_ROWS_MIN : most;
     int64_t room = most < tokens ? most : tokens;
     size_t sum_bytes = (size_t)hidden * tri_dtype_size(context->sum_dt);
-    char *dh = pass->backward ? tri_arena_alloc(context->arena, (size_t)tokens * sum_bytes) : NULL;
-    size_t mark = tri_arena_mark(context->arena);
+    char *dh = pass->backward ? tri_arena_alloc(frame->arena, (size_t)tokens * sum_bytes) : NULL;
+    size_t mark = tri_arena_mark(frame->arena);
     int64_t cols = tri_range_size(head.cols);
-    struct chunk chunk = {.logits = tri_context_take_f32(context, room * cols),
-                          .maxima = tri_context_take_f32(context, room),
-                          .sums = tri_context_take_f32(context, 2 * room),
-                          .dlogits =
-                              pass->backward ? tri_context_take(context, room * cols) : NULL};
+    struct chunk chunk = {.logits = tri_frame_take_f32(frame, room * cols),
+                          .maxima = tri_frame_take_f32(frame, room),
+                          .sums = tri_frame_take_f32(frame, 2 * room),
+                          .dlogits = pass->backward ? tri_frame_take(frame, room * cols) : NULL};
     bool widen = pass->backward && head.linear.gradient_dtype == TRI_BF16 && most < tokens;
     if (widen) {
-        head.linear = widen_gradient(context, &whole.linear);
+        head.linear = widen_gradient(frame, &whole.linear);
     }
     size_t row_bytes = (size_t)hidden * tri_dtype_size(context->dt);
     for (int64_t first = 0; first < tokens; first += chunk.n) {
-        size_t chunk_mark = tri_arena_mark(context->arena);
-        chunk.n = chunk_size(context, pass, first, most);
-        chunk.cuts = chunk_cuts(context, pass, chunk.n);
+        size_t chunk_mark = tri_arena_mark(frame->arena);
+        chunk.n = chunk_size(frame, first, most);
+        chunk.cuts = chunk_cuts(frame, chunk.n);
         chunk.h = (const char *)h + (size_t)first * row_bytes;
         chunk.dh = dh ? dh + (size_t)first * sum_bytes : NULL;
         chunk.targets = pass->targets + first;
-        chunk_loss(context, pass, &head, &chunk);
-        tri_arena_rewind(context->arena, chunk_mark);
+        chunk_loss(frame, &head, &chunk);
+        tri_arena_rewind(frame->arena, chunk_mark);
     }
     if (widen) {
         narrow_gradient(context, &head.linear, &whole.linear);
     }
-    tri_arena_rewind(context->arena, mark);
+    tri_arena_rewind(frame->arena, mark);
     return dh;
 }
 
-void tri_head_logits(const struct tri_context *context, const void *h, int64_t n,
-                     enum tri_phase phase, float *logits)
+void tri_head_logits(const struct tri_frame *frame, const void *h, int64_t n, float *logits)
 {
+    const struct tri_context *context = frame->context;
     struct head head = get(context);
     struct tri_group *tensor = context->mesh->tensor;
     int ranks = tri_group_size(tensor);
@@ -194,15 +198,16 @@ void tri_head_logits(const struct tri_context *context, const void *h, int64_t n
         return;
     }
     /* Each rank's columns as one part [n, cols], gathered one after another, then put in rows. */
-    size_t mark = tri_arena_mark(context->arena);
-    float *parts = tri_context_take_f32(context, n * vocab);
-    int64_t *counts = tri_arena_alloc(context->arena, (size_t)ranks * sizeof(*counts));
+    size_t mark = tri_arena_mark(frame->arena);
+    float *parts = tri_frame_take_f32(frame, n * vocab);
+    int64_t *counts = tri_arena_alloc(frame->arena, (size_t)ranks * sizeof(*counts));
     for (int r = 0; r < ranks; r++) {
         counts[r] = n * tri_range_size(tri_range_part(vocab, ranks, r));
     }
     tri_linear_forward(&head.linear, context->kernels, n, h, NULL, parts + n * head.cols.begin,
                        TRI_F32);
-    tri_all_gather_v(tensor, (struct tri_where){phase, TRI_KIND_HEAD}, parts, counts, TRI_F32);
+    tri_all_gather_v(tensor, (struct tri_where){frame->pass.phase, TRI_KIND_HEAD}, parts, counts,
+                     TRI_F32);
     for (int r = 0; r < ranks; r++) {
         struct tri_range cols = tri_range_part(vocab, ranks, r);
         int64_t width = tri_range_size(cols);
@@ -211,5 +216,5 @@ void tri_head_logits(const struct tri_context *context, const void *h, int64_t n
                    (size_t)width * sizeof(float));
         }
     }
-    tri_arena_rewind(context->arena, mark);
+    tri_arena_rewind(frame->arena, mark);
 }

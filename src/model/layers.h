@@ -2,7 +2,7 @@
 #ifndef TRIDENT_MODEL_LAYERS_H
 #define TRIDENT_MODEL_LAYERS_H
 
-#include "model/pass.h"
+#include "model/frame.h"
 
 /* Multi-head attention with grouped KV heads, optional q/k norm, rotary or learned positions; heads
  * cut over tensor (column-parallel q, k, v; row-parallel output, one all-reduce each way). */
@@ -13,17 +13,15 @@ struct tri_sublayer *tri_mlp_create(const struct tri_context *context, int64_t l
 
 /* x [tokens, hidden] <- embedding of the tokens (vocabulary cut over tensor: one all-reduce) plus
  * learned positions. */
-void tri_embedding_forward(const struct tri_context *context, const struct tri_pass *pass, void *x);
-void tri_embedding_backward(const struct tri_context *context, const struct tri_pass *pass,
-                            const void *dx);
+void tri_embedding_forward(const struct tri_frame *frame, void *x);
+void tri_embedding_backward(const struct tri_frame *frame, const void *dx);
 
 /* Vocabulary-parallel logits and cross-entropy of h [tokens, hidden], in chunks of tokens: the
  * logits of the whole micro-batch never exist. Adds to pass->tally. With pass->backward also adds
  * to the head's gradients and returns dh [tokens, hidden] (arena), in sum_dt, this rank's partial
  * sum over tensor, of the mean over pass->global_tokens; else NULL. */
-void *tri_head_loss(const struct tri_context *context, const struct tri_pass *pass, const void *h);
+void *tri_head_loss(const struct tri_frame *frame, const void *h);
 /* logits [n, vocab] f32, whole on every tensor rank, of n rows of h. */
-void tri_head_logits(const struct tri_context *context, const void *h, int64_t n,
-                     enum tri_phase phase, float *logits);
+void tri_head_logits(const struct tri_frame *frame, const void *h, int64_t n, float *logits);
 
 #endif

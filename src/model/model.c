@@ -25,6 +25,7 @@ enum { NO_STASH = 1 << 16 };
 
 struct tri_model {
     struct tri_context context;
+    struct tri_frame frame;
     int64_t layers;
     struct half *half; /* [2 * layers] */
     struct half final; /* without a branch */
@@ -44,36 +45,35 @@ static bool is_rms(const struct tri_model *model)
     return model->context.config->model.norm == TRI_NORM_RMS;
 }
 
-static int64_t elements(const struct tri_model *model, const struct tri_pass *pass)
+static int64_t elements(const struct tri_frame *frame)
 {
-    return tri_stream_count(&model->context, pass) * model->context.config->model.hidden_size;
+    return tri_stream_count(frame) * frame->context->config->model.hidden_size;
 }
 
 /* sum = x + add, normed = norm(sum). */
-static void half_norm(struct tri_model *model, const struct tri_pass *pass, struct half *half,
+static void half_norm(struct tri_model *model, const struct tri_frame *frame, struct half *half,
                       struct stream stream)
 {
     struct tri_context *context = &model->context;
-    int64_t n = tri_stream_count(context, pass);
+    int64_t n = tri_stream_count(frame);
     int64_t hidden = context->config->model.hidden_size;
-    half->sum = stream.add ? tri_context_take(context, n * hidden) : stream.x;
-    half->normed = tri_context_take(context, n * hidden);
-    half->stats = tri_context_take_f32(context, 2 * n);
+    half->sum = stream.add ? tri_frame_take(frame, n * hidden) : stream.x;
+    half->normed = tri_frame_take(frame, n * hidden);
+    half->stats = tri_frame_take_f32(frame, 2 * n);
     context->kernels->norm_forward(is_rms(model), stream.x, stream.add, half->sum, half->weight,
                                    half->bias, context->config->model.norm_epsilon, half->normed,
                                    half->stats, n, hidden, context->dt);
 }
 
-static void half_norm_backward(struct tri_model *model, const struct tri_pass *pass,
+static void half_norm_backward(struct tri_model *model, const struct tri_frame *frame,
                                const struct half *half, const void *dy, void *dx)
 {
-    struct tri_context *context = &model->context;
-    size_t mark = tri_arena_mark(context->arena);
-    struct tri_range stream = tri_stream_tokens(context, pass);
-    tri_gradient_norm(context, tri_cuts_by_tokens(context, pass, stream), is_rms(model), dy,
-                      half->sum, half->weight, half->stats, dx, half->d_weight, half->d_bias,
+    size_t mark = tri_arena_mark(frame->arena);
+    struct tri_range stream = tri_stream_tokens(frame);
+    tri_gradient_norm(frame, tri_cuts_by_tokens(frame, stream), is_rms(model), dy, half->sum,
+                      half->weight, half->stats, dx, half->d_weight, half->d_bias,
                       tri_range_size(stream));
-    tri_arena_rewind(context->arena, mark);
+    tri_arena_rewind(frame->arena, mark);
 }
 
 static void tell_before(const struct tri_pass *pass, int64_t block)
@@ -101,157 +101,158 @@ static void book_attention(const struct tri_pass *pass, double start)
 /* ---- one block ------------------------------------------------------------------------------- */
 
 /* The block's two halves; without `output` only what its backward needs. */
-static struct stream run_block(struct tri_model *model, const struct tri_pass *pass, int64_t block,
-                               struct stream stream, bool output)
+static struct stream run_block(struct tri_model *model, const struct tri_frame *frame,
+                               int64_t block, struct stream stream, bool output)
 {
     struct half *half = &model->half[2 * block];
-    half_norm(model, pass, &half[0], stream);
+    half_norm(model, frame, &half[0], stream);
     double start = tri_clock_now();
-    stream.add = half[0].branch->ops->forward(half[0].branch, pass, half[0].normed, true);
-    book_attention(pass, start);
+    stream.add = half[0].branch->ops->forward(half[0].branch, frame, half[0].normed, true);
+    book_attention(&frame->pass, start);
     stream.x = half[0].sum;
-    half_norm(model, pass, &half[1], stream);
-    stream.add = half[1].branch->ops->forward(half[1].branch, pass, half[1].normed, output);
+    half_norm(model, frame, &half[1], stream);
+    stream.add = half[1].branch->ops->forward(half[1].branch, frame, half[1].normed, output);
     stream.x = half[1].sum;
     return stream;
 }
 
 /* The same, leaving behind only the block's input and what the tape stashes. */
-static struct stream run_block_and_drop(struct tri_model *model, const struct tri_pass *pass,
+static struct stream run_block_and_drop(struct tri_model *model, const struct tri_frame *frame,
                                         int64_t block, struct stream stream)
 {
     struct tri_context *context = &model->context;
-    int64_t n = elements(model, pass);
+    int64_t n = elements(frame);
     if (stream.add) {
-        void *sum = tri_context_take(context, n);
+        void *sum = tri_frame_take(frame, n);
         context->kernels->add(stream.x, stream.add, sum, n, context->dt);
         stream = (struct stream){sum, NULL};
     }
-    void *out = tri_context_take(context, n);
-    size_t mark = tri_arena_mark(context->arena);
-    if (pass->backward) {
-        tri_tape_record(context->tape, model->micro_batch, block);
+    void *out = tri_frame_take(frame, n);
+    size_t mark = tri_arena_mark(frame->arena);
+    if (frame->pass.backward) {
+        tri_tape_record(frame->tape, model->micro_batch, block);
     }
-    struct stream end = run_block(model, pass, block, stream, true);
-    if (pass->backward) {
-        tri_tape_stop(context->tape);
+    struct stream end = run_block(model, frame, block, stream, true);
+    if (frame->pass.backward) {
+        tri_tape_stop(frame->tape);
     }
     context->kernels->add(end.x, end.add, out, n, context->dt);
-    tri_arena_rewind(context->arena, mark);
+    tri_arena_rewind(frame->arena, mark);
     return (struct stream){out, NULL};
 }
 
 /* Brings back what run_block would have left; the first half still knows the block's input. */
-static void replay_block(struct tri_model *model, const struct tri_pass *pass, int64_t block)
+static void replay_block(struct tri_model *model, const struct tri_frame *frame, int64_t block)
 {
-    struct tri_tape *tape = model->context.tape;
-    struct tri_pass again = *pass;
+    struct tri_frame again = *frame;
     struct stream stream = {model->half[2 * block].sum, NULL};
-    again.phase = TRI_PHASE_RECOMPUTE;
-    tri_tape_replay(tape, model->micro_batch, block);
+    again.pass.phase = TRI_PHASE_RECOMPUTE;
+    tri_tape_replay(frame->tape, model->micro_batch, block);
     (void)run_block(model, &again, block, stream, false);
-    tri_tape_stop(tape);
+    tri_tape_stop(frame->tape);
 }
 
 /* dx: gradient at the residual stream, on both sides of the block; branch: room for a branch's. */
-static void block_backward(struct tri_model *model, const struct tri_pass *pass, int64_t block,
+static void block_backward(struct tri_model *model, const struct tri_frame *frame, int64_t block,
                            void *dx, void *branch)
 {
     struct tri_context *context = &model->context;
     bool again = tri_config_layer_recomputes(context->config, block);
-    size_t mark = tri_arena_mark(context->arena);
+    size_t mark = tri_arena_mark(frame->arena);
     if (again) {
-        replay_block(model, pass, block);
+        replay_block(model, frame, block);
     }
     for (int i = 1; i >= 0; i--) {
         struct half *half = &model->half[2 * block + i];
         double start = tri_clock_now();
-        half->branch->ops->backward(half->branch, pass, dx, branch);
+        half->branch->ops->backward(half->branch, frame, dx, branch);
         if (i == 0) {
-            book_attention(pass, start);
+            book_attention(&frame->pass, start);
         }
-        half_norm_backward(model, pass, half, branch, dx);
+        half_norm_backward(model, frame, half, branch, dx);
     }
     if (again) {
-        tri_arena_rewind(context->arena, mark);
-        tri_tape_forget(context->tape, block);
+        tri_arena_rewind(frame->arena, mark);
+        tri_tape_forget(frame->tape, block);
     }
 }
 
 /* ---- the whole ------------------------------------------------------------------------------- */
 
 /* Through all blocks; returns the final norm's output [tokens, hidden]. */
-static const void *forward(struct tri_model *model, const struct tri_pass *pass)
+static const void *forward(struct tri_model *model, const struct tri_frame *frame)
 {
     struct tri_context *context = &model->context;
-    struct stream stream = {tri_context_take(context, elements(model, pass)), NULL};
-    if (!pass->hooks) {
+    struct stream stream = {tri_frame_take(frame, elements(frame)), NULL};
+    if (!frame->pass.hooks) {
         tri_params_settle(context->params);
     }
-    tell_before(pass, -1);
-    tri_embedding_forward(context, pass, stream.x);
+    tell_before(&frame->pass, -1);
+    tri_embedding_forward(frame, stream.x);
     if (model->moe_shared) {
-        model->moe->begin(model->moe_shared, pass);
+        model->moe->begin(model->moe_shared, frame);
     }
     for (int64_t block = 0; block < model->layers; block++) {
-        bool drop = !pass->backward || tri_config_layer_recomputes(context->config, block);
-        tell_before(pass, block);
-        stream = drop ? run_block_and_drop(model, pass, block, stream)
-                      : run_block(model, pass, block, stream, true);
+        bool drop = !frame->pass.backward || tri_config_layer_recomputes(context->config, block);
+        tell_before(&frame->pass, block);
+        stream = drop ? run_block_and_drop(model, frame, block, stream)
+                      : run_block(model, frame, block, stream, true);
     }
     if (model->moe_shared) {
-        model->moe->end(model->moe_shared, pass);
+        model->moe->end(model->moe_shared, frame);
     }
-    tell_before(pass, model->layers);
-    half_norm(model, pass, &model->final, stream);
-    return tri_stream_whole(context, pass, (struct tri_where){pass->phase, TRI_KIND_HEAD},
+    tell_before(&frame->pass, model->layers);
+    half_norm(model, frame, &model->final, stream);
+    return tri_stream_whole(frame, (struct tri_where){frame->pass.phase, TRI_KIND_HEAD},
                             model->final.normed);
 }
 
 /* dh [tokens, hidden]: gradient at the final norm's output, a partial sum over tensor. */
-static void backward(struct tri_model *model, const struct tri_pass *pass, void *dh)
+static void backward(struct tri_model *model, const struct tri_frame *frame, void *dh)
 {
     struct tri_context *context = &model->context;
-    int64_t n = elements(model, pass);
-    void *branch = tri_context_take(context, n);
+    int64_t n = elements(frame);
+    void *branch = tri_frame_take(frame, n);
     bool in_place =
         !tri_stream_is_cut(context->config, context->mesh) && context->sum_dt == context->dt;
     void *dy = in_place ? dh : branch;
-    tri_stream_sum(context, pass, (struct tri_where){TRI_PHASE_BACKWARD, TRI_KIND_HEAD}, dh,
+    tri_stream_sum(frame, (struct tri_where){TRI_PHASE_BACKWARD, TRI_KIND_HEAD}, dh,
                    context->sum_dt, dy);
-    void *dx = tri_context_take(context, n);
+    void *dx = tri_frame_take(frame, n);
     tri_context_zero(context, dx, (size_t)n * tri_dtype_size(context->dt));
-    half_norm_backward(model, pass, &model->final, dy, dx);
-    tell_after(pass, model->layers);
+    half_norm_backward(model, frame, &model->final, dy, dx);
+    tell_after(&frame->pass, model->layers);
     for (int64_t block = model->layers - 1; block >= 0; block--) {
-        block_backward(model, pass, block, dx, branch);
-        tell_after(pass, block);
+        block_backward(model, frame, block, dx, branch);
+        tell_after(&frame->pass, block);
     }
-    tri_embedding_backward(context, pass, dx);
-    tell_after(pass, -1);
+    tri_embedding_backward(frame, dx);
+    tell_after(&frame->pass, -1);
 }
 
 void tri_model_step(struct tri_model *model, const struct tri_pass *pass)
 {
-    struct tri_context *context = &model->context;
-    size_t mark = tri_arena_mark(context->arena);
+    struct tri_frame *frame = &model->frame;
+    size_t mark = tri_arena_mark(frame->arena);
+    frame->pass = *pass;
     model->micro_batch++;
-    const void *h = forward(model, pass);
-    void *dh = tri_head_loss(context, pass, h);
+    const void *h = forward(model, frame);
+    void *dh = tri_head_loss(frame, h);
     if (pass->backward) {
-        backward(model, pass, dh);
+        backward(model, frame, dh);
     }
-    tri_arena_rewind(context->arena, mark);
+    tri_arena_rewind(frame->arena, mark);
 }
 
 void tri_model_logits(struct tri_model *model, const struct tri_pass *pass, bool last_only,
                       float *logits)
 {
-    struct tri_context *context = &model->context;
-    size_t mark = tri_arena_mark(context->arena);
-    int64_t hidden = context->config->model.hidden_size;
-    size_t row_bytes = (size_t)hidden * tri_dtype_size(context->dt);
-    char *h = (char *)(uintptr_t)forward(model, pass);
+    struct tri_frame *frame = &model->frame;
+    size_t mark = tri_arena_mark(frame->arena);
+    int64_t hidden = model->context.config->model.hidden_size;
+    size_t row_bytes = (size_t)hidden * tri_dtype_size(model->context.dt);
+    frame->pass = *pass;
+    char *h = (char *)(uintptr_t)forward(model, frame);
     int64_t n = tri_pass_tokens(pass);
     if (last_only) {
         n = pass->seq > 0 ? pass->rows : 0;
@@ -260,8 +261,8 @@ void tri_model_logits(struct tri_model *model, const struct tri_pass *pass, bool
                     h + (size_t)((row + 1) * pass->seq - 1) * row_bytes, row_bytes);
         }
     }
-    tri_head_logits(context, h, n, pass->phase, logits);
-    tri_arena_rewind(context->arena, mark);
+    tri_head_logits(frame, h, n, logits);
+    tri_arena_rewind(frame->arena, mark);
 }
 
 /* ---- setup ----------------------------------------------------------------------------------- */
@@ -324,9 +325,10 @@ struct tri_model *tri_model_create(const struct tri_config *config, const struct
     context->kernels = kernels;
     /* 0: a dry arena. */
     size_t reserve = mesh->planned ? 0 : physical;
-    context->arena = tri_arena_create(TRI_MEMORY_ACTIVATIONS, "activations", reserve);
+    model->frame.context = context;
+    model->frame.arena = tri_arena_create(TRI_MEMORY_ACTIVATIONS, "activations", reserve);
     /* Address space may be limited too: none for a stash that nothing goes to. */
-    context->tape =
+    model->frame.tape =
         tri_tape_create(config->model.num_layers, config->train.communication_aware_checkpointing,
                         config->train.recompute ? reserve : NO_STASH);
     context->dt = config->precision == TRI_PRECISION_BF16 ? TRI_BF16 : TRI_F32;
@@ -365,8 +367,8 @@ void tri_model_destroy(struct tri_model *model)
     if (model->moe_shared) {
         model->moe->release(model->moe_shared);
     }
-    tri_tape_destroy(model->context.tape);
-    tri_arena_destroy(model->context.arena);
+    tri_tape_destroy(model->frame.tape);
+    tri_arena_destroy(model->frame.arena);
     tri_free(model->rope_table);
     tri_free(model->half);
     tri_free(model);

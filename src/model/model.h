@@ -3,7 +3,7 @@
 #ifndef TRIDENT_MODEL_MODEL_H
 #define TRIDENT_MODEL_MODEL_H
 
-#include "model/pass.h"
+#include "model/frame.h"
 
 struct tri_model;
 
@@ -13,8 +13,8 @@ struct tri_moe_factory {
     void *(*prepare)(const struct tri_context *context);
     struct tri_sublayer *(*create)(void *shared, const struct tri_context *context, int64_t layer);
     /* Before the first block and after the last one of a forward: model-wide balance statistics. */
-    void (*begin)(void *shared, const struct tri_pass *pass);
-    void (*end)(void *shared, const struct tri_pass *pass);
+    void (*begin)(void *shared, const struct tri_frame *frame);
+    void (*end)(void *shared, const struct tri_frame *frame);
     void (*release)(void *shared);
 };
 

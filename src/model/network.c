@@ -68,17 +68,18 @@ static void *at(const struct tri_context *context, const void *base, int64_t ele
     return (char *)(uintptr_t)base + (size_t)element * tri_dtype_size(context->dt);
 }
 
-static struct tri_matmul *take_products(const struct tri_context *context, int64_t count)
+static struct tri_matmul *take_products(const struct tri_frame *frame, int64_t count)
 {
-    return tri_arena_alloc(context->arena, (size_t)count * sizeof(struct tri_matmul));
+    return tri_arena_alloc(frame->arena, (size_t)count * sizeof(struct tri_matmul));
 }
 
 /* y[rows, n] = x[rows, k] w^T (or x w when !transposed), one product a network. */
-static void rows_product(const struct tri_context *context, int64_t count, const int64_t *offsets,
+static void rows_product(const struct tri_frame *frame, int64_t count, const int64_t *offsets,
                          int64_t n, int64_t k, const void *x, const void *const *weights,
                          const float *const *biases, bool transposed, void *y)
 {
-    struct tri_matmul *products = take_products(context, count);
+    const struct tri_context *context = frame->context;
+    struct tri_matmul *products = take_products(frame, count);
     for (int64_t i = 0; i < count; i++) {
         products[i] = (struct tri_matmul){
             .m = offsets[i + 1] - offsets[i],
@@ -101,12 +102,12 @@ static void rows_product(const struct tri_context *context, int64_t count, const
 }
 
 /* dw[m, n] (+)= dy[rows, m]^T x[rows, n], one product a network. */
-static void weight_gradients(const struct tri_context *context, int64_t count,
-                             const int64_t *offsets, const struct tri_cuts *cuts, int64_t m,
-                             int64_t n, const void *dy, const void *x, void *const *gradients,
-                             enum tri_dtype dtype)
+static void weight_gradients(const struct tri_frame *frame, int64_t count, const int64_t *offsets,
+                             const struct tri_cuts *cuts, int64_t m, int64_t n, const void *dy,
+                             const void *x, void *const *gradients, enum tri_dtype dtype)
 {
-    struct tri_matmul *products = take_products(context, count);
+    const struct tri_context *context = frame->context;
+    struct tri_matmul *products = take_products(frame, count);
     for (int64_t i = 0; i < count; i++) {
         products[i] = (struct tri_matmul){
             .m = m,
@@ -133,10 +134,11 @@ static void weight_gradients(const struct tri_context *context, int64_t count,
 
 /* y [rows, out] sum_dt = x [rows, in] w^T (or x w), where tensor cuts `in`, which is `blocks` inner
  * sizes. */
-static void partial_product(const struct tri_context *context, const struct tri_network *networks,
+static void partial_product(const struct tri_frame *frame, const struct tri_network *networks,
                             int64_t count, const int64_t *offsets, int64_t out, int blocks,
                             const void *x, const void *const *weights, bool transposed, void *y)
 {
+    const struct tri_context *context = frame->context;
     const struct tri_block inner = {networks[0].inner_extent, 1};
     const struct tri_block block[2] = {inner, inner};
     const struct tri_partial_products products = {
@@ -152,7 +154,7 @@ static void partial_product(const struct tri_context *context, const struct tri_
         .block = block,
         .blocks = blocks,
     };
-    tri_partial_products(context, &products, y);
+    tri_partial_products(frame, &products, y);
 }
 
 /* One matrix and bias of each network. */
@@ -161,58 +163,60 @@ struct matrices {
     const float **biases;
 };
 
-static struct matrices take_matrices(const struct tri_context *context, int64_t count)
+static struct matrices take_matrices(const struct tri_frame *frame, int64_t count)
 {
     size_t n = (size_t)count;
     struct matrices m = {
-        tri_arena_alloc(context->arena, n * sizeof(*m.weights)),
-        tri_arena_alloc(context->arena, n * sizeof(*m.biases)),
+        tri_arena_alloc(frame->arena, n * sizeof(*m.weights)),
+        tri_arena_alloc(frame->arena, n * sizeof(*m.biases)),
     };
     return m;
 }
 
-void tri_networks_forward(const struct tri_context *context, const struct tri_network *networks,
+void tri_networks_forward(const struct tri_frame *frame, const struct tri_network *networks,
                           int64_t count, const int64_t *offsets, const void *x,
                           struct tri_network_saved *saved)
 {
+    const struct tri_context *context = frame->context;
     int64_t rows = offsets[count];
     int64_t inner = networks[0].inner;
     int64_t in_rows = rows_in(context->config, inner);
     saved->x = x;
-    saved->pre = tri_context_take(context, rows * in_rows);
-    saved->act = tri_context_take(context, rows * inner);
-    size_t mark = tri_arena_mark(context->arena);
-    struct matrices in = take_matrices(context, count);
+    saved->pre = tri_frame_take(frame, rows * in_rows);
+    saved->act = tri_frame_take(frame, rows * inner);
+    size_t mark = tri_arena_mark(frame->arena);
+    struct matrices in = take_matrices(frame, count);
     for (int64_t i = 0; i < count; i++) {
         in.weights[i] = networks[i].in;
         in.biases[i] = networks[i].in_bias;
     }
-    rows_product(context, count, offsets, in_rows, context->config->model.hidden_size, x,
-                 in.weights, in.biases, true, saved->pre);
+    rows_product(frame, count, offsets, in_rows, context->config->model.hidden_size, x, in.weights,
+                 in.biases, true, saved->pre);
     context->kernels->activation_forward(activation_of(context->config), saved->pre, saved->act,
                                          rows, inner, context->dt);
-    tri_arena_rewind(context->arena, mark);
+    tri_arena_rewind(frame->arena, mark);
 }
 
-void tri_networks_output(const struct tri_context *context, const struct tri_network *networks,
+void tri_networks_output(const struct tri_frame *frame, const struct tri_network *networks,
                          int64_t count, const int64_t *offsets,
                          const struct tri_network_saved *saved, void *y, bool with_down_bias)
 {
-    size_t mark = tri_arena_mark(context->arena);
-    struct matrices down = take_matrices(context, count);
+    const struct tri_context *context = frame->context;
+    size_t mark = tri_arena_mark(frame->arena);
+    struct matrices down = take_matrices(frame, count);
     for (int64_t i = 0; i < count; i++) {
         down.weights[i] = networks[i].down;
         down.biases[i] = networks[i].down_bias;
     }
     int64_t hidden = context->config->model.hidden_size;
     if (context->reproducible) {
-        partial_product(context, networks, count, offsets, hidden, 1, saved->act, down.weights,
-                        true, y);
+        partial_product(frame, networks, count, offsets, hidden, 1, saved->act, down.weights, true,
+                        y);
     } else {
-        rows_product(context, count, offsets, hidden, networks[0].inner, saved->act, down.weights,
+        rows_product(frame, count, offsets, hidden, networks[0].inner, saved->act, down.weights,
                      with_down_bias ? down.biases : NULL, true, y);
     }
-    tri_arena_rewind(context->arena, mark);
+    tri_arena_rewind(frame->arena, mark);
 }
 
 void tri_networks_add_down_bias(const struct tri_context *context,
@@ -227,37 +231,38 @@ void tri_networks_add_down_bias(const struct tri_context *context,
 }
 
 /* Column sums of dy, one a network. */
-static void bias_gradients(const struct tri_context *context, int64_t count, const int64_t *offsets,
+static void bias_gradients(const struct tri_frame *frame, int64_t count, const int64_t *offsets,
                            const struct tri_cuts *cuts, int64_t width, const void *dy,
                            void *const *gradients)
 {
+    const struct tri_context *context = frame->context;
     for (int64_t i = 0; i < count; i++) {
-        tri_gradient_bias(context, cuts[i], at(context, dy, offsets[i] * width), width,
-                          gradients[i], offsets[i + 1] - offsets[i], width);
+        tri_gradient_bias(frame, cuts[i], at(context, dy, offsets[i] * width), width, gradients[i],
+                          offsets[i + 1] - offsets[i], width);
     }
 }
 
-void tri_networks_backward(const struct tri_context *context, const struct tri_network *networks,
+void tri_networks_backward(const struct tri_frame *frame, const struct tri_network *networks,
                            int64_t count, const int64_t *offsets, const struct tri_cuts *cuts,
                            const struct tri_network_saved *saved, const void *dy, void *dx)
 {
+    const struct tri_context *context = frame->context;
     int64_t rows = offsets[count];
     int64_t hidden = context->config->model.hidden_size;
     int64_t inner = networks[0].inner;
     int64_t in_rows = rows_in(context->config, inner);
-    size_t mark = tri_arena_mark(context->arena);
-    void *d_act = tri_context_take(context, rows * inner);
-    void *d_pre = tri_context_take(context, rows * in_rows);
-    const void **weights = tri_arena_alloc(context->arena, (size_t)count * sizeof(*weights));
+    size_t mark = tri_arena_mark(frame->arena);
+    void *d_act = tri_frame_take(frame, rows * inner);
+    void *d_pre = tri_frame_take(frame, rows * in_rows);
+    const void **weights = tri_arena_alloc(frame->arena, (size_t)count * sizeof(*weights));
     enum tri_dtype dtype = networks[0].gradient_dtype;
-    void **gradients = tri_arena_alloc(context->arena, (size_t)count * sizeof(*gradients));
+    void **gradients = tri_arena_alloc(frame->arena, (size_t)count * sizeof(*gradients));
     for (int64_t i = 0; i < count; i++) {
         weights[i] = networks[i].down;
         gradients[i] = networks[i].d_down;
     }
-    rows_product(context, count, offsets, inner, hidden, dy, weights, NULL, false, d_act);
-    weight_gradients(context, count, offsets, cuts, hidden, inner, dy, saved->act, gradients,
-                     dtype);
+    rows_product(frame, count, offsets, inner, hidden, dy, weights, NULL, false, d_act);
+    weight_gradients(frame, count, offsets, cuts, hidden, inner, dy, saved->act, gradients, dtype);
     context->kernels->activation_backward(activation_of(context->config), saved->pre, d_act, d_pre,
                                           rows, inner, context->dt);
     for (int64_t i = 0; i < count; i++) {
@@ -265,22 +270,22 @@ void tri_networks_backward(const struct tri_context *context, const struct tri_n
         gradients[i] = networks[i].d_in;
     }
     if (context->reproducible) {
-        partial_product(context, networks, count, offsets, hidden, (int)rows_in(context->config, 1),
+        partial_product(frame, networks, count, offsets, hidden, (int)rows_in(context->config, 1),
                         d_pre, weights, false, dx);
     } else {
-        rows_product(context, count, offsets, hidden, in_rows, d_pre, weights, NULL, false, dx);
+        rows_product(frame, count, offsets, hidden, in_rows, d_pre, weights, NULL, false, dx);
     }
-    weight_gradients(context, count, offsets, cuts, in_rows, hidden, d_pre, saved->x, gradients,
+    weight_gradients(frame, count, offsets, cuts, in_rows, hidden, d_pre, saved->x, gradients,
                      dtype);
     if (networks[0].in_bias) {
         for (int64_t i = 0; i < count; i++) {
             gradients[i] = networks[i].d_in_bias;
         }
-        bias_gradients(context, count, offsets, cuts, in_rows, d_pre, gradients);
+        bias_gradients(frame, count, offsets, cuts, in_rows, d_pre, gradients);
         for (int64_t i = 0; i < count; i++) {
             gradients[i] = networks[i].d_down_bias;
         }
-        bias_gradients(context, count, offsets, cuts, hidden, dy, gradients);
+        bias_gradients(frame, count, offsets, cuts, hidden, dy, gradients);
     }
-    tri_arena_rewind(context->arena, mark);
+    tri_arena_rewind(frame->arena, mark);
 }

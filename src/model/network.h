@@ -5,7 +5,7 @@
 #define TRIDENT_MODEL_NETWORK_H
 
 #include "model/linear.h"
-#include "model/pass.h"
+#include "model/frame.h"
 
 struct tri_network {
     int64_t inner;                    /* this rank's part of the intermediate size */
@@ -33,12 +33,12 @@ struct tri_network_saved {
 
 /* act(x W_in^T), kept in `saved`; network i works on rows offsets[i] to offsets[i + 1]. All
  * networks have the same inner size. */
-void tri_networks_forward(const struct tri_context *context, const struct tri_network *networks,
+void tri_networks_forward(const struct tri_frame *frame, const struct tri_network *networks,
                           int64_t count, const int64_t *offsets, const void *x,
                           struct tri_network_saved *saved);
 /* y [rows, hidden] sum_dt = act W_down^T; with_down_bias only where that is the whole sum
  * (tri_sum_is_whole, or whole experts). A recompute whose y is known does without. */
-void tri_networks_output(const struct tri_context *context, const struct tri_network *networks,
+void tri_networks_output(const struct tri_frame *frame, const struct tri_network *networks,
                          int64_t count, const int64_t *offsets,
                          const struct tri_network_saved *saved, void *y, bool with_down_bias);
 void tri_networks_add_down_bias(const struct tri_context *context,
@@ -47,7 +47,7 @@ void tri_networks_add_down_bias(const struct tri_context *context,
 /* dx [rows, hidden] sum_dt is overwritten (a partial sum over the tensor group). Gradients of
  * weights are added to, those of matrices set when params->fresh: one call a micro-batch for each
  * network. cuts: of each network's rows. */
-void tri_networks_backward(const struct tri_context *context, const struct tri_network *networks,
+void tri_networks_backward(const struct tri_frame *frame, const struct tri_network *networks,
                            int64_t count, const int64_t *offsets, const struct tri_cuts *cuts,
                            const struct tri_network_saved *saved, const void *dy, void *dx);
 

@@ -3,7 +3,7 @@
 #include "base/work.h"
 
 struct sum {
-    const struct tri_context *context;
+    const struct tri_frame *frame;
     tri_partial_term term;
     void *state;
     int64_t n;
@@ -12,28 +12,28 @@ struct sum {
 /* The branch of the tree over shards [first, first + count); count is a power of two. */
 static void sum_branch(const struct sum *sum, int first, int count, float *out)
 {
-    const struct tri_context *context = sum->context;
+    const struct tri_frame *frame = sum->frame;
     if (count == 1) {
         sum->term(sum->state, first, out);
         return;
     }
     sum_branch(sum, first, count / 2, out);
-    size_t mark = tri_arena_mark(context->arena);
-    float *right = tri_context_take_f32(context, sum->n);
+    size_t mark = tri_arena_mark(frame->arena);
+    float *right = tri_frame_take_f32(frame, sum->n);
     sum_branch(sum, first + count / 2, count / 2, right);
-    context->kernels->add(out, right, out, sum->n, TRI_F32);
-    tri_arena_rewind(context->arena, mark);
+    frame->context->kernels->add(out, right, out, sum->n, TRI_F32);
+    tri_arena_rewind(frame->arena, mark);
 }
 
-void tri_partial_sum(const struct tri_context *context, struct tri_virtual shards,
+void tri_partial_sum(const struct tri_frame *frame, struct tri_virtual shards,
                      tri_partial_term term, void *state, int64_t n, float *out)
 {
-    const struct sum sum = {context, term, state, n};
+    const struct sum sum = {frame, term, state, n};
     sum_branch(&sum, 0, shards.own, out);
 }
 
 struct products {
-    const struct tri_context *context;
+    const struct tri_frame *frame;
     const struct tri_partial_products *p;
 };
 
@@ -48,9 +48,9 @@ static void add_columns(const struct products *s, int64_t begin, int64_t end, bo
                         float *y)
 {
     const struct tri_partial_products *p = s->p;
-    const struct tri_context *context = s->context;
-    size_t mark = tri_arena_mark(context->arena);
-    struct tri_matmul *group = tri_arena_alloc(context->arena, (size_t)p->count * sizeof(*group));
+    const struct tri_frame *frame = s->frame;
+    size_t mark = tri_arena_mark(frame->arena);
+    struct tri_matmul *group = tri_arena_alloc(frame->arena, (size_t)p->count * sizeof(*group));
     for (int64_t i = 0; i < p->count; i++) {
         int64_t row = p->offsets[i];
         group[i] = (struct tri_matmul){
@@ -70,8 +70,8 @@ static void add_columns(const struct products *s, int64_t begin, int64_t end, bo
         };
     }
     tri_work_progress();
-    context->kernels->matmul_grouped(group, p->count);
-    tri_arena_rewind(context->arena, mark);
+    frame->context->kernels->matmul_grouped(group, p->count);
+    tri_arena_rewind(frame->arena, mark);
 }
 
 /* One shard: its part of each block, block after block. */
@@ -88,18 +88,20 @@ static void shard_products(void *state, int shard, float *y)
     TRI_REQUIRE(before == s->p->in);
 }
 
-void tri_partial_products(const struct tri_context *context,
+void tri_partial_products(const struct tri_frame *frame,
                           const struct tri_partial_products *products, void *y)
 {
-    struct products state = {context, products};
+    const struct tri_context *context = frame->context;
+    struct products state = {frame, products};
     TRI_REQUIRE(context->reproducible);
-    tri_partial_sum(context, products->shards, shard_products, &state,
+    tri_partial_sum(frame, products->shards, shard_products, &state,
                     products->offsets[products->count] * products->out, y);
 }
 
-void tri_partial_forward(const struct tri_context *context, const struct tri_linear *linear,
-                         int64_t n, const void *x, const float *bias, void *y)
+void tri_partial_forward(const struct tri_frame *frame, const struct tri_linear *linear, int64_t n,
+                         const void *x, const float *bias, void *y)
 {
+    const struct tri_context *context = frame->context;
     if (!context->reproducible) {
         tri_linear_forward(linear, context->kernels, n, x, bias, y, context->sum_dt);
         return;
@@ -118,12 +120,13 @@ void tri_partial_forward(const struct tri_context *context, const struct tri_lin
         .block = linear->block,
         .blocks = linear->blocks,
     };
-    tri_partial_products(context, &products, y);
+    tri_partial_products(frame, &products, y);
 }
 
-void tri_partial_input_gradient(const struct tri_context *context, const struct tri_linear *linear,
+void tri_partial_input_gradient(const struct tri_frame *frame, const struct tri_linear *linear,
                                 int64_t n, const void *dy, void *dx)
 {
+    const struct tri_context *context = frame->context;
     if (!context->reproducible) {
         tri_linear_input_gradient(linear, context->kernels, n, dy, dx);
         return;
@@ -141,5 +144,5 @@ void tri_partial_input_gradient(const struct tri_context *context, const struct 
         .block = linear->block,
         .blocks = linear->blocks,
     };
-    tri_partial_products(context, &products, dx);
+    tri_partial_products(frame, &products, dx);
 }

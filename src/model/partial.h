@@ -10,14 +10,14 @@
 #define TRIDENT_MODEL_PARTIAL_H
 
 #include "model/linear.h"
-#include "model/pass.h"
+#include "model/frame.h"
 #include "shard/virtual.h"
 
 /* out[n] <- the term of own shard `shard`. */
 typedef void (*tri_partial_term)(void *state, int shard, float *out);
 
 /* out[n] <- the sum over the rank's shards. */
-void tri_partial_sum(const struct tri_context *context, struct tri_virtual shards,
+void tri_partial_sum(const struct tri_frame *frame, struct tri_virtual shards,
                      tri_partial_term term, void *state, int64_t n, float *out);
 
 /* One product for each of `count` networks, on rows offsets[i] to offsets[i + 1]:
@@ -35,15 +35,15 @@ struct tri_partial_products {
     const struct tri_block *block;
     int blocks;
 };
-void tri_partial_products(const struct tri_context *context,
+void tri_partial_products(const struct tri_frame *frame,
                           const struct tri_partial_products *products, void *y);
 
 /* y [n, out] sum_dt = x W^T (+ bias, unless NULL; not in reproducible mode), where tensor cuts
  * `in`. */
-void tri_partial_forward(const struct tri_context *context, const struct tri_linear *linear,
-                         int64_t n, const void *x, const float *bias, void *y);
+void tri_partial_forward(const struct tri_frame *frame, const struct tri_linear *linear, int64_t n,
+                         const void *x, const float *bias, void *y);
 /* dx [n, in] sum_dt = dy W, where tensor cuts `out`. */
-void tri_partial_input_gradient(const struct tri_context *context, const struct tri_linear *linear,
+void tri_partial_input_gradient(const struct tri_frame *frame, const struct tri_linear *linear,
                                 int64_t n, const void *dy, void *dx);
 
 #endif

@@ -41,9 +41,10 @@ static bool scope_is_model(const struct tri_context *context)
 /* ---- the router's product -------------------------------------------------------------------- */
 
 /* Jitter factor of element j of a token's router input: keyed by the token's global place. */
-static float jitter_factor(const struct layer *layer, const struct tri_pass *pass, int64_t token,
+static float jitter_factor(const struct layer *layer, const struct tri_frame *frame, int64_t token,
                            int64_t j)
 {
+    const struct tri_pass *pass = &frame->pass;
     const struct tri_config *config = layer->base.context->config;
     uint64_t stream =
         tri_random_stream("jitter") + (uint64_t)layer->base.layer + (pass->step << 16);
@@ -53,63 +54,66 @@ static float jitter_factor(const struct layer *layer, const struct tri_pass *pas
     return (float)(1.0 + config->moe.jitter * (2.0 * u - 1.0));
 }
 
-static bool jitters(const struct layer *layer, const struct tri_pass *pass)
+static bool jitters(const struct layer *layer, const struct tri_frame *frame)
 {
+    const struct tri_pass *pass = &frame->pass;
     return pass->training && layer->base.context->config->moe.jitter > 0.0;
 }
 
 /* x [tokens, hidden] times their factors, where there are any. */
-static void jitter(const struct layer *layer, const struct tri_pass *pass, struct tri_range tokens,
-                   float *x)
+static void jitter(const struct layer *layer, const struct tri_frame *frame,
+                   struct tri_range tokens, float *x)
 {
     const struct tri_context *context = layer->base.context;
     int64_t hidden = context->config->model.hidden_size;
-    if (!jitters(layer, pass) || context->mesh->planned) {
+    if (!jitters(layer, frame) || context->mesh->planned) {
         return;
     }
     for (int64_t t = tokens.begin; t < tokens.end; t++) {
         for (int64_t j = 0; j < hidden; j++, x++) {
-            *x *= jitter_factor(layer, pass, t, j);
+            *x *= jitter_factor(layer, frame, t, j);
         }
     }
 }
 
-static void read_input(struct layer *layer, const struct tri_pass *pass, const void *x)
+static void read_input(struct layer *layer, const struct tri_frame *frame, const void *x)
 {
     const struct tri_context *context = layer->base.context;
     int64_t hidden = context->config->model.hidden_size;
-    struct tri_range stream = tri_stream_tokens(context, pass);
+    struct tri_range stream = tri_stream_tokens(frame);
     int64_t n = tri_range_size(stream);
     layer->input = x;
-    if (context->dt == TRI_F32 && !jitters(layer, pass)) {
+    if (context->dt == TRI_F32 && !jitters(layer, frame)) {
         return;
     }
-    float *input = tri_context_take_f32(context, n * hidden);
+    float *input = tri_frame_take_f32(frame, n * hidden);
     context->kernels->cast(x, context->dt, input, TRI_F32, n * hidden);
-    jitter(layer, pass, stream, input);
+    jitter(layer, frame, stream, input);
     layer->input = input;
 }
 
 /* [tokens, experts] of all tokens: where the stream is cut each rank makes its own, and gathers. */
-static float *router_logits(struct layer *layer, const struct tri_pass *pass)
+static float *router_logits(struct layer *layer, const struct tri_frame *frame)
 {
+    const struct tri_pass *pass = &frame->pass;
     const struct tri_context *context = layer->base.context;
     int64_t experts = context->config->moe.num_experts;
-    struct tri_range stream = tri_stream_tokens(context, pass);
-    float *logits = tri_context_take_f32(context, tri_pass_tokens(pass) * experts);
+    struct tri_range stream = tri_stream_tokens(frame);
+    float *logits = tri_frame_take_f32(frame, tri_pass_tokens(pass) * experts);
     tri_linear_forward(&layer->linear, context->kernels, tri_range_size(stream), layer->input, NULL,
                        logits + stream.begin * experts, TRI_F32);
     if (tri_stream_is_cut(context->config, context->mesh)) {
-        tri_tokens_gather(context, pass, (struct tri_where){pass->phase, TRI_KIND_MOE}, logits,
-                          experts, TRI_F32);
+        tri_tokens_gather(frame, (struct tri_where){pass->phase, TRI_KIND_MOE}, logits, experts,
+                          TRI_F32);
     }
     return logits;
 }
 
 /* ---- recorded and imposed routes ------------------------------------------------------------- */
 
-static void record(const struct layer *layer, const struct tri_pass *pass)
+static void record(const struct layer *layer, const struct tri_frame *frame)
 {
+    const struct tri_pass *pass = &frame->pass;
     const struct tri_route_tap *tap = pass->tap;
     const struct tri_routes *routes = layer->routes;
     int64_t experts = layer->base.context->config->moe.num_experts;
@@ -134,9 +138,10 @@ static void record(const struct layer *layer, const struct tri_pass *pass)
 }
 
 /* This micro-batch's part of a tap's array, when the tap imposes. */
-static const int32_t *imposed(const struct layer *layer, const struct tri_pass *pass,
+static const int32_t *imposed(const struct layer *layer, const struct tri_frame *frame,
                               const int32_t *routes)
 {
+    const struct tri_pass *pass = &frame->pass;
     const struct tri_route_tap *tap = pass->tap;
     if (!tap || !tap->impose || !routes) {
         return NULL;
@@ -146,8 +151,9 @@ static const int32_t *imposed(const struct layer *layer, const struct tri_pass *
 
 /* ---- forward and backward -------------------------------------------------------------------- */
 
-static struct tri_router_call make_call(const struct layer *layer, const struct tri_pass *pass)
+static struct tri_router_call make_call(const struct layer *layer, const struct tri_frame *frame)
 {
+    const struct tri_pass *pass = &frame->pass;
     const struct tri_moe *moe = layer->moe;
     int64_t experts = layer->base.context->config->moe.num_experts;
     return (struct tri_router_call){
@@ -160,14 +166,15 @@ static struct tri_router_call make_call(const struct layer *layer, const struct 
         .layer = layer->base.layer,
         .training = pass->training,
         .bias = moe->bias ? moe->bias + layer->index * experts : NULL,
-        .imposed = imposed(layer, pass, pass->tap ? pass->tap->chosen : NULL),
-        .imposed_drops = imposed(layer, pass, pass->tap ? pass->tap->expert : NULL),
+        .imposed = imposed(layer, frame, pass->tap ? pass->tap->chosen : NULL),
+        .imposed_drops = imposed(layer, frame, pass->tap ? pass->tap->expert : NULL),
         .phase = pass->phase,
     };
 }
 
-static void tell_tally(const struct layer *layer, const struct tri_pass *pass)
+static void tell_tally(const struct layer *layer, const struct tri_frame *frame)
 {
+    const struct tri_pass *pass = &frame->pass;
     int64_t experts = layer->base.context->config->moe.num_experts;
     tri_exact_merge(&pass->tally->aux_loss, &layer->routes->aux_terms);
     tri_exact_merge(&pass->tally->z_loss, &layer->routes->z_terms);
@@ -178,97 +185,101 @@ static void tell_tally(const struct layer *layer, const struct tri_pass *pass)
 }
 
 /* Chooses; in a recompute the choice is there. */
-static void route(struct layer *layer, const struct tri_pass *pass)
+static void route(struct layer *layer, const struct tri_frame *frame)
 {
+    const struct tri_pass *pass = &frame->pass;
     const struct tri_context *context = layer->base.context;
     struct tri_routes *routes;
     bool filled;
-    layer->call = make_call(layer, pass);
-    routes = layer->routes = tri_keep_routing(context, sizeof(*routes), &filled);
+    layer->call = make_call(layer, frame);
+    routes = layer->routes = tri_keep_routing(frame, sizeof(*routes), &filled);
     if (filled) {
         return;
     }
     tri_routes_place(
         context->config, pass->rows, pass->seq,
-        tri_keep_more_routing(context, tri_routes_bytes(context->config, pass->rows, pass->seq)),
+        tri_keep_more_routing(frame, tri_routes_bytes(context->config, pass->rows, pass->seq)),
         routes);
-    layer->call.logits = router_logits(layer, pass);
+    layer->call.logits = router_logits(layer, frame);
     tri_router_forward(layer->moe->router, &layer->call, routes,
                        scope_is_model(context) ? &layer->moe->aux : NULL);
     if (pass->tap && !pass->tap->impose && tri_pass_tokens(pass) > 0) {
-        record(layer, pass);
+        record(layer, frame);
     }
     if (pass->tally) {
-        tell_tally(layer, pass);
+        tell_tally(layer, frame);
     }
 }
 
-static void *forward(struct tri_sublayer *self, const struct tri_pass *pass, const void *x,
+static void *forward(struct tri_sublayer *self, const struct tri_frame *frame, const void *x,
                      bool output)
 {
+    const struct tri_pass *pass = &frame->pass;
     struct layer *layer = (struct layer *)self;
     double start = tri_clock_now();
-    read_input(layer, pass, x);
-    route(layer, pass);
+    read_input(layer, frame, x);
+    route(layer, frame);
     if (pass->tally) {
         pass->tally->seconds_router += tri_clock_now() - start;
     }
-    void *y = layer->schedule->ops->forward(layer->schedule, pass, layer->routes, x, output);
+    void *y = layer->schedule->ops->forward(layer->schedule, frame, layer->routes, x, output);
     if (layer->shared) {
-        tri_shared_expert_forward(layer->shared, pass, x, y);
+        tri_shared_expert_forward(layer->shared, frame, x, y);
     }
     return y;
 }
 
 /* Through the router: its weight's gradient from the own tokens, and dx of the own tokens. */
-static void router_backward(struct layer *layer, const struct tri_pass *pass, struct tri_range own,
-                            const float *dweight, void *dx)
+static void router_backward(struct layer *layer, const struct tri_frame *frame,
+                            struct tri_range own, const float *dweight, void *dx)
 {
+    const struct tri_pass *pass = &frame->pass;
     const struct tri_context *context = layer->base.context;
     const struct tri_kernels *kernels = context->kernels;
     int64_t hidden = context->config->model.hidden_size;
     int64_t experts = context->config->moe.num_experts;
     int64_t n = tri_range_size(own);
-    int64_t in_stream = own.begin - tri_stream_tokens(context, pass).begin;
-    float *dlogits = tri_context_take_f32(context, tri_pass_tokens(pass) * experts);
+    int64_t in_stream = own.begin - tri_stream_tokens(frame).begin;
+    float *dlogits = tri_frame_take_f32(frame, tri_pass_tokens(pass) * experts);
     tri_router_backward(layer->moe->router, &layer->call, layer->routes,
                         scope_is_model(context) ? &layer->moe->aux : NULL, own, dweight, dlogits);
     const float *own_dlogits = dlogits + own.begin * experts;
     tri_linear_weight_gradient(&layer->linear, kernels, n, own_dlogits,
                                layer->input + in_stream * hidden, true,
-                               tri_cuts_by_tokens(context, pass, own));
-    float *d_input = tri_context_take_f32(context, n * hidden);
+                               tri_cuts_by_tokens(frame, own));
+    float *d_input = tri_frame_take_f32(frame, n * hidden);
     tri_linear_input_gradient(&layer->linear, kernels, n, own_dlogits, d_input);
-    jitter(layer, pass, own, d_input);
+    jitter(layer, frame, own, d_input);
     void *part = (char *)dx + (size_t)(in_stream * hidden) * tri_dtype_size(context->dt);
     const void *addend = d_input;
     if (context->dt != TRI_F32) {
-        void *narrow = tri_context_take(context, n * hidden);
+        void *narrow = tri_frame_take(frame, n * hidden);
         kernels->cast(d_input, TRI_F32, narrow, context->dt, n * hidden);
         addend = narrow;
     }
     kernels->add(part, addend, part, n * hidden, context->dt);
 }
 
-static void backward(struct tri_sublayer *self, const struct tri_pass *pass, const void *dy,
+static void backward(struct tri_sublayer *self, const struct tri_frame *frame, const void *dy,
                      void *dx)
 {
+    const struct tri_pass *pass = &frame->pass;
     struct layer *layer = (struct layer *)self;
     const struct tri_context *context = self->context;
-    size_t mark = tri_arena_mark(context->arena);
+    size_t mark = tri_arena_mark(frame->arena);
     int64_t n = tri_pass_tokens(pass);
-    float *dweight = tri_context_take_f32(context, n * context->config->moe.top_k);
-    layer->schedule->ops->backward(layer->schedule, pass, layer->routes, dy, dx, dweight);
+    float *dweight = tri_frame_take_f32(frame, n * context->config->moe.top_k);
+    layer->schedule->ops->backward(layer->schedule, frame, layer->routes, dy, dx, dweight);
     double start = tri_clock_now();
-    router_backward(layer, pass, layer->schedule->ops->own(layer->schedule, pass), dweight, dx);
+    router_backward(layer, frame, layer->schedule->ops->own(layer->schedule, frame), dweight, dx);
     if (pass->tally) {
         pass->tally->seconds_router += tri_clock_now() - start;
     }
-    layer->schedule->ops->finish_backward(layer->schedule, pass, dx);
+    layer->schedule->ops->finish_backward(layer->schedule, frame, dx);
     if (layer->shared) {
-        tri_shared_expert_backward(layer->shared, pass, dy, dx);
+        tri_shared_expert_backward(layer->shared, frame, dy, dx);
     }
-    tri_arena_rewind(context->arena, mark);
+    tri_arena_rewind(frame->arena, mark);
 }
 
 static void destroy(struct tri_sublayer *self)
@@ -322,19 +333,21 @@ static void *prepare(const struct tri_context *context)
     return moe;
 }
 
-static void begin(void *shared, const struct tri_pass *pass)
+static void begin(void *shared, const struct tri_frame *frame)
 {
+    const struct tri_pass *pass = &frame->pass;
     struct tri_moe *moe = shared;
     const struct tri_config *config = moe->context->config;
     if (!scope_is_model(moe->context)) {
         return;
     }
-    void *block = tri_arena_alloc(moe->context->arena, tri_aux_model_bytes(config, pass->rows));
+    void *block = tri_arena_alloc(frame->arena, tri_aux_model_bytes(config, pass->rows));
     tri_aux_model_begin(config, pass->rows, block, &moe->aux);
 }
 
-static void end(void *shared, const struct tri_pass *pass)
+static void end(void *shared, const struct tri_frame *frame)
 {
+    const struct tri_pass *pass = &frame->pass;
     struct tri_moe *moe = shared;
     if (scope_is_model(moe->context)) {
         double loss =

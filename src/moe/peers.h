@@ -3,7 +3,7 @@
 #ifndef TRIDENT_MOE_PEERS_H
 #define TRIDENT_MOE_PEERS_H
 
-#include "model/pass.h"
+#include "model/frame.h"
 
 /* Who sends rows to the experts of this rank. */
 struct tri_peers {

@@ -2,14 +2,14 @@
 
 #include <string.h>
 
-static void *scratch(const struct tri_peers *peers, int64_t n, size_t size)
+static void *scratch(const struct tri_frame *frame, int64_t n, size_t size)
 {
-    return tri_arena_alloc(peers->context->arena, (size_t)n * size);
+    return tri_arena_alloc(frame->arena, (size_t)n * size);
 }
 
-static void *keep(const struct tri_peers *peers, int64_t n, size_t size)
+static void *keep(const struct tri_frame *frame, int64_t n, size_t size)
 {
-    return tri_keep_more_routing(peers->context, (size_t)n * size);
+    return tri_keep_more_routing(frame, (size_t)n * size);
 }
 
 int tri_peers_part(const struct tri_peers *peers)
@@ -20,9 +20,10 @@ int tri_peers_part(const struct tri_peers *peers)
 /* counts[home, part, local expert] of the kept routes; every tensor rank knows those of all
  * parts. */
 static void count_routes(const struct tri_peers *peers, const struct tri_route_plan *plan,
-                         const struct tri_pass *pass, const struct tri_routes *routes,
+                         const struct tri_frame *frame, const struct tri_routes *routes,
                          int64_t *counts)
 {
+    const struct tri_pass *pass = &frame->pass;
     const struct tri_context *context = peers->context;
     int64_t k = context->config->moe.top_k;
     memset(counts, 0, (size_t)(context->config->moe.num_experts * peers->parts) * sizeof(*counts));
@@ -42,14 +43,15 @@ static void count_routes(const struct tri_peers *peers, const struct tri_route_p
 }
 
 /* Own slots by expert (counting sort, tokens in order). */
-static void plan_slots(const struct tri_peers *peers, struct tri_route_plan *plan,
-                       const struct tri_routes *routes, const int64_t *counts)
+static void plan_slots(const struct tri_peers *peers, const struct tri_frame *frame,
+                       struct tri_route_plan *plan, const struct tri_routes *routes,
+                       const int64_t *counts)
 {
     const struct tri_config_moe *moe = &peers->context->config->moe;
     int64_t n = tri_range_size(plan->own) * moe->top_k;
     const int32_t *expert = routes->expert + plan->own.begin * moe->top_k;
-    size_t mark = tri_arena_mark(peers->context->arena);
-    int64_t *next = scratch(peers, moe->num_experts, sizeof(*next));
+    size_t mark = tri_arena_mark(frame->arena);
+    int64_t *next = scratch(frame, moe->num_experts, sizeof(*next));
     plan->slots = 0;
     for (int64_t e = 0; e < moe->num_experts; e++) {
         int64_t home = e / peers->experts;
@@ -67,7 +69,7 @@ static void plan_slots(const struct tri_peers *peers, struct tri_route_plan *pla
             plan->token_of[slot] = (int32_t)(i / moe->top_k);
         }
     }
-    tri_arena_rewind(peers->context->arena, mark);
+    tri_arena_rewind(frame->arena, mark);
 }
 
 /* Rows that come from source s in part p for local expert e: received[s, p, e]. */
@@ -104,18 +106,18 @@ static void count_rows(const struct tri_peers *peers, struct tri_route_plan *pla
 }
 
 /* Arrival is by (part, source, expert), the experts' order by (expert, source, part). */
-static void order_rows(const struct tri_peers *peers, struct tri_route_plan *plan,
-                       const int64_t *received)
+static void order_rows(const struct tri_peers *peers, const struct tri_frame *frame,
+                       struct tri_route_plan *plan, const int64_t *received)
 {
     int64_t homes = tri_group_size(peers->homes);
     int sorted = (peers->parts == 1) + (homes == 1) + (peers->experts == 1);
     if (sorted >= 2) {
         return;
     }
-    plan->row_from = keep(peers, plan->rows, sizeof(*plan->row_from));
-    plan->row_to = keep(peers, plan->rows, sizeof(*plan->row_to));
-    size_t mark = tri_arena_mark(peers->context->arena);
-    int64_t *next = scratch(peers, peers->experts * homes * peers->parts, sizeof(*next));
+    plan->row_from = keep(frame, plan->rows, sizeof(*plan->row_from));
+    plan->row_to = keep(frame, plan->rows, sizeof(*plan->row_to));
+    size_t mark = tri_arena_mark(frame->arena);
+    int64_t *next = scratch(frame, peers->experts * homes * peers->parts, sizeof(*next));
     int64_t at = 0;
     for (int64_t e = 0; e < peers->experts; e++) {
         for (int64_t s = 0; s < homes; s++) {
@@ -135,15 +137,16 @@ static void order_rows(const struct tri_peers *peers, struct tri_route_plan *pla
             plan->row_to[from] = (int32_t)(next[run] + i);
         }
     }
-    tri_arena_rewind(peers->context->arena, mark);
+    tri_arena_rewind(frame->arena, mark);
 }
 
 /* counts[home, local expert, row of the micro-batch] of the kept routes among tokens that arrive
  * together: this rank's, or those of all parts. */
 static void count_by_row(const struct tri_peers *peers, const struct tri_route_plan *plan,
-                         const struct tri_pass *pass, const struct tri_routes *routes,
+                         const struct tri_frame *frame, const struct tri_routes *routes,
                          int64_t *counts)
 {
+    const struct tri_pass *pass = &frame->pass;
     const struct tri_config *config = peers->context->config;
     int64_t k = config->moe.top_k;
     int64_t most = config->train.micro_batch;
@@ -163,16 +166,17 @@ static void count_by_row(const struct tri_peers *peers, const struct tri_route_p
  * source, so by replica, then by token: a row whose tokens several tensor ranks sent is still in
  * one piece. */
 static void plan_cuts(const struct tri_peers *peers, struct tri_route_plan *plan,
-                      const struct tri_pass *pass, const struct tri_routes *routes)
+                      const struct tri_frame *frame, const struct tri_routes *routes)
 {
+    const struct tri_pass *pass = &frame->pass;
     const struct tri_context *context = peers->context;
     int64_t most = context->config->train.micro_batch;
     int64_t homes = tri_group_size(peers->homes);
     int64_t senders = homes / context->mesh->size[TRI_AXIS_EXPERT]; /* of one replica */
-    int64_t *counts = scratch(peers, context->config->moe.num_experts * most, sizeof(*counts));
-    int64_t *received = scratch(peers, context->config->moe.num_experts * most, sizeof(*received));
+    int64_t *counts = scratch(frame, context->config->moe.num_experts * most, sizeof(*counts));
+    int64_t *received = scratch(frame, context->config->moe.num_experts * most, sizeof(*received));
     TRI_REQUIRE(pass->rows <= most);
-    count_by_row(peers, plan, pass, routes, counts);
+    count_by_row(peers, plan, frame, routes, counts);
     tri_all_to_all_counts(peers->homes, (struct tri_where){pass->phase, TRI_KIND_META}, counts,
                           received, peers->experts * most);
     if (context->mesh->planned) {
@@ -183,7 +187,7 @@ static void plan_cuts(const struct tri_peers *peers, struct tri_route_plan *plan
         }
     }
     for (int64_t e = 0; e < peers->experts; e++) {
-        int64_t *cut = keep(peers, homes * most + 1, sizeof(*cut));
+        int64_t *cut = keep(frame, homes * most + 1, sizeof(*cut));
         int64_t parts = 0;
         int64_t last = -1; /* row of the last part */
         cut[0] = 0;
@@ -201,43 +205,44 @@ static void plan_cuts(const struct tri_peers *peers, struct tri_route_plan *plan
 }
 
 struct tri_route_plan *tri_route_plan_make(const struct tri_peers *peers,
-                                           const struct tri_pass *pass,
+                                           const struct tri_frame *frame,
                                            const struct tri_routes *routes, struct tri_range own,
                                            double load)
 {
+    const struct tri_pass *pass = &frame->pass;
     const struct tri_config_moe *moe = &peers->context->config->moe;
     bool filled;
-    struct tri_route_plan *plan = tri_keep_routing(peers->context, sizeof(*plan), &filled);
+    struct tri_route_plan *plan = tri_keep_routing(frame, sizeof(*plan), &filled);
     if (filled) {
         return plan;
     }
     int64_t homes = tri_group_size(peers->homes);
     *plan = (struct tri_route_plan){.own = own};
     int64_t slots = tri_range_size(plan->own) * moe->top_k;
-    plan->slot_of = keep(peers, slots, sizeof(*plan->slot_of));
-    plan->token_of = keep(peers, slots, sizeof(*plan->token_of));
+    plan->slot_of = keep(frame, slots, sizeof(*plan->slot_of));
+    plan->token_of = keep(frame, slots, sizeof(*plan->token_of));
     int64_t integers = 2 * homes + homes * peers->experts + 1 + peers->parts + peers->experts + 1;
-    plan->send_rows = keep(peers, integers, sizeof(int64_t));
+    plan->send_rows = keep(frame, integers, sizeof(int64_t));
     memset(plan->send_rows, 0, (size_t)integers * sizeof(int64_t));
     plan->recv_rows = plan->send_rows + homes;
     plan->part_counts = plan->recv_rows + homes;
     plan->part_offsets = plan->part_counts + peers->parts;
     plan->offsets = plan->part_offsets + homes * peers->experts + 1;
-    int64_t *counts = scratch(peers, moe->num_experts * peers->parts, sizeof(*counts));
-    int64_t *received = scratch(peers, moe->num_experts * peers->parts, sizeof(*received));
-    count_routes(peers, plan, pass, routes, counts);
-    plan_slots(peers, plan, routes, counts);
+    int64_t *counts = scratch(frame, moe->num_experts * peers->parts, sizeof(*counts));
+    int64_t *received = scratch(frame, moe->num_experts * peers->parts, sizeof(*received));
+    count_routes(peers, plan, frame, routes, counts);
+    plan_slots(peers, frame, plan, routes, counts);
     tri_all_to_all_counts(peers->homes, (struct tri_where){pass->phase, TRI_KIND_META}, counts,
                           received, peers->experts * peers->parts);
     if (peers->context->mesh->planned) {
-        tri_peers_counts(peers, pass, load, received);
+        tri_peers_counts(peers, &frame->pass, load, received);
     }
     count_rows(peers, plan, received);
-    order_rows(peers, plan, received);
-    plan->cuts = keep(peers, peers->experts, sizeof(*plan->cuts));
+    order_rows(peers, frame, plan, received);
+    plan->cuts = keep(frame, peers->experts, sizeof(*plan->cuts));
     memset(plan->cuts, 0, (size_t)peers->experts * sizeof(*plan->cuts));
     if (peers->context->reproducible && pass->backward) {
-        plan_cuts(peers, plan, pass, routes);
+        plan_cuts(peers, plan, frame, routes);
     }
     return plan;
 }

@@ -19,17 +19,17 @@ struct tri_exchange {
 struct tri_schedule;
 struct tri_schedule_ops {
     /* The tokens whose routes this rank sends. */
-    struct tri_range (*own)(const struct tri_schedule *self, const struct tri_pass *pass);
+    struct tri_range (*own)(const struct tri_schedule *self, const struct tri_frame *frame);
     /* Returns y [stream tokens, hidden] = sum over choices of weight * expert(x), or NULL without
      * `output`; see struct tri_sublayer_ops. x [stream tokens, hidden]. */
-    void *(*forward)(struct tri_schedule *self, const struct tri_pass *pass,
+    void *(*forward)(struct tri_schedule *self, const struct tri_frame *frame,
                      const struct tri_routes *routes, const void *x, bool output);
     /* dx [stream tokens, hidden] is set to the gradient through the experts for own tokens
      * (undefined for others); dweight [tokens, k] likewise. */
-    void (*backward)(struct tri_schedule *self, const struct tri_pass *pass,
+    void (*backward)(struct tri_schedule *self, const struct tri_frame *frame,
                      const struct tri_routes *routes, const void *dy, void *dx, float *dweight);
     /* After the router has added to dx of the own tokens: makes dx whole where the stream is. */
-    void (*finish_backward)(struct tri_schedule *self, const struct tri_pass *pass, void *dx);
+    void (*finish_backward)(struct tri_schedule *self, const struct tri_frame *frame, void *dx);
     void (*destroy)(struct tri_schedule *self);
 };
 struct tri_schedule {

@@ -39,11 +39,11 @@ static int64_t hidden_of(const struct ted *ted)
     return ted->base.context->config->model.hidden_size;
 }
 
-static struct tri_range own(const struct tri_schedule *self, const struct tri_pass *pass)
+static struct tri_range own(const struct tri_schedule *self, const struct tri_frame *frame)
 {
+    const struct tri_pass *pass = &frame->pass;
     const struct ted *ted = (const struct ted *)self;
-    return ted->split ? tri_tokens_part(self->context, pass)
-                      : (struct tri_range){0, tri_pass_tokens(pass)};
+    return ted->split ? tri_tokens_part(frame) : (struct tri_range){0, tri_pass_tokens(pass)};
 }
 
 /* ---- moving rows ----------------------------------------------------------------------------- */
@@ -162,9 +162,9 @@ static void send_back(const struct ted *ted, enum tri_phase phase, void *rows, b
 }
 
 /* Own tokens' part of a tensor of the stream's tokens. */
-static void *own_of_stream(const struct ted *ted, const struct tri_pass *pass, const void *tokens)
+static void *own_of_stream(const struct ted *ted, const struct tri_frame *frame, const void *tokens)
 {
-    struct tri_range stream = tri_stream_tokens(ted->base.context, pass);
+    struct tri_range stream = tri_stream_tokens(frame);
     return at_row(ted, (void *)(uintptr_t)tokens, ted->plan->own.begin - stream.begin,
                   ted->base.context->dt);
 }
@@ -176,12 +176,12 @@ static bool must_gather(const struct ted *ted)
     return ted->split && !tri_stream_is_cut(context->config, context->mesh);
 }
 
-static void gather_over_tensor(const struct ted *ted, const struct tri_pass *pass,
+static void gather_over_tensor(const struct ted *ted, const struct tri_frame *frame,
                                enum tri_phase phase, void *data)
 {
     if (must_gather(ted)) {
-        tri_tokens_gather(ted->base.context, pass, (struct tri_where){phase, TRI_KIND_MOE}, data,
-                          hidden_of(ted), ted->base.context->dt);
+        tri_tokens_gather(frame, (struct tri_where){phase, TRI_KIND_MOE}, data, hidden_of(ted),
+                          ted->base.context->dt);
     }
 }
 
@@ -200,8 +200,9 @@ static const struct tri_group *widest_group(const struct ted *ted)
 
 /* ---- forward --------------------------------------------------------------------------------- */
 
-static void add_time(const struct tri_pass *pass, double *start, bool experts)
+static void add_time(const struct tri_frame *frame, double *start, bool experts)
 {
+    const struct tri_pass *pass = &frame->pass;
     double now = tri_clock_now();
     if (pass->tally) {
         *(experts ? &pass->tally->seconds_experts : &pass->tally->seconds_exchange) += now - *start;
@@ -210,20 +211,21 @@ static void add_time(const struct tri_pass *pass, double *start, bool experts)
 }
 
 /* The rows that the local experts take. */
-static void *dispatch(struct ted *ted, const struct tri_pass *pass, const void *x)
+static void *dispatch(struct ted *ted, const struct tri_frame *frame, const void *x)
 {
+    const struct tri_pass *pass = &frame->pass;
     const struct tri_context *context = ted->base.context;
     const struct tri_route_plan *plan = ted->plan;
     bool filled = false;
-    void *rows = is_alone(ted) ? tri_context_take(context, plan->rows * hidden_of(ted))
-                               : tri_keep_result(context, widest_group(ted),
+    void *rows = is_alone(ted) ? tri_frame_take(frame, plan->rows * hidden_of(ted))
+                               : tri_keep_result(frame, widest_group(ted),
                                                  plan->rows * hidden_of(ted), context->dt, &filled);
     if (filled) {
         return rows;
     }
     void *slots =
         is_alone(ted) ? rows : tri_exchange_take(ted->base.exchange, 0, context, plan->slots);
-    context->kernels->gather_rows(own_of_stream(ted, pass, x), plan->token_of, slots, plan->slots,
+    context->kernels->gather_rows(own_of_stream(ted, frame, x), plan->token_of, slots, plan->slots,
                                   hidden_of(ted), context->dt);
     if (!is_alone(ted)) {
         send_to_experts(ted, pass->phase, slots, rows);
@@ -232,58 +234,60 @@ static void *dispatch(struct ted *ted, const struct tri_pass *pass, const void *
 }
 
 /* ted->returned <- the experts' outputs. */
-static void compute(struct ted *ted, const struct tri_pass *pass, const void *rows, double *start)
+static void compute(struct ted *ted, const struct tri_frame *frame, const void *rows, double *start)
 {
+    const struct tri_pass *pass = &frame->pass;
     const struct tri_context *context = ted->base.context;
     const struct tri_route_plan *plan = ted->plan;
     bool sent = !is_alone(ted) || ted->cut;
     bool filled = false;
-    tri_networks_forward(context, ted->networks, ted->peers.experts, plan->offsets, rows,
+    tri_networks_forward(frame, ted->networks, ted->peers.experts, plan->offsets, rows,
                          &ted->saved);
-    ted->returned = sent ? tri_keep_result(context, widest_group(ted), plan->slots * hidden_of(ted),
+    ted->returned = sent ? tri_keep_result(frame, widest_group(ted), plan->slots * hidden_of(ted),
                                            context->dt, &filled)
-                         : tri_context_take(context, plan->slots * hidden_of(ted));
+                         : tri_frame_take(frame, plan->slots * hidden_of(ted));
     if (!filled) {
         void *out = is_direct(ted) ? ted->returned
                                    : tri_exchange_take(ted->base.exchange, 0, context, plan->rows);
-        tri_networks_output(context, ted->networks, ted->peers.experts, plan->offsets, &ted->saved,
+        tri_networks_output(frame, ted->networks, ted->peers.experts, plan->offsets, &ted->saved,
                             out, !ted->partial);
-        add_time(pass, start, true);
+        add_time(frame, start, true);
         if (sent || ted->partial) {
             send_back(ted, pass->phase, out, ted->partial, ted->returned);
         }
-        add_time(pass, start, false);
+        add_time(frame, start, false);
     }
 }
 
-static void *forward(struct tri_schedule *self, const struct tri_pass *pass,
+static void *forward(struct tri_schedule *self, const struct tri_frame *frame,
                      const struct tri_routes *routes, const void *x, bool output)
 {
+    const struct tri_pass *pass = &frame->pass;
     struct ted *ted = (struct ted *)self;
     const struct tri_context *context = self->context;
     int64_t hidden = hidden_of(ted);
     int64_t k = context->config->moe.top_k;
     double start = tri_clock_now();
     ted->plan =
-        tri_route_plan_make(&ted->peers, pass, routes, own(self, pass), self->exchange->load);
-    const void *rows = dispatch(ted, pass, x);
-    add_time(pass, &start, false);
-    compute(ted, pass, rows, &start);
+        tri_route_plan_make(&ted->peers, frame, routes, own(self, frame), self->exchange->load);
+    const void *rows = dispatch(ted, frame, x);
+    add_time(frame, &start, false);
+    compute(ted, frame, rows, &start);
     if (!output) {
         return NULL;
     }
-    void *y = tri_context_take(context, tri_stream_count(context, pass) * hidden);
+    void *y = tri_frame_take(frame, tri_stream_count(frame) * hidden);
     context->kernels->combine_rows(
         ted->returned, ted->plan->slot_of, routes->weight + ted->plan->own.begin * k, NULL,
-        own_of_stream(ted, pass, y), tri_range_size(ted->plan->own), k, hidden, context->dt);
-    gather_over_tensor(ted, pass, pass->phase, y);
-    add_time(pass, &start, false);
+        own_of_stream(ted, frame, y), tri_range_size(ted->plan->own), k, hidden, context->dt);
+    gather_over_tensor(ted, frame, pass->phase, y);
+    add_time(frame, &start, false);
     return y;
 }
 
 /* ---- backward -------------------------------------------------------------------------------- */
 
-static void backward(struct tri_schedule *self, const struct tri_pass *pass,
+static void backward(struct tri_schedule *self, const struct tri_frame *frame,
                      const struct tri_routes *routes, const void *dy, void *dx, float *dweight)
 {
     struct ted *ted = (struct ted *)self;
@@ -296,34 +300,34 @@ static void backward(struct tri_schedule *self, const struct tri_pass *pass,
     int64_t n = tri_range_size(plan->own);
     bool alone = is_alone(ted);
     double start = tri_clock_now();
-    size_t mark = tri_arena_mark(context->arena);
-    void *d_rows = tri_context_take(context, plan->rows * hidden);
+    size_t mark = tri_arena_mark(frame->arena);
+    void *d_rows = tri_frame_take(frame, plan->rows * hidden);
     void *d_slots = alone ? d_rows : tri_exchange_take(self->exchange, 0, context, plan->slots);
     void *d_back = ted->returned; /* free once the weights' gradients are known */
-    kernels->combine_rows_backward(own_of_stream(ted, pass, dy), ted->returned, plan->slot_of,
+    kernels->combine_rows_backward(own_of_stream(ted, frame, dy), ted->returned, plan->slot_of,
                                    routes->weight + first, d_slots, dweight + first, n, k, hidden,
                                    context->dt);
     if (!alone) {
         send_to_experts(ted, TRI_PHASE_BACKWARD, d_slots, d_rows);
     }
-    add_time(pass, &start, false);
+    add_time(frame, &start, false);
     void *d_in =
         is_direct(ted) ? d_back : tri_exchange_take(self->exchange, 0, context, plan->rows);
-    tri_networks_backward(context, ted->networks, ted->peers.experts, plan->offsets, plan->cuts,
+    tri_networks_backward(frame, ted->networks, ted->peers.experts, plan->offsets, plan->cuts,
                           &ted->saved, d_rows, d_in);
-    add_time(pass, &start, true);
+    add_time(frame, &start, true);
     if (!alone || ted->partial) {
         send_back(ted, TRI_PHASE_BACKWARD, d_in, false, d_back);
     }
-    kernels->combine_rows(d_back, plan->slot_of, NULL, NULL, own_of_stream(ted, pass, dx), n, k,
+    kernels->combine_rows(d_back, plan->slot_of, NULL, NULL, own_of_stream(ted, frame, dx), n, k,
                           hidden, context->dt);
-    tri_arena_rewind(context->arena, mark);
-    add_time(pass, &start, false);
+    tri_arena_rewind(frame->arena, mark);
+    add_time(frame, &start, false);
 }
 
-static void finish_backward(struct tri_schedule *self, const struct tri_pass *pass, void *dx)
+static void finish_backward(struct tri_schedule *self, const struct tri_frame *frame, void *dx)
 {
-    gather_over_tensor((struct ted *)self, pass, TRI_PHASE_BACKWARD, dx);
+    gather_over_tensor((struct ted *)self, frame, TRI_PHASE_BACKWARD, dx);
 }
 
 /* ---- setup ----------------------------------------------------------------------------------- */

@@ -38,17 +38,19 @@ void tri_shared_expert_destroy(struct tri_shared_expert *shared)
 }
 
 /* x as f32: itself, or a copy in the arena. */
-static const float *as_f32(const struct tri_context *context, const void *x, int64_t n)
+static const float *as_f32(const struct tri_frame *frame, const void *x, int64_t n)
 {
+    const struct tri_context *context = frame->context;
     if (context->dt == TRI_F32) {
         return x;
     }
-    float *copy = tri_context_take_f32(context, n);
+    float *copy = tri_frame_take_f32(frame, n);
     context->kernels->cast(x, context->dt, copy, TRI_F32, n);
     return copy;
 }
 
-static void open_gate(struct tri_shared_expert *shared, const void *x, int64_t n)
+static void open_gate(struct tri_shared_expert *shared, const struct tri_frame *frame,
+                      const void *x, int64_t n)
 {
     const struct tri_context *context = shared->context;
     int64_t hidden = context->config->model.hidden_size;
@@ -58,57 +60,59 @@ static void open_gate(struct tri_shared_expert *shared, const void *x, int64_t n
         }
         return;
     }
-    size_t mark = tri_arena_mark(context->arena);
-    tri_linear_forward(&shared->gate, context->kernels, n, as_f32(context, x, n * hidden), NULL,
+    size_t mark = tri_arena_mark(frame->arena);
+    tri_linear_forward(&shared->gate, context->kernels, n, as_f32(frame, x, n * hidden), NULL,
                        shared->opening, TRI_F32);
     for (int64_t i = 0; i < n; i++) {
         shared->opening[i] = (float)(1.0 / (1.0 + exp(-(double)shared->opening[i])));
     }
-    tri_arena_rewind(context->arena, mark);
+    tri_arena_rewind(frame->arena, mark);
 }
 
 /* shared->out; only the gate's backward reads it. */
-static void make_output(struct tri_shared_expert *shared, const struct tri_pass *pass)
+static void make_output(struct tri_shared_expert *shared, const struct tri_frame *frame)
 {
+    const struct tri_pass *pass = &frame->pass;
     const struct tri_context *context = shared->context;
     struct tri_group *tensor = context->mesh->tensor;
     int64_t hidden = context->config->model.hidden_size;
     int64_t offsets[2] = {0, tri_pass_tokens(pass)};
-    int64_t own[2] = {0, tri_stream_count(context, pass)};
+    int64_t own[2] = {0, tri_stream_count(frame)};
     bool whole = tri_sum_is_whole(context);
     bool filled = false;
     /* Without a gate no backward reads it, so no recompute asks for it. */
     shared->out = shared->gate.weight
-                      ? tri_keep_result(context, tensor, own[1] * hidden, context->dt, &filled)
-                      : tri_context_take(context, own[1] * hidden);
+                      ? tri_keep_result(frame, tensor, own[1] * hidden, context->dt, &filled)
+                      : tri_frame_take(frame, own[1] * hidden);
     if (filled) {
         return;
     }
-    size_t mark = tri_arena_mark(context->arena);
-    void *partial = tri_stream_partial(context, pass, shared->out, context->sum_dt);
-    tri_networks_output(context, &shared->network, 1, offsets, &shared->saved, partial, whole);
+    size_t mark = tri_arena_mark(frame->arena);
+    void *partial = tri_stream_partial(frame, shared->out, context->sum_dt);
+    tri_networks_output(frame, &shared->network, 1, offsets, &shared->saved, partial, whole);
     if (!whole) {
-        tri_stream_sum(context, pass, (struct tri_where){pass->phase, TRI_KIND_SHARED_EXPERT},
-                       partial, context->sum_dt, shared->out);
+        tri_stream_sum(frame, (struct tri_where){pass->phase, TRI_KIND_SHARED_EXPERT}, partial,
+                       context->sum_dt, shared->out);
         tri_networks_add_down_bias(context, &shared->network, 1, own, shared->out);
     }
-    tri_arena_rewind(context->arena, mark);
+    tri_arena_rewind(frame->arena, mark);
 }
 
-void tri_shared_expert_forward(struct tri_shared_expert *shared, const struct tri_pass *pass,
+void tri_shared_expert_forward(struct tri_shared_expert *shared, const struct tri_frame *frame,
                                const void *x, void *y)
 {
+    const struct tri_pass *pass = &frame->pass;
     const struct tri_context *context = shared->context;
-    int64_t n = tri_stream_count(context, pass);
+    int64_t n = tri_stream_count(frame);
     int64_t offsets[2] = {0, tri_pass_tokens(pass)};
     shared->x = x;
-    x = tri_stream_whole(context, pass, (struct tri_where){pass->phase, TRI_KIND_SHARED_EXPERT}, x);
-    tri_networks_forward(context, &shared->network, 1, offsets, x, &shared->saved);
+    x = tri_stream_whole(frame, (struct tri_where){pass->phase, TRI_KIND_SHARED_EXPERT}, x);
+    tri_networks_forward(frame, &shared->network, 1, offsets, x, &shared->saved);
     if (y || shared->gate.weight) {
-        make_output(shared, pass);
+        make_output(shared, frame);
     }
-    shared->opening = tri_context_take_f32(context, n);
-    open_gate(shared, shared->x, n);
+    shared->opening = tri_frame_take_f32(frame, n);
+    open_gate(shared, frame, shared->x, n);
     if (y) {
         context->kernels->scale_rows_add(shared->out, shared->opening, y, y, n,
                                          context->config->model.hidden_size, context->dt);
@@ -117,55 +121,56 @@ void tri_shared_expert_forward(struct tri_shared_expert *shared, const struct tr
 
 /* Through opening = sigmoid(x . gate): slope[t] = dL/d(x . gate); d_gate += slope^T x; dx += slope
  * gate. */
-static void gate_backward(struct tri_shared_expert *shared, const struct tri_pass *pass,
+static void gate_backward(struct tri_shared_expert *shared, const struct tri_frame *frame,
                           const void *dy, void *dx)
 {
     const struct tri_context *context = shared->context;
     int64_t hidden = context->config->model.hidden_size;
-    struct tri_range stream = tri_stream_tokens(context, pass);
+    struct tri_range stream = tri_stream_tokens(frame);
     int64_t n = tri_range_size(stream);
-    float *slope = tri_context_take_f32(context, n);
+    float *slope = tri_frame_take_f32(frame, n);
     context->kernels->row_dots(dy, shared->out, slope, n, hidden, context->dt);
     for (int64_t i = 0; i < n; i++) {
         slope[i] *= shared->opening[i] * (1.0F - shared->opening[i]);
     }
     tri_linear_weight_gradient(&shared->gate, context->kernels, n, slope,
-                               as_f32(context, shared->x, n * hidden), true,
-                               tri_cuts_by_tokens(context, pass, stream));
+                               as_f32(frame, shared->x, n * hidden), true,
+                               tri_cuts_by_tokens(frame, stream));
     const void *gate = shared->gate.weight;
     if (context->dt != TRI_F32) {
-        void *narrow = tri_context_take(context, hidden);
+        void *narrow = tri_frame_take(frame, hidden);
         context->kernels->cast(gate, TRI_F32, narrow, context->dt, hidden);
         gate = narrow;
     }
     /* Each row of dx takes slope[t] times the one row `gate`. */
-    int32_t *same = tri_arena_alloc(context->arena, (size_t)n * sizeof(*same));
+    int32_t *same = tri_arena_alloc(frame->arena, (size_t)n * sizeof(*same));
     tri_context_zero(context, same, (size_t)n * sizeof(*same));
     context->kernels->combine_rows(gate, same, slope, dx, dx, n, 1, hidden, context->dt);
 }
 
-void tri_shared_expert_backward(struct tri_shared_expert *shared, const struct tri_pass *pass,
+void tri_shared_expert_backward(struct tri_shared_expert *shared, const struct tri_frame *frame,
                                 const void *dy, void *dx)
 {
+    const struct tri_pass *pass = &frame->pass;
     const struct tri_context *context = shared->context;
     const struct tri_where where = {TRI_PHASE_BACKWARD, TRI_KIND_SHARED_EXPERT};
-    int64_t n = tri_stream_count(context, pass);
+    int64_t n = tri_stream_count(frame);
     int64_t hidden = context->config->model.hidden_size;
     int64_t offsets[2] = {0, tri_pass_tokens(pass)};
-    size_t mark = tri_arena_mark(context->arena);
-    void *d_out = tri_context_take(context, n * hidden);
-    void *d_in = tri_context_take(context, n * hidden);
+    size_t mark = tri_arena_mark(frame->arena);
+    void *d_out = tri_frame_take(frame, n * hidden);
+    void *d_in = tri_frame_take(frame, n * hidden);
     tri_context_zero(context, d_out, (size_t)(n * hidden) * tri_dtype_size(context->dt));
     context->kernels->scale_rows_add(dy, shared->opening, d_out, d_out, n, hidden, context->dt);
-    const void *d_whole = tri_stream_whole_gradient(context, pass, where, d_out);
-    void *partial = tri_stream_partial(context, pass, d_in, context->sum_dt);
-    const struct tri_cuts cuts = tri_cuts_by_rows(context, pass);
-    tri_networks_backward(context, &shared->network, 1, offsets, &cuts, &shared->saved, d_whole,
+    const void *d_whole = tri_stream_whole_gradient(frame, where, d_out);
+    void *partial = tri_stream_partial(frame, d_in, context->sum_dt);
+    const struct tri_cuts cuts = tri_cuts_by_rows(frame, frame->pass.rows, frame->pass.seq);
+    tri_networks_backward(frame, &shared->network, 1, offsets, &cuts, &shared->saved, d_whole,
                           partial);
-    tri_stream_sum(context, pass, where, partial, context->sum_dt, d_in);
+    tri_stream_sum(frame, where, partial, context->sum_dt, d_in);
     context->kernels->add(dx, d_in, dx, n * hidden, context->dt);
     if (shared->gate.weight) {
-        gate_backward(shared, pass, dy, dx);
+        gate_backward(shared, frame, dy, dx);
     }
-    tri_arena_rewind(context->arena, mark);
+    tri_arena_rewind(frame->arena, mark);
 }

@@ -139,7 +139,7 @@ static void check_token(const struct tri_params *whole, int64_t token, const flo
 struct bench {
     struct tri_context context;
     const struct tri_params *whole;
-    struct tri_pass pass;
+    struct tri_frame frame;
     struct tri_routes routes;
     int64_t first; /* token of the batch */
     const char *where;
@@ -148,7 +148,7 @@ struct bench {
 /* Tokens, routes and weights of this replica, in place of what a router decides. */
 static void fill(struct bench *b, float *x, float *dy)
 {
-    int64_t tokens = tri_pass_tokens(&b->pass);
+    int64_t tokens = tri_pass_tokens(&b->frame.pass);
     size_t routes = (size_t)(tokens * K);
     b->routes.chosen = tri_alloc(TRI_MEMORY_OTHER, routes * sizeof(int32_t));
     b->routes.expert = tri_alloc(TRI_MEMORY_OTHER, routes * sizeof(int32_t));
@@ -160,7 +160,7 @@ static void fill(struct bench *b, float *x, float *dy)
         b->routes.weight[r] = is_dropped(token, r % K) ? 0 : weight_of(token, r % K);
         b->routes.dropped += is_dropped(token, r % K);
     }
-    struct tri_range stream = tri_stream_tokens(&b->context, &b->pass);
+    struct tri_range stream = tri_stream_tokens(&b->frame);
     for (int64_t i = 0; i < tri_range_size(stream) * HIDDEN; i++) {
         x[i] = number(0, (b->first + stream.begin) * HIDDEN + i);
         dy[i] = number(1, (b->first + stream.begin) * HIDDEN + i);
@@ -172,20 +172,20 @@ static void run(struct bench *b)
     struct tri_context *context = &b->context;
     struct tri_exchange exchange = {.load = 1};
     struct tri_schedule *schedule = tri_schedule_ted_create(context, &exchange, 0);
-    struct tri_range stream = tri_stream_tokens(context, &b->pass);
-    struct tri_range own = schedule->ops->own(schedule, &b->pass);
+    struct tri_range stream = tri_stream_tokens(&b->frame);
+    struct tri_range own = schedule->ops->own(schedule, &b->frame);
     size_t elements = (size_t)(tri_range_size(stream) * HIDDEN + 1);
     float *x = tri_alloc(TRI_MEMORY_OTHER, elements * sizeof(*x));
     float *dy = tri_alloc(TRI_MEMORY_OTHER, elements * sizeof(*dy));
     float *dx = tri_alloc(TRI_MEMORY_OTHER, elements * sizeof(*dx));
-    float *dweight =
-        tri_alloc(TRI_MEMORY_OTHER, (size_t)(tri_pass_tokens(&b->pass) * K + 1) * sizeof(*dweight));
+    float *dweight = tri_alloc(TRI_MEMORY_OTHER, (size_t)(tri_pass_tokens(&b->frame.pass) * K + 1) *
+                                                     sizeof(*dweight));
     fill(b, x, dy);
-    const float *y = schedule->ops->forward(schedule, &b->pass, &b->routes, x, true);
+    const float *y = schedule->ops->forward(schedule, &b->frame, &b->routes, x, true);
     CHECK(y);
-    schedule->ops->backward(schedule, &b->pass, &b->routes, dy, dx, dweight);
-    schedule->ops->finish_backward(schedule, &b->pass, dx);
-    for (int64_t t = 0; t < tri_pass_tokens(&b->pass); t++) {
+    schedule->ops->backward(schedule, &b->frame, &b->routes, dy, dx, dweight);
+    schedule->ops->finish_backward(schedule, &b->frame, dx);
+    for (int64_t t = 0; t < tri_pass_tokens(&b->frame.pass); t++) {
         bool here = t >= stream.begin && t < stream.end;
         int64_t at = (t - stream.begin) * HIDDEN;
         check_token(b->whole, b->first + t, here ? y + at : NULL, here ? dx + at : NULL,
@@ -225,24 +225,25 @@ static void check(const char *words, struct small_layout layout, const struct tr
                     .mesh = mesh,
                     .params = params,
                     .kernels = tri_kernels_fast(),
-                    .arena = tri_arena_create(TRI_MEMORY_ACTIVATIONS, "activations", 1 << 26),
-                    .tape = tri_tape_create(config.model.num_layers, false, 1 << 16),
                     .dt = TRI_F32,
                     .sum_dt = TRI_F32,
                     .shards = {tensor, mesh->coord[TRI_AXIS_TENSOR], 1}},
         .whole = whole,
-        .pass = {.rows = (FIRST_ROWS + replica) % 4, /* none on the second replica */
-                 .seq = SEQ,
-                 .first_row = before,
-                 .batch_rows = 16,
-                 .training = true,
-                 .backward = true,
-                 .phase = TRI_PHASE_FORWARD},
+        .frame = {.pass = {.rows = (FIRST_ROWS + replica) % 4, /* none on the second replica */
+                           .seq = SEQ,
+                           .first_row = before,
+                           .batch_rows = 16,
+                           .training = true,
+                           .backward = true,
+                           .phase = TRI_PHASE_FORWARD},
+                  .arena = tri_arena_create(TRI_MEMORY_ACTIVATIONS, "activations", 1 << 26),
+                  .tape = tri_tape_create(config.model.num_layers, false, 1 << 16)},
         .first = before * SEQ,
         .where = where};
+    b.frame.context = &b.context;
     run(&b);
-    tri_tape_destroy(b.context.tape);
-    tri_arena_destroy(b.context.arena);
+    tri_tape_destroy(b.frame.tape);
+    tri_arena_destroy(b.frame.arena);
     tri_params_destroy(params);
     tri_mesh_destroy(mesh);
 }

@@ -1,0 +1,111 @@
+/* A frame is where a micro-batch's state lives: all that its forward leaves for its backward.
+ *
+ *   pass    the micro-batch
+ *   arena   activations, a stack: what the forward leaves, above it scratch of the call at hand
+ *   tape    what is made once and handed back to a recompute (model/tape.h)
+ */
+#ifndef TRIDENT_MODEL_FRAME_H
+#define TRIDENT_MODEL_FRAME_H
+
+#include "base/arena.h"
+#include "config/config.h"
+#include "kernel/kernel.h"
+#include "model/param.h"
+#include "model/pass.h"
+#include "model/tape.h"
+#include "shard/virtual.h"
+
+#include <string.h>
+
+/* The parts of a model that its layers share; borrowed by each of them. */
+struct tri_context {
+    const struct tri_config *config;
+    const struct tri_mesh *mesh;
+    struct tri_params *params;
+    const struct tri_kernels *kernels;
+    enum tri_dtype dt;     /* of activations */
+    enum tri_dtype sum_dt; /* of partial sums over tensor */
+    bool reproducible;
+    struct tri_virtual shards; /* of what tensor cuts; one for each rank unless reproducible */
+    const float *rope_table;   /* [max_position, head_dim] or NULL */
+};
+
+/* Whether a rank's sum over what tensor cuts is whole as one product makes it. */
+static inline bool tri_sum_is_whole(const struct tri_context *context)
+{
+    return tri_group_size(context->mesh->tensor) == 1 && !context->reproducible;
+}
+
+struct tri_frame {
+    const struct tri_context *context;
+    struct tri_pass pass;
+    struct tri_arena *arena;
+    struct tri_tape *tape;
+};
+
+/* n elements of the activation dtype from the arena. */
+static inline void *tri_frame_take(const struct tri_frame *frame, int64_t n)
+{
+    return tri_arena_alloc(frame->arena, (size_t)n * tri_dtype_size(frame->context->dt));
+}
+
+static inline float *tri_frame_take_f32(const struct tri_frame *frame, int64_t n)
+{
+    return tri_arena_alloc(frame->arena, (size_t)n * sizeof(float));
+}
+
+/* Zeros, which in a rehearsal nobody reads: they would take the memory that it only counts. */
+static inline void *tri_context_zero(const struct tri_context *context, void *block, size_t bytes)
+{
+    return context->mesh->planned ? block : memset(block, 0, bytes);
+}
+
+/* Memory for a part of the routing, which is decided once: bytes in the stash, or in the arena.
+ * *filled: a recompute, and it is decided already. */
+static inline void *tri_keep_routing(const struct tri_frame *frame, size_t bytes, bool *filled)
+{
+    void *block = tri_tape_take(frame->tape, TRI_STASH_ROUTING, bytes, filled);
+    return block ? block : tri_arena_alloc(frame->arena, bytes);
+}
+
+/* More memory with the lifetime of the routing; not in a recompute. */
+static inline void *tri_keep_more_routing(const struct tri_frame *frame, size_t bytes)
+{
+    void *block = tri_tape_room(frame->tape, TRI_STASH_ROUTING, bytes);
+    return block ? block : tri_arena_alloc(frame->arena, bytes);
+}
+
+/* Memory for n elements that a collective over group gives, after any local work on them. *filled:
+ * a recompute, and they are there: neither the collective nor what leads to it is needed. */
+static inline void *tri_keep_result(const struct tri_frame *frame, const struct tri_group *group,
+                                    int64_t n, enum tri_dtype dtype, bool *filled)
+{
+    size_t bytes = (size_t)n * tri_dtype_size(dtype);
+    void *block = NULL;
+    *filled = false;
+    if (tri_group_size(group) > 1) {
+        block = tri_tape_take(frame->tape, TRI_STASH_RESULT, bytes, filled);
+    }
+    return block ? block : tri_arena_alloc(frame->arena, bytes);
+}
+
+/* A branch of a block: y = f(x), both [stream tokens, hidden] (model/stream.h). The forward keeps
+ * what its backward needs, in the arena or on the tape, and returns y, likewise; when `output` is
+ * false only the backward will follow: y is not needed, and NULL. The backward overwrites dx with
+ * the gradient at x and adds to the gradients of the weights. Collective over the model's
+ * groups. */
+struct tri_sublayer;
+struct tri_sublayer_ops {
+    void *(*forward)(struct tri_sublayer *self, const struct tri_frame *frame, const void *x,
+                     bool output);
+    void (*backward)(struct tri_sublayer *self, const struct tri_frame *frame, const void *dy,
+                     void *dx);
+    void (*destroy)(struct tri_sublayer *self);
+};
+struct tri_sublayer {
+    const struct tri_sublayer_ops *ops;
+    const struct tri_context *context;
+    int64_t layer;
+};
+
+#endif
