@@ -11,8 +11,7 @@ target_include_directories(trident_options INTERFACE ${CMAKE_SOURCE_DIR}/src
 target_link_libraries(trident_options INTERFACE OpenMP::OpenMP_C Threads::Threads m)
 if(TRIDENT_SANITIZE)
     target_compile_options(trident_options INTERFACE -fsanitize=${TRIDENT_SANITIZE}
-        -fno-omit-frame-pointer
-        $<$<STREQUAL:${TRIDENT_SANITIZE},undefined>:-fno-sanitize-recover=all>)
+        -fno-omit-frame-pointer -fno-sanitize-recover=all)
     target_link_options(trident_options INTERFACE -fsanitize=${TRIDENT_SANITIZE})
 endif()
 

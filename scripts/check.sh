@@ -2,7 +2,7 @@
 # Builds and runs the tests; ends with one line, "N passed, N failed".
 #
 #   scripts/check.sh           every test once (release); unit and 2-rank tests under
-#                              AddressSanitizer and UBSan; unit tests under Valgrind; 1- and 2-rank
+#                              AddressSanitizer with UBSan; unit tests under Valgrind; 1- and 2-rank
 #                              tests under MPICH
 #   scripts/check.sh --quick   unit and 2-rank tests of the debug build
 #   scripts/check.sh --full    every test in every preset, clang-tidy included, and under Valgrind
@@ -128,12 +128,11 @@ case $mode in
     default)
         preset release
         preset asan -L '^(unit|ranks2)$' -LE '^once$'
-        preset ubsan -L '^(unit|ranks2)$' -LE '^once$'
         valgrind_preset
         preset mpich -L '^ranks[12]$' -LE '^once$'
         ;;
     full)
-        for name in release dev asan ubsan mpich tidy; do
+        for name in release dev asan mpich tidy; do
             preset "$name"
         done
         valgrind_preset
