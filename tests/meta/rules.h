@@ -28,5 +28,10 @@ void rules_check_doc_links(const char *root, struct findings *findings);
 /* Every symbol that a library exports begins with tri_; main may be there too. nm is the program's
  * path. Names that begin with two underscores are the compiler's own. */
 void rules_check_symbols(const char *nm, const char *library, struct findings *findings);
+/* Every variable of the libraries that outlives its calls and is not constant is in a table of
+ * document, with a reason, and the other way round: | `base/signals.c` | `started`, `noted` | why |
+ * objdump is the program's path; libraries are called libtrident_FOLDER.a. */
+void rules_check_state(const char *objdump, int count, char *const *libraries, const char *document,
+                       struct findings *findings);
 
 #endif

@@ -1,4 +1,5 @@
-/* What the libraries export begins with tri_: they can be linked into any program. */
+/* What the libraries export begins with tri_: they can be linked into any program. And what they
+ * remember outside of all objects is listed. */
 #include "meta/rules.h"
 
 #include <setjmp.h>
@@ -46,6 +47,38 @@ static void test_libraries(void **state)
     }
 }
 
+static const char state_list[] = TRIDENT_SOURCE_DIR "/docs/architecture.md";
+
+static void test_planted_state_is_found(void **state)
+{
+    (void)state;
+    struct findings findings = {0};
+    char *library = (char *)(uintptr_t)PLANTED_LIBRARY;
+    static const char path[] = TEST_TMP "/state.md";
+    FILE *file = fopen(path, "we");
+    assert_non_null(file);
+    (void)fputs("| file | variables | why |\n| `meta_planted/planted.c` | `calls`, `gone` | |\n",
+                file);
+    (void)fclose(file);
+    rules_check_state(OBJDUMP, 1, &library, path, &findings);
+    assert_int_equal(findings.count, 4);
+    assert_non_null(strstr(findings.text, "meta_planted/planted.c is listed without a reason"));
+    assert_non_null(strstr(findings.text, "gone need not be listed"));
+    assert_non_null(strstr(findings.text, "the variable planted_variable outlives"));
+    assert_non_null(strstr(findings.text, "the variable planted_own outlives"));
+}
+
+static void test_state(void **state)
+{
+    (void)state;
+    struct findings findings = {0};
+    rules_check_state(OBJDUMP, libraries_count, libraries, state_list, &findings);
+    if (findings.count > 0) {
+        fail_msg("%d variables differ from the list in docs/architecture.md:\n%s", findings.count,
+                 findings.text);
+    }
+}
+
 /* Whether the file holds these bytes. */
 static bool holds(const char *path, const char *bytes)
 {
@@ -81,6 +114,8 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_planted_symbol_is_found),
         cmocka_unit_test(test_missing_library_is_found),
         cmocka_unit_test(test_libraries),
+        cmocka_unit_test(test_planted_state_is_found),
+        cmocka_unit_test(test_state),
         cmocka_unit_test(test_program_has_no_faults),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
