@@ -19,6 +19,7 @@
 #include "base/log.h"
 #include "base/memory.h"
 #include "cli/command.h"
+#include "moe/strategies.h"
 #include "shard/rows.h"
 #include "train/evaluate.h"
 
@@ -118,8 +119,8 @@ static enum tri_status measure(const struct tri_arguments *arguments, struct res
         overrides[n + i] = words[i];
     }
     struct tri_config *config = tri_alloc(TRI_MEMORY_OTHER, sizeof(*config));
-    enum tri_status status =
-        tri_config_parse("ledger", model, strlen(model), n + FIXED, overrides, config, error);
+    enum tri_status status = tri_config_parse(&tri_strategies, "ledger", model, strlen(model),
+                                              n + FIXED, overrides, config, error);
     if (status == TRI_OK) {
         result->w = config->precision == TRI_PRECISION_BF16 ? 2 : 4;
         result->hidden = config->model.hidden_size;

@@ -7,6 +7,7 @@
 #include "base/memory.h"
 #include "ceiling.h"
 #include "cli/command.h"
+#include "moe/strategies.h"
 #include "shapes.h"
 #include "train/evaluate.h"
 #include "train/session.h"
@@ -255,8 +256,9 @@ static enum tri_status configure(struct bench *bench, const struct tri_arguments
     overrides[0] = precision;
     overrides[1] = threads;
     memcpy(overrides + 2, arguments->overrides, (size_t)n * sizeof(*overrides));
-    enum tri_status status = tri_config_parse(shape->name, shape->yaml, strlen(shape->yaml), n + 2,
-                                              overrides, &bench->config, error);
+    enum tri_status status =
+        tri_config_parse(&tri_strategies, shape->name, shape->yaml, strlen(shape->yaml), n + 2,
+                         overrides, &bench->config, error);
     tri_free(overrides);
     return status;
 }

@@ -94,13 +94,16 @@ enum tri_status tri_checkpoint_load(const char *path, struct tri_params *params,
 enum tri_status tri_checkpoint_read_state(const char *path, struct tri_checkpoint_state *state,
                                           struct tri_error *error) TRI_NODISCARD;
 
-/* The config of a state that was read from the checkpoint at path. Local. */
+/* The config of a state that was read from the checkpoint at path, for one who knows these
+ * strategies. Local. */
 enum tri_status tri_checkpoint_config_of(const char *path, const struct tri_checkpoint_state *state,
+                                         const struct tri_strategies *known,
                                          struct tri_config *config,
                                          struct tri_error *error) TRI_NODISCARD;
 
 /* The config that the checkpoint was written under, of its state as above. Local. */
-enum tri_status tri_checkpoint_read_config(const char *path, struct tri_config *config,
+enum tri_status tri_checkpoint_read_config(const char *path, const struct tri_strategies *known,
+                                           struct tri_config *config,
                                            struct tri_error *error) TRI_NODISCARD;
 
 struct tri_checkpoint_tensor {

@@ -348,24 +348,26 @@ enum tri_status tri_checkpoint_read_state(const char *path, struct tri_checkpoin
 }
 
 enum tri_status tri_checkpoint_config_of(const char *path, const struct tri_checkpoint_state *state,
+                                         const struct tri_strategies *known,
                                          struct tri_config *config, struct tri_error *error)
 {
     char source[TRI_CHECKPOINT_PATH];
     tri_path_make(source, sizeof(source), "%s/state.json", path);
-    TRI_TRY(tri_config_parse(source, state->config, strlen(state->config), 0, NULL, config, error));
+    TRI_TRY(tri_config_parse(known, source, state->config, strlen(state->config), 0, NULL, config,
+                             error));
     if (state->samples < 0) {
         tri_config_forget_followed(config);
     }
     return TRI_OK;
 }
 
-enum tri_status tri_checkpoint_read_config(const char *path, struct tri_config *config,
-                                           struct tri_error *error)
+enum tri_status tri_checkpoint_read_config(const char *path, const struct tri_strategies *known,
+                                           struct tri_config *config, struct tri_error *error)
 {
     struct tri_checkpoint_state state;
     enum tri_status status = tri_checkpoint_read_state(path, &state, error);
     if (status == TRI_OK) {
-        status = tri_checkpoint_config_of(path, &state, config, error);
+        status = tri_checkpoint_config_of(path, &state, known, config, error);
     }
     tri_checkpoint_state_fini(&state);
     return status;

@@ -4,6 +4,7 @@
 
 #include "base/path.h"
 #include "checkpoint/json.h"
+#include "moe/strategies.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -368,7 +369,7 @@ enum tri_status tri_hf_load_config(const char *dir, struct tri_config *config,
                                    enum tri_hf_family *family, struct tri_error *error)
 {
     struct source s = {.config = config, .error = error};
-    tri_config_init(config);
+    tri_config_init(&tri_strategies, config);
     tri_path_make(s.path, sizeof(s.path), "%s/config.json", dir);
     tri_path_make(config->path, sizeof(config->path), "%s/config.json", dir);
     config->precision = TRI_PRECISION_F32;

@@ -38,8 +38,8 @@ static const char *moe_family(const struct tri_config *config, enum tri_hf_famil
     const struct tri_config_model *m = &config->model;
     const struct tri_config_moe *moe = &config->moe;
     bool whole_heads = m->num_heads * m->head_dim == m->hidden_size;
-    if (moe->router != TRI_ROUTER_TOP_K) {
-        return "a moe.router other than top_k";
+    if (!moe->router->exported) {
+        return "this moe.router";
     }
     if (moe->bias_balancing > 0) {
         return "moe.bias_balancing";

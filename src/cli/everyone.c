@@ -3,6 +3,7 @@
 #include "base/memory.h"
 #include "checkpoint/checkpoint.h"
 #include "cli/command.h"
+#include "moe/strategies.h"
 #include "train/alike.h"
 #include "train/environment.h"
 
@@ -107,7 +108,7 @@ static enum tri_status read_checkpoint_config(const char *path,
                                               struct tri_config *config, struct tri_error *error)
 {
     struct tri_config trained;
-    TRI_TRY(tri_checkpoint_read_config(path, &trained, error));
+    TRI_TRY(tri_checkpoint_read_config(path, &tri_strategies, &trained, error));
     int64_t ranks = tri_comm_size();
     if (ranks % (trained.parallel.tensor * trained.parallel.expert) != 0 ||
         tri_config_check_layout(&trained, (int)ranks, error) != TRI_OK) {
@@ -120,8 +121,9 @@ static enum tri_status read_checkpoint_config(const char *path,
     }
     tri_config_keep_shapes(&trained);
     char *yaml = tri_config_to_yaml(&trained);
-    enum tri_status status = tri_config_parse(path, yaml, strlen(yaml), arguments->num_overrides,
-                                              arguments->overrides, config, error);
+    enum tri_status status =
+        tri_config_parse(&tri_strategies, path, yaml, strlen(yaml), arguments->num_overrides,
+                         arguments->overrides, config, error);
     tri_free(yaml);
     TRI_TRY(status);
     tell_changes(&trained, config);

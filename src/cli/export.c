@@ -2,6 +2,7 @@
 #include "checkpoint/hf.h"
 #include "cli/command.h"
 #include "comm/comm.h"
+#include "moe/strategies.h"
 #include "plan/memory.h"
 
 #include <stdio.h>
@@ -48,7 +49,7 @@ static enum tri_status export_model(const char *from, const char *to, enum tri_d
     struct tri_config config;
     enum tri_hf_family family;
     TRI_TRY(tri_checkpoint_resolve(from, path, error));
-    TRI_TRY(tri_checkpoint_read_config(path, &config, error));
+    TRI_TRY(tri_checkpoint_read_config(path, &tri_strategies, &config, error));
     config.precision = TRI_PRECISION_F32;
     config.parallel = (struct tri_config_parallel){1, 1, 1};
     TRI_TRY(tri_hf_family_of(&config, &family, error));

@@ -1,5 +1,6 @@
 #include "cli/command.h"
 #include "config/text.h"
+#include "moe/strategies.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -221,9 +222,9 @@ enum tri_status tri_help(int argc, char **argv, struct tri_error *error)
     if (command) {
         (void)fputs(command->help, stdout);
     } else if (markdown) {
-        tri_config_print_markdown(stdout);
+        tri_config_print_markdown(&tri_strategies, stdout);
     } else {
-        tri_config_print_help();
+        tri_config_print_help(&tri_strategies);
     }
     return TRI_OK;
 }

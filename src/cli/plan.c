@@ -2,6 +2,7 @@
 #include "cli/command.h"
 #include "comm/comm.h"
 #include "kernel/kernel.h"
+#include "moe/strategies.h"
 #include "train/rehearsal.h"
 
 #include <stdio.h>
@@ -24,8 +25,8 @@ static enum tri_status read_request(const struct tri_arguments *arguments, struc
     TRI_TRY(tri_arguments_int(arguments, "--ranks", 1, RANKS_MOST, 0, &ranks, error));
     request->layouts = tri_arguments_has(arguments, "--layouts");
     request->json = tri_arguments_has(arguments, "--json");
-    TRI_TRY(tri_config_load(arguments->words[0], arguments->num_overrides, arguments->overrides,
-                            &request->config, error));
+    TRI_TRY(tri_config_load(&tri_strategies, arguments->words[0], arguments->num_overrides,
+                            arguments->overrides, &request->config, error));
     int threads = request->config.threads > 0 ? (int)request->config.threads : 1;
     tri_kernels_set_threads(threads);
     request->process = tri_memory_process_constant(threads);

@@ -18,10 +18,11 @@ static enum tri_status check_ranges(const struct tri_config *config, bool with_u
         }
         const void *value = tri_key_view(key, config);
         bool optional = !with_unset || key->type == TRI_KEY_LAYERS;
-        if ((optional && tri_key_is_unset(key, value)) || tri_value_in_range(key, value)) {
+        if ((optional && tri_key_is_unset(key, value)) ||
+            tri_value_in_range(key, config->known, value)) {
             continue;
         }
-        char *expected = tri_value_expected_text(key);
+        char *expected = tri_value_expected_text(key, config->known);
         enum tri_status status =
             tri_config_refuse(config, error, key->name, "out of range, expected %s", expected);
         free(expected);
@@ -181,37 +182,29 @@ static enum tri_status check_moe_layers(const struct tri_config *config, struct 
     return TRI_OK;
 }
 
-static bool is_deepspeed(enum tri_router_kind router)
-{
-    return router == TRI_ROUTER_DEEPSPEED_TOP1 || router == TRI_ROUTER_DEEPSPEED_TOP2 ||
-           router == TRI_ROUTER_DEEPSPEED_TOPK;
-}
-
 static enum tri_status check_router(const struct tri_config *config, struct tri_error *error)
 {
     const struct tri_config_moe *moe = &config->moe;
-    int fixed = moe->router == TRI_ROUTER_DEEPSPEED_TOP1   ? 1
-                : moe->router == TRI_ROUTER_DEEPSPEED_TOP2 ? 2
-                                                           : 0;
+    const struct tri_router_kind *router = moe->router;
+    const char *name = router->strategy.name;
     if (moe->top_k > moe->num_experts) {
         return tri_key_refuse(config, error, "moe.top_k", "moe.num_experts",
                               "found %" PRId64 ", expected at most num_experts (%" PRId64 ")",
                               moe->top_k, moe->num_experts);
     }
-    if (fixed != 0 && moe->top_k != fixed) {
+    if (router->top_k != 0 && moe->top_k != router->top_k) {
         return tri_key_refuse(config, error, "moe.top_k", "moe.router",
-                              "found %" PRId64 ", expected %d: router is deepspeed_top%d",
-                              moe->top_k, fixed, fixed);
+                              "found %" PRId64 ", expected %" PRId64 ": router is %s", moe->top_k,
+                              router->top_k, name);
     }
-    if (moe->aux_scope == TRI_AUX_MODEL && is_deepspeed(moe->router)) {
-        return tri_key_refuse(
-            config, error, "moe.aux_scope", "moe.router",
-            "found model, expected layer: DeepSpeed's routers balance each layer");
+    if (moe->aux_scope == TRI_AUX_MODEL && router->layer_scope) {
+        return tri_key_refuse(config, error, "moe.aux_scope", "moe.router",
+                              "found model, expected layer: router %s balances each layer", name);
     }
-    if (moe->bias_balancing > 0 && moe->router != TRI_ROUTER_TOP_K) {
+    if (moe->bias_balancing > 0 && !router->biased) {
         return tri_key_refuse(config, error, "moe.bias_balancing", "moe.router",
-                              "found %g, expected 0: only router top_k chooses by a bias",
-                              moe->bias_balancing);
+                              "found %g, expected 0: router %s chooses by no bias",
+                              moe->bias_balancing, name);
     }
     if (moe->shared_gate && moe->shared_intermediate_size == 0) {
         return tri_key_refuse(config, error, "moe.shared_gate", NULL,

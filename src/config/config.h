@@ -6,6 +6,7 @@
 #define TRIDENT_CONFIG_CONFIG_H
 
 #include "base/status.h"
+#include "config/strategy.h"
 
 #include <stddef.h>
 #include <stdint.h>
@@ -25,14 +26,6 @@ enum tri_bias { TRI_BIAS_NONE, TRI_BIAS_QKV, TRI_BIAS_ALL };
 enum tri_aux_scope { TRI_AUX_LAYER, TRI_AUX_MODEL };
 enum tri_window { TRI_WINDOW_SEQUENCE, TRI_WINDOW_STEP, TRI_WINDOW_RANK };
 enum tri_drop_policy { TRI_DROP_POSITION, TRI_DROP_PROBABILITY, TRI_DROP_RANDOM };
-enum tri_router_kind {
-    TRI_ROUTER_TOP_K,
-    TRI_ROUTER_BALANCED,
-    TRI_ROUTER_DEEPSPEED_TOP1,
-    TRI_ROUTER_DEEPSPEED_TOP2,
-    TRI_ROUTER_DEEPSPEED_TOPK
-};
-enum tri_schedule_kind { TRI_SCHEDULE_TED };
 enum tri_lr_schedule { TRI_LR_COSINE, TRI_LR_LINEAR, TRI_LR_WSD, TRI_LR_CONSTANT };
 enum tri_data_format { TRI_DATA_LLMC, TRI_DATA_U16, TRI_DATA_U32 };
 
@@ -69,14 +62,14 @@ struct tri_config_moe {
     int64_t min_capacity;
     enum tri_window capacity_window;
     enum tri_drop_policy drop_policy;
-    enum tri_schedule_kind schedule;
+    const struct tri_schedule_kind *schedule;
     double headroom;
     int64_t shared_intermediate_size; /* 0: no shared expert */
     bool shared_gate;
     double jitter; /* router input times U(1 - jitter, 1 + jitter), in training */
     double noise;  /* std of the normal noise added to the logits that choose, in training */
     double bias_balancing; /* DeepSeek-V3's update rate; 0: off */
-    enum tri_router_kind router;
+    const struct tri_router_kind *router;
     bool deepspeed_rts;             /* random token selection of deepspeed_top1 */
     bool deepspeed_second_sampling; /* Gumbel noise on the second choice of deepspeed_top2 */
 };
@@ -107,7 +100,8 @@ struct tri_config_train {
 };
 
 struct tri_config {
-    char path[TRI_PATH_MAX]; /* where it was read from */
+    char path[TRI_PATH_MAX];            /* where it was read from */
+    const struct tri_strategies *known; /* what it was read with */
     int64_t seed;
     enum tri_precision precision;
     bool reproducible; /* the same bits on every layout */
@@ -132,19 +126,20 @@ struct tri_config {
     int32_t lines[TRI_KEYS_MAX];
 };
 
-/* All defaults; a key that follows others is 0 (integers) or -1 (numbers) until
- * tri_config_finish. */
-void tri_config_init(struct tri_config *config);
+/* All defaults; a key that follows others is 0 (integers) or -1 (numbers) until tri_config_finish.
+ * The routers and schedules that there are, `known`, are borrowed. */
+void tri_config_init(const struct tri_strategies *known, struct tri_config *config);
 
 /* Reads a YAML file, then applies `count` overrides "section.key=value". Fails with one line that
  * names file, line, key, what was found, what was expected and, for an unknown key, the nearest
  * known one. */
-enum tri_status tri_config_load(const char *path, int count, char *const *overrides,
-                                struct tri_config *config, struct tri_error *error) TRI_NODISCARD;
+enum tri_status tri_config_load(const struct tri_strategies *known, const char *path, int count,
+                                char *const *overrides, struct tri_config *config,
+                                struct tri_error *error) TRI_NODISCARD;
 /* The same from text already in memory; path is for messages. */
-enum tri_status tri_config_parse(const char *path, const char *text, size_t length, int count,
-                                 char *const *overrides, struct tri_config *config,
-                                 struct tri_error *error) TRI_NODISCARD;
+enum tri_status tri_config_parse(const struct tri_strategies *known, const char *path,
+                                 const char *text, size_t length, int count, char *const *overrides,
+                                 struct tri_config *config, struct tri_error *error) TRI_NODISCARD;
 
 /* Whether "section.key=value" is about a key that there is; BAD_INPUT names the nearest one. */
 enum tri_status tri_config_check_override(const char *text, struct tri_error *error) TRI_NODISCARD;
@@ -183,10 +178,10 @@ enum tri_status tri_config_refuse(const struct tri_config *config, struct tri_er
                                   const char *key, const char *format, ...) TRI_PRINTF(4, 5);
 
 /* The table's help on standard output: one line a key, "section.key  type  default  what it
- * does". */
-void tri_config_print_help(void);
+ * does", and one for each strategy. */
+void tri_config_print_help(const struct tri_strategies *known);
 /* The same as docs/config.md. */
-void tri_config_print_markdown(FILE *out);
+void tri_config_print_markdown(const struct tri_strategies *known, FILE *out);
 
 /* Parts that reproducible mode cuts every sum over what tensor cuts into, whatever the layout: the
  * largest power of two, at most 8, that divides num_kv_heads. tensor must divide it. */

@@ -79,16 +79,45 @@ static const char *type_name(const struct tri_key *key)
     }
 }
 
-static void print_default(const struct tri_key *key, FILE *out)
+static void print_default(const struct tri_key *key, const struct tri_strategies *known, FILE *out)
 {
-    if (!key->initial) {
+    const char *initial = tri_key_initial(key, known);
+    if (!initial) {
         (void)fputs(key->follows, out);
     } else {
-        (void)fputs(key->initial[0] ? key->initial : "\"\"", out);
+        (void)fputs(initial[0] ? initial : "\"\"", out);
     }
 }
 
-void tri_config_print_help(void)
+/* "NAME: what it does; reads KEY, KEY", each line between `before` and `quote`s. */
+static void print_strategies(const struct tri_key *key, const struct tri_strategies *known,
+                             const char *before, const char *quote, FILE *out)
+{
+    const struct tri_strategy *const *list = tri_key_strategies(key, known);
+    for (; list && *list; list++) {
+        (void)fprintf(out, "%s%s%s%s: %s", before, quote, (*list)->name, quote, (*list)->help);
+        const char *const *reads = (*list)->keys;
+        for (size_t i = 0; reads && reads[i]; i++) {
+            (void)fprintf(out, "%s%s%s%s", i > 0 ? ", " : "; reads ", quote, reads[i], quote);
+        }
+        (void)fputs(".\n", out);
+    }
+}
+
+static void print_key_help(const struct tri_key *key, const struct tri_strategies *known)
+{
+    const char *word;
+    (void)printf("  %s  ", key->name);
+    for (size_t i = 0; (word = tri_key_word(key, known, i)) != NULL; i++) {
+        (void)printf("%s%s", i > 0 ? "|" : "", word);
+    }
+    (void)printf("%s  (", tri_key_word(key, known, 0) ? "" : type_name(key));
+    print_default(key, known, stdout);
+    (void)printf(")  %s\n", key->help);
+    print_strategies(key, known, "    ", "", stdout);
+}
+
+void tri_config_print_help(const struct tri_strategies *known)
 {
     for (size_t s = 0; s < tri_sections_count; s++) {
         const struct tri_section *section = &tri_sections[s];
@@ -96,21 +125,40 @@ void tri_config_print_help(void)
                      section->help);
         for (size_t i = 0; i < tri_keys_count; i++) {
             const struct tri_key *key = &tri_keys[i];
-            if (!tri_key_in_section(key, section->name)) {
-                continue;
+            if (tri_key_in_section(key, section->name)) {
+                print_key_help(key, known);
             }
-            (void)printf("  %s  ", key->name);
-            for (size_t w = 0; key->words && key->words[w]; w++) {
-                (void)printf("%s%s", w > 0 ? "|" : "", key->words[w]);
-            }
-            (void)printf("%s  (", key->words ? "" : type_name(key));
-            print_default(key, stdout);
-            (void)printf(")  %s\n", key->help);
         }
     }
 }
 
-void tri_config_print_markdown(FILE *out)
+static void print_section_markdown(const struct tri_section *section,
+                                   const struct tri_strategies *known, FILE *out)
+{
+    (void)fprintf(out, "\n## %s\n\n%s\n\n", section->name[0] ? section->name : "At the top",
+                  section->help);
+    (void)fputs("| key | value | default | what it does |\n| --- | --- | --- | --- |\n", out);
+    for (size_t i = 0; i < tri_keys_count; i++) {
+        const struct tri_key *key = &tri_keys[i];
+        if (!tri_key_in_section(key, section->name)) {
+            continue;
+        }
+        (void)fprintf(out, "| `%s` | ", key->name);
+        tri_value_print_expected(key, known, out);
+        (void)fputs(key->follows ? " | " : " | `", out);
+        print_default(key, known, out);
+        (void)fprintf(out, "%s | %s |\n", key->follows ? "" : "`", key->help);
+    }
+    for (size_t i = 0; i < tri_keys_count; i++) {
+        const struct tri_key *key = &tri_keys[i];
+        if (tri_key_in_section(key, section->name) && tri_key_strategies(key, known)) {
+            (void)fprintf(out, "\n`%s`:\n\n", key->name);
+            print_strategies(key, known, "- ", "`", out);
+        }
+    }
+}
+
+void tri_config_print_markdown(const struct tri_strategies *known, FILE *out)
 {
     (void)fputs(
         "# The keys of a config\n\n"
@@ -125,20 +173,6 @@ void tri_config_print_markdown(FILE *out)
         "table that the reader uses.\n",
         out);
     for (size_t s = 0; s < tri_sections_count; s++) {
-        const struct tri_section *section = &tri_sections[s];
-        (void)fprintf(out, "\n## %s\n\n%s\n\n", section->name[0] ? section->name : "At the top",
-                      section->help);
-        (void)fputs("| key | value | default | what it does |\n| --- | --- | --- | --- |\n", out);
-        for (size_t i = 0; i < tri_keys_count; i++) {
-            const struct tri_key *key = &tri_keys[i];
-            if (!tri_key_in_section(key, section->name)) {
-                continue;
-            }
-            (void)fprintf(out, "| `%s` | ", key->name);
-            tri_value_print_expected(key, out);
-            (void)fputs(key->initial ? " | `" : " | ", out);
-            print_default(key, out);
-            (void)fprintf(out, "%s | %s |\n", key->initial ? "`" : "", key->help);
-        }
+        print_section_markdown(&tri_sections[s], known, out);
     }
 }

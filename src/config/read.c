@@ -11,23 +11,24 @@
 /* "section.key" as written, cut to what a message can hold. */
 enum { NAME_BYTES = 128 };
 
-void tri_config_init(struct tri_config *config)
+void tri_config_init(const struct tri_strategies *known, struct tri_config *config)
 {
-    *config = (struct tri_config){0};
+    *config = (struct tri_config){.known = known};
     for (size_t i = 0; i < tri_keys_count; i++) {
         const struct tri_key *key = &tri_keys[i];
+        const char *initial = tri_key_initial(key, known);
         void *at = tri_key_at(key, config);
-        if (key->initial) {
+        if (initial) {
             struct tri_node *node = NULL;
             if (key->type == TRI_KEY_PAIR) {
-                TRI_REQUIRE(tri_yaml_parse(key->name, key->initial, strlen(key->initial), &node,
-                                           NULL) == TRI_OK);
+                TRI_REQUIRE(tri_yaml_parse(key->name, initial, strlen(initial), &node, NULL) ==
+                            TRI_OK);
             } else {
-                node = tri_node_create_scalar(key->initial);
+                node = tri_node_create_scalar(initial);
                 node->quoted = key->type == TRI_KEY_TEXT;
             }
             union tri_value value;
-            TRI_REQUIRE(tri_value_read(key, node, &value));
+            TRI_REQUIRE(tri_value_read(key, known, node, &value));
             memcpy(at, &value, tri_key_bytes(key));
             tri_node_destroy(node);
         } else {
@@ -42,7 +43,7 @@ static enum tri_status fail_type(const struct tri_config *config, const struct t
                                  const struct tri_node *node, struct tri_error *error)
 {
     char *found = tri_node_found_text(node);
-    char *expected = tri_value_expected_text(key);
+    char *expected = tri_value_expected_text(key, config->known);
     enum tri_status status =
         tri_config_refuse(config, error, key->name, "found %s, expected %s", found, expected);
     free(found);
@@ -56,7 +57,7 @@ static enum tri_status set_value(struct tri_config *config, int at, const struct
     const struct tri_key *key = &tri_keys[at];
     union tri_value value;
     config->lines[at] = line;
-    if (!tri_value_read(key, node, &value)) {
+    if (!tri_value_read(key, config->known, node, &value)) {
         return fail_type(config, key, node, error);
     }
     memcpy(tri_key_at(key, config), &value, tri_key_bytes(key));
@@ -216,11 +217,11 @@ static enum tri_status check_moe_given(struct tri_config *config, int moe_line,
         "found nothing, expected an integer: a model with keys of moe needs it");
 }
 
-enum tri_status tri_config_parse(const char *path, const char *text, size_t length, int count,
-                                 char *const *overrides, struct tri_config *config,
-                                 struct tri_error *error)
+enum tri_status tri_config_parse(const struct tri_strategies *known, const char *path,
+                                 const char *text, size_t length, int count, char *const *overrides,
+                                 struct tri_config *config, struct tri_error *error)
 {
-    tri_config_init(config);
+    tri_config_init(known, config);
     int written = snprintf(config->path, sizeof(config->path), "%s", path);
     if (written < 0 || (size_t)written >= sizeof(config->path)) {
         return tri_fail(error, TRI_BAD_INPUT,
@@ -253,18 +254,19 @@ static enum tri_status refuse_folder(const char *path, struct tri_error *error)
                     path);
 }
 
-enum tri_status tri_config_load(const char *path, int count, char *const *overrides,
-                                struct tri_config *config, struct tri_error *error)
+enum tri_status tri_config_load(const struct tri_strategies *known, const char *path, int count,
+                                char *const *overrides, struct tri_config *config,
+                                struct tri_error *error)
 {
     enum { BYTES_MOST = 1 << 22 };
-    tri_config_init(config);
+    tri_config_init(known, config);
     struct tri_mapping file;
     if (tri_file_is_dir(path)) {
         return refuse_folder(path, error);
     }
     TRI_TRY(tri_file_read(path, BYTES_MOST, &file, error)); /* also <(a pipe) */
-    enum tri_status status =
-        tri_config_parse(path, (const char *)file.data, file.size, count, overrides, config, error);
+    enum tri_status status = tri_config_parse(known, path, (const char *)file.data, file.size,
+                                              count, overrides, config, error);
     tri_file_unmap(&file);
     return status;
 }

@@ -41,6 +41,30 @@ const char *tri_key_last(const struct tri_key *key)
     return dot ? dot + 1 : key->name;
 }
 
+const struct tri_strategy *const *tri_key_strategies(const struct tri_key *key,
+                                                     const struct tri_strategies *known)
+{
+    const struct tri_strategy *const *list = NULL;
+    if (key->type == TRI_KEY_STRATEGY) {
+        memcpy(&list, (const char *)known + key->list, sizeof(list));
+    }
+    return list;
+}
+
+const char *tri_key_word(const struct tri_key *key, const struct tri_strategies *known, size_t i)
+{
+    const struct tri_strategy *const *list = tri_key_strategies(key, known);
+    if (list) {
+        return list[i] ? list[i]->name : NULL;
+    }
+    return key->words ? key->words[i] : NULL;
+}
+
+const char *tri_key_initial(const struct tri_key *key, const struct tri_strategies *known)
+{
+    return key->type == TRI_KEY_STRATEGY ? tri_key_word(key, known, 0) : key->initial;
+}
+
 void *tri_key_at(const struct tri_key *key, struct tri_config *config)
 {
     return (char *)config + key->offset;
@@ -63,6 +87,8 @@ size_t tri_key_bytes(const struct tri_key *key)
         return sizeof(v.truth);
     case TRI_KEY_ENUM:
         return sizeof(v.word);
+    case TRI_KEY_STRATEGY:
+        return sizeof(v.strategy);
     case TRI_KEY_TEXT:
         return sizeof(v.text);
     case TRI_KEY_PAIR:

@@ -11,6 +11,7 @@ enum tri_key_type {
     TRI_KEY_FLOAT,
     TRI_KEY_BOOL,
     TRI_KEY_ENUM,
+    TRI_KEY_STRATEGY,
     TRI_KEY_TEXT,
     TRI_KEY_LAYERS,   /* a list of integers */
     TRI_KEY_PAIR,     /* two numbers */
@@ -22,7 +23,8 @@ union tri_value {
     int64_t integer;
     double number;
     bool truth;
-    unsigned word; /* of an enum */
+    unsigned word;                       /* of an enum */
+    const struct tri_strategy *strategy; /* or what begins with one */
     char text[TRI_PATH_MAX];
     struct {
         int64_t count; /* of a RECOMPUTE: 0 is none, -1 is full */
@@ -42,11 +44,13 @@ struct tri_key {
     bool none; /* the word `none` is allowed and stored as none_as */
     int64_t none_as;
     const char *const *words; /* ENUM, ends in NULL; a value is its index */
-    const char *initial; /* the default as one writes it; NULL: it follows other keys, and until
-                                 tri_config_finish the value is 0 (INT) or -1 (FLOAT) */
-    const char *follows; /* how, in words */
-    bool folder;         /* TEXT that is a path: a slash at its end goes */
-    bool shapes;         /* a run cannot be continued with another value */
+    size_t list;              /* STRATEGY: where struct tri_strategies has those to choose from */
+    const char *initial;      /* the default as one writes it (STRATEGY: the list's first); NULL: it
+                                 follows other keys, and until tri_config_finish the value is 0
+                                 (INT) or -1 (FLOAT) */
+    const char *follows;      /* how, in words */
+    bool folder;              /* TEXT that is a path: a slash at its end goes */
+    bool shapes;              /* a run cannot be continued with another value */
     enum tri_key_effect effect;
     const char *help;
 };
@@ -68,6 +72,14 @@ bool tri_section_find(const char *name);
 bool tri_key_in_section(const struct tri_key *key, const char *section);
 /* The name without its section. */
 const char *tri_key_last(const struct tri_key *key);
+/* The strategies that a key of that type chooses from, ends in NULL; NULL of other keys. */
+const struct tri_strategy *const *tri_key_strategies(const struct tri_key *key,
+                                                     const struct tri_strategies *known);
+/* Word i of those that an ENUM or STRATEGY chooses from, NULL behind the last one and of other
+ * keys. */
+const char *tri_key_word(const struct tri_key *key, const struct tri_strategies *known, size_t i);
+/* The default as one writes it; NULL: it follows other keys. */
+const char *tri_key_initial(const struct tri_key *key, const struct tri_strategies *known);
 
 /* Where the key's value lies. */
 void *tri_key_at(const struct tri_key *key, struct tri_config *config);

@@ -99,6 +99,9 @@ void tri_value_print(const struct tri_key *key, const void *value, FILE *out)
     case TRI_KEY_BOOL:
         (void)fputs(copy.truth ? "true" : "false", out);
         return;
+    case TRI_KEY_STRATEGY:
+        (void)fputs(copy.strategy->name, out);
+        return;
     default:
         (void)fputs(key->words[copy.word], out);
     }
@@ -129,7 +132,17 @@ static void print_interval(const struct tri_key *key, FILE *out)
     }
 }
 
-void tri_value_print_expected(const struct tri_key *key, FILE *out)
+static void print_words(const struct tri_key *key, const struct tri_strategies *known, FILE *out)
+{
+    const char *word;
+    for (size_t i = 0; (word = tri_key_word(key, known, i)) != NULL; i++) {
+        const char *joint = tri_key_word(key, known, i + 1) ? ", " : " or ";
+        (void)fprintf(out, "%s%s", i == 0 ? "" : joint, word);
+    }
+}
+
+void tri_value_print_expected(const struct tri_key *key, const struct tri_strategies *known,
+                              FILE *out)
 {
     switch (key->type) {
     case TRI_KEY_INT:
@@ -149,10 +162,8 @@ void tri_value_print_expected(const struct tri_key *key, FILE *out)
         (void)fputs("true or false", out);
         break;
     case TRI_KEY_ENUM:
-        for (size_t i = 0; key->words[i]; i++) {
-            const char *joint = key->words[i + 1] ? ", " : " or ";
-            (void)fprintf(out, "%s%s", i == 0 ? "" : joint, key->words[i]);
-        }
+    case TRI_KEY_STRATEGY:
+        print_words(key, known, out);
         break;
     case TRI_KEY_TEXT:
         (void)fprintf(out, "text of %s %lld bytes without control characters",
@@ -241,11 +252,11 @@ char *tri_value_to_text(const struct tri_key *key, const void *value)
     return text_end(&text, out);
 }
 
-char *tri_value_expected_text(const struct tri_key *key)
+char *tri_value_expected_text(const struct tri_key *key, const struct tri_strategies *known)
 {
     struct text text;
     FILE *out = text_begin(&text);
-    tri_value_print_expected(key, out);
+    tri_value_print_expected(key, known, out);
     return text_end(&text, out);
 }
 

@@ -18,6 +18,7 @@
     {                                                                                              \
         __VA_ARGS__, NULL                                                                          \
     }
+#define STRATEGY(of)   .type = TRI_KEY_STRATEGY, .list = offsetof(struct tri_strategies, of)
 #define TEXT(shortest) .type = TRI_KEY_TEXT, .min = (shortest), .max = TRI_PATH_MAX - 1
 #define FOLDER(shortest)                                                                           \
     .type = TRI_KEY_TEXT, .min = (shortest), .max = TRI_FOLDER_PATH_MAX, .folder = true
@@ -30,6 +31,9 @@
 enum { LONGEST = 1 << 24, MOST = 1 << 16, STEPS = 1000000000 };
 
 static_assert(sizeof(enum tri_norm_kind) == sizeof(unsigned), "words are stored as unsigned");
+static_assert(offsetof(struct tri_router_kind, strategy) == 0 &&
+                  offsetof(struct tri_schedule_kind, strategy) == 0,
+              "a pointer to a kind is one to its strategy");
 static_assert(offsetof(struct tri_config, moe.layers) ==
                   offsetof(struct tri_config, moe.num_layers) + sizeof(int64_t),
               "the list and its length are one value");
@@ -143,7 +147,7 @@ const struct tri_key tri_keys[] = {
     {"moe.drop_policy", AT(moe.drop_policy), WORDS("position", "probability", "random"),
      .initial = "position", OUTPUT,
      .help = "Who is dropped from a full expert: the last in order, the least probable, or any."},
-    {"moe.schedule", AT(moe.schedule), WORDS("ted"), .initial = "ted",
+    {"moe.schedule", AT(moe.schedule), STRATEGY(schedules),
      .help = "How tokens move between ranks."},
     {"moe.headroom", AT(moe.headroom), NUMBER_FROM(1.0, 1e6), .initial = "2",
      .help = "Exchange buffers start at this times the balanced size; they grow when needed."},
@@ -159,11 +163,7 @@ const struct tri_key tri_keys[] = {
     {"moe.bias_balancing", AT(moe.bias_balancing), NUMBER_FROM(0.0, 1e6), .initial = "0", TRAINS,
      .help = "Rate of the balancing biases on the choice (DeepSeek-V3); 0: what a checkpoint has "
              "of them is kept and not adjusted."},
-    {"moe.router", AT(moe.router),
-     WORDS("top_k", "balanced", "deepspeed_top1", "deepspeed_top2", "deepspeed_topk"),
-     .initial = "top_k", OUTPUT,
-     .help = "How experts are chosen: top-k of the softmax, in turn (for measuring), or as "
-             "DeepSpeed's gates do."},
+    {"moe.router", AT(moe.router), STRATEGY(routers), OUTPUT, .help = "How experts are chosen."},
     {"moe.deepspeed_rts", AT(moe.deepspeed_rts), BOOL, .initial = "true", OUTPUT,
      .help = "Random token selection of deepspeed_top1."},
     {"moe.deepspeed_second_sampling", AT(moe.deepspeed_second_sampling), BOOL, .initial = "true",

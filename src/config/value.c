@@ -128,6 +128,17 @@ static bool read_word(const struct tri_key *key, const char *text, union tri_val
     return false;
 }
 
+static bool read_strategy(const struct tri_key *key, const struct tri_strategies *known,
+                          const char *text, union tri_value *value)
+{
+    const struct tri_strategy *const *list = tri_key_strategies(key, known);
+    while (*list && strcmp((*list)->name, text) != 0) {
+        list++;
+    }
+    value->strategy = *list;
+    return *list != NULL;
+}
+
 static bool read_plain(const struct tri_key *key, const char *text, union tri_value *value)
 {
     bool none = key->none && strcmp(text, "none") == 0;
@@ -163,7 +174,8 @@ static bool read_text(const struct tri_key *key, const char *text, union tri_val
     return true;
 }
 
-bool tri_value_read(const struct tri_key *key, const struct tri_node *node, union tri_value *value)
+bool tri_value_read(const struct tri_key *key, const struct tri_strategies *known,
+                    const struct tri_node *node, union tri_value *value)
 {
     memset(value, 0, sizeof(*value));
     switch (key->type) {
@@ -182,6 +194,8 @@ bool tri_value_read(const struct tri_key *key, const struct tri_node *node, unio
     switch (key->type) {
     case TRI_KEY_ENUM:
         return read_word(key, node->text, value);
+    case TRI_KEY_STRATEGY:
+        return read_strategy(key, known, node->text, value);
     case TRI_KEY_TEXT:
         return read_text(key, node->text, value);
     default:
@@ -219,7 +233,20 @@ static bool word_in_range(const struct tri_key *key, const void *value)
     return word < count;
 }
 
-bool tri_value_in_range(const struct tri_key *key, const void *value)
+static bool strategy_in_range(const struct tri_key *key, const struct tri_strategies *known,
+                              const void *value)
+{
+    const struct tri_strategy *const *list = tri_key_strategies(key, known);
+    const struct tri_strategy *strategy;
+    memcpy(&strategy, value, sizeof(strategy));
+    while (*list && *list != strategy) {
+        list++;
+    }
+    return *list != NULL;
+}
+
+bool tri_value_in_range(const struct tri_key *key, const struct tri_strategies *known,
+                        const void *value)
 {
     int64_t integer;
     double number[2];
@@ -236,6 +263,8 @@ bool tri_value_in_range(const struct tri_key *key, const void *value)
         return in_interval(key, number[0]) && in_interval(key, number[1]);
     case TRI_KEY_ENUM:
         return word_in_range(key, value);
+    case TRI_KEY_STRATEGY:
+        return strategy_in_range(key, known, value);
     case TRI_KEY_TEXT:
         return memchr(value, 0, (size_t)key->max + 1) && strlen(value) >= (size_t)key->min &&
                tri_text_is_clean(value);

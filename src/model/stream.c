@@ -7,10 +7,8 @@ bool tri_stream_is_cut(const struct tri_config *config, const struct tri_mesh *m
 
 bool tri_moe_splits_tokens(const struct tri_config *config, const struct tri_mesh *mesh)
 {
-    int tensor = mesh->size[TRI_AXIS_TENSOR];
-    bool drops = config->train.duplicate_token_dropping && mesh->size[TRI_AXIS_EXPERT] > 1;
-    return tensor > 1 &&
-           (config->parallel.expert_tensor < tensor || config->train.sequence_parallel || drops);
+    return config->moe.schedule->splits_tokens(config, mesh->size[TRI_AXIS_TENSOR],
+                                               mesh->size[TRI_AXIS_EXPERT]);
 }
 
 static struct tri_range part_of(const struct tri_frame *frame, int rank)

@@ -12,9 +12,8 @@
 
 /* Whether the stream is cut over more than one tensor rank. */
 bool tri_stream_is_cut(const struct tri_config *config, const struct tri_mesh *mesh);
-/* Whether the tensor ranks of an MoE layer each route their own part of the tokens, so that
- * gradients of the router are partial sums over tensor: whole experts (expert_tensor 1), a cut
- * stream, or duplicate token dropping, which has nothing to drop without expert parallelism. */
+/* Whether the tensor ranks of an MoE layer each route their own part of the tokens, as the config's
+ * schedule says, so that gradients of the router are partial sums over tensor. */
 bool tri_moe_splits_tokens(const struct tri_config *config, const struct tri_mesh *mesh);
 
 /* This rank's part of the micro-batch's tokens when they are cut over tensor. */

@@ -137,13 +137,17 @@ static void record(const struct layer *layer, const struct tri_frame *frame)
     }
 }
 
-/* This micro-batch's part of a tap's array, when the tap imposes. */
+/* This micro-batch's part of a tap's array, when the tap imposes what the router lets impose. */
 static const int32_t *imposed(const struct layer *layer, const struct tri_frame *frame,
-                              const int32_t *routes)
+                              enum tri_imposed what)
 {
     const struct tri_pass *pass = &frame->pass;
     const struct tri_route_tap *tap = pass->tap;
-    if (!tap || !tap->impose || !routes) {
+    if (!tap || !tap->impose || !(layer->base.context->config->moe.router->imposed & what)) {
+        return NULL;
+    }
+    const int32_t *routes = what == TRI_IMPOSE_CHOICE ? tap->chosen : tap->expert;
+    if (!routes) {
         return NULL;
     }
     return routes + (layer->index * tap->tokens + pass->first_row * pass->seq) * tap->k;
@@ -155,7 +159,8 @@ static struct tri_router_call make_call(const struct layer *layer, const struct 
 {
     const struct tri_pass *pass = &frame->pass;
     const struct tri_moe *moe = layer->moe;
-    int64_t experts = layer->base.context->config->moe.num_experts;
+    const struct tri_config_moe *config = &layer->base.context->config->moe;
+    bool biased = config->router->biased && moe->bias;
     return (struct tri_router_call){
         .rows = pass->rows,
         .seq = pass->seq,
@@ -165,9 +170,9 @@ static struct tri_router_call make_call(const struct layer *layer, const struct 
         .step = pass->step,
         .layer = layer->base.layer,
         .training = pass->training,
-        .bias = moe->bias ? moe->bias + layer->index * experts : NULL,
-        .imposed = imposed(layer, frame, pass->tap ? pass->tap->chosen : NULL),
-        .imposed_drops = imposed(layer, frame, pass->tap ? pass->tap->expert : NULL),
+        .bias = biased ? moe->bias + layer->index * config->num_experts : NULL,
+        .imposed = imposed(layer, frame, TRI_IMPOSE_CHOICE),
+        .imposed_drops = imposed(layer, frame, TRI_IMPOSE_DROPS),
         .phase = pass->phase,
     };
 }
@@ -292,13 +297,6 @@ static void destroy(struct tri_sublayer *self)
 
 /* ---- the factory ----------------------------------------------------------------------------- */
 
-/* By moe.schedule. */
-static struct tri_schedule *(*const create_schedule[])(const struct tri_context *context,
-                                                       struct tri_exchange *exchange,
-                                                       int64_t layer) = {
-    [TRI_SCHEDULE_TED] = tri_schedule_ted_create,
-};
-
 static struct tri_sublayer *create(void *shared, const struct tri_context *context, int64_t index)
 {
     static const struct tri_sublayer_ops ops = {forward, backward, destroy};
@@ -308,7 +306,7 @@ static struct tri_sublayer *create(void *shared, const struct tri_context *conte
     layer->base = (struct tri_sublayer){&ops, context, index};
     layer->moe = shared;
     layer->schedule =
-        create_schedule[context->config->moe.schedule](context, &layer->moe->exchange, index);
+        context->config->moe.schedule->ops->create(context, &layer->moe->exchange, index);
     layer->shared = tri_shared_expert_create(context, index);
     layer->linear = tri_linear_get(context->params, router, router->shape[0], router->shape[1]);
     layer->index = tri_model_moe_index(context->config, index);

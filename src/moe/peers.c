@@ -1,6 +1,6 @@
 #include "moe/peers.h"
 
-#include "moe/router.h"
+#include "moe/router_kind.h"
 #include "shard/rows.h"
 
 #include <math.h>
@@ -13,21 +13,12 @@ struct batch {
     int64_t window;   /* tokens of a window */
 };
 
-/* Numbers below n that leave remainder r when divided by m. */
-static int64_t with_remainder(int64_t n, int64_t m, int64_t r)
-{
-    return n > r ? (n - r - 1) / m + 1 : 0;
-}
-
-/* Routes of tokens [begin, end) of the batch to one expert: token t's choices are the experts
- * (t k) mod E, (t k + 1) mod E, … */
+/* Routes of tokens [begin, end) of the batch to one expert. */
 static int64_t routes_of(const struct tri_config_moe *moe, const struct batch *batch,
                          struct tri_range tokens, int64_t expert)
 {
-    int64_t end = (batch->first + tokens.end) * moe->top_k;
-    int64_t begin = (batch->first + tokens.begin) * moe->top_k;
-    return with_remainder(end, moe->num_experts, expert) -
-           with_remainder(begin, moe->num_experts, expert);
+    struct tri_range places = {batch->first + tokens.begin, batch->first + tokens.end};
+    return moe->router->ops->routes_by_place(moe, places, expert);
 }
 
 /* Those of them that find room: each window's first ones. */
@@ -101,7 +92,7 @@ void tri_peers_counts(const struct tri_peers *peers, const struct tri_pass *pass
     int tensor = mesh->size[TRI_AXIS_TENSOR];
     bool whole = peers->homes == mesh->tensor_expert && tensor > 1;
     int homes = tri_group_size(peers->homes);
-    TRI_REQUIRE(mesh->planned && peers->context->config->moe.router == TRI_ROUTER_BALANCED);
+    TRI_REQUIRE(mesh->planned && peers->context->config->moe.router->ops->routes_by_place);
     for (int s = 0; s < homes; s++) {
         int expert = whole ? s / tensor : s;
         int replica = expert + mesh->size[TRI_AXIS_EXPERT] * mesh->coord[TRI_AXIS_DATA];

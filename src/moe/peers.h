@@ -1,5 +1,6 @@
-/* A planned mesh has no other ranks to say what they would send. With router `balanced` it need not
- * ask: what a token chooses follows from its place in the global batch alone. */
+/* A planned mesh has no other ranks to say what they would send. A router
+ * that a plan rehearses need not ask: what a token chooses follows from its place in the global
+ * batch alone. */
 #ifndef TRIDENT_MOE_PEERS_H
 #define TRIDENT_MOE_PEERS_H
 
@@ -14,9 +15,9 @@ struct tri_peers {
 };
 
 /* received [homes, parts, experts] <- the rows that each source has for each local expert in this
- * micro-batch when all route in turn, times `load`, as far as the source has so many. Exact for
- * `load` 1 unless a capacity over a whole step drops tokens. Local; the mesh must be a planned
- * one. */
+ * micro-batch by the router's routes_by_place, times `load`, as far as the source has so many.
+ * Exact for `load` 1 unless a capacity over a whole step drops tokens. Local; the mesh must be a
+ * planned one. */
 void tri_peers_counts(const struct tri_peers *peers, const struct tri_pass *pass, double load,
                       int64_t *received);
 

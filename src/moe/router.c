@@ -1,16 +1,31 @@
-/* The router: scores, choice, balance, queues, weights, in this order; and the way back. */
-#include "moe/router_internal.h"
+/* The router: choice, balance, queues, weights, in this order; and the way back. Each of them is
+ * the config's router's. */
+#include "moe/router_kind.h"
 
 #include "base/memory.h"
 
-#include <string.h>
+#include <float.h>
 
 struct tri_router *tri_router_create(const struct tri_config *config, const struct tri_mesh *mesh)
 {
+    const struct tri_config_moe *moe = &config->moe;
     struct tri_router *router = tri_alloc(TRI_MEMORY_OTHER, sizeof(*router));
+    TRI_REQUIRE(moe->num_experts > 0 && moe->top_k > 0 && moe->top_k <= moe->num_experts);
+    TRI_REQUIRE(moe->router->top_k == 0 || moe->router->top_k == moe->top_k);
     router->config = config;
     router->mesh = mesh;
-    router->rules = tri_router_rules(&config->moe);
+    router->ops = moe->router->ops;
+    router->rules = (struct tri_router_rules){
+        .experts = moe->num_experts,
+        .k = moe->top_k,
+        .share = moe->normalize_top_k ? TRI_SHARE_OF_CHOSEN : TRI_SHARE_NONE,
+        .share_floor = FLT_MIN,
+        .balance_choices = moe->top_k,
+        .policy = moe->drop_policy,
+    };
+    if (router->ops->set_rules) {
+        router->ops->set_rules(moe, &router->rules);
+    }
     return router;
 }
 
@@ -67,127 +82,19 @@ void tri_routes_place(const struct tri_config *config, int64_t rows, int64_t seq
     (void)place(config, rows, seq, block, routes);
 }
 
-/* What the weights of a token are divided by. */
-static double divisor(const struct router_rules *rules, const float *probs, const int32_t *chosen,
-                      const int32_t *expert, bool *floored)
-{
-    double sum = 0;
-    for (int64_t j = 0; j < rules->k; j++) {
-        if (rules->share == SHARE_OF_CHOSEN || expert[j] >= 0) {
-            sum += (double)probs[chosen[j]];
-        }
-    }
-    *floored = sum < (double)rules->share_floor;
-    return *floored ? (double)rules->share_floor : sum;
-}
-
-static void weigh(const struct router_rules *rules, int64_t tokens, struct tri_routes *routes)
-{
-    for (int64_t t = 0; t < tokens; t++) {
-        const float *probs = routes->probs + t * rules->experts;
-        const int32_t *chosen = routes->chosen + t * rules->k;
-        const int32_t *expert = routes->expert + t * rules->k;
-        float *weight = routes->weight + t * rules->k;
-        bool floored = false;
-        double by = 1;
-        if (rules->share != SHARE_NONE) {
-            by = divisor(rules, probs, chosen, expert, &floored);
-        }
-        for (int64_t j = 0; j < rules->k; j++) {
-            weight[j] = expert[j] < 0 ? 0 : (float)((double)probs[chosen[j]] / by);
-        }
-    }
-}
-
 void tri_router_forward(struct tri_router *router, const struct tri_router_call *call,
                         struct tri_routes *routes, struct tri_aux_model *model)
 {
-    tri_router_choose(router, call, routes);
-    tri_router_measure_balance(router, call, routes, model);
-    tri_router_fill_queues(router, call, routes);
-    if (!router->mesh->planned) {
-        weigh(&router->rules, call->rows * call->seq, routes);
-    }
-}
-
-/* One token. With g_j = d/d prob of choice j through the weights (w_j = p_j / D, D over the
- * choices that share: g_j = [kept] dw_j / D - [shares] sum_i dw_i w_i / D) and a_e the balance
- * loss's slope:
- *   dlogit_e = p_e (a_e + sum_j [e is choice j] g_j - sum_e p_e a_e - sum_j p_j g_j + z), z = the
- * z-loss's 2 lse coefficient / global tokens. */
-struct token_gradient {
-    const struct router_rules *rules;
-    const float *probs, *slopes, *weight, *dweight;
-    const int32_t *chosen, *expert;
-    double z;
-};
-
-static double route_gradient(const struct token_gradient *g, int64_t j, double by, double common)
-{
-    bool kept = g->expert[j] >= 0;
-    bool shares = kept || g->rules->share == SHARE_OF_CHOSEN;
-    return (kept ? (double)g->dweight[j] : 0) / by - (shares ? common : 0);
-}
-
-static void differentiate(const struct token_gradient *g, float *dlogits)
-{
-    const int64_t experts = g->rules->experts;
-    const int64_t k = g->rules->k;
-    double by = 1;
-    double common = 0;
-    if (g->rules->share != SHARE_NONE) {
-        bool floored;
-        by = divisor(g->rules, g->probs, g->chosen, g->expert, &floored);
-        for (int64_t j = 0; j < k && !floored; j++) {
-            common += (double)g->dweight[j] * (double)g->weight[j] / by;
-        }
-    }
-    double mean = 0;
-    for (int64_t e = 0; g->slopes && e < experts; e++) {
-        mean += (double)g->probs[e] * (double)g->slopes[e];
-    }
-    for (int64_t j = 0; j < k; j++) {
-        mean += (double)g->probs[g->chosen[j]] * route_gradient(g, j, by, common);
-    }
-    const double shift = g->z - mean;
-    for (int64_t e = 0; e < experts; e++) {
-        double slope = g->slopes ? (double)g->slopes[e] : 0;
-        dlogits[e] = (float)((double)g->probs[e] * (slope + shift));
-    }
-    for (int64_t j = 0; j < k; j++) {
-        int32_t e = g->chosen[j];
-        double slope = g->slopes ? (double)g->slopes[e] : 0;
-        dlogits[e] =
-            (float)((double)g->probs[e] * (slope + route_gradient(g, j, by, common) + shift));
-    }
+    router->ops->choose(router, call, routes);
+    router->ops->measure(router, call, routes, model);
+    router->ops->fill(router, call, routes);
+    router->ops->weigh(router, call, routes);
 }
 
 void tri_router_backward(struct tri_router *router, const struct tri_router_call *call,
                          const struct tri_routes *routes, const struct tri_aux_model *model,
                          struct tri_range own, const float *dweight, float *dlogits)
 {
-    const struct router_rules *rules = &router->rules;
-    const struct tri_config_moe *moe = &router->config->moe;
-    const int64_t tokens = call->rows * call->seq;
-    const bool by_row = moe->aux_window == TRI_WINDOW_SEQUENCE;
-    const float *slopes = tri_router_balance_slopes(router, call, routes, model);
-    TRI_REQUIRE(own.begin >= 0 && own.end <= tokens);
-    if (router->mesh->planned) {
-        return;
-    }
-    memset(dlogits, 0, (size_t)(tokens * rules->experts) * sizeof(*dlogits));
-#pragma omp parallel for schedule(static) if (own.end - own.begin > ROUTER_TOKENS_ALONE)
-    for (int64_t t = own.begin; t < own.end; t++) {
-        struct token_gradient g = {
-            .rules = rules,
-            .probs = routes->probs + t * rules->experts,
-            .slopes = slopes && by_row ? slopes + t / call->seq * rules->experts : slopes,
-            .weight = routes->weight + t * rules->k,
-            .dweight = dweight + t * rules->k,
-            .chosen = routes->chosen + t * rules->k,
-            .expert = routes->expert + t * rules->k,
-            .z = 2 * moe->z_loss * (double)routes->lse[t] / (double)call->global_tokens,
-        };
-        differentiate(&g, dlogits + t * rules->experts);
-    }
+    TRI_REQUIRE(own.begin >= 0 && own.end <= call->rows * call->seq);
+    router->ops->backward(router, call, routes, model, own, dweight, dlogits);
 }

@@ -7,7 +7,7 @@
  * Scope model takes counts and probabilities over the tokens of all L layers, and does not divide
  * by k (Hugging Face's load_balancing_loss_func):
  *   d / d prob[t, e] = E count_e / (L T) / (L global tokens). */
-#include "moe/router_internal.h"
+#include "moe/router_kind.h"
 
 #include "base/memory.h"
 
@@ -44,7 +44,7 @@ void tri_aux_model_begin(const struct tri_config *config, int64_t rows, void *bl
 }
 
 /* counts, probs [experts] += those of tokens [begin, begin + n). */
-static void add_tokens(const struct router_rules *rules, const struct tri_routes *routes,
+static void add_tokens(const struct tri_router_rules *rules, const struct tri_routes *routes,
                        int64_t choices, struct tri_range tokens, double *counts, double *probs)
 {
     for (int64_t t = tokens.begin; t < tokens.end; t++) {
@@ -70,13 +70,13 @@ static double dot(const double *a, const double *b, int64_t n)
 static void measure_model(const struct tri_router *router, const struct tri_router_call *call,
                           const struct tri_routes *routes, struct tri_aux_model *model)
 {
-    const struct router_rules *rules = &router->rules;
+    const struct tri_router_rules *rules = &router->rules;
     const int64_t windows = windows_of(router->config, call->rows);
     const int64_t length =
         router->config->moe.aux_window == TRI_WINDOW_SEQUENCE ? call->seq : call->rows * call->seq;
     TRI_REQUIRE(model->rows == windows && model->experts == rules->experts);
     model->tokens += (double)length;
-    for (int64_t w = 0; w < windows && !router->mesh->planned; w++) {
+    for (int64_t w = 0; w < windows && !rules->unweighed; w++) {
         struct tri_range tokens = {w * length, (w + 1) * length};
         add_tokens(rules, routes, rules->k, tokens, model->counts + w * rules->experts,
                    model->probs + w * rules->experts);
@@ -88,12 +88,12 @@ static void measure_model(const struct tri_router *router, const struct tri_rout
 static void measure_layer(struct tri_router *router, const struct tri_router_call *call,
                           struct tri_routes *routes)
 {
-    const struct router_rules *rules = &router->rules;
+    const struct tri_router_rules *rules = &router->rules;
     const enum tri_window kind = router->config->moe.aux_window;
     const int64_t experts = rules->experts;
     const int64_t windows = windows_of(router->config, call->rows);
     const int64_t length = kind == TRI_WINDOW_SEQUENCE ? call->seq : call->rows * call->seq;
-    struct router_scratch *scratch = &router->balance;
+    struct tri_router_scratch *scratch = &router->balance;
     double *sums = tri_grow(TRI_MEMORY_OTHER, &scratch->block, &scratch->capacity,
                             (size_t)(1 + 2 * experts) * sizeof(double));
     double *counts = sums + 1;
@@ -102,7 +102,7 @@ static void measure_layer(struct tri_router *router, const struct tri_router_cal
         memset(sums, 0, (size_t)(1 + 2 * experts) * sizeof(double));
         sums[0] = (double)length;
         struct tri_range tokens = {w * length, (w + 1) * length};
-        if (!router->mesh->planned) {
+        if (!rules->unweighed) {
             add_tokens(rules, routes, rules->balance_choices, tokens, counts, probs);
         }
         bool booked = true;
@@ -127,14 +127,14 @@ static void measure_layer(struct tri_router *router, const struct tri_router_cal
 void tri_router_measure_balance(struct tri_router *router, const struct tri_router_call *call,
                                 struct tri_routes *routes, struct tri_aux_model *model)
 {
-    const struct router_rules *rules = &router->rules;
+    const struct tri_router_rules *rules = &router->rules;
     const int64_t tokens = call->rows * call->seq;
     memset(routes->load, 0, (size_t)rules->experts * sizeof(*routes->load));
     for (int64_t r = 0; r < tokens * rules->k; r++) {
         routes->load[routes->chosen[r]]++;
     }
     routes->aux_terms = routes->z_terms = (struct tri_exact){0};
-    for (int64_t t = 0; t < tokens && !router->mesh->planned; t++) {
+    for (int64_t t = 0; t < tokens && !rules->unweighed; t++) {
         double lse = (double)routes->lse[t];
         tri_exact_add(&routes->z_terms, lse * lse / (double)call->global_tokens);
     }
@@ -180,7 +180,7 @@ const float *tri_router_balance_slopes(struct tri_router *router,
     if (!(moe->aux_loss > 0) || call->rows == 0) {
         return NULL;
     }
-    struct router_scratch *scratch = &router->slopes;
+    struct tri_router_scratch *scratch = &router->slopes;
     float *slopes = tri_grow(TRI_MEMORY_OTHER, &scratch->block, &scratch->capacity,
                              (size_t)cells * sizeof(float));
     double scale = moe->aux_loss * (double)router->rules.experts / (double)call->global_tokens;

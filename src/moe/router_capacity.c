@@ -4,7 +4,7 @@
  *
  * A window is a row, the call, or the call of every replica (step). For the last, ranks tell each
  * other their counts, and by score also every route, so that each finds the same cut. */
-#include "moe/router_internal.h"
+#include "moe/router_kind.h"
 
 #include "base/memory.h"
 #include "base/random.h"
@@ -21,6 +21,21 @@ struct window {
     int32_t *expert;
 };
 
+/* 1.1 * 30 is 33, not 34, although the double 1.1 is a little more than 1.1 */
+int64_t tri_router_share(const struct tri_config_moe *moe, int64_t tokens, double factor)
+{
+    double exact = (double)(tokens * moe->top_k) / (double)moe->num_experts * factor;
+    return (int64_t)ceil(exact * (1 - 1e-12));
+}
+
+/* Their factor times k is rounded to f32 and so is the product, which decides on which side of a
+ * whole number it falls. */
+int64_t tri_router_share_deepspeed(const struct tri_config_moe *moe, int64_t tokens, double factor)
+{
+    float mean = (float)((double)tokens / (double)moe->num_experts);
+    return (int64_t)ceilf(mean * (float)(factor * (double)moe->top_k));
+}
+
 int64_t tri_router_capacity(const struct tri_config *config, bool training, int64_t tokens)
 {
     const struct tri_config_moe *moe = &config->moe;
@@ -28,14 +43,7 @@ int64_t tri_router_capacity(const struct tri_config *config, bool training, int6
     if (!(factor > 0)) {
         return 0;
     }
-    int64_t share;
-    if (moe->router == TRI_ROUTER_TOP_K || moe->router == TRI_ROUTER_BALANCED) {
-        /* 1.1 * 30 is 33, not 34, although the double 1.1 is a little more than 1.1 */
-        double exact = (double)(tokens * moe->top_k) / (double)moe->num_experts * factor;
-        share = (int64_t)ceil(exact * (1 - 1e-12));
-    } else {
-        share = tri_router_deepspeed_share(tokens, moe->num_experts, factor, moe->top_k);
-    }
+    int64_t share = moe->router->ops->share(moe, tokens, factor);
     share = share > moe->min_capacity ? share : moe->min_capacity;
     return share < tokens ? share : tokens;
 }
@@ -82,13 +90,13 @@ static uint64_t select_key(uint64_t *key, int64_t n, int64_t place)
     return key[place];
 }
 
-static int64_t classes(const struct router_rules *rules)
+static int64_t classes(const struct tri_router_rules *rules)
 {
     return rules->choice_major ? rules->k : 1;
 }
 
-static void count_routes(const struct router_rules *rules, const int32_t *chosen, int64_t tokens,
-                         int64_t *count)
+static void count_routes(const struct tri_router_rules *rules, const int32_t *chosen,
+                         int64_t tokens, int64_t *count)
 {
     const int64_t k = rules->k;
     memset(count, 0, (size_t)(classes(rules) * rules->experts) * sizeof(*count));
@@ -99,7 +107,7 @@ static void count_routes(const struct router_rules *rules, const int32_t *chosen
 
 /* For each expert the key below which a route is refused; 0 where all find room. Scratch: keys for
  * all routes, and for each expert where its own begin. */
-static void find_cuts(const struct router_rules *rules, const struct window *w,
+static void find_cuts(const struct tri_router_rules *rules, const struct window *w,
                       const int64_t *count, uint64_t *keys, int64_t *begin, uint64_t *cut)
 {
     int64_t total = 0;
@@ -118,7 +126,7 @@ static void find_cuts(const struct router_rules *rules, const struct window *w,
     }
 }
 
-static void fill_window(const struct router_rules *rules, const struct window *w,
+static void fill_window(const struct tri_router_rules *rules, const struct window *w,
                         const uint64_t *cut)
 {
     const int64_t k = rules->k;
@@ -141,7 +149,7 @@ static struct work get_work(struct tri_router *router, int64_t keys)
 {
     const int64_t experts = router->rules.experts;
     const int64_t cells = classes(&router->rules) * experts;
-    struct router_scratch *scratch = &router->queue;
+    struct tri_router_scratch *scratch = &router->queue;
     uint64_t *block = tri_grow(TRI_MEMORY_OTHER, &scratch->block, &scratch->capacity,
                                (size_t)(2 * cells + 2 * experts + keys) * sizeof(uint64_t));
     int64_t *integers = (int64_t *)block;
@@ -155,7 +163,7 @@ static struct work get_work(struct tri_router *router, int64_t keys)
 /* A window that is all here. */
 static void fill_local(struct tri_router *router, struct window w)
 {
-    const struct router_rules *rules = &router->rules;
+    const struct tri_router_rules *rules = &router->rules;
     TRI_REQUIRE(w.tokens * rules->k < (int64_t)UINT32_MAX);
     struct work work = get_work(router, w.score ? w.tokens * rules->k : 0);
     w.next = work.next;
@@ -178,9 +186,9 @@ static void fill_local(struct tri_router *router, struct window w)
 static const float *score_routes(const struct tri_router *router,
                                  const struct tri_router_call *call, struct tri_routes *routes)
 {
-    const struct router_rules *rules = &router->rules;
+    const struct tri_router_rules *rules = &router->rules;
     const uint64_t first = (uint64_t)(call->first_row * call->seq * rules->experts);
-    const uint64_t stream = tri_router_stream(call, DRAW_SELECTION);
+    const uint64_t stream = tri_router_stream(call, TRI_DRAW_SELECTION);
     for (int64_t r = 0; r < call->rows * call->seq * rules->k; r++) {
         int64_t cell = r / rules->k * rules->experts + routes->chosen[r];
         if (call->imposed_drops) {
@@ -204,7 +212,7 @@ static const int64_t *exchange_counts(struct tri_router *router, const struct tr
     struct tri_group *group = router->mesh->expert_data;
     const int ranks = tri_group_size(group);
     const int64_t width = 1 + classes(&router->rules) * router->rules.experts;
-    struct router_scratch *scratch = &router->gather;
+    struct tri_router_scratch *scratch = &router->gather;
     int64_t *table = tri_grow(TRI_MEMORY_OTHER, &scratch->block, &scratch->capacity,
                               (size_t)(ranks * (width + 1)) * sizeof(int64_t));
     int64_t *sizes = table + ranks * width;
@@ -225,7 +233,7 @@ static const int64_t *exchange_counts(struct tri_router *router, const struct tr
 /* By position: the queues begin where earlier classes and earlier replicas leave them. */
 static void fill_step_by_position(struct tri_router *router, struct window w, const int64_t *table)
 {
-    const struct router_rules *rules = &router->rules;
+    const struct tri_router_rules *rules = &router->rules;
     const int64_t cells = classes(rules) * rules->experts;
     const int ranks = tri_group_size(router->mesh->expert_data);
     const int rank = tri_group_rank(router->mesh->expert_data);
@@ -254,7 +262,7 @@ static void fill_step_by_score(struct tri_router *router, const struct tri_route
     const int64_t width = 1 + router->rules.experts;
     const int ranks = tri_group_size(group);
     const size_t routes = (size_t)(all_tokens * k);
-    struct router_scratch *scratch = &router->entries;
+    struct tri_router_scratch *scratch = &router->entries;
     int64_t *sizes = tri_grow(TRI_MEMORY_OTHER, &scratch->block, &scratch->capacity,
                               (size_t)ranks * sizeof(int64_t) + routes * 3 * sizeof(int32_t));
     int32_t *chosen = (int32_t *)(sizes + ranks);
@@ -296,7 +304,7 @@ static void fill_step(struct tri_router *router, const struct tri_router_call *c
 void tri_router_fill_queues(struct tri_router *router, const struct tri_router_call *call,
                             struct tri_routes *routes)
 {
-    const struct router_rules *rules = &router->rules;
+    const struct tri_router_rules *rules = &router->rules;
     const enum tri_window kind = router->config->moe.capacity_window;
     const bool by_row = kind == TRI_WINDOW_SEQUENCE;
     const int64_t tokens = call->rows * call->seq;

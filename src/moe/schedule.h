@@ -1,4 +1,5 @@
-/* How an MoE layer moves tokens: a strategy behind one interface, chosen once at setup. */
+/* How an MoE layer moves tokens: a strategy behind one interface, chosen once at setup. What others
+ * ask of one are fields of struct tri_schedule_kind; here are its functions. */
 #ifndef TRIDENT_MOE_SCHEDULE_H
 #define TRIDENT_MOE_SCHEDULE_H
 
@@ -18,6 +19,9 @@ struct tri_exchange {
 
 struct tri_schedule;
 struct tri_schedule_ops {
+    /* One of a layer; all is borrowed. */
+    struct tri_schedule *(*create)(const struct tri_context *context, struct tri_exchange *exchange,
+                                   int64_t layer);
     /* The tokens whose routes this rank sends. */
     struct tri_range (*own)(const struct tri_schedule *self, const struct tri_frame *frame);
     /* Returns y [stream tokens, hidden] = sum over choices of weight * expert(x), or NULL without
@@ -38,13 +42,6 @@ struct tri_schedule {
     struct tri_exchange *exchange;
     int64_t layer;
 };
-
-/* TED (arXiv 2303.06318, figure 3): all-to-all over the expert group, experts cut over tensor, one
- * all-reduce over tensor. With duplicate token dropping, or a stream that is cut, each tensor rank
- * sends its own part of the tokens, and the rows are gathered over tensor before the experts. With
- * expert_tensor = 1 the tensor ranks are further expert ranks. */
-struct tri_schedule *tri_schedule_ted_create(const struct tri_context *context,
-                                             struct tri_exchange *exchange, int64_t layer);
 
 /* Buffer i of the exchange with room for rows [rows, hidden], of activations or of partial sums. */
 void *tri_exchange_take(struct tri_exchange *exchange, int i, const struct tri_context *context,

@@ -1,4 +1,7 @@
-/* TED's way (figure 3 of the paper), unpadded.
+/* TED's way (arXiv 2303.06318, figure 3), unpadded: all-to-all over the expert group, experts cut
+ * over tensor, one all-reduce over tensor. With duplicate token dropping, or a stream that is cut,
+ * each tensor rank sends its own part of the tokens, and the rows are gathered over tensor before
+ * the experts. With expert_tensor = 1 the tensor ranks are further expert ranks.
  *
  *   x [own tokens] ── gather ──> slots, by expert ── all-to-all ──> part: rows by (source, expert)
  *        [── all_gather tensor ──> rows by (tensor part, source, expert)]
@@ -20,6 +23,7 @@
 #include "base/clock.h"
 #include "model/stream.h"
 #include "moe/route_plan.h"
+#include "moe/strategies.h"
 
 struct ted {
     struct tri_schedule base;
@@ -339,10 +343,10 @@ static void destroy(struct tri_schedule *self)
     tri_free(ted);
 }
 
-static const struct tri_schedule_ops ops = {own, forward, backward, finish_backward, destroy};
+static const struct tri_schedule_ops ops;
 
-struct tri_schedule *tri_schedule_ted_create(const struct tri_context *context,
-                                             struct tri_exchange *exchange, int64_t layer)
+static struct tri_schedule *create(const struct tri_context *context, struct tri_exchange *exchange,
+                                   int64_t layer)
 {
     const struct tri_mesh *mesh = context->mesh;
     const struct tri_config *config = context->config;
@@ -368,3 +372,24 @@ struct tri_schedule *tri_schedule_ted_create(const struct tri_context *context,
     }
     return &ted->base;
 }
+
+/* Whole experts, a cut stream, or duplicate token dropping, which has nothing to drop without
+ * expert parallelism. */
+static bool splits_tokens(const struct tri_config *config, int tensor, int expert)
+{
+    bool drops = config->train.duplicate_token_dropping && expert > 1;
+    return tensor > 1 &&
+           (config->parallel.expert_tensor < tensor || config->train.sequence_parallel || drops);
+}
+
+static const struct tri_schedule_ops ops = {create,          own,    forward, backward,
+                                            finish_backward, destroy};
+
+static const char *const keys[] = {"moe.headroom", "train.duplicate_token_dropping", NULL};
+
+const struct tri_schedule_kind tri_schedule_ted = {
+    .strategy = {"ted", "all-to-all over the expert ranks, experts cut over tensor (DeepSpeed-TED)",
+                 keys},
+    .splits_tokens = splits_tokens,
+    .ops = &ops,
+};

@@ -2,6 +2,7 @@
 
 #include "base/room.h"
 #include "moe/moe.h"
+#include "moe/router_kind.h"
 #include "shard/rows.h"
 #include "train/engine.h"
 #include "train/evaluate.h"
@@ -15,24 +16,6 @@ enum { STEPS = 2 };
 
 /* ---- a batch no longer than it has to be ----------------------------------------------------- */
 
-static int64_t gcd(int64_t a, int64_t b)
-{
-    while (b) {
-        int64_t rest = a % b;
-        a = b;
-        b = rest;
-    }
-    return a;
-}
-
-/* After this many full micro-batches routing in turn begins again at the same expert. */
-static int64_t period_of(const struct tri_config *config)
-{
-    int64_t experts = config->moe.num_experts;
-    int64_t routes = config->train.micro_batch * config->data.sequence_length * config->moe.top_k;
-    return experts > 0 ? experts / gcd(experts, routes) : 1;
-}
-
 /* Full micro-batches come in periods that differ in nothing: of `rows` a step, `periods` of
  * `period_rows` can be left out, which leaves one whole period after the first micro-batch. */
 struct batch {
@@ -41,7 +24,7 @@ struct batch {
 
 static struct batch shorten(const struct tri_config *config, int replicas, int64_t rows)
 {
-    int64_t period = period_of(config);
+    int64_t period = config->moe.num_experts > 0 ? config->moe.router->ops->period(config) : 1;
     int64_t full = rows / replicas / config->train.micro_batch;
     struct batch batch = {.rows = rows,
                           .period_rows = period * config->train.micro_batch * replicas};
@@ -239,7 +222,7 @@ enum tri_status tri_rehearse(const struct tri_rehearsal *rehearsal, struct tri_l
     int replicas = layout->expert * layout->data;
     struct tri_config *config = tri_alloc(TRI_MEMORY_OTHER, sizeof(*config));
     *config = *rehearsal->config;
-    config->moe.router = TRI_ROUTER_BALANCED;
+    config->moe.router = config->moe.router->rehearsed;
     config->parallel =
         (struct tri_config_parallel){layout->tensor, layout->expert, layout->expert_tensor};
     int64_t rows =

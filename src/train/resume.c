@@ -115,7 +115,7 @@ static enum tri_status check(const char *path, const struct tri_config *config,
 {
     struct tri_config before;
     bool trained = state->step > 0;
-    TRI_TRY(tri_checkpoint_config_of(path, state, &before, error));
+    TRI_TRY(tri_checkpoint_config_of(path, state, config->known, &before, error));
     TRI_TRY(check_keys(path, &before, config, trained, error));
     if (!trained) {
         return TRI_OK;
@@ -192,7 +192,7 @@ enum tri_status tri_resume_begin(const char *path, const struct tri_config *conf
                                  struct tri_checkpoint_state *state, struct tri_error *error)
 {
     struct tri_config before;
-    TRI_TRY(tri_checkpoint_config_of(path, state, &before, error));
+    TRI_TRY(tri_checkpoint_config_of(path, state, config->known, &before, error));
     if (state->samples < 0) {
         state->samples = state->step * before.train.global_batch;
     }

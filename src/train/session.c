@@ -52,7 +52,7 @@ enum tri_status tri_session_create(const struct tri_config *config, bool trainin
     tri_comm_set_max_message(config->comm_max_message);
     struct tri_session *s = tri_alloc(TRI_MEMORY_OTHER, sizeof(*s));
     s->config = config;
-    s->load = config->moe.router == TRI_ROUTER_BALANCED ? TRI_LOAD_BALANCED : TRI_LOAD_HEADROOM;
+    s->load = config->moe.router->even ? TRI_LOAD_BALANCED : TRI_LOAD_HEADROOM;
     enum tri_status status = tri_mesh_create((int)config->parallel.tensor,
                                              (int)config->parallel.expert, &s->mesh, error);
     if (status == TRI_OK) {
@@ -135,9 +135,10 @@ static enum tri_status take_bias(struct tri_session *session, const char *path,
                         (long long)layers, (long long)moe->num_experts);
     }
     tri_moe_set_bias(tri_model_moe(session->engine->model), state->bias);
-    if (moe->router != TRI_ROUTER_TOP_K) {
-        tri_log_info("the learned bias of moe.bias_balancing is kept, but only moe.router top_k "
-                     "chooses by it");
+    if (!moe->router->biased) {
+        tri_log_info("the learned bias of moe.bias_balancing is kept, but moe.router %s does not "
+                     "choose by it",
+                     moe->router->strategy.name);
     }
     return TRI_OK;
 }

@@ -92,14 +92,17 @@ static enum tri_status take_step(struct verify *v, int64_t step, struct tri_erro
     struct tri_step_report got;
     bool compare = step < v->options->compared;
     bool follow = step < v->options->steps;
+    bool impose = v->config.moe.router->imposed != TRI_IMPOSE_NOTHING;
     tri_verify_share_state(v);
     TRI_TRY(reference_gradients(v, step, &expected, error));
     if (compare) {
         TRI_TRY(layout_gradients(v, step, false, &got, error));
     }
     if (!compare || tri_verify_compare_routes(v)) {
-        tri_verify_share_routes(v);
-        TRI_TRY(layout_gradients(v, step, true, &got, error));
+        if (impose) {
+            tri_verify_share_routes(v);
+        }
+        TRI_TRY(layout_gradients(v, step, impose, &got, error));
     }
     if (compare) {
         note_loss(got.loss, expected.loss, 1e-30, &v->result->worst_loss);

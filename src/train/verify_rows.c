@@ -32,8 +32,7 @@ static bool uses_window(const struct tri_config *config, enum tri_window window)
 static bool draws(const struct tri_config *config)
 {
     const struct tri_config_moe *moe = &config->moe;
-    return moe->jitter > 0.0 || moe->noise > 0.0 || moe->router == TRI_ROUTER_DEEPSPEED_TOP1 ||
-           moe->router == TRI_ROUTER_DEEPSPEED_TOP2 ||
+    return moe->jitter > 0.0 || moe->noise > 0.0 || moe->router->draws ||
            (moe->capacity_factor > 0.0 && moe->drop_policy == TRI_DROP_RANDOM);
 }
 

@@ -3,6 +3,7 @@
 #include "base/file.h"
 #include "base/memory.h"
 #include "base/random.h"
+#include "moe/strategies.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -22,7 +23,7 @@ struct tri_config fixture_config(enum tri_precision precision)
 {
     struct tri_config config;
     struct tri_error error;
-    tri_config_init(&config);
+    tri_config_init(&tri_strategies, &config);
     config.precision = precision;
     config.model.vocab_size = 37;
     config.model.num_layers = 3;

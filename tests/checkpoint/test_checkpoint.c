@@ -9,6 +9,7 @@
 #include "base/file.h"
 #include "base/memory.h"
 #include "base/work.h"
+#include "moe/strategies.h"
 
 #include <inttypes.h>
 #include <jansson.h>
@@ -349,7 +350,7 @@ static void test_flipped_bits(void **state)
     }
     struct tri_config read;
     struct tri_error error;
-    assert_int_equal(tri_checkpoint_read_config(path, &read, &error), TRI_OK);
+    assert_int_equal(tri_checkpoint_read_config(path, &tri_strategies, &read, &error), TRI_OK);
     assert_int_equal(read.model.vocab_size, 37);
 }
 
@@ -483,7 +484,8 @@ static void test_numbers(void **state)
         sign(path);
         refuse_inspect(path, "step_7", lies[i].says);
         refuse_load(path, true, lies[i].says);
-        assert_int_equal(tri_checkpoint_read_config(path, &read, &error), TRI_BAD_INPUT);
+        assert_int_equal(tri_checkpoint_read_config(path, &tri_strategies, &read, &error),
+                         TRI_BAD_INPUT);
     }
     save_step(7, 0);
     sign(path);
@@ -524,8 +526,9 @@ static void test_no_good_checkpoint(void **state)
                    "no older checkpoint is good");
     struct tri_config read;
     struct tri_error error;
-    assert_int_equal(tri_checkpoint_read_config(in_run("checkpoints/step_2"), &read, &error),
-                     TRI_BAD_INPUT);
+    assert_int_equal(
+        tri_checkpoint_read_config(in_run("checkpoints/step_2"), &tri_strategies, &read, &error),
+        TRI_BAD_INPUT);
     assert_non_null(strstr(error.message, "no older checkpoint is good"));
 }
 

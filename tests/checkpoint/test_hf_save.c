@@ -7,6 +7,7 @@
 
 #include "base/file.h"
 #include "base/memory.h"
+#include "moe/strategies.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -172,7 +173,7 @@ static void test_families(void **state)
     c.moe.every = 1;
     c.moe.normalize_top_k = false;
     refuse_family(&c, "moe.normalize_top_k false");
-    c.moe.router = TRI_ROUTER_DEEPSPEED_TOP1;
+    c.moe.router = &tri_router_deepspeed_top1;
     refuse_family(&c, "moe.router");
     c.moe.num_experts = 0;
     c.model.qk_norm = TRI_QK_NORM_FULL;

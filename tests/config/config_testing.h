@@ -10,6 +10,7 @@
 #include <cmocka.h>
 
 #include "config/config.h"
+#include "moe/strategies.h"
 
 #include <string.h>
 
@@ -18,7 +19,7 @@
 static inline enum tri_status parse(const char *text, struct tri_config *config,
                                     struct tri_error *error)
 {
-    return tri_config_parse("c.yaml", text, strlen(text), 0, NULL, config, error);
+    return tri_config_parse(&tri_strategies, "c.yaml", text, strlen(text), 0, NULL, config, error);
 }
 
 /* Parses and shows the message when that fails. */

@@ -4,6 +4,7 @@
 #include "base/file.h"
 #include "base/memory.h"
 #include "base/random.h"
+#include "moe/strategies.h"
 
 #include <glob.h>
 #include <stdio.h>
@@ -18,7 +19,8 @@ static void test_examples(void **state)
     for (size_t i = 0; i < found.gl_pathc; i++) {
         struct tri_config config;
         struct tri_error error = {0};
-        if (tri_config_load(found.gl_pathv[i], 0, NULL, &config, &error) != TRI_OK ||
+        if (tri_config_load(&tri_strategies, found.gl_pathv[i], 0, NULL, &config, &error) !=
+                TRI_OK ||
             tri_config_check_layout(&config, 2, &error) != TRI_OK) {
             fail_msg("%s", error.message);
         }
@@ -36,7 +38,7 @@ static void test_docs(void **state)
     size_t bytes = 0;
     FILE *out = open_memstream(&text, &bytes);
     assert_non_null(out);
-    tri_config_print_markdown(out);
+    tri_config_print_markdown(&tri_strategies, out);
     assert_int_equal(fclose(out), 0);
     struct tri_mapping docs;
     struct tri_error error;
@@ -53,7 +55,8 @@ static void check_load(const char *path, const char *message)
 {
     struct tri_config config;
     struct tri_error error = {0};
-    assert_int_equal(tri_config_load(path, 0, NULL, &config, &error), TRI_BAD_INPUT);
+    assert_int_equal(tri_config_load(&tri_strategies, path, 0, NULL, &config, &error),
+                     TRI_BAD_INPUT);
     assert_string_equal(error.message, message);
 }
 
@@ -89,13 +92,14 @@ static void test_odd_files(void **state)
     write_file(path, "\xef\xbb\xbfseed: 3\r\nrun_dir: caf\xc3\xa9\r\n", 28);
     struct tri_config config;
     struct tri_error error;
-    assert_int_equal(tri_config_load(path, 0, NULL, &config, &error), TRI_OK);
+    assert_int_equal(tri_config_load(&tri_strategies, path, 0, NULL, &config, &error), TRI_OK);
     assert_int_equal(config.seed, 3);
     assert_string_equal(config.run_dir, "caf\xc3\xa9");
     memset(large, 'x', 2000);
     large[2000] = '\0';
-    assert_int_equal(tri_config_parse(large, "seed: 1", 7, 0, NULL, &config, &error),
-                     TRI_BAD_INPUT);
+    assert_int_equal(
+        tri_config_parse(&tri_strategies, large, "seed: 1", 7, 0, NULL, &config, &error),
+        TRI_BAD_INPUT);
     assert_non_null(strstr(error.message, "found a path of 2000 bytes, expected at most 1023"));
 }
 
@@ -104,7 +108,8 @@ static enum tri_status check_any(const char *text, size_t length)
 {
     struct tri_config config;
     struct tri_error error = {0};
-    enum tri_status status = tri_config_parse("c.yaml", text, length, 0, NULL, &config, &error);
+    enum tri_status status =
+        tri_config_parse(&tri_strategies, "c.yaml", text, length, 0, NULL, &config, &error);
     if (status == TRI_OK) {
         return status;
     }

@@ -4,6 +4,7 @@
 
 #include "base/memory.h"
 #include "config/value.h"
+#include "moe/strategies.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -17,7 +18,8 @@ static enum tri_status read_with(const char *text, const char *override, struct 
 {
     struct tri_error error;
     char *words[] = {(char *)(uintptr_t) override};
-    return tri_config_parse("c.yaml", text, strlen(text), override ? 1 : 0, words, config, &error);
+    return tri_config_parse(&tri_strategies, "c.yaml", text, strlen(text), override ? 1 : 0, words,
+                            config, &error);
 }
 
 /* The config of text after it was printed and read again, with an override. */
@@ -54,10 +56,11 @@ static int overrides_of(const struct tri_key *key, char texts[8][128])
         [TRI_KEY_LAYERS] = {"[0]", "[1, 3]"},    [TRI_KEY_PAIR] = {"[0.5, 0.75]"},
         [TRI_KEY_RECOMPUTE] = {"full", "[0, 2]"}};
     int count = 0;
-    for (int i = 0; key->type == TRI_KEY_ENUM && key->words[i]; i++) {
-        (void)snprintf(texts[count++], 128, "%s=%s", key->name, key->words[i]);
+    const char *word;
+    while ((word = tri_key_word(key, &tri_strategies, (size_t)count)) != NULL) {
+        (void)snprintf(texts[count++], 128, "%s=%s", key->name, word);
     }
-    for (int i = 0; key->type != TRI_KEY_ENUM && i < 4 && of_type[key->type][i]; i++) {
+    for (int i = 0; count == i && i < 4 && of_type[key->type][i]; i++) {
         (void)snprintf(texts[count++], 128, "%s=%s", key->name, of_type[key->type][i]);
     }
     return count;
@@ -168,7 +171,7 @@ static void test_filled_by_hand(void **state)
     (void)state;
     struct tri_config c;
     struct tri_error error;
-    tri_config_init(&c);
+    tri_config_init(&tri_strategies, &c);
     c.moe.num_experts = 8;
     c.model.hidden_size = 128;
     c.model.num_heads = 4;

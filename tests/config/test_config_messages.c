@@ -1,5 +1,6 @@
 /* Every kind of bad input, and the one line it produces. */
 #include "config_testing.h"
+#include "moe/strategies.h"
 
 #include <stdio.h>
 
@@ -250,12 +251,11 @@ static void test_combinations(void **state)
         {"moe: {num_experts: 4, router: deepspeed_top2, top_k: 3}\n",
          "c.yaml:1: key 'moe.top_k': found 3, expected 2: router is deepspeed_top2"},
         {"moe: {num_experts: 4, router: deepspeed_topk, aux_scope: model}\n",
-         "c.yaml:1: key 'moe.aux_scope': found model, expected layer: DeepSpeed's routers balance "
-         "each layer"},
+         "c.yaml:1: key 'moe.aux_scope': found model, expected layer: router deepspeed_topk "
+         "balances each layer"},
         {"moe: {num_experts: 4, router: balanced, bias_balancing: 0.001}\n",
-         "c.yaml:1: key 'moe.bias_balancing': found 0.001, expected 0: only router top_k chooses "
-         "by "
-         "a bias"},
+         "c.yaml:1: key 'moe.bias_balancing': found 0.001, expected 0: router balanced chooses "
+         "by no bias"},
         {"moe: {num_experts: 4, shared_gate: true}\n",
          "c.yaml:1: key 'moe.shared_gate': found true, expected a shared_intermediate_size with "
          "it"},
@@ -393,9 +393,9 @@ static void test_overrides(void **state)
         char override[256];
         (void)snprintf(override, sizeof(override), "%s", cases[i].text);
         char *overrides[] = {override};
-        assert_int_equal(
-            tri_config_parse("c.yaml", text, strlen(text), 1, overrides, &config, &error),
-            TRI_BAD_INPUT);
+        assert_int_equal(tri_config_parse(&tri_strategies, "c.yaml", text, strlen(text), 1,
+                                          overrides, &config, &error),
+                         TRI_BAD_INPUT);
         assert_string_equal(error.message, cases[i].message);
     }
 }
@@ -412,7 +412,7 @@ static void test_later_refusals_name_the_line(void **state)
     assert_string_equal(error.message, "c.yaml:3: key 'data.train': no file matches 'a_*.bin'");
     (void)tri_config_refuse(&config, &error, "data.valid", "found nothing");
     assert_string_equal(error.message, "c.yaml: key 'data.valid': found nothing");
-    tri_config_init(&config);
+    tri_config_init(&tri_strategies, &config);
     (void)tri_config_refuse(&config, &error, "data.valid", "found nothing");
     assert_string_equal(error.message, "key 'data.valid': found nothing");
 }

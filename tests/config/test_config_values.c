@@ -5,6 +5,7 @@
 #include "base/random.h"
 #include "config/schema.h"
 #include "config/value.h"
+#include "moe/strategies.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -147,7 +148,7 @@ static void test_filled_by_hand(void **state)
     (void)state;
     struct tri_config c, twice;
     struct tri_error error;
-    tri_config_init(&c);
+    tri_config_init(&tri_strategies, &c);
     c.model.hidden_size = 32;
     c.moe.num_experts = 8;
     assert_int_equal(tri_config_finish(&c, &error), TRI_OK);
@@ -159,14 +160,14 @@ static void test_filled_by_hand(void **state)
     assert_int_equal(tri_config_finish(&c, &error), TRI_BAD_INPUT);
     assert_string_equal(error.message,
                         "key 'train.weight_decay': out of range, expected a number from 0 to 1000");
-    tri_config_init(&c);
+    tri_config_init(&tri_strategies, &c);
     c.model.num_heads = 0;
     assert_int_equal(tri_config_finish(&c, &error), TRI_BAD_INPUT);
     assert_string_equal(error.message,
                         "key 'model.num_heads': out of range, expected an integer from 1 to 65536");
     static const int64_t counts[] = {-2, TRI_LAYERS_MAX + 1, 1};
     for (size_t i = 0; i < COUNT(counts); i++) {
-        tri_config_init(&c);
+        tri_config_init(&tri_strategies, &c);
         c.train.recompute = counts[i];
         c.train.recompute_layers[0] = -1;
         assert_int_equal(tri_config_finish(&c, &error), TRI_BAD_INPUT);
@@ -268,9 +269,9 @@ static void test_overrides(void **state)
         "seed: 2\nresume: old\nmoe: {num_experts: 4, capacity_factor: 1.5}\n";
     struct tri_config c;
     struct tri_error error;
-    assert_int_equal(
-        tri_config_parse("c.yaml", text, strlen(text), COUNT(overrides), overrides, &c, &error),
-        TRI_OK);
+    assert_int_equal(tri_config_parse(&tri_strategies, "c.yaml", text, strlen(text),
+                                      COUNT(overrides), overrides, &c, &error),
+                     TRI_OK);
     assert_int_equal(c.model.hidden_size, 64);
     assert_int_equal(c.moe.num_layers, 2);
     assert_true(c.train.betas[0] == 0.8 && c.train.betas[1] == 0.9);
@@ -313,7 +314,7 @@ static void draw(const struct tri_key *key, uint64_t seed, void *at)
     memcpy(&v, at, tri_key_bytes(key));
     bool none = key->none && bits % 4 == 0;
     unsigned words = 1;
-    while (key->words && key->words[words]) {
+    while (tri_key_word(key, &tri_strategies, 0) && tri_key_word(key, &tri_strategies, words)) {
         words++;
     }
     switch (key->type) {
@@ -332,6 +333,9 @@ static void draw(const struct tri_key *key, uint64_t seed, void *at)
         break;
     case TRI_KEY_ENUM:
         v.word = (unsigned)(bits % words);
+        break;
+    case TRI_KEY_STRATEGY:
+        v.strategy = tri_key_strategies(key, &tri_strategies)[bits % words];
         break;
     case TRI_KEY_TEXT:
         memset(v.text, 0, sizeof(v.text));
@@ -531,7 +535,7 @@ static void test_table_covers_the_struct(void **state)
         for (size_t j = 0; j < i; j++) {
             assert_string_not_equal(tri_keys[j].name, key->name);
         }
-        assert_true((key->initial != NULL) != (key->follows != NULL));
+        assert_true((tri_key_initial(key, &tri_strategies) != NULL) != (key->follows != NULL));
     }
     int gap = 0;
     for (size_t b = offsetof(struct tri_config, seed); b < offsetof(struct tri_config, lines);

@@ -4,6 +4,7 @@
 #include "base/memory.h"
 #include "checkpoint/safetensors.h"
 #include "config/config.h"
+#include "moe/strategies.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -139,8 +140,9 @@ static void test_keys(void **state)
     for (int i = 0; used + 32 < LENGTH; i++) {
         used += (size_t)snprintf(text + used, 32, "k%d:\n", i);
     }
-    assert_int_equal(tri_config_parse("c.yaml", text, used, 0, NULL, config, &error),
-                     TRI_BAD_INPUT);
+    assert_int_equal(
+        tri_config_parse(&tri_strategies, "c.yaml", text, used, 0, NULL, config, &error),
+        TRI_BAD_INPUT);
     assert_string_equal(error.message, "c.yaml:513: found more than 512 keys in one mapping");
     tri_free(config);
     tri_free(text);

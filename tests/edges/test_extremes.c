@@ -2,6 +2,7 @@
  * planned with figures, and never a panic. */
 #include "base/status.h"
 #include "config/schema.h"
+#include "moe/strategies.h"
 #include "plan/layouts.h"
 #include "train/rehearsal.h"
 
@@ -64,7 +65,8 @@ static enum tri_status plan(char *change, struct tri_error *error)
 {
     struct tri_config *config = calloc(1, sizeof(*config));
     assert_non_null(config);
-    TRI_TRY(tri_config_parse("small.yaml", small, strlen(small), 1, &change, config, error));
+    TRI_TRY(tri_config_parse(&tri_strategies, "small.yaml", small, strlen(small), 1, &change,
+                             config, error));
     const struct tri_config_parallel *parallel = &config->parallel;
     struct tri_layout layout = {(int)parallel->tensor, (int)parallel->expert, 1,
                                 (int)parallel->expert_tensor};

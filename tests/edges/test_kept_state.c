@@ -114,7 +114,7 @@ static void test_router_that_does_not_use_it(void **state)
     struct process_result result =
         cli_run(cli_ranks(), CLI_WORDS_OF(STOPPED, "run_dir=turns", "resume=run", "train.steps=5",
                                           "moe.router=balanced"));
-    assert_int_equal(cli_count(result.err, "only moe.router top_k chooses by it"), 1);
+    assert_int_equal(cli_count(result.err, "moe.router balanced does not choose by it"), 1);
     cli_expect_status(&result, 0);
     json_t *before = bias_of("run", 4);
     json_t *after = bias_of("turns", 5);

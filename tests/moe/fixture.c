@@ -2,12 +2,13 @@
 
 #include "base/memory.h"
 #include "base/random.h"
+#include "moe/strategies.h"
 
 #include <string.h>
 
 void fixture_config(struct tri_config *config)
 {
-    tri_config_init(config);
+    tri_config_init(&tri_strategies, config);
     config->model.num_layers = 1;
     struct tri_config_moe *moe = &config->moe;
     memset(moe, 0, sizeof(*moe));
@@ -18,7 +19,7 @@ void fixture_config(struct tri_config *config)
     moe->aux_window = TRI_WINDOW_SEQUENCE;
     moe->capacity_window = TRI_WINDOW_SEQUENCE;
     moe->drop_policy = TRI_DROP_POSITION;
-    moe->router = TRI_ROUTER_TOP_K;
+    moe->router = &tri_router_top_k;
 }
 
 void fixture_begin(struct fixture *f, const struct tri_config *config, struct tri_mesh *mesh,

@@ -1,5 +1,6 @@
 /* The values of the balance and z losses: by their definition, and against transformers. */
 #include "moe/fixture.h"
+#include "moe/strategies.h"
 #include "support/golden.h"
 
 #include "base/memory.h"
@@ -76,11 +77,11 @@ static void test_one_at_balance(void **state)
     struct tri_config config;
     struct fixture f;
     fixture_config(&config);
-    config.moe.router = TRI_ROUTER_BALANCED;
+    config.moe.router = &tri_router_balanced;
     fixture_begin(&f, &config, NULL, 0, 4, 8);
     assert_close(fixture_forward(&f), 1, 1e-6); /* whatever the probabilities */
     fixture_end(&f);
-    config.moe.router = TRI_ROUTER_TOP_K;
+    config.moe.router = &tri_router_top_k;
     config.moe.top_k = 1;
     fixture_begin(&f, &config, NULL, 0, 4, 8);
     for (int64_t t = 0; t < 32; t++) {

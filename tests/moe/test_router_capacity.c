@@ -4,6 +4,7 @@
 
 #include "base/memory.h"
 #include "base/random.h"
+#include "moe/strategies.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -14,8 +15,8 @@
 
 enum { ROWS = 3, SEQ = 16, TOKENS = ROWS * SEQ, EXPERTS = 8 };
 
-static int64_t capacity(enum tri_router_kind router, int64_t k, int64_t experts, double factor,
-                        int64_t least, int64_t tokens)
+static int64_t capacity(const struct tri_router_kind *router, int64_t k, int64_t experts,
+                        double factor, int64_t least, int64_t tokens)
 {
     struct tri_config config;
     fixture_config(&config);
@@ -31,19 +32,19 @@ static int64_t capacity(enum tri_router_kind router, int64_t k, int64_t experts,
 static void test_capacity(void **state)
 {
     (void)state;
-    assert_int_equal(capacity(TRI_ROUTER_TOP_K, 2, 8, 0, 4, 64), 0);
-    assert_int_equal(capacity(TRI_ROUTER_TOP_K, 2, 8, 1, 0, 64), 16);
-    assert_int_equal(capacity(TRI_ROUTER_TOP_K, 2, 8, 1.25, 0, 64), 20);
-    assert_int_equal(capacity(TRI_ROUTER_TOP_K, 2, 8, 1.01, 0, 64), 17);
-    assert_int_equal(capacity(TRI_ROUTER_TOP_K, 1, 8, 1, 20, 64), 20);
-    assert_int_equal(capacity(TRI_ROUTER_TOP_K, 2, 8, 9, 0, 64), 64);
-    assert_int_equal(capacity(TRI_ROUTER_TOP_K, 1, 8, 1, 100, 64), 64);
-    assert_int_equal(capacity(TRI_ROUTER_TOP_K, 1, 8, 0.01, 0, 64), 1);
-    assert_int_equal(capacity(TRI_ROUTER_TOP_K, 3, 10, 1.1, 0, 100), 33);
-    assert_int_equal(capacity(TRI_ROUTER_TOP_K, 1, 8, 1.2, 0, 200), 30);
+    assert_int_equal(capacity(&tri_router_top_k, 2, 8, 0, 4, 64), 0);
+    assert_int_equal(capacity(&tri_router_top_k, 2, 8, 1, 0, 64), 16);
+    assert_int_equal(capacity(&tri_router_top_k, 2, 8, 1.25, 0, 64), 20);
+    assert_int_equal(capacity(&tri_router_top_k, 2, 8, 1.01, 0, 64), 17);
+    assert_int_equal(capacity(&tri_router_top_k, 1, 8, 1, 20, 64), 20);
+    assert_int_equal(capacity(&tri_router_top_k, 2, 8, 9, 0, 64), 64);
+    assert_int_equal(capacity(&tri_router_top_k, 1, 8, 1, 100, 64), 64);
+    assert_int_equal(capacity(&tri_router_top_k, 1, 8, 0.01, 0, 64), 1);
+    assert_int_equal(capacity(&tri_router_top_k, 3, 10, 1.1, 0, 100), 33);
+    assert_int_equal(capacity(&tri_router_top_k, 1, 8, 1.2, 0, 200), 30);
     /* 25 x 1.2 in f32 is 30 and a bit, which DeepSpeed rounds up */
-    assert_int_equal(capacity(TRI_ROUTER_DEEPSPEED_TOPK, 1, 8, 1.2, 0, 200), 31);
-    assert_int_equal(capacity(TRI_ROUTER_DEEPSPEED_TOPK, 1, 10, 1.5, 0, 300), 45);
+    assert_int_equal(capacity(&tri_router_deepspeed_topk, 1, 8, 1.2, 0, 200), 31);
+    assert_int_equal(capacity(&tri_router_deepspeed_topk, 1, 10, 1.5, 0, 300), 45);
     struct tri_config config;
     fixture_config(&config);
     config.moe.capacity_factor = 1;
@@ -157,7 +158,7 @@ static void test_second_choices_wait(void **state)
     struct tri_config config;
     struct fixture f;
     fixture_config(&config);
-    config.moe.router = TRI_ROUTER_DEEPSPEED_TOP2;
+    config.moe.router = &tri_router_deepspeed_top2;
     config.moe.capacity_factor = 1;
     config.moe.capacity_window = TRI_WINDOW_RANK;
     fixture_begin(&f, &config, NULL, 0, 1, 4); /* capacity 1 */
@@ -186,7 +187,7 @@ static void test_random_selection(void **state)
     struct tri_config config;
     struct fixture f;
     fixture_config(&config);
-    config.moe.router = TRI_ROUTER_DEEPSPEED_TOP1;
+    config.moe.router = &tri_router_deepspeed_top1;
     config.moe.top_k = 1;
     config.moe.deepspeed_rts = true;
     config.moe.capacity_factor = 0.5;
@@ -209,7 +210,7 @@ static void test_second_sampling(void **state)
     struct tri_config config;
     struct fixture f;
     fixture_config(&config);
-    config.moe.router = TRI_ROUTER_DEEPSPEED_TOP2;
+    config.moe.router = &tri_router_deepspeed_top2;
     config.moe.num_experts = 3;
     config.moe.deepspeed_second_sampling = true;
     fixture_begin(&f, &config, NULL, 0, 2, 1000);
@@ -271,8 +272,8 @@ static void test_rows_apart(void **state)
         struct tri_config config;
         fixture_config(&config);
         struct tri_config_moe *moe = &config.moe;
-        moe->router = (enum tri_router_kind)(i % 5);
-        moe->top_k = moe->router == TRI_ROUTER_DEEPSPEED_TOP1 ? 1 : 2;
+        moe->router = (const struct tri_router_kind *)tri_strategies.routers[i % 5];
+        moe->top_k = moe->router == &tri_router_deepspeed_top1 ? 1 : 2;
         moe->normalize_top_k = true;
         moe->drop_policy = (enum tri_drop_policy)(i / 5 % 3);
         moe->aux_scope = i / 15 == 0 ? TRI_AUX_LAYER : TRI_AUX_MODEL;

@@ -1,5 +1,6 @@
 /* DeepSpeed's gates against files that DeepSpeed 0.19.8 wrote. */
 #include "moe/fixture.h"
+#include "moe/strategies.h"
 #include "support/golden.h"
 
 #include "base/memory.h"
@@ -26,19 +27,19 @@ static struct tri_config config_of(const struct tri_safetensors *file, int64_t e
     const char *gate = tri_safetensors_metadata(file, "gate");
     const char *policy = tri_safetensors_metadata(file, "drop_policy");
     moe->num_experts = experts;
-    moe->router = strcmp(gate, "top1") == 0   ? TRI_ROUTER_DEEPSPEED_TOP1
-                  : strcmp(gate, "top2") == 0 ? TRI_ROUTER_DEEPSPEED_TOP2
-                                              : TRI_ROUTER_DEEPSPEED_TOPK;
-    moe->top_k = moe->router == TRI_ROUTER_DEEPSPEED_TOP1   ? 1
-                 : moe->router == TRI_ROUTER_DEEPSPEED_TOP2 ? 2
-                                                            : (int64_t)golden_number(file, "k");
+    moe->router = strcmp(gate, "top1") == 0   ? &tri_router_deepspeed_top1
+                  : strcmp(gate, "top2") == 0 ? &tri_router_deepspeed_top2
+                                              : &tri_router_deepspeed_topk;
+    moe->top_k = moe->router == &tri_router_deepspeed_top1   ? 1
+                 : moe->router == &tri_router_deepspeed_top2 ? 2
+                                                             : (int64_t)golden_number(file, "k");
     if (golden_number(file, "drop_tokens") > 0) {
         moe->capacity_factor = golden_number(file, "capacity_factor");
     }
     moe->min_capacity = (int64_t)golden_number(file, "min_capacity");
     moe->deepspeed_rts =
-        moe->router == TRI_ROUTER_DEEPSPEED_TOP1 && golden_number(file, "use_rts") > 0;
-    if (moe->router == TRI_ROUTER_DEEPSPEED_TOP2) {
+        moe->router == &tri_router_deepspeed_top1 && golden_number(file, "use_rts") > 0;
+    if (moe->router == &tri_router_deepspeed_top2) {
         assert_close(golden_number(file, "second_expert_sampling"), 0, 0);
     }
     moe->drop_policy =

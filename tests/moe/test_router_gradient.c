@@ -4,6 +4,7 @@
 
 #include "base/memory.h"
 #include "base/random.h"
+#include "moe/strategies.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -21,7 +22,7 @@ struct terms {
 
 struct variant {
     const char *name;
-    enum tri_router_kind router;
+    const struct tri_router_kind *router;
     int64_t k;
     bool normalize;
     double capacity;
@@ -31,23 +32,26 @@ struct variant {
 };
 
 static const struct variant variants[] = {
-    {"plain", TRI_ROUTER_TOP_K, 2, false, 0, TRI_DROP_POSITION, TRI_AUX_LAYER, TRI_WINDOW_SEQUENCE},
-    {"normalized", TRI_ROUTER_TOP_K, 3, true, 0, TRI_DROP_POSITION, TRI_AUX_LAYER, TRI_WINDOW_RANK},
-    {"all experts", TRI_ROUTER_TOP_K, 8, true, 0, TRI_DROP_POSITION, TRI_AUX_LAYER,
+    {"plain", &tri_router_top_k, 2, false, 0, TRI_DROP_POSITION, TRI_AUX_LAYER,
      TRI_WINDOW_SEQUENCE},
-    {"dropping", TRI_ROUTER_TOP_K, 3, true, 0.7, TRI_DROP_PROBABILITY, TRI_AUX_LAYER,
+    {"normalized", &tri_router_top_k, 3, true, 0, TRI_DROP_POSITION, TRI_AUX_LAYER,
+     TRI_WINDOW_RANK},
+    {"all experts", &tri_router_top_k, 8, true, 0, TRI_DROP_POSITION, TRI_AUX_LAYER,
+     TRI_WINDOW_SEQUENCE},
+    {"dropping", &tri_router_top_k, 3, true, 0.7, TRI_DROP_PROBABILITY, TRI_AUX_LAYER,
      TRI_WINDOW_STEP},
-    {"random", TRI_ROUTER_TOP_K, 2, false, 0.7, TRI_DROP_RANDOM, TRI_AUX_LAYER,
+    {"random", &tri_router_top_k, 2, false, 0.7, TRI_DROP_RANDOM, TRI_AUX_LAYER,
      TRI_WINDOW_SEQUENCE},
-    {"model", TRI_ROUTER_TOP_K, 2, true, 0, TRI_DROP_POSITION, TRI_AUX_MODEL, TRI_WINDOW_SEQUENCE},
-    {"model step", TRI_ROUTER_TOP_K, 2, true, 0, TRI_DROP_POSITION, TRI_AUX_MODEL, TRI_WINDOW_STEP},
-    {"balanced", TRI_ROUTER_BALANCED, 2, true, 0, TRI_DROP_POSITION, TRI_AUX_LAYER,
+    {"model", &tri_router_top_k, 2, true, 0, TRI_DROP_POSITION, TRI_AUX_MODEL, TRI_WINDOW_SEQUENCE},
+    {"model step", &tri_router_top_k, 2, true, 0, TRI_DROP_POSITION, TRI_AUX_MODEL,
+     TRI_WINDOW_STEP},
+    {"balanced", &tri_router_balanced, 2, true, 0, TRI_DROP_POSITION, TRI_AUX_LAYER,
      TRI_WINDOW_SEQUENCE},
-    {"top1", TRI_ROUTER_DEEPSPEED_TOP1, 1, false, 0.8, TRI_DROP_POSITION, TRI_AUX_LAYER,
+    {"top1", &tri_router_deepspeed_top1, 1, false, 0.8, TRI_DROP_POSITION, TRI_AUX_LAYER,
      TRI_WINDOW_RANK},
-    {"top2", TRI_ROUTER_DEEPSPEED_TOP2, 2, false, 0.8, TRI_DROP_POSITION, TRI_AUX_LAYER,
+    {"top2", &tri_router_deepspeed_top2, 2, false, 0.8, TRI_DROP_POSITION, TRI_AUX_LAYER,
      TRI_WINDOW_RANK},
-    {"topk", TRI_ROUTER_DEEPSPEED_TOPK, 3, false, 0.8, TRI_DROP_PROBABILITY, TRI_AUX_LAYER,
+    {"topk", &tri_router_deepspeed_topk, 3, false, 0.8, TRI_DROP_PROBABILITY, TRI_AUX_LAYER,
      TRI_WINDOW_SEQUENCE},
 };
 

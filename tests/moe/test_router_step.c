@@ -3,6 +3,7 @@
 #include "moe/fixture.h"
 
 #include "base/random.h"
+#include "moe/strategies.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -66,8 +67,8 @@ static struct tri_config config_of(int i)
     struct tri_config config;
     fixture_config(&config);
     struct tri_config_moe *moe = &config.moe;
-    moe->router = (enum tri_router_kind)(i % 5);
-    moe->top_k = moe->router == TRI_ROUTER_DEEPSPEED_TOP1 ? 1 : 2;
+    moe->router = (const struct tri_router_kind *)tri_strategies.routers[i % 5];
+    moe->top_k = moe->router == &tri_router_deepspeed_top1 ? 1 : 2;
     moe->normalize_top_k = true;
     moe->drop_policy = (enum tri_drop_policy)(i / 5 % 3);
     moe->deepspeed_rts = i / 5 % 3 == 2;

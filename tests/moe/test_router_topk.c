@@ -2,6 +2,7 @@
 #include "moe/fixture.h"
 
 #include "base/memory.h"
+#include "moe/strategies.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -123,7 +124,7 @@ static void test_balanced(void **state)
     struct tri_config config;
     struct fixture f;
     fixture_config(&config);
-    config.moe.router = TRI_ROUTER_BALANCED;
+    config.moe.router = &tri_router_balanced;
     config.moe.top_k = 3;
     fixture_begin(&f, &config, NULL, 5, 2, 8);
     fixture_forward(&f);
@@ -274,8 +275,8 @@ static void test_bias_update(void **state)
 static void test_not_finite(void **state)
 {
     (void)state;
-    static const enum tri_router_kind kinds[] = {TRI_ROUTER_TOP_K, TRI_ROUTER_DEEPSPEED_TOP2,
-                                                 TRI_ROUTER_DEEPSPEED_TOPK};
+    static const struct tri_router_kind *const kinds[] = {
+        &tri_router_top_k, &tri_router_deepspeed_top2, &tri_router_deepspeed_topk};
     for (int i = 0; i < 6; i++) {
         struct tri_config config;
         struct fixture f;

@@ -171,7 +171,8 @@ static void run(struct bench *b)
 {
     struct tri_context *context = &b->context;
     struct tri_exchange exchange = {.load = 1};
-    struct tri_schedule *schedule = tri_schedule_ted_create(context, &exchange, 0);
+    struct tri_schedule *schedule =
+        context->config->moe.schedule->ops->create(context, &exchange, 0);
     struct tri_range stream = tri_stream_tokens(&b->frame);
     struct tri_range own = schedule->ops->own(schedule, &b->frame);
     size_t elements = (size_t)(tri_range_size(stream) * HIDDEN + 1);

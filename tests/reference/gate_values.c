@@ -3,6 +3,7 @@
 
 #include "base/memory.h"
 #include "moe/router.h"
+#include "moe/strategies.h"
 
 #include <glob.h>
 #include <math.h>
@@ -34,7 +35,7 @@ static bool configure(struct gate *gate)
     struct tri_config_moe *moe = &gate->config.moe;
     const char *kind = tri_safetensors_metadata(gate->file, "gate");
     const char *policy = tri_safetensors_metadata(gate->file, "drop_policy");
-    tri_config_init(&gate->config);
+    tri_config_init(&tri_strategies, &gate->config);
     moe->num_experts = gate->experts;
     moe->min_capacity = (int64_t)option(gate->file, "min_capacity", 0.0);
     moe->capacity_factor = option(gate->file, "drop_tokens", 1.0) > 0.0
@@ -49,11 +50,11 @@ static bool configure(struct gate *gate)
     moe->capacity_window = moe->aux_window = TRI_WINDOW_RANK;
     moe->top_k = (int64_t)option(gate->file, "k", kind && strcmp(kind, "top2") == 0 ? 2.0 : 1.0);
     if (kind && strcmp(kind, "top1") == 0) {
-        moe->router = TRI_ROUTER_DEEPSPEED_TOP1;
+        moe->router = &tri_router_deepspeed_top1;
     } else if (kind && strcmp(kind, "top2") == 0) {
-        moe->router = TRI_ROUTER_DEEPSPEED_TOP2;
+        moe->router = &tri_router_deepspeed_top2;
     } else if (kind && strcmp(kind, "topk") == 0) {
-        moe->router = TRI_ROUTER_DEEPSPEED_TOPK;
+        moe->router = &tri_router_deepspeed_topk;
     } else {
         return false;
     }

@@ -6,6 +6,7 @@
 
 #include "base/file.h"
 #include "base/memory.h"
+#include "moe/strategies.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -40,8 +41,8 @@ static enum tri_status prepare(struct subject *subject, int count, char *const *
     set_training(config, ids->shape[0], ids->shape[1]);
     tri_safetensors_close(reference);
     char *yaml = tri_config_to_yaml(config);
-    enum tri_status status =
-        tri_config_parse(subject->dir, yaml, strlen(yaml), count, overrides, config, error);
+    enum tri_status status = tri_config_parse(&tri_strategies, subject->dir, yaml, strlen(yaml),
+                                              count, overrides, config, error);
     tri_free(yaml);
     TRI_TRY(status);
     TRI_TRY(tri_config_check_layout(config, tri_comm_size(), error));

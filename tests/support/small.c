@@ -2,6 +2,7 @@
 
 #include "base/memory.h"
 #include "base/random.h"
+#include "moe/strategies.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -37,7 +38,8 @@ void small_config(enum small_style style, const char *words, struct tri_config *
         CHECK(count < WORDS);
         word[count++] = w;
     }
-    if (tri_config_parse("small.yaml", text, strlen(text), count, word, config, &error) != TRI_OK) {
+    if (tri_config_parse(&tri_strategies, "small.yaml", text, strlen(text), count, word, config,
+                         &error) != TRI_OK) {
         tri_panic(TRI_FAILED, "%s: %s", words, error.message);
     }
     tri_free(copy);

@@ -3,6 +3,7 @@
 
 #include "config/schema.h"
 #include "config/value.h"
+#include "moe/strategies.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -14,6 +15,11 @@
             tri_panic(TRI_FAILED, "%s:%d: not true: %s", __FILE__, __LINE__, #condition);          \
         }                                                                                          \
     } while (0)
+
+static bool has_one_word(const struct tri_key *key)
+{
+    return tri_key_word(key, &tri_strategies, 0) && !tri_key_word(key, &tri_strategies, 1);
+}
 
 /* Another value than the one there, in range where a range is wide enough. */
 static void change(const struct tri_key *key, struct tri_config *config)
@@ -32,6 +38,9 @@ static void change(const struct tri_key *key, struct tri_config *config)
         break;
     case TRI_KEY_ENUM:
         value.word = key->words[value.word + 1] ? value.word + 1 : 0;
+        break;
+    case TRI_KEY_STRATEGY:
+        value.strategy = tri_key_strategies(key, config->known)[!has_one_word(key)];
         break;
     case TRI_KEY_TEXT:
         (void)snprintf(value.text, sizeof(value.text), "another");
@@ -57,9 +66,8 @@ static void check_key(const struct tri_key *key, const struct tri_config *config
     if (mesh->rank == odd) {
         change(key, &own);
     }
-    bool single = key->type == TRI_KEY_ENUM && !key->words[1]; /* a word without another */
     enum tri_status status = tri_alike_config(world, &own, &error);
-    if (single) {
+    if (has_one_word(key)) {
         CHECK(status == TRI_OK);
     } else {
         char where[16];
@@ -79,7 +87,8 @@ int main(int argc, char **argv)
     struct tri_config config;
     struct tri_error error = {0};
     tri_comm_start(&argc, &argv);
-    if (tri_config_parse("c.yaml", text, strlen(text), 0, NULL, &config, &error) != TRI_OK) {
+    if (tri_config_parse(&tri_strategies, "c.yaml", text, strlen(text), 0, NULL, &config, &error) !=
+        TRI_OK) {
         tri_panic(TRI_FAILED, "%s", error.message);
     }
     for (size_t i = 0; i < tri_keys_count; i++) {

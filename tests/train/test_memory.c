@@ -2,6 +2,7 @@
  * the ledger, on every rank of every layout, with each option. */
 #include "support/small.h"
 
+#include "moe/strategies.h"
 #include "train/evaluate.h"
 #include "train/rehearsal.h"
 
@@ -86,7 +87,7 @@ static void run(enum small_style style, const char *words, struct small_layout l
     }
     struct counted *counted = tri_alloc(TRI_MEMORY_OTHER, sizeof(*counted));
     struct tri_ledger *ledger = tri_alloc(TRI_MEMORY_OTHER, sizeof(*ledger));
-    config.moe.router = TRI_ROUTER_BALANCED;
+    config.moe.router = &tri_router_balanced;
     tri_comm_set_max_message(config.comm_max_message);
     if (!training) {
         /* An evaluation takes a few micro-batches at a time. */

@@ -2,6 +2,7 @@
  * same process's memory after a run too small to count. */
 #include "support/small.h"
 
+#include "moe/strategies.h"
 #include "train/rehearsal.h"
 #include "train/session.h"
 
@@ -21,7 +22,7 @@ static void run(const char *words, struct tri_memory_plan *plan)
     struct small_layout layout = {many ? 2 : 1, many ? 2 : 1, many ? 2 : 1};
     small_config(SMALL_GPT, words, &config);
     small_config_lay_out(&config, layout);
-    config.moe.router = TRI_ROUTER_BALANCED;
+    config.moe.router = &tri_router_balanced;
     struct tri_mesh *mesh = small_mesh(&config);
     struct tri_rehearsal rehearsal = {
         .config = &config,

@@ -1,16 +1,16 @@
 /* Softmax and choice of experts, token by token. */
-#include "moe/router_internal.h"
+#include "moe/router_kind.h"
 
 #include "base/random.h"
 
 #include <math.h>
 
-uint64_t tri_router_stream(const struct tri_router_call *call, enum router_draw draw)
+uint64_t tri_router_stream(const struct tri_router_call *call, enum tri_router_draw draw)
 {
     static const char *const name[] = {
-        [DRAW_NOISE] = "router.noise",
-        [DRAW_SELECTION] = "router.selection",
-        [DRAW_GUMBEL] = "router.gumbel",
+        [TRI_DRAW_NOISE] = "router.noise",
+        [TRI_DRAW_SELECTION] = "router.selection",
+        [TRI_DRAW_GUMBEL] = "router.gumbel",
     };
     uint64_t when = call->step * (uint64_t)TRI_LAYERS_MAX + (uint64_t)call->layer;
     return tri_random_bits(call->seed, tri_random_stream(name[draw]), when);
@@ -34,18 +34,11 @@ static void softmax(const float *logits, int64_t n, float *probs, float *lse)
     *lse = (float)((double)max + log(sum));
 }
 
-/* What the scores of one token are made of. */
-struct scores {
-    const float *logits, *probs, *bias;
-    double noise; /* 0: none */
-    uint64_t seed, stream, first;
-};
-
-static inline float score_of(const struct scores *s, int64_t e)
+static inline float score_of(const struct tri_scores *s, int64_t e)
 {
     double noise = 0;
     if (s->noise > 0) {
-        noise = s->noise * tri_random_normal(s->seed, s->stream, s->first + (uint64_t)e);
+        noise = s->noise * tri_random_normal(s->seed, s->stream, s->place + (uint64_t)e);
     }
     if (s->bias) {
         return (float)((double)s->probs[e] * exp(noise)) + s->bias[e];
@@ -55,9 +48,12 @@ static inline float score_of(const struct scores *s, int64_t e)
 
 /* The k best in falling order, by insertion: only what beats the last so far costs more than one
  * comparison. A NaN never beats anything, so the result is k distinct experts whatever comes in. */
-static float choose_best(const struct scores *s, int64_t experts, int64_t k, int32_t *chosen,
-                         float *best)
+float tri_router_pick_best(const struct tri_router *router, const struct tri_router_call *call,
+                           const struct tri_scores *s, int32_t *chosen, float *best)
 {
+    const int64_t experts = router->rules.experts;
+    const int64_t k = router->rules.k;
+    (void)call;
     float refused = -INFINITY;
     for (int64_t e = 0; e < experts; e++) {
         float score = score_of(s, e);
@@ -81,7 +77,7 @@ static float choose_best(const struct scores *s, int64_t experts, int64_t k, int
     return best[k - 1] - refused;
 }
 
-static float impose(const struct scores *s, int64_t experts, int64_t k, const int32_t *imposed,
+static float impose(const struct tri_scores *s, int64_t experts, int64_t k, const int32_t *imposed,
                     int32_t *chosen)
 {
     float taken = INFINITY;
@@ -105,16 +101,9 @@ static float impose(const struct scores *s, int64_t experts, int64_t k, const in
     return taken - refused;
 }
 
-static float choose_in_turn(uint64_t position, int64_t experts, int64_t k, int32_t *chosen)
-{
-    for (int64_t j = 0; j < k; j++) {
-        chosen[j] = (int32_t)((position * (uint64_t)k + (uint64_t)j) % (uint64_t)experts);
-    }
-    return INFINITY;
-}
-
 static void choose_token(const struct tri_router *router, const struct tri_router_call *call,
-                         struct scores *s, int64_t token, struct tri_routes *routes)
+                         struct tri_scores *s, tri_router_pick *pick, int64_t token,
+                         struct tri_routes *routes)
 {
     const int64_t experts = router->rules.experts;
     const int64_t k = router->rules.k;
@@ -123,37 +112,30 @@ static void choose_token(const struct tri_router *router, const struct tri_route
     int32_t *chosen = routes->chosen + token * k;
     s->logits = call->logits + token * experts;
     s->probs = probs;
-    s->first = position * (uint64_t)experts;
-    if (!router->mesh->planned) { /* a rehearsal has no logits, and reads none of what they make */
-        softmax(s->logits, experts, probs, routes->lse + token);
-    }
-    float *gap = routes->gap + token;
+    s->place = position * (uint64_t)experts;
+    softmax(s->logits, experts, probs, routes->lse + token);
     if (call->imposed) {
-        *gap = impose(s, experts, k, call->imposed + token * k, chosen);
-    } else if (router->rules.kind == TRI_ROUTER_BALANCED) {
-        *gap = choose_in_turn(position, experts, k, chosen);
-    } else if (router->rules.kind == TRI_ROUTER_DEEPSPEED_TOP2) {
-        *gap = tri_router_choose_first_and_second(router, call, token, chosen);
+        routes->gap[token] = impose(s, experts, k, call->imposed + token * k, chosen);
     } else {
         /* the weights' place is free until the weights are known */
-        *gap = choose_best(s, experts, k, chosen, routes->weight + token * k);
+        routes->gap[token] = pick(router, call, s, chosen, routes->weight + token * k);
     }
 }
 
-void tri_router_choose(const struct tri_router *router, const struct tri_router_call *call,
-                       struct tri_routes *routes)
+void tri_router_choose_tokens(const struct tri_router *router, const struct tri_router_call *call,
+                              struct tri_scores common, tri_router_pick *pick,
+                              struct tri_routes *routes)
 {
     const int64_t tokens = call->rows * call->seq;
-    const bool own = router->rules.kind == TRI_ROUTER_TOP_K;
-    const struct scores common = {
-        .bias = own ? call->bias : NULL,
-        .noise = own && call->training ? router->config->moe.noise : 0,
-        .seed = call->seed,
-        .stream = tri_router_stream(call, DRAW_NOISE),
-    };
-#pragma omp parallel for schedule(static) if (tokens > ROUTER_TOKENS_ALONE)
+#pragma omp parallel for schedule(static) if (tokens > TRI_TOKENS_ALONE)
     for (int64_t t = 0; t < tokens; t++) {
-        struct scores s = common;
-        choose_token(router, call, &s, t, routes);
+        struct tri_scores s = common;
+        choose_token(router, call, &s, pick, t, routes);
     }
+}
+
+void tri_router_choose_best(const struct tri_router *router, const struct tri_router_call *call,
+                            struct tri_routes *routes)
+{
+    tri_router_choose_tokens(router, call, (struct tri_scores){0}, tri_router_pick_best, routes);
 }

@@ -1,0 +1,56 @@
+/* What moe.router and moe.schedule may be. Each strategy is a constant in a file of its own in
+ * moe/: here is what is known of one without its functions, and so without asking for its name. A
+ * config is read with a list of them (moe/strategies.h has ours), and points to those that it
+ * names. */
+#ifndef TRIDENT_CONFIG_STRATEGY_H
+#define TRIDENT_CONFIG_STRATEGY_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct tri_config;
+
+/* The beginning of each. */
+struct tri_strategy {
+    const char *name; /* as one writes it */
+    const char *help; /* a phrase */
+    const char *const
+        *keys; /* those that it reads and not every other one, ends in NULL; or NULL */
+};
+
+/* What of another layout's routes can be imposed on a router, when verify compares two. */
+enum tri_imposed { TRI_IMPOSE_NOTHING, TRI_IMPOSE_DROPS = 1, TRI_IMPOSE_CHOICE = 2 };
+
+struct tri_router_ops;
+struct tri_router_kind {
+    struct tri_strategy strategy;
+    int64_t top_k;    /* the only moe.top_k that it takes; 0: any */
+    bool layer_scope; /* balances each layer by itself: takes no moe.aux_scope model */
+    bool biased;      /* chooses by the biases of moe.bias_balancing; others refuse that key */
+    bool draws;       /* draws random numbers, whatever the keys of noise and of drops say */
+    bool even;        /* every expert gets the same share: a plan needs no headroom */
+    bool exported;    /* transformers' models choose and weigh like this */
+    unsigned imposed; /* of enum tri_imposed */
+    const struct tri_router_kind
+        *rehearsed;                   /* who chooses instead in a plan: see moe/router_kind.h */
+    const struct tri_router_ops *ops; /* likewise */
+};
+
+struct tri_schedule_ops;
+struct tri_schedule_kind {
+    struct tri_strategy strategy;
+    /* Whether on a mesh of so many tensor and expert ranks the tensor ranks of an MoE layer each
+     * route their own part of the tokens, so that gradients of the router are partial sums over
+     * tensor. */
+    bool (*splits_tokens)(const struct tri_config *config, int tensor, int expert);
+    const struct tri_schedule_ops *ops; /* moe/schedule.h */
+};
+
+/* Lists that end in NULL, of the `strategy` that the kinds begin with; the first of each is the
+ * default. */
+struct tri_strategies {
+    const struct tri_strategy *const *routers;
+    const struct tri_strategy *const *schedules;
+};
+
+#endif

@@ -1,0 +1,16 @@
+#include "moe/strategies.h"
+
+#include <stddef.h>
+
+static const struct tri_strategy *const routers[] = {
+    &tri_router_top_k.strategy,          &tri_router_balanced.strategy,
+    &tri_router_deepspeed_top1.strategy, &tri_router_deepspeed_top2.strategy,
+    &tri_router_deepspeed_topk.strategy, NULL,
+};
+
+static const struct tri_strategy *const schedules[] = {
+    &tri_schedule_ted.strategy,
+    NULL,
+};
+
+const struct tri_strategies tri_strategies = {routers, schedules};
