@@ -94,20 +94,22 @@ static void describe(enum tri_isa isa)
     }
 }
 
-static void matmul_grouped(const struct tri_matmul *products, int64_t count)
+static void matmul_grouped(const struct tri_kernels *self, const struct tri_matmul *products,
+                           int64_t count)
 {
+    (void)self;
     bool own = count > 0 && (products->c_dtype == TRI_I64 ||
                              (products->ab_dtype == TRI_BF16 && !tri_onednn_bf16_is_fast()));
     if (own) {
-        widest->matmul_grouped(products, count);
+        widest->matmul_grouped(widest, products, count);
     } else {
         tri_onednn_run(widest, products, count);
     }
 }
 
-static void matmul(const struct tri_matmul *product)
+static void matmul(const struct tri_kernels *self, const struct tri_matmul *product)
 {
-    matmul_grouped(product, 1);
+    matmul_grouped(self, product, 1);
 }
 
 /* A table that TRIDENT_KERNELS names is all our own; without a name the widest one runs, with its

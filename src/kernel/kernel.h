@@ -1,16 +1,19 @@
-/* The local maths behind one table of functions. Three tables exist:
+/* The local maths behind one table of functions, each called with its table and one struct of
+ * arguments: kernels->cast(kernels, &(struct tri_cast_args){...}). Three tables exist:
  *   ref    kernel/ref: any of f32, bf16, f64 (each main tensor's dtype given), in double,
  *          plain loops: the truth that tests hold the other against, and finite differences (f64);
  *   fast   kernel/x86: f32 and bf16, threads inside, products through oneDNN where faster than
  *          our own; the instruction set is chosen once, when the table is first asked for;
  *   dry    nothing is read or written: a plan counts what a run takes and sends.
  *
- * Conventions. "main" tensors (activations, weights, their gradients) have the dtype argument `dt`.
+ * Conventions. "main" tensors (activations, weights, their gradients) have the dtype `dt`.
  * "stat" tensors (norm statistics, log-sum-exp, router numbers, biases, norm weights, gradients of
  * weights) are f32, or f64 when dt is F64: written void * and marked [stat]. Row-major; `ld` is the
  * distance between rows in elements. Counts may be 0. Outputs do not alias inputs unless said.
- * "+=" marks outputs that accumulate. Every function is deterministic for a given thread count,
- * and, products through oneDNN apart, its row results do not depend on how many rows are passed. */
+ * "+=" marks outputs that accumulate. The functions of one operation share a struct; what a
+ * function's description does not name it does not read. Every function is deterministic for a
+ * given thread count, and, products through oneDNN apart, its row results do not depend on how many
+ * rows are passed. */
 #ifndef TRIDENT_KERNEL_KERNEL_H
 #define TRIDENT_KERNEL_KERNEL_H
 
@@ -58,6 +61,46 @@ struct tri_rows {
     int64_t outer, inner, width, ld_outer, ld_inner;
 };
 
+/* Layer norm, and RMS norm when rms: y = (x - mean) * rstd * weight + bias, or
+ * x * rsqrt(mean(x^2) + epsilon) * weight. weight, bias [width] stat (bias NULL for RMS); stats
+ * [n, 2] stat: mean (0 for RMS), rstd. */
+struct tri_norm_args {
+    bool rms;
+    int64_t n, width;
+    enum tri_dtype dt;
+    const void *x, *weight, *bias;
+    void *stats;
+    /* forward: if add is not NULL, first sum = x + add (rounded to dt, stored) and sum is what is
+     * normalised. */
+    const void *add;
+    double epsilon;
+    void *sum, *y;
+    /* backward: dx += gradient through the norm (dx already holds the residual branch's gradient);
+     * dweight, dbias [width] stat +=; x is what was normalised. */
+    const void *dy;
+    void *dx, *dweight, *dbias;
+};
+
+/* q/k norm, in parts so that sums can be reduced over ranks between them. squares, rstd, dots
+ * [outer*inner] stat; weight, dweight [width] stat. */
+struct tri_rms_args {
+    struct tri_rows x, y, dy;
+    enum tri_dtype dt;
+    const void *rstd, *weight;
+    void *squares, *dots, *dweight;
+    int64_t total_width;
+};
+
+/* table [positions, width] stat: cos in the first half of a row, sin in the second; row o of x
+ * stands at position positions[o]. */
+struct tri_rope_args {
+    struct tri_rows x;
+    const void *table;
+    const int32_t *positions;
+    bool inverse; /* the transpose, for the backward */
+    enum tri_dtype dt;
+};
+
 /* Causal attention over `batch` sequences. q [batch*q_len, heads*dim] rows with stride ld_q, head h
  * at column h*dim; k, v [batch*k_len, kv_heads*dim] likewise; query head h reads KV head
  * (first_head + h) / group - first_kv. Query i of a sequence stands at position q_offset + i and
@@ -68,6 +111,7 @@ struct tri_attention {
     int64_t batch, q_len, k_len, q_offset;
     int64_t heads, kv_heads, dim, first_head, first_kv, group;
     double scale;
+    enum tri_dtype dt;
     const int32_t *first_key;
     const void *q, *k, *v;
     int64_t ld_q, ld_k, ld_v;
@@ -83,136 +127,225 @@ struct tri_attention {
 
 enum tri_activation { TRI_ACTIVATION_SWIGLU, TRI_ACTIVATION_GELU_TANH, TRI_ACTIVATION_GELU_ERF };
 
+/* swiglu: in [n, 2*width] (gate first, then up), out = silu(gate) * up; gelu: in [n, width]. din
+ * has the shape of in, out and dout are [n, width]. */
+struct tri_activation_args {
+    enum tri_activation kind;
+    int64_t n, width;
+    enum tri_dtype dt;
+    const void *in, *dout;
+    void *out, *din;
+};
+
+/* Rows [first_row, first_row + rows) of a table by token. */
+struct tri_embedding_args {
+    const int32_t *tokens;
+    int64_t first_row, rows, n, width;
+    enum tri_dtype dt;
+    const void *table; /* forward */
+    void *y;
+    const void *dy; /* backward */
+    void *dtable;
+    enum tri_dtype table_dtype;
+};
+
+/* Cross-entropy over a slice of the vocabulary: logits [n, ld] stat, columns [0, cols) count and
+ * are those from first_col on of the whole. maxima, sums, picked [n] stat. */
+struct tri_cross_entropy_args {
+    const void *logits;
+    int64_t ld, cols, first_col, n;
+    enum tri_dtype dt;
+    const int32_t *targets;
+    void *maxima, *sums, *picked;
+    double scale; /* backward */
+    void *d;
+    int64_t ld_d;
+};
+
+struct tri_gather_args {
+    const void *src;
+    const int32_t *index;
+    void *dst;
+    int64_t n, width;
+    enum tri_dtype dt;
+};
+
+/* index, weight, dweight [n*k]; weights are stat. */
+struct tri_combine_args {
+    const void *rows;
+    const int32_t *index;
+    const void *weight;
+    int64_t n, k, width;
+    enum tri_dtype dt;
+    const void *add; /* forward */
+    void *y;
+    const void *dy; /* backward */
+    void *drows, *dweight;
+};
+
+struct tri_scale_args {
+    const void *x, *gate, *add;
+    void *y;
+    int64_t n, width;
+    enum tri_dtype dt;
+};
+
+struct tri_dots_args {
+    const void *left, *right;
+    void *dots;
+    int64_t n, width;
+    enum tri_dtype dt;
+};
+
+struct tri_add_args {
+    const void *left, *right;
+    void *y;
+    int64_t n;
+    enum tri_dtype dt;
+};
+
+struct tri_bias_args {
+    int64_t n, width;
+    enum tri_dtype dt;
+    const void *bias; /* forward */
+    void *y;
+    const void *dy; /* backward; rows of stride ld */
+    int64_t ld;
+    void *dbias;
+};
+
+struct tri_cast_args {
+    const void *src;
+    enum tri_dtype from;
+    void *dst;
+    enum tri_dtype to;
+    int64_t n;
+};
+
+struct tri_fixed_add_args {
+    const void *x;
+    int64_t *sums;
+    int64_t n;
+    struct tri_fixed *fixed;
+    enum tri_dtype dt;
+};
+
+struct tri_fixed_get_args {
+    const int64_t *sums;
+    int64_t n;
+    float *y;                /* fixed_get */
+    struct tri_exact *exact; /* fixed_squares */
+};
+
+struct tri_squares_args {
+    const void *x;
+    int64_t n;
+    enum tri_dtype dt;
+};
+
+/* m, v, master f32; gradient f32 or bf16; weights may be NULL. */
 struct tri_adamw {
     double learning_rate, beta1, beta2, epsilon, weight_decay;
     double correction1, correction2; /* 1 - beta^t */
     double gradient_scale;           /* the clip factor */
+    float *master, *m, *v;
+    const void *gradient;
+    enum tri_dtype gradient_dtype;
+    void *weights;
+    enum tri_dtype weight_dtype;
+    int64_t n;
 };
 
 struct tri_kernels {
     const char *name; /* "dry", "ref", "avx2", "avx512", "avx512-bf16", "amx", "x86-64" */
 
-    void (*matmul)(const struct tri_matmul *product);
+    void (*matmul)(const struct tri_kernels *self, const struct tri_matmul *product);
     /* count independent products (experts): same n, k (or m, n for weight gradients), dtypes,
      * flags; rows differ, none may be shared as output. */
-    void (*matmul_grouped)(const struct tri_matmul *products, int64_t count);
+    void (*matmul_grouped)(const struct tri_kernels *self, const struct tri_matmul *products,
+                           int64_t count);
 
-    /* y = (x - mean) * rstd * weight + bias, or RMS: x * rsqrt(mean(x^2) + epsilon) * weight.
-     * If add is not NULL, first sum = x + add (rounded to dt, stored) and sum is what is
-     * normalised. weight, bias [width] stat (bias NULL for RMS); stats [n, 2] stat: mean (0 for
-     * RMS), rstd. */
-    void (*norm_forward)(bool rms, const void *x, const void *add, void *sum, const void *weight,
-                         const void *bias, double epsilon, void *y, void *stats, int64_t n,
-                         int64_t width, enum tri_dtype dt);
-    /* dx += gradient through the norm (dx already holds the residual branch's gradient);
-     * dweight, dbias [width] stat += ; x is what was normalised. */
-    void (*norm_backward)(bool rms, const void *dy, const void *x, const void *weight,
-                          const void *stats, void *dx, void *dweight, void *dbias, int64_t n,
-                          int64_t width, enum tri_dtype dt);
+    void (*norm_forward)(const struct tri_kernels *self, const struct tri_norm_args *args);
+    void (*norm_backward)(const struct tri_kernels *self, const struct tri_norm_args *args);
 
-    /* q/k norm, in parts so that sums can be reduced over ranks between them.
-     * squares[outer*inner] stat = sum_j x^2 */
-    void (*rms_squares)(struct tri_rows x, void *squares, enum tri_dtype dt);
-    /* y = x * rstd * weight, in place allowed (y.data == x.data); rstd[outer*inner] stat;
-     * weight [width] stat. */
-    void (*rms_apply)(struct tri_rows x, const void *rstd, const void *weight, struct tri_rows y,
-                      enum tri_dtype dt);
-    /* dots[outer*inner] stat = sum_j dy * weight * x */
-    void (*rms_dots)(struct tri_rows dy, struct tri_rows x, const void *weight, void *dots,
-                     enum tri_dtype dt);
+    /* squares = sum_j x^2 */
+    void (*rms_squares)(const struct tri_kernels *self, const struct tri_rms_args *args);
+    /* y = x * rstd * weight, in place allowed (y.data == x.data) */
+    void (*rms_apply)(const struct tri_kernels *self, const struct tri_rms_args *args);
+    /* dots = sum_j dy * weight * x */
+    void (*rms_dots)(const struct tri_kernels *self, const struct tri_rms_args *args);
     /* dy <- dx = rstd * (dy * weight - x * rstd^2 * dots / total_width), in place over dy;
-     * dweight [width] stat += sum over rows of dy * x * rstd */
-    void (*rms_backward)(struct tri_rows dy, struct tri_rows x, const void *rstd,
-                         const void *weight, const void *dots, int64_t total_width, void *dweight,
-                         enum tri_dtype dt);
+     * dweight += sum over rows of dy * x * rstd */
+    void (*rms_backward)(const struct tri_kernels *self, const struct tri_rms_args *args);
 
-    /* Rotates pairs (j, j + width/2) of each row by angle position*theta^(-2j/width), in place.
-     * table [positions, width] stat: cos in the first half of a row, sin in the second; row o of x
-     * stands at position positions[o] (i32). inverse: the transpose, for the backward. */
-    void (*rope)(struct tri_rows x, const void *table, const int32_t *positions, bool inverse,
-                 enum tri_dtype dt);
+    /* Rotates pairs (j, j + width/2) of each row by angle position*theta^(-2j/width), in place. */
+    void (*rope)(const struct tri_kernels *self, const struct tri_rope_args *args);
 
-    void (*attention_forward)(const struct tri_attention *args, enum tri_dtype dt);
-    void (*attention_backward)(const struct tri_attention *args, enum tri_dtype dt);
+    void (*attention_forward)(const struct tri_kernels *self, const struct tri_attention *args);
+    void (*attention_backward)(const struct tri_kernels *self, const struct tri_attention *args);
     /* Bytes that so many threads of a call take for the time of it, and keep for the next. */
-    int64_t (*attention_scratch)(const struct tri_attention *args, bool backward, int threads);
+    int64_t (*attention_scratch)(const struct tri_kernels *self, const struct tri_attention *args,
+                                 bool backward, int threads);
 
-    /* swiglu: in [n, 2*width] (gate first, then up), out = silu(gate) * up; gelu: in [n, width]. */
-    void (*activation_forward)(enum tri_activation kind, const void *in, void *out, int64_t n,
-                               int64_t width, enum tri_dtype dt);
-    void (*activation_backward)(enum tri_activation kind, const void *in, const void *dout,
-                                void *din, int64_t n, int64_t width, enum tri_dtype dt);
+    void (*activation_forward)(const struct tri_kernels *self,
+                               const struct tri_activation_args *args);
+    void (*activation_backward)(const struct tri_kernels *self,
+                                const struct tri_activation_args *args);
 
     /* y[n,:] = table[token - first_row] when first_row <= token < first_row + rows, else -0: what
      * changes no bit of a sum. */
-    void (*embedding_forward)(const void *table, const int32_t *tokens, int64_t first_row,
-                              int64_t rows, void *y, int64_t n, int64_t width, enum tri_dtype dt);
+    void (*embedding_forward)(const struct tri_kernels *self,
+                              const struct tri_embedding_args *args);
     /* dtable[rows, width] += rows of dy (dt), in the order of n. table_dtype: stat, or bf16, where
      * all that belongs to a row is summed in f32, added and rounded once. */
-    void (*embedding_backward)(void *dtable, enum tri_dtype table_dtype, const int32_t *tokens,
-                               int64_t first_row, int64_t rows, const void *dy, int64_t n,
-                               int64_t width, enum tri_dtype dt);
+    void (*embedding_backward)(const struct tri_kernels *self,
+                               const struct tri_embedding_args *args);
 
-    /* Cross-entropy over a slice of the vocabulary; logits [n, ld] stat, columns [0, cols) count.
-     * maxima[n] = max over cols (-inf when cols == 0) */
-    void (*cross_entropy_max)(const void *logits, int64_t ld, int64_t cols, void *maxima, int64_t n,
-                              enum tri_dtype stat);
+    /* maxima[n] = max over cols (-inf when cols == 0) */
+    void (*cross_entropy_max)(const struct tri_kernels *self,
+                              const struct tri_cross_entropy_args *args);
     /* sums[n] = sum exp(logit - max); picked[n] = logit of target - max when it lies in
      * [first_col, first_col + cols), else 0 */
-    void (*cross_entropy_sum)(const void *logits, int64_t ld, int64_t cols, const void *maxima,
-                              const int32_t *targets, int64_t first_col, void *sums, void *picked,
-                              int64_t n, enum tri_dtype stat);
+    void (*cross_entropy_sum)(const struct tri_kernels *self,
+                              const struct tri_cross_entropy_args *args);
     /* d[n, ld_d] (dt) = (exp(logit - max) / sum - [target]) * scale for cols columns, 0 up to
      * ld_d; a target below 0 does not count, in any slice: 0 all along its row */
-    void (*cross_entropy_backward)(const void *logits, int64_t ld, int64_t cols, const void *maxima,
-                                   const void *sums, const int32_t *targets, int64_t first_col,
-                                   double scale, void *d, int64_t ld_d, int64_t n,
-                                   enum tri_dtype dt);
+    void (*cross_entropy_backward)(const struct tri_kernels *self,
+                                   const struct tri_cross_entropy_args *args);
 
     /* MoE rows. dst[i] = src[index[i]] for i < n; index -1 gives zeros. */
-    void (*gather_rows)(const void *src, const int32_t *index, void *dst, int64_t n, int64_t width,
-                        enum tri_dtype dt);
+    void (*gather_rows)(const struct tri_kernels *self, const struct tri_gather_args *args);
     /* y[t] = (add ? add[t] : 0) + sum over j < k of (weight ? weight[t*k+j] : 1) *
-     * rows[index[t*k+j]], in the order of j, index -1 skipped; weight [n*k] stat. y may be add. */
-    void (*combine_rows)(const void *rows, const int32_t *index, const void *weight,
-                         const void *add, void *y, int64_t n, int64_t k, int64_t width,
-                         enum tri_dtype dt);
-    /* drows[index[t*k+j]] = weight[t*k+j] * dy[t]; dweight[t*k+j] stat = dot(dy[t],
+     * rows[index[t*k+j]], in the order of j, index -1 skipped. y may be add. */
+    void (*combine_rows)(const struct tri_kernels *self, const struct tri_combine_args *args);
+    /* drows[index[t*k+j]] = weight[t*k+j] * dy[t]; dweight[t*k+j] = dot(dy[t],
      * rows[index[t*k+j]]), 0 where the index is -1. Indices are distinct. */
-    void (*combine_rows_backward)(const void *dy, const void *rows, const int32_t *index,
-                                  const void *weight, void *drows, void *dweight, int64_t n,
-                                  int64_t k, int64_t width, enum tri_dtype dt);
+    void (*combine_rows_backward)(const struct tri_kernels *self,
+                                  const struct tri_combine_args *args);
     /* Shared expert's gate: y[t] = add[t] + gate[t] * x[t]; gate [n] stat. y may be add. */
-    void (*scale_rows_add)(const void *x, const void *gate, const void *add, void *y, int64_t n,
-                           int64_t width, enum tri_dtype dt);
-    /* dots[t] stat = dot(a[t], b[t]) */
-    void (*row_dots)(const void *a, const void *b, void *dots, int64_t n, int64_t width,
-                     enum tri_dtype dt);
+    void (*scale_rows_add)(const struct tri_kernels *self, const struct tri_scale_args *args);
+    /* dots[t] stat = dot(left[t], right[t]) */
+    void (*row_dots)(const struct tri_kernels *self, const struct tri_dots_args *args);
 
-    /* y = a + b; y may be a or b. */
-    void (*add)(const void *a, const void *b, void *y, int64_t n, enum tri_dtype dt);
+    /* y = left + right; y may be either. */
+    void (*add)(const struct tri_kernels *self, const struct tri_add_args *args);
     /* y[n, width] += bias (stat) */
-    void (*add_bias)(void *y, const void *bias, int64_t n, int64_t width, enum tri_dtype dt);
-    /* db[width] stat += column sums of dy [n, width] rows of stride ld */
-    void (*bias_backward)(const void *dy, int64_t ld, void *db, int64_t n, int64_t width,
-                          enum tri_dtype dt);
+    void (*add_bias)(const struct tri_kernels *self, const struct tri_bias_args *args);
+    /* dbias[width] stat += column sums of dy [n, width] */
+    void (*bias_backward)(const struct tri_kernels *self, const struct tri_bias_args *args);
     /* dst (to) = src (from) */
-    void (*cast)(const void *src, enum tri_dtype from, void *dst, enum tri_dtype to, int64_t n);
+    void (*cast)(const struct tri_kernels *self, const struct tri_cast_args *args);
     /* sums[n] += x (dt), fixed-point */
-    void (*fixed_add)(const void *x, int64_t *sums, int64_t n, struct tri_fixed *fixed,
-                      enum tri_dtype dt);
+    void (*fixed_add)(const struct tri_kernels *self, const struct tri_fixed_add_args *args);
     /* y[n] f32 = fixed-point sums, rounded once; y may begin where sums does. */
-    void (*fixed_get)(const int64_t *sums, float *y, int64_t n);
-    /* sum += the squares of what fixed_get makes of sums[n], exactly; carries sum. */
-    void (*fixed_squares)(const int64_t *sums, struct tri_exact *sum, int64_t n);
+    void (*fixed_get)(const struct tri_kernels *self, const struct tri_fixed_get_args *args);
+    /* exact += the squares of what fixed_get makes of sums[n], exactly; carries it. */
+    void (*fixed_squares)(const struct tri_kernels *self, const struct tri_fixed_get_args *args);
     /* sum of squares, in double, in a fixed order */
-    double (*sum_squares)(const void *x, int64_t n, enum tri_dtype dt);
+    double (*sum_squares)(const struct tri_kernels *self, const struct tri_squares_args *args);
 
-    /* Decoupled AdamW on n elements: m, v, master f32; gradient f32 or bf16 (gradient_dtype);
-     * weights (weight_dtype) = master rounded; weights may be NULL. */
-    void (*adamw)(const struct tri_adamw *step, float *master, float *m, float *v,
-                  const void *gradient, enum tri_dtype gradient_dtype, void *weights,
-                  enum tri_dtype weight_dtype, int64_t n);
+    /* Decoupled AdamW on n elements; weights (weight_dtype) = master rounded. */
+    void (*adamw)(const struct tri_kernels *self, const struct tri_adamw *args);
 };
 
 /* The table that runs; picks the instruction set on first use. Never NULL. */

@@ -107,8 +107,10 @@ static void shard_squares(void *state, int shard, float *sums)
     const struct shard_sums *s = state;
     const struct tri_context *context = s->a->base.context;
     for (int i = 0; i < 2; i++) {
-        context->kernels->rms_squares(shard_view(s, s->a->raw, i, shard), sums + i * s->tokens,
-                                      context->dt);
+        context->kernels->rms_squares(
+            context->kernels, &(struct tri_rms_args){.x = shard_view(s, s->a->raw, i, shard),
+                                                     .squares = sums + i * s->tokens,
+                                                     .dt = context->dt});
     }
 }
 
@@ -117,9 +119,14 @@ static void shard_dots(void *state, int shard, float *sums)
     const struct shard_sums *s = state;
     const struct tri_context *context = s->a->base.context;
     for (int i = 0; i < 2; i++) {
-        context->kernels->rms_dots(
-            shard_view(s, s->d, i, shard), shard_view(s, s->a->raw, i, shard),
-            s->a->norm[i] + shard_columns(s->a, i, shard).begin, sums + i * s->tokens, context->dt);
+        const struct tri_rms_args args = {
+            .dy = shard_view(s, s->d, i, shard),
+            .x = shard_view(s, s->a->raw, i, shard),
+            .weight = s->a->norm[i] + shard_columns(s->a, i, shard).begin,
+            .dots = sums + i * s->tokens,
+            .dt = context->dt,
+        };
+        context->kernels->rms_dots(context->kernels, &args);
     }
 }
 
@@ -144,9 +151,12 @@ static void norm_forward(struct attention *a, const struct tri_frame *frame)
     }
     for (int i = 0; i < 2 && !filled && !(full && context->reproducible); i++) {
         struct norm_part p = parts[i];
-        kernels->rms_squares(
-            view(a, a->raw, n, ld, p.begin + p.shared, p.inner, p.width - p.shared), a->rstd[i],
-            context->dt);
+        const struct tri_rms_args args = {
+            .x = view(a, a->raw, n, ld, p.begin + p.shared, p.inner, p.width - p.shared),
+            .squares = a->rstd[i],
+            .dt = context->dt,
+        };
+        kernels->rms_squares(kernels, &args);
     }
     if (full && !filled) {
         tri_all_reduce_sum(context->mesh->tensor,
@@ -159,15 +169,20 @@ static void norm_forward(struct attention *a, const struct tri_frame *frame)
             double mean = (double)a->rstd[i][j] / (double)p.total;
             a->rstd[i][j] = (float)(1.0 / sqrt(mean + context->config->model.norm_epsilon));
         }
-        kernels->rms_apply(
-            view(a, a->raw, n, ld, p.begin, p.inner, p.width), a->rstd[i], a->norm[i],
-            view(a, a->turned, n, a->ld_turned, p.begin, p.inner, p.width), context->dt);
+        const struct tri_rms_args apply = {
+            .x = view(a, a->raw, n, ld, p.begin, p.inner, p.width),
+            .rstd = a->rstd[i],
+            .weight = a->norm[i],
+            .y = view(a, a->turned, n, a->ld_turned, p.begin, p.inner, p.width),
+            .dt = context->dt,
+        };
+        kernels->rms_apply(kernels, &apply);
     }
 }
 
 /* Columns [begin, begin + width) of a norm's weight and of q or k, rows of `inner` heads. */
 static void norm_gradient(struct attention *a, const struct tri_frame *frame, void *d, int which,
-                          struct tri_range columns, const float *dots)
+                          struct tri_range columns, float *dots)
 {
     const struct tri_pass *pass = &frame->pass;
     struct norm_part p = norm_part(a, which);
@@ -204,9 +219,14 @@ static void norm_backward(struct attention *a, const struct tri_frame *frame, vo
     }
     for (int i = 0; i < 2 && !by_shards; i++) {
         struct norm_part p = parts[i];
-        kernels->rms_dots(view(a, d, n, ld, p.begin, p.inner, p.width),
-                          view(a, a->raw, n, ld, p.begin, p.inner, p.width), a->norm[i], dots[i],
-                          context->dt);
+        const struct tri_rms_args args = {
+            .dy = view(a, d, n, ld, p.begin, p.inner, p.width),
+            .x = view(a, a->raw, n, ld, p.begin, p.inner, p.width),
+            .weight = a->norm[i],
+            .dots = dots[i],
+            .dt = context->dt,
+        };
+        kernels->rms_dots(kernels, &args);
     }
     if (full) {
         tri_all_reduce_sum(context->mesh->tensor,
@@ -248,6 +268,7 @@ static struct tri_attention arguments(const struct attention *a, const struct tr
         .first_kv = a->first_kv,
         .group = a->group,
         .scale = 1.0 / sqrt((double)a->dim),
+        .dt = a->base.context->dt,
         .first_key = pass->first_key,
         .q = a->turned,
         .k = column(a, a->turned, k_at),
@@ -305,7 +326,10 @@ static void *project_out(const struct attention *a, const struct tri_frame *fram
         tri_stream_sum(frame, (struct tri_where){pass->phase, TRI_KIND_ATTENTION}, partial,
                        context->sum_dt, y);
         if (a->o_bias) {
-            context->kernels->add_bias(y, a->o_bias, own, hidden, context->dt);
+            context->kernels->add_bias(
+                context->kernels,
+                &(struct tri_bias_args){
+                    .y = y, .bias = a->o_bias, .n = own, .width = hidden, .dt = context->dt});
         }
     }
     tri_arena_rewind(frame->arena, mark);
@@ -333,15 +357,19 @@ static void *forward(struct tri_sublayer *self, const struct tri_frame *frame, c
         norm_forward(a, frame);
     }
     if (context->rope_table) {
-        context->kernels->rope(
-            view(a, a->turned, n, a->ld_turned, 0, a->heads + a->kv_heads, a->dim),
-            context->rope_table, pass->positions, false, context->dt);
+        const struct tri_rope_args turn = {
+            .x = view(a, a->turned, n, a->ld_turned, 0, a->heads + a->kv_heads, a->dim),
+            .table = context->rope_table,
+            .positions = pass->positions,
+            .dt = context->dt,
+        };
+        context->kernels->rope(context->kernels, &turn);
     }
     struct tri_attention args = arguments(a, frame);
     if (pass->cache) {
         use_cache(a, frame, &args);
     }
-    context->kernels->attention_forward(&args, context->dt);
+    context->kernels->attention_forward(context->kernels, &args);
     return output ? project_out(a, frame) : NULL;
 }
 
@@ -377,10 +405,16 @@ static void backward(struct tri_sublayer *self, const struct tri_frame *frame, c
     args.dk = column(a, d, inner);
     args.dv = column(a, d, inner + a->kv_heads * a->dim);
     args.ld_dq = args.ld_dk = args.ld_dv = width;
-    kernels->attention_backward(&args, context->dt);
+    kernels->attention_backward(kernels, &args);
     if (context->rope_table) {
-        kernels->rope(view(a, d, n, width, 0, a->heads + a->kv_heads, a->dim), context->rope_table,
-                      pass->positions, true, context->dt);
+        const struct tri_rope_args turn = {
+            .x = view(a, d, n, width, 0, a->heads + a->kv_heads, a->dim),
+            .table = context->rope_table,
+            .positions = pass->positions,
+            .inverse = true,
+            .dt = context->dt,
+        };
+        kernels->rope(kernels, &turn);
     }
     if (a->norm[0]) {
         norm_backward(a, frame, d);

@@ -19,18 +19,36 @@ void tri_embedding_forward(const struct tri_frame *frame, void *x)
     int64_t n = tri_range_size(own);
     size_t mark = tri_arena_mark(frame->arena);
     void *partial = tri_stream_partial(frame, x, context->dt);
-    kernels->embedding_forward(tri_param_weights(context->params, table), pass->tokens,
-                               table->local[0].begin, tri_range_size(table->local[0]), partial,
-                               tri_pass_tokens(pass), hidden, context->dt);
+    const struct tri_embedding_args args = {
+        .table = tri_param_weights(context->params, table),
+        .tokens = pass->tokens,
+        .first_row = table->local[0].begin,
+        .rows = tri_range_size(table->local[0]),
+        .y = partial,
+        .n = tri_pass_tokens(pass),
+        .width = hidden,
+        .dt = context->dt,
+    };
+    kernels->embedding_forward(kernels, &args);
     tri_stream_sum(frame, (struct tri_where){pass->phase, TRI_KIND_EMBEDDING}, partial, context->dt,
                    x);
     tri_arena_rewind(frame->arena, mark);
     if (position) {
         void *rows = tri_frame_take(frame, n * hidden);
-        kernels->embedding_forward(tri_param_weights(context->params, position),
-                                   pass->positions + own.begin, 0, position->shape[0], rows, n,
-                                   hidden, context->dt);
-        kernels->add(x, rows, x, n * hidden, context->dt);
+        const struct tri_embedding_args by_position = {
+            .table = tri_param_weights(context->params, position),
+            .tokens = pass->positions + own.begin,
+            .first_row = 0,
+            .rows = position->shape[0],
+            .y = rows,
+            .n = n,
+            .width = hidden,
+            .dt = context->dt,
+        };
+        kernels->embedding_forward(kernels, &by_position);
+        kernels->add(kernels,
+                     &(struct tri_add_args){
+                         .left = x, .right = rows, .y = x, .n = n * hidden, .dt = context->dt});
         tri_arena_rewind(frame->arena, mark);
     }
 }

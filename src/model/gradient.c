@@ -48,7 +48,10 @@ static float *take_zeros(const struct tri_frame *frame, int64_t n)
 
 static void add_term(const struct tri_context *context, const float *term, void *sums, int64_t n)
 {
-    context->kernels->fixed_add(term, sums, n, &context->params->fixed, TRI_F32);
+    context->kernels->fixed_add(
+        context->kernels,
+        &(struct tri_fixed_add_args){
+            .x = term, .sums = sums, .n = n, .fixed = &context->params->fixed, .dt = TRI_F32});
 }
 
 static void *row_of(const struct tri_context *context, const void *base, int64_t row, int64_t width)
@@ -57,25 +60,41 @@ static void *row_of(const struct tri_context *context, const void *base, int64_t
 }
 
 void tri_gradient_norm(const struct tri_frame *frame, struct tri_cuts cuts, bool rms,
-                       const void *dy, const void *x, const void *weight, const float *stats,
-                       void *dx, void *dweight, void *dbias, int64_t n)
+                       const void *dy, const void *x, const void *weight, float *stats, void *dx,
+                       void *dweight, void *dbias, int64_t n)
 {
     const struct tri_context *context = frame->context;
     const struct tri_kernels *kernels = context->kernels;
     int64_t width = context->config->model.hidden_size;
+    struct tri_norm_args args = {
+        .rms = rms,
+        .n = n,
+        .width = width,
+        .dt = context->dt,
+        .x = x,
+        .weight = weight,
+        .stats = stats,
+        .dy = dy,
+        .dx = dx,
+        .dweight = dweight,
+        .dbias = dbias,
+    };
     if (!cuts.cut) {
-        kernels->norm_backward(rms, dy, x, weight, stats, dx, dweight, dbias, n, width,
-                               context->dt);
+        kernels->norm_backward(kernels, &args);
         return;
     }
     for (int64_t i = 0; i < cuts.parts; i++) {
         int64_t row = cuts.cut[i];
         size_t mark = tri_arena_mark(frame->arena);
         float *terms = take_zeros(frame, 2 * width);
-        kernels->norm_backward(rms, row_of(context, dy, row, width), row_of(context, x, row, width),
-                               weight, stats + 2 * row, row_of(context, dx, row, width), terms,
-                               dbias ? terms + width : NULL, cuts.cut[i + 1] - row, width,
-                               context->dt);
+        args.n = cuts.cut[i + 1] - row;
+        args.x = row_of(context, x, row, width);
+        args.stats = stats + 2 * row;
+        args.dy = row_of(context, dy, row, width);
+        args.dx = row_of(context, dx, row, width);
+        args.dweight = terms;
+        args.dbias = dbias ? terms + width : NULL;
+        kernels->norm_backward(kernels, &args);
         add_term(context, terms, dweight, width);
         if (dbias) {
             add_term(context, terms + width, dbias, width);
@@ -88,15 +107,19 @@ void tri_gradient_bias(const struct tri_frame *frame, struct tri_cuts cuts, cons
                        int64_t ld, void *db, int64_t n, int64_t width)
 {
     const struct tri_context *context = frame->context;
+    struct tri_bias_args args = {
+        .n = n, .width = width, .dt = context->dt, .dy = dy, .ld = ld, .dbias = db};
     if (!cuts.cut) {
-        context->kernels->bias_backward(dy, ld, db, n, width, context->dt);
+        context->kernels->bias_backward(context->kernels, &args);
         return;
     }
     for (int64_t i = 0; i < cuts.parts; i++) {
         size_t mark = tri_arena_mark(frame->arena);
         float *term = take_zeros(frame, width);
-        context->kernels->bias_backward(row_of(context, dy, cuts.cut[i], ld), ld, term,
-                                        cuts.cut[i + 1] - cuts.cut[i], width, context->dt);
+        args.n = cuts.cut[i + 1] - cuts.cut[i];
+        args.dy = row_of(context, dy, cuts.cut[i], ld);
+        args.dbias = term;
+        context->kernels->bias_backward(context->kernels, &args);
         add_term(context, term, db, width);
         tri_arena_rewind(frame->arena, mark);
     }
@@ -114,13 +137,23 @@ static struct tri_rows head_of(const struct tri_context *context, struct tri_row
 }
 
 void tri_gradient_rms(const struct tri_frame *frame, struct tri_cuts cuts, struct tri_rows dy,
-                      struct tri_rows x, const float *rstd, const float *weight, const float *dots,
+                      struct tri_rows x, const float *rstd, const float *weight, float *dots,
                       int64_t total_width, void *dweight)
 {
     const struct tri_context *context = frame->context;
     const struct tri_kernels *kernels = context->kernels;
+    struct tri_rms_args args = {
+        .x = x,
+        .dy = dy,
+        .dt = context->dt,
+        .rstd = rstd,
+        .weight = weight,
+        .dots = dots,
+        .dweight = dweight,
+        .total_width = total_width,
+    };
     if (!cuts.cut) {
-        kernels->rms_backward(dy, x, rstd, weight, dots, total_width, dweight, context->dt);
+        kernels->rms_backward(kernels, &args);
         return;
     }
     for (int64_t i = 0; i < cuts.parts * x.inner; i++) {
@@ -135,9 +168,12 @@ void tri_gradient_rms(const struct tri_frame *frame, struct tri_cuts cuts, struc
             own_rstd[row - begin] = rstd[row * x.inner + head];
             own_dots[row - begin] = dots[row * x.inner + head];
         }
-        kernels->rms_backward(head_of(context, dy, head, begin, end),
-                              head_of(context, x, head, begin, end), own_rstd, weight, own_dots,
-                              total_width, term, context->dt);
+        args.x = head_of(context, x, head, begin, end);
+        args.dy = head_of(context, dy, head, begin, end);
+        args.rstd = own_rstd;
+        args.dots = own_dots;
+        args.dweight = term;
+        kernels->rms_backward(kernels, &args);
         add_term(context, term, dweight, x.width);
         tri_arena_rewind(frame->arena, mark);
     }
@@ -152,9 +188,14 @@ static void add_each_row(const struct tri_context *context, const struct tri_par
     for (int64_t i = 0; i < n; i++) {
         int64_t row = index[i];
         if (row >= table->local[0].begin && row < table->local[0].end) {
-            context->kernels->fixed_add(row_of(context, dy, i, width),
-                                        sums + (row - table->local[0].begin) * width, width,
-                                        &context->params->fixed, context->dt);
+            const struct tri_fixed_add_args args = {
+                .x = row_of(context, dy, i, width),
+                .sums = sums + (row - table->local[0].begin) * width,
+                .n = width,
+                .fixed = &context->params->fixed,
+                .dt = context->dt,
+            };
+            context->kernels->fixed_add(context->kernels, &args);
         }
     }
 }
@@ -166,8 +207,16 @@ void tri_gradient_rows(const struct tri_context *context, const struct tri_param
         add_each_row(context, table, index, dy, n);
         return;
     }
-    context->kernels->embedding_backward(
-        tri_param_gradients(context->params, table),
-        context->params->buffer[table->buffer].gradient_dtype, index, table->local[0].begin,
-        tri_range_size(table->local[0]), dy, n, context->config->model.hidden_size, context->dt);
+    const struct tri_embedding_args args = {
+        .dtable = tri_param_gradients(context->params, table),
+        .table_dtype = context->params->buffer[table->buffer].gradient_dtype,
+        .tokens = index,
+        .first_row = table->local[0].begin,
+        .rows = tri_range_size(table->local[0]),
+        .dy = dy,
+        .n = n,
+        .width = context->config->model.hidden_size,
+        .dt = context->dt,
+    };
+    context->kernels->embedding_backward(context->kernels, &args);
 }

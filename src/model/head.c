@@ -34,16 +34,28 @@ static struct tri_linear widen_gradient(const struct tri_frame *frame,
     struct tri_linear wide = *linear;
     wide.gradient = tri_frame_take_f32(frame, linear->out * linear->in);
     wide.gradient_dtype = TRI_F32;
-    context->kernels->cast(linear->gradient, linear->gradient_dtype, wide.gradient, TRI_F32,
-                           linear->out * linear->in);
+    const struct tri_cast_args args = {
+        .src = linear->gradient,
+        .from = linear->gradient_dtype,
+        .dst = wide.gradient,
+        .to = TRI_F32,
+        .n = linear->out * linear->in,
+    };
+    context->kernels->cast(context->kernels, &args);
     return wide;
 }
 
 static void narrow_gradient(const struct tri_context *context, const struct tri_linear *wide,
                             const struct tri_linear *linear)
 {
-    context->kernels->cast(wide->gradient, TRI_F32, linear->gradient, linear->gradient_dtype,
-                           linear->out * linear->in);
+    const struct tri_cast_args args = {
+        .src = wide->gradient,
+        .from = TRI_F32,
+        .dst = linear->gradient,
+        .to = linear->gradient_dtype,
+        .n = linear->out * linear->in,
+    };
+    context->kernels->cast(context->kernels, &args);
 }
 
 /* One chunk of tokens of the loss. */
@@ -72,10 +84,19 @@ static void shard_sums(void *state, int shard, float *sums)
     const struct chunk *chunk = s->chunk;
     struct tri_range cols =
         tri_virtual_part(s->context->shards, s->head->linear.block[0].extent, shard);
-    s->context->kernels->cross_entropy_sum(
-        chunk->logits + cols.begin, tri_range_size(s->head->cols), tri_range_size(cols),
-        chunk->maxima, chunk->targets, s->head->cols.begin + cols.begin, sums, sums + chunk->n,
-        chunk->n, TRI_F32);
+    const struct tri_cross_entropy_args args = {
+        .logits = chunk->logits + cols.begin,
+        .ld = tri_range_size(s->head->cols),
+        .cols = tri_range_size(cols),
+        .maxima = chunk->maxima,
+        .targets = chunk->targets,
+        .first_col = s->head->cols.begin + cols.begin,
+        .sums = sums,
+        .picked = sums + chunk->n,
+        .n = chunk->n,
+        .dt = TRI_F32,
+    };
+    s->context->kernels->cross_entropy_sum(s->context->kernels, &args);
 }
 
 static void chunk_backward(const struct tri_frame *frame, const struct head *head,
@@ -84,9 +105,21 @@ static void chunk_backward(const struct tri_frame *frame, const struct head *hea
     const struct tri_context *context = frame->context;
     const struct tri_pass *pass = &frame->pass;
     int64_t cols = tri_range_size(head->cols);
-    context->kernels->cross_entropy_backward(
-        chunk->logits, cols, cols, chunk->maxima, chunk->sums, chunk->targets, head->cols.begin,
-        1.0 / (double)pass->global_tokens, chunk->dlogits, cols, chunk->n, context->dt);
+    const struct tri_cross_entropy_args args = {
+        .logits = chunk->logits,
+        .ld = cols,
+        .cols = cols,
+        .maxima = chunk->maxima,
+        .sums = chunk->sums,
+        .targets = chunk->targets,
+        .first_col = head->cols.begin,
+        .scale = 1.0 / (double)pass->global_tokens,
+        .d = chunk->dlogits,
+        .ld_d = cols,
+        .n = chunk->n,
+        .dt = context->dt,
+    };
+    context->kernels->cross_entropy_backward(context->kernels, &args);
     tri_partial_input_gradient(frame, &head->linear, chunk->n, chunk->dlogits, chunk->dh);
     tri_linear_weight_gradient(&head->linear, context->kernels, chunk->n, chunk->dlogits, chunk->h,
                                true, chunk->cuts);
@@ -103,7 +136,15 @@ static void chunk_loss(const struct tri_frame *frame, const struct head *head,
     int64_t cols = tri_range_size(head->cols);
     int64_t n = chunk->n;
     tri_linear_forward(&head->linear, kernels, n, chunk->h, NULL, chunk->logits, TRI_F32);
-    kernels->cross_entropy_max(chunk->logits, cols, cols, chunk->maxima, n, TRI_F32);
+    const struct tri_cross_entropy_args args = {
+        .logits = chunk->logits,
+        .ld = cols,
+        .cols = cols,
+        .maxima = chunk->maxima,
+        .n = n,
+        .dt = TRI_F32,
+    };
+    kernels->cross_entropy_max(kernels, &args);
     tri_all_reduce_max(tensor, where, chunk->maxima, n, TRI_F32);
     struct shard_sums sums = {context, head, chunk};
     tri_partial_sum(frame, context->shards, shard_sums, &sums, 2 * n, chunk->sums);

@@ -19,36 +19,42 @@ void tri_linear_forward(const struct tri_linear *linear, const struct tri_kernel
                         enum tri_dtype y_dtype)
 {
     tri_comm_progress();
-    kernels->matmul(&(struct tri_matmul){.m = n,
-                                         .n = linear->out,
-                                         .k = linear->in,
-                                         .a = x,
-                                         .b = linear->weight,
-                                         .c = y,
-                                         .lda = linear->in,
-                                         .ldb = linear->in,
-                                         .ldc = linear->out,
-                                         .ab_dtype = linear->dtype,
-                                         .c_dtype = y_dtype,
-                                         .b_transposed = true,
-                                         .bias = bias});
+    const struct tri_matmul args = {
+        .m = n,
+        .n = linear->out,
+        .k = linear->in,
+        .a = x,
+        .b = linear->weight,
+        .c = y,
+        .lda = linear->in,
+        .ldb = linear->in,
+        .ldc = linear->out,
+        .ab_dtype = linear->dtype,
+        .c_dtype = y_dtype,
+        .b_transposed = true,
+        .bias = bias,
+    };
+    kernels->matmul(kernels, &args);
 }
 
 void tri_linear_input_gradient(const struct tri_linear *linear, const struct tri_kernels *kernels,
                                int64_t n, const void *dy, void *dx)
 {
     tri_comm_progress();
-    kernels->matmul(&(struct tri_matmul){.m = n,
-                                         .n = linear->in,
-                                         .k = linear->out,
-                                         .a = dy,
-                                         .b = linear->weight,
-                                         .c = dx,
-                                         .lda = linear->out,
-                                         .ldb = linear->in,
-                                         .ldc = linear->in,
-                                         .ab_dtype = linear->dtype,
-                                         .c_dtype = linear->dtype});
+    const struct tri_matmul args = {
+        .m = n,
+        .n = linear->in,
+        .k = linear->out,
+        .a = dy,
+        .b = linear->weight,
+        .c = dx,
+        .lda = linear->out,
+        .ldb = linear->in,
+        .ldc = linear->in,
+        .ab_dtype = linear->dtype,
+        .c_dtype = linear->dtype,
+    };
+    kernels->matmul(kernels, &args);
 }
 
 void tri_linear_weight_gradient(const struct tri_linear *linear, const struct tri_kernels *kernels,
@@ -56,20 +62,23 @@ void tri_linear_weight_gradient(const struct tri_linear *linear, const struct tr
                                 struct tri_cuts cuts)
 {
     tri_comm_progress();
-    kernels->matmul(&(struct tri_matmul){.m = linear->out,
-                                         .n = linear->in,
-                                         .k = n,
-                                         .a = dy,
-                                         .b = x,
-                                         .c = linear->gradient,
-                                         .lda = linear->out,
-                                         .ldb = linear->in,
-                                         .ldc = linear->in,
-                                         .ab_dtype = linear->dtype,
-                                         .c_dtype = linear->gradient_dtype,
-                                         .a_transposed = true,
-                                         .accumulate = accumulate,
-                                         .fixed = linear->fixed,
-                                         .cuts = cuts.cut,
-                                         .parts = cuts.parts});
+    const struct tri_matmul args = {
+        .m = linear->out,
+        .n = linear->in,
+        .k = n,
+        .a = dy,
+        .b = x,
+        .c = linear->gradient,
+        .lda = linear->out,
+        .ldb = linear->in,
+        .ldc = linear->in,
+        .ab_dtype = linear->dtype,
+        .c_dtype = linear->gradient_dtype,
+        .a_transposed = true,
+        .accumulate = accumulate,
+        .fixed = linear->fixed,
+        .cuts = cuts.cut,
+        .parts = cuts.parts,
+    };
+    kernels->matmul(kernels, &args);
 }

@@ -60,9 +60,21 @@ static void half_norm(struct tri_model *model, const struct tri_frame *frame, st
     half->sum = stream.add ? tri_frame_take(frame, n * hidden) : stream.x;
     half->normed = tri_frame_take(frame, n * hidden);
     half->stats = tri_frame_take_f32(frame, 2 * n);
-    context->kernels->norm_forward(is_rms(model), stream.x, stream.add, half->sum, half->weight,
-                                   half->bias, context->config->model.norm_epsilon, half->normed,
-                                   half->stats, n, hidden, context->dt);
+    const struct tri_norm_args args = {
+        .rms = is_rms(model),
+        .x = stream.x,
+        .add = stream.add,
+        .sum = half->sum,
+        .weight = half->weight,
+        .bias = half->bias,
+        .epsilon = context->config->model.norm_epsilon,
+        .y = half->normed,
+        .stats = half->stats,
+        .n = n,
+        .width = hidden,
+        .dt = context->dt,
+    };
+    context->kernels->norm_forward(context->kernels, &args);
 }
 
 static void half_norm_backward(struct tri_model *model, const struct tri_frame *frame,
@@ -124,7 +136,10 @@ static struct stream run_block_and_drop(struct tri_model *model, const struct tr
     int64_t n = elements(frame);
     if (stream.add) {
         void *sum = tri_frame_take(frame, n);
-        context->kernels->add(stream.x, stream.add, sum, n, context->dt);
+        context->kernels->add(
+            context->kernels,
+            &(struct tri_add_args){
+                .left = stream.x, .right = stream.add, .y = sum, .n = n, .dt = context->dt});
         stream = (struct stream){sum, NULL};
     }
     void *out = tri_frame_take(frame, n);
@@ -136,7 +151,10 @@ static struct stream run_block_and_drop(struct tri_model *model, const struct tr
     if (frame->pass.backward) {
         tri_tape_stop(frame->tape);
     }
-    context->kernels->add(end.x, end.add, out, n, context->dt);
+    context->kernels->add(
+        context->kernels,
+        &(struct tri_add_args){
+            .left = end.x, .right = end.add, .y = out, .n = n, .dt = context->dt});
     tri_arena_rewind(frame->arena, mark);
     return (struct stream){out, NULL};
 }

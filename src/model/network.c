@@ -98,7 +98,7 @@ static void rows_product(const struct tri_frame *frame, int64_t count, const int
         };
     }
     tri_comm_progress();
-    context->kernels->matmul_grouped(products, count);
+    context->kernels->matmul_grouped(context->kernels, products, count);
 }
 
 /* dw[m, n] (+)= dy[rows, m]^T x[rows, n], one product a network. */
@@ -129,7 +129,7 @@ static void weight_gradients(const struct tri_frame *frame, int64_t count, const
         };
     }
     tri_comm_progress();
-    context->kernels->matmul_grouped(products, count);
+    context->kernels->matmul_grouped(context->kernels, products, count);
 }
 
 /* y [rows, out] sum_dt = x [rows, in] w^T (or x w), where tensor cuts `in`, which is `blocks` inner
@@ -192,8 +192,15 @@ void tri_networks_forward(const struct tri_frame *frame, const struct tri_networ
     }
     rows_product(frame, count, offsets, in_rows, context->config->model.hidden_size, x, in.weights,
                  in.biases, true, saved->pre);
-    context->kernels->activation_forward(activation_of(context->config), saved->pre, saved->act,
-                                         rows, inner, context->dt);
+    const struct tri_activation_args args = {
+        .kind = activation_of(context->config),
+        .in = saved->pre,
+        .out = saved->act,
+        .n = rows,
+        .width = inner,
+        .dt = context->dt,
+    };
+    context->kernels->activation_forward(context->kernels, &args);
     tri_arena_rewind(frame->arena, mark);
 }
 
@@ -225,8 +232,14 @@ void tri_networks_add_down_bias(const struct tri_context *context,
 {
     int64_t hidden = context->config->model.hidden_size;
     for (int64_t i = 0; i < count && networks[0].down_bias; i++) {
-        context->kernels->add_bias(at(context, y, offsets[i] * hidden), networks[i].down_bias,
-                                   offsets[i + 1] - offsets[i], hidden, context->dt);
+        const struct tri_bias_args args = {
+            .y = at(context, y, offsets[i] * hidden),
+            .bias = networks[i].down_bias,
+            .n = offsets[i + 1] - offsets[i],
+            .width = hidden,
+            .dt = context->dt,
+        };
+        context->kernels->add_bias(context->kernels, &args);
     }
 }
 
@@ -263,8 +276,16 @@ void tri_networks_backward(const struct tri_frame *frame, const struct tri_netwo
     }
     rows_product(frame, count, offsets, inner, hidden, dy, weights, NULL, false, d_act);
     weight_gradients(frame, count, offsets, cuts, hidden, inner, dy, saved->act, gradients, dtype);
-    context->kernels->activation_backward(activation_of(context->config), saved->pre, d_act, d_pre,
-                                          rows, inner, context->dt);
+    const struct tri_activation_args args = {
+        .kind = activation_of(context->config),
+        .in = saved->pre,
+        .dout = d_act,
+        .din = d_pre,
+        .n = rows,
+        .width = inner,
+        .dt = context->dt,
+    };
+    context->kernels->activation_backward(context->kernels, &args);
     for (int64_t i = 0; i < count; i++) {
         weights[i] = networks[i].in;
         gradients[i] = networks[i].d_in;

@@ -21,7 +21,9 @@ static void sum_branch(const struct sum *sum, int first, int count, float *out)
     size_t mark = tri_arena_mark(frame->arena);
     float *right = tri_frame_take_f32(frame, sum->n);
     sum_branch(sum, first + count / 2, count / 2, right);
-    frame->context->kernels->add(out, right, out, sum->n, TRI_F32);
+    frame->context->kernels->add(
+        frame->context->kernels,
+        &(struct tri_add_args){.left = out, .right = right, .y = out, .n = sum->n, .dt = TRI_F32});
     tri_arena_rewind(frame->arena, mark);
 }
 
@@ -70,7 +72,7 @@ static void add_columns(const struct products *s, int64_t begin, int64_t end, bo
         };
     }
     tri_work_progress();
-    frame->context->kernels->matmul_grouped(group, p->count);
+    frame->context->kernels->matmul_grouped(frame->context->kernels, group, p->count);
     tri_arena_rewind(frame->arena, mark);
 }
 

@@ -78,8 +78,14 @@ static void copy_and_gather(const struct tri_frame *frame, struct tri_where wher
 {
     const struct tri_context *context = frame->context;
     int64_t hidden = hidden_of(context);
-    context->kernels->cast(x, context->dt, own_place(frame, whole, context->dt), context->dt,
-                           tri_stream_count(frame) * hidden);
+    const struct tri_cast_args args = {
+        .src = x,
+        .from = context->dt,
+        .dst = own_place(frame, whole, context->dt),
+        .to = context->dt,
+        .n = tri_stream_count(frame) * hidden,
+    };
+    context->kernels->cast(context->kernels, &args);
     tri_tokens_gather(frame, where, whole, hidden, context->dt);
 }
 
@@ -140,6 +146,13 @@ void tri_stream_sum(const struct tri_frame *frame, struct tri_where where, void 
         tri_all_reduce_sum(tensor, where, partial, tri_pass_tokens(pass) * hidden, dtype);
     }
     if (sum != y) {
-        context->kernels->cast(sum, dtype, y, context->dt, tri_stream_count(frame) * hidden);
+        const struct tri_cast_args args = {
+            .src = sum,
+            .from = dtype,
+            .dst = y,
+            .to = context->dt,
+            .n = tri_stream_count(frame) * hidden,
+        };
+        context->kernels->cast(context->kernels, &args);
     }
 }

@@ -87,7 +87,10 @@ static void read_input(struct layer *layer, const struct tri_frame *frame, const
         return;
     }
     float *input = tri_frame_take_f32(frame, n * hidden);
-    context->kernels->cast(x, context->dt, input, TRI_F32, n * hidden);
+    context->kernels->cast(
+        context->kernels,
+        &(struct tri_cast_args){
+            .src = x, .from = context->dt, .dst = input, .to = TRI_F32, .n = n * hidden});
     jitter(layer, frame, stream, input);
     layer->input = input;
 }
@@ -259,10 +262,19 @@ static void router_backward(struct layer *layer, const struct tri_frame *frame,
     const void *addend = d_input;
     if (context->dt != TRI_F32) {
         void *narrow = tri_frame_take(frame, n * hidden);
-        kernels->cast(d_input, TRI_F32, narrow, context->dt, n * hidden);
+        const struct tri_cast_args args = {
+            .src = d_input,
+            .from = TRI_F32,
+            .dst = narrow,
+            .to = context->dt,
+            .n = n * hidden,
+        };
+        kernels->cast(kernels, &args);
         addend = narrow;
     }
-    kernels->add(part, addend, part, n * hidden, context->dt);
+    kernels->add(kernels,
+                 &(struct tri_add_args){
+                     .left = part, .right = addend, .y = part, .n = n * hidden, .dt = context->dt});
 }
 
 static void backward(struct tri_sublayer *self, const struct tri_frame *frame, const void *dy,

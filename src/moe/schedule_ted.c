@@ -83,8 +83,15 @@ static void send_to_experts(const struct ted *ted, enum tri_phase phase, const v
         tri_all_gather_v(context->mesh->tensor, where, arrived, plan->part_counts, context->dt);
     }
     if (plan->row_from) {
-        context->kernels->gather_rows(arrived, plan->row_from, rows, plan->rows, hidden_of(ted),
-                                      context->dt);
+        const struct tri_gather_args args = {
+            .src = arrived,
+            .index = plan->row_from,
+            .dst = rows,
+            .n = plan->rows,
+            .width = hidden_of(ted),
+            .dt = context->dt,
+        };
+        context->kernels->gather_rows(context->kernels, &args);
     }
 }
 
@@ -112,8 +119,14 @@ static void round_sums(const struct ted *ted, struct returning *r, int64_t rows,
     const struct tri_context *context = ted->base.context;
     if (context->sum_dt != context->dt) {
         void *narrow = is_alone(ted) ? slots : other_buffer(ted, r);
-        context->kernels->cast(r->rows, context->sum_dt, narrow, context->dt,
-                               rows * hidden_of(ted));
+        const struct tri_cast_args args = {
+            .src = r->rows,
+            .from = context->sum_dt,
+            .dst = narrow,
+            .to = context->dt,
+            .n = rows * hidden_of(ted),
+        };
+        context->kernels->cast(context->kernels, &args);
         r->rows = narrow;
     }
 }
@@ -147,8 +160,15 @@ static void send_back(const struct ted *ted, enum tri_phase phase, void *rows, b
     if (plan->row_to) {
         const void *ordered = r.rows;
         r.rows = other_buffer(ted, &r);
-        context->kernels->gather_rows(ordered, plan->row_to, r.rows, plan->rows, hidden_of(ted),
-                                      in_parts ? context->sum_dt : context->dt);
+        const struct tri_gather_args args = {
+            .src = ordered,
+            .index = plan->row_to,
+            .dst = r.rows,
+            .n = plan->rows,
+            .width = hidden_of(ted),
+            .dt = in_parts ? context->sum_dt : context->dt,
+        };
+        context->kernels->gather_rows(context->kernels, &args);
     }
     if (in_parts) {
         tri_reduce_scatter_v(context->mesh->tensor, where, r.rows, plan->part_counts,
@@ -229,8 +249,15 @@ static void *dispatch(struct ted *ted, const struct tri_frame *frame, const void
     }
     void *slots =
         is_alone(ted) ? rows : tri_exchange_take(ted->base.exchange, 0, context, plan->slots);
-    context->kernels->gather_rows(own_of_stream(ted, frame, x), plan->token_of, slots, plan->slots,
-                                  hidden_of(ted), context->dt);
+    const struct tri_gather_args args = {
+        .src = own_of_stream(ted, frame, x),
+        .index = plan->token_of,
+        .dst = slots,
+        .n = plan->slots,
+        .width = hidden_of(ted),
+        .dt = context->dt,
+    };
+    context->kernels->gather_rows(context->kernels, &args);
     if (!is_alone(ted)) {
         send_to_experts(ted, pass->phase, slots, rows);
     }
@@ -281,9 +308,17 @@ static void *forward(struct tri_schedule *self, const struct tri_frame *frame,
         return NULL;
     }
     void *y = tri_frame_take(frame, tri_stream_count(frame) * hidden);
-    context->kernels->combine_rows(
-        ted->returned, ted->plan->slot_of, routes->weight + ted->plan->own.begin * k, NULL,
-        own_of_stream(ted, frame, y), tri_range_size(ted->plan->own), k, hidden, context->dt);
+    const struct tri_combine_args args = {
+        .rows = ted->returned,
+        .index = ted->plan->slot_of,
+        .weight = routes->weight + ted->plan->own.begin * k,
+        .y = own_of_stream(ted, frame, y),
+        .n = tri_range_size(ted->plan->own),
+        .k = k,
+        .width = hidden,
+        .dt = context->dt,
+    };
+    context->kernels->combine_rows(context->kernels, &args);
     gather_over_tensor(ted, frame, pass->phase, y);
     add_time(frame, &start, false);
     return y;
@@ -308,9 +343,19 @@ static void backward(struct tri_schedule *self, const struct tri_frame *frame,
     void *d_rows = tri_frame_take(frame, plan->rows * hidden);
     void *d_slots = alone ? d_rows : tri_exchange_take(self->exchange, 0, context, plan->slots);
     void *d_back = ted->returned; /* free once the weights' gradients are known */
-    kernels->combine_rows_backward(own_of_stream(ted, frame, dy), ted->returned, plan->slot_of,
-                                   routes->weight + first, d_slots, dweight + first, n, k, hidden,
-                                   context->dt);
+    const struct tri_combine_args args = {
+        .dy = own_of_stream(ted, frame, dy),
+        .rows = ted->returned,
+        .index = plan->slot_of,
+        .weight = routes->weight + first,
+        .drows = d_slots,
+        .dweight = dweight + first,
+        .n = n,
+        .k = k,
+        .width = hidden,
+        .dt = context->dt,
+    };
+    kernels->combine_rows_backward(kernels, &args);
     if (!alone) {
         send_to_experts(ted, TRI_PHASE_BACKWARD, d_slots, d_rows);
     }
@@ -323,8 +368,16 @@ static void backward(struct tri_schedule *self, const struct tri_frame *frame,
     if (!alone || ted->partial) {
         send_back(ted, TRI_PHASE_BACKWARD, d_in, false, d_back);
     }
-    kernels->combine_rows(d_back, plan->slot_of, NULL, NULL, own_of_stream(ted, frame, dx), n, k,
-                          hidden, context->dt);
+    const struct tri_combine_args sum = {
+        .rows = d_back,
+        .index = plan->slot_of,
+        .y = own_of_stream(ted, frame, dx),
+        .n = n,
+        .k = k,
+        .width = hidden,
+        .dt = context->dt,
+    };
+    kernels->combine_rows(kernels, &sum);
     tri_arena_rewind(frame->arena, mark);
     add_time(frame, &start, false);
 }

@@ -45,7 +45,9 @@ static const float *as_f32(const struct tri_frame *frame, const void *x, int64_t
         return x;
     }
     float *copy = tri_frame_take_f32(frame, n);
-    context->kernels->cast(x, context->dt, copy, TRI_F32, n);
+    context->kernels->cast(
+        context->kernels,
+        &(struct tri_cast_args){.src = x, .from = context->dt, .dst = copy, .to = TRI_F32, .n = n});
     return copy;
 }
 
@@ -114,8 +116,16 @@ void tri_shared_expert_forward(struct tri_shared_expert *shared, const struct tr
     shared->opening = tri_frame_take_f32(frame, n);
     open_gate(shared, frame, shared->x, n);
     if (y) {
-        context->kernels->scale_rows_add(shared->out, shared->opening, y, y, n,
-                                         context->config->model.hidden_size, context->dt);
+        const struct tri_scale_args args = {
+            .x = shared->out,
+            .gate = shared->opening,
+            .add = y,
+            .y = y,
+            .n = n,
+            .width = context->config->model.hidden_size,
+            .dt = context->dt,
+        };
+        context->kernels->scale_rows_add(context->kernels, &args);
     }
 }
 
@@ -129,7 +139,15 @@ static void gate_backward(struct tri_shared_expert *shared, const struct tri_fra
     struct tri_range stream = tri_stream_tokens(frame);
     int64_t n = tri_range_size(stream);
     float *slope = tri_frame_take_f32(frame, n);
-    context->kernels->row_dots(dy, shared->out, slope, n, hidden, context->dt);
+    const struct tri_dots_args args = {
+        .left = dy,
+        .right = shared->out,
+        .dots = slope,
+        .n = n,
+        .width = hidden,
+        .dt = context->dt,
+    };
+    context->kernels->row_dots(context->kernels, &args);
     for (int64_t i = 0; i < n; i++) {
         slope[i] *= shared->opening[i] * (1.0F - shared->opening[i]);
     }
@@ -139,13 +157,27 @@ static void gate_backward(struct tri_shared_expert *shared, const struct tri_fra
     const void *gate = shared->gate.weight;
     if (context->dt != TRI_F32) {
         void *narrow = tri_frame_take(frame, hidden);
-        context->kernels->cast(gate, TRI_F32, narrow, context->dt, hidden);
+        context->kernels->cast(
+            context->kernels,
+            &(struct tri_cast_args){
+                .src = gate, .from = TRI_F32, .dst = narrow, .to = context->dt, .n = hidden});
         gate = narrow;
     }
     /* Each row of dx takes slope[t] times the one row `gate`. */
     int32_t *same = tri_arena_alloc(frame->arena, (size_t)n * sizeof(*same));
     tri_context_zero(context, same, (size_t)n * sizeof(*same));
-    context->kernels->combine_rows(gate, same, slope, dx, dx, n, 1, hidden, context->dt);
+    const struct tri_combine_args spread = {
+        .rows = gate,
+        .index = same,
+        .weight = slope,
+        .add = dx,
+        .y = dx,
+        .n = n,
+        .k = 1,
+        .width = hidden,
+        .dt = context->dt,
+    };
+    context->kernels->combine_rows(context->kernels, &spread);
 }
 
 void tri_shared_expert_backward(struct tri_shared_expert *shared, const struct tri_frame *frame,
@@ -161,14 +193,26 @@ void tri_shared_expert_backward(struct tri_shared_expert *shared, const struct t
     void *d_out = tri_frame_take(frame, n * hidden);
     void *d_in = tri_frame_take(frame, n * hidden);
     tri_context_zero(context, d_out, (size_t)(n * hidden) * tri_dtype_size(context->dt));
-    context->kernels->scale_rows_add(dy, shared->opening, d_out, d_out, n, hidden, context->dt);
+    const struct tri_scale_args args = {
+        .x = dy,
+        .gate = shared->opening,
+        .add = d_out,
+        .y = d_out,
+        .n = n,
+        .width = hidden,
+        .dt = context->dt,
+    };
+    context->kernels->scale_rows_add(context->kernels, &args);
     const void *d_whole = tri_stream_whole_gradient(frame, where, d_out);
     void *partial = tri_stream_partial(frame, d_in, context->sum_dt);
     const struct tri_cuts cuts = tri_cuts_by_rows(frame, frame->pass.rows, frame->pass.seq);
     tri_networks_backward(frame, &shared->network, 1, offsets, &cuts, &shared->saved, d_whole,
                           partial);
     tri_stream_sum(frame, where, partial, context->sum_dt, d_in);
-    context->kernels->add(dx, d_in, dx, n * hidden, context->dt);
+    context->kernels->add(
+        context->kernels,
+        &(struct tri_add_args){
+            .left = dx, .right = d_in, .y = dx, .n = n * hidden, .dt = context->dt});
     if (shared->gate.weight) {
         gate_backward(shared, frame, dy, dx);
     }

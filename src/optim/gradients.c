@@ -143,7 +143,10 @@ static double exact_norm(const struct tri_params *params, const struct tri_kerne
         struct tri_range range = counted_and_owned(params, param);
         const int64_t *gradients = params->buffer[param->buffer].gradients;
         if (tri_range_size(range) > 0) {
-            kernels->fixed_squares(gradients + range.begin, &sum, tri_range_size(range));
+            kernels->fixed_squares(kernels,
+                                   &(struct tri_fixed_get_args){.sums = gradients + range.begin,
+                                                                .exact = &sum,
+                                                                .n = tri_range_size(range)});
         }
     }
     if (params->fixed.refused) {
@@ -166,8 +169,10 @@ double tri_gradients_norm(const struct tri_params *params, const struct tri_kern
         const struct tri_buffer *buffer = &params->buffer[param->buffer];
         struct tri_range range = counted_and_owned(params, param);
         size_t at = (size_t)range.begin * tri_dtype_size(buffer->gradient_dtype);
-        sum += kernels->sum_squares((const char *)buffer->gradients + at, tri_range_size(range),
-                                    buffer->gradient_dtype);
+        sum += kernels->sum_squares(
+            kernels, &(struct tri_squares_args){.x = (const char *)buffer->gradients + at,
+                                                .n = tri_range_size(range),
+                                                .dt = buffer->gradient_dtype});
     }
     tri_all_reduce_sum(params->mesh->world, (struct tri_where){TRI_PHASE_OPTIMIZER, TRI_KIND_META},
                        &sum, 1, TRI_F64);

@@ -78,9 +78,14 @@ static void allocate_states(struct tri_buffer *buffer, const struct tri_kernels 
     for (int s = 0; s < buffer->segments; s++) {
         const struct tri_segment *segment = &buffer->segment[s];
         struct tri_range own = segment->own;
-        kernels->cast((const uint16_t *)buffer->weights + own.begin, buffer->dtype,
-                      buffer->master + tri_segment_place(segment, own.begin), TRI_F32,
-                      tri_range_size(own));
+        const struct tri_cast_args args = {
+            .src = (const uint16_t *)buffer->weights + own.begin,
+            .from = buffer->dtype,
+            .dst = buffer->master + tri_segment_place(segment, own.begin),
+            .to = TRI_F32,
+            .n = tri_range_size(own),
+        };
+        kernels->cast(kernels, &args);
     }
 }
 
@@ -148,9 +153,14 @@ static void widen_tile(const struct tri_optimizer *optimizer, struct cursor curs
         enum tri_dtype dtype = part.buffer->gradient_dtype;
         const void *gradients = element(part.buffer->gradients, dtype, part.range.begin);
         if (dtype == TRI_I64) {
-            optimizer->kernels->fixed_get(gradients, out, n);
+            optimizer->kernels->fixed_get(
+                optimizer->kernels,
+                &(struct tri_fixed_get_args){.sums = gradients, .y = out, .n = n});
         } else if (dtype != TRI_F32) {
-            optimizer->kernels->cast(gradients, dtype, out, TRI_F32, n);
+            optimizer->kernels->cast(
+                optimizer->kernels,
+                &(struct tri_cast_args){
+                    .src = gradients, .from = dtype, .dst = out, .to = TRI_F32, .n = n});
         }
         out += dtype != TRI_F32 ? n : 0;
         left -= n;
@@ -168,10 +178,15 @@ static void update(const struct tri_optimizer *optimizer, const struct run *part
     if (!part->decay) {
         step.weight_decay = 0.0;
     }
-    optimizer->kernels->adamw(&step, own_master ? weights : buffer->master + place,
-                              buffer->m + place, buffer->v + place, gradients, TRI_F32,
-                              own_master ? NULL : weights, buffer->dtype,
-                              tri_range_size(part->range));
+    step.n = tri_range_size(part->range);
+    step.master = own_master ? weights : buffer->master + place;
+    step.m = buffer->m + place;
+    step.v = buffer->v + place;
+    step.gradient = gradients;
+    step.gradient_dtype = TRI_F32;
+    step.weights = own_master ? NULL : weights;
+    step.weight_dtype = buffer->dtype;
+    optimizer->kernels->adamw(optimizer->kernels, &step);
 }
 
 /* Updates one tile; returns where the next begins. */

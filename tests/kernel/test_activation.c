@@ -28,10 +28,26 @@ static void run(const struct tri_kernels *fast, enum tri_dtype dt, enum tri_acti
     for (int64_t i = 0; extreme && i < n * width * factor; i++) {
         pair_set(&in, i, i / width % factor == 0 ? extremes[i % EXTREMES] : 0.5);
     }
-    fast->activation_forward(kind, in.fast, out.fast, n, width, dt);
-    ref->activation_forward(kind, in.ref, out.ref, n, width, dt);
-    fast->activation_backward(kind, in.fast, dout.fast, din.fast, n, width, dt);
-    ref->activation_backward(kind, in.ref, dout.ref, din.ref, n, width, dt);
+    fast->activation_forward(
+        fast, &(struct tri_activation_args){
+                  .kind = kind, .in = in.fast, .out = out.fast, .n = n, .width = width, .dt = dt});
+    ref->activation_forward(
+        ref, &(struct tri_activation_args){
+                 .kind = kind, .in = in.ref, .out = out.ref, .n = n, .width = width, .dt = dt});
+    fast->activation_backward(fast, &(struct tri_activation_args){.kind = kind,
+                                                                  .in = in.fast,
+                                                                  .dout = dout.fast,
+                                                                  .din = din.fast,
+                                                                  .n = n,
+                                                                  .width = width,
+                                                                  .dt = dt});
+    ref->activation_backward(ref, &(struct tri_activation_args){.kind = kind,
+                                                                .in = in.ref,
+                                                                .dout = dout.ref,
+                                                                .din = din.ref,
+                                                                .n = n,
+                                                                .width = width,
+                                                                .dt = dt});
     pair_end(&out, names[kind], 8, 1e-6);
     pair_end(&din, names[kind], 16, 3e-6);
     pair_end(&in, "in", 0, 0);
@@ -63,8 +79,20 @@ static void check_infinite(const struct tri_kernels *fast, enum tri_dtype dt)
         struct pair out = pair_create(dt, 3, 1.0);
         pair_set(&in, 0, (double)INFINITY);
         pair_set(&in, 1, (double)NAN);
-        fast->activation_forward((enum tri_activation)kind, in.fast, out.fast, 1, 3, dt);
-        tri_kernels_ref()->activation_forward((enum tri_activation)kind, in.ref, out.ref, 1, 3, dt);
+        fast->activation_forward(fast,
+                                 &(struct tri_activation_args){.kind = (enum tri_activation)kind,
+                                                               .in = in.fast,
+                                                               .out = out.fast,
+                                                               .n = 1,
+                                                               .width = 3,
+                                                               .dt = dt});
+        tri_kernels_ref()->activation_forward(
+            tri_kernels_ref(), &(struct tri_activation_args){.kind = (enum tri_activation)kind,
+                                                             .in = in.ref,
+                                                             .out = out.ref,
+                                                             .n = 1,
+                                                             .width = 3,
+                                                             .dt = dt});
         assert_true(isnan(pair_get(&out, 1)));
         pair_end(&out, names[kind], 8, 1e-6);
         pair_end(&in, "in", 0, 0);
@@ -83,7 +111,12 @@ static void check_erf(const struct tri_kernels *fast, enum tri_dtype dt)
     for (int64_t i = 0; i < POINTS; i++) {
         pair_set(&in, i, (double)(i - MIDDLE) / 250.0);
     }
-    fast->activation_forward(TRI_ACTIVATION_GELU_ERF, in.fast, out.fast, 1, POINTS, dt);
+    fast->activation_forward(fast, &(struct tri_activation_args){.kind = TRI_ACTIVATION_GELU_ERF,
+                                                                 .in = in.fast,
+                                                                 .out = out.fast,
+                                                                 .n = 1,
+                                                                 .width = POINTS,
+                                                                 .dt = dt});
     for (int64_t i = 0; i < POINTS; i++) {
         double x = pair_get(&in, i);
         double got = (double)((float *)out.fast)[i];

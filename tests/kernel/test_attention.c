@@ -39,7 +39,7 @@ struct problem {
     struct tri_attention fast, ref;
 };
 
-static struct tri_attention arguments(struct shape s)
+static struct tri_attention arguments(struct shape s, enum tri_dtype dt)
 {
     int64_t wide = s.heads * s.dim, narrow = s.kv_heads * s.dim;
     return (struct tri_attention){.batch = s.batch,
@@ -53,6 +53,7 @@ static struct tri_attention arguments(struct shape s)
                                   .first_kv = s.first_kv,
                                   .group = s.group,
                                   .scale = 1.0 / sqrt((double)s.dim),
+                                  .dt = dt,
                                   .ld_q = wide + 3,
                                   .ld_k = narrow + 1,
                                   .ld_v = narrow,
@@ -78,7 +79,7 @@ static void point_at(struct tri_attention *a, const struct problem *p, bool fast
 
 static void problem_init(struct problem *p, struct shape s, enum tri_dtype dt)
 {
-    struct tri_attention a = arguments(s);
+    struct tri_attention a = arguments(s, dt);
     int64_t rows = s.batch * s.q_len, keys = s.batch * a.k_len;
     assert_true(rows <= MOST_ROWS);
     p->q = pair_create(dt, rows * a.ld_q, 2.0);
@@ -119,13 +120,13 @@ static void check_shapes(const struct tri_kernels *fast, enum tri_dtype dt)
     for (int i = 0; i < SHAPES; i++) {
         static struct problem p;
         problem_init(&p, shapes[i], dt);
-        fast->attention_forward(&p.fast, dt);
-        ref->attention_forward(&p.ref, dt);
+        fast->attention_forward(fast, &p.fast);
+        ref->attention_forward(ref, &p.ref);
         /* The backward is held to the reference from the same forward. */
         p.fast.out = p.out.ref;
         p.fast.lse = p.lse.ref;
-        fast->attention_backward(&p.fast, dt);
-        ref->attention_backward(&p.ref, dt);
+        fast->attention_backward(fast, &p.fast);
+        ref->attention_backward(ref, &p.ref);
         problem_end(&p, 3e-6);
     }
 }
@@ -142,8 +143,8 @@ static void check_large_scores(const struct tri_kernels *fast, enum tri_dtype dt
     static struct problem p;
     problem_init(&p, (struct shape){1, 40, 0, 1, 1, 16, 0, 0, 1, 0}, dt);
     p.fast.scale = p.ref.scale = 4096.0;
-    fast->attention_forward(&p.fast, dt);
-    tri_kernels_ref()->attention_forward(&p.ref, dt);
+    fast->attention_forward(fast, &p.fast);
+    tri_kernels_ref()->attention_forward(tri_kernels_ref(), &p.ref);
     for (int64_t i = 0; i < 40; i++) {
         double lse = pair_get(&p.lse, i);
         double most = 4096.0 * 16.0; /* terms of this size may cancel */
@@ -170,8 +171,8 @@ struct call {
 static void both_directions(void *context)
 {
     struct call *call = context;
-    call->fast->attention_forward(&call->problem->fast, call->dt);
-    call->fast->attention_backward(&call->problem->fast, call->dt);
+    call->fast->attention_forward(call->fast, &call->problem->fast);
+    call->fast->attention_backward(call->fast, &call->problem->fast);
 }
 
 /* Runs one head, or one sequence, of the whole problem; its results go over the reference's
@@ -199,8 +200,8 @@ static void run_part(const struct tri_kernels *fast, struct problem *p, enum tri
     a.dk = (char *)p->dk.ref + ((size_t)(key * a.ld_dk) + narrow) * size;
     a.dv = (char *)p->dv.ref + ((size_t)(key * a.ld_dv) + narrow) * size;
     a.lse = lse;
-    fast->attention_forward(&a, dt);
-    fast->attention_backward(&a, dt);
+    fast->attention_forward(fast, &a);
+    fast->attention_backward(fast, &a);
     for (int64_t i = 0; i < a.q_len; i++) {
         for (int64_t h = 0; h < a.heads; h++) {
             ((float *)p->lse.ref)[(row + i) * p->fast.heads + head + h] = lse[i * a.heads + h];
@@ -238,7 +239,7 @@ static void check_decoding(const struct tri_kernels *fast, enum tri_dtype dt)
     static struct problem p;
     const struct shape s = {1, 150, 0, 4, 2, 64, 0, 0, 2, 0};
     problem_init(&p, s, dt);
-    fast->attention_forward(&p.fast, dt);
+    fast->attention_forward(fast, &p.fast);
     size_t size = tri_dtype_size(dt), bytes = (size_t)(s.heads * s.dim) * size;
     for (int64_t row = 0; row < s.q_len; row += 37) {
         struct tri_attention a = p.fast;
@@ -250,11 +251,11 @@ static void check_decoding(const struct tri_kernels *fast, enum tri_dtype dt)
         a.k_len = row + 1;
         a.out = out;
         a.lse = lse;
-        fast->attention_forward(&a, dt);
+        fast->attention_forward(fast, &a);
         assert_memory_equal(out, (char *)p.out.fast + (size_t)(row * a.ld_out) * size, bytes);
         assert_memory_equal(lse, (float *)p.lse.fast + row * s.heads, sizeof(lse));
     }
-    tri_kernels_ref()->attention_forward(&p.ref, dt);
+    tri_kernels_ref()->attention_forward(tri_kernels_ref(), &p.ref);
     problem_end(&p, 3e-6);
 }
 
@@ -268,7 +269,7 @@ static void test_decoding(void **state)
 static double weighted_output(void *context)
 {
     struct problem *p = context;
-    tri_kernels_ref()->attention_forward(&p->ref, TRI_F64);
+    tri_kernels_ref()->attention_forward(tri_kernels_ref(), &p->ref);
     double sum = 0.0;
     for (int64_t row = 0; row < p->ref.batch * p->ref.q_len; row++) {
         for (int64_t c = 0; c < p->ref.heads * p->ref.dim; c++) {
@@ -298,8 +299,8 @@ static void test_gradients(void **state)
         static struct problem p;
         problem_init(&p, cases[i], TRI_F64);
         struct tri_attention *a = &p.ref;
-        tri_kernels_ref()->attention_forward(a, TRI_F64);
-        tri_kernels_ref()->attention_backward(a, TRI_F64);
+        tri_kernels_ref()->attention_forward(tri_kernels_ref(), a);
+        tri_kernels_ref()->attention_backward(tri_kernels_ref(), a);
         int64_t rows = a->batch * a->q_len, keys = a->batch * a->k_len;
         check_gradient(&p, &p.q, a->ld_q, &p.dq, a->ld_dq, rows, a->heads * a->dim);
         check_gradient(&p, &p.k, a->ld_k, &p.dk, a->ld_dk, keys, a->kv_heads * a->dim);

@@ -16,10 +16,18 @@ static void check_add(const struct tri_kernels *fast, enum tri_dtype dt)
         struct pair a = pair_create(dt, sizes[i], 1.0);
         struct pair b = pair_create(dt, sizes[i], 1.0);
         struct pair y = pair_create(dt, sizes[i], 1.0);
-        fast->add(a.fast, b.fast, y.fast, sizes[i], dt);
-        tri_kernels_ref()->add(a.ref, b.ref, y.ref, sizes[i], dt);
-        fast->add(a.fast, b.fast, a.fast, sizes[i], dt);
-        tri_kernels_ref()->add(a.ref, b.ref, a.ref, sizes[i], dt);
+        fast->add(fast, &(struct tri_add_args){
+                            .left = a.fast, .right = b.fast, .y = y.fast, .n = sizes[i], .dt = dt});
+        tri_kernels_ref()->add(
+            tri_kernels_ref(),
+            &(struct tri_add_args){
+                .left = a.ref, .right = b.ref, .y = y.ref, .n = sizes[i], .dt = dt});
+        fast->add(fast, &(struct tri_add_args){
+                            .left = a.fast, .right = b.fast, .y = a.fast, .n = sizes[i], .dt = dt});
+        tri_kernels_ref()->add(
+            tri_kernels_ref(),
+            &(struct tri_add_args){
+                .left = a.ref, .right = b.ref, .y = a.ref, .n = sizes[i], .dt = dt});
         pair_end(&y, "add", 0, 0);
         pair_end(&a, "add in place", 0, 0);
         pair_end(&b, "b", 0, 0);
@@ -37,10 +45,18 @@ static void check_bias(const struct tri_kernels *fast, enum tri_dtype dt)
         struct pair bias = pair_create(TRI_F32, width, 1.0);
         struct pair dy = pair_create(dt, n * ld, 1.0);
         struct pair db = pair_create(TRI_F32, width, 1.0);
-        fast->add_bias(y.fast, bias.fast, n, width, dt);
-        tri_kernels_ref()->add_bias(y.ref, bias.ref, n, width, dt);
-        fast->bias_backward(dy.fast, ld, db.fast, n, width, dt);
-        tri_kernels_ref()->bias_backward(dy.ref, ld, db.ref, n, width, dt);
+        fast->add_bias(fast, &(struct tri_bias_args){
+                                 .y = y.fast, .bias = bias.fast, .n = n, .width = width, .dt = dt});
+        tri_kernels_ref()->add_bias(
+            tri_kernels_ref(), &(struct tri_bias_args){
+                                   .y = y.ref, .bias = bias.ref, .n = n, .width = width, .dt = dt});
+        fast->bias_backward(
+            fast, &(struct tri_bias_args){
+                      .dy = dy.fast, .ld = ld, .dbias = db.fast, .n = n, .width = width, .dt = dt});
+        tri_kernels_ref()->bias_backward(
+            tri_kernels_ref(),
+            &(struct tri_bias_args){
+                .dy = dy.ref, .ld = ld, .dbias = db.ref, .n = n, .width = width, .dt = dt});
         pair_end(&y, "add_bias", 1, 0);
         pair_end(&db, "db", 2, 1e-6 * sqrt((double)n + 1.0));
         pair_end(&bias, "bias", 0, 0);
@@ -66,8 +82,17 @@ static void check_cast(const struct tri_kernels *fast, enum tri_dtype dt)
                 pair_set(&src, HARD, (double)INFINITY);
                 pair_set(&src, HARD + 1, -(double)INFINITY);
             }
-            fast->cast(src.fast, dt, dst.fast, (enum tri_dtype)to, sizes[i]);
-            tri_kernels_ref()->cast(src.ref, dt, dst.ref, (enum tri_dtype)to, sizes[i]);
+            fast->cast(fast, &(struct tri_cast_args){.src = src.fast,
+                                                     .from = dt,
+                                                     .dst = dst.fast,
+                                                     .to = (enum tri_dtype)to,
+                                                     .n = sizes[i]});
+            tri_kernels_ref()->cast(tri_kernels_ref(),
+                                    &(struct tri_cast_args){.src = src.ref,
+                                                            .from = dt,
+                                                            .dst = dst.ref,
+                                                            .to = (enum tri_dtype)to,
+                                                            .n = sizes[i]});
             pair_end(&dst, "cast", 0, 0);
             pair_end(&src, "src", 0, 0);
         }
@@ -85,7 +110,8 @@ static void check_cast_nan(const struct tri_kernels *fast, enum tri_dtype dt)
     for (int i = 0; i < 20; i++) {
         bits[i] = i % 2 ? 0x7f800001u : 0xffffffffu;
     }
-    fast->cast(bits, TRI_F32, rounded, TRI_BF16, 20);
+    fast->cast(fast, &(struct tri_cast_args){
+                         .src = bits, .from = TRI_F32, .dst = rounded, .to = TRI_BF16, .n = 20});
     for (int i = 0; i < 20; i++) {
         assert_true(isnan(tri_bf16_to_f32(rounded[i])));
     }
@@ -97,11 +123,14 @@ static void check_reductions(const struct tri_kernels *fast, enum tri_dtype dt)
     for (int i = 0; i < SIZES; i++) {
         int64_t n = sizes[i];
         struct pair x = pair_create(dt, n, 1e4);
-        double want = tri_kernels_ref()->sum_squares(x.ref, n, dt);
-        double got = fast->sum_squares(x.fast, n, dt);
+        double want = tri_kernels_ref()->sum_squares(
+            tri_kernels_ref(), &(struct tri_squares_args){.x = x.ref, .n = n, .dt = dt});
+        double got =
+            fast->sum_squares(fast, &(struct tri_squares_args){.x = x.fast, .n = n, .dt = dt});
         assert_true(fabs(got - want) <= 1e-13 * want);
         tri_kernels_set_threads(3);
-        double threaded = fast->sum_squares(x.fast, n, dt);
+        double threaded =
+            fast->sum_squares(fast, &(struct tri_squares_args){.x = x.fast, .n = n, .dt = dt});
         tri_kernels_set_threads(threads);
         assert_memory_equal(&got, &threaded, sizeof(got));
         pair_end(&x, "x", 0, 0);
@@ -122,18 +151,31 @@ static void adamw(const struct tri_kernels *fast, enum tri_dtype gradient_dtype,
             pair_set(&gradient, i, 0.0);
         }
     }
-    struct tri_adamw step = {.learning_rate = 1e-3,
-                             .beta1 = 0.9,
-                             .beta2 = 0.999,
-                             .epsilon = 1e-8,
-                             .weight_decay = 0.1,
-                             .correction1 = 0.271,
-                             .correction2 = 0.002997,
-                             .gradient_scale = 0.7};
-    fast->adamw(&step, master.fast, m.fast, v.fast, gradient.fast, gradient_dtype,
-                with_weights ? weights.fast : NULL, weight_dtype, n);
-    tri_kernels_ref()->adamw(&step, master.ref, m.ref, v.ref, gradient.ref, gradient_dtype,
-                             with_weights ? weights.ref : NULL, weight_dtype, n);
+    struct tri_adamw step = {
+        .learning_rate = 1e-3,
+        .beta1 = 0.9,
+        .beta2 = 0.999,
+        .epsilon = 1e-8,
+        .weight_decay = 0.1,
+        .correction1 = 0.271,
+        .correction2 = 0.002997,
+        .gradient_scale = 0.7,
+        .master = master.fast,
+        .m = m.fast,
+        .v = v.fast,
+        .gradient = gradient.fast,
+        .gradient_dtype = gradient_dtype,
+        .weights = with_weights ? weights.fast : NULL,
+        .weight_dtype = weight_dtype,
+        .n = n,
+    };
+    fast->adamw(fast, &step);
+    step.master = master.ref;
+    step.m = m.ref;
+    step.v = v.ref;
+    step.gradient = gradient.ref;
+    step.weights = with_weights ? weights.ref : NULL;
+    tri_kernels_ref()->adamw(tri_kernels_ref(), &step);
     pair_end(&master, "master", 8, 1e-7);
     pair_end(&m, "m", 4, 1e-9);
     pair_end(&v, "v", 4, 1e-12);
@@ -156,19 +198,28 @@ static void check_adamw_settles(const struct tri_kernels *fast, enum tri_dtype d
     if (dt == TRI_BF16) {
         return;
     }
-    struct tri_adamw step = {.learning_rate = 0.0,
-                             .beta1 = 0.9,
-                             .beta2 = 0.999,
-                             .epsilon = 1e-8,
-                             .correction1 = 1.0,
-                             .correction2 = 1.0,
-                             .gradient_scale = 1.0};
     float master = 1.0f;
     float m = 0.3f;
     float v = 0.3f * 0.3f;
     float gradient = 0.3f;
+    const struct tri_adamw step = {
+        .learning_rate = 0.0,
+        .beta1 = 0.9,
+        .beta2 = 0.999,
+        .epsilon = 1e-8,
+        .correction1 = 1.0,
+        .correction2 = 1.0,
+        .gradient_scale = 1.0,
+        .master = &master,
+        .m = &m,
+        .v = &v,
+        .gradient = &gradient,
+        .gradient_dtype = TRI_F32,
+        .weight_dtype = TRI_F32,
+        .n = 1,
+    };
     for (int i = 0; i < 20000; i++) {
-        fast->adamw(&step, &master, &m, &v, &gradient, TRI_F32, NULL, TRI_F32, 1);
+        fast->adamw(fast, &step);
     }
     assert_true(fabs((double)v - 0.09) < 1e-7 && fabs((double)m - 0.3) < 1e-7);
 }

@@ -25,9 +25,12 @@ static void check_squares(const struct tri_kernels *table, const int64_t *sums, 
     for (int64_t i = 0; i < n; i++) {
         tri_exact_add(&expected, (double)values[i] * (double)values[i]);
     }
-    table->fixed_squares(sums, &whole, n);
-    table->fixed_squares(sums + 5, &parts, n - 5);
-    table->fixed_squares(sums, &parts, 5);
+    table->fixed_squares(table,
+                         &(struct tri_fixed_get_args){.sums = sums, .exact = &whole, .n = n});
+    table->fixed_squares(
+        table, &(struct tri_fixed_get_args){.sums = sums + 5, .exact = &parts, .n = n - 5});
+    table->fixed_squares(table,
+                         &(struct tri_fixed_get_args){.sums = sums, .exact = &parts, .n = 5});
     assert_true(tri_exact_get(&whole) == tri_exact_get(&expected));
     assert_true(tri_exact_get(&parts) == tri_exact_get(&expected));
 }
@@ -50,7 +53,9 @@ static void check_add(const struct tri_kernels *fast, enum tri_dtype dt)
         for (int i = 0; i < N; i++) {
             sums[i] = i;
         }
-        tables[t]->fixed_add(x.fast, sums, N, &fixed, dt);
+        tables[t]->fixed_add(tables[t],
+                             &(struct tri_fixed_add_args){
+                                 .x = x.fast, .sums = sums, .n = N, .fixed = &fixed, .dt = dt});
         assert_int_equal(fixed.refused, 0);
         assert_int_equal(sums[N], 99);
         for (int i = 0; i < N; i++) {
@@ -59,13 +64,15 @@ static void check_add(const struct tri_kernels *fast, enum tri_dtype dt)
         assert_int_equal(sums[2], 2);
         assert_int_equal(sums[3], 5);
         assert_int_equal(sums[4], 2);
-        tables[t]->fixed_get(sums, back, N);
+        tables[t]->fixed_get(tables[t],
+                             &(struct tri_fixed_get_args){.sums = sums, .y = back, .n = N});
         for (int i = 0; i < N; i++) {
             assert_true(back[i] == ldexpf((float)sums[i], -TRI_FIXED_BITS));
         }
         check_squares(tables[t], sums, back, N);
         float *same = (float *)(void *)sums;
-        tables[t]->fixed_get(sums, same, N);
+        tables[t]->fixed_get(tables[t],
+                             &(struct tri_fixed_get_args){.sums = sums, .y = same, .n = N});
         assert_memory_equal(same, back, sizeof(back));
     }
     pair_end(&x, "x", 0, 0);
@@ -89,23 +96,24 @@ static void check_refused(const struct tri_kernels *fast, enum tri_dtype dt)
         pair_set(&b, 7, 1.0);
         struct tri_fixed fixed = {.limit = 4.0F};
         int64_t sums[3] = {0}, c[150] = {0};
-        table->fixed_add(a.fast, sums, 3, &fixed, dt);
+        table->fixed_add(table, &(struct tri_fixed_add_args){
+                                    .x = a.fast, .sums = sums, .n = 3, .fixed = &fixed, .dt = dt});
         assert_int_equal(fixed.refused, 1);
         assert_int_equal(sums[0], units(pair_get(&a, 0)));
         assert_int_equal(sums[1], 0);
         fixed.refused = 0;
-        table->matmul(&(struct tri_matmul){.m = 3,
-                                           .n = 50,
-                                           .k = 1,
-                                           .a = a.fast,
-                                           .b = b.fast,
-                                           .c = c,
-                                           .lda = 1,
-                                           .ldb = 50,
-                                           .ldc = 50,
-                                           .ab_dtype = dt,
-                                           .c_dtype = TRI_I64,
-                                           .fixed = &fixed});
+        table->matmul(table, &(struct tri_matmul){.m = 3,
+                                                  .n = 50,
+                                                  .k = 1,
+                                                  .a = a.fast,
+                                                  .b = b.fast,
+                                                  .c = c,
+                                                  .lda = 1,
+                                                  .ldb = 50,
+                                                  .ldc = 50,
+                                                  .ab_dtype = dt,
+                                                  .c_dtype = TRI_I64,
+                                                  .fixed = &fixed});
         assert_int_equal(fixed.refused, 1);
         assert_int_equal(c[57], 0);
         assert_int_equal(c[107], units(pair_get(&a, 2)));
@@ -152,7 +160,8 @@ static void check_product(const struct tri_kernels *fast, enum tri_dtype dt)
                                                .fixed = &fixed,
                                                .cuts = cuts,
                                                .parts = 4};
-            (side ? tri_kernels_ref() : fast)->matmul(&product);
+            const struct tri_kernels *table = side ? tri_kernels_ref() : fast;
+            table->matmul(table, &product);
         }
         for (int i = 0; i < M * N; i++) {
             double error = ldexp((double)(sums[0][i] - sums[1][i]), -TRI_FIXED_BITS);

@@ -65,8 +65,18 @@ static void run_norm(struct problem *p)
 {
     bool rms = p->variant & 1;
     bool add = p->variant & 2;
-    ref->norm_forward(rms, p->x, add ? p->a : NULL, add ? p->z : NULL, p->weight,
-                      rms ? NULL : p->bias, 1e-3, p->y, p->stats, p->n, p->width, TRI_F64);
+    ref->norm_forward(ref, &(struct tri_norm_args){.rms = rms,
+                                                   .x = p->x,
+                                                   .add = add ? p->a : NULL,
+                                                   .sum = add ? p->z : NULL,
+                                                   .weight = p->weight,
+                                                   .bias = rms ? NULL : p->bias,
+                                                   .epsilon = 1e-3,
+                                                   .y = p->y,
+                                                   .stats = p->stats,
+                                                   .n = p->n,
+                                                   .width = p->width,
+                                                   .dt = TRI_F64});
 }
 
 static void test_norm(void **state)
@@ -84,8 +94,17 @@ static void test_norm(void **state)
         for (int i = 0; i < 21; i++) {
             dx[i] = add ? p.e[i] : 0.0; /* the residual branch's gradient is there already */
         }
-        ref->norm_backward(rms, p.c, add ? p.z : p.x, p.weight, p.stats, dx, dweight,
-                           rms ? NULL : dbias, 3, 7, TRI_F64);
+        ref->norm_backward(ref, &(struct tri_norm_args){.rms = rms,
+                                                        .dy = p.c,
+                                                        .x = add ? p.z : p.x,
+                                                        .weight = p.weight,
+                                                        .stats = p.stats,
+                                                        .dx = dx,
+                                                        .dweight = dweight,
+                                                        .dbias = rms ? NULL : dbias,
+                                                        .n = 3,
+                                                        .width = 7,
+                                                        .dt = TRI_F64});
         check(&p, p.x, dx, 21);
         check(&p, p.weight, dweight, 7);
         if (add) {
@@ -121,12 +140,17 @@ static int64_t total_width(const struct problem *p)
 
 static void run_head_norm(struct problem *p)
 {
-    ref->rms_squares(heads_of(p->x), p->stats, TRI_F64);
+    ref->rms_squares(
+        ref, &(struct tri_rms_args){.x = heads_of(p->x), .squares = p->stats, .dt = TRI_F64});
     share_sums(p, p->stats);
     for (int64_t i = 0; i < TOKENS * HEADS; i++) {
         p->stats[i] = 1.0 / sqrt(p->stats[i] / (double)total_width(p) + 1e-3);
     }
-    ref->rms_apply(heads_of(p->x), p->stats, p->weight, heads_of(p->y), TRI_F64);
+    ref->rms_apply(ref, &(struct tri_rms_args){.x = heads_of(p->x),
+                                               .rstd = p->stats,
+                                               .weight = p->weight,
+                                               .y = heads_of(p->y),
+                                               .dt = TRI_F64});
 }
 
 static void test_head_norm(void **state)
@@ -139,10 +163,20 @@ static void test_head_norm(void **state)
         double dots[MOST];
         double dweight[MOST] = {0};
         memcpy(dx, p.c, sizeof(dx));
-        ref->rms_dots(heads_of(dx), heads_of(p.x), p.weight, dots, TRI_F64);
+        ref->rms_dots(ref, &(struct tri_rms_args){.dy = heads_of(dx),
+                                                  .x = heads_of(p.x),
+                                                  .weight = p.weight,
+                                                  .dots = dots,
+                                                  .dt = TRI_F64});
         share_sums(&p, dots);
-        ref->rms_backward(heads_of(dx), heads_of(p.x), p.stats, p.weight, dots, total_width(&p),
-                          dweight, TRI_F64);
+        ref->rms_backward(ref, &(struct tri_rms_args){.dy = heads_of(dx),
+                                                      .x = heads_of(p.x),
+                                                      .rstd = p.stats,
+                                                      .weight = p.weight,
+                                                      .dots = dots,
+                                                      .total_width = total_width(&p),
+                                                      .dweight = dweight,
+                                                      .dt = TRI_F64});
         check(&p, p.x, dx, ALL);
         check(&p, p.weight, dweight, HEAD_WIDTH);
     }
@@ -150,7 +184,13 @@ static void test_head_norm(void **state)
 
 static void run_activation(struct problem *p)
 {
-    ref->activation_forward((enum tri_activation)p->variant, p->x, p->y, p->n, p->width, TRI_F64);
+    ref->activation_forward(ref,
+                            &(struct tri_activation_args){.kind = (enum tri_activation)p->variant,
+                                                          .in = p->x,
+                                                          .out = p->y,
+                                                          .n = p->n,
+                                                          .width = p->width,
+                                                          .dt = TRI_F64});
 }
 
 static void test_activation(void **state)
@@ -162,7 +202,14 @@ static void test_activation(void **state)
         for (int i = 0; i < MOST; i++) {
             p.x[i] *= 3.0;
         }
-        ref->activation_backward((enum tri_activation)kind, p.x, p.c, dx, 3, 5, TRI_F64);
+        ref->activation_backward(ref,
+                                 &(struct tri_activation_args){.kind = (enum tri_activation)kind,
+                                                               .in = p.x,
+                                                               .dout = p.c,
+                                                               .din = dx,
+                                                               .n = 3,
+                                                               .width = 5,
+                                                               .dt = TRI_F64});
         check(&p, p.x, dx, kind == TRI_ACTIVATION_SWIGLU ? 30 : 15);
     }
 }
@@ -180,15 +227,27 @@ static void run_loss(struct problem *p)
     double picked[2][LOSS_ROWS];
     double sums[2][LOSS_ROWS];
     for (int s = 0; s < 2; s++) {
-        ref->cross_entropy_max(p->x + s * SLICE, SLICE_LD, slice_cols[s], maxima[s], LOSS_ROWS,
-                               TRI_F64);
+        ref->cross_entropy_max(ref, &(struct tri_cross_entropy_args){.logits = p->x + s * SLICE,
+                                                                     .ld = SLICE_LD,
+                                                                     .cols = slice_cols[s],
+                                                                     .maxima = maxima[s],
+                                                                     .n = LOSS_ROWS,
+                                                                     .dt = TRI_F64});
     }
     for (int i = 0; i < LOSS_ROWS; i++) {
         p->stats[i] = fmax(maxima[0][i], maxima[1][i]);
     }
     for (int s = 0; s < 2; s++) {
-        ref->cross_entropy_sum(p->x + s * SLICE, SLICE_LD, slice_cols[s], p->stats, targets,
-                               slice_first[s], sums[s], picked[s], LOSS_ROWS, TRI_F64);
+        ref->cross_entropy_sum(ref, &(struct tri_cross_entropy_args){.logits = p->x + s * SLICE,
+                                                                     .ld = SLICE_LD,
+                                                                     .cols = slice_cols[s],
+                                                                     .maxima = p->stats,
+                                                                     .targets = targets,
+                                                                     .first_col = slice_first[s],
+                                                                     .sums = sums[s],
+                                                                     .picked = picked[s],
+                                                                     .n = LOSS_ROWS,
+                                                                     .dt = TRI_F64});
     }
     for (int i = 0; i < LOSS_ROWS; i++) {
         p->z[i] = sums[0][i] + sums[1][i];
@@ -207,9 +266,19 @@ static void test_loss(void **state)
     }
     run_loss(&p);
     for (int s = 0; s < 2; s++) {
-        ref->cross_entropy_backward(p.x + s * SLICE, SLICE_LD, slice_cols[s], p.stats, p.z, targets,
-                                    slice_first[s], 0.3, dx + s * SLICE, SLICE_LD, LOSS_ROWS,
-                                    TRI_F64);
+        ref->cross_entropy_backward(ref,
+                                    &(struct tri_cross_entropy_args){.logits = p.x + s * SLICE,
+                                                                     .ld = SLICE_LD,
+                                                                     .cols = slice_cols[s],
+                                                                     .maxima = p.stats,
+                                                                     .sums = p.z,
+                                                                     .targets = targets,
+                                                                     .first_col = slice_first[s],
+                                                                     .scale = 0.3,
+                                                                     .d = dx + s * SLICE,
+                                                                     .ld_d = SLICE_LD,
+                                                                     .n = LOSS_ROWS,
+                                                                     .dt = TRI_F64});
     }
     check(&p, p.x, dx, (int64_t)2 * SLICE); /* the padding's gradient too: 0 */
 }
@@ -219,8 +288,15 @@ static const int32_t combine_index[COMBINED * TOP] = {4, 0, -1, 2, 1, 5};
 
 static void run_combine(struct problem *p)
 {
-    ref->combine_rows(p->x, combine_index, p->weight, p->a, p->y, COMBINED, TOP, COMBINE_WIDTH,
-                      TRI_F64);
+    ref->combine_rows(ref, &(struct tri_combine_args){.rows = p->x,
+                                                      .index = combine_index,
+                                                      .weight = p->weight,
+                                                      .add = p->a,
+                                                      .y = p->y,
+                                                      .n = COMBINED,
+                                                      .k = TOP,
+                                                      .width = COMBINE_WIDTH,
+                                                      .dt = TRI_F64});
 }
 
 static void test_combine(void **state)
@@ -230,8 +306,16 @@ static void test_combine(void **state)
         problem_of(run_combine, COMBINED, COMBINE_WIDTH, (int64_t)COMBINED * COMBINE_WIDTH, 0);
     double drows[MOST] = {0};
     double dweight[MOST];
-    ref->combine_rows_backward(p.c, p.x, combine_index, p.weight, drows, dweight, COMBINED, TOP,
-                               COMBINE_WIDTH, TRI_F64);
+    ref->combine_rows_backward(ref, &(struct tri_combine_args){.dy = p.c,
+                                                               .rows = p.x,
+                                                               .index = combine_index,
+                                                               .weight = p.weight,
+                                                               .drows = drows,
+                                                               .dweight = dweight,
+                                                               .n = COMBINED,
+                                                               .k = TOP,
+                                                               .width = COMBINE_WIDTH,
+                                                               .dt = TRI_F64});
     check(&p, p.x, drows, (int64_t)COMBINED * TOP * COMBINE_WIDTH);
     check(&p, p.weight, dweight, (int64_t)COMBINED * TOP);
     check(&p, p.a, p.c, (int64_t)COMBINED * COMBINE_WIDTH);
@@ -239,7 +323,13 @@ static void test_combine(void **state)
 
 static void run_gate(struct problem *p)
 {
-    ref->scale_rows_add(p->x, p->weight, p->a, p->y, p->n, p->width, TRI_F64);
+    ref->scale_rows_add(ref, &(struct tri_scale_args){.x = p->x,
+                                                      .gate = p->weight,
+                                                      .add = p->a,
+                                                      .y = p->y,
+                                                      .n = p->n,
+                                                      .width = p->width,
+                                                      .dt = TRI_F64});
 }
 
 static void test_gate(void **state)
@@ -247,7 +337,9 @@ static void test_gate(void **state)
     (void)state;
     struct problem p = problem_of(run_gate, 4, 5, 20, 0);
     double dgate[MOST];
-    ref->row_dots(p.c, p.x, dgate, 4, 5, TRI_F64);
+    ref->row_dots(ref,
+                  &(struct tri_dots_args){
+                      .left = p.c, .right = p.x, .dots = dgate, .n = 4, .width = 5, .dt = TRI_F64});
     check(&p, p.weight, dgate, 4);
     check(&p, p.a, p.c, 20);
 }
@@ -266,7 +358,10 @@ static void rotate(double *x, bool inverse)
         }
     }
     struct tri_rows rows = {x, TOKENS, 2, WIDTH, (int64_t)2 * WIDTH, WIDTH};
-    ref->rope(rows, table, positions, inverse, TRI_F64);
+    ref->rope(
+        ref,
+        &(struct tri_rope_args){
+            .x = rows, .table = table, .positions = positions, .inverse = inverse, .dt = TRI_F64});
 }
 
 static void rope_apply(void *context, const double *in, double *out)
@@ -299,28 +394,46 @@ static const int32_t tokens[5] = {7, 3, 7, 9, 4};
 static void embedding_apply(void *context, const double *in, double *out)
 {
     (void)context;
-    ref->embedding_forward(in, tokens, 3, 5, out, 5, 4, TRI_F64);
+    ref->embedding_forward(ref, &(struct tri_embedding_args){.table = in,
+                                                             .tokens = tokens,
+                                                             .first_row = 3,
+                                                             .rows = 5,
+                                                             .y = out,
+                                                             .n = 5,
+                                                             .width = 4,
+                                                             .dt = TRI_F64});
 }
 
 static void embedding_transpose(void *context, const double *in, double *out)
 {
     (void)context;
     memset(out, 0, 20 * sizeof(*out));
-    ref->embedding_backward(out, TRI_F64, tokens, 3, 5, in, 5, 4, TRI_F64);
+    ref->embedding_backward(ref, &(struct tri_embedding_args){.dtable = out,
+                                                              .table_dtype = TRI_F64,
+                                                              .tokens = tokens,
+                                                              .first_row = 3,
+                                                              .rows = 5,
+                                                              .dy = in,
+                                                              .n = 5,
+                                                              .width = 4,
+                                                              .dt = TRI_F64});
 }
 
 static void bias_apply(void *context, const double *in, double *out)
 {
     (void)context;
     memset(out, 0, 20 * sizeof(*out));
-    ref->add_bias(out, in, 5, 4, TRI_F64);
+    ref->add_bias(ref,
+                  &(struct tri_bias_args){.y = out, .bias = in, .n = 5, .width = 4, .dt = TRI_F64});
 }
 
 static void bias_transpose(void *context, const double *in, double *out)
 {
     (void)context;
     memset(out, 0, 4 * sizeof(*out));
-    ref->bias_backward(in, 4, out, 5, 4, TRI_F64);
+    ref->bias_backward(ref,
+                       &(struct tri_bias_args){
+                           .dy = in, .ld = 4, .dbias = out, .n = 5, .width = 4, .dt = TRI_F64});
 }
 
 /* Two copies of each of three tokens, one of them dropped, and back: the MoE's dispatch. */
@@ -330,13 +443,18 @@ static const int32_t copies_at[6] = {0, -1, 2, 5, 1, 4};
 static void gather_apply(void *context, const double *in, double *out)
 {
     (void)context;
-    ref->gather_rows(in, copies_of, out, 6, 4, TRI_F64);
+    ref->gather_rows(
+        ref, &(struct tri_gather_args){
+                 .src = in, .index = copies_of, .dst = out, .n = 6, .width = 4, .dt = TRI_F64});
 }
 
 static void gather_transpose(void *context, const double *in, double *out)
 {
     (void)context;
-    ref->combine_rows(in, copies_at, NULL, NULL, out, 3, 2, 4, TRI_F64);
+    ref->combine_rows(
+        ref,
+        &(struct tri_combine_args){
+            .rows = in, .index = copies_at, .y = out, .n = 3, .k = 2, .width = 4, .dt = TRI_F64});
 }
 
 static void test_linear(void **state)
@@ -354,7 +472,9 @@ static void test_detects(void **state)
     (void)state;
     struct problem p = problem_of(run_gate, 4, 5, 20, 0);
     double wrong[MOST];
-    ref->row_dots(p.c, p.x, wrong, 4, 5, TRI_F64);
+    ref->row_dots(ref,
+                  &(struct tri_dots_args){
+                      .left = p.c, .right = p.x, .dots = wrong, .n = 4, .width = 5, .dt = TRI_F64});
     wrong[2] += 1e-3;
     assert_true(tri_gradcheck_worst(functional, &p, p.weight, wrong, 4, step) > 1e-4);
     wrong[2] = (double)NAN;

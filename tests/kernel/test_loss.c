@@ -30,16 +30,62 @@ static void slice(const struct tri_kernels *fast, enum tri_dtype dt, int64_t n, 
     if (special) {
         special(&logits);
     }
-    fast->cross_entropy_max(logits.fast, ld, cols, maxima.fast, n, TRI_F32);
-    ref->cross_entropy_max(logits.ref, ld, cols, maxima.ref, n, TRI_F32);
-    fast->cross_entropy_sum(logits.fast, ld, cols, maxima.fast, targets, FIRST, sums.fast,
-                            picked.fast, n, TRI_F32);
-    ref->cross_entropy_sum(logits.ref, ld, cols, maxima.ref, targets, FIRST, sums.ref, picked.ref,
-                           n, TRI_F32);
-    fast->cross_entropy_backward(logits.fast, ld, cols, maxima.fast, sums.fast, targets, FIRST,
-                                 0.25, d.fast, ld, n, dt);
-    ref->cross_entropy_backward(logits.ref, ld, cols, maxima.ref, sums.ref, targets, FIRST, 0.25,
-                                d.ref, ld, n, dt);
+    fast->cross_entropy_max(fast, &(struct tri_cross_entropy_args){.logits = logits.fast,
+                                                                   .ld = ld,
+                                                                   .cols = cols,
+                                                                   .maxima = maxima.fast,
+                                                                   .n = n,
+                                                                   .dt = TRI_F32});
+    ref->cross_entropy_max(ref, &(struct tri_cross_entropy_args){.logits = logits.ref,
+                                                                 .ld = ld,
+                                                                 .cols = cols,
+                                                                 .maxima = maxima.ref,
+                                                                 .n = n,
+                                                                 .dt = TRI_F32});
+    fast->cross_entropy_sum(fast, &(struct tri_cross_entropy_args){.logits = logits.fast,
+                                                                   .ld = ld,
+                                                                   .cols = cols,
+                                                                   .maxima = maxima.fast,
+                                                                   .targets = targets,
+                                                                   .first_col = FIRST,
+                                                                   .sums = sums.fast,
+                                                                   .picked = picked.fast,
+                                                                   .n = n,
+                                                                   .dt = TRI_F32});
+    ref->cross_entropy_sum(ref, &(struct tri_cross_entropy_args){.logits = logits.ref,
+                                                                 .ld = ld,
+                                                                 .cols = cols,
+                                                                 .maxima = maxima.ref,
+                                                                 .targets = targets,
+                                                                 .first_col = FIRST,
+                                                                 .sums = sums.ref,
+                                                                 .picked = picked.ref,
+                                                                 .n = n,
+                                                                 .dt = TRI_F32});
+    fast->cross_entropy_backward(fast, &(struct tri_cross_entropy_args){.logits = logits.fast,
+                                                                        .ld = ld,
+                                                                        .cols = cols,
+                                                                        .maxima = maxima.fast,
+                                                                        .sums = sums.fast,
+                                                                        .targets = targets,
+                                                                        .first_col = FIRST,
+                                                                        .scale = 0.25,
+                                                                        .d = d.fast,
+                                                                        .ld_d = ld,
+                                                                        .n = n,
+                                                                        .dt = dt});
+    ref->cross_entropy_backward(ref, &(struct tri_cross_entropy_args){.logits = logits.ref,
+                                                                      .ld = ld,
+                                                                      .cols = cols,
+                                                                      .maxima = maxima.ref,
+                                                                      .sums = sums.ref,
+                                                                      .targets = targets,
+                                                                      .first_col = FIRST,
+                                                                      .scale = 0.25,
+                                                                      .d = d.ref,
+                                                                      .ld_d = ld,
+                                                                      .n = n,
+                                                                      .dt = dt});
     pair_end(&d, "d", 8 + size, 1e-7);
     pair_end(&picked, "picked", 1, 0);
     pair_end(&sums, "sums", 8 + size, 0);
@@ -70,14 +116,40 @@ static void check_ignored(const struct tri_kernels *fast, enum tri_dtype dt)
         struct pair stats = pair_create(TRI_F32, ROWS, 0.0);
         struct pair d = pair_create(dt, (int64_t)ROWS * LD, 1.0);
         pair_set(&logits, 5, (double)NAN);
-        tables[side]->cross_entropy_max(logits.ref, LD, COLS, stats.ref, ROWS, TRI_F32);
-        tables[side]->cross_entropy_sum(logits.ref, LD, COLS, stats.ref, targets, FIRST, stats.fast,
-                                        d.fast, dt == TRI_F32 ? ROWS : 0, TRI_F32);
+        tables[side]->cross_entropy_max(tables[side],
+                                        &(struct tri_cross_entropy_args){.logits = logits.ref,
+                                                                         .ld = LD,
+                                                                         .cols = COLS,
+                                                                         .maxima = stats.ref,
+                                                                         .n = ROWS,
+                                                                         .dt = TRI_F32});
+        tables[side]->cross_entropy_sum(
+            tables[side], &(struct tri_cross_entropy_args){.logits = logits.ref,
+                                                           .ld = LD,
+                                                           .cols = COLS,
+                                                           .maxima = stats.ref,
+                                                           .targets = targets,
+                                                           .first_col = FIRST,
+                                                           .sums = stats.fast,
+                                                           .picked = d.fast,
+                                                           .n = dt == TRI_F32 ? ROWS : 0,
+                                                           .dt = TRI_F32});
         for (int i = 0; i < ROWS; i++) {
             ((float *)stats.fast)[i] = 300.0F;
         }
-        tables[side]->cross_entropy_backward(logits.ref, LD, COLS, stats.ref, stats.fast, targets,
-                                             FIRST, 0.25, d.ref, LD, ROWS, dt);
+        tables[side]->cross_entropy_backward(tables[side],
+                                             &(struct tri_cross_entropy_args){.logits = logits.ref,
+                                                                              .ld = LD,
+                                                                              .cols = COLS,
+                                                                              .maxima = stats.ref,
+                                                                              .sums = stats.fast,
+                                                                              .targets = targets,
+                                                                              .first_col = FIRST,
+                                                                              .scale = 0.25,
+                                                                              .d = d.ref,
+                                                                              .ld_d = LD,
+                                                                              .n = ROWS,
+                                                                              .dt = dt});
         for (int64_t i = 0; i < (int64_t)ROWS * LD; i++) {
             bool counts = targets[i / LD] >= 0 && i % LD < COLS;
             assert_true(counts ? pair_get(&d, i) > 0.0 : pair_get(&d, i) == 0.0);
@@ -127,8 +199,16 @@ static void check_exp(const struct tri_kernels *fast, enum tri_dtype dt)
     struct pair sums = pair_create(TRI_F32, POINTS, 1.0);
     struct pair picked = pair_create(TRI_F32, POINTS, 1.0);
     struct pair zero = pair_create(TRI_F32, POINTS, 0.0);
-    fast->cross_entropy_sum(x.fast, 1, 1, zero.fast, targets, 1, sums.fast, picked.fast, POINTS,
-                            TRI_F32);
+    fast->cross_entropy_sum(fast, &(struct tri_cross_entropy_args){.logits = x.fast,
+                                                                   .ld = 1,
+                                                                   .cols = 1,
+                                                                   .maxima = zero.fast,
+                                                                   .targets = targets,
+                                                                   .first_col = 1,
+                                                                   .sums = sums.fast,
+                                                                   .picked = picked.fast,
+                                                                   .n = POINTS,
+                                                                   .dt = TRI_F32});
     for (int64_t i = 0; i < POINTS; i++) {
         double want = exp(pair_get(&x, i));
         assert_true(fabs((double)((float *)sums.fast)[i] - want) <= 2e-7 * want);

@@ -120,7 +120,7 @@ static void check_shapes(const struct tri_product_isa *isa, enum tri_dtype ab, e
                 struct operands o = operands_create(rows[i], others[j][0], others[j][1],
                                                     variant % ALL_VARIANTS, ab, c);
                 run(isa, &o.fast, 1);
-                tri_kernels_ref()->matmul(&o.ref);
+                tri_kernels_ref()->matmul(tri_kernels_ref(), &o.ref);
                 operands_end(&o);
                 variant += 7; /* odd: passes through all variants */
             }
@@ -142,8 +142,8 @@ static void check_tiles(const struct tri_product_isa *isa, enum tri_dtype ab, en
         struct operands tall = operands_create(1100, 35, 5, variant, ab, c);
         run(isa, &wide.fast, 1);
         run(isa, &tall.fast, 1);
-        tri_kernels_ref()->matmul(&wide.ref);
-        tri_kernels_ref()->matmul(&tall.ref);
+        tri_kernels_ref()->matmul(tri_kernels_ref(), &wide.ref);
+        tri_kernels_ref()->matmul(tri_kernels_ref(), &tall.ref);
         operands_end(&wide);
         operands_end(&tall);
     }
@@ -164,7 +164,7 @@ static void check_wide(const struct tri_product_isa *isa, enum tri_dtype ab, enu
     for (unsigned variant = 0; variant < ALL_VARIANTS; variant += 3) {
         struct operands o = operands_create(500, 8200, 5, variant, ab, c);
         run(isa, &o.fast, 1);
-        tri_kernels_ref()->matmul(&o.ref);
+        tri_kernels_ref()->matmul(tri_kernels_ref(), &o.ref);
         operands_end(&o);
     }
 }
@@ -226,7 +226,7 @@ static void check_grouped(const struct tri_product_isa *isa, enum tri_dtype ab, 
                             : operands_create(tokens[i], 90, 70, B_TRANSPOSED, ab, c);
             group[i] = o[i].fast;
             if (isa == &onednn) {
-                tri_kernels_ref()->matmul(&o[i].ref);
+                tri_kernels_ref()->matmul(tri_kernels_ref(), &o[i].ref);
                 continue;
             }
             o[i].ref.a = o[i].fast.a;
@@ -260,7 +260,7 @@ static void check_not_finite(const struct tri_product_isa *isa, enum tri_dtype a
     pair_set(&o.a, 20 * o.fast.lda + 29, (double)NAN);
     pair_set(&o.a, 21 * o.fast.lda, (double)INFINITY);
     run(isa, &o.fast, 1);
-    tri_kernels_ref()->matmul(&o.ref);
+    tri_kernels_ref()->matmul(tri_kernels_ref(), &o.ref);
     assert_true(isnan(pair_get(&o.c, 20 * o.fast.ldc)));
     assert_true(isinf(pair_get(&o.c, 21 * o.fast.ldc)));
     operands_end(&o);
@@ -285,11 +285,11 @@ static void check_table(const struct tri_kernels *fast, enum tri_dtype dt)
             o[i] = operands_create(variant & A_TRANSPOSED ? 60 : tokens[i], 50,
                                    variant & A_TRANSPOSED ? tokens[i] : 40, variant, dt, c);
             group[i] = o[i].fast;
-            tri_kernels_ref()->matmul(&o[i].ref);
+            tri_kernels_ref()->matmul(tri_kernels_ref(), &o[i].ref);
         }
-        fast->matmul(&group[0]);
-        fast->matmul_grouped(&group[1], COUNT - 1);
-        fast->matmul_grouped(group, 0);
+        fast->matmul(fast, &group[0]);
+        fast->matmul_grouped(fast, &group[1], COUNT - 1);
+        fast->matmul_grouped(fast, group, 0);
         for (int i = 0; i < COUNT; i++) {
             operands_end(&o[i]);
         }
@@ -369,13 +369,13 @@ static void test_reference(void **state)
                            .ab_dtype = TRI_F64,
                            .c_dtype = TRI_F64,
                            .bias = bias};
-    tri_kernels_ref()->matmul(&p);
+    tri_kernels_ref()->matmul(tri_kernels_ref(), &p);
     assert_memory_equal(c, forward, sizeof(c)); /* [1 2 3; 4 5 6] [7 8; 9 10; 11 12] + bias */
     p.a_transposed = p.accumulate = true;
     p.lda = 2;
     p.bias = NULL;
     c[0] = c[1] = c[2] = c[3] = 1;
-    tri_kernels_ref()->matmul(&p);
+    tri_kernels_ref()->matmul(tri_kernels_ref(), &p);
     assert_memory_equal(c, turned, sizeof(c)); /* [1 3 5; 2 4 6] [7 8; 9 10; 11 12] + 1 */
 }
 

@@ -28,11 +28,30 @@ static void forward(const struct tri_kernels *fast, enum tri_dtype dt, struct sh
     struct pair bias = pair_create(TRI_F32, s.width, 1.0);
     struct pair y = pair_create(dt, s.n * s.width, 1.0);
     struct pair stats = pair_create(TRI_F32, 2 * s.n, 1.0);
-    fast->norm_forward(rms, x.fast, with_add ? more.fast : NULL, with_add ? sum.fast : NULL,
-                       weight.fast, with_bias ? bias.fast : NULL, 1e-5, y.fast, stats.fast, s.n,
-                       s.width, dt);
-    ref->norm_forward(rms, x.ref, with_add ? more.ref : NULL, with_add ? sum.ref : NULL, weight.ref,
-                      with_bias ? bias.ref : NULL, 1e-5, y.ref, stats.ref, s.n, s.width, dt);
+    fast->norm_forward(fast, &(struct tri_norm_args){.rms = rms,
+                                                     .x = x.fast,
+                                                     .add = with_add ? more.fast : NULL,
+                                                     .sum = with_add ? sum.fast : NULL,
+                                                     .weight = weight.fast,
+                                                     .bias = with_bias ? bias.fast : NULL,
+                                                     .epsilon = 1e-5,
+                                                     .y = y.fast,
+                                                     .stats = stats.fast,
+                                                     .n = s.n,
+                                                     .width = s.width,
+                                                     .dt = dt});
+    ref->norm_forward(ref, &(struct tri_norm_args){.rms = rms,
+                                                   .x = x.ref,
+                                                   .add = with_add ? more.ref : NULL,
+                                                   .sum = with_add ? sum.ref : NULL,
+                                                   .weight = weight.ref,
+                                                   .bias = with_bias ? bias.ref : NULL,
+                                                   .epsilon = 1e-5,
+                                                   .y = y.ref,
+                                                   .stats = stats.ref,
+                                                   .n = s.n,
+                                                   .width = s.width,
+                                                   .dt = dt});
     pair_end(&y, "y", 16, 4e-6);
     pair_end(&stats, "stats", 8, 1e-7 * s.size);
     pair_end(&sum, "sum", 0, 0);
@@ -65,10 +84,28 @@ static void backward(const struct tri_kernels *fast, enum tri_dtype dt, struct s
         pair_set(&stats, 2 * i, rms ? 0.0 : 0.1);
         pair_set(&stats, 2 * i + 1, 1.5);
     }
-    fast->norm_backward(rms, dy.fast, x.fast, weight.fast, stats.fast, dx.fast, dweight.fast,
-                        rms ? NULL : dbias.fast, s.n, s.width, dt);
-    ref->norm_backward(rms, dy.ref, x.ref, weight.ref, stats.ref, dx.ref, dweight.ref,
-                       rms ? NULL : dbias.ref, s.n, s.width, dt);
+    fast->norm_backward(fast, &(struct tri_norm_args){.rms = rms,
+                                                      .dy = dy.fast,
+                                                      .x = x.fast,
+                                                      .weight = weight.fast,
+                                                      .stats = stats.fast,
+                                                      .dx = dx.fast,
+                                                      .dweight = dweight.fast,
+                                                      .dbias = rms ? NULL : dbias.fast,
+                                                      .n = s.n,
+                                                      .width = s.width,
+                                                      .dt = dt});
+    ref->norm_backward(ref, &(struct tri_norm_args){.rms = rms,
+                                                    .dy = dy.ref,
+                                                    .x = x.ref,
+                                                    .weight = weight.ref,
+                                                    .stats = stats.ref,
+                                                    .dx = dx.ref,
+                                                    .dweight = dweight.ref,
+                                                    .dbias = rms ? NULL : dbias.ref,
+                                                    .n = s.n,
+                                                    .width = s.width,
+                                                    .dt = dt});
     double terms = sqrt((double)s.n + 1.0);
     pair_end(&dx, "dx", 4, 2e-6);
     pair_end(&dweight, "dweight", 4, 1e-6 * terms);
@@ -97,12 +134,24 @@ static void check_one_row(const struct tri_kernels *fast, enum tri_dtype dt)
     struct pair weight = pair_create(TRI_F32, WIDTH, 1.0);
     struct pair y = pair_create(dt, ROWS * WIDTH, 1.0);
     struct pair stats = pair_create(TRI_F32, 2 * ROWS, 1.0);
-    fast->norm_forward(false, x.fast, NULL, NULL, weight.fast, NULL, 1e-5, y.fast, stats.fast, ROWS,
-                       WIDTH, dt);
+    fast->norm_forward(fast, &(struct tri_norm_args){.x = x.fast,
+                                                     .weight = weight.fast,
+                                                     .epsilon = 1e-5,
+                                                     .y = y.fast,
+                                                     .stats = stats.fast,
+                                                     .n = ROWS,
+                                                     .width = WIDTH,
+                                                     .dt = dt});
     for (size_t i = 0; i < ROWS; i++) {
         size_t at = i * WIDTH * size;
-        fast->norm_forward(false, (char *)x.fast + at, NULL, NULL, weight.fast, NULL, 1e-5,
-                           (char *)y.ref + at, (float *)stats.ref + 2 * i, 1, WIDTH, dt);
+        fast->norm_forward(fast, &(struct tri_norm_args){.x = (char *)x.fast + at,
+                                                         .weight = weight.fast,
+                                                         .epsilon = 1e-5,
+                                                         .y = (char *)y.ref + at,
+                                                         .stats = (float *)stats.ref + 2 * i,
+                                                         .n = 1,
+                                                         .width = WIDTH,
+                                                         .dt = dt});
     }
     pair_end(&y, "y", 0, 0);
     pair_end(&stats, "stats", 0, 0);
@@ -118,10 +167,24 @@ static void check_nan(const struct tri_kernels *fast, enum tri_dtype dt)
     struct pair y = pair_create(dt, 2 * WIDTH, 1.0);
     struct pair stats = pair_create(TRI_F32, 4, 1.0);
     pair_set(&x, WIDTH + 39, (double)NAN);
-    fast->norm_forward(true, x.fast, NULL, NULL, weight.fast, NULL, 1e-5, y.fast, stats.fast, 2,
-                       WIDTH, dt);
-    tri_kernels_ref()->norm_forward(true, x.ref, NULL, NULL, weight.ref, NULL, 1e-5, y.ref,
-                                    stats.ref, 2, WIDTH, dt);
+    fast->norm_forward(fast, &(struct tri_norm_args){.rms = true,
+                                                     .x = x.fast,
+                                                     .weight = weight.fast,
+                                                     .epsilon = 1e-5,
+                                                     .y = y.fast,
+                                                     .stats = stats.fast,
+                                                     .n = 2,
+                                                     .width = WIDTH,
+                                                     .dt = dt});
+    tri_kernels_ref()->norm_forward(tri_kernels_ref(), &(struct tri_norm_args){.rms = true,
+                                                                               .x = x.ref,
+                                                                               .weight = weight.ref,
+                                                                               .epsilon = 1e-5,
+                                                                               .y = y.ref,
+                                                                               .stats = stats.ref,
+                                                                               .n = 2,
+                                                                               .width = WIDTH,
+                                                                               .dt = dt});
     assert_true(isnan(pair_get(&y, WIDTH)));
     pair_end(&y, "y", 16, 4e-6);
     pair_end(&stats, "stats", 8, 1e-7);
@@ -139,8 +202,16 @@ struct backward_call {
 static void call_backward(void *context)
 {
     const struct backward_call *c = context;
-    c->fast->norm_backward(true, c->dy->fast, c->x->fast, c->weight->fast, c->stats->fast,
-                           c->dx->fast, c->dweight->fast, NULL, c->n, c->width, c->dt);
+    c->fast->norm_backward(c->fast, &(struct tri_norm_args){.rms = true,
+                                                            .dy = c->dy->fast,
+                                                            .x = c->x->fast,
+                                                            .weight = c->weight->fast,
+                                                            .stats = c->stats->fast,
+                                                            .dx = c->dx->fast,
+                                                            .dweight = c->dweight->fast,
+                                                            .n = c->n,
+                                                            .width = c->width,
+                                                            .dt = c->dt});
 }
 
 static void check_threads(const struct tri_kernels *fast, enum tri_dtype dt)

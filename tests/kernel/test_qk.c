@@ -39,11 +39,21 @@ static void norm_parts(const struct tri_kernels *fast, enum tri_dtype dt, struct
     struct pair squares = pair_create(TRI_F32, rows, 1.0);
     struct pair rstd = pair_create(TRI_F32, rows, 2.0);
     struct pair weight = pair_create(TRI_F32, s.width, 2.0);
-    fast->rms_squares(rows_of(x.fast, s), squares.fast, dt);
-    ref->rms_squares(rows_of(x.ref, s), squares.ref, dt);
+    fast->rms_squares(
+        fast, &(struct tri_rms_args){.x = rows_of(x.fast, s), .squares = squares.fast, .dt = dt});
+    ref->rms_squares(
+        ref, &(struct tri_rms_args){.x = rows_of(x.ref, s), .squares = squares.ref, .dt = dt});
     pair_end(&squares, "squares", 8, 0);
-    fast->rms_apply(rows_of(x.fast, s), rstd.fast, weight.fast, rows_of(y.fast, s), dt);
-    ref->rms_apply(rows_of(x.ref, s), rstd.ref, weight.ref, rows_of(y.ref, s), dt);
+    fast->rms_apply(fast, &(struct tri_rms_args){.x = rows_of(x.fast, s),
+                                                 .rstd = rstd.fast,
+                                                 .weight = weight.fast,
+                                                 .y = rows_of(y.fast, s),
+                                                 .dt = dt});
+    ref->rms_apply(ref, &(struct tri_rms_args){.x = rows_of(x.ref, s),
+                                               .rstd = rstd.ref,
+                                               .weight = weight.ref,
+                                               .y = rows_of(y.ref, s),
+                                               .dt = dt});
     pair_end(&y, "y", 4, 0);
     pair_end(&rstd, "rstd", 0, 0);
     pair_end(&weight, "weight", 0, 0);
@@ -62,12 +72,32 @@ static void norm_backward(const struct tri_kernels *fast, enum tri_dtype dt, str
     struct pair weight = pair_create(TRI_F32, s.width, 2.0);
     struct pair dots = pair_create(TRI_F32, rows, 1.0);
     struct pair dweight = pair_create(TRI_F32, s.width, 1.0);
-    fast->rms_dots(rows_of(dy.fast, s), rows_of(x.fast, tight), weight.fast, dots.fast, dt);
-    ref->rms_dots(rows_of(dy.ref, s), rows_of(x.ref, tight), weight.ref, dots.ref, dt);
-    fast->rms_backward(rows_of(dy.fast, s), rows_of(x.fast, tight), rstd.fast, weight.fast,
-                       dots.fast, 2 * s.width, dweight.fast, dt);
-    ref->rms_backward(rows_of(dy.ref, s), rows_of(x.ref, tight), rstd.ref, weight.ref, dots.ref,
-                      2 * s.width, dweight.ref, dt);
+    fast->rms_dots(fast, &(struct tri_rms_args){.dy = rows_of(dy.fast, s),
+                                                .x = rows_of(x.fast, tight),
+                                                .weight = weight.fast,
+                                                .dots = dots.fast,
+                                                .dt = dt});
+    ref->rms_dots(ref, &(struct tri_rms_args){.dy = rows_of(dy.ref, s),
+                                              .x = rows_of(x.ref, tight),
+                                              .weight = weight.ref,
+                                              .dots = dots.ref,
+                                              .dt = dt});
+    fast->rms_backward(fast, &(struct tri_rms_args){.dy = rows_of(dy.fast, s),
+                                                    .x = rows_of(x.fast, tight),
+                                                    .rstd = rstd.fast,
+                                                    .weight = weight.fast,
+                                                    .dots = dots.fast,
+                                                    .total_width = 2 * s.width,
+                                                    .dweight = dweight.fast,
+                                                    .dt = dt});
+    ref->rms_backward(ref, &(struct tri_rms_args){.dy = rows_of(dy.ref, s),
+                                                  .x = rows_of(x.ref, tight),
+                                                  .rstd = rstd.ref,
+                                                  .weight = weight.ref,
+                                                  .dots = dots.ref,
+                                                  .total_width = 2 * s.width,
+                                                  .dweight = dweight.ref,
+                                                  .dt = dt});
     pair_end(&dots, "dots", 4, 1e-6 * sqrt((double)s.width));
     pair_end(&dweight, "dweight", 4, 1e-6 * sqrt((double)rows + 1.0));
     pair_end(&dy, "dx", 4, 2e-6);
@@ -85,8 +115,16 @@ static void rope(const struct tri_kernels *fast, enum tri_dtype dt, struct shape
     }
     struct pair x = pair_create(dt, count_of(s), 1.0);
     struct pair table = pair_create(TRI_F32, POSITIONS * s.width, 1.0);
-    fast->rope(rows_of(x.fast, s), table.fast, positions, inverse, dt);
-    tri_kernels_ref()->rope(rows_of(x.ref, s), table.ref, positions, inverse, dt);
+    fast->rope(fast, &(struct tri_rope_args){.x = rows_of(x.fast, s),
+                                             .table = table.fast,
+                                             .positions = positions,
+                                             .inverse = inverse,
+                                             .dt = dt});
+    tri_kernels_ref()->rope(tri_kernels_ref(), &(struct tri_rope_args){.x = rows_of(x.ref, s),
+                                                                       .table = table.ref,
+                                                                       .positions = positions,
+                                                                       .inverse = inverse,
+                                                                       .dt = dt});
     pair_end(&x, "x", 2, 2e-7);
     pair_end(&table, "table", 0, 0);
 }
@@ -117,9 +155,14 @@ struct backward_call {
 static void call_backward(void *context)
 {
     const struct backward_call *c = context;
-    c->fast->rms_backward(rows_of(c->dy->fast, c->shape), rows_of(c->x->fast, c->shape),
-                          c->rstd->fast, c->weight->fast, c->dots->fast, c->shape.width,
-                          c->dweight->fast, c->dt);
+    c->fast->rms_backward(c->fast, &(struct tri_rms_args){.dy = rows_of(c->dy->fast, c->shape),
+                                                          .x = rows_of(c->x->fast, c->shape),
+                                                          .rstd = c->rstd->fast,
+                                                          .weight = c->weight->fast,
+                                                          .dots = c->dots->fast,
+                                                          .total_width = c->shape.width,
+                                                          .dweight = c->dweight->fast,
+                                                          .dt = c->dt});
 }
 
 static void same_on_threads(const struct tri_kernels *fast, enum tri_dtype dt, struct shape s)

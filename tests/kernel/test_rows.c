@@ -23,12 +23,58 @@ static void embedding(const struct tri_kernels *fast, enum tri_dtype dt, int64_t
     struct pair dtable = pair_create(TRI_F32, VOCAB * width, 1.0);
     struct pair narrow = pair_create(TRI_BF16, VOCAB * width, 1.0);
     struct pair y = pair_create(dt, n * width, 1.0);
-    fast->embedding_forward(table.fast, tokens, FIRST, VOCAB, y.fast, n, width, dt);
-    ref->embedding_forward(table.ref, tokens, FIRST, VOCAB, y.ref, n, width, dt);
-    fast->embedding_backward(dtable.fast, TRI_F32, tokens, FIRST, VOCAB, y.fast, n, width, dt);
-    ref->embedding_backward(dtable.ref, TRI_F32, tokens, FIRST, VOCAB, y.ref, n, width, dt);
-    fast->embedding_backward(narrow.fast, TRI_BF16, tokens, FIRST, VOCAB, y.fast, n, width, dt);
-    ref->embedding_backward(narrow.ref, TRI_BF16, tokens, FIRST, VOCAB, y.ref, n, width, dt);
+    fast->embedding_forward(fast, &(struct tri_embedding_args){.table = table.fast,
+                                                               .tokens = tokens,
+                                                               .first_row = FIRST,
+                                                               .rows = VOCAB,
+                                                               .y = y.fast,
+                                                               .n = n,
+                                                               .width = width,
+                                                               .dt = dt});
+    ref->embedding_forward(ref, &(struct tri_embedding_args){.table = table.ref,
+                                                             .tokens = tokens,
+                                                             .first_row = FIRST,
+                                                             .rows = VOCAB,
+                                                             .y = y.ref,
+                                                             .n = n,
+                                                             .width = width,
+                                                             .dt = dt});
+    fast->embedding_backward(fast, &(struct tri_embedding_args){.dtable = dtable.fast,
+                                                                .table_dtype = TRI_F32,
+                                                                .tokens = tokens,
+                                                                .first_row = FIRST,
+                                                                .rows = VOCAB,
+                                                                .dy = y.fast,
+                                                                .n = n,
+                                                                .width = width,
+                                                                .dt = dt});
+    ref->embedding_backward(ref, &(struct tri_embedding_args){.dtable = dtable.ref,
+                                                              .table_dtype = TRI_F32,
+                                                              .tokens = tokens,
+                                                              .first_row = FIRST,
+                                                              .rows = VOCAB,
+                                                              .dy = y.ref,
+                                                              .n = n,
+                                                              .width = width,
+                                                              .dt = dt});
+    fast->embedding_backward(fast, &(struct tri_embedding_args){.dtable = narrow.fast,
+                                                                .table_dtype = TRI_BF16,
+                                                                .tokens = tokens,
+                                                                .first_row = FIRST,
+                                                                .rows = VOCAB,
+                                                                .dy = y.fast,
+                                                                .n = n,
+                                                                .width = width,
+                                                                .dt = dt});
+    ref->embedding_backward(ref, &(struct tri_embedding_args){.dtable = narrow.ref,
+                                                              .table_dtype = TRI_BF16,
+                                                              .tokens = tokens,
+                                                              .first_row = FIRST,
+                                                              .rows = VOCAB,
+                                                              .dy = y.ref,
+                                                              .n = n,
+                                                              .width = width,
+                                                              .dt = dt});
     pair_end(&dtable, "dtable", 2, 2e-6);
     pair_end(&narrow, "bf16 dtable", 2, 2e-6);
     pair_end(&y, "embedding", 0, 0);
@@ -43,8 +89,14 @@ static void gather(const struct tri_kernels *fast, enum tri_dtype dt, int64_t n,
     }
     struct pair src = pair_create(dt, 6 * width, 1.0);
     struct pair dst = pair_create(dt, n * width, 1.0);
-    fast->gather_rows(src.fast, index, dst.fast, n, width, dt);
-    tri_kernels_ref()->gather_rows(src.ref, index, dst.ref, n, width, dt);
+    fast->gather_rows(
+        fast,
+        &(struct tri_gather_args){
+            .src = src.fast, .index = index, .dst = dst.fast, .n = n, .width = width, .dt = dt});
+    tri_kernels_ref()->gather_rows(
+        tri_kernels_ref(),
+        &(struct tri_gather_args){
+            .src = src.ref, .index = index, .dst = dst.ref, .n = n, .width = width, .dt = dt});
     pair_end(&dst, "gather", 0, 0);
     pair_end(&src, "src", 0, 0);
 }
@@ -66,10 +118,24 @@ static void combine(const struct tri_kernels *fast, enum tri_dtype dt, int64_t n
     struct pair rows = pair_create(dt, n * TOP * width, 1.0);
     struct pair weight = pair_create(TRI_F32, n * TOP, 1.0);
     struct pair y = pair_create(dt, n * width, 1.0);
-    fast->combine_rows(rows.fast, index, with_weight ? weight.fast : NULL, with_add ? y.fast : NULL,
-                       y.fast, n, TOP, width, dt);
-    ref->combine_rows(rows.ref, index, with_weight ? weight.ref : NULL, with_add ? y.ref : NULL,
-                      y.ref, n, TOP, width, dt);
+    fast->combine_rows(fast, &(struct tri_combine_args){.rows = rows.fast,
+                                                        .index = index,
+                                                        .weight = with_weight ? weight.fast : NULL,
+                                                        .add = with_add ? y.fast : NULL,
+                                                        .y = y.fast,
+                                                        .n = n,
+                                                        .k = TOP,
+                                                        .width = width,
+                                                        .dt = dt});
+    ref->combine_rows(ref, &(struct tri_combine_args){.rows = rows.ref,
+                                                      .index = index,
+                                                      .weight = with_weight ? weight.ref : NULL,
+                                                      .add = with_add ? y.ref : NULL,
+                                                      .y = y.ref,
+                                                      .n = n,
+                                                      .k = TOP,
+                                                      .width = width,
+                                                      .dt = dt});
     pair_end(&y, "combine", 2, 4e-7);
     pair_end(&rows, "rows", 0, 0);
     pair_end(&weight, "weight", 0, 0);
@@ -86,10 +152,26 @@ static void combine_backward(const struct tri_kernels *fast, enum tri_dtype dt, 
     struct pair drows = pair_create(dt, n * TOP * width, 1.0);
     struct pair weight = pair_create(TRI_F32, n * TOP, 1.0);
     struct pair dweight = pair_create(TRI_F32, n * TOP, 1.0);
-    fast->combine_rows_backward(dy.fast, rows.fast, index, weight.fast, drows.fast, dweight.fast, n,
-                                TOP, width, dt);
-    ref->combine_rows_backward(dy.ref, rows.ref, index, weight.ref, drows.ref, dweight.ref, n, TOP,
-                               width, dt);
+    fast->combine_rows_backward(fast, &(struct tri_combine_args){.dy = dy.fast,
+                                                                 .rows = rows.fast,
+                                                                 .index = index,
+                                                                 .weight = weight.fast,
+                                                                 .drows = drows.fast,
+                                                                 .dweight = dweight.fast,
+                                                                 .n = n,
+                                                                 .k = TOP,
+                                                                 .width = width,
+                                                                 .dt = dt});
+    ref->combine_rows_backward(ref, &(struct tri_combine_args){.dy = dy.ref,
+                                                               .rows = rows.ref,
+                                                               .index = index,
+                                                               .weight = weight.ref,
+                                                               .drows = drows.ref,
+                                                               .dweight = dweight.ref,
+                                                               .n = n,
+                                                               .k = TOP,
+                                                               .width = width,
+                                                               .dt = dt});
     pair_end(&drows, "drows", 1, 0);
     pair_end(&dweight, "dweight", 2, 5e-7 * sqrt((double)width));
     pair_end(&dy, "dy", 0, 0);
@@ -106,13 +188,45 @@ static void scale_and_dots(const struct tri_kernels *fast, enum tri_dtype dt, in
     struct pair add = pair_create(dt, n * width, 1.0);
     struct pair y = pair_create(dt, n * width, 1.0);
     struct pair dots = pair_create(TRI_F32, n, 1.0);
-    fast->row_dots(x.fast, add.fast, dots.fast, n, width, dt);
-    ref->row_dots(x.ref, add.ref, dots.ref, n, width, dt);
-    fast->scale_rows_add(x.fast, gate.fast, add.fast, y.fast, n, width, dt);
-    ref->scale_rows_add(x.ref, gate.ref, add.ref, y.ref, n, width, dt);
+    fast->row_dots(fast, &(struct tri_dots_args){.left = x.fast,
+                                                 .right = add.fast,
+                                                 .dots = dots.fast,
+                                                 .n = n,
+                                                 .width = width,
+                                                 .dt = dt});
+    ref->row_dots(
+        ref,
+        &(struct tri_dots_args){
+            .left = x.ref, .right = add.ref, .dots = dots.ref, .n = n, .width = width, .dt = dt});
+    fast->scale_rows_add(fast, &(struct tri_scale_args){.x = x.fast,
+                                                        .gate = gate.fast,
+                                                        .add = add.fast,
+                                                        .y = y.fast,
+                                                        .n = n,
+                                                        .width = width,
+                                                        .dt = dt});
+    ref->scale_rows_add(ref, &(struct tri_scale_args){.x = x.ref,
+                                                      .gate = gate.ref,
+                                                      .add = add.ref,
+                                                      .y = y.ref,
+                                                      .n = n,
+                                                      .width = width,
+                                                      .dt = dt});
     pair_end(&y, "scale_rows_add", 2, 2e-7);
-    fast->scale_rows_add(x.fast, gate.fast, add.fast, add.fast, n, width, dt);
-    ref->scale_rows_add(x.ref, gate.ref, add.ref, add.ref, n, width, dt);
+    fast->scale_rows_add(fast, &(struct tri_scale_args){.x = x.fast,
+                                                        .gate = gate.fast,
+                                                        .add = add.fast,
+                                                        .y = add.fast,
+                                                        .n = n,
+                                                        .width = width,
+                                                        .dt = dt});
+    ref->scale_rows_add(ref, &(struct tri_scale_args){.x = x.ref,
+                                                      .gate = gate.ref,
+                                                      .add = add.ref,
+                                                      .y = add.ref,
+                                                      .n = n,
+                                                      .width = width,
+                                                      .dt = dt});
     pair_end(&add, "scale_rows_add in place", 2, 2e-7);
     pair_end(&dots, "row_dots", 2, 5e-7 * sqrt((double)width));
     pair_end(&x, "x", 0, 0);
@@ -145,8 +259,23 @@ static void check_nan(const struct tri_kernels *fast, enum tri_dtype dt)
     pair_set(&rows, 3, (double)NAN);
     pair_set(&rows, 18, (double)INFINITY);
     pair_set(&weight, 0, 0.0);
-    fast->combine_rows(rows.fast, index, weight.fast, NULL, y.fast, 1, 1, 20, dt);
-    tri_kernels_ref()->combine_rows(rows.ref, index, weight.ref, NULL, y.ref, 1, 1, 20, dt);
+    fast->combine_rows(fast, &(struct tri_combine_args){.rows = rows.fast,
+                                                        .index = index,
+                                                        .weight = weight.fast,
+                                                        .y = y.fast,
+                                                        .n = 1,
+                                                        .k = 1,
+                                                        .width = 20,
+                                                        .dt = dt});
+    tri_kernels_ref()->combine_rows(tri_kernels_ref(),
+                                    &(struct tri_combine_args){.rows = rows.ref,
+                                                               .index = index,
+                                                               .weight = weight.ref,
+                                                               .y = y.ref,
+                                                               .n = 1,
+                                                               .k = 1,
+                                                               .width = 20,
+                                                               .dt = dt});
     assert_true(isnan(pair_get(&y, 3)) && isnan(pair_get(&y, 18)) && !isnan(pair_get(&y, 4)));
     pair_end(&y, "y", 1, 0);
     pair_end(&rows, "rows", 0, 0);
@@ -164,8 +293,16 @@ struct embedding_call {
 static void call_embedding(void *context)
 {
     const struct embedding_call *c = context;
-    c->fast->embedding_backward(c->dtable->fast, c->dtable->dtype, c->tokens, 0, 5, c->dy->fast,
-                                c->n, c->width, c->dt);
+    c->fast->embedding_backward(c->fast,
+                                &(struct tri_embedding_args){.dtable = c->dtable->fast,
+                                                             .table_dtype = c->dtable->dtype,
+                                                             .tokens = c->tokens,
+                                                             .first_row = 0,
+                                                             .rows = 5,
+                                                             .dy = c->dy->fast,
+                                                             .n = c->n,
+                                                             .width = c->width,
+                                                             .dt = c->dt});
 }
 
 static void check_threads(const struct tri_kernels *fast, enum tri_dtype dt)
@@ -196,9 +333,25 @@ static void check_rounded_once(const struct tri_kernels *fast, enum tri_dtype dt
     for (int64_t i = 0; i < TOKENS; i++) {
         pair_set(&dy, i, 1.0 / 256.0);
     }
-    fast->embedding_backward(dtable.fast, TRI_BF16, tokens, 0, 1, dy.fast, TOKENS, 1, dt);
-    tri_kernels_ref()->embedding_backward(dtable.ref, TRI_BF16, tokens, 0, 1, dy.ref, TOKENS, 1,
-                                          dt);
+    fast->embedding_backward(fast, &(struct tri_embedding_args){.dtable = dtable.fast,
+                                                                .table_dtype = TRI_BF16,
+                                                                .tokens = tokens,
+                                                                .first_row = 0,
+                                                                .rows = 1,
+                                                                .dy = dy.fast,
+                                                                .n = TOKENS,
+                                                                .width = 1,
+                                                                .dt = dt});
+    tri_kernels_ref()->embedding_backward(tri_kernels_ref(),
+                                          &(struct tri_embedding_args){.dtable = dtable.ref,
+                                                                       .table_dtype = TRI_BF16,
+                                                                       .tokens = tokens,
+                                                                       .first_row = 0,
+                                                                       .rows = 1,
+                                                                       .dy = dy.ref,
+                                                                       .n = TOKENS,
+                                                                       .width = 1,
+                                                                       .dt = dt});
     assert_true(pair_get(&dtable, 0) == 2.171875); /* 1 + 300/256 in bf16 */
     pair_end(&dtable, "dtable", 0, 0);
     pair_end(&dy, "dy", 0, 0);

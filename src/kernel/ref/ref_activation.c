@@ -41,32 +41,32 @@ static double slope(enum tri_activation kind, double x)
     }
 }
 
-void tri_ref_activation_forward(enum tri_activation kind, const void *in, void *out, int64_t n,
-                                int64_t width, enum tri_dtype dt)
+void tri_ref_activation_forward(const struct tri_kernels *self, const struct tri_activation_args *a)
 {
-    bool gated = kind == TRI_ACTIVATION_SWIGLU;
-    for (int64_t i = 0; i < n; i++) {
-        for (int64_t j = 0; j < width; j++) {
-            int64_t gate = gated ? 2 * i * width + j : i * width + j;
-            double up = gated ? ref_get(in, gate + width, dt) : 1.0;
-            ref_set(out, i * width + j, dt, value(kind, ref_get(in, gate, dt)) * up);
+    bool gated = a->kind == TRI_ACTIVATION_SWIGLU;
+    for (int64_t i = 0; i < a->n; i++) {
+        for (int64_t j = 0; j < a->width; j++) {
+            int64_t gate = gated ? 2 * i * a->width + j : i * a->width + j;
+            double up = gated ? ref_get(a->in, gate + a->width, a->dt) : 1.0;
+            ref_set(a->out, i * a->width + j, a->dt,
+                    value(a->kind, ref_get(a->in, gate, a->dt)) * up);
         }
     }
 }
 
-void tri_ref_activation_backward(enum tri_activation kind, const void *in, const void *dout,
-                                 void *din, int64_t n, int64_t width, enum tri_dtype dt)
+void tri_ref_activation_backward(const struct tri_kernels *self,
+                                 const struct tri_activation_args *a)
 {
-    bool gated = kind == TRI_ACTIVATION_SWIGLU;
-    for (int64_t i = 0; i < n; i++) {
-        for (int64_t j = 0; j < width; j++) {
-            int64_t gate = gated ? 2 * i * width + j : i * width + j;
-            double up = gated ? ref_get(in, gate + width, dt) : 1.0;
-            double x = ref_get(in, gate, dt);
-            double d = ref_get(dout, i * width + j, dt);
-            ref_set(din, gate, dt, d * up * slope(kind, x));
+    bool gated = a->kind == TRI_ACTIVATION_SWIGLU;
+    for (int64_t i = 0; i < a->n; i++) {
+        for (int64_t j = 0; j < a->width; j++) {
+            int64_t gate = gated ? 2 * i * a->width + j : i * a->width + j;
+            double up = gated ? ref_get(a->in, gate + a->width, a->dt) : 1.0;
+            double x = ref_get(a->in, gate, a->dt);
+            double d = ref_get(a->dout, i * a->width + j, a->dt);
+            ref_set(a->din, gate, a->dt, d * up * slope(a->kind, x));
             if (gated) {
-                ref_set(din, gate + width, dt, d * value(kind, x));
+                ref_set(a->din, gate + a->width, a->dt, d * value(a->kind, x));
             }
         }
     }

@@ -87,12 +87,12 @@ static void forward_row(const struct tri_attention *a, struct row r, enum tri_dt
     }
 }
 
-void tri_ref_attention_forward(const struct tri_attention *args, enum tri_dtype dt)
+void tri_ref_attention_forward(const struct tri_kernels *self, const struct tri_attention *args)
 {
     for (int64_t b = 0; b < args->batch; b++) {
         for (int64_t i = 0; i < args->q_len; i++) {
             for (int64_t h = 0; h < args->heads; h++) {
-                forward_row(args, row_of(args, b, i, h), dt);
+                forward_row(args, row_of(args, b, i, h), args->dt);
             }
         }
     }
@@ -143,28 +143,26 @@ static void backward_kv(const struct tri_attention *a, int64_t b, int64_t kv, in
     set_row(a->dv, row * a->ld_dv + kv * a->dim + c, dv, n, dt);
 }
 
-void tri_ref_attention_backward(const struct tri_attention *args, enum tri_dtype dt)
+void tri_ref_attention_backward(const struct tri_kernels *self, const struct tri_attention *args)
 {
     for (int64_t b = 0; b < args->batch; b++) {
         for (int64_t i = 0; i < args->q_len; i++) {
             for (int64_t h = 0; h < args->heads; h++) {
-                backward_q(args, row_of(args, b, i, h), dt);
+                backward_q(args, row_of(args, b, i, h), args->dt);
             }
         }
         for (int64_t kv = 0; kv < args->kv_heads; kv++) {
             for (int64_t j = 0; j < args->k_len; j++) {
                 for (int64_t c = 0; c < args->dim; c += COLUMNS) {
-                    backward_kv(args, b, kv, j, c, dt);
+                    backward_kv(args, b, kv, j, c, args->dt);
                 }
             }
         }
     }
 }
 
-int64_t tri_ref_attention_scratch(const struct tri_attention *args, bool backward, int threads)
+int64_t tri_ref_attention_scratch(const struct tri_kernels *self, const struct tri_attention *args,
+                                  bool backward, int threads)
 {
-    (void)args;
-    (void)backward;
-    (void)threads;
     return 0;
 }

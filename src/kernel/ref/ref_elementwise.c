@@ -1,43 +1,42 @@
 #include "kernel/ref/ref.h"
 
-void tri_ref_add(const void *a, const void *b, void *y, int64_t n, enum tri_dtype dt)
+void tri_ref_add(const struct tri_kernels *self, const struct tri_add_args *a)
 {
-    for (int64_t i = 0; i < n; i++) {
-        ref_set(y, i, dt, ref_get(a, i, dt) + ref_get(b, i, dt));
+    for (int64_t i = 0; i < a->n; i++) {
+        ref_set(a->y, i, a->dt, ref_get(a->left, i, a->dt) + ref_get(a->right, i, a->dt));
     }
 }
 
-void tri_ref_add_bias(void *y, const void *bias, int64_t n, int64_t width, enum tri_dtype dt)
+void tri_ref_add_bias(const struct tri_kernels *self, const struct tri_bias_args *a)
 {
-    for (int64_t i = 0; i < n * width; i++) {
-        ref_add(y, i, dt, ref_get(bias, i % width, tri_stat_dtype(dt)));
+    for (int64_t i = 0; i < a->n * a->width; i++) {
+        ref_add(a->y, i, a->dt, ref_get(a->bias, i % a->width, tri_stat_dtype(a->dt)));
     }
 }
 
-void tri_ref_bias_backward(const void *dy, int64_t ld, void *db, int64_t n, int64_t width,
-                           enum tri_dtype dt)
+void tri_ref_bias_backward(const struct tri_kernels *self, const struct tri_bias_args *a)
 {
-    for (int64_t j = 0; j < width; j++) {
+    for (int64_t j = 0; j < a->width; j++) {
         double sum = 0.0;
-        for (int64_t i = 0; i < n; i++) {
-            sum += ref_get(dy, i * ld + j, dt);
+        for (int64_t i = 0; i < a->n; i++) {
+            sum += ref_get(a->dy, i * a->ld + j, a->dt);
         }
-        ref_add(db, j, tri_stat_dtype(dt), sum);
+        ref_add(a->dbias, j, tri_stat_dtype(a->dt), sum);
     }
 }
 
-void tri_ref_cast(const void *src, enum tri_dtype from, void *dst, enum tri_dtype to, int64_t n)
+void tri_ref_cast(const struct tri_kernels *self, const struct tri_cast_args *a)
 {
-    for (int64_t i = 0; i < n; i++) {
-        ref_set(dst, i, to, ref_get(src, i, from));
+    for (int64_t i = 0; i < a->n; i++) {
+        ref_set(a->dst, i, a->to, ref_get(a->src, i, a->from));
     }
 }
 
-double tri_ref_sum_squares(const void *x, int64_t n, enum tri_dtype dt)
+double tri_ref_sum_squares(const struct tri_kernels *self, const struct tri_squares_args *a)
 {
     double sum = 0.0;
-    for (int64_t i = 0; i < n; i++) {
-        sum += ref_get(x, i, dt) * ref_get(x, i, dt);
+    for (int64_t i = 0; i < a->n; i++) {
+        sum += ref_get(a->x, i, a->dt) * ref_get(a->x, i, a->dt);
     }
     return sum;
 }

@@ -2,39 +2,39 @@
 
 #include <math.h>
 
-void tri_ref_fixed_add(const void *x, int64_t *sums, int64_t n, struct tri_fixed *fixed,
-                       enum tri_dtype dt)
+void tri_ref_fixed_add(const struct tri_kernels *self, const struct tri_fixed_add_args *a)
 {
-    for (int64_t i = 0; i < n; i++) {
-        double term = (double)(float)ref_get(x, i, dt);
-        if (fabs(term) < (double)fixed->limit) {
-            sums[i] += (int64_t)rint(ldexp(term, TRI_FIXED_BITS));
+    for (int64_t i = 0; i < a->n; i++) {
+        double term = (double)(float)ref_get(a->x, i, a->dt);
+        if (fabs(term) < (double)a->fixed->limit) {
+            a->sums[i] += (int64_t)rint(ldexp(term, TRI_FIXED_BITS));
         } else {
-            fixed->refused = 1;
+            a->fixed->refused = 1;
         }
     }
 }
 
-void tri_ref_fixed_get(const int64_t *sums, float *y, int64_t n)
+void tri_ref_fixed_get(const struct tri_kernels *self, const struct tri_fixed_get_args *a)
 {
-    for (int64_t i = 0; i < n; i++) {
+    for (int64_t i = 0; i < a->n; i++) {
         int64_t units;
-        memcpy(&units, sums + i, sizeof(units));
+        memcpy(&units, a->sums + i, sizeof(units));
         float value = ldexpf((float)units, -TRI_FIXED_BITS);
-        memcpy(y + i, &value, sizeof(value));
+        memcpy(a->y + i, &value, sizeof(value));
     }
 }
 
-void tri_ref_fixed_squares(const int64_t *sums, struct tri_exact *sum, int64_t n)
+void tri_ref_fixed_squares(const struct tri_kernels *self, const struct tri_fixed_get_args *a)
 {
     enum { MOST = 4096 };
-    for (int64_t i = 0; i < n; i++) {
+    for (int64_t i = 0; i < a->n; i++) {
         float value;
-        tri_ref_fixed_get(sums + i, &value, 1);
-        tri_exact_add(sum, (double)value * (double)value);
+        const struct tri_fixed_get_args one = {.sums = a->sums + i, .n = 1, .y = &value};
+        tri_ref_fixed_get(self, &one);
+        tri_exact_add(a->exact, (double)value * (double)value);
         if (i % MOST == MOST - 1) {
-            tri_exact_carry(sum);
+            tri_exact_carry(a->exact);
         }
     }
-    tri_exact_carry(sum);
+    tri_exact_carry(a->exact);
 }

@@ -15,24 +15,32 @@ static double element(const struct tri_matmul *p, int64_t i, int64_t j, int64_t 
     return sum;
 }
 
-static void add_parts(const struct tri_matmul *p, int64_t i, int64_t j)
+static void add_parts(const struct tri_kernels *self, const struct tri_matmul *p, int64_t i,
+                      int64_t j)
 {
     const int64_t whole[2] = {0, p->k};
     const int64_t *cuts = p->cuts ? p->cuts : whole;
     for (int64_t part = 0; part < (p->cuts ? p->parts : 1); part++) {
         float term = (float)element(p, i, j, cuts[part], cuts[part + 1]);
-        tri_ref_fixed_add(&term, (int64_t *)p->c + i * p->ldc + j, 1, p->fixed, TRI_F32);
+        const struct tri_fixed_add_args args = {
+            .x = &term,
+            .sums = (int64_t *)p->c + i * p->ldc + j,
+            .n = 1,
+            .fixed = p->fixed,
+            .dt = TRI_F32,
+        };
+        tri_ref_fixed_add(self, &args);
     }
 }
 
-void tri_ref_matmul(const struct tri_matmul *product)
+void tri_ref_matmul(const struct tri_kernels *self, const struct tri_matmul *product)
 {
     const struct tri_matmul *p = product;
     for (int64_t i = 0; i < p->m; i++) {
         tri_work_progress();
         for (int64_t j = 0; j < p->n; j++) {
             if (p->c_dtype == TRI_I64) {
-                add_parts(p, i, j);
+                add_parts(self, p, i, j);
             } else if (p->accumulate) {
                 ref_add(p->c, i * p->ldc + j, p->c_dtype, element(p, i, j, 0, p->k));
             } else {
@@ -42,9 +50,10 @@ void tri_ref_matmul(const struct tri_matmul *product)
     }
 }
 
-void tri_ref_matmul_grouped(const struct tri_matmul *products, int64_t count)
+void tri_ref_matmul_grouped(const struct tri_kernels *self, const struct tri_matmul *products,
+                            int64_t count)
 {
     for (int64_t i = 0; i < count; i++) {
-        tri_ref_matmul(&products[i]);
+        tri_ref_matmul(self, &products[i]);
     }
 }

@@ -33,10 +33,10 @@ int64_t tri_attention_scratch(const struct tri_attention_isa *isa, const struct 
 }
 
 void tri_attention_run(const struct tri_attention_isa *isa, const struct tri_attention *args,
-                       enum tri_dtype dt, bool backward)
+                       bool backward)
 {
     enum { FORK = 1 << 14 }; /* pairs of query and key that are worth starting threads for */
-    TRI_REQUIRE(dt == TRI_F32 || dt == TRI_BF16);
+    TRI_REQUIRE(args->dt == TRI_F32 || args->dt == TRI_BF16);
     TRI_REQUIRE(args->dim > 0 && args->group > 0);
     int64_t heads = args->batch * args->kv_heads;
     if (heads == 0 || (args->q_len == 0 && !backward)) {
@@ -61,9 +61,9 @@ void tri_attention_run(const struct tri_attention_isa *isa, const struct tri_att
                 .end = (part + 1) * range < args->q_len ? (part + 1) * range : args->q_len,
             };
             if (backward) {
-                isa->backward(args, dt, task, scratch);
+                isa->backward(args, task, scratch);
             } else {
-                isa->forward(args, dt, task, scratch);
+                isa->forward(args, task, scratch);
             }
         }
     }

@@ -22,11 +22,11 @@ struct tri_attention_isa {
     /* Bytes of scratch, aligned to 64, that any task of these arguments needs. */
     size_t (*forward_scratch)(const struct tri_attention *args);
     size_t (*backward_scratch)(const struct tri_attention *args);
-    void (*forward)(const struct tri_attention *args, enum tri_dtype dt,
-                    struct tri_attention_task task, void *scratch);
+    void (*forward)(const struct tri_attention *args, struct tri_attention_task task,
+                    void *scratch);
     /* A backward task has all queries. */
-    void (*backward)(const struct tri_attention *args, enum tri_dtype dt,
-                     struct tri_attention_task task, void *scratch);
+    void (*backward)(const struct tri_attention *args, struct tri_attention_task task,
+                     void *scratch);
 };
 
 extern const struct tri_attention_isa tri_attention_x86_64;
@@ -35,7 +35,7 @@ extern const struct tri_attention_isa tri_attention_avx512;
 
 /* attention_forward and attention_backward of kernel.h with the instruction set given. */
 void tri_attention_run(const struct tri_attention_isa *isa, const struct tri_attention *args,
-                       enum tri_dtype dt, bool backward);
+                       bool backward);
 
 /* attention_scratch of kernel.h, likewise. */
 int64_t tri_attention_scratch(const struct tri_attention_isa *isa, const struct tri_attention *args,

@@ -63,7 +63,7 @@ static int64_t carve(const struct tri_attention *a, float *scratch, struct buffe
 }
 
 size_t VEC_NAME(tri_attention_backward_scratch)(const struct tri_attention *args);
-void VEC_NAME(tri_attention_backward)(const struct tri_attention *args, enum tri_dtype dt,
+void VEC_NAME(tri_attention_backward)(const struct tri_attention *args,
                                       struct tri_attention_task task, void *scratch);
 
 size_t VEC_NAME(tri_attention_backward_scratch)(const struct tri_attention *args)
@@ -219,12 +219,12 @@ VEC_INLINE void backward_as(const struct tri_attention *a, enum tri_dtype dt,
     }
 }
 
-void VEC_NAME(tri_attention_backward)(const struct tri_attention *args, enum tri_dtype dt,
+void VEC_NAME(tri_attention_backward)(const struct tri_attention *args,
                                       struct tri_attention_task task, void *scratch)
 {
     struct buffers b;
     carve(args, scratch, &b);
-    if (dt == TRI_BF16) {
+    if (args->dt == TRI_BF16) {
         backward_as(args, TRI_BF16, task, &b);
     } else {
         backward_as(args, TRI_F32, task, &b);

@@ -145,10 +145,9 @@ VEC_INLINE void forward_as(const struct tri_attention *a, enum tri_dtype dt,
     }
 }
 
-static void forward(const struct tri_attention *args, enum tri_dtype dt,
-                    struct tri_attention_task task, void *scratch)
+static void forward(const struct tri_attention *args, struct tri_attention_task task, void *scratch)
 {
-    if (dt == TRI_BF16) {
+    if (args->dt == TRI_BF16) {
         forward_as(args, TRI_BF16, task, scratch);
     } else {
         forward_as(args, TRI_F32, task, scratch);
@@ -156,7 +155,7 @@ static void forward(const struct tri_attention *args, enum tri_dtype dt,
 }
 
 size_t VEC_NAME(tri_attention_backward_scratch)(const struct tri_attention *args);
-void VEC_NAME(tri_attention_backward)(const struct tri_attention *args, enum tri_dtype dt,
+void VEC_NAME(tri_attention_backward)(const struct tri_attention *args,
                                       struct tri_attention_task task, void *scratch);
 
 const struct tri_attention_isa VEC_NAME(tri_attention) = {

@@ -260,8 +260,14 @@ static void cast_rows(const struct tri_kernels *vec, const void *src, int64_t ld
         rows = 1;
     }
     for (int64_t i = 0; i < rows; i++) {
-        vec->cast((const char *)src + (size_t)(i * ld_src) * tri_dtype_size(from), from,
-                  (char *)dst + (size_t)(i * ld_dst) * tri_dtype_size(to), to, cols);
+        const struct tri_cast_args args = {
+            .src = (const char *)src + (size_t)(i * ld_src) * tri_dtype_size(from),
+            .from = from,
+            .dst = (char *)dst + (size_t)(i * ld_dst) * tri_dtype_size(to),
+            .to = to,
+            .n = cols,
+        };
+        vec->cast(vec, &args);
     }
 }
 

@@ -107,38 +107,36 @@ VEC_INLINE void backward_row(enum tri_activation kind, const void *in, const voi
     }
 }
 
-static void activation_forward(enum tri_activation kind, const void *in, void *out, int64_t n,
-                               int64_t width, enum tri_dtype dt)
+static void activation_forward(const struct tri_kernels *self, const struct tri_activation_args *a)
 {
-    bool gated = kind == TRI_ACTIVATION_SWIGLU;
-    int64_t stretch = gated && width > 0 ? width : VEC_CHUNK;
-    int64_t all = n * width;
+    bool gated = a->kind == TRI_ACTIVATION_SWIGLU;
+    int64_t stretch = gated && a->width > 0 ? a->width : VEC_CHUNK;
+    int64_t all = a->n * a->width;
 #pragma omp parallel for schedule(static) if (all > VEC_FORK)
     for (int64_t to = 0; to < all; to += stretch) {
         int64_t gate = gated ? 2 * to : to;
         int64_t length = vec_smaller(stretch, all - to);
-        if (vec_is_bf16(dt)) {
-            forward_row(kind, in, out, gate, to, length, TRI_BF16);
+        if (vec_is_bf16(a->dt)) {
+            forward_row(a->kind, a->in, a->out, gate, to, length, TRI_BF16);
         } else {
-            forward_row(kind, in, out, gate, to, length, TRI_F32);
+            forward_row(a->kind, a->in, a->out, gate, to, length, TRI_F32);
         }
     }
 }
 
-static void activation_backward(enum tri_activation kind, const void *in, const void *dout,
-                                void *din, int64_t n, int64_t width, enum tri_dtype dt)
+static void activation_backward(const struct tri_kernels *self, const struct tri_activation_args *a)
 {
-    bool gated = kind == TRI_ACTIVATION_SWIGLU;
-    int64_t stretch = gated && width > 0 ? width : VEC_CHUNK;
-    int64_t all = n * width;
+    bool gated = a->kind == TRI_ACTIVATION_SWIGLU;
+    int64_t stretch = gated && a->width > 0 ? a->width : VEC_CHUNK;
+    int64_t all = a->n * a->width;
 #pragma omp parallel for schedule(static) if (all > VEC_FORK)
     for (int64_t from = 0; from < all; from += stretch) {
         int64_t gate = gated ? 2 * from : from;
         int64_t length = vec_smaller(stretch, all - from);
-        if (vec_is_bf16(dt)) {
-            backward_row(kind, in, dout, din, gate, from, length, TRI_BF16);
+        if (vec_is_bf16(a->dt)) {
+            backward_row(a->kind, a->in, a->dout, a->din, gate, from, length, TRI_BF16);
         } else {
-            backward_row(kind, in, dout, din, gate, from, length, TRI_F32);
+            backward_row(a->kind, a->in, a->dout, a->din, gate, from, length, TRI_F32);
         }
     }
 }

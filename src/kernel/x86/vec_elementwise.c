@@ -7,15 +7,15 @@ VEC_INLINE void add_chunk(const void *a, const void *b, void *y, int64_t begin, 
               vec_store(y, at, count, dt, vec_load(a, at, count, dt) + vec_load(b, at, count, dt)));
 }
 
-static void add(const void *a, const void *b, void *y, int64_t n, enum tri_dtype dt)
+static void add(const struct tri_kernels *self, const struct tri_add_args *a)
 {
-#pragma omp parallel for schedule(static) if (n > VEC_FORK)
-    for (int64_t begin = 0; begin < n; begin += VEC_CHUNK) {
-        int64_t end = vec_smaller(begin + VEC_CHUNK, n);
-        if (vec_is_bf16(dt)) {
-            add_chunk(a, b, y, begin, end, TRI_BF16);
+#pragma omp parallel for schedule(static) if (a->n > VEC_FORK)
+    for (int64_t begin = 0; begin < a->n; begin += VEC_CHUNK) {
+        int64_t end = vec_smaller(begin + VEC_CHUNK, a->n);
+        if (vec_is_bf16(a->dt)) {
+            add_chunk(a->left, a->right, a->y, begin, end, TRI_BF16);
         } else {
-            add_chunk(a, b, y, begin, end, TRI_F32);
+            add_chunk(a->left, a->right, a->y, begin, end, TRI_F32);
         }
     }
 }
@@ -28,14 +28,14 @@ VEC_INLINE void bias_row(void *y, const float *bias, int64_t begin, int64_t widt
                         vec_load(y, begin + at, count, dt) + vec_load(bias, at, count, TRI_F32)));
 }
 
-static void add_bias(void *y, const void *bias, int64_t n, int64_t width, enum tri_dtype dt)
+static void add_bias(const struct tri_kernels *self, const struct tri_bias_args *a)
 {
-#pragma omp parallel for schedule(static) if (n * width > VEC_FORK)
-    for (int64_t i = 0; i < n; i++) {
-        if (vec_is_bf16(dt)) {
-            bias_row(y, bias, i * width, width, TRI_BF16);
+#pragma omp parallel for schedule(static) if (a->n * a->width > VEC_FORK)
+    for (int64_t i = 0; i < a->n; i++) {
+        if (vec_is_bf16(a->dt)) {
+            bias_row(a->y, a->bias, i * a->width, a->width, TRI_BF16);
         } else {
-            bias_row(y, bias, i * width, width, TRI_F32);
+            bias_row(a->y, a->bias, i * a->width, a->width, TRI_F32);
         }
     }
 }
@@ -63,15 +63,14 @@ VEC_INLINE void bias_columns(const void *dy, int64_t ld, float *db, int64_t n, i
     }
 }
 
-static void bias_backward(const void *dy, int64_t ld, void *db, int64_t n, int64_t width,
-                          enum tri_dtype dt)
+static void bias_backward(const struct tri_kernels *self, const struct tri_bias_args *a)
 {
-#pragma omp parallel if (n * width > VEC_FORK)
+#pragma omp parallel if (a->n * a->width > VEC_FORK)
     {
-        if (vec_is_bf16(dt)) {
-            bias_columns(dy, ld, db, n, width, TRI_BF16);
+        if (vec_is_bf16(a->dt)) {
+            bias_columns(a->dy, a->ld, a->dbias, a->n, a->width, TRI_BF16);
         } else {
-            bias_columns(dy, ld, db, n, width, TRI_F32);
+            bias_columns(a->dy, a->ld, a->dbias, a->n, a->width, TRI_F32);
         }
     }
 }
@@ -82,19 +81,19 @@ VEC_INLINE void cast_chunk(const void *src, enum tri_dtype from, void *dst, enum
     VEC_SWEEP(begin, end, vec_store(dst, at, count, to, vec_load(src, at, count, from)));
 }
 
-static void cast(const void *src, enum tri_dtype from, void *dst, enum tri_dtype to, int64_t n)
+static void cast(const struct tri_kernels *self, const struct tri_cast_args *a)
 {
-#pragma omp parallel for schedule(static) if (n > VEC_FORK)
-    for (int64_t begin = 0; begin < n; begin += VEC_CHUNK) {
-        int64_t end = vec_smaller(begin + VEC_CHUNK, n);
-        if (vec_is_bf16(from) && vec_is_bf16(to)) {
-            cast_chunk(src, TRI_BF16, dst, TRI_BF16, begin, end);
-        } else if (vec_is_bf16(from)) {
-            cast_chunk(src, TRI_BF16, dst, TRI_F32, begin, end);
-        } else if (vec_is_bf16(to)) {
-            cast_chunk(src, TRI_F32, dst, TRI_BF16, begin, end);
+#pragma omp parallel for schedule(static) if (a->n > VEC_FORK)
+    for (int64_t begin = 0; begin < a->n; begin += VEC_CHUNK) {
+        int64_t end = vec_smaller(begin + VEC_CHUNK, a->n);
+        if (vec_is_bf16(a->from) && vec_is_bf16(a->to)) {
+            cast_chunk(a->src, TRI_BF16, a->dst, TRI_BF16, begin, end);
+        } else if (vec_is_bf16(a->from)) {
+            cast_chunk(a->src, TRI_BF16, a->dst, TRI_F32, begin, end);
+        } else if (vec_is_bf16(a->to)) {
+            cast_chunk(a->src, TRI_F32, a->dst, TRI_BF16, begin, end);
         } else {
-            cast_chunk(src, TRI_F32, dst, TRI_F32, begin, end);
+            cast_chunk(a->src, TRI_F32, a->dst, TRI_F32, begin, end);
         }
     }
 }
@@ -126,17 +125,17 @@ VEC_INLINE double squares_of(const void *x, int64_t begin, int64_t end, enum tri
 }
 
 /* In parts that depend on n alone, so that the sum does not depend on the threads. */
-static double sum_squares(const void *x, int64_t n, enum tri_dtype dt)
+static double sum_squares(const struct tri_kernels *self, const struct tri_squares_args *a)
 {
     enum { PARTS = 64, LINE = 64 };
     double sums[PARTS];
-    int64_t size = (n / PARTS / LINE + 1) * LINE;
-#pragma omp parallel for schedule(static) if (n > VEC_FORK)
+    int64_t size = (a->n / PARTS / LINE + 1) * LINE;
+#pragma omp parallel for schedule(static) if (a->n > VEC_FORK)
     for (int64_t part = 0; part < PARTS; part++) {
-        int64_t begin = vec_smaller(part * size, n);
-        int64_t end = vec_smaller(begin + size, n);
-        sums[part] = vec_is_bf16(dt) ? squares_of(x, begin, end, TRI_BF16)
-                                     : squares_of(x, begin, end, TRI_F32);
+        int64_t begin = vec_smaller(part * size, a->n);
+        int64_t end = vec_smaller(begin + size, a->n);
+        sums[part] = vec_is_bf16(a->dt) ? squares_of(a->x, begin, end, TRI_BF16)
+                                        : squares_of(a->x, begin, end, TRI_F32);
     }
     double sum = 0.0;
     for (int part = 0; part < PARTS; part++) {

@@ -10,22 +10,21 @@ VEC_INLINE void add_chunk(const void *x, int64_t *sums, int64_t begin, int64_t e
     fixed_report(fixed, bad);
 }
 
-static void fixed_add(const void *x, int64_t *sums, int64_t n, struct tri_fixed *fixed,
-                      enum tri_dtype dt)
+static void fixed_add(const struct tri_kernels *self, const struct tri_fixed_add_args *a)
 {
-#pragma omp parallel for schedule(static) if (n > VEC_FORK)
-    for (int64_t begin = 0; begin < n; begin += VEC_CHUNK) {
-        int64_t end = vec_smaller(begin + VEC_CHUNK, n);
-        if (vec_is_bf16(dt)) {
-            add_chunk(x, sums, begin, end, fixed, TRI_BF16);
+#pragma omp parallel for schedule(static) if (a->n > VEC_FORK)
+    for (int64_t begin = 0; begin < a->n; begin += VEC_CHUNK) {
+        int64_t end = vec_smaller(begin + VEC_CHUNK, a->n);
+        if (vec_is_bf16(a->dt)) {
+            add_chunk(a->x, a->sums, begin, end, a->fixed, TRI_BF16);
         } else {
-            add_chunk(x, sums, begin, end, fixed, TRI_F32);
+            add_chunk(a->x, a->sums, begin, end, a->fixed, TRI_F32);
         }
     }
 }
 
 /* On one thread and from the first element on: the results may take the place of the sums. */
-static void fixed_get(const int64_t *sums, float *y, int64_t n)
+static void get(const int64_t *sums, float *y, int64_t n)
 {
     for (int64_t i = 0; i < n; i++) {
         int64_t units;
@@ -35,18 +34,23 @@ static void fixed_get(const int64_t *sums, float *y, int64_t n)
     }
 }
 
-static void fixed_squares(const int64_t *sums, struct tri_exact *sum, int64_t n)
+static void fixed_get(const struct tri_kernels *self, const struct tri_fixed_get_args *a)
+{
+    get(a->sums, a->y, a->n);
+}
+
+static void fixed_squares(const struct tri_kernels *self, const struct tri_fixed_get_args *a)
 {
     enum { PIECE = 4096 };
-#pragma omp parallel for schedule(static) if (n > PIECE)
-    for (int64_t at = 0; at < n; at += PIECE) {
+#pragma omp parallel for schedule(static) if (a->n > PIECE)
+    for (int64_t at = 0; at < a->n; at += PIECE) {
         float values[PIECE];
         struct tri_exact own = {0};
-        int64_t count = vec_smaller(n - at, PIECE);
-        fixed_get(sums + at, values, count);
+        int64_t count = vec_smaller(a->n - at, PIECE);
+        get(a->sums + at, values, count);
         tri_exact_add_squares(&own, values, count);
 #pragma omp critical
-        tri_exact_merge(sum, &own);
+        tri_exact_merge(a->exact, &own);
     }
 }
 

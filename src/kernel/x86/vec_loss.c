@@ -24,15 +24,14 @@ static float row_max(const float *logits, int64_t cols)
     return result;
 }
 
-static void cross_entropy_max(const void *logits, int64_t ld, int64_t cols, void *maxima, int64_t n,
-                              enum tri_dtype stat)
+static void cross_entropy_max(const struct tri_kernels *self,
+                              const struct tri_cross_entropy_args *a)
 {
-    (void)stat;
-    const float *in = logits;
-    float *out = maxima;
-#pragma omp parallel for schedule(static) if (n * cols > VEC_FORK)
-    for (int64_t i = 0; i < n; i++) {
-        out[i] = row_max(in + i * ld, cols);
+    const float *in = a->logits;
+    float *out = a->maxima;
+#pragma omp parallel for schedule(static) if (a->n * a->cols > VEC_FORK)
+    for (int64_t i = 0; i < a->n; i++) {
+        out[i] = row_max(in + i * a->ld, a->cols);
     }
 }
 
@@ -50,20 +49,18 @@ static float row_sum(const float *logits, int64_t cols, float max)
     return vec_total(sum);
 }
 
-static void cross_entropy_sum(const void *logits, int64_t ld, int64_t cols, const void *maxima,
-                              const int32_t *targets, int64_t first_col, void *sums, void *picked,
-                              int64_t n, enum tri_dtype stat)
+static void cross_entropy_sum(const struct tri_kernels *self,
+                              const struct tri_cross_entropy_args *a)
 {
-    (void)stat;
-    const float *in = logits;
-    const float *most = maxima;
-    float *sum = sums;
-    float *pick = picked;
-#pragma omp parallel for schedule(static) if (n * cols > VEC_FORK)
-    for (int64_t i = 0; i < n; i++) {
-        int64_t target = targets[i] - first_col;
-        sum[i] = row_sum(in + i * ld, cols, most[i]);
-        pick[i] = 0 <= target && target < cols ? in[i * ld + target] - most[i] : 0.0f;
+    const float *in = a->logits;
+    const float *most = a->maxima;
+    float *sum = a->sums;
+    float *pick = a->picked;
+#pragma omp parallel for schedule(static) if (a->n * a->cols > VEC_FORK)
+    for (int64_t i = 0; i < a->n; i++) {
+        int64_t target = a->targets[i] - a->first_col;
+        sum[i] = row_sum(in + i * a->ld, a->cols, most[i]);
+        pick[i] = 0 <= target && target < a->cols ? in[i * a->ld + target] - most[i] : 0.0f;
     }
 }
 
@@ -93,26 +90,24 @@ VEC_INLINE void backward_row(const struct loss_row *row, enum tri_dtype dt)
     }
 }
 
-static void cross_entropy_backward(const void *logits, int64_t ld, int64_t cols, const void *maxima,
-                                   const void *sums, const int32_t *targets, int64_t first_col,
-                                   double scale, void *d, int64_t ld_d, int64_t n,
-                                   enum tri_dtype dt)
+static void cross_entropy_backward(const struct tri_kernels *self,
+                                   const struct tri_cross_entropy_args *a)
 {
-    const float *in = logits;
-    const float *most = maxima;
-    const float *sum = sums;
-#pragma omp parallel for schedule(static) if (n * ld_d > VEC_FORK)
-    for (int64_t i = 0; i < n; i++) {
-        const struct loss_row row = {.logits = in + i * ld,
-                                     .d = d,
-                                     .d_at = i * ld_d,
-                                     .cols = targets[i] < 0 ? 0 : cols,
-                                     .ld_d = ld_d,
-                                     .target = targets[i] - first_col,
+    const float *in = a->logits;
+    const float *most = a->maxima;
+    const float *sum = a->sums;
+#pragma omp parallel for schedule(static) if (a->n * a->ld_d > VEC_FORK)
+    for (int64_t i = 0; i < a->n; i++) {
+        const struct loss_row row = {.logits = in + i * a->ld,
+                                     .d = a->d,
+                                     .d_at = i * a->ld_d,
+                                     .cols = a->targets[i] < 0 ? 0 : a->cols,
+                                     .ld_d = a->ld_d,
+                                     .target = a->targets[i] - a->first_col,
                                      .most = most[i],
-                                     .factor = (float)(scale / (double)sum[i]),
-                                     .scale = (float)scale};
-        if (vec_is_bf16(dt)) {
+                                     .factor = (float)(a->scale / (double)sum[i]),
+                                     .scale = (float)a->scale};
+        if (vec_is_bf16(a->dt)) {
             backward_row(&row, TRI_BF16);
         } else {
             backward_row(&row, TRI_F32);

@@ -70,24 +70,22 @@ VEC_INLINE void forward_row(const struct norm *args, int64_t i, enum tri_dtype d
     VEC_SWEEP(begin, end, normalise(args, x, m, r, begin, at, count, dt));
 }
 
-static void norm_forward(bool rms, const void *x, const void *add, void *sum, const void *weight,
-                         const void *bias, double epsilon, void *y, void *stats, int64_t n,
-                         int64_t width, enum tri_dtype dt)
+static void norm_forward(const struct tri_kernels *self, const struct tri_norm_args *a)
 {
-    const struct norm args = {.rms = rms,
-                              .x = x,
-                              .add = add,
-                              .sum = sum,
-                              .weight = weight,
-                              .bias = bias,
-                              .epsilon = (float)epsilon,
-                              .y = y,
-                              .stats = stats,
-                              .n = n,
-                              .width = width};
-#pragma omp parallel for schedule(static) if (n * width > VEC_FORK)
-    for (int64_t i = 0; i < n; i++) {
-        if (vec_is_bf16(dt)) {
+    const struct norm args = {.rms = a->rms,
+                              .x = a->x,
+                              .add = a->add,
+                              .sum = a->sum,
+                              .weight = a->weight,
+                              .bias = a->bias,
+                              .epsilon = (float)a->epsilon,
+                              .y = a->y,
+                              .stats = a->stats,
+                              .n = a->n,
+                              .width = a->width};
+#pragma omp parallel for schedule(static) if (a->n * a->width > VEC_FORK)
+    for (int64_t i = 0; i < a->n; i++) {
+        if (vec_is_bf16(a->dt)) {
             forward_row(&args, i, TRI_BF16);
         } else {
             forward_row(&args, i, TRI_F32);
@@ -175,34 +173,32 @@ VEC_INLINE void backward_columns(const struct norm *args, int64_t first, int64_t
 
 /* dx by rows, then the sums by columns while the rows are in cache: no sum crosses threads, and the
  * order of none depends on their number. */
-static void norm_backward(bool rms, const void *dy, const void *x, const void *weight,
-                          const void *stats, void *dx, void *dweight, void *dbias, int64_t n,
-                          int64_t width, enum tri_dtype dt)
+static void norm_backward(const struct tri_kernels *self, const struct tri_norm_args *a)
 {
-    const struct norm args = {.rms = rms,
-                              .dy = dy,
-                              .x = x,
-                              .weight = weight,
-                              .moments = stats,
-                              .dx = dx,
-                              .dweight = dweight,
-                              .dbias = dbias,
-                              .n = n,
-                              .width = width};
-#pragma omp parallel if (n * width > VEC_FORK)
+    const struct norm args = {.rms = a->rms,
+                              .dy = a->dy,
+                              .x = a->x,
+                              .weight = a->weight,
+                              .moments = a->stats,
+                              .dx = a->dx,
+                              .dweight = a->dweight,
+                              .dbias = a->dbias,
+                              .n = a->n,
+                              .width = a->width};
+#pragma omp parallel if (a->n * a->width > VEC_FORK)
     {
         int64_t step = vec_super_rows();
-        for (int64_t first = 0; first < n; first += step) {
-            int64_t last = vec_smaller(first + step, n);
+        for (int64_t first = 0; first < a->n; first += step) {
+            int64_t last = vec_smaller(first + step, a->n);
 #pragma omp for schedule(static)
             for (int64_t i = first; i < last; i++) {
-                if (vec_is_bf16(dt)) {
+                if (vec_is_bf16(a->dt)) {
                     backward_row(&args, i, TRI_BF16);
                 } else {
                     backward_row(&args, i, TRI_F32);
                 }
             }
-            if (vec_is_bf16(dt)) {
+            if (vec_is_bf16(a->dt)) {
                 backward_columns(&args, first, last, TRI_BF16);
             } else {
                 backward_columns(&args, first, last, TRI_F32);

@@ -47,28 +47,26 @@ VEC_INLINE void adamw_chunk(const struct adamw *args, int64_t begin, int64_t end
     }
 }
 
-static void adamw(const struct tri_adamw *step, float *master, float *m, float *v,
-                  const void *gradient, enum tri_dtype gradient_dtype, void *weights,
-                  enum tri_dtype weight_dtype, int64_t n)
+static void adamw(const struct tri_kernels *self, const struct tri_adamw *a)
 {
     const struct adamw args = {
-        .master = master,
-        .m = m,
-        .v = v,
-        .gradient = gradient,
-        .weights = weights,
-        .rate = (float)(step->learning_rate / step->correction1),
-        .decay = (float)(step->learning_rate * step->weight_decay),
-        .rest1 = (float)(1.0 - step->beta1),
-        .rest2 = (float)(1.0 - step->beta2),
-        .root_scale = (float)(1.0 / sqrt(step->correction2)),
-        .epsilon = (float)step->epsilon,
-        .gradient_scale = (float)step->gradient_scale,
+        .master = a->master,
+        .m = a->m,
+        .v = a->v,
+        .gradient = a->gradient,
+        .weights = a->weights,
+        .rate = (float)(a->learning_rate / a->correction1),
+        .decay = (float)(a->learning_rate * a->weight_decay),
+        .rest1 = (float)(1.0 - a->beta1),
+        .rest2 = (float)(1.0 - a->beta2),
+        .root_scale = (float)(1.0 / sqrt(a->correction2)),
+        .epsilon = (float)a->epsilon,
+        .gradient_scale = (float)a->gradient_scale,
     };
-#pragma omp parallel for schedule(static) if (n > VEC_FORK)
-    for (int64_t begin = 0; begin < n; begin += VEC_CHUNK) {
-        adamw_chunk(&args, begin, vec_smaller(begin + VEC_CHUNK, n), gradient_dtype,
-                    weights ? weight_dtype : TRI_F32);
+#pragma omp parallel for schedule(static) if (a->n > VEC_FORK)
+    for (int64_t begin = 0; begin < a->n; begin += VEC_CHUNK) {
+        adamw_chunk(&args, begin, vec_smaller(begin + VEC_CHUNK, a->n), a->gradient_dtype,
+                    a->weights ? a->weight_dtype : TRI_F32);
     }
 }
 

@@ -3,27 +3,29 @@
 #include "kernel/x86/product.h"
 #include "kernel/x86/vec.h"
 
-static void matmul_grouped(const struct tri_matmul *products, int64_t count)
+static void matmul_grouped(const struct tri_kernels *self, const struct tri_matmul *products,
+                           int64_t count)
 {
     tri_product_run(&VEC_NAME(tri_product), products, count);
 }
 
-static void matmul(const struct tri_matmul *product)
+static void matmul(const struct tri_kernels *self, const struct tri_matmul *product)
 {
-    matmul_grouped(product, 1);
+    matmul_grouped(self, product, 1);
 }
 
-static void attention_forward(const struct tri_attention *args, enum tri_dtype dt)
+static void attention_forward(const struct tri_kernels *self, const struct tri_attention *args)
 {
-    tri_attention_run(&VEC_NAME(tri_attention), args, dt, false);
+    tri_attention_run(&VEC_NAME(tri_attention), args, false);
 }
 
-static void attention_backward(const struct tri_attention *args, enum tri_dtype dt)
+static void attention_backward(const struct tri_kernels *self, const struct tri_attention *args)
 {
-    tri_attention_run(&VEC_NAME(tri_attention), args, dt, true);
+    tri_attention_run(&VEC_NAME(tri_attention), args, true);
 }
 
-static int64_t attention_scratch(const struct tri_attention *args, bool backward, int threads)
+static int64_t attention_scratch(const struct tri_kernels *self, const struct tri_attention *args,
+                                 bool backward, int threads)
 {
     return tri_attention_scratch(&VEC_NAME(tri_attention), args, backward, threads);
 }

@@ -20,14 +20,14 @@ VEC_INLINE float squares_row(const void *x, int64_t begin, int64_t width, enum t
     return vec_total(sum);
 }
 
-static void rms_squares(struct tri_rows x, void *squares, enum tri_dtype dt)
+static void rms_squares(const struct tri_kernels *self, const struct tri_rms_args *a)
 {
-    int64_t rows = x.outer * x.inner;
-    float *out = squares;
-#pragma omp parallel for schedule(static) if (rows * x.width > VEC_FORK)
+    int64_t rows = a->x.outer * a->x.inner;
+    float *out = a->squares;
+#pragma omp parallel for schedule(static) if (rows * a->x.width > VEC_FORK)
     for (int64_t i = 0; i < rows; i++) {
-        out[i] = vec_is_bf16(dt) ? squares_row(x.data, row_at(&x, i), x.width, TRI_BF16)
-                                 : squares_row(x.data, row_at(&x, i), x.width, TRI_F32);
+        out[i] = vec_is_bf16(a->dt) ? squares_row(a->x.data, row_at(&a->x, i), a->x.width, TRI_BF16)
+                                    : squares_row(a->x.data, row_at(&a->x, i), a->x.width, TRI_F32);
     }
 }
 
@@ -43,43 +43,39 @@ VEC_INLINE void apply_row(const struct tri_rows *x, const struct tri_rows *y, in
                             vec_load(weight, at, count, TRI_F32)));
 }
 
-static void rms_apply(struct tri_rows x, const void *rstd, const void *weight, struct tri_rows y,
-                      enum tri_dtype dt)
+static void rms_apply(const struct tri_kernels *self, const struct tri_rms_args *a)
 {
-    int64_t rows = x.outer * x.inner;
-    const float *scale = rstd;
-#pragma omp parallel for schedule(static) if (rows * x.width > VEC_FORK)
+    int64_t rows = a->x.outer * a->x.inner;
+    const float *scale = a->rstd;
+#pragma omp parallel for schedule(static) if (rows * a->x.width > VEC_FORK)
     for (int64_t i = 0; i < rows; i++) {
-        if (vec_is_bf16(dt)) {
-            apply_row(&x, &y, i, scale[i], weight, TRI_BF16);
+        if (vec_is_bf16(a->dt)) {
+            apply_row(&a->x, &a->y, i, scale[i], a->weight, TRI_BF16);
         } else {
-            apply_row(&x, &y, i, scale[i], weight, TRI_F32);
+            apply_row(&a->x, &a->y, i, scale[i], a->weight, TRI_F32);
         }
     }
 }
 
-VEC_INLINE float dots_row(const void *dy, int64_t dy_at, const void *x, int64_t x_at,
-                          const float *weight, int64_t width, enum tri_dtype dt)
+VEC_INLINE float dots_row(const struct tri_rms_args *a, int64_t i, enum tri_dtype dt)
 {
+    int64_t dy_at = row_at(&a->dy, i);
+    int64_t x_at = row_at(&a->x, i);
     vec_f32 sum[4] = {0};
-    VEC_SWEEP(
-        0, width,
-        add_product(vec_load(dy, dy_at + at, count, dt) * vec_load(weight, at, count, TRI_F32),
-                    vec_load(x, x_at + at, count, dt), &sum[lane]));
+    VEC_SWEEP(0, a->x.width,
+              add_product(vec_load(a->dy.data, dy_at + at, count, dt) *
+                              vec_load(a->weight, at, count, TRI_F32),
+                          vec_load(a->x.data, x_at + at, count, dt), &sum[lane]));
     return vec_total(sum);
 }
 
-static void rms_dots(struct tri_rows dy, struct tri_rows x, const void *weight, void *dots,
-                     enum tri_dtype dt)
+static void rms_dots(const struct tri_kernels *self, const struct tri_rms_args *a)
 {
-    int64_t rows = x.outer * x.inner;
-    float *out = dots;
-#pragma omp parallel for schedule(static) if (rows * x.width > VEC_FORK)
+    int64_t rows = a->x.outer * a->x.inner;
+    float *out = a->dots;
+#pragma omp parallel for schedule(static) if (rows * a->x.width > VEC_FORK)
     for (int64_t i = 0; i < rows; i++) {
-        int64_t a = row_at(&dy, i);
-        int64_t b = row_at(&x, i);
-        out[i] = vec_is_bf16(dt) ? dots_row(dy.data, a, x.data, b, weight, x.width, TRI_BF16)
-                                 : dots_row(dy.data, a, x.data, b, weight, x.width, TRI_F32);
+        out[i] = vec_is_bf16(a->dt) ? dots_row(a, i, TRI_BF16) : dots_row(a, i, TRI_F32);
     }
 }
 
@@ -208,21 +204,19 @@ static void rms_backward_wide(const struct rms_backward *args, enum tri_dtype dt
     }
 }
 
-static void rms_backward(struct tri_rows dy, struct tri_rows x, const void *rstd,
-                         const void *weight, const void *dots, int64_t total_width, void *dweight,
-                         enum tri_dtype dt)
+static void rms_backward(const struct tri_kernels *self, const struct tri_rms_args *a)
 {
-    const struct rms_backward args = {.dy = dy,
-                                      .x = x,
-                                      .rstd = rstd,
-                                      .weight = weight,
-                                      .dots = dots,
-                                      .dweight = dweight,
-                                      .scale = 1.0f / (float)total_width};
-    if (x.width <= NARROW) {
-        rms_backward_narrow(&args, dt);
+    const struct rms_backward args = {.dy = a->dy,
+                                      .x = a->x,
+                                      .rstd = a->rstd,
+                                      .weight = a->weight,
+                                      .dots = a->dots,
+                                      .dweight = a->dweight,
+                                      .scale = 1.0f / (float)a->total_width};
+    if (a->x.width <= NARROW) {
+        rms_backward_narrow(&args, a->dt);
     } else {
-        rms_backward_wide(&args, dt);
+        rms_backward_wide(&args, a->dt);
     }
 }
 
@@ -246,17 +240,16 @@ VEC_INLINE void rope_row(const struct tri_rows *x, int64_t i, const float *table
     VEC_SWEEP(0, half, rotate(x->data, first, half, angles, sign, at, count, dt));
 }
 
-static void rope(struct tri_rows x, const void *table, const int32_t *positions, bool inverse,
-                 enum tri_dtype dt)
+static void rope(const struct tri_kernels *self, const struct tri_rope_args *a)
 {
-    int64_t rows = x.outer * x.inner;
-    float sign = inverse ? -1.0f : 1.0f;
-#pragma omp parallel for schedule(static) if (rows * x.width > VEC_FORK)
+    int64_t rows = a->x.outer * a->x.inner;
+    float sign = a->inverse ? -1.0f : 1.0f;
+#pragma omp parallel for schedule(static) if (rows * a->x.width > VEC_FORK)
     for (int64_t i = 0; i < rows; i++) {
-        if (vec_is_bf16(dt)) {
-            rope_row(&x, i, table, positions, sign, TRI_BF16);
+        if (vec_is_bf16(a->dt)) {
+            rope_row(&a->x, i, a->table, a->positions, sign, TRI_BF16);
         } else {
-            rope_row(&x, i, table, positions, sign, TRI_F32);
+            rope_row(&a->x, i, a->table, a->positions, sign, TRI_F32);
         }
     }
 }

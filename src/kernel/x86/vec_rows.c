@@ -17,19 +17,18 @@ VEC_INLINE void fill_row(void *y, int64_t begin, int64_t end, float value, enum 
     VEC_SWEEP(begin, end, vec_store(y, at, count, dt, vec_set(value)));
 }
 
-static void embedding_forward(const void *table, const int32_t *tokens, int64_t first_row,
-                              int64_t rows, void *y, int64_t n, int64_t width, enum tri_dtype dt)
+static void embedding_forward(const struct tri_kernels *self, const struct tri_embedding_args *a)
 {
-    size_t bytes = (size_t)width * (vec_is_bf16(dt) ? sizeof(uint16_t) : sizeof(float));
-#pragma omp parallel for schedule(static) if (n * width > VEC_FORK)
-    for (int64_t i = 0; i < n; i++) {
-        int64_t row = tokens[i] - first_row;
-        if (0 <= row && row < rows) {
-            move_row(table, row, y, i, bytes);
-        } else if (vec_is_bf16(dt)) {
-            fill_row(y, i * width, (i + 1) * width, -0.0f, TRI_BF16);
+    size_t bytes = (size_t)a->width * (vec_is_bf16(a->dt) ? sizeof(uint16_t) : sizeof(float));
+#pragma omp parallel for schedule(static) if (a->n * a->width > VEC_FORK)
+    for (int64_t i = 0; i < a->n; i++) {
+        int64_t row = a->tokens[i] - a->first_row;
+        if (0 <= row && row < a->rows) {
+            move_row(a->table, row, a->y, i, bytes);
+        } else if (vec_is_bf16(a->dt)) {
+            fill_row(a->y, i * a->width, (i + 1) * a->width, -0.0f, TRI_BF16);
         } else {
-            fill_row(y, i * width, (i + 1) * width, -0.0f, TRI_F32);
+            fill_row(a->y, i * a->width, (i + 1) * a->width, -0.0f, TRI_F32);
         }
     }
 }
@@ -94,66 +93,55 @@ static void backward_by_row(void *dtable, const int32_t *tokens, int64_t first_r
 }
 
 /* Each thread adds its columns of every row: tokens repeat, so rows cannot be shared out. */
-static void embedding_backward(void *dtable, enum tri_dtype table_dtype, const int32_t *tokens,
-                               int64_t first_row, int64_t rows, const void *dy, int64_t n,
-                               int64_t width, enum tri_dtype dt)
+static void embedding_backward(const struct tri_kernels *self, const struct tri_embedding_args *a)
 {
-    if (vec_is_bf16(table_dtype)) {
-        backward_by_row(dtable, tokens, first_row, rows, dy, n, width, dt);
+    if (vec_is_bf16(a->table_dtype)) {
+        backward_by_row(a->dtable, a->tokens, a->first_row, a->rows, a->dy, a->n, a->width, a->dt);
         return;
     }
-    float *sums = dtable;
-#pragma omp parallel if (n * width > VEC_FORK)
+    float *sums = a->dtable;
+#pragma omp parallel if (a->n * a->width > VEC_FORK)
     {
         int64_t begin;
         int64_t end;
-        vec_columns(width, &begin, &end);
-        for (int64_t i = 0; i < n; i++) {
-            int64_t row = tokens[i] - first_row;
-            if (row < 0 || row >= rows) {
+        vec_columns(a->width, &begin, &end);
+        for (int64_t i = 0; i < a->n; i++) {
+            int64_t row = a->tokens[i] - a->first_row;
+            if (row < 0 || row >= a->rows) {
                 continue;
             }
-            if (vec_is_bf16(dt)) {
-                add_row(sums, row * width, dy, i * width, begin, end, TRI_BF16);
+            if (vec_is_bf16(a->dt)) {
+                add_row(sums, row * a->width, a->dy, i * a->width, begin, end, TRI_BF16);
             } else {
-                add_row(sums, row * width, dy, i * width, begin, end, TRI_F32);
+                add_row(sums, row * a->width, a->dy, i * a->width, begin, end, TRI_F32);
             }
         }
     }
 }
 
-static void gather_rows(const void *src, const int32_t *index, void *dst, int64_t n, int64_t width,
-                        enum tri_dtype dt)
+static void gather_rows(const struct tri_kernels *self, const struct tri_gather_args *a)
 {
-    size_t bytes = (size_t)width * (vec_is_bf16(dt) ? sizeof(uint16_t) : sizeof(float));
-#pragma omp parallel for schedule(static) if (n * width > VEC_FORK)
-    for (int64_t i = 0; i < n; i++) {
-        move_row(src, index[i], dst, i, bytes);
+    size_t bytes = (size_t)a->width * (vec_is_bf16(a->dt) ? sizeof(uint16_t) : sizeof(float));
+#pragma omp parallel for schedule(static) if (a->n * a->width > VEC_FORK)
+    for (int64_t i = 0; i < a->n; i++) {
+        move_row(a->src, a->index[i], a->dst, i, bytes);
     }
 }
 
-struct combine {
-    const void *rows, *add, *dy;
-    const int32_t *index;
-    const float *weight;
-    void *y, *drows;
-    float *dweight;
-    int64_t k, width;
-};
-
 /* `vectors` vectors of row t from column at on; count elements in the last. */
-VEC_INLINE void combine_at(const struct combine *args, int64_t t, int64_t column, int vectors,
-                           int64_t count, enum tri_dtype dt)
+VEC_INLINE void combine_at(const struct tri_combine_args *args, int64_t t, int64_t column,
+                           int vectors, int64_t count, enum tri_dtype dt)
 {
     vec_f32 sum[4] = {0};
     for (int u = 0; args->add && u < vectors; u++) {
         sum[u] = vec_load(args->add, t * args->width + column + u * VEC, count, dt);
     }
+    const float *weights = args->weight;
     for (int64_t c = t * args->k; c < (t + 1) * args->k; c++) {
         if (args->index[c] < 0) {
             continue;
         }
-        vec_f32 weight = vec_set(args->weight ? args->weight[c] : 1.0f);
+        vec_f32 weight = vec_set(weights ? weights[c] : 1.0f);
         int64_t from = args->index[c] * args->width + column;
         for (int u = 0; u < vectors; u++) {
             sum[u] = vec_fma(vec_load(args->rows, from + u * VEC, count, dt), weight, sum[u]);
@@ -164,7 +152,7 @@ VEC_INLINE void combine_at(const struct combine *args, int64_t t, int64_t column
     }
 }
 
-VEC_INLINE void combine_row(const struct combine *args, int64_t t, enum tri_dtype dt)
+VEC_INLINE void combine_row(const struct tri_combine_args *args, int64_t t, enum tri_dtype dt)
 {
     int64_t column = 0;
     for (; column + 4 * VEC <= args->width; column += 4 * VEC) {
@@ -175,23 +163,19 @@ VEC_INLINE void combine_row(const struct combine *args, int64_t t, enum tri_dtyp
     }
 }
 
-static void combine_rows(const void *rows, const int32_t *index, const void *weight,
-                         const void *add, void *y, int64_t n, int64_t k, int64_t width,
-                         enum tri_dtype dt)
+static void combine_rows(const struct tri_kernels *self, const struct tri_combine_args *a)
 {
-    const struct combine args = {
-        .rows = rows, .index = index, .weight = weight, .add = add, .y = y, .k = k, .width = width};
-#pragma omp parallel for schedule(static) if (n * width > VEC_FORK)
-    for (int64_t t = 0; t < n; t++) {
-        if (vec_is_bf16(dt)) {
-            combine_row(&args, t, TRI_BF16);
+#pragma omp parallel for schedule(static) if (a->n * a->width > VEC_FORK)
+    for (int64_t t = 0; t < a->n; t++) {
+        if (vec_is_bf16(a->dt)) {
+            combine_row(a, t, TRI_BF16);
         } else {
-            combine_row(&args, t, TRI_F32);
+            combine_row(a, t, TRI_F32);
         }
     }
 }
 
-VEC_INLINE void scale_and_dot(const struct combine *args, int64_t dy_at, int64_t row_at,
+VEC_INLINE void scale_and_dot(const struct tri_combine_args *args, int64_t dy_at, int64_t row_at,
                               vec_f32 weight, int64_t at, int64_t count, vec_f32 *sum,
                               enum tri_dtype dt)
 {
@@ -200,37 +184,28 @@ VEC_INLINE void scale_and_dot(const struct combine *args, int64_t dy_at, int64_t
     vec_store(args->drows, row_at + at, count, dt, dy * weight);
 }
 
-VEC_INLINE void combine_backward_one(const struct combine *args, int64_t c, enum tri_dtype dt)
+VEC_INLINE void combine_backward_one(const struct tri_combine_args *args, int64_t c,
+                                     enum tri_dtype dt)
 {
     vec_f32 sum[4] = {0};
     if (args->index[c] >= 0) {
         int64_t dy_at = c / args->k * args->width;
         int64_t row_at = args->index[c] * args->width;
-        vec_f32 weight = vec_set(args->weight[c]);
+        vec_f32 weight = vec_set(((const float *)args->weight)[c]);
         VEC_SWEEP(0, args->width,
                   scale_and_dot(args, dy_at, row_at, weight, at, count, &sum[lane], dt));
     }
-    args->dweight[c] = vec_total(sum);
+    ((float *)args->dweight)[c] = vec_total(sum);
 }
 
-static void combine_rows_backward(const void *dy, const void *rows, const int32_t *index,
-                                  const void *weight, void *drows, void *dweight, int64_t n,
-                                  int64_t k, int64_t width, enum tri_dtype dt)
+static void combine_rows_backward(const struct tri_kernels *self, const struct tri_combine_args *a)
 {
-    const struct combine args = {.dy = dy,
-                                 .rows = rows,
-                                 .index = index,
-                                 .weight = weight,
-                                 .drows = drows,
-                                 .dweight = dweight,
-                                 .k = k,
-                                 .width = width};
-#pragma omp parallel for schedule(static) if (n * k * width > VEC_FORK)
-    for (int64_t c = 0; c < n * k; c++) {
-        if (vec_is_bf16(dt)) {
-            combine_backward_one(&args, c, TRI_BF16);
+#pragma omp parallel for schedule(static) if (a->n * a->k * a->width > VEC_FORK)
+    for (int64_t c = 0; c < a->n * a->k; c++) {
+        if (vec_is_bf16(a->dt)) {
+            combine_backward_one(a, c, TRI_BF16);
         } else {
-            combine_backward_one(&args, c, TRI_F32);
+            combine_backward_one(a, c, TRI_F32);
         }
     }
 }
@@ -244,16 +219,15 @@ VEC_INLINE void scale_row_add(const void *x, float gate, const void *add, void *
                         vec_fma(vec_load(x, at, count, dt), scale, vec_load(add, at, count, dt))));
 }
 
-static void scale_rows_add(const void *x, const void *gate, const void *add, void *y, int64_t n,
-                           int64_t width, enum tri_dtype dt)
+static void scale_rows_add(const struct tri_kernels *self, const struct tri_scale_args *a)
 {
-    const float *scale = gate;
-#pragma omp parallel for schedule(static) if (n * width > VEC_FORK)
-    for (int64_t t = 0; t < n; t++) {
-        if (vec_is_bf16(dt)) {
-            scale_row_add(x, scale[t], add, y, t * width, (t + 1) * width, TRI_BF16);
+    const float *scale = a->gate;
+#pragma omp parallel for schedule(static) if (a->n * a->width > VEC_FORK)
+    for (int64_t t = 0; t < a->n; t++) {
+        if (vec_is_bf16(a->dt)) {
+            scale_row_add(a->x, scale[t], a->add, a->y, t * a->width, (t + 1) * a->width, TRI_BF16);
         } else {
-            scale_row_add(x, scale[t], add, y, t * width, (t + 1) * width, TRI_F32);
+            scale_row_add(a->x, scale[t], a->add, a->y, t * a->width, (t + 1) * a->width, TRI_F32);
         }
     }
 }
@@ -272,14 +246,14 @@ VEC_INLINE float dot_row(const void *a, const void *b, int64_t begin, int64_t en
     return vec_total(sum);
 }
 
-static void row_dots(const void *a, const void *b, void *dots, int64_t n, int64_t width,
-                     enum tri_dtype dt)
+static void row_dots(const struct tri_kernels *self, const struct tri_dots_args *a)
 {
-    float *out = dots;
-#pragma omp parallel for schedule(static) if (n * width > VEC_FORK)
-    for (int64_t t = 0; t < n; t++) {
-        out[t] = vec_is_bf16(dt) ? dot_row(a, b, t * width, (t + 1) * width, TRI_BF16)
-                                 : dot_row(a, b, t * width, (t + 1) * width, TRI_F32);
+    float *out = a->dots;
+#pragma omp parallel for schedule(static) if (a->n * a->width > VEC_FORK)
+    for (int64_t t = 0; t < a->n; t++) {
+        out[t] = vec_is_bf16(a->dt)
+                     ? dot_row(a->left, a->right, t * a->width, (t + 1) * a->width, TRI_BF16)
+                     : dot_row(a->left, a->right, t * a->width, (t + 1) * a->width, TRI_F32);
     }
 }
 
