@@ -50,6 +50,8 @@ struct result {
 
 /* ---- a step ---------------------------------------------------------------------------------- */
 
+static struct tri_comm *job;
+
 static int64_t count_elsewhere(const struct tri_config *config, const struct tri_mesh *mesh,
                                const int32_t *chosen)
 {
@@ -82,17 +84,17 @@ static enum tri_status step(const struct tri_config *config, struct result *resu
 {
     struct tri_mesh *mesh;
     struct tri_step_report report;
-    TRI_TRY(tri_config_check_layout(config, tri_comm_size(), error));
-    TRI_TRY(tri_mesh_create(result->tensor, result->expert, &mesh, error));
+    TRI_TRY(tri_config_check_layout(config, tri_comm_size(job), error));
+    TRI_TRY(tri_mesh_create(job, result->tensor, result->expert, &mesh, error));
     struct tri_engine *engine = tri_engine_create(config, mesh, tri_kernels_fast(), true);
     struct tri_rows_source source = tri_source_random(config);
     struct tri_route_tap tap = {.tokens = source.rows * source.seq, .k = config->moe.top_k};
     tap.chosen = tri_alloc(TRI_MEMORY_OTHER, (size_t)(tap.tokens * tap.k) * sizeof(*tap.chosen));
-    tri_ledger_reset();
+    tri_ledger_reset(mesh->ledger);
     enum tri_status status = tri_engine_gradients(engine, &source, 0, &tap, &report, error);
     if (status == TRI_OK) {
         tri_engine_update(engine, 1, config->train.learning_rate, &report);
-        result->ledger = *tri_ledger_get();
+        result->ledger = *mesh->ledger;
         sum_bytes(mesh, &result->ledger);
         result->elsewhere = count_elsewhere(config, mesh, tap.chosen);
     }
@@ -294,7 +296,7 @@ static enum tri_status run(const struct tri_arguments *arguments, struct tri_err
         results[i].aware = i % 2 == 1;
         status = measure(arguments, &results[i], error);
     }
-    if (status == TRI_OK && tri_comm_rank() == 0) {
+    if (status == TRI_OK && tri_comm_rank(job) == 0) {
         if (print_layers(results) > 0) {
             status = tri_fail(error, TRI_CHECK_FAILED, "the ledger differs from its formulas");
         }
@@ -315,7 +317,7 @@ static enum tri_status ledger_main(int argc, char **argv, struct tri_error *erro
     if (status == TRI_OK && arguments.help) {
         status = tri_fail(error, TRI_BAD_INPUT, "usage: %s", usage);
     }
-    if (status == TRI_OK && tri_comm_size() != RANKS) {
+    if (status == TRI_OK && tri_comm_size(job) != RANKS) {
         status = tri_fail(error, TRI_BAD_INPUT, "on %d ranks, please: %s", RANKS, usage);
     }
     if (status == TRI_OK) {
@@ -329,12 +331,12 @@ static enum tri_status ledger_main(int argc, char **argv, struct tri_error *erro
 int main(int argc, char **argv)
 {
     struct tri_error error = {0};
-    tri_comm_start(&argc, &argv);
+    job = tri_comm_start(&argc, &argv);
     enum tri_status status = ledger_main(argc - 1, argv + 1, &error);
-    if (status != TRI_OK && tri_comm_rank() == 0) {
+    if (status != TRI_OK && tri_comm_rank(job) == 0) {
         tri_log_error(&error);
     }
     (void)fflush(NULL);
-    tri_comm_finish();
+    tri_comm_finish(job);
     return (int)status;
 }

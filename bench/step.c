@@ -263,9 +263,9 @@ static enum tri_status configure(struct bench *bench, const struct tri_arguments
     return status;
 }
 
-static enum tri_status run(struct bench *bench, struct tri_error *error)
+static enum tri_status run(struct bench *bench, struct tri_comm *comm, struct tri_error *error)
 {
-    TRI_TRY(tri_session_create(&bench->config, true, 0, &bench->session, error));
+    TRI_TRY(tri_session_create(comm, &bench->config, true, 0, &bench->session, error));
     for (int part = 0; part < PARTS; part++) {
         bench->times[part] =
             tri_alloc(TRI_MEMORY_OTHER, (size_t)bench->steps * sizeof(*bench->times[part]));
@@ -275,13 +275,14 @@ static enum tri_status run(struct bench *bench, struct tri_error *error)
     bench->ceiling[1] = measure_ceiling(bench);
     measure_use(bench);
     tri_session_print_memory(bench->session);
-    if (tri_comm_rank() == 0) {
+    if (tri_comm_rank(comm) == 0) {
         (bench->json ? print_json : print_line)(bench);
     }
     return TRI_OK;
 }
 
-static enum tri_status bench_main(int argc, char **argv, struct tri_error *error)
+static enum tri_status bench_main(int argc, char **argv, struct tri_comm *comm,
+                                  struct tri_error *error)
 {
     struct tri_arguments arguments;
     struct bench *bench = tri_alloc(TRI_MEMORY_OTHER, sizeof(*bench));
@@ -294,7 +295,7 @@ static enum tri_status bench_main(int argc, char **argv, struct tri_error *error
     }
     tri_arguments_fini(&arguments);
     if (status == TRI_OK) {
-        status = run(bench, error);
+        status = run(bench, comm, error);
     }
     for (int part = 0; part < PARTS; part++) {
         tri_free(bench->times[part]);
@@ -307,12 +308,12 @@ static enum tri_status bench_main(int argc, char **argv, struct tri_error *error
 int main(int argc, char **argv)
 {
     struct tri_error error = {0};
-    tri_comm_start(&argc, &argv);
-    enum tri_status status = bench_main(argc - 1, argv + 1, &error);
-    if (status != TRI_OK && tri_comm_rank() == 0) {
+    struct tri_comm *comm = tri_comm_start(&argc, &argv);
+    enum tri_status status = bench_main(argc - 1, argv + 1, comm, &error);
+    if (status != TRI_OK && tri_comm_rank(comm) == 0) {
         tri_log_error(&error);
     }
     (void)fflush(NULL);
-    tri_comm_finish();
+    tri_comm_finish(comm);
     return (int)status;
 }

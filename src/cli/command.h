@@ -18,9 +18,11 @@ struct tri_command;
 
 struct tri_arguments {
     const struct tri_command *command;
-    const char **values; /* by option: NULL when absent, "" for a flag that is there */
-    int num_options;     /* of the command */
-    char **words;        /* what is neither an option nor an override */
+    struct tri_comm *comm;     /* the job, once the ranks are there; borrowed */
+    struct tri_mesh *everyone; /* all ranks as one group, before a layout is known; borrowed */
+    const char **values;       /* by option: NULL when absent, "" for a flag that is there */
+    int num_options;           /* of the command */
+    char **words;              /* what is neither an option nor an override */
     int num_words;
     char **overrides; /* key=value */
     int num_overrides;
@@ -106,16 +108,16 @@ enum tri_status tri_arguments_missing(const struct tri_arguments *arguments, con
 
 /* ---- all ranks of the job -------------------------------------------------------------------- */
 
-/* Frees what the functions below share. Collective over all ranks. */
-void tri_everyone_close(void);
 /* The worst status over all ranks, with its error, on all of them. Collective over all ranks. */
-enum tri_status tri_agree_everywhere(enum tri_status status, struct tri_error *error) TRI_NODISCARD;
+enum tri_status tri_agree_everywhere(const struct tri_arguments *arguments, enum tri_status status,
+                                     struct tri_error *error) TRI_NODISCARD;
 /* The same; then BAD_INPUT when the ranks run different programs, commands or options.
  * Collective. */
-enum tri_status tri_agree_on_command(enum tri_status status, const struct tri_arguments *arguments,
+enum tri_status tri_agree_on_command(const struct tri_arguments *arguments, enum tri_status status,
                                      struct tri_error *error) TRI_NODISCARD;
 /* The same for what they read as their config. Collective. */
-enum tri_status tri_agree_on_config(enum tri_status status, const struct tri_config *config,
+enum tri_status tri_agree_on_config(const struct tri_arguments *arguments, enum tri_status status,
+                                    const struct tri_config *config,
                                     struct tri_error *error) TRI_NODISCARD;
 
 /* The config of RUN|CHECKPOINT with overrides, on a layout that fits the ranks there are: the one

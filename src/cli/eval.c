@@ -160,7 +160,7 @@ enum tri_status tri_command_eval(const struct tri_arguments *arguments, struct t
     struct request request = {0};
     struct tri_session *session;
     TRI_TRY(read_request(arguments, &request, error));
-    TRI_TRY(tri_session_create(&request.config, false, 0, &session, error));
+    TRI_TRY(tri_session_create(arguments->comm, &request.config, false, 0, &session, error));
     enum tri_status status = evaluate(&request, session, error);
     tri_session_destroy(session);
     return status;

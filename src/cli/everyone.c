@@ -12,28 +12,10 @@
 
 enum { CHANGES = 1024 };
 
-static struct tri_mesh *everyone;
-
-/* All ranks as one group, before a layout is known. Collective. */
-static struct tri_group *all_ranks(void)
+enum tri_status tri_agree_everywhere(const struct tri_arguments *arguments, enum tri_status status,
+                                     struct tri_error *error)
 {
-    if (!everyone) {
-        struct tri_error error;
-        enum tri_status status = tri_mesh_create(1, 1, &everyone, &error);
-        TRI_REQUIRE(status == TRI_OK);
-    }
-    return everyone->world;
-}
-
-void tri_everyone_close(void)
-{
-    tri_mesh_destroy(everyone);
-    everyone = NULL;
-}
-
-enum tri_status tri_agree_everywhere(enum tri_status status, struct tri_error *error)
-{
-    return tri_comm_agree(all_ranks(), status, error);
+    return tri_comm_agree(arguments->everyone->world, status, error);
 }
 
 /* ---- the command ----------------------------------------------------------------------------- */
@@ -50,7 +32,7 @@ static enum tri_status compare_options(const struct tri_arguments *arguments,
                                                       : value[0] ? value
                                                                  : "given"};
     }
-    enum tri_status status = tri_comm_compare(all_ranks(), count, facts, error);
+    enum tri_status status = tri_comm_compare(arguments->everyone->world, count, facts, error);
     tri_free(facts);
     return status;
 }
@@ -60,45 +42,48 @@ static enum tri_status compare_words(const struct tri_arguments *arguments, stru
     char count[16];
     (void)snprintf(count, sizeof(count), "%d", arguments->num_words);
     struct tri_fact number = {"the number of words on the command line", count};
-    TRI_TRY(tri_comm_compare(all_ranks(), 1, &number, error));
+    TRI_TRY(tri_comm_compare(arguments->everyone->world, 1, &number, error));
     struct tri_fact *facts =
         tri_alloc(TRI_MEMORY_OTHER, (size_t)(arguments->num_words + 1) * sizeof(*facts));
     for (int i = 0; i < arguments->num_words; i++) {
         facts[i] = (struct tri_fact){"a word of the command line", arguments->words[i]};
     }
-    enum tri_status status = tri_comm_compare(all_ranks(), arguments->num_words, facts, error);
+    enum tri_status status =
+        tri_comm_compare(arguments->everyone->world, arguments->num_words, facts, error);
     tri_free(facts);
     return status;
 }
 
-enum tri_status tri_agree_on_command(enum tri_status status, const struct tri_arguments *arguments,
+enum tri_status tri_agree_on_command(const struct tri_arguments *arguments, enum tri_status status,
                                      struct tri_error *error)
 {
     const struct tri_command *command = arguments->command;
-    TRI_TRY(tri_agree_everywhere(status, error));
+    TRI_TRY(tri_agree_everywhere(arguments, status, error));
     struct tri_fact facts[] = {{"the program", tri_version()}, {"the command", command->name}};
-    TRI_TRY(tri_comm_compare(all_ranks(), sizeof(facts) / sizeof(*facts), facts, error));
+    TRI_TRY(
+        tri_comm_compare(arguments->everyone->world, sizeof(facts) / sizeof(*facts), facts, error));
     TRI_TRY(compare_options(arguments, error));
     /* A config may lie under another path on each node: what is in it is compared. */
     return command->traits & TRI_READS_CONFIG ? TRI_OK : compare_words(arguments, error);
 }
 
-enum tri_status tri_agree_on_config(enum tri_status status, const struct tri_config *config,
-                                    struct tri_error *error)
+enum tri_status tri_agree_on_config(const struct tri_arguments *arguments, enum tri_status status,
+                                    const struct tri_config *config, struct tri_error *error)
 {
-    TRI_TRY(tri_agree_everywhere(status, error));
-    return tri_alike_config(all_ranks(), config, error);
+    TRI_TRY(tri_agree_everywhere(arguments, status, error));
+    return tri_alike_config(arguments->everyone->world, config, error);
 }
 
 /* ---- the config of a checkpoint -------------------------------------------------------------- */
 
 /* Said with --json too: what comes out is not what the run's own evaluations had. */
-static void tell_changes(const struct tri_config *trained, const struct tri_config *config)
+static void tell_changes(const struct tri_arguments *arguments, const struct tri_config *trained,
+                         const struct tri_config *config)
 {
     char changes[CHANGES];
     int count =
         tri_config_list_changes(trained, config, TRI_EFFECT_OUTPUT, changes, sizeof(changes));
-    if (count > 0 && tri_comm_rank() == 0) {
+    if (count > 0 && tri_comm_rank(arguments->comm) == 0) {
         tri_log_warn("%s: the weights give other results than they were trained for", changes);
     }
 }
@@ -109,7 +94,7 @@ static enum tri_status read_checkpoint_config(const char *path,
 {
     struct tri_config trained;
     TRI_TRY(tri_checkpoint_read_config(path, &tri_strategies, &trained, error));
-    int64_t ranks = tri_comm_size();
+    int64_t ranks = tri_comm_size(arguments->comm);
     if (ranks % (trained.parallel.tensor * trained.parallel.expert) != 0 ||
         tri_config_check_layout(&trained, (int)ranks, error) != TRI_OK) {
         trained.parallel = (struct tri_config_parallel){1, 1, 1};
@@ -126,14 +111,15 @@ static enum tri_status read_checkpoint_config(const char *path,
                          arguments->overrides, config, error);
     tri_free(yaml);
     TRI_TRY(status);
-    tell_changes(&trained, config);
+    tell_changes(arguments, &trained, config);
     return TRI_OK;
 }
 
 /* Beside a run that goes on the newest checkpoint is another one a moment later: rank 0 looks. */
-static enum tri_status resolve(const char *given, char path[TRI_PATH_MAX], struct tri_error *error)
+static enum tri_status resolve(const struct tri_arguments *arguments, const char *given,
+                               char path[TRI_PATH_MAX], struct tri_error *error)
 {
-    struct tri_group *all = all_ranks();
+    struct tri_group *all = arguments->everyone->world;
     enum tri_status status = TRI_OK;
     memset(path, 0, TRI_PATH_MAX);
     if (tri_group_rank(all) == 0) {
@@ -149,7 +135,7 @@ enum tri_status tri_config_of_checkpoint(const char *given, const struct tri_arg
                                          struct tri_config *config, char path[TRI_PATH_MAX],
                                          struct tri_error *error)
 {
-    TRI_TRY(resolve(given, path, error));
-    return tri_agree_on_config(read_checkpoint_config(path, arguments, config, error), config,
-                               error);
+    TRI_TRY(resolve(arguments, given, path, error));
+    return tri_agree_on_config(arguments, read_checkpoint_config(path, arguments, config, error),
+                               config, error);
 }

@@ -87,9 +87,9 @@ enum tri_status tri_command_export(const struct tri_arguments *arguments, struct
 {
     enum tri_dtype dtype;
     enum tri_status status = read_dtype(arguments, &dtype, error);
-    if (status == TRI_OK && tri_comm_rank() == 0) {
+    if (status == TRI_OK && tri_comm_rank(arguments->comm) == 0) {
         status = export_model(arguments->words[0], arguments->words[1], dtype,
                               tri_arguments_has(arguments, "--json"), error);
     }
-    return tri_agree_everywhere(status, error);
+    return tri_agree_everywhere(arguments, status, error);
 }

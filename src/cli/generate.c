@@ -233,7 +233,7 @@ static void fit(const struct request *request, const struct sequence *sequence,
     config->train.micro_batch = 1;
 }
 
-static enum tri_status load_and_generate(const struct request *request,
+static enum tri_status load_and_generate(struct tri_comm *comm, const struct request *request,
                                          const struct tri_tokenizer *tokenizer,
                                          struct sequence *sequence, struct tri_error *error)
 {
@@ -242,7 +242,7 @@ static enum tri_status load_and_generate(const struct request *request,
     struct tri_config *config = tri_alloc(TRI_MEMORY_OTHER, sizeof(*config));
     fit(request, sequence, config);
     int64_t cache = tri_decoder_bytes(config, config->model.max_position);
-    enum tri_status status = tri_session_create(config, false, cache, &session, error);
+    enum tri_status status = tri_session_create(comm, config, false, cache, &session, error);
     if (status != TRI_OK) {
         tri_free(config);
         return status;
@@ -278,7 +278,7 @@ enum tri_status tri_command_generate(const struct tri_arguments *arguments, stru
         sequence.all = tri_alloc(TRI_MEMORY_OTHER,
                                  prompt_bytes + (size_t)request.tokens * sizeof(*sequence.all));
         memcpy(sequence.all, prompt, prompt_bytes);
-        status = load_and_generate(&request, tokenizer, &sequence, error);
+        status = load_and_generate(arguments->comm, &request, tokenizer, &sequence, error);
     }
     tri_free(sequence.all);
     tri_free(prompt);

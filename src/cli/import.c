@@ -51,11 +51,11 @@ static enum tri_status import(const char *from, const char *to, struct tri_mesh 
 enum tri_status tri_command_import(const struct tri_arguments *arguments, struct tri_error *error)
 {
     enum tri_status status = TRI_OK;
-    if (tri_comm_rank() == 0) {
+    if (tri_comm_rank(arguments->comm) == 0) {
         struct tri_mesh *mesh = tri_mesh_create_serial();
         status = import(arguments->words[0], arguments->words[1], mesh,
                         tri_arguments_has(arguments, "--json"), error);
         tri_mesh_destroy(mesh);
     }
-    return tri_agree_everywhere(status, error);
+    return tri_agree_everywhere(arguments, status, error);
 }

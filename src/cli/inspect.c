@@ -190,6 +190,7 @@ static enum tri_status inspect(const struct tri_arguments *arguments, struct tri
 
 enum tri_status tri_command_inspect(const struct tri_arguments *arguments, struct tri_error *error)
 {
-    enum tri_status status = tri_comm_rank() == 0 ? inspect(arguments, error) : TRI_OK;
-    return tri_agree_everywhere(status, error);
+    enum tri_status status =
+        tri_comm_rank(arguments->comm) == 0 ? inspect(arguments, error) : TRI_OK;
+    return tri_agree_everywhere(arguments, status, error);
 }

@@ -82,7 +82,7 @@ static enum tri_status answer_alone(int argc, char **argv, bool *answered, struc
 static enum tri_status run(enum tri_status status, const struct tri_arguments *arguments,
                            struct tri_error *error)
 {
-    TRI_TRY(tri_agree_on_command(status, arguments, error));
+    TRI_TRY(tri_agree_on_command(arguments, status, error));
     if (tri_arguments_has(arguments, "--json")) {
         tri_log_quiet(true);
     }
@@ -91,7 +91,8 @@ static enum tri_status run(enum tri_status status, const struct tri_arguments *a
         return status;
     }
     struct tri_error output_error;
-    enum tri_status printed = tri_agree_everywhere(flush_output(&output_error), &output_error);
+    enum tri_status printed =
+        tri_agree_everywhere(arguments, flush_output(&output_error), &output_error);
     if (printed != TRI_OK) {
         *error = output_error;
         return printed;
@@ -101,13 +102,14 @@ static enum tri_status run(enum tri_status status, const struct tri_arguments *a
 
 /* Processes that another MPI's launcher started don't know of each other. Each would do all of the
  * work; where it writes files that is refused. The first of them speaks. */
-static enum tri_status meet_strangers(const struct tri_command *command, bool *speaks,
+static enum tri_status meet_strangers(const struct tri_comm *comm,
+                                      const struct tri_command *command, bool *speaks,
                                       struct tri_error *error)
 {
     int count = 0;
     int place = 0;
-    const char *variable = tri_comm_strangers(&count, &place);
-    *speaks = tri_comm_rank() == 0 && place == 0;
+    const char *variable = tri_comm_strangers(comm, &count, &place);
+    *speaks = tri_comm_rank(comm) == 0 && place == 0;
     if (!variable) {
         return TRI_OK;
     }
@@ -115,12 +117,12 @@ static enum tri_status meet_strangers(const struct tri_command *command, bool *s
         return tri_fail(error, TRI_BAD_INPUT,
                         "%s says %d processes, but %s knows of this one alone: start them with its "
                         "own mpiexec, or unset %s for a single one",
-                        variable, count, tri_comm_library(), variable);
+                        variable, count, tri_comm_library(comm), variable);
     }
     if (*speaks) {
         tri_log_warn("%s says %d processes, but %s knows of this one alone: each does all of the "
                      "work; its own mpiexec starts ranks that share it",
-                     variable, count, tri_comm_library());
+                     variable, count, tri_comm_library(comm));
     }
     return TRI_OK;
 }
@@ -144,12 +146,17 @@ static enum tri_status run_on_ranks(int argc, char **argv, const struct tri_comm
     }
     bool speaks;
     struct tri_error alone;
-    tri_comm_start(&argc, &argv);
-    if (meet_strangers(command, &speaks, &alone) != TRI_OK && status == TRI_OK) {
+    struct tri_comm *comm = tri_comm_start(&argc, &argv);
+    arguments.comm = comm;
+    if (tri_mesh_create(comm, 1, 1, &arguments.everyone, &alone) != TRI_OK) {
+        tri_panic(TRI_FAILED, "%s", alone.message);
+    }
+    if (meet_strangers(comm, command, &speaks, &alone) != TRI_OK && status == TRI_OK) {
         status = alone.status;
         *error = alone;
     }
-    status = command ? run(status, &arguments, error) : tri_agree_everywhere(status, error);
+    status =
+        command ? run(status, &arguments, error) : tri_agree_everywhere(&arguments, status, error);
     if ((status == TRI_BAD_INPUT || status == TRI_FAILED) && speaks) {
         if (argc < 2) {
             tri_help_list(stderr);
@@ -157,8 +164,8 @@ static enum tri_status run_on_ranks(int argc, char **argv, const struct tri_comm
         tri_log_error(error);
     }
     tri_arguments_fini(&arguments);
-    tri_everyone_close();
-    tri_comm_finish();
+    tri_mesh_destroy(arguments.everyone);
+    tri_comm_finish(comm);
     return status;
 }
 

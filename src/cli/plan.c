@@ -32,7 +32,9 @@ static enum tri_status read_request(const struct tri_arguments *arguments, struc
     request->process = tri_memory_process_constant(threads);
     int64_t least = request->config.parallel.tensor * request->config.parallel.expert;
     if (ranks == 0) {
-        ranks = tri_comm_size() > 1 || request->layouts ? tri_comm_size() : least;
+        ranks = tri_comm_size(arguments->comm) > 1 || request->layouts
+                    ? tri_comm_size(arguments->comm)
+                    : least;
     }
     if (ranks > RANKS_MOST) {
         return tri_config_refuse(&request->config, error, "parallel.expert",
@@ -40,7 +42,6 @@ static enum tri_status read_request(const struct tri_arguments *arguments, struc
                                  (long long)ranks, RANKS_MOST);
     }
     request->ranks = (int)ranks;
-    tri_comm_set_max_message(request->config.comm_max_message);
     return request->layouts ? TRI_OK : tri_config_check_layout(&request->config, (int)ranks, error);
 }
 
@@ -227,8 +228,8 @@ enum tri_status tri_command_plan(const struct tri_arguments *arguments, struct t
 {
     struct request *request = tri_alloc(TRI_MEMORY_OTHER, sizeof(*request));
     enum tri_status status = read_request(arguments, request, error);
-    status = tri_agree_on_config(status, &request->config, error);
-    if (status == TRI_OK && tri_comm_rank() == 0) {
+    status = tri_agree_on_config(arguments, status, &request->config, error);
+    if (status == TRI_OK && tri_comm_rank(arguments->comm) == 0) {
         if (request->layouts) {
             plan_all(request);
         } else {
@@ -236,5 +237,5 @@ enum tri_status tri_command_plan(const struct tri_arguments *arguments, struct t
         }
     }
     tri_free(request);
-    return tri_agree_everywhere(status, error);
+    return tri_agree_everywhere(arguments, status, error);
 }

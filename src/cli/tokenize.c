@@ -53,11 +53,11 @@ enum tri_status tri_command_tokenize(const struct tri_arguments *arguments, stru
     struct tri_tokenize_result result;
     char folder[TRI_PATH_MAX];
     enum tri_status status = read_request(arguments, folder, &args, error);
-    if (status == TRI_OK && tri_comm_rank() == 0) {
+    if (status == TRI_OK && tri_comm_rank(arguments->comm) == 0) {
         status = tri_tokenize_files(&args, &result, error);
         if (status == TRI_OK) {
             print(&args, &result, tri_arguments_has(arguments, "--json"));
         }
     }
-    return tri_agree_everywhere(status, error);
+    return tri_agree_everywhere(arguments, status, error);
 }

@@ -11,6 +11,6 @@ enum tri_status tri_command_train(const struct tri_arguments *arguments, struct 
     enum tri_status status =
         tri_config_load(&tri_strategies, arguments->words[0], arguments->num_overrides,
                         arguments->overrides, &config, error);
-    TRI_TRY(tri_agree_on_config(status, &config, error));
-    return tri_run(&config, &run, error);
+    TRI_TRY(tri_agree_on_config(arguments, status, &config, error));
+    return tri_run(arguments->comm, &config, &run, error);
 }

@@ -74,9 +74,9 @@ static void print_json(const struct tri_verify_result *result)
     tri_print_json(root);
 }
 
-static void print_text(const struct tri_config *config, const struct tri_verify_result *result)
+static void print_text(const struct tri_config *config, int ranks,
+                       const struct tri_verify_result *result)
 {
-    int ranks = tri_comm_size();
     int64_t replica = config->parallel.tensor * config->parallel.expert;
     TRI_ASSERT(replica > 0);
     (void)printf(
@@ -112,14 +112,14 @@ enum tri_status tri_command_verify(const struct tri_arguments *arguments, struct
 {
     struct request request = {0};
     enum tri_status status = read_request(arguments, &request, error);
-    TRI_TRY(tri_agree_on_config(status, &request.config, error));
+    TRI_TRY(tri_agree_on_config(arguments, status, &request.config, error));
     struct tri_verify_result result;
-    TRI_TRY(tri_verify(&request.config, &request.options, &result, error));
-    if (tri_comm_rank() == 0) {
+    TRI_TRY(tri_verify(arguments->comm, &request.config, &request.options, &result, error));
+    if (tri_comm_rank(arguments->comm) == 0) {
         if (request.json) {
             print_json(&result);
         } else {
-            print_text(&request.config, &result);
+            print_text(&request.config, tri_comm_size(arguments->comm), &result);
         }
     }
     return result.passed ? TRI_OK : TRI_CHECK_FAILED;

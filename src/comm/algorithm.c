@@ -69,8 +69,8 @@ void tri_reduce_scatter_run(const struct tri_group *group, void *data, const int
 {
     int64_t width = (int64_t)tri_dtype_size(dtype);
     int64_t segment = SEGMENT_BYTES / width;
-    if (segment > tri_process_max_message()) {
-        segment = tri_process_max_message();
+    if (segment > group->mesh->max_message) {
+        segment = group->mesh->max_message;
     }
     int me = group->rank;
     int peers = group->size - 1;
@@ -110,7 +110,7 @@ void tri_reduce_scatter_run(const struct tri_group *group, void *data, const int
 static void gather_by_broadcasts(const struct tri_group *group, char *data, const int64_t *counts,
                                  enum tri_dtype dtype)
 {
-    int64_t max = tri_process_max_message();
+    int64_t max = group->mesh->max_message;
     int64_t width = (int64_t)tri_dtype_size(dtype);
     for (int r = 0; r < group->size; r++) {
         for (int64_t left = counts[r]; left > 0; left -= max) {
@@ -128,7 +128,7 @@ void tri_all_gather_run(const struct tri_group *group, void *data, const int64_t
     if (group->mesh->planned) {
         return;
     }
-    if (total > tri_process_max_message()) {
+    if (total > group->mesh->max_message) {
         gather_by_broadcasts(group, data, counts, dtype);
         return;
     }
@@ -140,15 +140,15 @@ void tri_all_gather_run(const struct tri_group *group, void *data, const int64_t
                            group->mpi_places, tri_mpi_type(dtype), group->comm));
 }
 
-bool tri_all_reduce_is_small(int64_t n)
+bool tri_all_reduce_is_small(const struct tri_group *group, int64_t n)
 {
-    return n <= SMALL_ELEMENTS && n <= tri_process_max_message();
+    return n <= SMALL_ELEMENTS && n <= group->mesh->max_message;
 }
 
 void tri_all_reduce_run(const struct tri_group *group, void *data, int64_t n, enum tri_dtype dtype,
                         enum tri_reduction reduction)
 {
-    if (!tri_all_reduce_is_small(n)) {
+    if (!tri_all_reduce_is_small(group, n)) {
         tri_even_parts(group->parts, n, group->size);
         tri_reduce_scatter_run(group, data, group->parts, dtype, reduction);
         tri_all_gather_run(group, data, group->parts, dtype);
@@ -207,7 +207,7 @@ void tri_all_to_all_copy_own(const struct tri_group *group, const struct tri_row
 void tri_all_to_all_run(const struct tri_group *group, const struct tri_row_exchange *rows)
 {
     tri_all_to_all_sides(group, rows);
-    post(group, rows->dtype, tri_process_max_message(), rows->send, rows->recv, 0);
+    post(group, rows->dtype, group->mesh->max_message, rows->send, rows->recv, 0);
     tri_all_to_all_copy_own(group, rows);
     tri_flight_wait(&group->pool->flight[0]);
 }

@@ -132,7 +132,7 @@ void tri_call_pause(struct tri_call *call)
     if (call->group->mesh->planned) {
         return;
     }
-    tri_watch_leave();
+    tri_watch_leave(call->group->mesh->comm->watch);
     call->exposed += tri_clock_now() - call->entered;
 }
 
@@ -146,7 +146,7 @@ void tri_call_leave(struct tri_call *call)
         double idle = call->arrived > 0.0 ? call->entered - call->arrived : 0.0;
         seconds = now - call->began - idle;
         exposed = call->exposed + now - call->entered;
-        tri_watch_leave();
+        tri_watch_leave(call->group->mesh->comm->watch);
     }
     if (call->verb != TRI_VERB_BARRIER && mesh->ledger) {
         tri_ledger_book(mesh->ledger, op_of(call->verb), call->group->id, call->where.phase,

@@ -33,7 +33,7 @@ static uint64_t hash_call(const struct tri_call *call, const char *text)
 _Noreturn static void report(const struct tri_call *call, const char text[TEXT], uint64_t hash)
 {
     const struct tri_group *group = call->group;
-    tri_log_warn("rank %d calls %s", tri_comm_rank(), text);
+    tri_log_warn("rank %d calls %s", group->mesh->rank, text);
     size_t size = (size_t)group->size;
     char *texts = tri_alloc(TRI_MEMORY_OTHER, size * TEXT);
     uint64_t *hashes = tri_alloc(TRI_MEMORY_OTHER, size * sizeof(*hashes));
@@ -45,8 +45,8 @@ _Noreturn static void report(const struct tri_call *call, const char text[TEXT],
             other++;
         }
         tri_panic(TRI_FAILED, "the ranks call different collectives: rank %d %s; rank %d %s",
-                  tri_comm_rank(), text,
-                  tri_mesh_member(group->mesh->size, group->id, tri_comm_rank(), other),
+                  group->mesh->rank, text,
+                  tri_mesh_member(group->mesh->size, group->id, group->mesh->rank, other),
                   texts + other * TEXT);
     }
     TRI_MPI(MPI_Barrier(group->comm));
@@ -78,7 +78,7 @@ void tri_check_rows(const struct tri_group *group, const int64_t *send_rows,
                 TRI_FAILED,
                 "all_to_all over group %s: rank %d sends %lld rows, and is expected to send %lld",
                 tri_group_name(group),
-                tri_mesh_member(group->mesh->size, group->id, tri_comm_rank(), r),
+                tri_mesh_member(group->mesh->size, group->id, group->mesh->rank, r),
                 (long long)group->parts[r], (long long)recv_rows[r]);
         }
     }

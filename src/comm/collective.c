@@ -120,7 +120,7 @@ void tri_broadcast(struct tri_group *group, struct tri_where where, void *data, 
         .bytes = bytes_of(n, dtype),
     };
     tri_call_enter(&call);
-    int64_t max = tri_process_max_message();
+    int64_t max = group->mesh->max_message;
     char *place = data;
     for (int64_t left = group->mesh->planned ? 0 : n; left > 0; left -= max) {
         int64_t piece = left < max ? left : max;

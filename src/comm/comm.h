@@ -13,32 +13,36 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-/* ---- the process ----------------------------------------------------------------------------- */
+/* ---- the job --------------------------------------------------------------------------------- */
+
+/* The ranks that work together, and this one's place among them: what carries their messages, the
+ * watchdog, the ledger. Two jobs of one process share nothing but MPI itself. */
+struct tri_comm;
 
 /* Starts MPI (with OMPI_MCA_pml=ob1 when all ranks share a node and the user set nothing),
  * installs the panic hook; before that takes the signals (base/signals.h) unless the caller did.
- * Called once, first thing in main. */
-void tri_comm_start(int *argc, char ***argv);
-/* Ends MPI. Collective over all ranks. */
-void tri_comm_finish(void);
-/* World rank and size; 0 and 1 before tri_comm_start. */
-int tri_comm_rank(void);
-int tri_comm_size(void);
+ * First thing in main; MPI starts once in a process. */
+struct tri_comm *tri_comm_start(int *argc, char ***argv);
+/* Ends MPI and frees the job, whose meshes are gone. Collective over all ranks. */
+void tri_comm_finish(struct tri_comm *comm);
+/* World rank and size. */
+int tri_comm_rank(const struct tri_comm *comm);
+int tri_comm_size(const struct tri_comm *comm);
 /* When this MPI knows of one rank and a launcher says that it started more: the variable that says
  * so, with their number and this one's place among them; they are strangers to each other. Else
  * NULL. Local. */
-const char *tri_comm_strangers(int *count, int *place);
+const char *tri_comm_strangers(const struct tri_comm *comm, int *count, int *place);
 /* Ranks on this node, and this rank's place among them. */
-int tri_comm_local_size(void);
-int tri_comm_local_rank(void);
-/* "Open MPI 4.1.4", "MPICH 4.0.2". */
-const char *tri_comm_library(void);
+int tri_comm_local_size(const struct tri_comm *comm);
+int tri_comm_local_rank(const struct tri_comm *comm);
+/* "Open MPI 4.1.4", "MPICH 4.0.2". Borrowed. */
+const char *tri_comm_library(const struct tri_comm *comm);
+/* Filled by every collective of the job's meshes. Borrowed. */
+struct tri_ledger *tri_comm_ledger(struct tri_comm *comm);
 
 /* Ends the job through MPI_Abort when a collective takes longer than seconds (0: never), after
  * naming the collective, the group and the ranks that have not arrived. */
-void tri_comm_set_timeout(double seconds);
-/* Longest single MPI message, in elements (default 2^30); longer ones are split. */
-void tri_comm_set_max_message(int64_t elements);
+void tri_comm_set_timeout(struct tri_comm *comm, double seconds);
 
 /* ---- mesh and groups ------------------------------------------------------------------------- */
 
@@ -51,8 +55,11 @@ struct tri_mesh {
     int coord[TRI_AXIS_COUNT]; /* this rank's place on each */
     int ranks, rank;           /* of the whole mesh: rank = t + T*(e + E*d) */
     bool planned;              /* no other rank is there: tri_mesh_create_planned */
-    struct tri_ledger *ledger; /* where its calls are booked: the process's; a planned mesh: NULL,
+    struct tri_comm *comm;     /* borrowed; NULL: it has no other ranks, or only plans them */
+    struct tri_ledger *ledger; /* where its calls are booked: the job's; without a job NULL,
                                   nowhere, until its owner sets one */
+    int64_t max_message;       /* longest single message, in elements (at first 2^30); longer ones
+                                  are split; the same on all ranks */
     /* Borrowed views; groups of one are valid and send nothing. */
     struct tri_group *tensor;        /* {tensor} */
     struct tri_group *expert;        /* {expert} */
@@ -62,10 +69,10 @@ struct tri_mesh {
     struct tri_group *world;         /* all axes */
 };
 
-/* Collective over all ranks. The number of ranks must be tensor x expert x data (checked:
- * BAD_INPUT, the same on all ranks). */
-enum tri_status tri_mesh_create(int tensor, int expert, struct tri_mesh **mesh,
-                                struct tri_error *error) TRI_NODISCARD;
+/* Collective over the job's ranks, whose number must be tensor x expert x data (checked: BAD_INPUT,
+ * the same on all ranks). */
+enum tri_status tri_mesh_create(struct tri_comm *comm, int tensor, int expert,
+                                struct tri_mesh **mesh, struct tri_error *error) TRI_NODISCARD;
 /* A mesh of this rank alone (every group has one rank). Local. */
 struct tri_mesh *tri_mesh_create_serial(void);
 /* A mesh with the sizes given and the place of `rank` in it, without the other ranks: for plans and
@@ -73,6 +80,7 @@ struct tri_mesh *tri_mesh_create_serial(void);
  * rank in a real mesh, and leave all data, what is received too, as it is. Local. */
 struct tri_mesh *tri_mesh_create_planned(int tensor, int expert, int data, int rank);
 void tri_mesh_destroy(struct tri_mesh *mesh);
+void tri_mesh_set_max_message(struct tri_mesh *mesh, int64_t elements);
 void tri_mesh_coords(const struct tri_mesh *mesh, int rank, int coord[TRI_AXIS_COUNT]);
 
 int tri_group_size(const struct tri_group *group);
@@ -125,7 +133,8 @@ void tri_broadcast(struct tri_group *group, struct tri_where where, void *data, 
 void tri_barrier(struct tri_group *group);
 
 /* Begin/end: the buffers belong to the call until end, which must be called once, and frees the
- * request. Several may be in flight; all ranks begin them, and end them, in the same order. */
+ * request; NULL is one with nothing to wait for. Several may be in flight; all ranks begin them,
+ * and end them, in the same order. */
 struct tri_request;
 struct tri_request *tri_all_reduce_sum_begin(struct tri_group *group, struct tri_where where,
                                              void *data, int64_t n, enum tri_dtype dtype);
@@ -139,10 +148,10 @@ struct tri_request *tri_all_to_all_v_begin(struct tri_group *group, struct tri_w
                                            const int64_t *recv_rows, int64_t width,
                                            enum tri_dtype dtype);
 void tri_request_end(struct tri_request *request);
-/* Lets the messages of begun calls move on (Open MPI moves large ones only inside MPI's functions),
- * and tells the watchdog that this rank works: who computes for long calls this now and then.
- * Cheap. Local. */
-void tri_comm_progress(void);
+/* Lets the messages of the mesh's begun calls move on (Open MPI moves large ones only inside MPI's
+ * functions), and tells the watchdog that this rank works: who computes for long calls this now and
+ * then. Cheap. Local. */
+void tri_mesh_progress(const struct tri_mesh *mesh);
 
 /* Calls and bytes of `ledger` added up over the ranks of group: total, whose seconds are zero.
  * Books nothing in what it adds up, if that is a copy. Collective over group. */

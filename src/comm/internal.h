@@ -20,16 +20,26 @@
     } while (0)
 _Noreturn void tri_mpi_fail(int code, const char *file, int line, const char *call);
 
-/* ---- the process ----------------------------------------------------------------------------- */
+/* ---- the job --------------------------------------------------------------------------------- */
+
+struct tri_watch;
+
+enum { TRI_LIBRARY_BYTES = 128 };
+
+struct tri_comm {
+    MPI_Comm world, node; /* our duplicate of MPI_COMM_WORLD; its ranks on this node */
+    bool running;         /* MPI is */
+    int rank, size;
+    int node_rank, node_size;
+    char library[TRI_LIBRARY_BYTES];
+    struct tri_watch *watch;
+    struct tri_ledger ledger;
+};
 
 /* MPI_Init, told what it would take long to find out. */
 void tri_launcher_init(int *argc, char ***argv);
-/* Our duplicate of MPI_COMM_WORLD; MPI_COMM_NULL while MPI is not running. */
-MPI_Comm tri_process_world(void);
 /* Ends every rank with this exit status, from any thread, even when MPI_Abort does not return. */
-_Noreturn void tri_process_abort(int exit_status);
-/* Elements of the longest single message. */
-int64_t tri_process_max_message(void);
+_Noreturn void tri_comm_abort(const struct tri_comm *comm, int exit_status);
 
 /* ---- groups ---------------------------------------------------------------------------------- */
 
@@ -51,6 +61,7 @@ struct tri_pool {
     struct tri_room slots, requests[2];
     struct tri_flight flight[2];
     struct tri_request *free;
+    struct tri_request *begun; /* under way, oldest first */
 };
 
 struct tri_group {
@@ -203,7 +214,7 @@ void tri_slots_sum(const struct tri_group *group, void *own, const void *slots, 
 
 /* Whether an all-reduce of n elements sends everything to everyone and sums all of it on each rank,
  * rather than one part on each rank: fewer messages, more bytes. The bits are the same. */
-bool tri_all_reduce_is_small(int64_t n);
+bool tri_all_reduce_is_small(const struct tri_group *group, int64_t n);
 
 /* Frees what blocking calls and requests have grown. */
 void tri_algorithm_release(struct tri_pool *pool);
@@ -211,29 +222,29 @@ void tri_request_release(struct tri_pool *pool);
 
 /* ---- the watchdog ---------------------------------------------------------------------------- */
 
-/* Starts the thread; before MPI. */
-void tri_watch_start(void);
+/* The job's watchdog, with its thread running; before MPI. comm is borrowed. */
+struct tri_watch *tri_watch_start(struct tri_comm *comm);
 /* Shares one record a rank with the ranks of this node. Collective over all ranks. */
-void tri_watch_open(MPI_Comm world, MPI_Comm node);
+void tri_watch_open(struct tri_watch *watch);
 /* Ends the job, with one line, where the environment of some rank holds no number of seconds.
- * Collective over world. */
-void tri_watch_check_environment(MPI_Comm world);
+ * Collective over all ranks. */
+void tri_watch_check_environment(const struct tri_comm *comm);
 /* Gives back what MPI must have before it ends. Collective over all ranks. */
-void tri_watch_release(void);
-/* Waits until all ranks of the node are here, and ends the thread; after MPI. */
-void tri_watch_close(void);
+void tri_watch_release(struct tri_watch *watch);
+/* Waits until all ranks of the node are here, ends the thread and frees the rest; after MPI. */
+void tri_watch_close(struct tri_watch *watch);
 /* A place for a mesh's six groups in the records; the same on every rank, since meshes are created
  * and destroyed collectively. Local; the caller synchronises the ranks before the first call. */
-int tri_watch_mesh_open(const int size[TRI_AXIS_COUNT]);
-void tri_watch_mesh_close(int channel);
+int tri_watch_mesh_open(struct tri_watch *watch, const int size[TRI_AXIS_COUNT]);
+void tri_watch_mesh_close(struct tri_watch *watch, int channel);
 /* Whether this rank is the one of its node that tells why the job ends; if not, or when another
  * node may tell it, gives that one time to end the job. From any thread. */
-bool tri_watch_claim(void);
+bool tri_watch_claim(struct tri_watch *watch);
 /* This rank has reached the call, and waits in it from now on. */
 void tri_watch_enter(const struct tri_call *call);
-void tri_watch_leave(void);
+void tri_watch_leave(struct tri_watch *watch);
 /* The same for what all ranks go through together and is no call of a group. */
-void tri_watch_enter_stage(enum tri_verb stage);
-void tri_watch_leave_stage(void);
+void tri_watch_enter_stage(struct tri_watch *watch, enum tri_verb stage);
+void tri_watch_leave_stage(struct tri_watch *watch);
 
 #endif

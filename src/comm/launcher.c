@@ -74,7 +74,7 @@ void tri_launcher_init(int *argc, char ***argv)
     }
 }
 
-const char *tri_comm_strangers(int *count, int *place)
+const char *tri_comm_strangers(const struct tri_comm *comm, int *count, int *place)
 {
     /* What launchers say: how many, and which of them. Slurm comes last: others start their ranks
      * through a step of one task a node, so its one says nothing against their many. Its batch
@@ -84,7 +84,7 @@ const char *tri_comm_strangers(int *count, int *place)
                                            {"SLURM_STEP_NUM_TASKS", "SLURM_PROCID"}};
     enum { LAUNCHERS = sizeof(names) / sizeof(*names), SLURM = LAUNCHERS - 1 };
     const char *found = NULL;
-    for (int i = 0; tri_comm_size() == 1 && i < LAUNCHERS; i++) {
+    for (int i = 0; comm->size == 1 && i < LAUNCHERS; i++) {
         int said = number(names[i][0]);
         if (said == 1 && i != SLURM) {
             return NULL; /* by a launcher inside the other: it is right */

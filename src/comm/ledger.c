@@ -2,16 +2,9 @@
 
 #include <string.h>
 
-static struct tri_ledger process_ledger;
-
-struct tri_ledger *tri_ledger_get(void)
+void tri_ledger_reset(struct tri_ledger *ledger)
 {
-    return &process_ledger;
-}
-
-void tri_ledger_reset(void)
-{
-    memset(&process_ledger, 0, sizeof(process_ledger));
+    memset(ledger, 0, sizeof(*ledger));
 }
 
 void tri_ledger_book(struct tri_ledger *ledger, enum tri_op op, enum tri_group_id group,
@@ -42,7 +35,7 @@ struct tri_ledger_cell tri_ledger_sum(const struct tri_ledger *ledger, int op, i
     struct span p = span_of(phase, TRI_PHASE_COUNT);
     struct span k = span_of(kind, TRI_KIND_COUNT);
     struct tri_ledger_cell sum = {0};
-    for (int i = o.begin; i < o.end; i++) {
+    for (int i = o.begin; ledger && i < o.end; i++) {
         for (int j = g.begin; j < g.end; j++) {
             for (int l = p.begin; l < p.end; l++) {
                 for (int m = k.begin; m < k.end; m++) {

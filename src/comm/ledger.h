@@ -51,7 +51,7 @@ struct tri_ledger_cell {
     int64_t calls, bytes;
     double
         seconds; /* inside the call; of a begun one, from begin to end, less what passed after its
-                       messages had arrived (as far as tri_comm_progress was there to see it) */
+                       messages had arrived (as far as tri_mesh_progress was there to see it) */
     double
         seconds_exposed; /* that no computation hid: blocking calls, begin and end of begun ones */
 };
@@ -60,13 +60,11 @@ struct tri_ledger {
     struct tri_ledger_cell cell[TRI_OP_COUNT][TRI_GROUP_COUNT][TRI_PHASE_COUNT][TRI_KIND_COUNT];
 };
 
-/* The process's ledger, filled by every collective. Borrowed. */
-struct tri_ledger *tri_ledger_get(void);
-void tri_ledger_reset(void);
+void tri_ledger_reset(struct tri_ledger *ledger);
 void tri_ledger_book(struct tri_ledger *ledger, enum tri_op op, enum tri_group_id group,
                      enum tri_phase phase, enum tri_kind kind, int64_t bytes, double seconds,
                      double seconds_exposed);
-/* Sums with wildcards: -1 matches all. */
+/* Sums with wildcards: -1 matches all. 0 of no ledger, NULL. */
 struct tri_ledger_cell tri_ledger_sum(const struct tri_ledger *ledger, int op, int group, int phase,
                                       int kind);
 

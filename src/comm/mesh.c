@@ -7,6 +7,8 @@
 
 #include "base/memory.h"
 
+enum { MAX_MESSAGE = 1 << 30 }; /* elements */
+
 /* The mesh and what it lends, in one block. */
 struct block {
     struct tri_mesh mesh;
@@ -96,7 +98,7 @@ static void take_work(struct tri_group *group)
     group->mpi_places = group->mpi_counts + places;
 }
 
-static struct block *create_block(int tensor, int expert, int data, int rank)
+static struct block *create_block(struct tri_comm *comm, int tensor, int expert, int data, int rank)
 {
     struct block *block = tri_alloc(TRI_MEMORY_OTHER, sizeof(*block));
     struct tri_mesh *mesh = &block->mesh;
@@ -105,6 +107,9 @@ static struct block *create_block(int tensor, int expert, int data, int rank)
     mesh->size[TRI_AXIS_DATA] = data;
     mesh->ranks = tensor * expert * data;
     mesh->rank = rank;
+    mesh->comm = comm;
+    mesh->ledger = comm ? tri_comm_ledger(comm) : NULL;
+    mesh->max_message = MAX_MESSAGE;
     coords_of(mesh->size, rank, mesh->coord);
     for (int id = 0; id < TRI_GROUP_COUNT; id++) {
         init_group(&block->group[id], mesh, (enum tri_group_id)id);
@@ -120,7 +125,6 @@ static struct block *create_block(int tensor, int expert, int data, int rank)
     mesh->expert_data = &block->group[TRI_GROUP_EXPERT_DATA];
     mesh->world = &block->group[TRI_GROUP_WORLD];
     block->channel = -1;
-    mesh->ledger = tri_ledger_get();
     return block;
 }
 
@@ -129,17 +133,17 @@ static void connect_group(struct tri_group *group, int channel)
 {
     MPI_Comm comm = MPI_COMM_NULL;
     int lowest = tri_mesh_member(group->mesh->size, group->id, group->mesh->rank, 0);
-    TRI_MPI(MPI_Comm_split(tri_process_world(), lowest, group->rank, &comm));
+    TRI_MPI(MPI_Comm_split(group->mesh->comm->world, lowest, group->rank, &comm));
     TRI_MPI(MPI_Comm_set_errhandler(comm, MPI_ERRORS_RETURN));
     TRI_MPI(MPI_Comm_set_name(comm, tri_group_id_name(group->id)));
     group->comm = comm;
     group->channel = channel;
 }
 
-enum tri_status tri_mesh_create(int tensor, int expert, struct tri_mesh **mesh,
-                                struct tri_error *error)
+enum tri_status tri_mesh_create(struct tri_comm *comm, int tensor, int expert,
+                                struct tri_mesh **mesh, struct tri_error *error)
 {
-    int ranks = tri_comm_size();
+    int ranks = comm->size;
     if (tensor < 1 || expert < 1) {
         return tri_fail(error, TRI_BAD_INPUT,
                         "parallel.tensor and parallel.expert must be at least 1, not %d and %d",
@@ -152,16 +156,16 @@ enum tri_status tri_mesh_create(int tensor, int expert, struct tri_mesh **mesh,
                         "of this job",
                         tensor, expert, ranks, ranks == 1 ? "" : "s");
     }
-    struct block *block = create_block(tensor, expert, ranks / (int)product, tri_comm_rank());
+    struct block *block = create_block(comm, tensor, expert, ranks / (int)product, comm->rank);
     if (ranks > 1) {
-        block->channel = tri_watch_mesh_open(block->mesh.size);
-        tri_watch_enter_stage(TRI_VERB_MESH);
+        block->channel = tri_watch_mesh_open(comm->watch, block->mesh.size);
+        tri_watch_enter_stage(comm->watch, TRI_VERB_MESH);
         for (int id = 0; id < TRI_GROUP_COUNT; id++) {
             if (block->group[id].size > 1) {
                 connect_group(&block->group[id], block->channel + id);
             }
         }
-        tri_watch_leave_stage();
+        tri_watch_leave_stage(comm->watch);
     }
     *mesh = &block->mesh;
     return TRI_OK;
@@ -169,7 +173,7 @@ enum tri_status tri_mesh_create(int tensor, int expert, struct tri_mesh **mesh,
 
 struct tri_mesh *tri_mesh_create_serial(void)
 {
-    return &create_block(1, 1, 1, 0)->mesh;
+    return &create_block(NULL, 1, 1, 1, 0)->mesh;
 }
 
 struct tri_mesh *tri_mesh_create_planned(int tensor, int expert, int data, int rank)
@@ -177,9 +181,8 @@ struct tri_mesh *tri_mesh_create_planned(int tensor, int expert, int data, int r
     TRI_REQUIRE(tensor > 0 && expert > 0 && data > 0);
     TRI_REQUIRE((int64_t)tensor * expert <= INT32_MAX / data);
     TRI_REQUIRE(rank >= 0 && rank < tensor * expert * data);
-    struct tri_mesh *mesh = &create_block(tensor, expert, data, rank)->mesh;
+    struct tri_mesh *mesh = &create_block(NULL, tensor, expert, data, rank)->mesh;
     mesh->planned = true;
-    mesh->ledger = NULL;
     return mesh;
 }
 
@@ -189,26 +192,30 @@ void tri_mesh_destroy(struct tri_mesh *mesh)
         return;
     }
     struct block *block = (struct block *)(void *)mesh;
-    bool connected = block->channel >= 0 && tri_process_world() != MPI_COMM_NULL;
-    if (connected) {
-        tri_watch_enter_stage(TRI_VERB_MESH);
+    struct tri_comm *comm = mesh->comm;
+    if (block->channel >= 0) {
+        tri_watch_enter_stage(comm->watch, TRI_VERB_MESH);
     }
     for (int id = 0; id < TRI_GROUP_COUNT; id++) {
         struct tri_group *group = &block->group[id];
-        if (group->comm != MPI_COMM_NULL && tri_process_world() != MPI_COMM_NULL) {
+        if (group->comm != MPI_COMM_NULL) {
             TRI_MPI(MPI_Comm_free(&group->comm));
         }
         tri_free(group->work);
     }
-    if (connected) {
-        tri_watch_leave_stage();
+    if (block->channel >= 0) {
+        tri_watch_leave_stage(comm->watch);
+        tri_watch_mesh_close(comm->watch, block->channel);
     }
     tri_request_release(&block->pool);
     tri_algorithm_release(&block->pool);
-    if (block->channel >= 0) {
-        tri_watch_mesh_close(block->channel);
-    }
     tri_free(block);
+}
+
+void tri_mesh_set_max_message(struct tri_mesh *mesh, int64_t elements)
+{
+    TRI_REQUIRE(elements > 0 && elements <= MAX_MESSAGE);
+    mesh->max_message = elements;
 }
 
 int tri_group_size(const struct tri_group *group)

@@ -1,6 +1,7 @@
 /* The process: starting and ending MPI, who we are, and how a panic ends every rank. */
 #include "comm/internal.h"
 
+#include "base/memory.h"
 #include "base/signals.h"
 
 #include <stdio.h>
@@ -11,13 +12,8 @@
 /* Seconds that MPI_Abort may take before this process ends by itself. */
 enum { ABORT_SECONDS = 2 };
 
-static struct {
-    bool running;
-    MPI_Comm world, node;
-    int rank, size;
-    int node_rank, node_size;
-    int64_t max_message;
-} process = {.size = 1, .node_size = 1, .max_message = INT64_C(1) << 30};
+/* Of the job that a panic ends: its hooks take no argument. */
+static struct tri_comm *panicking;
 
 /* Hydra, MPICH's launcher, drops the lines that it has not passed on when a rank aborts. */
 static void let_launcher_read(void)
@@ -28,14 +24,24 @@ static void let_launcher_read(void)
 #endif
 }
 
-void tri_process_abort(int exit_status)
+void tri_comm_abort(const struct tri_comm *comm, int exit_status)
 {
-    if (process.running) {
+    if (comm->running) {
         tri_signals_exit_after(ABORT_SECONDS, exit_status);
         let_launcher_read();
         (void)MPI_Abort(MPI_COMM_WORLD, exit_status);
     }
     _exit(exit_status);
+}
+
+static bool speaks(void)
+{
+    return tri_watch_claim(panicking->watch);
+}
+
+static void abort_job(int exit_status)
+{
+    tri_comm_abort(panicking, exit_status);
 }
 
 void tri_mpi_fail(int code, const char *file, int line, const char *call)
@@ -46,97 +52,91 @@ void tri_mpi_fail(int code, const char *file, int line, const char *call)
     tri_panic(TRI_FAILED, "%s:%d: %s: %s", file, line, call, text);
 }
 
-void tri_comm_start(int *argc, char ***argv)
+static void name_library(char name[TRI_LIBRARY_BYTES])
 {
-    TRI_REQUIRE(!process.running);
+    char text[MPI_MAX_LIBRARY_VERSION_STRING] = "";
+    int length = 0;
+    TRI_MPI(MPI_Get_library_version(text, &length));
+    char version[64];
+    if (sscanf(text, "Open MPI v%63[^, \n]", version) == 1) {
+        (void)snprintf(name, TRI_LIBRARY_BYTES, "Open MPI %s", version);
+    } else if (sscanf(text, "MPICH Version: %63[^ \n]", version) == 1) {
+        (void)snprintf(name, TRI_LIBRARY_BYTES, "MPICH %s", version);
+    } else {
+        (void)snprintf(name, TRI_LIBRARY_BYTES, "%.*s", (int)strcspn(text, "\n"), text);
+    }
+}
+
+struct tri_comm *tri_comm_start(int *argc, char ***argv)
+{
     tri_signals_start(false);
-    tri_watch_start();
-    tri_watch_enter_stage(TRI_VERB_START);
+    struct tri_comm *comm = tri_alloc(TRI_MEMORY_OTHER, sizeof(*comm));
+    comm->watch = tri_watch_start(comm);
+    tri_watch_enter_stage(comm->watch, TRI_VERB_START);
     tri_launcher_init(argc, argv);
-    process.running = true;
-    tri_panic_set_hooks(tri_watch_claim, tri_process_abort);
-    TRI_MPI(MPI_Comm_dup(MPI_COMM_WORLD, &process.world));
-    TRI_MPI(MPI_Comm_set_errhandler(process.world, MPI_ERRORS_RETURN));
-    TRI_MPI(MPI_Comm_set_name(process.world, "trident"));
-    TRI_MPI(MPI_Comm_rank(process.world, &process.rank));
-    TRI_MPI(MPI_Comm_size(process.world, &process.size));
-    tri_rank_set(process.rank);
-    TRI_MPI(MPI_Comm_split_type(process.world, MPI_COMM_TYPE_SHARED, process.rank, MPI_INFO_NULL,
-                                &process.node));
-    TRI_MPI(MPI_Comm_rank(process.node, &process.node_rank));
-    TRI_MPI(MPI_Comm_size(process.node, &process.node_size));
-    tri_watch_check_environment(process.world);
-    if (process.size > 1) {
-        tri_watch_open(process.world, process.node);
+    comm->running = true;
+    panicking = comm;
+    tri_panic_set_hooks(speaks, abort_job);
+    TRI_MPI(MPI_Comm_dup(MPI_COMM_WORLD, &comm->world));
+    TRI_MPI(MPI_Comm_set_errhandler(comm->world, MPI_ERRORS_RETURN));
+    TRI_MPI(MPI_Comm_set_name(comm->world, "trident"));
+    TRI_MPI(MPI_Comm_rank(comm->world, &comm->rank));
+    TRI_MPI(MPI_Comm_size(comm->world, &comm->size));
+    tri_rank_set(comm->rank);
+    TRI_MPI(MPI_Comm_split_type(comm->world, MPI_COMM_TYPE_SHARED, comm->rank, MPI_INFO_NULL,
+                                &comm->node));
+    TRI_MPI(MPI_Comm_rank(comm->node, &comm->node_rank));
+    TRI_MPI(MPI_Comm_size(comm->node, &comm->node_size));
+    name_library(comm->library);
+    tri_watch_check_environment(comm);
+    if (comm->size > 1) {
+        tri_watch_open(comm->watch);
     }
-    tri_watch_leave_stage();
+    tri_watch_leave_stage(comm->watch);
+    return comm;
 }
 
-void tri_comm_finish(void)
+void tri_comm_finish(struct tri_comm *comm)
 {
-    TRI_REQUIRE(process.running);
-    tri_watch_enter_stage(TRI_VERB_FINISH);
+    tri_watch_enter_stage(comm->watch, TRI_VERB_FINISH);
     /* Whoever is late is waited for while MPI_Abort still ends the job. */
-    TRI_MPI(MPI_Barrier(process.world));
-    tri_watch_release();
-    TRI_MPI(MPI_Comm_free(&process.node));
-    TRI_MPI(MPI_Comm_free(&process.world));
-    process.running = false;
+    TRI_MPI(MPI_Barrier(comm->world));
+    tri_watch_release(comm->watch);
+    TRI_MPI(MPI_Comm_free(&comm->node));
+    TRI_MPI(MPI_Comm_free(&comm->world));
+    comm->running = false;
     TRI_MPI(MPI_Finalize());
-    tri_watch_close();
+    tri_watch_close(comm->watch);
+    tri_panic_set_hooks(NULL, NULL);
+    tri_free(comm);
 }
 
-MPI_Comm tri_process_world(void)
+int tri_comm_rank(const struct tri_comm *comm)
 {
-    return process.running ? process.world : MPI_COMM_NULL;
+    return comm->rank;
 }
 
-int tri_comm_rank(void)
+int tri_comm_size(const struct tri_comm *comm)
 {
-    return process.rank;
+    return comm->size;
 }
 
-int tri_comm_size(void)
+int tri_comm_local_size(const struct tri_comm *comm)
 {
-    return process.size;
+    return comm->node_size;
 }
 
-int tri_comm_local_size(void)
+int tri_comm_local_rank(const struct tri_comm *comm)
 {
-    return process.node_size;
+    return comm->node_rank;
 }
 
-int tri_comm_local_rank(void)
+const char *tri_comm_library(const struct tri_comm *comm)
 {
-    return process.node_rank;
+    return comm->library;
 }
 
-const char *tri_comm_library(void)
+struct tri_ledger *tri_comm_ledger(struct tri_comm *comm)
 {
-    static char name[MPI_MAX_LIBRARY_VERSION_STRING];
-    if (!name[0]) {
-        char text[MPI_MAX_LIBRARY_VERSION_STRING] = "";
-        int length = 0;
-        TRI_MPI(MPI_Get_library_version(text, &length));
-        char version[64];
-        if (sscanf(text, "Open MPI v%63[^, \n]", version) == 1) {
-            (void)snprintf(name, sizeof(name), "Open MPI %s", version);
-        } else if (sscanf(text, "MPICH Version: %63[^ \n]", version) == 1) {
-            (void)snprintf(name, sizeof(name), "MPICH %s", version);
-        } else {
-            (void)snprintf(name, sizeof(name), "%.*s", (int)strcspn(text, "\n"), text);
-        }
-    }
-    return name;
-}
-
-void tri_comm_set_max_message(int64_t elements)
-{
-    TRI_REQUIRE(elements > 0 && elements <= INT64_C(1) << 30);
-    process.max_message = elements;
-}
-
-int64_t tri_process_max_message(void)
-{
-    return process.max_message;
+    return &comm->ledger;
 }

@@ -20,10 +20,6 @@ struct tri_request {
     struct tri_request *next;
 };
 
-static struct tri_request *begun; /* under way, oldest first */
-/* What calls of groups of one return: they have nothing to wait for. */
-static struct tri_request nothing;
-
 /* The smallest free request whose block suffices, else the largest, which then grows. */
 static struct tri_request *take(struct tri_pool *pool, size_t bytes)
 {
@@ -59,7 +55,7 @@ static struct tri_request *set_aside(struct tri_request *request)
 {
     request->call.parts = NULL; /* the caller's array need not outlive begin */
     tri_call_pause(&request->call);
-    struct tri_request **last = &begun;
+    struct tri_request **last = &request->call.group->pool->begun;
     while (*last) {
         last = &(*last)->next;
     }
@@ -70,7 +66,7 @@ static struct tri_request *set_aside(struct tri_request *request)
 
 static void take_off(const struct tri_request *request)
 {
-    struct tri_request **at = &begun;
+    struct tri_request **at = &request->call.group->pool->begun;
     while (*at != request) {
         at = &(*at)->next;
     }
@@ -78,11 +74,12 @@ static void take_off(const struct tri_request *request)
 }
 
 /* MPI looks after all messages whenever it is asked for one of them that has not arrived. */
-void tri_comm_progress(void)
+void tri_mesh_progress(const struct tri_mesh *mesh)
 {
     bool arrived = true;
     tri_work_progress();
-    for (struct tri_request *request = begun; request && arrived; request = request->next) {
+    struct tri_request *request = mesh->world->pool->begun;
+    for (; request && arrived; request = request->next) {
         arrived = request->call.arrived > 0.0 || tri_flight_test(&request->flight);
         if (arrived && request->call.arrived == 0.0) {
             request->call.arrived = tri_clock_now();
@@ -95,7 +92,7 @@ void tri_comm_progress(void)
 static struct tri_request *begin(struct tri_call call, const void *send, void *recv, int64_t slot)
 {
     struct tri_group *group = call.group;
-    int64_t max = tri_process_max_message();
+    int64_t max = group->mesh->max_message;
     int64_t requests = tri_exchange_requests(group, group->send_n, group->recv_n, max);
     size_t slots = (size_t)slot * (size_t)(group->size - 1) * tri_dtype_size(call.dtype);
     slots = (slots + sizeof(MPI_Request) - 1) / sizeof(MPI_Request) * sizeof(MPI_Request);
@@ -145,7 +142,7 @@ struct tri_request *tri_all_reduce_sum_begin(struct tri_group *group, struct tri
 {
     TRI_REQUIRE(n >= 0);
     if (group->size == 1) {
-        return &nothing;
+        return NULL;
     }
     struct tri_call call = {
         .group = group,
@@ -157,7 +154,7 @@ struct tri_request *tri_all_reduce_sum_begin(struct tri_group *group, struct tri
         .begun = true,
     };
     tri_call_enter(&call);
-    if (!tri_all_reduce_is_small(n)) {
+    if (!tri_all_reduce_is_small(group, n)) {
         tri_even_parts(group->parts, n, group->size);
         struct tri_request *request = begin_reduce_scatter(call, data, group->parts);
         request->gathers = true;
@@ -178,7 +175,7 @@ struct tri_request *tri_reduce_scatter_v_begin(struct tri_group *group, struct t
                                                enum tri_dtype dtype)
 {
     if (group->size == 1) {
-        return &nothing;
+        return NULL;
     }
     struct tri_call call = tri_call_of_parts(group, TRI_VERB_REDUCE_SCATTER, where, counts, dtype);
     call.begun = true;
@@ -190,7 +187,7 @@ struct tri_request *tri_all_gather_v_begin(struct tri_group *group, struct tri_w
                                            void *data, const int64_t *counts, enum tri_dtype dtype)
 {
     if (group->size == 1) {
-        return &nothing;
+        return NULL;
     }
     struct tri_call call = tri_call_of_parts(group, TRI_VERB_ALL_GATHER, where, counts, dtype);
     call.begun = true;
@@ -211,7 +208,7 @@ struct tri_request *tri_all_to_all_v_begin(struct tri_group *group, struct tri_w
     struct tri_row_exchange rows = {send, send_rows, recv, recv_rows, width, dtype};
     if (group->size == 1) {
         tri_all_to_all_copy_own(group, &rows);
-        return &nothing;
+        return NULL;
     }
     struct tri_call call = tri_call_of_rows(group, where, send_rows, width, dtype);
     call.begun = true;
@@ -224,7 +221,7 @@ struct tri_request *tri_all_to_all_v_begin(struct tri_group *group, struct tri_w
 
 void tri_request_end(struct tri_request *request)
 {
-    if (request == &nothing) {
+    if (!request) {
         return;
     }
     struct tri_group *group = request->call.group;

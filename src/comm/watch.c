@@ -25,31 +25,9 @@
 
 enum { STACK_BYTES = 256 << 10, DEFAULT_SECONDS = 600, PAGE = 4096 };
 
-struct tri_watch_view tri_watch_view;
-
-static struct {
-    MPI_Win window;
-    bool mapped; /* the records are our own mapping of the window's memory */
-    pthread_t thread;
-    bool threaded;
-    bool stop;                   /* under lock */
-    _Atomic int64_t stage_since; /* as a record's */
-    const char *stage;
-    uint64_t sequence; /* of the starting and ending calls */
-} watch;
-
-static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-static pthread_cond_t wake;
-
-/* The first is all ranks, for starting and ending. */
-static struct {
-    bool used;
-    int size[TRI_AXIS_COUNT];
-} meshes[TRI_WATCH_MESHES];
-
-const int *tri_watch_mesh_size(int channel)
+const int *tri_watch_mesh_size(const struct tri_watch *watch, int channel)
 {
-    return meshes[channel / TRI_GROUP_COUNT].size;
+    return watch->mesh[channel / TRI_GROUP_COUNT].size;
 }
 
 /* ---- records --------------------------------------------------------------------------------- */
@@ -64,89 +42,82 @@ static struct tri_watch_record *map_again(void *base)
     return place == MAP_FAILED ? NULL : (struct tri_watch_record *)(void *)(place + offset);
 }
 
-static void find_records(void)
+static void find_records(struct tri_watch *watch)
 {
-    struct tri_watch_view *view = &tri_watch_view;
-    watch.mapped = true;
-    for (int i = 0; i < view->node_size; i++) {
+    int ranks = watch->comm->node_size;
+    watch->mapped = true;
+    for (int i = 0; i < ranks; i++) {
         MPI_Aint bytes = 0;
         int unit = 0;
         void *base = NULL;
-        TRI_MPI(MPI_Win_shared_query(watch.window, i, &bytes, &unit, &base));
-        view->record[i] = base;
+        TRI_MPI(MPI_Win_shared_query(watch->window, i, &bytes, &unit, &base));
+        watch->record[i] = base;
     }
-    for (int i = 0; i < view->node_size; i++) {
-        struct tri_watch_record *again = watch.mapped ? map_again(view->record[i]) : NULL;
-        watch.mapped = again != NULL;
-        view->record[i] = again ? again : view->record[i];
+    for (int i = 0; i < ranks; i++) {
+        struct tri_watch_record *again = watch->mapped ? map_again(watch->record[i]) : NULL;
+        watch->mapped = again != NULL;
+        watch->record[i] = again ? again : watch->record[i];
     }
 }
 
-void tri_watch_open(MPI_Comm world, MPI_Comm node)
+void tri_watch_open(struct tri_watch *watch)
 {
-    struct tri_watch_view *view = &tri_watch_view;
-    int rank = 0;
-    int node_rank = 0;
-    TRI_MPI(MPI_Comm_rank(world, &rank));
-    TRI_MPI(MPI_Comm_size(world, &view->size));
-    TRI_MPI(MPI_Comm_rank(node, &node_rank));
-    TRI_MPI(MPI_Comm_size(node, &view->node_size));
+    const struct tri_comm *comm = watch->comm;
     void *base = NULL;
-    TRI_MPI(MPI_Win_allocate_shared(sizeof(struct tri_watch_record), 1, MPI_INFO_NULL, node, &base,
-                                    &watch.window));
+    TRI_MPI(MPI_Win_allocate_shared(sizeof(struct tri_watch_record), 1, MPI_INFO_NULL, comm->node,
+                                    &base, &watch->window));
     struct tri_watch_record *own = base;
     memset(own, 0, sizeof(*own));
-    own->rank = rank;
+    own->rank = comm->rank;
     own->process = (int)getpid();
-    view->record = tri_alloc(TRI_MEMORY_OTHER, (size_t)view->node_size * sizeof(*view->record));
-    view->place = tri_alloc(TRI_MEMORY_OTHER, (size_t)view->size * sizeof(*view->place));
-    int first = node_rank == 0;
-    TRI_MPI(MPI_Exscan(&first, &view->node_index, 1, MPI_INT, MPI_SUM, world));
-    view->node_index = rank == 0 ? 0 : view->node_index;
-    TRI_MPI(MPI_Bcast(&view->node_index, 1, MPI_INT, 0, node));
-    for (int r = 0; r < view->size; r++) {
-        view->place[r] = -1;
+    watch->record = tri_alloc(TRI_MEMORY_OTHER, (size_t)comm->node_size * sizeof(*watch->record));
+    watch->place = tri_alloc(TRI_MEMORY_OTHER, (size_t)comm->size * sizeof(*watch->place));
+    int first = comm->node_rank == 0;
+    TRI_MPI(MPI_Exscan(&first, &watch->node_index, 1, MPI_INT, MPI_SUM, comm->world));
+    watch->node_index = comm->rank == 0 ? 0 : watch->node_index;
+    TRI_MPI(MPI_Bcast(&watch->node_index, 1, MPI_INT, 0, comm->node));
+    for (int r = 0; r < comm->size; r++) {
+        watch->place[r] = -1;
     }
-    find_records();
-    TRI_MPI(MPI_Barrier(node));
-    for (int i = 0; i < view->node_size; i++) {
-        view->place[view->record[i]->rank] = i;
+    find_records(watch);
+    TRI_MPI(MPI_Barrier(comm->node));
+    for (int i = 0; i < comm->node_size; i++) {
+        watch->place[watch->record[i]->rank] = i;
     }
-    meshes[0].used = true;
-    meshes[0].size[TRI_AXIS_TENSOR] = meshes[0].size[TRI_AXIS_EXPERT] = 1;
-    meshes[0].size[TRI_AXIS_DATA] = view->size;
-    (void)pthread_mutex_lock(&lock);
-    view->own = view->record[node_rank];
-    (void)pthread_mutex_unlock(&lock);
-    tri_work_attach(&view->own->work);
+    watch->mesh[0].used = true;
+    watch->mesh[0].size[TRI_AXIS_TENSOR] = watch->mesh[0].size[TRI_AXIS_EXPERT] = 1;
+    watch->mesh[0].size[TRI_AXIS_DATA] = comm->size;
+    (void)pthread_mutex_lock(&watch->lock);
+    watch->own = watch->record[comm->node_rank];
+    (void)pthread_mutex_unlock(&watch->lock);
+    tri_work_attach(&watch->own->work);
 }
 
-int tri_watch_mesh_open(const int size[TRI_AXIS_COUNT])
+int tri_watch_mesh_open(struct tri_watch *watch, const int size[TRI_AXIS_COUNT])
 {
     int place = 0;
-    while (place < TRI_WATCH_MESHES && meshes[place].used) {
+    while (place < TRI_WATCH_MESHES && watch->mesh[place].used) {
         place++;
     }
     if (place == TRI_WATCH_MESHES) {
         tri_panic(TRI_FAILED, "more than %d meshes at a time", TRI_WATCH_MESHES - 1);
     }
-    meshes[place].used = true;
-    memcpy(meshes[place].size, size, sizeof(meshes[place].size));
+    watch->mesh[place].used = true;
+    memcpy(watch->mesh[place].size, size, sizeof(watch->mesh[place].size));
     for (int id = 0; id < TRI_GROUP_COUNT; id++) {
-        atomic_store(&tri_watch_view.own->arrived[place * TRI_GROUP_COUNT + id], 0);
+        atomic_store(&watch->own->arrived[place * TRI_GROUP_COUNT + id], 0);
     }
     return place * TRI_GROUP_COUNT;
 }
 
-void tri_watch_mesh_close(int channel)
+void tri_watch_mesh_close(struct tri_watch *watch, int channel)
 {
-    meshes[channel / TRI_GROUP_COUNT].used = false;
+    watch->mesh[channel / TRI_GROUP_COUNT].used = false;
 }
 
-static void enter(int channel, uint64_t reached, uint64_t sequence, enum tri_verb verb,
-                  struct tri_where where)
+static void enter(struct tri_watch_record *own, int channel, uint64_t reached, uint64_t sequence,
+                  enum tri_verb verb, struct tri_where where)
 {
-    struct tri_watch_record *own = tri_watch_view.own;
     atomic_store_explicit(&own->arrived[channel], reached, memory_order_relaxed);
     atomic_store_explicit(&own->sequence, sequence, memory_order_relaxed);
     atomic_store_explicit(&own->channel, channel, memory_order_relaxed);
@@ -160,30 +131,32 @@ static void enter(int channel, uint64_t reached, uint64_t sequence, enum tri_ver
 void tri_watch_enter(const struct tri_call *call)
 {
     const struct tri_group *group = call->group;
-    enter(group->channel, group->sequence, call->sequence, call->verb, call->where);
+    enter(group->mesh->comm->watch->own, group->channel, group->sequence, call->sequence,
+          call->verb, call->where);
 }
 
-void tri_watch_leave(void)
+void tri_watch_leave(struct tri_watch *watch)
 {
-    atomic_store_explicit(&tri_watch_view.own->since, 0, memory_order_release);
+    atomic_store_explicit(&watch->own->since, 0, memory_order_release);
 }
 
-void tri_watch_enter_stage(enum tri_verb verb)
+void tri_watch_enter_stage(struct tri_watch *watch, enum tri_verb verb)
 {
-    if (tri_watch_view.own) {
-        watch.sequence++;
-        enter(TRI_GROUP_WORLD, watch.sequence, watch.sequence, verb, (struct tri_where){0});
+    if (watch->own) {
+        watch->sequence++;
+        enter(watch->own, TRI_GROUP_WORLD, watch->sequence, watch->sequence, verb,
+              (struct tri_where){0});
     } else {
-        watch.stage = tri_verb_name(verb);
-        atomic_store(&watch.stage_since, tri_clock_nanoseconds());
+        watch->stage = tri_verb_name(verb);
+        atomic_store(&watch->stage_since, tri_clock_nanoseconds());
     }
 }
 
-void tri_watch_leave_stage(void)
+void tri_watch_leave_stage(struct tri_watch *watch)
 {
-    atomic_store(&watch.stage_since, 0);
-    if (tri_watch_view.own) {
-        tri_watch_leave();
+    atomic_store(&watch->stage_since, 0);
+    if (watch->own) {
+        tri_watch_leave(watch);
     }
 }
 
@@ -206,10 +179,10 @@ static bool busy_with_file(const struct tri_watch_record *record, int64_t timeou
 
 /* Adds the time since the last look, of which at most limit counts: a job that was suspended as a
  * whole and goes on has not waited in the meantime. */
-static void look(struct patience *patience, int64_t limit, int64_t timeout)
+static void look(const struct tri_watch *watch, struct patience *patience, int64_t limit,
+                 int64_t timeout)
 {
-    const struct tri_watch_view *view = &tri_watch_view;
-    int64_t since = atomic_load_explicit(view->own ? &view->own->since : &watch.stage_since,
+    int64_t since = atomic_load_explicit(watch->own ? &watch->own->since : &watch->stage_since,
                                          memory_order_acquire);
     int64_t time = tri_clock_nanoseconds();
     int64_t passed = time - patience->looked;
@@ -222,8 +195,8 @@ static void look(struct patience *patience, int64_t limit, int64_t timeout)
     patience->looked = time;
     uint64_t done = 0;
     bool busy = false;
-    for (int i = 0; view->own && i < view->node_size; i++) {
-        const struct tri_watch_record *record = view->record[i];
+    for (int i = 0; watch->own && i < watch->comm->node_size; i++) {
+        const struct tri_watch_record *record = watch->record[i];
         done += atomic_load_explicit(&record->work.done, memory_order_relaxed);
         busy = busy || (patience->waited > 0 && busy_with_file(record, timeout));
     }
@@ -233,41 +206,41 @@ static void look(struct patience *patience, int64_t limit, int64_t timeout)
     patience->done = done;
 }
 
-static void check(struct patience *patience, int64_t tick)
+static void check(struct tri_watch *watch, struct patience *patience, int64_t tick)
 {
-    int64_t timeout = atomic_load(&tri_watch_view.timeout);
-    look(patience, 2 * tick, timeout);
-    const struct tri_watch_view *view = &tri_watch_view;
-    if (watch.stop || timeout == 0 || patience->waited <= timeout) {
+    const struct tri_comm *comm = watch->comm;
+    int64_t timeout = atomic_load(&watch->timeout);
+    look(watch, patience, 2 * tick, timeout);
+    if (watch->stop || timeout == 0 || patience->waited <= timeout) {
         return;
     }
-    bool far = view->own && view->size > view->node_size && !tri_watch_sees_cause();
+    bool far = watch->own && comm->size > comm->node_size && !tri_watch_sees_cause(watch);
     if (far && patience->waited / TRI_WATCH_FACTOR < timeout) {
         return;
     }
-    if (view->own) {
-        tri_watch_report();
+    if (watch->own) {
+        tri_watch_report(watch);
     }
-    tri_watch_report_stage(watch.stage, (double)(tri_clock_nanoseconds() - patience->since) * 1e-9);
+    tri_watch_report_stage(watch, (double)(tri_clock_nanoseconds() - patience->since) * 1e-9);
 }
 
-static void *run(void *unused)
+static void *run(void *argument)
 {
-    (void)unused;
+    struct tri_watch *watch = argument;
     struct patience patience = {0};
-    (void)pthread_mutex_lock(&lock);
-    while (!watch.stop) {
-        int64_t timeout = atomic_load(&tri_watch_view.timeout);
+    (void)pthread_mutex_lock(&watch->lock);
+    while (!watch->stop) {
+        int64_t timeout = atomic_load(&watch->timeout);
         int64_t tick = timeout / 10;
         tick = tick > TRI_WATCH_SECOND || timeout == 0 ? TRI_WATCH_SECOND : tick;
         int64_t until = tri_clock_nanoseconds() + tick;
         struct timespec time = {.tv_sec = (time_t)(until / TRI_WATCH_SECOND),
                                 .tv_nsec = until % TRI_WATCH_SECOND};
-        (void)pthread_cond_timedwait(&wake, &lock, &time);
-        check(&patience, tick);
+        (void)pthread_cond_timedwait(&watch->wake, &watch->lock, &time);
+        check(watch, &patience, tick);
     }
-    (void)pthread_mutex_unlock(&lock);
-    return unused;
+    (void)pthread_mutex_unlock(&watch->lock);
+    return NULL;
 }
 
 /* What the environment says of the timeout, which is 0 when it is no timeout. */
@@ -288,100 +261,103 @@ static double first_timeout(void)
     return seconds > 0 ? seconds : DEFAULT_SECONDS;
 }
 
-void tri_watch_check_environment(MPI_Comm world)
+void tri_watch_check_environment(const struct tri_comm *comm)
 {
     const char *text;
     bool wrong = read_timeout(&text) == 0;
-    int own = wrong ? tri_comm_rank() : tri_comm_size();
+    int own = wrong ? comm->rank : comm->size;
     int speaker = own;
-    TRI_MPI(MPI_Allreduce(&own, &speaker, 1, MPI_INT, MPI_MIN, world));
+    TRI_MPI(MPI_Allreduce(&own, &speaker, 1, MPI_INT, MPI_MIN, comm->world));
     if (wrong && speaker == own) {
         tri_panic(TRI_BAD_INPUT,
                   "TRIDENT_TIMEOUT_SECONDS: found '%s', expected a number above 0 to 1000000000",
                   text);
     }
-    if (speaker < tri_comm_size()) {
-        TRI_MPI(MPI_Barrier(world)); /* until the speaker has ended the job */
+    if (speaker < comm->size) {
+        TRI_MPI(MPI_Barrier(comm->world)); /* until the speaker has ended the job */
     }
 }
 
-void tri_watch_start(void)
+static int64_t nanoseconds(double seconds)
 {
-    tri_comm_set_timeout(first_timeout());
-    watch.stop = false;
-    pthread_attr_t attributes;
-    (void)pthread_attr_init(&attributes);
-    (void)pthread_attr_setstacksize(&attributes, STACK_BYTES);
+    return seconds > 0 ? (int64_t)(seconds * 1e9) : 0;
+}
+
+struct tri_watch *tri_watch_start(struct tri_comm *comm)
+{
+    struct tri_watch *watch = tri_alloc(TRI_MEMORY_OTHER, sizeof(*watch));
+    watch->comm = comm;
+    atomic_store(&watch->timeout, nanoseconds(first_timeout()));
+    (void)pthread_mutex_init(&watch->lock, NULL);
     pthread_condattr_t clock;
     (void)pthread_condattr_init(&clock);
     (void)pthread_condattr_setclock(&clock, CLOCK_MONOTONIC);
-    (void)pthread_cond_init(&wake, &clock);
+    (void)pthread_cond_init(&watch->wake, &clock);
     (void)pthread_condattr_destroy(&clock);
-    int code = pthread_create(&watch.thread, &attributes, run, NULL);
+    pthread_attr_t attributes;
+    (void)pthread_attr_init(&attributes);
+    (void)pthread_attr_setstacksize(&attributes, STACK_BYTES);
+    int code = pthread_create(&watch->thread, &attributes, run, watch);
     (void)pthread_attr_destroy(&attributes);
     if (code != 0) {
         tri_panic(TRI_FAILED, "cannot start the watchdog: %s", strerror(code));
     }
-    watch.threaded = true;
+    return watch;
 }
 
-void tri_comm_set_timeout(double seconds)
+void tri_comm_set_timeout(struct tri_comm *comm, double seconds)
 {
-    (void)pthread_mutex_lock(&lock);
-    atomic_store(&tri_watch_view.timeout, seconds > 0 ? (int64_t)(seconds * 1e9) : 0);
-    if (watch.threaded) {
-        (void)pthread_cond_signal(&wake);
-    }
-    (void)pthread_mutex_unlock(&lock);
+    struct tri_watch *watch = comm->watch;
+    (void)pthread_mutex_lock(&watch->lock);
+    atomic_store(&watch->timeout, nanoseconds(seconds));
+    (void)pthread_cond_signal(&watch->wake);
+    (void)pthread_mutex_unlock(&watch->lock);
 }
 
 /* ---- the end --------------------------------------------------------------------------------- */
 
-void tri_watch_release(void)
+void tri_watch_release(struct tri_watch *watch)
 {
-    if (tri_watch_view.own) {
-        if (!watch.mapped) {
-            (void)pthread_mutex_lock(&lock);
+    if (watch->own) {
+        if (!watch->mapped) {
+            (void)pthread_mutex_lock(&watch->lock);
             tri_work_attach(NULL);
-            tri_watch_view.own = NULL;
-            (void)pthread_mutex_unlock(&lock);
-            tri_watch_enter_stage(TRI_VERB_FINISH);
+            watch->own = NULL;
+            (void)pthread_mutex_unlock(&watch->lock);
+            tri_watch_enter_stage(watch, TRI_VERB_FINISH);
         }
-        TRI_MPI(MPI_Win_free(&watch.window));
+        TRI_MPI(MPI_Win_free(&watch->window));
     }
 }
 
 /* Who is done with MPI waits until the other ranks of the node are: while one is left, somebody can
  * say so. */
-static void wait_for_node(void)
+static void wait_for_node(struct tri_watch *watch)
 {
-    struct tri_watch_view *view = &tri_watch_view;
     struct timespec pause = {.tv_nsec = 200000};
-    atomic_store(&view->own->ended, 1);
-    for (int i = 0; i < view->node_size; i++) {
-        while (!atomic_load(&view->record[i]->ended)) {
+    atomic_store(&watch->own->ended, 1);
+    for (int i = 0; i < watch->comm->node_size; i++) {
+        while (!atomic_load(&watch->record[i]->ended)) {
             (void)nanosleep(&pause, NULL);
             pause.tv_nsec = pause.tv_nsec < 5000000 ? 2 * pause.tv_nsec : pause.tv_nsec;
         }
     }
 }
 
-void tri_watch_close(void)
+void tri_watch_close(struct tri_watch *watch)
 {
-    if (tri_watch_view.own) {
-        wait_for_node();
+    if (watch->own) {
+        wait_for_node(watch);
     }
-    (void)pthread_mutex_lock(&lock);
-    watch.stop = true;
-    (void)pthread_cond_signal(&wake);
-    (void)pthread_mutex_unlock(&lock);
-    (void)pthread_join(watch.thread, NULL);
-    (void)pthread_cond_destroy(&wake);
-    watch.threaded = false;
+    (void)pthread_mutex_lock(&watch->lock);
+    watch->stop = true;
+    (void)pthread_cond_signal(&watch->wake);
+    (void)pthread_mutex_unlock(&watch->lock);
+    (void)pthread_join(watch->thread, NULL);
+    (void)pthread_cond_destroy(&watch->wake);
+    (void)pthread_mutex_destroy(&watch->lock);
     tri_work_attach(NULL);
-    tri_watch_view.own = NULL;
-    tri_free(tri_watch_view.record);
-    tri_free(tri_watch_view.place);
-    tri_watch_view.record = NULL;
-    tri_watch_view.place = NULL;
+    tri_free(watch->record);
+    tri_free(watch->place);
+    tri_free(watch);
 }

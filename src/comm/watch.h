@@ -6,6 +6,7 @@
 
 #include "base/work.h"
 
+#include <pthread.h>
 #include <stdatomic.h>
 
 enum {
@@ -29,25 +30,40 @@ struct tri_watch_record {
     struct tri_work work;
 };
 
-struct tri_watch_view {
-    int size, node_size, node_index;
+struct tri_watch {
+    struct tri_comm *comm; /* borrowed */
+    /* The records; the thread looks at them under the lock. */
+    int node_index;
     struct tri_watch_record *own;     /* NULL before there are records */
     struct tri_watch_record **record; /* [node_size], in order of rank */
     int *place;                       /* [size]: index into record, or -1 when on another node */
-    _Atomic int64_t timeout;          /* nanoseconds; 0: none */
+    MPI_Win window;
+    bool mapped; /* the records are our own mapping of the window's memory */
+    /* Before there are records: the stage that this rank waits in, and since when. */
+    _Atomic int64_t stage_since;
+    const char *stage;
+    uint64_t sequence; /* of the starting and ending calls */
+    /* The first is all ranks, for starting and ending. */
+    struct {
+        bool used;
+        int size[TRI_AXIS_COUNT];
+    } mesh[TRI_WATCH_MESHES];
+    _Atomic int64_t timeout; /* nanoseconds; 0: none */
+    pthread_t thread;
+    pthread_mutex_t lock;
+    pthread_cond_t wake;
+    bool stop; /* under lock */
 };
 
-extern struct tri_watch_view tri_watch_view;
-
 /* The sizes of the mesh whose groups this channel is one of. */
-const int *tri_watch_mesh_size(int channel);
+const int *tri_watch_mesh_size(const struct tri_watch *watch, int channel);
 /* Whether the system says that this process cannot go on: " (stopped)", " (gone)", or "". */
 const char *tri_watch_halted(int process);
 /* Whether a rank of this node keeps another of it waiting and waits for nobody itself. */
-bool tri_watch_sees_cause(void);
+bool tri_watch_sees_cause(const struct tri_watch *watch);
 /* Prints one line for this node, unless another of its ranks does, and ends the job. */
-_Noreturn void tri_watch_report(void);
+_Noreturn void tri_watch_report(struct tri_watch *watch);
 /* The same before and after the records: what has not returned. */
-_Noreturn void tri_watch_report_stage(const char *stage, double seconds);
+_Noreturn void tri_watch_report_stage(const struct tri_watch *watch, double seconds);
 
 #endif

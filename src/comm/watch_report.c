@@ -83,11 +83,11 @@ struct absence {
     bool root;          /* one of them waits nowhere itself */
 };
 
-static void find_absence(const struct tri_watch_record *waiting, struct absence *absence)
+static void find_absence(const struct tri_watch *watch, const struct tri_watch_record *waiting,
+                         struct absence *absence)
 {
     int channel = atomic_load(&waiting->channel);
-    const int *size = tri_watch_mesh_size(channel);
-    const struct tri_watch_view *view = &tri_watch_view;
+    const int *size = tri_watch_mesh_size(watch, channel);
     enum tri_group_id id = (enum tri_group_id)(channel % TRI_GROUP_COUNT);
     uint64_t sequence = atomic_load(&waiting->sequence);
     memset(absence, 0, sizeof(*absence));
@@ -96,11 +96,11 @@ static void find_absence(const struct tri_watch_record *waiting, struct absence 
         if (rank == waiting->rank) {
             continue;
         }
-        if (view->place[rank] < 0) {
+        if (watch->place[rank] < 0) {
             list_add(&absence->unseen, rank, "");
             continue;
         }
-        const struct tri_watch_record *other = view->record[view->place[rank]];
+        const struct tri_watch_record *other = watch->record[watch->place[rank]];
         if (atomic_load(&other->ended)) {
             continue;
         }
@@ -167,15 +167,14 @@ static void pause_seconds(int seconds)
     (void)nanosleep(&pause, NULL);
 }
 
-bool tri_watch_claim(void)
+bool tri_watch_claim(struct tri_watch *watch)
 {
-    const struct tri_watch_view *view = &tri_watch_view;
     int unclaimed = 0;
-    if (!view->own) {
+    if (!watch->own) {
         return true;
     }
-    bool first = atomic_compare_exchange_strong(&view->record[0]->claimed, &unclaimed, 1);
-    if (!first || view->node_index > 0) {
+    bool first = atomic_compare_exchange_strong(&watch->record[0]->claimed, &unclaimed, 1);
+    if (!first || watch->node_index > 0) {
         pause_seconds(first ? NODE_SECONDS : RANK_SECONDS);
     }
     return first;
@@ -183,25 +182,25 @@ bool tri_watch_claim(void)
 
 /* The lowest rank of the node that waits for one which itself waits nowhere; NULL when there is
  * none to be seen. */
-static const struct tri_watch_record *find_subject(struct absence *absence)
+static const struct tri_watch_record *find_subject(const struct tri_watch *watch,
+                                                   struct absence *absence)
 {
-    const struct tri_watch_view *view = &tri_watch_view;
     const struct tri_watch_record *subject = NULL;
-    for (int i = 0; i < view->node_size && !subject; i++) {
-        const struct tri_watch_record *record = view->record[i];
+    for (int i = 0; i < watch->comm->node_size && !subject; i++) {
+        const struct tri_watch_record *record = watch->record[i];
         int64_t since = atomic_load(&record->since);
-        if (since && tri_clock_nanoseconds() - since > atomic_load(&view->timeout) / 2) {
-            find_absence(record, absence);
+        if (since && tri_clock_nanoseconds() - since > atomic_load(&watch->timeout) / 2) {
+            find_absence(watch, record, absence);
             subject = absence->root ? record : NULL;
         }
     }
     return subject;
 }
 
-bool tri_watch_sees_cause(void)
+bool tri_watch_sees_cause(const struct tri_watch *watch)
 {
     struct absence absence;
-    return find_subject(&absence) != NULL;
+    return find_subject(watch, &absence) != NULL;
 }
 
 /* Whether this number means a process of our program here: a container may count its own. */
@@ -215,22 +214,20 @@ static bool is_ours(int process)
            ours.st_dev == its.st_dev && ours.st_ino == its.st_ino;
 }
 
-static void signal_stopped(int number)
+static void signal_stopped(const struct tri_watch *watch, int number)
 {
-    const struct tri_watch_view *view = &tri_watch_view;
-    for (int i = 0; i < view->node_size; i++) {
-        int process = view->record[i]->process;
+    for (int i = 0; i < watch->comm->node_size; i++) {
+        int process = watch->record[i]->process;
         if (strcmp(tri_watch_halted(process), " (stopped)") == 0 && is_ours(process)) {
             (void)kill((pid_t)process, number);
         }
     }
 }
 
-static bool all_ended(void)
+static bool all_ended(const struct tri_watch *watch)
 {
-    const struct tri_watch_view *view = &tri_watch_view;
-    for (int i = 0; i < view->node_size; i++) {
-        if (!atomic_load(&view->record[i]->ended)) {
+    for (int i = 0; i < watch->comm->node_size; i++) {
+        if (!atomic_load(&watch->record[i]->ended)) {
             return false;
         }
     }
@@ -241,33 +238,33 @@ static bool all_ended(void)
  * waiting for ever in its own end (a lock of its PMIx server); after it MPICH's mpiexec waits for a
  * stopped rank. So a stopped rank goes on, to finish with the others, and is killed if it does
  * not. */
-static void end_stopped(void)
+static void end_stopped(const struct tri_watch *watch)
 {
-    signal_stopped(SIGCONT);
+    signal_stopped(watch, SIGCONT);
     struct timespec pause = {.tv_nsec = 5000000};
     int64_t until = tri_clock_nanoseconds() + (int64_t)RANK_SECONDS * TRI_WATCH_SECOND / 2;
-    while (!all_ended() && tri_clock_nanoseconds() < until) {
+    while (!all_ended(watch) && tri_clock_nanoseconds() < until) {
         (void)nanosleep(&pause, NULL);
     }
-    signal_stopped(SIGKILL);
+    signal_stopped(watch, SIGKILL);
 }
 
-void tri_watch_report(void)
+void tri_watch_report(struct tri_watch *watch)
 {
-    if (!tri_watch_claim()) {
-        tri_process_abort(TRI_FAILED);
+    if (!tri_watch_claim(watch)) {
+        tri_comm_abort(watch->comm, TRI_FAILED);
     }
     struct absence absence;
-    const struct tri_watch_record *subject = find_subject(&absence);
+    const struct tri_watch_record *subject = find_subject(watch, &absence);
     if (!subject) {
-        subject = tri_watch_view.own;
-        find_absence(subject, &absence);
+        subject = watch->own;
+        find_absence(watch, subject, &absence);
     }
     print_report(subject, &absence);
-    if (atomic_load(&tri_watch_view.own->verb) == TRI_VERB_FINISH) {
-        end_stopped();
+    if (atomic_load(&watch->own->verb) == TRI_VERB_FINISH) {
+        end_stopped(watch);
     }
-    tri_process_abort(TRI_FAILED);
+    tri_comm_abort(watch->comm, TRI_FAILED);
 }
 
 /* Whether no other child of the launcher on this node has said something yet: an address that only
@@ -283,18 +280,18 @@ static bool is_first_to_say(void)
            errno != EADDRINUSE;
 }
 
-void tri_watch_report_stage(const char *stage, double seconds)
+void tri_watch_report_stage(const struct tri_watch *watch, double seconds)
 {
     tri_signals_exit_after(NODE_SECONDS + 2, TRI_FAILED);
     if (is_first_to_say()) {
         char line[256];
         (void)snprintf(line, sizeof(line),
                        "trident: error: %s has lasted %.1f s: a rank is stopped or has not come\n",
-                       stage, seconds);
+                       watch->stage, seconds);
         tri_error_write(line, PATIENCE);
         pause_seconds(1); /* in which the others find the address taken */
     } else {
         pause_seconds(NODE_SECONDS);
     }
-    tri_process_abort(TRI_FAILED);
+    tri_comm_abort(watch->comm, TRI_FAILED);
 }

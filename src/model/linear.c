@@ -4,6 +4,7 @@ struct tri_linear tri_linear_get(struct tri_params *params, const struct tri_par
                                  int64_t out, int64_t in)
 {
     return (struct tri_linear){
+        .mesh = params->mesh,
         .out = out,
         .in = in,
         .weight = tri_param_weights(params, row),
@@ -18,7 +19,7 @@ void tri_linear_forward(const struct tri_linear *linear, const struct tri_kernel
                         int64_t n, const void *x, const float *bias, void *y,
                         enum tri_dtype y_dtype)
 {
-    tri_comm_progress();
+    tri_mesh_progress(linear->mesh);
     const struct tri_matmul args = {
         .m = n,
         .n = linear->out,
@@ -40,7 +41,7 @@ void tri_linear_forward(const struct tri_linear *linear, const struct tri_kernel
 void tri_linear_input_gradient(const struct tri_linear *linear, const struct tri_kernels *kernels,
                                int64_t n, const void *dy, void *dx)
 {
-    tri_comm_progress();
+    tri_mesh_progress(linear->mesh);
     const struct tri_matmul args = {
         .m = n,
         .n = linear->in,
@@ -61,7 +62,7 @@ void tri_linear_weight_gradient(const struct tri_linear *linear, const struct tr
                                 int64_t n, const void *dy, const void *x, bool accumulate,
                                 struct tri_cuts cuts)
 {
-    tri_comm_progress();
+    tri_mesh_progress(linear->mesh);
     const struct tri_matmul args = {
         .m = linear->out,
         .n = linear->in,

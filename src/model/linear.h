@@ -1,5 +1,5 @@
 /* The three products of a linear map y = x W^T, W [out, in], on n rows. Local: bias, and sums over
- * ranks, are the caller's. Before each product begun calls are helped on (tri_comm_progress). */
+ * ranks, are the caller's. Before each product begun calls are helped on (tri_mesh_progress). */
 #ifndef TRIDENT_MODEL_LINEAR_H
 #define TRIDENT_MODEL_LINEAR_H
 
@@ -18,6 +18,7 @@ struct tri_cuts {
 };
 
 struct tri_linear {
+    const struct tri_mesh *mesh; /* whose begun calls are helped on */
     int64_t out, in;
     const void *weight;   /* [out, in] dtype */
     void *gradient;       /* [out, in], or NULL in a model without them */

@@ -97,7 +97,7 @@ static void rows_product(const struct tri_frame *frame, int64_t count, const int
             .bias = biases ? biases[i] : NULL,
         };
     }
-    tri_comm_progress();
+    tri_mesh_progress(context->mesh);
     context->kernels->matmul_grouped(context->kernels, products, count);
 }
 
@@ -128,7 +128,7 @@ static void weight_gradients(const struct tri_frame *frame, int64_t count, const
             .parts = cuts[i].parts,
         };
     }
-    tri_comm_progress();
+    tri_mesh_progress(context->mesh);
     context->kernels->matmul_grouped(context->kernels, products, count);
 }
 

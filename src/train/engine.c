@@ -12,7 +12,7 @@ static void before_block(void *state, int64_t block)
 {
     struct tri_engine *engine = state;
     tri_params_settle_block(engine->params, block);
-    tri_comm_progress();
+    tri_mesh_progress(engine->mesh);
 }
 
 /* A block's sums over the replicas run beside the backward of the blocks below it. */
@@ -22,7 +22,7 @@ static void after_block(void *state, int64_t block)
     if (engine->last && engine->config->comm_overlap) {
         tri_gradients_reduce(engine->params, block, true);
     }
-    tri_comm_progress();
+    tri_mesh_progress(engine->mesh);
 }
 
 struct tri_engine *tri_engine_create(const struct tri_config *config, const struct tri_mesh *mesh,
@@ -196,9 +196,9 @@ static enum tri_status run(struct tri_engine *engine, const struct tri_rows_sour
     return TRI_OK;
 }
 
-static double exposed_seconds(void)
+static double exposed_seconds(const struct tri_engine *engine)
 {
-    return tri_ledger_sum(tri_ledger_get(), -1, -1, -1, -1).seconds_exposed;
+    return tri_ledger_sum(engine->mesh->ledger, -1, -1, -1, -1).seconds_exposed;
 }
 
 static void reduce_gradients(struct tri_engine *engine)
@@ -216,7 +216,7 @@ enum tri_status tri_engine_gradients(struct tri_engine *engine,
                                      struct tri_error *error)
 {
     double start = tri_clock_now();
-    double exposed = exposed_seconds();
+    double exposed = exposed_seconds(engine);
     *report = (struct tri_step_report){0};
     tri_gradients_begin(engine->params);
     struct tri_pass options = {
@@ -231,7 +231,7 @@ enum tri_status tri_engine_gradients(struct tri_engine *engine,
     double now = tri_clock_now();
     report->seconds_optimizer = now - reduce;
     report->seconds = now - start;
-    report->seconds_exposed = exposed_seconds() - exposed;
+    report->seconds_exposed = exposed_seconds(engine) - exposed;
     return TRI_OK;
 }
 
@@ -240,7 +240,7 @@ void tri_engine_update(struct tri_engine *engine, int64_t update, double learnin
 {
     const struct tri_config *config = engine->config;
     double start = tri_clock_now();
-    double exposed = exposed_seconds();
+    double exposed = exposed_seconds(engine);
     tri_optimizer_step(engine->optimizer, update, learning_rate,
                        tri_clip_factor(report->grad_norm, config->train.clip));
     if (config->moe.bias_balancing > 0.0) {
@@ -253,7 +253,7 @@ void tri_engine_update(struct tri_engine *engine, int64_t update, double learnin
     }
     report->seconds_optimizer += tri_clock_now() - start;
     report->seconds += tri_clock_now() - start;
-    report->seconds_exposed += exposed_seconds() - exposed;
+    report->seconds_exposed += exposed_seconds(engine) - exposed;
 }
 
 enum tri_status tri_engine_evaluate(struct tri_engine *engine, const struct tri_rows_source *source,

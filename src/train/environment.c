@@ -69,9 +69,9 @@ static int cores_within_quota(int cores)
     return quota < cores ? (int)quota : cores;
 }
 
-int tri_environment_set_threads(const struct tri_config *config)
+int tri_environment_set_threads(const struct tri_config *config, const struct tri_comm *comm)
 {
-    int local = tri_comm_local_size();
+    int local = tri_comm_local_size(comm);
     struct cores cores = count_cores();
     int all = cores_within_quota(cores.all);
     /* Bound ranks (mpirun --bind-to core) see their own cores only; unbound ones share the
@@ -81,7 +81,7 @@ int tri_environment_set_threads(const struct tri_config *config)
     int threads = bound && (all == cores.all || cores.usable < share) ? cores.usable : share;
     int heard = threads_of_openmp();
     threads = config->threads > 0 ? (int)config->threads : heard > 0 ? heard : threads;
-    if (threads * local > all && tri_comm_local_rank() == 0) {
+    if (threads * local > all && tri_comm_local_rank(comm) == 0) {
         tri_log_warn("%d threads on %d cores%s (%d ranks of %d on this node): expect them to wait "
                      "for each other",
                      threads * local, all, all < cores.all ? " by quota" : "", local, threads);
@@ -134,10 +134,10 @@ char *tri_environment_describe(const struct tri_config *config, const struct tri
                 list, json_pack("{si si si si ss}", "rank", (int)r, "tensor", coord[0], "expert",
                                 coord[1], "data", coord[2], "cores", places + r * PLACE_BYTES));
         }
-        json_t *root =
-            json_pack("{ss ss ss ss si so}", "version", TRIDENT_VERSION, "commit", TRIDENT_COMMIT,
-                      "kernels", tri_kernels_describe(config->reproducible), "mpi",
-                      tri_comm_library(), "threads_per_rank", tri_kernels_threads(), "ranks", list);
+        json_t *root = json_pack(
+            "{ss ss ss ss si so}", "version", TRIDENT_VERSION, "commit", TRIDENT_COMMIT, "kernels",
+            tri_kernels_describe(config->reproducible), "mpi", tri_comm_library(mesh->comm),
+            "threads_per_rank", tri_kernels_threads(), "ranks", list);
         text = json_dumps(root, JSON_INDENT(1));
         json_decref(root);
     }

@@ -11,7 +11,7 @@ const char *tri_version(void);
 /* Sets OpenMP's threads: config->threads, or OMP_NUM_THREADS, or this rank's share of the cores
  * that affinity and quotas of processor time leave; warns when a node has more threads than that.
  * Returns the number. Local. */
-int tri_environment_set_threads(const struct tri_config *config);
+int tri_environment_set_threads(const struct tri_config *config, const struct tri_comm *comm);
 
 /* JSON text: version, commit, processor, kernel path, MPI, threads, and host and cores of each
  * rank. free() it. Collective over the mesh's world; NULL on ranks other than 0. */

@@ -78,6 +78,7 @@ static struct tri_memory_counters run(const struct tri_rehearsal *rehearsal,
     struct tri_memory_scope scope = tri_memory_scope_begin();
     struct tri_mesh *mesh =
         tri_mesh_create_planned(layout->tensor, layout->expert, layout->data, rehearsal->rank);
+    tri_mesh_set_max_message(mesh, config->comm_max_message);
     struct tri_engine *engine =
         tri_engine_create(config, mesh, tri_kernels_dry(), rehearsal->training);
     if (engine->moe_layers > 0) {
@@ -118,9 +119,9 @@ static double gigabytes(int64_t bytes)
 }
 
 static enum tri_status check_tokens(const struct tri_config *config, int64_t own_rows,
-                                    struct tri_error *error)
+                                    int local_ranks, struct tri_error *error)
 {
-    struct tri_memory_room room = tri_room_find(tri_comm_local_size());
+    struct tri_memory_room room = tri_room_find(local_ranks);
     int64_t seq = config->data.sequence_length;
     int64_t routed =
         tri_model_moe_layers(config) * (ROUTED_BYTES + ROUTE_BYTES * config->moe.top_k);
@@ -138,11 +139,11 @@ static enum tri_status check_tokens(const struct tri_config *config, int64_t own
 
 /* Where what is asked for counts, touched or not, a rehearsal needs as much as the run. What the
  * parameters take is known before it begins. */
-static enum tri_status check_parameters(const struct tri_config *config,
-                                        const struct tri_mesh *mesh, bool training,
-                                        struct tri_error *error)
+static enum tri_status check_parameters(const struct tri_rehearsal *rehearsal,
+                                        const struct tri_config *config,
+                                        const struct tri_mesh *mesh, struct tri_error *error)
 {
-    struct tri_memory_room room = tri_room_of_addresses(tri_comm_local_size());
+    struct tri_memory_room room = tri_room_of_addresses(rehearsal->local_ranks);
     int64_t weights = 0, gradients = 0, optimizer = 0;
     if (room.bytes == INT64_MAX) {
         return TRI_OK;
@@ -156,15 +157,16 @@ static enum tri_status check_parameters(const struct tri_config *config,
         optimizer += buffer->shard * states * (int64_t)sizeof(float);
     }
     tri_params_destroy(params);
-    int64_t all = weights + (training ? gradients + optimizer : 0);
+    int64_t all = weights + (rehearsal->training ? gradients + optimizer : 0);
     if (all <= room.bytes) {
         return TRI_OK;
     }
-    return tri_fail(error, TRI_FAILED,
-                    "the parameters alone take %.2f GB a rank (weights %.2f, gradients %.2f, "
-                    "optimizer %.2f), but %.2f GB is free (limit: %s)",
-                    gigabytes(all), gigabytes(weights), training ? gigabytes(gradients) : 0.0,
-                    training ? gigabytes(optimizer) : 0.0, gigabytes(room.bytes), room.limit);
+    return tri_fail(
+        error, TRI_FAILED,
+        "the parameters alone take %.2f GB a rank (weights %.2f, gradients %.2f, "
+        "optimizer %.2f), but %.2f GB is free (limit: %s)",
+        gigabytes(all), gigabytes(weights), rehearsal->training ? gigabytes(gradients) : 0.0,
+        rehearsal->training ? gigabytes(optimizer) : 0.0, gigabytes(room.bytes), room.limit);
 }
 
 /* ---- the whole ------------------------------------------------------------------------------- */
@@ -205,11 +207,11 @@ static enum tri_status check_room(const struct tri_rehearsal *rehearsal,
                                   struct tri_error *error)
 {
     const struct tri_layout *layout = &rehearsal->layout;
-    TRI_TRY(check_tokens(config, share_of(rehearsal, rows), error));
+    TRI_TRY(check_tokens(config, share_of(rehearsal, rows), rehearsal->local_ranks, error));
     struct tri_memory_scope scope = tri_memory_scope_begin();
     struct tri_mesh *mesh =
         tri_mesh_create_planned(layout->tensor, layout->expert, layout->data, rehearsal->rank);
-    enum tri_status status = check_parameters(config, mesh, rehearsal->training, error);
+    enum tri_status status = check_parameters(rehearsal, config, mesh, error);
     tri_mesh_destroy(mesh);
     (void)tri_memory_scope_end(&scope);
     return status;
@@ -248,6 +250,6 @@ enum tri_status tri_rehearse_layout(const struct tri_config *config, struct tri_
                                     int rank, enum tri_load load, struct tri_ledger *ledger,
                                     struct tri_memory_plan *plan, struct tri_error *error)
 {
-    const struct tri_rehearsal rehearsal = {config, layout, rank, true, load};
+    const struct tri_rehearsal rehearsal = {config, layout, rank, true, load, 1};
     return tri_rehearse(&rehearsal, ledger, plan, error);
 }

@@ -12,6 +12,7 @@ struct tri_rehearsal {
     int rank;
     bool training; /* else an evaluation */
     enum tri_load load;
+    int local_ranks; /* of this node that rehearse at once, and share its memory */
 };
 
 /* Peaks by category over two steps, without plan->process. ledger: the calls and bytes of the

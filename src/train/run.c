@@ -44,9 +44,9 @@ static bool must_stop(const struct run *run)
 
 /* ---- starting -------------------------------------------------------------------------------- */
 
-static bool is_root(void)
+static bool is_root(const struct run *run)
 {
-    return tri_comm_rank() == 0;
+    return run->session->mesh->rank == 0;
 }
 
 /* Rank 0's status and error become everyone's. */
@@ -66,7 +66,7 @@ static enum tri_status agree_to_start(const struct run *run, enum tri_status sta
 static enum tri_status open_folder(struct run *run, struct tri_error *error)
 {
     enum tri_status status = TRI_OK;
-    if (is_root()) {
+    if (is_root(run)) {
         bool fresh = run->options->fresh;
         status = fresh ? tri_resume_check_fresh(run->config, error) : TRI_OK;
         if (status == TRI_OK) {
@@ -86,7 +86,7 @@ static enum tri_status find_start(const struct run *run, char path[TRI_PATH_MAX]
 {
     enum tri_status status = TRI_OK;
     memset(path, 0, TRI_PATH_MAX);
-    if (is_root()) {
+    if (is_root(run)) {
         bool found = false;
         status = tri_checkpoint_latest(run->config->run_dir, path, &found, error);
         if (status == TRI_OK && !found) {
@@ -112,7 +112,7 @@ static enum tri_status restore(struct run *run, struct tri_error *error)
     }
     struct tri_checkpoint_state data = run->state;
     enum tri_status status = TRI_OK;
-    if (is_root()) {
+    if (is_root(run)) {
         status = tri_resume_check(path, run->config, &data, run->options->accept_data, error);
     }
     TRI_TRY(agree_to_start(run, status, error));
@@ -130,7 +130,7 @@ static enum tri_status describe(struct run *run, struct tri_error *error)
 {
     char *environment = tri_environment_describe(run->session->config, run->session->mesh);
     enum tri_status status = TRI_OK;
-    if (is_root()) {
+    if (is_root(run)) {
         status = tri_run_folder_describe(run->folder, run->config, environment, error);
         if (status == TRI_OK) {
             /* A run that begins evaluates step 0 again, so its line goes too. */
@@ -161,7 +161,7 @@ static void find_evaluation_due(struct run *run)
     if (run->saved_step <= 0 || !evaluates_after(run, run->state.step)) {
         return;
     }
-    if (is_root()) {
+    if (is_root(run)) {
         due = tri_run_folder_lacks_evaluation(run->folder, run->state.step);
     }
     tri_broadcast(run->session->mesh->world, (struct tri_where){TRI_PHASE_SETUP, TRI_KIND_META},
@@ -176,7 +176,7 @@ static enum tri_status save(struct run *run, struct tri_error *error)
     struct tri_engine *engine = run->session->engine;
     struct tri_checkpoint_state state = run->state;
     state.seed = run->config->seed;
-    state.config = is_root() ? tri_config_to_yaml(run->config) : NULL;
+    state.config = is_root(run) ? tri_config_to_yaml(run->config) : NULL;
     state.bias = engine->moe_layers ? tri_moe_bias(tri_model_moe(engine->model)) : NULL;
     state.bias_layers = state.bias ? engine->moe_layers : 0;
     state.bias_experts = state.bias ? run->config->moe.num_experts : 0;
@@ -197,9 +197,9 @@ static enum tri_status save_ledger(const struct run *run, struct tri_error *erro
 {
     enum tri_status status = TRI_OK;
     struct tri_ledger *ledgers = tri_alloc(TRI_MEMORY_OTHER, 2 * sizeof(*ledgers));
-    ledgers[0] = *tri_ledger_get();
+    ledgers[0] = *run->session->mesh->ledger;
     tri_ledger_sum_ranks(run->session->mesh->world, &ledgers[0], &ledgers[1]);
-    if (is_root()) {
+    if (is_root(run)) {
         status = tri_run_folder_save_ledger(run->folder, &ledgers[0], &ledgers[1], error);
         status = tri_ending_of_own_file(status, error);
     }
@@ -227,7 +227,7 @@ static enum tri_status evaluate(struct run *run, struct tri_error *error)
         return run->cut ? TRI_OK : status;
     }
     run->valid_loss = evaluation.loss;
-    if (is_root()) {
+    if (is_root(run)) {
         tri_progress_evaluation(run->progress, run->state.step, &evaluation);
         status = write_line(
             run, tri_metrics_evaluation_line(run->config, run->state.step, &evaluation), error);
@@ -244,7 +244,7 @@ static enum tri_status report_step(struct run *run, const struct tri_step_report
     struct tri_metrics metrics = {run->state.step, run->state.tokens, run->state.skipped_steps,
                                   learning_rate,   seconds,           report};
     run->final_loss = report->loss;
-    if (!is_root()) {
+    if (!is_root(run)) {
         return TRI_OK;
     }
     tri_progress_step(run->progress, &metrics);
@@ -350,7 +350,7 @@ static enum tri_status run_to_end(struct run *run, struct tri_error *error)
         TRI_TRY(tri_text_open(run->session, config->data.valid, true, &run->valid, error));
     }
     TRI_TRY(open_folder(run, error));
-    if (is_root()) { /* the contents count on the rank that saves */
+    if (is_root(run)) { /* the contents count on the rank that saves */
         status = tri_resume_describe_data(run->train.tokens, &run->state, error);
     }
     TRI_TRY(agree(run, status, error));
@@ -363,7 +363,7 @@ static enum tri_status run_to_end(struct run *run, struct tri_error *error)
     } else {
         TRI_TRY(describe(run, error));
         tri_session_print(run->session);
-        run->progress = is_root() ? tri_progress_create(config) : NULL;
+        run->progress = is_root(run) ? tri_progress_create(config) : NULL;
         status = loop(run, error);
         if (status != TRI_OK && status != TRI_REQUEUE) {
             return status;
@@ -374,7 +374,7 @@ static enum tri_status run_to_end(struct run *run, struct tri_error *error)
             return status;
         }
     }
-    if (run->options->json && is_root()) {
+    if (run->options->json && is_root(run)) {
         print_json(run, finished);
     }
     if (run->state.skipped_in_a_row > 0) {
@@ -383,8 +383,8 @@ static enum tri_status run_to_end(struct run *run, struct tri_error *error)
     return status;
 }
 
-enum tri_status tri_run(const struct tri_config *config, const struct tri_run_options *options,
-                        struct tri_error *error)
+enum tri_status tri_run(struct tri_comm *comm, const struct tri_config *config,
+                        const struct tri_run_options *options, struct tri_error *error)
 {
     struct run run = {.config = config,
                       .options = options,
@@ -394,7 +394,7 @@ enum tri_status tri_run(const struct tri_config *config, const struct tri_run_op
     if (!config->data.train[0]) {
         return tri_config_refuse(config, error, "data.train", "a training run needs token shards");
     }
-    TRI_TRY(tri_session_create(config, true, 0, &run.session, error));
+    TRI_TRY(tri_session_create(comm, config, true, 0, &run.session, error));
     enum tri_status status = run_to_end(&run, error);
     if (status == TRI_REQUEUE) {
         tri_log_info("stopped by a signal after step %lld; the same command goes on from there",

@@ -2,6 +2,7 @@
 #ifndef TRIDENT_TRAIN_RUN_H
 #define TRIDENT_TRAIN_RUN_H
 
+#include "comm/comm.h"
 #include "config/config.h"
 
 struct tri_run_options {
@@ -12,7 +13,8 @@ struct tri_run_options {
 
 /* Trains, continuing from the run's last checkpoint when it has one. TRI_REQUEUE after SIGTERM or
  * SIGUSR1, with a checkpoint saved. Collective over all ranks; the status is the same on all. */
-enum tri_status tri_run(const struct tri_config *config, const struct tri_run_options *options,
+enum tri_status tri_run(struct tri_comm *comm, const struct tri_config *config,
+                        const struct tri_run_options *options,
                         struct tri_error *error) TRI_NODISCARD;
 
 #endif

@@ -377,8 +377,7 @@ enum tri_status tri_run_folder_save_ledger(const struct tri_run_folder *folder,
     char path[MEMBER_PATH_MAX];
     TRI_TRY(check_held(folder, error));
     member(folder, "ledger.json", path);
-    json_t *root =
-        json_pack("{si so}", "rank", tri_comm_rank(), "collectives", ledger_rows(ledger, total));
+    json_t *root = json_pack("{si so}", "rank", 0, "collectives", ledger_rows(ledger, total));
     char *text = json_dumps(root, JSON_INDENT(1));
     json_decref(root);
     TRI_REQUIRE(text);

@@ -17,13 +17,14 @@ static enum tri_status check_memory(struct tri_session *session, bool training, 
         .rank = mesh->rank,
         .training = training,
         .load = session->load,
+        .local_ranks = tri_comm_local_size(mesh->comm),
     };
     enum tri_status status = tri_rehearse(&rehearsal, NULL, &session->plan, error);
     session->plan.beside = beside;
     session->plan.process =
         tri_memory_process_constant(tri_kernels_threads()) + session->plan.scratch;
     if (status == TRI_OK) {
-        status = tri_memory_check(&session->plan, tri_comm_local_size(), error);
+        status = tri_memory_check(&session->plan, tri_comm_local_size(session->mesh->comm), error);
     }
     return tri_comm_agree(session->mesh->world, status, error);
 }
@@ -33,7 +34,7 @@ static enum tri_status check_memory(struct tri_session *session, bool training, 
  * Collective. */
 static void set_threads(const struct tri_session *session)
 {
-    int threads = tri_environment_set_threads(session->config);
+    int threads = tri_environment_set_threads(session->config, session->mesh->comm);
     int64_t fewest = -threads;
     tri_all_reduce_max(session->mesh->world, (struct tri_where){TRI_PHASE_SETUP, TRI_KIND_META},
                        &fewest, 1, TRI_I64);
@@ -43,19 +44,20 @@ static void set_threads(const struct tri_session *session)
     }
 }
 
-enum tri_status tri_session_create(const struct tri_config *config, bool training, int64_t beside,
-                                   struct tri_session **session, struct tri_error *error)
+enum tri_status tri_session_create(struct tri_comm *comm, const struct tri_config *config,
+                                   bool training, int64_t beside, struct tri_session **session,
+                                   struct tri_error *error)
 {
     *session = NULL;
-    TRI_TRY(tri_config_check_layout(config, tri_comm_size(), error));
-    tri_comm_set_timeout(config->comm_timeout_seconds);
-    tri_comm_set_max_message(config->comm_max_message);
+    TRI_TRY(tri_config_check_layout(config, tri_comm_size(comm), error));
+    tri_comm_set_timeout(comm, config->comm_timeout_seconds);
     struct tri_session *s = tri_alloc(TRI_MEMORY_OTHER, sizeof(*s));
     s->config = config;
     s->load = config->moe.router->even ? TRI_LOAD_BALANCED : TRI_LOAD_HEADROOM;
-    enum tri_status status = tri_mesh_create((int)config->parallel.tensor,
+    enum tri_status status = tri_mesh_create(comm, (int)config->parallel.tensor,
                                              (int)config->parallel.expert, &s->mesh, error);
     if (status == TRI_OK) {
+        tri_mesh_set_max_message(s->mesh, config->comm_max_message);
         set_threads(s);
         status = check_memory(s, training, beside, error);
     }
@@ -157,7 +159,7 @@ void tri_session_print(const struct tri_session *session)
     const struct tri_config_model *model = &config->model;
     const struct tri_mesh *mesh = session->mesh;
     tri_log_info("%s, %s, %s", tri_version(), tri_kernels_describe(config->reproducible),
-                 tri_comm_library());
+                 tri_comm_library(mesh->comm));
     tri_log_info("model    %.2f M parameters, %.2f M active; %lld layers, hidden %lld, %lld heads, "
                  "vocabulary %lld",
                  (double)session->engine->params->total / 1e6,

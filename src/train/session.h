@@ -20,8 +20,8 @@ struct tri_session {
  * `beside`, bytes that the caller will take on this rank, against free memory before anything
  * large is taken, builds the engine. config is borrowed. Collective over all ranks; the status is
  * the same on all. */
-enum tri_status tri_session_create(const struct tri_config *config, bool training, int64_t beside,
-                                   struct tri_session **session,
+enum tri_status tri_session_create(struct tri_comm *comm, const struct tri_config *config,
+                                   bool training, int64_t beside, struct tri_session **session,
                                    struct tri_error *error) TRI_NODISCARD;
 void tri_session_destroy(struct tri_session *session);
 

@@ -149,14 +149,15 @@ static void conclude(struct verify *v)
 static enum tri_status check_root(struct verify *v, struct tri_error *error)
 {
     const struct tri_memory_plan *own = &v->session->plan;
+    int local = tri_comm_local_size(v->session->mesh->comm);
     const struct tri_rehearsal rehearsal = {.config = &v->reference_config,
                                             .layout = {1, 1, 1, 1},
                                             .training = true,
-                                            .load = v->session->load};
+                                            .load = v->session->load,
+                                            .local_ranks = local};
     struct tri_memory_plan plan;
     TRI_TRY(tri_rehearse(&rehearsal, NULL, &plan, error));
     struct tri_memory_counters now = tri_memory_get();
-    int local = tri_comm_local_size();
     int64_t compared = (v->session->engine->params->total + 4 * v->largest) * WORD;
     v->result->reference_bytes = plan.total + compared;
     int64_t needed = v->result->reference_bytes + local * (own->total + own->process);
@@ -203,10 +204,10 @@ static void take_room(struct verify *v)
     }
 }
 
-static enum tri_status prepare(struct verify *v, struct tri_error *error)
+static enum tri_status prepare(struct verify *v, struct tri_comm *comm, struct tri_error *error)
 {
     struct tri_config *config = &v->config;
-    TRI_TRY(tri_session_create(config, true, 0, &v->session, error));
+    TRI_TRY(tri_session_create(comm, config, true, 0, &v->session, error));
     struct tri_params *params = v->session->engine->params;
     if (v->options->plant && !tri_params_by_name(params, v->options->plant)) {
         return tri_fail(error, TRI_BAD_INPUT, "--plant: no parameter is called '%s'",
@@ -247,10 +248,10 @@ static void release(struct verify *v)
     tri_session_destroy(v->session);
 }
 
-static enum tri_status run(struct verify *v, struct tri_error *error)
+static enum tri_status run(struct verify *v, struct tri_comm *comm, struct tri_error *error)
 {
     const struct tri_verify_options *options = v->options;
-    TRI_TRY(prepare(v, error));
+    TRI_TRY(prepare(v, comm, error));
     for (int64_t step = 0; step < options->compared || step < options->steps; step++) {
         TRI_TRY(take_step(v, step, error));
     }
@@ -258,7 +259,7 @@ static enum tri_status run(struct verify *v, struct tri_error *error)
     return TRI_OK;
 }
 
-enum tri_status tri_verify(const struct tri_config *config,
+enum tri_status tri_verify(struct tri_comm *comm, const struct tri_config *config,
                            const struct tri_verify_options *options,
                            struct tri_verify_result *result, struct tri_error *error)
 {
@@ -274,7 +275,7 @@ enum tri_status tri_verify(const struct tri_config *config,
     v->result = result;
     v->worst_excess = -1.0;
     v->change_excess = -1.0;
-    enum tri_status status = run(v, error);
+    enum tri_status status = run(v, comm, error);
     release(v);
     tri_free(v);
     return status;

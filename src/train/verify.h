@@ -3,6 +3,7 @@
 #ifndef TRIDENT_TRAIN_VERIFY_H
 #define TRIDENT_TRAIN_VERIFY_H
 
+#include "comm/comm.h"
 #include "config/config.h"
 
 struct tri_verify_options {
@@ -34,7 +35,7 @@ struct tri_verify_result {
 
 /* Collective over all ranks; status and result are the same on all. TRI_OK whether it passed or
  * not. */
-enum tri_status tri_verify(const struct tri_config *config,
+enum tri_status tri_verify(struct tri_comm *comm, const struct tri_config *config,
                            const struct tri_verify_options *options,
                            struct tri_verify_result *result, struct tri_error *error) TRI_NODISCARD;
 

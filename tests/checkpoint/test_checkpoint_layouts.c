@@ -8,6 +8,7 @@
 
 #include "base/file.h"
 #include "base/memory.h"
+#include "support/job.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -38,16 +39,16 @@ static struct tri_mesh *mesh_of(const struct layout *layout, struct tri_config *
 {
     struct tri_mesh *mesh = NULL;
     struct tri_error error;
-    if (tri_comm_size() % (layout->tensor * layout->expert) != 0) {
+    if (job_size() % (layout->tensor * layout->expert) != 0) {
         return NULL;
     }
     config->parallel.tensor = layout->tensor;
     config->parallel.expert = layout->expert;
     config->parallel.expert_tensor = layout->expert_tensor;
-    if (tri_config_check_layout(config, tri_comm_size(), &error) != TRI_OK) {
+    if (tri_config_check_layout(config, job_size(), &error) != TRI_OK) {
         return NULL;
     }
-    if (tri_mesh_create(layout->tensor, layout->expert, &mesh, &error) != TRI_OK) {
+    if (tri_mesh_create(job(), layout->tensor, layout->expert, &mesh, &error) != TRI_OK) {
         fail_msg("%s", error.message);
     }
     return mesh;
@@ -62,7 +63,7 @@ static void barrier(void)
 {
     struct tri_mesh *mesh;
     struct tri_error error;
-    assert_int_equal(tri_mesh_create(1, 1, &mesh, &error), TRI_OK);
+    assert_int_equal(tri_mesh_create(job(), 1, 1, &mesh, &error), TRI_OK);
     tri_barrier(mesh->world);
     tri_mesh_destroy(mesh);
 }
@@ -170,11 +171,11 @@ static void check_layouts(enum tri_precision precision)
     int checked = 0;
     write_reference(precision);
     for (int i = 0; i < LAYOUTS; i++) {
-        if (tri_comm_size() <= 4 || i % 2 == (precision == TRI_PRECISION_F32)) {
+        if (job_size() <= 4 || i % 2 == (precision == TRI_PRECISION_F32)) {
             checked += check_layout(&layouts[i], precision);
         }
     }
-    assert_true(checked >= (tri_comm_size() > 4 ? 5 : tri_comm_size()));
+    assert_true(checked >= (job_size() > 4 ? 5 : job_size()));
 }
 
 static void test_layouts_f32(void **state)
@@ -195,7 +196,7 @@ static struct tri_params *plain_params(struct tri_mesh **mesh)
 {
     struct tri_error error;
     struct tri_config config = fixture_config(TRI_PRECISION_F32);
-    assert_int_equal(tri_mesh_create(1, 1, mesh, &error), TRI_OK);
+    assert_int_equal(tri_mesh_create(job(), 1, 1, mesh, &error), TRI_OK);
     return fixture_params(&config, *mesh, true);
 }
 
@@ -321,10 +322,10 @@ static void test_imports(void **state)
         (void)snprintf(dir, sizeof(dir), TESTDATA_DIR "/golden/%s", families[f]);
         int imported = 0;
         for (int i = 0; i < LAYOUTS; i++) {
-            bool full = layouts[i].tensor * layouts[i].expert == tri_comm_size();
+            bool full = layouts[i].tensor * layouts[i].expert == job_size();
             imported += full && import_on(dir, &layouts[i]);
         }
-        assert_true(imported > 0 || tri_comm_size() > 4); /* four heads are not cut into eight */
+        assert_true(imported > 0 || job_size() > 4); /* four heads are not cut into eight */
     }
 }
 
@@ -345,9 +346,9 @@ static int set_up(void **state)
 {
     (void)state;
     struct tri_error error;
-    root = tri_comm_rank() == 0;
+    root = job_rank() == 0;
     serial = tri_mesh_create_serial();
-    (void)snprintf(run, sizeof(run), "%s/layouts.%d", TEST_TMP, tri_comm_size());
+    (void)snprintf(run, sizeof(run), "%s/layouts.%d", TEST_TMP, job_size());
     if (root) {
         assert_int_equal(tri_file_remove_tree(run, &error), TRI_OK);
         assert_int_equal(tri_file_make_dirs(run, &error), TRI_OK);
@@ -377,9 +378,9 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_imports),
         cmocka_unit_test(test_missing_directory_on_all_ranks),
     };
-    tri_comm_start(&argc, &argv);
-    tri_comm_set_timeout(30);
+    job_start(&argc, &argv);
+    tri_comm_set_timeout(job(), 30);
     int failed = cmocka_run_group_tests(tests, set_up, tear_down);
-    tri_comm_finish();
+    job_finish();
     return failed;
 }

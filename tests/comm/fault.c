@@ -178,13 +178,13 @@ int main(int argc, char **argv)
     const char *mode = argv[1];
     two_nodes = strncmp(mode, far, strlen(far)) == 0;
     mode += two_nodes ? strlen(far) : 0;
-    tri_comm_start(&argc, &argv);
+    job_start(&argc, &argv);
     const char *path = argv[2];
-    tri_comm_set_timeout(1);
+    tri_comm_set_timeout(job(), 1);
     struct tri_mesh *mesh = NULL;
     struct tri_error error;
-    int half = tri_comm_size() / 2;
-    CHECK(tri_mesh_create(half, 2, &mesh, &error) == TRI_OK);
+    int half = job_size() / 2;
+    CHECK(tri_mesh_create(job(), half, 2, &mesh, &error) == TRI_OK);
     if (strcmp(mode, "stop-before") == 0) {
         stop_before(mesh, path);
     } else if (strcmp(mode, "stop-inside") == 0) {
@@ -219,6 +219,6 @@ int main(int argc, char **argv)
         tri_panic(TRI_BAD_INPUT, "no mode %s", mode);
     }
     tri_mesh_destroy(mesh);
-    tri_comm_finish();
+    job_finish();
     return 0;
 }

@@ -16,30 +16,29 @@ static void visit_mesh(const struct tri_mesh *mesh, visit_group visit)
 
 int run_on_groups(int *argc, char ***argv, visit_group visit)
 {
-    tri_comm_start(argc, argv);
-    tri_comm_set_timeout(60);
-    int ranks = tri_comm_size();
+    job_start(argc, argv);
+    tri_comm_set_timeout(job(), 60);
+    int ranks = job_size();
     for (int tensor = 1; tensor <= ranks; tensor++) {
         for (int expert = 1; expert <= ranks; expert++) {
             struct tri_mesh *mesh = NULL;
             struct tri_error error;
             if (ranks % (tensor * expert)) {
-                CHECK(tri_mesh_create(tensor, expert, &mesh, &error) == TRI_BAD_INPUT);
+                CHECK(tri_mesh_create(job(), tensor, expert, &mesh, &error) == TRI_BAD_INPUT);
                 continue;
             }
             /* More ranks than cores are slow: of 8 only the cube, where every axis is cut. */
             if (ranks > 4 && (tensor != 2 || expert != 2)) {
                 continue;
             }
-            CHECK(tri_mesh_create(tensor, expert, &mesh, &error) == TRI_OK);
-            tri_comm_set_max_message(INT64_C(1) << 30);
+            CHECK(tri_mesh_create(job(), tensor, expert, &mesh, &error) == TRI_OK);
             visit_mesh(mesh, visit);
-            tri_comm_set_max_message(1000);
+            tri_mesh_set_max_message(mesh, 1000);
             visit_mesh(mesh, visit);
             tri_mesh_destroy(mesh);
         }
     }
-    tri_comm_finish();
+    job_finish();
     struct tri_memory_counters counters = tri_memory_get();
     for (int i = 0; i < TRI_MEMORY_COUNT; i++) {
         CHECK(counters.current[i] == 0);

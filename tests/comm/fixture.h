@@ -4,6 +4,7 @@
 #define TRIDENT_TESTS_COMM_FIXTURE_H
 
 #include "comm/internal.h"
+#include "support/job.h"
 
 /* A failing rank must end the job: the others would wait for it. */
 #define CHECK(condition)                                                                           \

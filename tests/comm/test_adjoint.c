@@ -14,7 +14,7 @@ static double *vector(int64_t n, int seed)
 {
     double *x = tri_alloc(TRI_MEMORY_OTHER, (size_t)n * sizeof(*x));
     for (int64_t i = 0; i < n; i++) {
-        put_value(x, i, TRI_F64, tri_comm_rank() + 8 * seed, i);
+        put_value(x, i, TRI_F64, job_rank() + 8 * seed, i);
     }
     return x;
 }

@@ -24,11 +24,11 @@ static void check_said(const struct tri_error *error, enum tri_status status, in
 static void check_group(struct tri_group *group)
 {
     struct tri_error error;
-    tri_ledger_reset();
+    tri_ledger_reset(job_ledger());
     CHECK(tri_comm_agree(group, TRI_OK, &error) == TRI_OK);
     CHECK(tri_comm_agree(group, TRI_OK, NULL) == TRI_OK);
-    struct tri_ledger_cell meta = tri_ledger_sum(tri_ledger_get(), TRI_OP_ALL_REDUCE,
-                                                 (int)group->id, TRI_PHASE_SETUP, TRI_KIND_META);
+    struct tri_ledger_cell meta = tri_ledger_sum(job_ledger(), TRI_OP_ALL_REDUCE, (int)group->id,
+                                                 TRI_PHASE_SETUP, TRI_KIND_META);
     CHECK(meta.calls == (group->size > 1 ? 2 : 0) && meta.bytes == 4 * meta.calls);
     int last = group->size - 1;
     for (int bad = 0; bad < group->size; bad++) {

@@ -19,7 +19,7 @@ static char *block(int64_t n, enum tri_dtype dtype)
 static void check_booked(const struct tri_group *group, enum tri_op op, struct tri_where where,
                          int64_t bytes)
 {
-    struct tri_ledger *ledger = tri_ledger_get();
+    struct tri_ledger *ledger = job_ledger();
     struct tri_ledger_cell all = tri_ledger_sum(ledger, -1, -1, -1, -1);
     const struct tri_ledger_cell *cell = &ledger->cell[op][group->id][where.phase][where.kind];
     CHECK(all.calls == (group->size > 1));
@@ -27,13 +27,13 @@ static void check_booked(const struct tri_group *group, enum tri_op op, struct t
     CHECK(all.bytes == (group->size > 1 ? bytes : 0));
     CHECK(cell->seconds == cell->seconds_exposed);
     CHECK(group->size > 1 ? cell->seconds > 0 : cell->seconds == 0);
-    tri_ledger_reset();
+    tri_ledger_reset(job_ledger());
 }
 
 static void check_all_reduce(struct tri_group *group, int64_t n, enum tri_dtype dtype)
 {
     char *data = block(n, dtype);
-    fill(data, n, dtype, tri_comm_rank());
+    fill(data, n, dtype, job_rank());
     tri_all_reduce_sum(group, here, data, n, dtype);
     CHECK(is_sum(group, data, 0, n, dtype));
     check_booked(group, TRI_OP_ALL_REDUCE, here, n * (int64_t)tri_dtype_size(dtype));
@@ -60,7 +60,7 @@ static void check_max(struct tri_group *group, int64_t n, enum tri_dtype dtype)
 {
     char *data = block(n, dtype);
     char *other = block(n, dtype);
-    fill(data, n, dtype, tri_comm_rank());
+    fill(data, n, dtype, job_rank());
     tri_all_reduce_max(group, here, data, n, dtype);
     check_booked(group, TRI_OP_ALL_REDUCE, here, n * (int64_t)tri_dtype_size(dtype));
     bool reached = n == 0;
@@ -86,7 +86,7 @@ static void check_nan(struct tri_group *group)
         tri_all_reduce_sum(group, here, &value, 1, TRI_F32);
         CHECK(isinf(value));
     }
-    tri_ledger_reset();
+    tri_ledger_reset(job_ledger());
 }
 
 static void check_gather(struct tri_group *group, int64_t scale, enum tri_dtype dtype)
@@ -99,7 +99,7 @@ static void check_gather(struct tri_group *group, int64_t scale, enum tri_dtype 
     char *data = block(n, dtype);
     for (int64_t i = 0; i < counts[group->rank]; i++) {
         int64_t place = at[group->rank] + i;
-        put_value(data, place, dtype, tri_comm_rank(), place);
+        put_value(data, place, dtype, job_rank(), place);
     }
     tri_all_gather_v(group, here, data, counts, dtype);
     check_booked(group, TRI_OP_ALL_GATHER, here, counts[group->rank] * width);
@@ -116,7 +116,7 @@ static void check_reduce_scatter(struct tri_group *group, int64_t scale, enum tr
     int64_t n = uneven(counts, group->size, scale);
     (void)tri_places(at, counts, group->size);
     char *data = block(n, dtype);
-    fill(data, n, dtype, tri_comm_rank());
+    fill(data, n, dtype, job_rank());
     tri_reduce_scatter_v(group, here, data, counts, dtype);
     check_booked(group, TRI_OP_REDUCE_SCATTER, here, n * (int64_t)tri_dtype_size(dtype));
     CHECK(is_sum(group, data, at[group->rank], counts[group->rank], dtype));
@@ -144,7 +144,7 @@ static void check_all_to_all(struct tri_group *group, int64_t width, enum tri_dt
     }
     char *send = block(sent * width, dtype);
     char *recv = block(received * width, dtype);
-    fill(send, sent * width, dtype, tri_comm_rank());
+    fill(send, sent * width, dtype, job_rank());
     tri_all_to_all_v(group, here, send, send_rows, recv, recv_rows, width, dtype);
     int64_t bytes = (sent - send_rows[me]) * width * (int64_t)tri_dtype_size(dtype);
     check_booked(group, TRI_OP_ALL_TO_ALL, here, bytes);
@@ -186,7 +186,7 @@ static void check_broadcast(struct tri_group *group, int64_t n, enum tri_dtype d
 {
     char *data = block(n, dtype);
     for (int root = 0; root < group->size; root++) {
-        fill(data, n, dtype, tri_comm_rank());
+        fill(data, n, dtype, job_rank());
         tri_broadcast(group, here, data, n, dtype, root);
         check_booked(group, TRI_OP_BROADCAST, here, n * (int64_t)tri_dtype_size(dtype));
         CHECK(is_fill(data, 0, n, dtype, world_rank(group, root)));
@@ -196,7 +196,7 @@ static void check_broadcast(struct tri_group *group, int64_t n, enum tri_dtype d
 
 static void check_group(struct tri_group *group)
 {
-    tri_ledger_reset();
+    tri_ledger_reset(job_ledger());
     static const int64_t sizes[] = {0, 1, 7, 2048, 2051};
     for (int d = 0; d < SUMMED; d++) {
         for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
@@ -221,12 +221,12 @@ static void check_group(struct tri_group *group)
     check_broadcast(group, 0, TRI_F32);
     check_broadcast(group, 2100, TRI_BF16);
     /* Several segments of the pipeline, the last one short. */
-    if (group->id == TRI_GROUP_WORLD && tri_process_max_message() > 1000) {
+    if (group->id == TRI_GROUP_WORLD && group->mesh->max_message > 1000) {
         check_reduce_scatter(group, 40000, TRI_F64);
         check_all_reduce(group, 150001, TRI_F32);
     }
     tri_barrier(group);
-    CHECK(tri_ledger_sum(tri_ledger_get(), -1, -1, -1, -1).calls == 0);
+    CHECK(tri_ledger_sum(job_ledger(), -1, -1, -1, -1).calls == 0);
 }
 
 int main(int argc, char **argv)

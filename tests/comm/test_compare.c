@@ -19,10 +19,10 @@ static enum tri_status compare(struct tri_group *group, int at, int odd, const c
 static void check_group(struct tri_group *group)
 {
     struct tri_error error;
-    tri_ledger_reset();
+    tri_ledger_reset(job_ledger());
     CHECK(compare(group, 0, group->size, "x", &error) == TRI_OK);
-    struct tri_ledger_cell meta = tri_ledger_sum(tri_ledger_get(), TRI_OP_ALL_GATHER,
-                                                 (int)group->id, TRI_PHASE_SETUP, TRI_KIND_META);
+    struct tri_ledger_cell meta = tri_ledger_sum(job_ledger(), TRI_OP_ALL_GATHER, (int)group->id,
+                                                 TRI_PHASE_SETUP, TRI_KIND_META);
     CHECK(group->size == 1 || (meta.calls == 1 && meta.bytes == 8));
     for (int odd = 1; odd < group->size; odd++) {
         char expected[128];

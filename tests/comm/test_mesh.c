@@ -1,5 +1,6 @@
-/* The mesh's index maths and the ledger, without MPI. */
+/* The mesh's index maths and the ledger, of a rank alone. */
 #include "comm/internal.h"
+#include "support/job.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -98,7 +99,8 @@ static void test_serial(void **state)
     (void)state;
     struct tri_mesh *mesh = tri_mesh_create_serial();
     struct tri_where where = {TRI_PHASE_FORWARD, TRI_KIND_MOE};
-    tri_ledger_reset();
+    static struct tri_ledger ledger;
+    mesh->ledger = &ledger;
     float data[3] = {1, 2, 3};
     int64_t counts[1] = {3};
     tri_all_reduce_sum(mesh->world, where, data, 3, TRI_F32);
@@ -125,7 +127,7 @@ static void test_serial(void **state)
     struct tri_error error = {.status = TRI_BAD_INPUT, .message = "mine"};
     assert_int_equal(tri_comm_agree(mesh->world, TRI_BAD_INPUT, &error), TRI_BAD_INPUT);
     assert_string_equal(error.message, "mine");
-    assert_int_equal(tri_ledger_sum(tri_ledger_get(), -1, -1, -1, -1).calls, 0);
+    assert_int_equal(tri_ledger_sum(&ledger, -1, -1, -1, -1).calls, 0);
     tri_mesh_destroy(mesh);
     tri_mesh_destroy(NULL);
 }
@@ -135,13 +137,13 @@ static void test_refused(void **state)
     (void)state;
     struct tri_mesh *mesh = NULL;
     struct tri_error error;
-    assert_int_equal(tri_mesh_create(2, 1, &mesh, &error), TRI_BAD_INPUT);
+    assert_int_equal(tri_mesh_create(job(), 2, 1, &mesh, &error), TRI_BAD_INPUT);
     assert_string_equal(error.message, "parallel.tensor x parallel.expert = 2 x 1 does not divide "
                                        "the 1 rank of this job");
-    assert_int_equal(tri_mesh_create(0, 1, &mesh, &error), TRI_BAD_INPUT);
-    assert_int_equal(tri_mesh_create(65536, 65536, &mesh, &error), TRI_BAD_INPUT);
+    assert_int_equal(tri_mesh_create(job(), 0, 1, &mesh, &error), TRI_BAD_INPUT);
+    assert_int_equal(tri_mesh_create(job(), 65536, 65536, &mesh, &error), TRI_BAD_INPUT);
     assert_null(mesh);
-    assert_int_equal(tri_mesh_create(1, 1, &mesh, &error), TRI_OK);
+    assert_int_equal(tri_mesh_create(job(), 1, 1, &mesh, &error), TRI_OK);
     assert_int_equal(mesh->ranks, 1);
     tri_mesh_destroy(mesh);
 }
@@ -174,24 +176,27 @@ static void test_ledger(void **state)
 static void test_library(void **state)
 {
     (void)state;
-    const char *name = tri_comm_library();
+    const char *name = tri_comm_library(job());
     size_t digit = strcspn(name, "0123456789");
     assert_true(strncmp(name, "Open MPI ", digit) == 0 || strncmp(name, "MPICH ", digit) == 0);
     assert_true(name[digit] && name[digit + 1] == '.');
     assert_null(strchr(name, ','));
-    assert_int_equal(tri_comm_size(), 1);
-    assert_int_equal(tri_comm_rank(), 0);
-    assert_int_equal(tri_comm_local_size(), 1);
-    assert_int_equal(tri_comm_local_rank(), 0);
+    assert_int_equal(job_size(), 1);
+    assert_int_equal(job_rank(), 0);
+    assert_int_equal(tri_comm_local_size(job()), 1);
+    assert_int_equal(tri_comm_local_rank(job()), 0);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
+    job_start(&argc, &argv);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_ted_groups), cmocka_unit_test(test_paper_groups),
         cmocka_unit_test(test_equation),   cmocka_unit_test(test_serial),
         cmocka_unit_test(test_refused),    cmocka_unit_test(test_ledger),
         cmocka_unit_test(test_library),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    int failed = cmocka_run_group_tests(tests, NULL, NULL);
+    job_finish();
+    return failed;
 }

@@ -55,7 +55,7 @@ static void destroy(struct buffers *b)
 
 static void fill_all(struct buffers *b, const struct tri_group *group)
 {
-    int rank = tri_comm_rank();
+    int rank = job_rank();
     fill(b->large, LARGE, TRI_F32, rank);
     fill(b->small, SMALL, TRI_F32, rank);
     fill(b->half, LARGE, TRI_BF16, rank);
@@ -97,7 +97,7 @@ static void check_results(const struct buffers *b, const struct tri_group *group
 /* The bytes of the six calls, and that only the ends count as exposed. */
 static void check_ledger(const struct buffers *b, const struct tri_group *group)
 {
-    struct tri_ledger *ledger = tri_ledger_get();
+    struct tri_ledger *ledger = job_ledger();
     if (group->size == 1) {
         CHECK(tri_ledger_sum(ledger, -1, -1, -1, -1).calls == 0);
         return;
@@ -123,14 +123,14 @@ static void check_group(struct tri_group *group)
     for (int round = 0; round < 3; round++) {
         fill_all(&b, group);
         tri_all_to_all_v(group, here, b.send, b.rows, b.expected, b.rows, WIDTH, TRI_F32);
-        tri_ledger_reset();
+        tri_ledger_reset(job_ledger());
         begin_all(&b, group, request);
         bool reversed = round == 2;
         for (int i = 0; i < 100 * round; i++) {
-            tri_comm_progress(); /* whatever has arrived by now is still to be ended */
+            tri_mesh_progress(group->mesh); /* whatever has arrived by now is still to be ended */
         }
         for (int i = 0; i < CALLS; i++) {
-            tri_comm_progress();
+            tri_mesh_progress(group->mesh);
             tri_request_end(request[reversed ? CALLS - 1 - i : i]);
         }
         check_ledger(&b, group);
@@ -149,7 +149,7 @@ static void check_two_groups(struct tri_group *group)
     static float a[N];
     static float b[N];
     static float c[N];
-    int rank = tri_comm_rank();
+    int rank = job_rank();
     fill(a, N, TRI_F32, rank);
     fill(b, N, TRI_F32, rank);
     fill(c, N, TRI_F32, rank);
@@ -167,7 +167,7 @@ static void check_all(struct tri_group *group)
 {
     check_group(group);
     check_two_groups(group);
-    tri_ledger_reset();
+    tri_ledger_reset(job_ledger());
 }
 
 int main(int argc, char **argv)

@@ -106,9 +106,9 @@ static void run(enum small_style style, const char *words, struct small_layout l
 
 int main(int argc, char **argv)
 {
-    tri_comm_start(&argc, &argv);
+    job_start(&argc, &argv);
     struct small_layout layouts[SMALL_LAYOUTS];
-    int count = small_layouts(tri_comm_size(), 8, layouts);
+    int count = small_layouts(job_size(), 8, layouts);
     for (int i = 0; i < count; i++) {
         run(SMALL_GPT, "", layouts[i], 1e-5);
         run(SMALL_LLAMA, "model.qk_norm=full model.num_kv_heads=1", layouts[i], 1e-5);
@@ -117,6 +117,6 @@ int main(int argc, char **argv)
         run(SMALL_LLAMA, "data.separator=0", layouts[i], 1e-5);
         run(SMALL_GPT, "precision=bf16 moe.top_k=8 model.init_std=0.02", layouts[i], 2e-2);
     }
-    tri_comm_finish();
+    job_finish();
     return 0;
 }

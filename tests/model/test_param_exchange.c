@@ -62,13 +62,13 @@ static void run(enum small_style style, const char *words, struct small_layout l
 
 int main(int argc, char **argv)
 {
-    tri_comm_start(&argc, &argv);
+    job_start(&argc, &argv);
     struct small_layout layouts[SMALL_LAYOUTS];
-    int count = small_layouts(tri_comm_size(), 8, layouts);
+    int count = small_layouts(job_size(), 8, layouts);
     for (int i = 0; i < count; i++) {
         run(SMALL_GPT, "model.num_kv_heads=1", layouts[i]);
         run(SMALL_LLAMA, "precision=bf16 model.qk_norm=full", layouts[i]);
     }
-    tri_comm_finish();
+    job_finish();
     return 0;
 }

@@ -4,6 +4,7 @@
 
 #include "base/random.h"
 #include "moe/strategies.h"
+#include "support/job.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -84,7 +85,7 @@ static void check_layout(int tensor, int expert)
 {
     struct tri_mesh *mesh = NULL;
     struct tri_error error;
-    if (tri_mesh_create(tensor, expert, &mesh, &error) != TRI_OK) {
+    if (tri_mesh_create(job(), tensor, expert, &mesh, &error) != TRI_OK) {
         fail_msg("%s", error.message);
     }
     for (int i = 0; i < 30; i++) {
@@ -98,8 +99,8 @@ static void check_layout(int tensor, int expert)
 static void test_layouts(void **state)
 {
     (void)state;
-    for (int tensor = 1; tensor <= tri_comm_size(); tensor *= 2) {
-        for (int expert = 1; tensor * expert <= tri_comm_size(); expert *= 2) {
+    for (int tensor = 1; tensor <= job_size(); tensor *= 2) {
+        for (int expert = 1; tensor * expert <= job_size(); expert *= 2) {
             check_layout(tensor, expert);
         }
     }
@@ -111,20 +112,20 @@ static void test_silence(void **state)
     (void)state;
     struct tri_mesh *mesh = NULL;
     struct tri_error error;
-    assert_int_equal(tri_mesh_create(1, 1, &mesh, &error), TRI_OK);
+    assert_int_equal(tri_mesh_create(job(), 1, 1, &mesh, &error), TRI_OK);
     for (int window = 0; window < 3; window++) {
         struct tri_config config = config_of(0);
         config.moe.capacity_window = (enum tri_window)window;
         config.moe.aux_window = (enum tri_window)window;
         struct fixture f;
         fixture_begin(&f, &config, mesh, 0, 2, SEQ);
-        tri_ledger_reset();
+        tri_ledger_reset(job_ledger());
         (void)fixture_forward(&f);
-        int64_t bytes = tri_ledger_sum(tri_ledger_get(), -1, -1, -1, -1).bytes;
-        int64_t meta = tri_ledger_sum(tri_ledger_get(), -1, TRI_GROUP_EXPERT_DATA,
-                                      TRI_PHASE_FORWARD, TRI_KIND_META)
+        int64_t bytes = tri_ledger_sum(job_ledger(), -1, -1, -1, -1).bytes;
+        int64_t meta = tri_ledger_sum(job_ledger(), -1, TRI_GROUP_EXPERT_DATA, TRI_PHASE_FORWARD,
+                                      TRI_KIND_META)
                            .bytes;
-        bool speaks = window == TRI_WINDOW_STEP && tri_comm_size() > 1;
+        bool speaks = window == TRI_WINDOW_STEP && job_size() > 1;
         /* tokens, counts and sums of 8 experts; tokens and counts */
         assert_int_equal(bytes, speaks ? (1 + 2 * 8) * 8 + (1 + 8) * 8 : 0);
         assert_int_equal(meta, bytes);
@@ -139,8 +140,8 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_layouts),
         cmocka_unit_test(test_silence),
     };
-    tri_comm_start(&argc, &argv);
+    job_start(&argc, &argv);
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
-    tri_comm_finish();
+    job_finish();
     return failed;
 }

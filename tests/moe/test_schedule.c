@@ -253,7 +253,7 @@ int main(int argc, char **argv)
 {
     static const char *const words[] = {"", "train.duplicate_token_dropping=false",
                                         "train.sequence_parallel=true"};
-    tri_comm_start(&argc, &argv);
+    job_start(&argc, &argv);
     struct tri_config config;
     small_config(SMALL_LLAMA, "", &config);
     CHECK(config.model.hidden_size == HIDDEN && config.moe.intermediate_size == INNER);
@@ -263,12 +263,12 @@ int main(int argc, char **argv)
     tri_params_allocate(whole, false);
     tri_params_init(whole, 1);
     struct small_layout layouts[SMALL_LAYOUTS];
-    int count = small_layouts(tri_comm_size(), EXPERTS, layouts);
+    int count = small_layouts(job_size(), EXPERTS, layouts);
     for (int i = 0; i < 3 * count; i++) {
         check(words[i % 3], layouts[i / 3], whole);
     }
     tri_params_destroy(whole);
     tri_mesh_destroy(serial);
-    tri_comm_finish();
+    job_finish();
     return 0;
 }

@@ -154,9 +154,9 @@ static void run(const char *words, struct small_layout layout)
 
 int main(int argc, char **argv)
 {
-    tri_comm_start(&argc, &argv);
+    job_start(&argc, &argv);
     struct small_layout layouts[SMALL_LAYOUTS];
-    int count = small_layouts(tri_comm_size(), 8, layouts);
+    int count = small_layouts(job_size(), 8, layouts);
     for (int i = 0; i < count; i++) {
         run("model.qk_norm=head train.clip=0.5 train.weight_decay=0.3", layouts[i]);
         run("precision=bf16 model.num_kv_heads=1 model.qk_norm=full model.bias=all train.clip=1e9",
@@ -164,6 +164,6 @@ int main(int argc, char **argv)
         run("precision=bf16 train.gradient_dtype=bf16 train.optimizer_tile=777 train.clip=0.5",
             layouts[i]);
     }
-    tri_comm_finish();
+    job_finish();
     return 0;
 }

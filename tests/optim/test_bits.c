@@ -115,15 +115,15 @@ int main(int argc, char **argv)
         CLIPPED "precision=bf16 model.num_kv_heads=1",
         CLIPPED "precision=bf16 train.gradient_dtype=bf16 model.num_kv_heads=1",
     };
-    tri_comm_start(&argc, &argv);
+    job_start(&argc, &argv);
     struct small_layout layouts[SMALL_LAYOUTS];
-    int count = small_layouts(tri_comm_size(), 8, layouts);
+    int count = small_layouts(job_size(), 8, layouts);
     for (int i = 0; i < count; i++) {
         for (int p = 0; p < 3; p++) {
             compare(SMALL_GPT, precisions[p], tiles, TILES, layouts[i]);
             compare(SMALL_LLAMA, precisions[p], overlaps, OVERLAPS, layouts[i]);
         }
     }
-    tri_comm_finish();
+    job_finish();
     return 0;
 }

@@ -12,7 +12,7 @@ void check_value(struct check *check, const char *what, double error, double lim
 {
     bool ok = error <= limit;
     *(ok ? &check->passed : &check->failed) += 1;
-    if (tri_comm_rank() == 0) {
+    if (job_rank() == 0) {
         (void)printf("%s  %-60s %.3g (limit %.3g)\n", ok ? "ok  " : "FAIL", what, error, limit);
     }
 }
@@ -42,10 +42,10 @@ double relative_l2(const float *got, const float *expected, int64_t n)
 
 void quit(const struct tri_error *error)
 {
-    if (tri_comm_rank() == 0) {
+    if (job_rank() == 0) {
         tri_log_error(error);
     }
-    tri_comm_finish();
+    job_finish();
     exit((int)error->status);
 }
 
@@ -143,7 +143,7 @@ void subject_assemble(const struct subject *subject, const struct tri_params *pa
             }
         }
     }
-    if (tri_comm_rank() == 0) {
+    if (job_rank() == 0) {
         TRI_REQUIRE(filled == tensor->count);
     }
 }

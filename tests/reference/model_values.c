@@ -107,7 +107,7 @@ static void check_gradients(struct check *check, const struct subject *subject,
 {
     float **rows = subject_gather(subject, engine->params, TRI_FIELD_GRADIENT);
     double whole = 0.0;
-    for (int64_t i = 0; i < subject->weights->count && tri_comm_rank() == 0; i++) {
+    for (int64_t i = 0; i < subject->weights->count && job_rank() == 0; i++) {
         char name[200];
         int64_t n;
         (void)snprintf(name, sizeof(name), "grad.%s", subject->weights->tensor[i].name);
@@ -116,7 +116,7 @@ static void check_gradients(struct check *check, const struct subject *subject,
         tri_free(expected);
     }
     whole = sqrt(whole);
-    for (int64_t i = 0; i < subject->weights->count && tri_comm_rank() == 0; i++) {
+    for (int64_t i = 0; i < subject->weights->count && job_rank() == 0; i++) {
         const struct tri_safetensor *tensor = &subject->weights->tensor[i];
         char name[200];
         int64_t n;

@@ -45,8 +45,8 @@ static enum tri_status prepare(struct subject *subject, int count, char *const *
                                               count, overrides, config, error);
     tri_free(yaml);
     TRI_TRY(status);
-    TRI_TRY(tri_config_check_layout(config, tri_comm_size(), error));
-    TRI_TRY(tri_mesh_create((int)config->parallel.tensor, (int)config->parallel.expert,
+    TRI_TRY(tri_config_check_layout(config, job_size(), error));
+    TRI_TRY(tri_mesh_create(job(), (int)config->parallel.tensor, (int)config->parallel.expert,
                             &subject->mesh, error));
     (void)snprintf(path, sizeof(path), "%s/model.safetensors", subject->dir);
     return tri_safetensors_open(path, &subject->weights, error);
@@ -54,7 +54,7 @@ static enum tri_status prepare(struct subject *subject, int count, char *const *
 
 int main(int argc, char **argv)
 {
-    tri_comm_start(&argc, &argv);
+    job_start(&argc, &argv);
     struct tri_error error;
     struct check check = {0};
     if (argc < 2) {
@@ -76,9 +76,9 @@ int main(int argc, char **argv)
         check_gates(&check, argv[1]);
     }
     int outcome[2] = {check.passed, check.failed};
-    if (tri_comm_rank() == 0) {
+    if (job_rank() == 0) {
         (void)printf("%d passed, %d failed\n", outcome[0], outcome[1]);
     }
-    tri_comm_finish();
+    job_finish();
     return check.failed || check.passed == 0 ? TRI_CHECK_FAILED : TRI_OK;
 }

@@ -4,6 +4,7 @@
 
 #include "checkpoint/hf.h"
 #include "checkpoint/safetensors.h"
+#include "support/job.h"
 #include "train/engine.h"
 
 /* Counts and prints comparisons; only world rank 0 prints. */

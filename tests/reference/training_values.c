@@ -89,7 +89,7 @@ static void check_weights(struct check *check, const struct subject *subject,
                           struct tri_engine *engine, const struct tri_safetensors *training)
 {
     float **rows = subject_gather(subject, engine->params, TRI_FIELD_WEIGHT);
-    for (int64_t i = 0; i < subject->weights->count && tri_comm_rank() == 0; i++) {
+    for (int64_t i = 0; i < subject->weights->count && job_rank() == 0; i++) {
         const struct tri_safetensor *tensor = &subject->weights->tensor[i];
         char name[200];
         int64_t n;

@@ -73,7 +73,7 @@ const char *small_layout_text(struct small_layout layout)
 {
     static char text[96];
     (void)snprintf(text, sizeof(text), "tensor %d x expert %d x data %d, expert_tensor %d",
-                   layout.tensor, layout.expert, tri_comm_size() / (layout.tensor * layout.expert),
+                   layout.tensor, layout.expert, job_size() / (layout.tensor * layout.expert),
                    layout.expert_tensor);
     return text;
 }
@@ -82,8 +82,9 @@ struct tri_mesh *small_mesh(const struct tri_config *config)
 {
     struct tri_mesh *mesh = NULL;
     struct tri_error error;
-    CHECK(tri_mesh_create((int)config->parallel.tensor, (int)config->parallel.expert, &mesh,
+    CHECK(tri_mesh_create(job(), (int)config->parallel.tensor, (int)config->parallel.expert, &mesh,
                           &error) == TRI_OK);
+    tri_mesh_set_max_message(mesh, config->comm_max_message);
     return mesh;
 }
 

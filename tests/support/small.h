@@ -4,6 +4,7 @@
 #define TRIDENT_TESTS_SUPPORT_SMALL_H
 
 #include "config/config.h"
+#include "support/job.h"
 #include "train/engine.h"
 
 #define CHECK(condition)                                                                           \

@@ -4,6 +4,7 @@
 #include "config/schema.h"
 #include "config/value.h"
 #include "moe/strategies.h"
+#include "support/job.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -61,7 +62,7 @@ static void check_key(const struct tri_key *key, const struct tri_config *config
     struct tri_mesh *mesh;
     struct tri_error error = {0};
     struct tri_config own = *config;
-    CHECK(tri_mesh_create(1, 1, &mesh, &error) == TRI_OK);
+    CHECK(tri_mesh_create(job(), 1, 1, &mesh, &error) == TRI_OK);
     world = mesh->world;
     if (mesh->rank == odd) {
         change(key, &own);
@@ -86,14 +87,14 @@ int main(int argc, char **argv)
     static const char text[] = "moe: {num_experts: 4}\n";
     struct tri_config config;
     struct tri_error error = {0};
-    tri_comm_start(&argc, &argv);
+    job_start(&argc, &argv);
     if (tri_config_parse(&tri_strategies, "c.yaml", text, strlen(text), 0, NULL, &config, &error) !=
         TRI_OK) {
         tri_panic(TRI_FAILED, "%s", error.message);
     }
     for (size_t i = 0; i < tri_keys_count; i++) {
-        check_key(&tri_keys[i], &config, 1 + (int)i % (tri_comm_size() - 1));
+        check_key(&tri_keys[i], &config, 1 + (int)i % (job_size() - 1));
     }
-    tri_comm_finish();
+    job_finish();
     return 0;
 }

@@ -115,7 +115,7 @@ static void losses_agree(enum small_style style)
 
 int main(int argc, char **argv)
 {
-    tri_comm_start(&argc, &argv);
+    job_start(&argc, &argv);
     /* Initial weights and widths of heads as models have them. A toy with weights of deviation
      * 0.15, or with q/k norms over 4 numbers, is so ill-conditioned that the rounding of its
      * activations alone, with the reference kernels too, moves gradients by 4e-2. */
@@ -128,6 +128,6 @@ int main(int argc, char **argv)
     losses_agree(SMALL_GPT);
     losses_agree(SMALL_LLAMA);
     CHECK(failures == 0);
-    tri_comm_finish();
+    job_finish();
     return 0;
 }

@@ -82,11 +82,11 @@ static void check(const char *words)
 
 int main(int argc, char **argv)
 {
-    tri_comm_start(&argc, &argv);
+    job_start(&argc, &argv);
     check("");
     check("moe.top_k=3");
     check("moe.bias_balancing=0.01");
     check("moe.bias_balancing=0.01 moe.top_k=1 moe.normalize_top_k=false");
-    tri_comm_finish();
+    job_finish();
     return 0;
 }

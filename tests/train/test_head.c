@@ -98,7 +98,7 @@ static void check_none(const char *words, struct small_layout layout)
 {
     struct gradients g = compute(words, layout, none);
     CHECK(g.report.targets == 0 && g.report.grad_norm == 0.0 && g.report.cross_entropy == 0.0);
-    for (int64_t i = 0; i < g.count && tri_comm_rank() == 0; i++) {
+    for (int64_t i = 0; i < g.count && job_rank() == 0; i++) {
         CHECK(g.values[i] == 0.0F);
     }
     tri_free(g.values);
@@ -114,7 +114,7 @@ static void check_parts(const char *words, struct small_layout layout, double li
     for (int64_t i = 0; i < all.count; i++) {
         a.values[i] += b.values[i];
     }
-    CHECK(tri_comm_rank() != 0 || small_distance(a.values, all.values, all.count, 0.0) <= limit);
+    CHECK(job_rank() != 0 || small_distance(a.values, all.values, all.count, 0.0) <= limit);
     tri_free(a.values);
     tri_free(b.values);
     tri_free(all.values);
@@ -131,7 +131,7 @@ static void check_ignored(struct small_layout layout)
         (void)snprintf(words, sizeof(words), "%s%s", quiet, options[i]);
         small_config(SMALL_LLAMA, words, &config);
         small_config_lay_out(&config, layout);
-        if (tri_config_check_layout(&config, tri_comm_size(), &error) != TRI_OK) {
+        if (tri_config_check_layout(&config, job_size(), &error) != TRI_OK) {
             continue; /* reproducible mode has layouts of its own */
         }
         check_none(words, layout);
@@ -157,7 +157,7 @@ static void check_chunks(struct small_layout layout)
     struct gradients one = compute_chunks("train.micro_batch=1", layout);
     struct gradients four = compute_chunks("train.micro_batch=4", layout);
     CHECK(fabs(four.report.loss - one.report.loss) <= 2e-6 * one.report.loss);
-    CHECK(tri_comm_rank() != 0 || small_distance(four.values, one.values, one.count, 0.0) <= 2e-5);
+    CHECK(job_rank() != 0 || small_distance(four.values, one.values, one.count, 0.0) <= 2e-5);
     tri_free(one.values);
     tri_free(four.values);
 }
@@ -172,7 +172,7 @@ static void check_chunk_bits(struct small_layout layout)
         g[i] = compute_chunks(text, layout);
     }
     CHECK(g[0].report.loss == g[1].report.loss);
-    CHECK(tri_comm_rank() != 0 ||
+    CHECK(job_rank() != 0 ||
           memcmp(g[0].values, g[1].values, (size_t)g[0].count * sizeof(float)) == 0);
     tri_free(g[0].values);
     tri_free(g[1].values);
@@ -185,7 +185,7 @@ static void check_rounded_once(struct small_layout layout)
     struct gradients narrow =
         compute_chunks("precision=bf16 train.gradient_dtype=bf16 train.micro_batch=4", layout);
     CHECK(wide.head_count > 0);
-    for (int64_t i = 0; i < wide.head_count && tri_comm_rank() == 0; i++) {
+    for (int64_t i = 0; i < wide.head_count && job_rank() == 0; i++) {
         float once = tri_bf16_to_f32(tri_f32_to_bf16(wide.values[wide.head + i]));
         CHECK(narrow.values[wide.head + i] == once);
     }
@@ -199,18 +199,17 @@ static void check_rounded_each(struct small_layout layout)
     struct gradients wide = compute_chunks("precision=bf16 train.micro_batch=2", layout);
     struct gradients narrow =
         compute_chunks("precision=bf16 train.gradient_dtype=bf16 train.micro_batch=2", layout);
-    CHECK(tri_comm_rank() != 0 ||
-          small_distance(narrow.values + narrow.head, wide.values + wide.head, wide.head_count,
-                         0.0) <= 5e-3);
+    CHECK(job_rank() != 0 || small_distance(narrow.values + narrow.head, wide.values + wide.head,
+                                            wide.head_count, 0.0) <= 5e-3);
     tri_free(wide.values);
     tri_free(narrow.values);
 }
 
 int main(int argc, char **argv)
 {
-    tri_comm_start(&argc, &argv);
+    job_start(&argc, &argv);
     struct small_layout layouts[SMALL_LAYOUTS];
-    int ranks = tri_comm_size();
+    int ranks = job_size();
     int count = small_layouts(ranks, 8, layouts);
     for (int i = 0; i < count; i++) {
         check_ignored(layouts[i]);
@@ -220,6 +219,6 @@ int main(int argc, char **argv)
     check_chunk_bits(cut);
     check_rounded_once(cut);
     check_rounded_each(cut);
-    tri_comm_finish();
+    job_finish();
     return 0;
 }

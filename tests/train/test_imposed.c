@@ -94,9 +94,9 @@ int main(int argc, char **argv)
     static const char *const words[] = {
         "", "moe.capacity_factor=1.0 moe.min_capacity=1 moe.drop_policy=probability",
         "model.qk_norm=full train.global_batch=3"};
-    tri_comm_start(&argc, &argv);
+    job_start(&argc, &argv);
     struct small_layout layouts[SMALL_LAYOUTS];
-    int count = small_layouts(tri_comm_size(), 8, layouts);
+    int count = small_layouts(job_size(), 8, layouts);
     for (int i = 0; i < count * PATTERNS; i++) {
         struct tri_config config;
         small_config(SMALL_GPT, words[i % 3], &config);
@@ -105,7 +105,7 @@ int main(int argc, char **argv)
         run(&config, layouts[i / PATTERNS], i % PATTERNS);
     }
     /* All tokens at one of several places do not fit twice the balanced share. */
-    CHECK(growths > 0 || tri_comm_size() < 4 || tri_comm_rank() > 0);
-    tri_comm_finish();
+    CHECK(growths > 0 || job_size() < 4 || job_rank() > 0);
+    job_finish();
     return 0;
 }

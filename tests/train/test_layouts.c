@@ -68,7 +68,7 @@ static void expect_equal(struct tri_config *config, struct small_layout layout, 
     struct tri_verify_result result;
     struct tri_error error;
     small_config_lay_out(config, layout);
-    if (tri_verify(config, &options, &result, &error) != TRI_OK) {
+    if (tri_verify(job(), config, &options, &result, &error) != TRI_OK) {
         tri_panic(TRI_FAILED, "%s: %s: %s", small_layout_text(layout), words, error.message);
     }
     if (!result.passed) {
@@ -91,7 +91,7 @@ static void in_style(enum small_style style, struct small_layout layout, int ind
 {
     struct tri_config config;
     char words[256];
-    int replicas = tri_comm_size() / layout.tensor;
+    int replicas = job_size() / layout.tensor;
     for (int with_capacity = 0; with_capacity < 2; with_capacity++) {
         const char *capacity = with_capacity ? capacities[index % COUNT(capacities)] : "";
         /* The second time another flavour, so that neither meets only one of the two. */
@@ -114,7 +114,7 @@ static void with_window_of_rank(struct small_layout layout, int index)
 {
     struct tri_config config;
     char words[256];
-    int replicas = tri_comm_size() / layout.tensor;
+    int replicas = job_size() / layout.tensor;
     (void)snprintf(words, sizeof(words), "%s train.micro_batch=%d %s",
                    rank_flavours[index % COUNT(rank_flavours)], 8 / replicas,
                    capacities[index % COUNT(capacities)]);
@@ -124,9 +124,9 @@ static void with_window_of_rank(struct small_layout layout, int index)
 
 int main(int argc, char **argv)
 {
-    tri_comm_start(&argc, &argv);
+    job_start(&argc, &argv);
     struct small_layout layouts[SMALL_LAYOUTS];
-    int ranks = tri_comm_size();
+    int ranks = job_size();
     int count = small_layouts(ranks, 8, layouts);
     /* Few layouts: more flavours on each, so that every rank count sees all of them. */
     int rounds = count < 3 ? 4 : count < 6 ? 3 : count < 12 ? 2 : 1;
@@ -138,9 +138,9 @@ int main(int argc, char **argv)
         with_window_of_rank(layouts[i], i);
     }
     CHECK(cases >= 4 * count);
-    if (tri_comm_rank() == 0) {
+    if (job_rank() == 0) {
         (void)printf("%d comparisons on %d layouts\n", cases, count);
     }
-    tri_comm_finish();
+    job_finish();
     return 0;
 }

@@ -407,11 +407,11 @@ static void run(enum small_style style, const char *words, struct small_layout l
     struct tri_ledger *found = tri_alloc(TRI_MEMORY_OTHER, sizeof(*found));
     struct books *books = tri_alloc(TRI_MEMORY_OTHER, sizeof(*books));
 
-    tri_ledger_reset();
+    tri_ledger_reset(job_ledger());
     struct tri_step_report report = small_gradients(engine, &source, 0, &tap);
     tri_engine_update(engine, 1, 1e-3, &report);
     tri_params_settle(engine->params);
-    *found = *tri_ledger_get();
+    *found = *job_ledger();
     collect_routes(mesh, &tap, n);
 
     books->config = &config;
@@ -442,9 +442,9 @@ static void run(enum small_style style, const char *words, struct small_layout l
 
 int main(int argc, char **argv)
 {
-    tri_comm_start(&argc, &argv);
+    job_start(&argc, &argv);
     struct small_layout layouts[SMALL_LAYOUTS];
-    int count = small_layouts(tri_comm_size(), 8, layouts);
+    int count = small_layouts(job_size(), 8, layouts);
     for (int i = 0; i < count; i++) {
         run(SMALL_GPT, "", layouts[i]);
         run(SMALL_GPT, "precision=bf16 model.num_kv_heads=1 train.global_batch=3", layouts[i]);
@@ -468,6 +468,6 @@ int main(int argc, char **argv)
         run(SMALL_GPT, "train.sequence_parallel=true model.qk_norm=full precision=bf16",
             layouts[i]);
     }
-    tri_comm_finish();
+    job_finish();
     return 0;
 }

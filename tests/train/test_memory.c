@@ -22,7 +22,7 @@ static void count(struct tri_config *config, bool training, struct counted *coun
     struct tri_mesh *mesh = small_mesh(config);
     struct tri_engine *engine = tri_engine_create(config, mesh, tri_kernels_fast(), training);
     for (int64_t i = 0; i < STEPS; i++) {
-        tri_ledger_reset();
+        tri_ledger_reset(job_ledger());
         if (training) {
             struct tri_step_report report = small_gradients(engine, &source, i, NULL);
             tri_engine_update(engine, i + 1, 1e-3, &report);
@@ -32,7 +32,7 @@ static void count(struct tri_config *config, bool training, struct counted *coun
             CHECK(tri_engine_evaluate(engine, &source, &report, &error) == TRI_OK);
         }
     }
-    counted->ledger = *tri_ledger_get();
+    counted->ledger = *job_ledger();
     tri_engine_destroy(engine);
     tri_mesh_destroy(mesh);
     counted->memory = tri_memory_scope_end(&scope);
@@ -82,26 +82,26 @@ static void run(enum small_style style, const char *words, struct small_layout l
     struct tri_error error;
     small_config(style, words, &config);
     small_config_lay_out(&config, layout);
-    if (tri_config_check_layout(&config, tri_comm_size(), &error) != TRI_OK) {
+    if (tri_config_check_layout(&config, job_size(), &error) != TRI_OK) {
         return; /* reproducible mode has layouts of its own */
     }
     struct counted *counted = tri_alloc(TRI_MEMORY_OTHER, sizeof(*counted));
     struct tri_ledger *ledger = tri_alloc(TRI_MEMORY_OTHER, sizeof(*ledger));
     config.moe.router = &tri_router_balanced;
-    tri_comm_set_max_message(config.comm_max_message);
     if (!training) {
         /* An evaluation takes a few micro-batches at a time. */
-        int replicas = tri_comm_size() / layout.tensor;
+        int replicas = job_size() / layout.tensor;
         config.train.global_batch = tri_evaluate_rows(&config, replicas);
     }
     count(&config, training, counted);
     struct tri_rehearsal rehearsal = {
         .config = &config,
-        .layout = {layout.tensor, layout.expert, tri_comm_size() / (layout.tensor * layout.expert),
+        .layout = {layout.tensor, layout.expert, job_size() / (layout.tensor * layout.expert),
                    layout.expert_tensor},
-        .rank = tri_comm_rank(),
+        .rank = job_rank(),
         .training = training,
         .load = TRI_LOAD_BALANCED,
+        .local_ranks = job_size(),
     };
     struct tri_memory_plan plan;
     CHECK(tri_rehearse(&rehearsal, ledger, &plan, &error) == TRI_OK);
@@ -139,9 +139,9 @@ static const char *const options[] = {
 
 int main(int argc, char **argv)
 {
-    tri_comm_start(&argc, &argv);
+    job_start(&argc, &argv);
     struct small_layout layouts[SMALL_LAYOUTS];
-    int count = small_layouts(tri_comm_size(), 8, layouts);
+    int count = small_layouts(job_size(), 8, layouts);
     for (int i = 0; i < count; i++) {
         for (size_t o = 0; o < sizeof(options) / sizeof(options[0]); o++) {
             run(SMALL_GPT, options[o], layouts[i], true);
@@ -149,6 +149,6 @@ int main(int argc, char **argv)
         }
         run(SMALL_LLAMA, "", layouts[i], false);
     }
-    tri_comm_finish();
+    job_finish();
     return 0;
 }

@@ -18,7 +18,7 @@ static const char grouped[] = "model.hidden_size=64 model.num_heads=8 model.num_
 static void run(const char *words, struct tri_memory_plan *plan)
 {
     struct tri_config config;
-    bool many = tri_comm_size() > 1;
+    bool many = job_size() > 1;
     struct small_layout layout = {many ? 2 : 1, many ? 2 : 1, many ? 2 : 1};
     small_config(SMALL_GPT, words, &config);
     small_config_lay_out(&config, layout);
@@ -29,6 +29,7 @@ static void run(const char *words, struct tri_memory_plan *plan)
         .layout = {layout.tensor, layout.expert, mesh->size[TRI_AXIS_DATA], layout.expert_tensor},
         .rank = mesh->rank,
         .training = true,
+        .local_ranks = job_size(),
     };
     struct tri_error error;
     CHECK(tri_rehearse(&rehearsal, NULL, plan, &error) == TRI_OK);
@@ -51,7 +52,7 @@ static void check_guard(void)
     small_config(SMALL_GPT, grouped, &config);
     config.threads = 1;
     int64_t before = tri_memory_process_constant(1);
-    CHECK(tri_session_create(&config, true, 0, &session, &error) == TRI_OK);
+    CHECK(tri_session_create(job(), &config, true, 0, &session, &error) == TRI_OK);
     CHECK(session->plan.process >= before + session->plan.scratch);
     tri_session_destroy(session);
 }
@@ -59,7 +60,7 @@ static void check_guard(void)
 int main(int argc, char **argv)
 {
     struct tri_memory_plan plan;
-    tri_comm_start(&argc, &argv);
+    job_start(&argc, &argv);
     run("", &plan);
     double constant = (double)(tri_memory_resident() - plan.total);
     run(large, &plan);
@@ -83,6 +84,6 @@ int main(int argc, char **argv)
         }
     }
     check_guard();
-    tri_comm_finish();
+    job_finish();
     return 0;
 }

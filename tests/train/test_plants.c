@@ -99,7 +99,7 @@ void __wrap_tri_optimizer_step(struct tri_optimizer *optimizer, int64_t update,
 void __wrap_tri_optimizer_step(struct tri_optimizer *optimizer, int64_t update,
                                double learning_rate, double scale)
 {
-    bool here = tri_comm_rank() == 1; /* rank 0 has the reference too */
+    bool here = job_rank() == 1; /* rank 0 has the reference too */
     if (here && fault == FAULT_OTHER_RATE) {
         learning_rate *= 1.02;
     }
@@ -117,7 +117,7 @@ static struct tri_verify_result verify_steps(enum small_style style, const char 
     const struct tri_verify_options options = {1, steps, plant, factor};
     small_config(style, words, &config);
     small_config_lay_out(&config, layout);
-    CHECK(tri_verify(&config, &options, &result, &error) == TRI_OK);
+    CHECK(tri_verify(job(), &config, &options, &result, &error) == TRI_OK);
     return result;
 }
 
@@ -139,7 +139,7 @@ static void scaled_gradients(void)
         "final_norm.weight",
     };
     struct small_layout layouts[SMALL_LAYOUTS];
-    int count = small_layouts(tri_comm_size(), 8, layouts);
+    int count = small_layouts(job_size(), 8, layouts);
     for (int i = 0; i < count; i++) {
         for (int p = i % 2; p < (int)(sizeof(planted) / sizeof(*planted)); p += 2) {
             struct tri_verify_result result =
@@ -200,7 +200,7 @@ static void wrong_updates(void)
 {
     static const enum fault faults[] = {FAULT_NONE, FAULT_OTHER_RATE, FAULT_OLD_MOMENTS};
     struct small_layout layouts[SMALL_LAYOUTS];
-    int count = small_layouts(tri_comm_size(), 8, layouts);
+    int count = small_layouts(job_size(), 8, layouts);
     for (int i = 0; i < count; i++) {
         const char *words = i % 2 ? "moe.bias_balancing=0.01" : "model.bias=all";
         for (int f = 0; f < 3; f++) {
@@ -233,13 +233,13 @@ static void wrong_biases(void)
 
 int main(int argc, char **argv)
 {
-    tri_comm_start(&argc, &argv);
-    CHECK(tri_comm_size() == 4);
+    job_start(&argc, &argv);
+    CHECK(job_size() == 4);
     scaled_gradients();
     wrong_reductions();
     skipped_reductions();
     wrong_updates();
     wrong_biases();
-    tri_comm_finish();
+    job_finish();
     return 0;
 }

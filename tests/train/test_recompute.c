@@ -29,9 +29,9 @@ static struct outcome *take_step(enum small_style style, const char *words,
     struct tri_mesh *mesh = small_mesh(&config);
     struct tri_engine *engine = tri_engine_create(&config, mesh, tri_kernels_fast(), true);
     struct tri_rows_source source = small_source(&config);
-    tri_ledger_reset();
+    tri_ledger_reset(job_ledger());
     struct tri_step_report report = small_gradients(engine, &source, 0, NULL);
-    outcome->ledger = *tri_ledger_get();
+    outcome->ledger = *job_ledger();
     outcome->loss = report.loss;
     outcome->grad_norm = report.grad_norm;
     outcome->gradients = tri_alloc(TRI_MEMORY_OTHER, (size_t)engine->params->total * sizeof(float));
@@ -138,7 +138,7 @@ static void with_dropping(enum small_style style, const char *flavour, struct sm
                   small_layout_text(layout), words, (long long)before, (long long)after);
     }
     CHECK(same_number(whole->loss, dropped->loss));
-    if (tri_comm_rank() == 0) {
+    if (job_rank() == 0) {
         CHECK(small_distance(dropped->gradients, whole->gradients, whole->count, 0.0) < 1e-6);
     }
     tri_mesh_destroy(mesh);
@@ -162,9 +162,9 @@ enum { FLAVOURS = sizeof(gpt_flavours) / sizeof(*gpt_flavours) };
 
 int main(int argc, char **argv)
 {
-    tri_comm_start(&argc, &argv);
+    job_start(&argc, &argv);
     struct small_layout layouts[SMALL_LAYOUTS];
-    int ranks = tri_comm_size();
+    int ranks = job_size();
     int count = small_layouts(ranks, 8, layouts);
     int rounds = ranks < 8 ? FLAVOURS : 2;
     for (int i = 0; i < count * rounds; i++) {
@@ -176,6 +176,6 @@ int main(int argc, char **argv)
             with_dropping(SMALL_LLAMA, llama_flavours[flavour], layouts[i % count]);
         }
     }
-    tri_comm_finish();
+    job_finish();
     return 0;
 }

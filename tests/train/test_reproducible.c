@@ -148,9 +148,9 @@ static void expect_refused(struct small_layout layout)
 
 int main(int argc, char **argv)
 {
-    tri_comm_start(&argc, &argv);
+    job_start(&argc, &argv);
     struct small_layout layouts[SMALL_LAYOUTS];
-    int count = small_layouts(tri_comm_size(), 8, layouts);
+    int count = small_layouts(job_size(), 8, layouts);
     /* Few layouts: more rounds, so that every number of ranks sees all models. */
     int rounds = count < 3 ? 5 : count < 6 ? 3 : count < 12 ? 2 : 1;
     for (int i = 0; i < count * rounds; i++) {
@@ -160,10 +160,10 @@ int main(int argc, char **argv)
         expect_same(SMALL_LLAMA, layout, models[(i + COUNT(models) / 2) % COUNT(models)],
                     mechanisms[(i + 3) % COUNT(mechanisms)]);
     }
-    for (int i = 0; i < count && tri_comm_size() == 8; i++) {
+    for (int i = 0; i < count && job_size() == 8; i++) {
         cross(layouts[i], i % 2 == 1);
     }
     expect_refused(layouts[count - 1]);
-    tri_comm_finish();
+    job_finish();
     return 0;
 }

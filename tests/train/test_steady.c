@@ -57,9 +57,9 @@ static void stands_still(enum small_style style, const char *words, struct small
 
 int main(int argc, char **argv)
 {
-    tri_comm_start(&argc, &argv);
+    job_start(&argc, &argv);
     struct small_layout layouts[SMALL_LAYOUTS];
-    int count = small_layouts(tri_comm_size(), 8, layouts);
+    int count = small_layouts(job_size(), 8, layouts);
     for (int i = 0; i < count; i++) {
         stands_still(SMALL_GPT, "precision=bf16 moe.headroom=16", layouts[i]);
         stands_still(SMALL_GPT,
@@ -76,6 +76,6 @@ int main(int argc, char **argv)
                      "moe.headroom=16",
                      layouts[i]);
     }
-    tri_comm_finish();
+    job_finish();
     return 0;
 }

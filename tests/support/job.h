@@ -1,0 +1,16 @@
+/* The job that a test's ranks are. */
+#ifndef TRIDENT_TESTS_SUPPORT_JOB_H
+#define TRIDENT_TESTS_SUPPORT_JOB_H
+
+#include "comm/comm.h"
+
+/* First and last in main. */
+void job_start(int *argc, char ***argv);
+void job_finish(void);
+/* Of the calling rank, in between. */
+struct tri_comm *job(void);
+int job_rank(void);
+int job_size(void);
+struct tri_ledger *job_ledger(void);
+
+#endif
