@@ -27,6 +27,7 @@ struct tri_runtime {
         atomic_flag entered;
         tri_panic_speaker speaker;
         tri_panic_hook hook;
+        void *state; /* theirs */
     } panic;
     struct {
         pthread_mutex_t lock;

@@ -72,21 +72,22 @@ void tri_panic(enum tri_status status, const char *format, ...)
     (void)vsnprintf(text, sizeof(text), format, args);
     va_end(args);
     one_line(text);
-    if (!runtime->panic.speaker || runtime->panic.speaker()) {
+    if (!runtime->panic.speaker || runtime->panic.speaker(runtime->panic.state)) {
         (void)snprintf(line, sizeof(line), "trident: error: rank %d: %s\n", runtime->rank, text);
         tri_error_write(line, PANIC_PATIENCE);
     }
     if (runtime->panic.hook) {
-        runtime->panic.hook((int)status);
+        runtime->panic.hook(runtime->panic.state, (int)status);
     }
     _exit((int)status);
 }
 
-void tri_panic_set_hooks(tri_panic_speaker speaker, tri_panic_hook hook)
+void tri_panic_set_hooks(tri_panic_speaker speaker, tri_panic_hook hook, void *state)
 {
     struct tri_runtime *runtime = tri_runtime_get();
     runtime->panic.speaker = speaker;
     runtime->panic.hook = hook;
+    runtime->panic.state = state;
 }
 
 void tri_rank_set(int rank)

@@ -47,9 +47,9 @@ _Noreturn void tri_panic(enum tri_status status, const char *format, ...) TRI_PR
 /* What comm/ adds to this runtime's tri_panic: whether this rank is the one that prints (NULL: it
  * is; may wait for another to end the job), and how all ranks end after that: MPI_Abort (NULL:
  * _exit). */
-typedef bool (*tri_panic_speaker)(void);
-typedef void (*tri_panic_hook)(int exit_status);
-void tri_panic_set_hooks(tri_panic_speaker speaker, tri_panic_hook hook);
+typedef bool (*tri_panic_speaker)(void *state);
+typedef void (*tri_panic_hook)(void *state, int exit_status);
+void tri_panic_set_hooks(tri_panic_speaker speaker, tri_panic_hook hook, void *state);
 
 /* Writes a line to the log's sink, or to standard error, where what a reader has not taken after so
  * many milliseconds is left. */

@@ -12,9 +12,6 @@
 /* Seconds that MPI_Abort may take before this process ends by itself. */
 enum { ABORT_SECONDS = 2 };
 
-/* Of the job that a panic ends: its hooks take no argument. */
-static struct tri_comm *panicking;
-
 /* Hydra, MPICH's launcher, drops the lines that it has not passed on when a rank aborts. */
 static void let_launcher_read(void)
 {
@@ -34,14 +31,14 @@ void tri_comm_abort(const struct tri_comm *comm, int exit_status)
     _exit(exit_status);
 }
 
-static bool speaks(void)
+static bool speaks(void *comm)
 {
-    return tri_watch_claim(panicking->watch);
+    return tri_watch_claim(((struct tri_comm *)comm)->watch);
 }
 
-static void abort_job(int exit_status)
+static void abort_job(void *comm, int exit_status)
 {
-    tri_comm_abort(panicking, exit_status);
+    tri_comm_abort(comm, exit_status);
 }
 
 void tri_mpi_fail(int code, const char *file, int line, const char *call)
@@ -75,8 +72,7 @@ struct tri_comm *tri_comm_start(int *argc, char ***argv)
     tri_watch_enter_stage(comm->watch, TRI_VERB_START);
     tri_launcher_init(argc, argv);
     comm->running = true;
-    panicking = comm;
-    tri_panic_set_hooks(speaks, abort_job);
+    tri_panic_set_hooks(speaks, abort_job, comm);
     TRI_MPI(MPI_Comm_dup(MPI_COMM_WORLD, &comm->world));
     TRI_MPI(MPI_Comm_set_errhandler(comm->world, MPI_ERRORS_RETURN));
     TRI_MPI(MPI_Comm_set_name(comm->world, "trident"));
@@ -107,7 +103,7 @@ void tri_comm_finish(struct tri_comm *comm)
     comm->running = false;
     TRI_MPI(MPI_Finalize());
     tri_watch_close(comm->watch);
-    tri_panic_set_hooks(NULL, NULL);
+    tri_panic_set_hooks(NULL, NULL, NULL);
     tri_free(comm);
 }
 

@@ -16,16 +16,18 @@
 
 enum { SECONDS = 30 };
 
-static void hang(int exit_status)
+static void hang(void *state, int exit_status)
 {
+    (void)state;
     (void)exit_status;
     for (;;) {
         (void)pause();
     }
 }
 
-static bool silent(void)
+static bool silent(void *state)
 {
+    (void)state;
     return false;
 }
 
@@ -38,7 +40,7 @@ static int run_panic(int err, tri_panic_speaker speaker, tri_panic_hook hook)
     if (child == 0) {
         (void)dup2(err, STDERR_FILENO);
         tri_signals_start(false);
-        tri_panic_set_hooks(speaker, hook);
+        tri_panic_set_hooks(speaker, hook, NULL);
         tri_panic(TRI_FAILED, "nothing\nworks");
     }
     int status = 0;

@@ -138,13 +138,15 @@ static void test_helpers(void **state)
     tri_runtime_destroy(rank.runtime);
 }
 
-static bool silent(void)
+static bool silent(void *state)
 {
+    (void)state;
     return false;
 }
 
-static void end_as_9(int exit_status)
+static void end_as_9(void *state, int exit_status)
 {
+    (void)state;
     (void)exit_status;
     _exit(9);
 }
@@ -154,7 +156,7 @@ static void *panic(void *state)
     struct rank *rank = state;
     tri_runtime_bind(rank->runtime);
     if (rank->number == 0) {
-        tri_panic_set_hooks(silent, end_as_9);
+        tri_panic_set_hooks(silent, end_as_9, NULL);
         (void)pthread_barrier_wait(rank->together);
         for (;;) {
             (void)pause();
