@@ -19,9 +19,7 @@ struct attention {
     int64_t heads, kv_heads, first_head, first_kv, group, dim;
     int64_t counted_kv; /* first local KV column that this rank counts in sums over tensor */
     struct tri_linear qkv, o;
-    const float *qkv_bias, *o_bias, *norm[2]; /* or NULL */
-    enum tri_dtype norm_gradient_dtype;
-    void *d_qkv_bias, *d_o_bias, *d_norm[2];
+    struct tri_span qkv_bias, o_bias, norm[2]; /* or none */
     /* kept for the backward */
     const void *x; /* [tokens, hidden], borrowed */
     void *raw;     /* [tokens, width()] q, k, v; rotated in place when there is no q/k norm */
@@ -80,9 +78,24 @@ static struct norm_part norm_part(const struct attention *a, int which)
 struct shard_sums {
     const struct attention *a;
     const struct norm_part *parts;
-    void *d; /* gradients at the normalised q, k */
+    void *d;              /* gradients at the normalised q, k */
+    const float *norm[2]; /* open, for the dot products */
     int64_t tokens;
 };
+
+static void open_norm(const struct attention *a, enum tri_use use, const float *norm[2])
+{
+    for (int i = 0; i < 2; i++) {
+        norm[i] = tri_weights_open(a->base.context->params, a->norm[i], use);
+    }
+}
+
+static void close_norm(const struct attention *a, const float *const norm[2])
+{
+    for (int i = 0; i < 2; i++) {
+        tri_weights_close(a->base.context->params, a->norm[i], norm[i]);
+    }
+}
 
 /* Columns of own shard `shard` of q or k. */
 static struct tri_range shard_columns(const struct attention *a, int which, int shard)
@@ -122,7 +135,7 @@ static void shard_dots(void *state, int shard, float *sums)
         const struct tri_rms_args args = {
             .dy = shard_view(s, s->d, i, shard),
             .x = shard_view(s, s->a->raw, i, shard),
-            .weight = s->a->norm[i] + shard_columns(s->a, i, shard).begin,
+            .weight = s->norm[i] + shard_columns(s->a, i, shard).begin,
             .dots = sums + i * s->tokens,
             .dt = context->dt,
         };
@@ -145,7 +158,7 @@ static void norm_forward(struct attention *a, const struct tri_frame *frame)
                           : tri_frame_take_f32(frame, stats);
     a->rstd[0] = squares;
     a->rstd[1] = squares + n * parts[0].inner;
-    struct shard_sums sums = {a, parts, NULL, n};
+    struct shard_sums sums = {.a = a, .parts = parts, .tokens = n};
     if (full && context->reproducible && !filled) {
         tri_partial_sum(frame, context->shards, shard_squares, &sums, stats, squares);
     }
@@ -163,6 +176,8 @@ static void norm_forward(struct attention *a, const struct tri_frame *frame)
                            (struct tri_where){pass->phase, TRI_KIND_ATTENTION}, squares, 2 * n,
                            TRI_F32);
     }
+    const float *norm[2];
+    open_norm(a, TRI_USE_FORWARD, norm);
     for (int i = 0; i < 2; i++) {
         struct norm_part p = parts[i];
         for (int64_t j = 0; j < n * p.inner && !filled; j++) {
@@ -172,29 +187,34 @@ static void norm_forward(struct attention *a, const struct tri_frame *frame)
         const struct tri_rms_args apply = {
             .x = view(a, a->raw, n, ld, p.begin, p.inner, p.width),
             .rstd = a->rstd[i],
-            .weight = a->norm[i],
+            .weight = norm[i],
             .y = view(a, a->turned, n, a->ld_turned, p.begin, p.inner, p.width),
             .dt = context->dt,
         };
         kernels->rms_apply(kernels, &apply);
     }
+    close_norm(a, norm);
 }
 
 /* Columns [begin, begin + width) of a norm's weight and of q or k, rows of `inner` heads. */
 static void norm_gradient(struct attention *a, const struct tri_frame *frame, void *d, int which,
-                          struct tri_range columns, float *dots)
+                          const float *norm, struct tri_range columns, float *dots)
 {
+    struct tri_params *params = a->base.context->params;
     const struct tri_pass *pass = &frame->pass;
     struct norm_part p = norm_part(a, which);
     int64_t n = tri_pass_tokens(pass);
     int64_t ld = width_of(a);
-    size_t element = tri_dtype_size(a->norm_gradient_dtype);
+    const struct tri_span rows = a->norm[which];
+    enum tri_dtype dtype = params->buffer[rows.row->buffer].gradient_dtype;
+    char *gradients = tri_gradients_open_sum(params, rows);
     tri_gradient_rms(
         frame, tri_cuts_by_rows(frame, frame->pass.rows, frame->pass.seq),
         view(a, d, n, ld, p.begin + columns.begin, p.inner, tri_range_size(columns)),
         view(a, a->raw, n, ld, p.begin + columns.begin, p.inner, tri_range_size(columns)),
-        a->rstd[which], a->norm[which] + columns.begin, dots, p.total,
-        (char *)a->d_norm[which] + (size_t)columns.begin * element);
+        a->rstd[which], norm + columns.begin, dots, p.total,
+        gradients + (size_t)columns.begin * tri_dtype_size(dtype));
+    tri_gradients_close(params, rows, gradients);
 }
 
 /* d [tokens, width()]: gradients at the normalised q, k become those at the raw ones. */
@@ -213,7 +233,8 @@ static void norm_backward(struct attention *a, const struct tri_frame *frame, vo
     float *dots[2];
     dots[0] = tri_frame_take_f32(frame, stats);
     dots[1] = dots[0] + n * parts[0].inner;
-    struct shard_sums sums = {a, parts, d, n};
+    struct shard_sums sums = {.a = a, .parts = parts, .d = d, .tokens = n};
+    open_norm(a, TRI_USE_BACKWARD, sums.norm);
     if (by_shards) {
         tri_partial_sum(frame, context->shards, shard_dots, &sums, stats, dots[0]);
     }
@@ -222,7 +243,7 @@ static void norm_backward(struct attention *a, const struct tri_frame *frame, vo
         const struct tri_rms_args args = {
             .dy = view(a, d, n, ld, p.begin, p.inner, p.width),
             .x = view(a, a->raw, n, ld, p.begin, p.inner, p.width),
-            .weight = a->norm[i],
+            .weight = sums.norm[i],
             .dots = dots[i],
             .dt = context->dt,
         };
@@ -236,18 +257,19 @@ static void norm_backward(struct attention *a, const struct tri_frame *frame, vo
     for (int i = 0; i < 2; i++) {
         struct norm_part p = parts[i];
         for (int shard = 0; by_shards && shard < context->shards.own; shard++) {
-            norm_gradient(a, frame, d, i, shard_columns(a, i, shard), dots[i]);
+            norm_gradient(a, frame, d, i, sums.norm[i], shard_columns(a, i, shard), dots[i]);
         }
         if (by_shards) {
             continue;
         }
-        norm_gradient(a, frame, d, i, (struct tri_range){p.shared, p.width}, dots[i]);
+        norm_gradient(a, frame, d, i, sums.norm[i], (struct tri_range){p.shared, p.width}, dots[i]);
         if (p.shared) {
             /* The term with the dot product belongs to the rank that counts these columns. */
             memset(dots[i], 0, (size_t)n * sizeof(float));
-            norm_gradient(a, frame, d, i, (struct tri_range){0, p.shared}, dots[i]);
+            norm_gradient(a, frame, d, i, sums.norm[i], (struct tri_range){0, p.shared}, dots[i]);
         }
     }
+    close_norm(a, sums.norm);
     tri_arena_rewind(frame->arena, mark);
 }
 
@@ -320,18 +342,21 @@ static void *project_out(const struct attention *a, const struct tri_frame *fram
     }
     size_t mark = tri_arena_mark(frame->arena);
     void *partial = tri_stream_partial(frame, y, context->sum_dt);
-    tri_partial_forward(frame, &a->o, tri_pass_tokens(pass), a->out, whole ? a->o_bias : NULL,
-                        partial);
+    const struct tri_linear o = tri_linear_open(context->params, &a->o, TRI_USE_FORWARD);
+    const float *bias = tri_weights_open(context->params, a->o_bias, TRI_USE_FORWARD);
+    tri_partial_forward(frame, &o, tri_pass_tokens(pass), a->out, whole ? bias : NULL, partial);
+    tri_linear_close(context->params, &o);
     if (!whole) {
         tri_stream_sum(frame, (struct tri_where){pass->phase, TRI_KIND_ATTENTION}, partial,
                        context->sum_dt, y);
-        if (a->o_bias) {
+        if (bias) {
             context->kernels->add_bias(
                 context->kernels,
                 &(struct tri_bias_args){
-                    .y = y, .bias = a->o_bias, .n = own, .width = hidden, .dt = context->dt});
+                    .y = y, .bias = bias, .n = own, .width = hidden, .dt = context->dt});
         }
     }
+    tri_weights_close(context->params, a->o_bias, bias);
     tri_arena_rewind(frame->arena, mark);
     return y;
 }
@@ -350,8 +375,12 @@ static void *forward(struct tri_sublayer *self, const struct tri_frame *frame, c
     a->lse = tri_frame_take_f32(frame, n * a->heads);
     a->turned = a->raw;
     a->ld_turned = width_of(a);
-    tri_linear_forward(&a->qkv, context->kernels, n, x, a->qkv_bias, a->raw, context->dt);
-    if (a->norm[0]) {
+    const struct tri_linear qkv = tri_linear_open(context->params, &a->qkv, TRI_USE_FORWARD);
+    const float *bias = tri_weights_open(context->params, a->qkv_bias, TRI_USE_FORWARD);
+    tri_linear_forward(&qkv, context->kernels, n, x, bias, a->raw, context->dt);
+    tri_weights_close(context->params, a->qkv_bias, bias);
+    tri_linear_close(context->params, &qkv);
+    if (a->norm[0].row) {
         a->ld_turned = (a->heads + a->kv_heads) * a->dim;
         a->turned = tri_frame_take(frame, n * a->ld_turned);
         norm_forward(a, frame);
@@ -375,6 +404,18 @@ static void *forward(struct tri_sublayer *self, const struct tri_frame *frame, c
 
 /* ---- backward -------------------------------------------------------------------------------- */
 
+/* dy [n, as wide as the bias], whose column sums the bias takes; where there is one. */
+static void bias_gradient(const struct tri_frame *frame, struct tri_cuts cuts, struct tri_span bias,
+                          const void *dy, int64_t n)
+{
+    struct tri_params *params = frame->context->params;
+    if (bias.row) {
+        void *gradients = tri_gradients_open_sum(params, bias);
+        tri_gradient_bias(frame, cuts, dy, bias.count, gradients, n, bias.count);
+        tri_gradients_close(params, bias, gradients);
+    }
+}
+
 static void backward(struct tri_sublayer *self, const struct tri_frame *frame, const void *dy,
                      void *dx)
 {
@@ -383,7 +424,6 @@ static void backward(struct tri_sublayer *self, const struct tri_frame *frame, c
     const struct tri_context *context = self->context;
     const struct tri_kernels *kernels = context->kernels;
     int64_t n = tri_pass_tokens(pass);
-    int64_t hidden = context->config->model.hidden_size;
     int64_t inner = a->heads * a->dim;
     int64_t width = width_of(a);
     const struct tri_where where = {TRI_PHASE_BACKWARD, TRI_KIND_ATTENTION};
@@ -393,11 +433,11 @@ static void backward(struct tri_sublayer *self, const struct tri_frame *frame, c
     struct tri_cuts cuts = tri_cuts_by_rows(frame, frame->pass.rows, frame->pass.seq);
     void *d_out = tri_frame_take(frame, n * inner);
     void *d = tri_frame_take(frame, n * width);
-    if (a->o_bias) {
-        tri_gradient_bias(frame, cuts, dy, hidden, a->d_o_bias, n, hidden);
-    }
-    tri_linear_input_gradient(&a->o, kernels, n, dy, d_out);
-    tri_linear_weight_gradient(&a->o, kernels, n, dy, a->out, !context->params->fresh, cuts);
+    bias_gradient(frame, cuts, a->o_bias, dy, n);
+    const struct tri_linear o = tri_linear_open(context->params, &a->o, TRI_USE_BACKWARD);
+    tri_linear_input_gradient(&o, kernels, n, dy, d_out);
+    tri_linear_weight_gradient(&o, kernels, n, dy, a->out, cuts);
+    tri_linear_close(context->params, &o);
     struct tri_attention args = arguments(a, frame);
     args.dout = d_out;
     args.ld_dout = inner;
@@ -416,14 +456,14 @@ static void backward(struct tri_sublayer *self, const struct tri_frame *frame, c
         };
         kernels->rope(kernels, &turn);
     }
-    if (a->norm[0]) {
+    if (a->norm[0].row) {
         norm_backward(a, frame, d);
     }
-    if (a->qkv_bias) {
-        tri_gradient_bias(frame, cuts, d, width, a->d_qkv_bias, n, width);
-    }
-    tri_linear_weight_gradient(&a->qkv, kernels, n, d, a->x, !context->params->fresh, cuts);
-    tri_partial_input_gradient(frame, &a->qkv, n, d, partial);
+    bias_gradient(frame, cuts, a->qkv_bias, d, n);
+    const struct tri_linear qkv = tri_linear_open(context->params, &a->qkv, TRI_USE_BACKWARD);
+    tri_linear_weight_gradient(&qkv, kernels, n, d, a->x, cuts);
+    tri_partial_input_gradient(frame, &qkv, n, d, partial);
+    tri_linear_close(context->params, &qkv);
     tri_stream_sum(frame, where, partial, context->sum_dt, dx);
     tri_arena_rewind(frame->arena, mark);
 }
@@ -435,39 +475,28 @@ static void destroy(struct tri_sublayer *self)
     tri_free(self);
 }
 
+static struct tri_span find(const struct attention *a, enum tri_role role, int rows)
+{
+    const struct tri_params *params = a->base.context->params;
+    return tri_span_make(params, tri_params_find(params, role, TRI_PLACE_DENSE, a->base.layer, -1),
+                         rows);
+}
+
 static void bind(struct attention *a)
 {
     struct tri_params *params = a->base.context->params;
     const struct tri_config_model *model = &a->base.context->config->model;
-    const struct tri_param *rows[TRI_ROLE_COUNT];
-    for (int role = TRI_ROLE_Q; role <= TRI_ROLE_K_NORM; role++) {
-        rows[role] =
-            tri_params_find(params, (enum tri_role)role, TRI_PLACE_DENSE, a->base.layer, -1);
-    }
-    const struct tri_param *q = rows[TRI_ROLE_Q];
-    const struct tri_param *k = rows[TRI_ROLE_K];
-    const struct tri_param *v = rows[TRI_ROLE_V];
-    TRI_REQUIRE(q->offset + q->count == k->offset && k->offset + k->count == v->offset);
-    const struct tri_param *o = rows[TRI_ROLE_O];
-    a->qkv = tri_linear_get(params, q, width_of(a), model->hidden_size);
-    a->o = tri_linear_get(params, o, model->hidden_size, a->heads * a->dim);
+    const struct tri_param *k = find(a, TRI_ROLE_K, 1).row;
+    a->qkv = tri_linear_get(params, find(a, TRI_ROLE_Q, 3), width_of(a), model->hidden_size);
+    a->o = tri_linear_get(params, find(a, TRI_ROLE_O, 1), model->hidden_size, a->heads * a->dim);
     a->qkv.block[0] = a->o.block[0] = (struct tri_block){model->num_heads, a->dim};
     a->qkv.block[1] = a->qkv.block[2] = (struct tri_block){model->num_kv_heads, a->dim};
     a->qkv.blocks = 3;
     a->o.blocks = 1;
-    if (rows[TRI_ROLE_Q_BIAS]) {
-        a->qkv_bias = tri_param_weights(params, rows[TRI_ROLE_Q_BIAS]);
-        a->d_qkv_bias = tri_param_gradients(params, rows[TRI_ROLE_Q_BIAS]);
-    }
-    if (rows[TRI_ROLE_O_BIAS]) {
-        a->o_bias = tri_param_weights(params, rows[TRI_ROLE_O_BIAS]);
-        a->d_o_bias = tri_param_gradients(params, rows[TRI_ROLE_O_BIAS]);
-    }
-    for (int i = 0; i < 2 && rows[TRI_ROLE_Q_NORM]; i++) {
-        a->norm[i] = tri_param_weights(params, rows[TRI_ROLE_Q_NORM + i]);
-        a->d_norm[i] = tri_param_gradients(params, rows[TRI_ROLE_Q_NORM + i]);
-        a->norm_gradient_dtype = params->buffer[rows[TRI_ROLE_Q_NORM + i]->buffer].gradient_dtype;
-    }
+    a->qkv_bias = find(a, TRI_ROLE_Q_BIAS, 3);
+    a->o_bias = find(a, TRI_ROLE_O_BIAS, 1);
+    a->norm[0] = find(a, TRI_ROLE_Q_NORM, 1);
+    a->norm[1] = find(a, TRI_ROLE_K_NORM, 1);
     a->counted_kv = k->counted.begin - k->local[0].begin;
 }
 

@@ -10,7 +10,7 @@
 #include "base/arena.h"
 #include "config/config.h"
 #include "kernel/kernel.h"
-#include "model/param.h"
+#include "model/param_open.h"
 #include "model/pass.h"
 #include "model/tape.h"
 #include "shard/virtual.h"

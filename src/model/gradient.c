@@ -181,10 +181,9 @@ void tri_gradient_rms(const struct tri_frame *frame, struct tri_cuts cuts, struc
 
 /* A token's row of dy is one term. */
 static void add_each_row(const struct tri_context *context, const struct tri_param *table,
-                         const int32_t *index, const void *dy, int64_t n)
+                         const int32_t *index, const void *dy, int64_t n, int64_t *sums)
 {
     int64_t width = context->config->model.hidden_size;
-    int64_t *sums = tri_param_gradients(context->params, table);
     for (int64_t i = 0; i < n; i++) {
         int64_t row = index[i];
         if (row >= table->local[0].begin && row < table->local[0].end) {
@@ -200,23 +199,26 @@ static void add_each_row(const struct tri_context *context, const struct tri_par
     }
 }
 
-void tri_gradient_rows(const struct tri_context *context, const struct tri_param *table,
+void tri_gradient_rows(const struct tri_context *context, struct tri_span table,
                        const int32_t *index, const void *dy, int64_t n)
 {
+    const struct tri_param *row = table.row;
+    void *gradients = tri_gradients_open_sum(context->params, table);
     if (context->reproducible) {
-        add_each_row(context, table, index, dy, n);
-        return;
+        add_each_row(context, row, index, dy, n, gradients);
+    } else {
+        const struct tri_embedding_args args = {
+            .dtable = gradients,
+            .table_dtype = context->params->buffer[row->buffer].gradient_dtype,
+            .tokens = index,
+            .first_row = row->local[0].begin,
+            .rows = tri_range_size(row->local[0]),
+            .dy = dy,
+            .n = n,
+            .width = context->config->model.hidden_size,
+            .dt = context->dt,
+        };
+        context->kernels->embedding_backward(context->kernels, &args);
     }
-    const struct tri_embedding_args args = {
-        .dtable = tri_param_gradients(context->params, table),
-        .table_dtype = context->params->buffer[table->buffer].gradient_dtype,
-        .tokens = index,
-        .first_row = table->local[0].begin,
-        .rows = tri_range_size(table->local[0]),
-        .dy = dy,
-        .n = n,
-        .width = context->config->model.hidden_size,
-        .dt = context->dt,
-    };
-    context->kernels->embedding_backward(context->kernels, &args);
+    tri_gradients_close(context->params, table, gradients);
 }

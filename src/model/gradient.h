@@ -17,7 +17,7 @@ struct tri_cuts tri_cuts_by_rows(const struct tri_frame *frame, int64_t rows, in
 struct tri_cuts tri_cuts_by_tokens(const struct tri_frame *frame, struct tri_range tokens);
 
 /* The kernels' norm_backward, bias_backward, rms_backward and embedding_backward, with gradients in
- * the dtype of their buffers. All gradients are added to. */
+ * the dtype of their buffers. All gradients are added to; those of a table are opened here. */
 void tri_gradient_norm(const struct tri_frame *frame, struct tri_cuts cuts, bool rms,
                        const void *dy, const void *x, const void *weight, float *stats, void *dx,
                        void *dweight, void *dbias, int64_t n);
@@ -26,7 +26,7 @@ void tri_gradient_bias(const struct tri_frame *frame, struct tri_cuts cuts, cons
 void tri_gradient_rms(const struct tri_frame *frame, struct tri_cuts cuts, struct tri_rows dy,
                       struct tri_rows x, const float *rstd, const float *weight, float *dots,
                       int64_t total_width, void *dweight);
-void tri_gradient_rows(const struct tri_context *context, const struct tri_param *table,
+void tri_gradient_rows(const struct tri_context *context, struct tri_span table,
                        const int32_t *index, const void *dy, int64_t n);
 
 #endif

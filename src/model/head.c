@@ -13,15 +13,17 @@ struct head {
     struct tri_range cols;    /* this rank's part of the vocabulary */
 };
 
-static struct head get(const struct tri_context *context)
+static struct head open_head(const struct tri_context *context, enum tri_use use)
 {
     enum tri_role role = context->config->model.tie_embeddings ? TRI_ROLE_EMBEDDING : TRI_ROLE_HEAD;
-    const struct tri_param *row = tri_params_find(context->params, role, TRI_PLACE_DENSE, -1, -1);
+    const struct tri_span rows = tri_span_find(context->params, role, TRI_PLACE_DENSE, -1, -1);
+    const struct tri_param *row = rows.row;
     struct head head = {
-        tri_linear_get(context->params, row, tri_range_size(row->local[0]), row->shape[1]),
+        tri_linear_get(context->params, rows, tri_range_size(row->local[0]), row->shape[1]),
         row->local[0]};
     head.linear.block[0] = (struct tri_block){row->shape[0], 1};
     head.linear.blocks = 1;
+    head.linear = tri_linear_open(context->params, &head.linear, use);
     return head;
 }
 
@@ -122,7 +124,7 @@ static void chunk_backward(const struct tri_frame *frame, const struct head *hea
     context->kernels->cross_entropy_backward(context->kernels, &args);
     tri_partial_input_gradient(frame, &head->linear, chunk->n, chunk->dlogits, chunk->dh);
     tri_linear_weight_gradient(&head->linear, context->kernels, chunk->n, chunk->dlogits, chunk->h,
-                               true, chunk->cuts);
+                               chunk->cuts);
 }
 
 static void chunk_loss(const struct tri_frame *frame, const struct head *head,
@@ -189,7 +191,8 @@ void *tri_head_loss(const struct tri_frame *frame, const void *h)
 {
     const struct tri_context *context = frame->context;
     const struct tri_pass *pass = &frame->pass;
-    const struct head whole = get(context);
+    const struct head whole =
+        open_head(context, pass->backward ? TRI_USE_BACKWARD : TRI_USE_FORWARD);
     struct head head = whole;
     int64_t hidden = context->config->model.hidden_size;
     int64_t tokens = tri_pass_tokens(pass);
@@ -223,6 +226,7 @@ void *tri_head_loss(const struct tri_frame *frame, const void *h)
     if (widen) {
         narrow_gradient(context, &head.linear, &whole.linear);
     }
+    tri_linear_close(context->params, &whole.linear);
     tri_arena_rewind(frame->arena, mark);
     return dh;
 }
@@ -230,12 +234,13 @@ void *tri_head_loss(const struct tri_frame *frame, const void *h)
 void tri_head_logits(const struct tri_frame *frame, const void *h, int64_t n, float *logits)
 {
     const struct tri_context *context = frame->context;
-    struct head head = get(context);
+    struct head head = open_head(context, TRI_USE_FORWARD);
     struct tri_group *tensor = context->mesh->tensor;
     int ranks = tri_group_size(tensor);
     int64_t vocab = context->config->model.vocab_size;
     if (ranks == 1) {
         tri_linear_forward(&head.linear, context->kernels, n, h, NULL, logits, TRI_F32);
+        tri_linear_close(context->params, &head.linear);
         return;
     }
     /* Each rank's columns as one part [n, cols], gathered one after another, then put in rows. */
@@ -247,6 +252,7 @@ void tri_head_logits(const struct tri_frame *frame, const void *h, int64_t n, fl
     }
     tri_linear_forward(&head.linear, context->kernels, n, h, NULL, parts + n * head.cols.begin,
                        TRI_F32);
+    tri_linear_close(context->params, &head.linear);
     tri_all_gather_v(tensor, (struct tri_where){frame->pass.phase, TRI_KIND_HEAD}, parts, counts,
                      TRI_F32);
     for (int r = 0; r < ranks; r++) {

@@ -1,18 +1,40 @@
 #include "model/linear.h"
 
-struct tri_linear tri_linear_get(struct tri_params *params, const struct tri_param *row,
-                                 int64_t out, int64_t in)
+struct tri_linear tri_linear_get(struct tri_params *params, struct tri_span rows, int64_t out,
+                                 int64_t in)
 {
+    if (!rows.row) {
+        return (struct tri_linear){.out = out, .in = in};
+    }
+    TRI_REQUIRE(rows.count == out * in);
     return (struct tri_linear){
         .mesh = params->mesh,
         .out = out,
         .in = in,
-        .weight = tri_param_weights(params, row),
-        .gradient = tri_param_gradients(params, row),
-        .dtype = row->dtype,
-        .gradient_dtype = params->buffer[row->buffer].gradient_dtype,
+        .rows = rows,
+        .dtype = rows.row->dtype,
+        .gradient_dtype = params->buffer[rows.row->buffer].gradient_dtype,
         .fixed = &params->fixed,
     };
+}
+
+struct tri_linear tri_linear_open(struct tri_params *params, const struct tri_linear *linear,
+                                  enum tri_use use)
+{
+    struct tri_linear open = *linear;
+    open.weight = tri_weights_open(params, linear->rows, use);
+    if (use == TRI_USE_BACKWARD) {
+        open.gradient = tri_gradients_open(params, linear->rows, &open.first);
+    }
+    return open;
+}
+
+void tri_linear_close(struct tri_params *params, const struct tri_linear *open)
+{
+    if (open->gradient) {
+        tri_gradients_close(params, open->rows, open->gradient);
+    }
+    tri_weights_close(params, open->rows, open->weight);
 }
 
 void tri_linear_forward(const struct tri_linear *linear, const struct tri_kernels *kernels,
@@ -59,8 +81,7 @@ void tri_linear_input_gradient(const struct tri_linear *linear, const struct tri
 }
 
 void tri_linear_weight_gradient(const struct tri_linear *linear, const struct tri_kernels *kernels,
-                                int64_t n, const void *dy, const void *x, bool accumulate,
-                                struct tri_cuts cuts)
+                                int64_t n, const void *dy, const void *x, struct tri_cuts cuts)
 {
     tri_mesh_progress(linear->mesh);
     const struct tri_matmul args = {
@@ -76,7 +97,7 @@ void tri_linear_weight_gradient(const struct tri_linear *linear, const struct tr
         .ab_dtype = linear->dtype,
         .c_dtype = linear->gradient_dtype,
         .a_transposed = true,
-        .accumulate = accumulate,
+        .accumulate = !linear->first,
         .fixed = linear->fixed,
         .cuts = cuts.cut,
         .parts = cuts.parts,

@@ -14,11 +14,10 @@
  * sublayers is the pair (sum, branch to be added). All of it is on the tokens of the stream. */
 struct half {
     struct tri_sublayer *branch;
-    const float *weight, *bias;
-    void *d_weight, *d_bias;
-    void *sum;    /* [stream, hidden] what is normalised */
-    void *normed; /* [stream, hidden] */
-    float *stats; /* [stream, 2] */
+    struct tri_span norm; /* its weight, and its bias where it has one */
+    void *sum;            /* [stream, hidden] what is normalised */
+    void *normed;         /* [stream, hidden] */
+    float *stats;         /* [stream, 2] */
 };
 
 enum { NO_STASH = 1 << 16 };
@@ -60,13 +59,14 @@ static void half_norm(struct tri_model *model, const struct tri_frame *frame, st
     half->sum = stream.add ? tri_frame_take(frame, n * hidden) : stream.x;
     half->normed = tri_frame_take(frame, n * hidden);
     half->stats = tri_frame_take_f32(frame, 2 * n);
+    const float *weight = tri_weights_open(context->params, half->norm, TRI_USE_FORWARD);
     const struct tri_norm_args args = {
         .rms = is_rms(model),
         .x = stream.x,
         .add = stream.add,
         .sum = half->sum,
-        .weight = half->weight,
-        .bias = half->bias,
+        .weight = weight,
+        .bias = is_rms(model) ? NULL : weight + hidden,
         .epsilon = context->config->model.norm_epsilon,
         .y = half->normed,
         .stats = half->stats,
@@ -75,24 +75,25 @@ static void half_norm(struct tri_model *model, const struct tri_frame *frame, st
         .dt = context->dt,
     };
     context->kernels->norm_forward(context->kernels, &args);
+    tri_weights_close(context->params, half->norm, weight);
 }
 
 static void half_norm_backward(struct tri_model *model, const struct tri_frame *frame,
                                const struct half *half, const void *dy, void *dx)
 {
+    struct tri_params *params = model->context.params;
     size_t mark = tri_arena_mark(frame->arena);
     struct tri_range stream = tri_stream_tokens(frame);
+    const float *weight = tri_weights_open(params, half->norm, TRI_USE_BACKWARD);
+    char *gradients = tri_gradients_open_sum(params, half->norm);
+    size_t bytes = (size_t)half->norm.row->count *
+                   tri_dtype_size(params->buffer[half->norm.row->buffer].gradient_dtype);
     tri_gradient_norm(frame, tri_cuts_by_tokens(frame, stream), is_rms(model), dy, half->sum,
-                      half->weight, half->stats, dx, half->d_weight, half->d_bias,
+                      weight, half->stats, dx, gradients, is_rms(model) ? NULL : gradients + bytes,
                       tri_range_size(stream));
+    tri_gradients_close(params, half->norm, gradients);
+    tri_weights_close(params, half->norm, weight);
     tri_arena_rewind(frame->arena, mark);
-}
-
-static void tell_before(const struct tri_pass *pass, int64_t block)
-{
-    if (pass->hooks) {
-        pass->hooks->before(pass->hooks->state, block);
-    }
 }
 
 static void tell_after(const struct tri_pass *pass, int64_t block)
@@ -202,24 +203,18 @@ static const void *forward(struct tri_model *model, const struct tri_frame *fram
 {
     struct tri_context *context = &model->context;
     struct stream stream = {tri_frame_take(frame, elements(frame)), NULL};
-    if (!frame->pass.hooks) {
-        tri_params_settle(context->params);
-    }
-    tell_before(&frame->pass, -1);
     tri_embedding_forward(frame, stream.x);
     if (model->moe_shared) {
         model->moe->begin(model->moe_shared, frame);
     }
     for (int64_t block = 0; block < model->layers; block++) {
         bool drop = !frame->pass.backward || tri_config_layer_recomputes(context->config, block);
-        tell_before(&frame->pass, block);
         stream = drop ? run_block_and_drop(model, frame, block, stream)
                       : run_block(model, frame, block, stream, true);
     }
     if (model->moe_shared) {
         model->moe->end(model->moe_shared, frame);
     }
-    tell_before(&frame->pass, model->layers);
     half_norm(model, frame, &model->final, stream);
     return tri_stream_whole(frame, (struct tri_where){frame->pass.phase, TRI_KIND_HEAD},
                             model->final.normed);
@@ -285,18 +280,11 @@ void tri_model_logits(struct tri_model *model, const struct tri_pass *pass, bool
 
 /* ---- setup ----------------------------------------------------------------------------------- */
 
-static void bind_norm(const struct tri_model *model, struct half *half, enum tri_role role,
-                      int64_t layer)
+static struct tri_span find_norm(const struct tri_model *model, enum tri_role role, int64_t layer)
 {
     const struct tri_params *params = model->context.params;
-    const struct tri_param *weight = tri_params_find(params, role, TRI_PLACE_DENSE, layer, -1);
-    const struct tri_param *bias = tri_params_find(params, role + 1, TRI_PLACE_DENSE, layer, -1);
-    half->weight = tri_param_weights(params, weight);
-    half->d_weight = tri_param_gradients(params, weight);
-    if (!is_rms(model)) {
-        half->bias = tri_param_weights(params, bias);
-        half->d_bias = tri_param_gradients(params, bias);
-    }
+    return tri_span_make(params, tri_params_find(params, role, TRI_PLACE_DENSE, layer, -1),
+                         is_rms(model) ? 1 : 2);
 }
 
 /* How sums over what tensor cuts are taken. */
@@ -363,14 +351,14 @@ struct tri_model *tri_model_create(const struct tri_config *config, const struct
     }
     for (int64_t layer = 0; layer < model->layers; layer++) {
         struct half *half = &model->half[2 * layer];
-        bind_norm(model, &half[0], TRI_ROLE_NORM1, layer);
-        bind_norm(model, &half[1], TRI_ROLE_NORM2, layer);
+        half[0].norm = find_norm(model, TRI_ROLE_NORM1, layer);
+        half[1].norm = find_norm(model, TRI_ROLE_NORM2, layer);
         half[0].branch = tri_attention_create(context, layer);
         half[1].branch = tri_config_layer_is_moe(config, layer)
                              ? moe->create(model->moe_shared, context, layer)
                              : tri_mlp_create(context, layer);
     }
-    bind_norm(model, &model->final, TRI_ROLE_FINAL_NORM, -1);
+    model->final.norm = find_norm(model, TRI_ROLE_FINAL_NORM, -1);
     return model;
 }
 

@@ -25,39 +25,27 @@ static int64_t rows_in(const struct tri_config *config, int64_t inner)
 struct tri_network tri_network_get(const struct tri_context *context, enum tri_place place,
                                    int64_t layer, int64_t expert)
 {
+    static const enum tri_role gates[] = {TRI_ROLE_GATE, TRI_ROLE_GATE_BIAS};
     const struct tri_params *params = context->params;
     const struct tri_param *up = tri_params_find(params, TRI_ROLE_UP, place, layer, expert);
-    const struct tri_param *gate = tri_params_find(params, TRI_ROLE_GATE, place, layer, expert);
-    const struct tri_param *down = tri_params_find(params, TRI_ROLE_DOWN, place, layer, expert);
-    const struct tri_param *up_bias =
-        tri_params_find(params, TRI_ROLE_UP_BIAS, place, layer, expert);
-    const struct tri_param *gate_bias =
-        tri_params_find(params, TRI_ROLE_GATE_BIAS, place, layer, expert);
-    const struct tri_param *down_bias =
-        tri_params_find(params, TRI_ROLE_DOWN_BIAS, place, layer, expert);
-    const struct tri_param *in = gate ? gate : up;
-    const struct tri_param *in_bias = gate_bias ? gate_bias : up_bias;
-    TRI_REQUIRE(up && down && up->held);
-    /* Gate and up are read as one matrix: the table keeps them together. */
-    TRI_REQUIRE(!gate || gate->offset + gate->count == up->offset);
+    TRI_REQUIRE(up && up->held);
     bool whole = place == TRI_PLACE_EXPERT &&
                  context->config->parallel.expert_tensor < context->mesh->size[TRI_AXIS_TENSOR];
     int total = context->shards.total;
     struct tri_network network = {
         .inner = tri_range_size(up->local[0]),
-        .in = tri_param_weights(params, in),
-        .down = tri_param_weights(params, down),
-        .d_in = tri_param_gradients(params, in),
-        .d_down = tri_param_gradients(params, down),
         .gradient_dtype = params->buffer[up->buffer].gradient_dtype,
         .shards = whole ? (struct tri_virtual){total, 0, total} : context->shards,
         .inner_extent = up->shape[0],
     };
-    if (up_bias) {
-        network.in_bias = tri_param_weights(params, in_bias);
-        network.down_bias = tri_param_weights(params, down_bias);
-        network.d_in_bias = tri_param_gradients(params, in_bias);
-        network.d_down_bias = tri_param_gradients(params, down_bias);
+    for (int i = 0; i < 2; i++) {
+        /* Gate and up are read as one matrix. */
+        const struct tri_param *gate = tri_params_find(params, gates[i], place, layer, expert);
+        network.part[i ? TRI_NETWORK_IN_BIAS : TRI_NETWORK_IN] =
+            gate ? tri_span_make(params, gate, 2)
+                 : tri_span_find(params, gates[i] + 1, place, layer, expert);
+        network.part[i ? TRI_NETWORK_DOWN_BIAS : TRI_NETWORK_DOWN] =
+            tri_span_find(params, gates[i] + 2, place, layer, expert);
     }
     return network;
 }
@@ -73,21 +61,68 @@ static struct tri_matmul *take_products(const struct tri_frame *frame, int64_t c
     return tri_arena_alloc(frame->arena, (size_t)count * sizeof(struct tri_matmul));
 }
 
-/* y[rows, n] = x[rows, k] w^T (or x w when !transposed), one product a network. */
-static void rows_product(const struct tri_frame *frame, int64_t count, const int64_t *offsets,
-                         int64_t n, int64_t k, const void *x, const void *const *weights,
-                         const float *const *biases, bool transposed, void *y)
+/* Networks, each with its rows of a tensor. */
+struct batch {
+    const struct tri_frame *frame;
+    const struct tri_network *networks;
+    int64_t count;
+    const int64_t *offsets;
+};
+
+static int64_t rows_of(const struct batch *b, int64_t i)
 {
-    const struct tri_context *context = frame->context;
-    struct tri_matmul *products = take_products(frame, count);
-    for (int64_t i = 0; i < count; i++) {
-        products[i] = (struct tri_matmul){
-            .m = offsets[i + 1] - offsets[i],
+    return b->offsets[i + 1] - b->offsets[i];
+}
+
+/* Opens a part of each network that has rows; NULL of the others. */
+static void open_weights(const struct batch *b, enum tri_network_part part, enum tri_use use,
+                         const void **weights)
+{
+    for (int64_t i = 0; i < b->count; i++) {
+        weights[i] = rows_of(b, i) > 0 ? tri_weights_open(b->frame->context->params,
+                                                          b->networks[i].part[part], use)
+                                       : NULL;
+    }
+}
+
+static void close_weights(const struct batch *b, enum tri_network_part part,
+                          const void *const *weights)
+{
+    for (int64_t i = 0; i < b->count; i++) {
+        if (rows_of(b, i) > 0) {
+            tri_weights_close(b->frame->context->params, b->networks[i].part[part], weights[i]);
+        }
+    }
+}
+
+static void run_products(const struct batch *b, const struct tri_matmul *products, int64_t count)
+{
+    tri_mesh_progress(b->frame->context->mesh);
+    if (count > 0) {
+        const struct tri_kernels *kernels = b->frame->context->kernels;
+        kernels->matmul_grouped(kernels, products, count);
+    }
+}
+
+/* y[rows, n] = x[rows, k] w^T (or x w when !transposed), one product a network with rows. */
+static void rows_product(const struct batch *b, int64_t n, int64_t k, const void *x,
+                         const void *const *weights, const void *const *biases, bool transposed,
+                         void *y)
+{
+    const struct tri_context *context = b->frame->context;
+    struct tri_matmul *products = take_products(b->frame, b->count);
+    int64_t used = 0;
+    for (int64_t i = 0; i < b->count; i++) {
+        if (rows_of(b, i) == 0) {
+            continue;
+        }
+        products[used++] = (struct tri_matmul){
+            .m = rows_of(b, i),
             .n = n,
             .k = k,
-            .a = at(context, x, offsets[i] * k),
+            .a = at(context, x, b->offsets[i] * k),
             .b = weights[i],
-            .c = at(context, y, offsets[i] * n),
+            .c = at(context, y, b->offsets[i] * n),
             .lda = k,
             .ldb = transposed ? k : n,
             .ldc = n,
@@ -97,78 +132,86 @@ static void rows_product(const struct tri_frame *frame, int64_t count, const int
             .bias = biases ? biases[i] : NULL,
         };
     }
-    tri_mesh_progress(context->mesh);
-    context->kernels->matmul_grouped(context->kernels, products, count);
+    run_products(b, products, used);
 }
 
-/* dw[m, n] (+)= dy[rows, m]^T x[rows, n], one product a network. */
-static void weight_gradients(const struct tri_frame *frame, int64_t count, const int64_t *offsets,
+/* dw[m, n] (+)= dy[rows, m]^T x[rows, n], one product a network with rows; gradients: room for one
+ * address each. */
+static void weight_gradients(const struct batch *b, enum tri_network_part part,
                              const struct tri_cuts *cuts, int64_t m, int64_t n, const void *dy,
-                             const void *x, void *const *gradients, enum tri_dtype dtype)
+                             const void *x, void **gradients)
 {
-    const struct tri_context *context = frame->context;
-    struct tri_matmul *products = take_products(frame, count);
-    for (int64_t i = 0; i < count; i++) {
-        products[i] = (struct tri_matmul){
+    const struct tri_context *context = b->frame->context;
+    struct tri_matmul *products = take_products(b->frame, b->count);
+    int64_t used = 0;
+    for (int64_t i = 0; i < b->count; i++) {
+        bool first;
+        if (rows_of(b, i) == 0) {
+            continue;
+        }
+        gradients[i] = tri_gradients_open(context->params, b->networks[i].part[part], &first);
+        products[used++] = (struct tri_matmul){
             .m = m,
             .n = n,
-            .k = offsets[i + 1] - offsets[i],
-            .a = at(context, dy, offsets[i] * m),
-            .b = at(context, x, offsets[i] * n),
+            .k = rows_of(b, i),
+            .a = at(context, dy, b->offsets[i] * m),
+            .b = at(context, x, b->offsets[i] * n),
             .c = gradients[i],
             .lda = m,
             .ldb = n,
             .ldc = n,
             .ab_dtype = context->dt,
-            .c_dtype = dtype,
+            .c_dtype = b->networks[i].gradient_dtype,
             .a_transposed = true,
-            .accumulate = !context->params->fresh,
+            .accumulate = !first,
             .fixed = &context->params->fixed,
             .cuts = cuts[i].cut,
             .parts = cuts[i].parts,
         };
     }
-    tri_mesh_progress(context->mesh);
-    context->kernels->matmul_grouped(context->kernels, products, count);
+    run_products(b, products, used);
+    for (int64_t i = 0; i < b->count; i++) {
+        if (rows_of(b, i) > 0) {
+            tri_gradients_close(context->params, b->networks[i].part[part], gradients[i]);
+        }
+    }
 }
 
 /* y [rows, out] sum_dt = x [rows, in] w^T (or x w), where tensor cuts `in`, which is `blocks` inner
  * sizes. */
-static void partial_product(const struct tri_frame *frame, const struct tri_network *networks,
-                            int64_t count, const int64_t *offsets, int64_t out, int blocks,
-                            const void *x, const void *const *weights, bool transposed, void *y)
+static void partial_product(const struct batch *b, int64_t out, int blocks, const void *x,
+                            const void *const *weights, bool transposed, void *y)
 {
-    const struct tri_context *context = frame->context;
-    const struct tri_block inner = {networks[0].inner_extent, 1};
+    const struct tri_network *network = &b->networks[0];
+    const struct tri_block inner = {network->inner_extent, 1};
     const struct tri_block block[2] = {inner, inner};
     const struct tri_partial_products products = {
-        .count = count,
-        .offsets = offsets,
+        .count = b->count,
+        .offsets = b->offsets,
         .out = out,
-        .in = blocks * networks[0].inner,
+        .in = blocks * network->inner,
         .x = x,
-        .dtype = context->dt,
+        .dtype = b->frame->context->dt,
         .weights = weights,
         .transposed = transposed,
-        .shards = networks[0].shards,
+        .shards = network->shards,
         .block = block,
         .blocks = blocks,
     };
-    tri_partial_products(frame, &products, y);
+    tri_partial_products(b->frame, &products, y);
 }
 
 /* One matrix and bias of each network. */
 struct matrices {
-    const void **weights;
-    const float **biases;
+    const void **weights, **biases;
 };
 
-static struct matrices take_matrices(const struct tri_frame *frame, int64_t count)
+static struct matrices take_matrices(const struct batch *b)
 {
-    size_t n = (size_t)count;
+    size_t n = (size_t)b->count;
     struct matrices m = {
-        tri_arena_alloc(frame->arena, n * sizeof(*m.weights)),
-        tri_arena_alloc(frame->arena, n * sizeof(*m.biases)),
+        tri_arena_alloc(b->frame->arena, n * sizeof(*m.weights)),
+        tri_arena_alloc(b->frame->arena, n * sizeof(*m.biases)),
     };
     return m;
 }
@@ -178,6 +221,7 @@ void tri_networks_forward(const struct tri_frame *frame, const struct tri_networ
                           struct tri_network_saved *saved)
 {
     const struct tri_context *context = frame->context;
+    const struct batch b = {frame, networks, count, offsets};
     int64_t rows = offsets[count];
     int64_t inner = networks[0].inner;
     int64_t in_rows = rows_in(context->config, inner);
@@ -185,13 +229,13 @@ void tri_networks_forward(const struct tri_frame *frame, const struct tri_networ
     saved->pre = tri_frame_take(frame, rows * in_rows);
     saved->act = tri_frame_take(frame, rows * inner);
     size_t mark = tri_arena_mark(frame->arena);
-    struct matrices in = take_matrices(frame, count);
-    for (int64_t i = 0; i < count; i++) {
-        in.weights[i] = networks[i].in;
-        in.biases[i] = networks[i].in_bias;
-    }
-    rows_product(frame, count, offsets, in_rows, context->config->model.hidden_size, x, in.weights,
-                 in.biases, true, saved->pre);
+    struct matrices in = take_matrices(&b);
+    open_weights(&b, TRI_NETWORK_IN, TRI_USE_FORWARD, in.weights);
+    open_weights(&b, TRI_NETWORK_IN_BIAS, TRI_USE_FORWARD, in.biases);
+    rows_product(&b, in_rows, context->config->model.hidden_size, x, in.weights, in.biases, true,
+                 saved->pre);
+    close_weights(&b, TRI_NETWORK_IN_BIAS, in.biases);
+    close_weights(&b, TRI_NETWORK_IN, in.weights);
     const struct tri_activation_args args = {
         .kind = activation_of(context->config),
         .in = saved->pre,
@@ -209,20 +253,21 @@ void tri_networks_output(const struct tri_frame *frame, const struct tri_network
                          const struct tri_network_saved *saved, void *y, bool with_down_bias)
 {
     const struct tri_context *context = frame->context;
+    const struct batch b = {frame, networks, count, offsets};
     size_t mark = tri_arena_mark(frame->arena);
-    struct matrices down = take_matrices(frame, count);
-    for (int64_t i = 0; i < count; i++) {
-        down.weights[i] = networks[i].down;
-        down.biases[i] = networks[i].down_bias;
-    }
+    struct matrices down = take_matrices(&b);
     int64_t hidden = context->config->model.hidden_size;
+    open_weights(&b, TRI_NETWORK_DOWN, TRI_USE_FORWARD, down.weights);
     if (context->reproducible) {
-        partial_product(frame, networks, count, offsets, hidden, 1, saved->act, down.weights, true,
-                        y);
+        partial_product(&b, hidden, 1, saved->act, down.weights, true, y);
+    } else if (with_down_bias) {
+        open_weights(&b, TRI_NETWORK_DOWN_BIAS, TRI_USE_FORWARD, down.biases);
+        rows_product(&b, hidden, networks[0].inner, saved->act, down.weights, down.biases, true, y);
+        close_weights(&b, TRI_NETWORK_DOWN_BIAS, down.biases);
     } else {
-        rows_product(frame, count, offsets, hidden, networks[0].inner, saved->act, down.weights,
-                     with_down_bias ? down.biases : NULL, true, y);
+        rows_product(&b, hidden, networks[0].inner, saved->act, down.weights, NULL, true, y);
     }
+    close_weights(&b, TRI_NETWORK_DOWN, down.weights);
     tri_arena_rewind(frame->arena, mark);
 }
 
@@ -231,27 +276,37 @@ void tri_networks_add_down_bias(const struct tri_context *context,
                                 const int64_t *offsets, void *y)
 {
     int64_t hidden = context->config->model.hidden_size;
-    for (int64_t i = 0; i < count && networks[0].down_bias; i++) {
-        const struct tri_bias_args args = {
-            .y = at(context, y, offsets[i] * hidden),
-            .bias = networks[i].down_bias,
-            .n = offsets[i + 1] - offsets[i],
-            .width = hidden,
-            .dt = context->dt,
-        };
-        context->kernels->add_bias(context->kernels, &args);
+    for (int64_t i = 0; i < count; i++) {
+        const struct tri_span bias = networks[i].part[TRI_NETWORK_DOWN_BIAS];
+        int64_t rows = offsets[i + 1] - offsets[i];
+        if (bias.row && rows > 0) {
+            const void *weights = tri_weights_open(context->params, bias, TRI_USE_FORWARD);
+            const struct tri_bias_args args = {
+                .y = at(context, y, offsets[i] * hidden),
+                .bias = weights,
+                .n = rows,
+                .width = hidden,
+                .dt = context->dt,
+            };
+            context->kernels->add_bias(context->kernels, &args);
+            tri_weights_close(context->params, bias, weights);
+        }
     }
 }
 
 /* Column sums of dy, one a network. */
-static void bias_gradients(const struct tri_frame *frame, int64_t count, const int64_t *offsets,
-                           const struct tri_cuts *cuts, int64_t width, const void *dy,
-                           void *const *gradients)
+static void bias_gradients(const struct batch *b, enum tri_network_part part,
+                           const struct tri_cuts *cuts, int64_t width, const void *dy)
 {
-    const struct tri_context *context = frame->context;
-    for (int64_t i = 0; i < count; i++) {
-        tri_gradient_bias(frame, cuts[i], at(context, dy, offsets[i] * width), width, gradients[i],
-                          offsets[i + 1] - offsets[i], width);
+    const struct tri_context *context = b->frame->context;
+    for (int64_t i = 0; i < b->count; i++) {
+        const struct tri_span bias = b->networks[i].part[part];
+        if (bias.row && rows_of(b, i) > 0) {
+            void *gradients = tri_gradients_open_sum(context->params, bias);
+            tri_gradient_bias(b->frame, cuts[i], at(context, dy, b->offsets[i] * width), width,
+                              gradients, rows_of(b, i), width);
+            tri_gradients_close(context->params, bias, gradients);
+        }
     }
 }
 
@@ -260,6 +315,7 @@ void tri_networks_backward(const struct tri_frame *frame, const struct tri_netwo
                            const struct tri_network_saved *saved, const void *dy, void *dx)
 {
     const struct tri_context *context = frame->context;
+    const struct batch b = {frame, networks, count, offsets};
     int64_t rows = offsets[count];
     int64_t hidden = context->config->model.hidden_size;
     int64_t inner = networks[0].inner;
@@ -268,14 +324,11 @@ void tri_networks_backward(const struct tri_frame *frame, const struct tri_netwo
     void *d_act = tri_frame_take(frame, rows * inner);
     void *d_pre = tri_frame_take(frame, rows * in_rows);
     const void **weights = tri_arena_alloc(frame->arena, (size_t)count * sizeof(*weights));
-    enum tri_dtype dtype = networks[0].gradient_dtype;
     void **gradients = tri_arena_alloc(frame->arena, (size_t)count * sizeof(*gradients));
-    for (int64_t i = 0; i < count; i++) {
-        weights[i] = networks[i].down;
-        gradients[i] = networks[i].d_down;
-    }
-    rows_product(frame, count, offsets, inner, hidden, dy, weights, NULL, false, d_act);
-    weight_gradients(frame, count, offsets, cuts, hidden, inner, dy, saved->act, gradients, dtype);
+    open_weights(&b, TRI_NETWORK_DOWN, TRI_USE_BACKWARD, weights);
+    rows_product(&b, inner, hidden, dy, weights, NULL, false, d_act);
+    close_weights(&b, TRI_NETWORK_DOWN, weights);
+    weight_gradients(&b, TRI_NETWORK_DOWN, cuts, hidden, inner, dy, saved->act, gradients);
     const struct tri_activation_args args = {
         .kind = activation_of(context->config),
         .in = saved->pre,
@@ -286,27 +339,15 @@ void tri_networks_backward(const struct tri_frame *frame, const struct tri_netwo
         .dt = context->dt,
     };
     context->kernels->activation_backward(context->kernels, &args);
-    for (int64_t i = 0; i < count; i++) {
-        weights[i] = networks[i].in;
-        gradients[i] = networks[i].d_in;
-    }
+    open_weights(&b, TRI_NETWORK_IN, TRI_USE_BACKWARD, weights);
     if (context->reproducible) {
-        partial_product(frame, networks, count, offsets, hidden, (int)rows_in(context->config, 1),
-                        d_pre, weights, false, dx);
+        partial_product(&b, hidden, (int)rows_in(context->config, 1), d_pre, weights, false, dx);
     } else {
-        rows_product(frame, count, offsets, hidden, in_rows, d_pre, weights, NULL, false, dx);
+        rows_product(&b, hidden, in_rows, d_pre, weights, NULL, false, dx);
     }
-    weight_gradients(frame, count, offsets, cuts, in_rows, hidden, d_pre, saved->x, gradients,
-                     dtype);
-    if (networks[0].in_bias) {
-        for (int64_t i = 0; i < count; i++) {
-            gradients[i] = networks[i].d_in_bias;
-        }
-        bias_gradients(frame, count, offsets, cuts, in_rows, d_pre, gradients);
-        for (int64_t i = 0; i < count; i++) {
-            gradients[i] = networks[i].d_down_bias;
-        }
-        bias_gradients(frame, count, offsets, cuts, hidden, dy, gradients);
-    }
+    close_weights(&b, TRI_NETWORK_IN, weights);
+    weight_gradients(&b, TRI_NETWORK_IN, cuts, in_rows, hidden, d_pre, saved->x, gradients);
+    bias_gradients(&b, TRI_NETWORK_IN_BIAS, cuts, in_rows, d_pre);
+    bias_gradients(&b, TRI_NETWORK_DOWN_BIAS, cuts, hidden, dy);
     tri_arena_rewind(frame->arena, mark);
 }

@@ -7,16 +7,20 @@
 #include "model/linear.h"
 #include "model/frame.h"
 
+enum tri_network_part {
+    TRI_NETWORK_IN,      /* [in_rows, hidden]: gate rows then up rows, or up alone */
+    TRI_NETWORK_DOWN,    /* [hidden, inner] */
+    TRI_NETWORK_IN_BIAS, /* biases, or none */
+    TRI_NETWORK_DOWN_BIAS,
+    TRI_NETWORK_PARTS
+};
+
+/* What is read of it is opened for each product: of a network without rows, nothing. */
 struct tri_network {
-    int64_t inner;                    /* this rank's part of the intermediate size */
-    const void *in;                   /* [in_rows, hidden]: gate rows then up rows, or up alone */
-    const void *down;                 /* [hidden, inner] */
-    const float *in_bias, *down_bias; /* or NULL */
-    /* Gradients, or NULL in a model without them. */
-    void *d_in, *d_down; /* gradient_dtype, as are those of biases in reproducible mode, else f32 */
-    void *d_in_bias, *d_down_bias;
-    enum tri_dtype gradient_dtype;
-    struct tri_virtual shards; /* this rank's part of the model's inner size */
+    int64_t inner; /* this rank's part of the intermediate size */
+    struct tri_span part[TRI_NETWORK_PARTS];
+    enum tri_dtype gradient_dtype; /* of the matrices */
+    struct tri_virtual shards;     /* this rank's part of the model's inner size */
     int64_t inner_extent;
 };
 
@@ -45,8 +49,8 @@ void tri_networks_add_down_bias(const struct tri_context *context,
                                 const struct tri_network *networks, int64_t count,
                                 const int64_t *offsets, void *y);
 /* dx [rows, hidden] sum_dt is overwritten (a partial sum over the tensor group). Gradients of
- * weights are added to, those of matrices set when params->fresh: one call a micro-batch for each
- * network. cuts: of each network's rows. */
+ * weights are added to, those of matrices set where they are the step's first: one call a
+ * micro-batch for each network. cuts: of each network's rows. */
 void tri_networks_backward(const struct tri_frame *frame, const struct tri_network *networks,
                            int64_t count, const int64_t *offsets, const struct tri_cuts *cuts,
                            const struct tri_network_saved *saved, const void *dy, void *dx);

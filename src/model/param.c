@@ -493,6 +493,7 @@ struct tri_params *tri_params_create(const struct tri_config *config, const stru
     for (int i = 0; i < TRI_BUFFERS; i++) {
         shard_buffer(&params->buffer[i]);
     }
+    params->state = tri_alloc(TRI_MEMORY_OTHER, (size_t)params->count * sizeof(*params->state));
     params->fixed.limit = fixed_limit(config);
     return params;
 }

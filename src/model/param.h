@@ -91,6 +91,13 @@ struct tri_param {
                                   above 0 for rows that are replicated over tensor */
     int buffer, segment;       /* which flat buffer; which of its segments, where count > 0 */
     int64_t offset, count;     /* elements, in the buffer */
+    struct tri_residency *residency; /* NULL: plain (model/param_open.h) */
+};
+
+/* Of a row's gradient. */
+struct tri_gradient_state {
+    bool fresh; /* of the last step: whoever writes it sets it; tri_param_overwritten rows only */
+    bool open;
 };
 
 enum { TRI_BUFFERS = 4 };
@@ -133,9 +140,10 @@ struct tri_params {
     int *first_expert;   /* [num_layers]: where the rows of its experts begin: they come last */
     int expert_rows;     /* of one expert */
     int64_t layers;
-    bool fresh; /* gradients of overwritten rows are of the last step: set them, don't add */
-    struct tri_fixed fixed; /* what gradients of i64 (reproducible mode) refuse */
-    void *scratch;          /* of the gradient reduction; grows once */
+    struct tri_gradient_state *state; /* [count] */
+    int open;                         /* weights and gradients that are open */
+    struct tri_fixed fixed;           /* what gradients of i64 (reproducible mode) refuse */
+    void *scratch;                    /* of the gradient reduction; grows once */
     size_t scratch_bytes;
     int64_t total, active; /* parameters of the whole model; those a token meets */
 };
@@ -148,8 +156,8 @@ void tri_params_allocate(struct tri_params *params, bool gradients);
 /* Initial values from (seed, name, global index). Local. */
 void tri_params_init(struct tri_params *params, uint64_t seed);
 
-/* Whether the row's gradient is one product for each micro-batch, which may then set it when
- * params->fresh instead of adding to zeros. */
+/* Whether the row's gradient is one product for each micro-batch, so that the step's first can set
+ * it instead of adding to zeros. */
 static inline bool tri_param_overwritten(const struct tri_param *param)
 {
     switch (param->role) {
@@ -186,14 +194,44 @@ static inline int64_t tri_segment_place(const struct tri_segment *segment, int64
 }
 
 /* Waits for weights that are still being gathered after an update: of one block, of that of a row,
- * of all. Who reads or writes weights calls it first; without anything on its way it does nothing.
- * Collective over the groups of the buffers. */
+ * of all; and refreshes those rows. Who reads or writes weights in the buffers calls it first
+ * (opening a row does); without anything on its way it does nothing. Collective over the groups of
+ * the buffers. */
 void tri_params_settle_block(const struct tri_params *params, int64_t block);
 void tri_params_settle_row(const struct tri_params *params, const struct tri_param *param);
 void tri_params_settle(const struct tri_params *params);
 
-void *tri_param_weights(const struct tri_params *params, const struct tri_param *param);
-void *tri_param_gradients(const struct tri_params *params, const struct tri_param *param);
+/* Tells the residencies of a block's rows, of a row's, that there are new weights in the buffers:
+ * called when the optimizer has passed a block and its weights are gathered, and by whatever else
+ * writes weights. Nothing to do for plain rows. Local. */
+void tri_params_refresh(const struct tri_params *params, int64_t block);
+void tri_params_refresh_row(const struct tri_params *params, const struct tri_param *param);
+
+/* Where elements of a buffer, and of a row, are in the buffers: what the reduction, the optimizer
+ * and checkpoints work on. Who computes with the model opens rows instead (model/param_open.h).
+ * NULL for gradients in a model without them. */
+static inline void *tri_buffer_weights(const struct tri_buffer *buffer, int64_t element)
+{
+    return (char *)buffer->weights + (size_t)element * tri_dtype_size(buffer->dtype);
+}
+
+static inline void *tri_buffer_gradients(const struct tri_buffer *buffer, int64_t element)
+{
+    size_t bytes = (size_t)element * tri_dtype_size(buffer->gradient_dtype);
+    return buffer->gradients ? (char *)buffer->gradients + bytes : NULL;
+}
+
+static inline void *tri_param_weights(const struct tri_params *params,
+                                      const struct tri_param *param)
+{
+    return tri_buffer_weights(&params->buffer[param->buffer], param->offset);
+}
+
+static inline void *tri_param_gradients(const struct tri_params *params,
+                                        const struct tri_param *param)
+{
+    return tri_buffer_gradients(&params->buffer[param->buffer], param->offset);
+}
 
 /* ---- whole tensors (f32, row-major, global shape) -------------------------------------------- */
 

@@ -206,4 +206,7 @@ void tri_param_scatter(struct tri_params *params, const struct tri_param *param,
             break;
         }
     }
+    if (field == TRI_FIELD_WEIGHT) {
+        tri_params_refresh_row(params, param);
+    }
 }

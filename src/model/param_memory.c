@@ -36,26 +36,11 @@ void tri_params_destroy(struct tri_params *params)
         tri_free(buffer->counts);
     }
     tri_free(params->scratch);
+    tri_free(params->state);
     tri_free(params->first_of_layer);
     tri_free(params->first_expert);
     tri_free(params->param);
     tri_free(params);
-}
-
-void *tri_param_weights(const struct tri_params *params, const struct tri_param *param)
-{
-    const struct tri_buffer *buffer = &params->buffer[param->buffer];
-    return (char *)buffer->weights + (size_t)param->offset * tri_dtype_size(buffer->dtype);
-}
-
-void *tri_param_gradients(const struct tri_params *params, const struct tri_param *param)
-{
-    const struct tri_buffer *buffer = &params->buffer[param->buffer];
-    if (!buffer->gradients) {
-        return NULL;
-    }
-    return (char *)buffer->gradients +
-           (size_t)param->offset * tri_dtype_size(buffer->gradient_dtype);
 }
 
 /* Initial values of elements [first, first + n) of a row's global tensor. */
@@ -117,5 +102,6 @@ void tri_params_init(struct tri_params *params, uint64_t seed)
     tri_params_settle(params);
     for (int p = 0; p < params->count; p++) {
         init_row(params, &params->param[p], seed);
+        tri_params_refresh_row(params, &params->param[p]);
     }
 }

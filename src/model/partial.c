@@ -53,9 +53,13 @@ static void add_columns(const struct products *s, int64_t begin, int64_t end, bo
     const struct tri_frame *frame = s->frame;
     size_t mark = tri_arena_mark(frame->arena);
     struct tri_matmul *group = tri_arena_alloc(frame->arena, (size_t)p->count * sizeof(*group));
+    int64_t used = 0;
     for (int64_t i = 0; i < p->count; i++) {
         int64_t row = p->offsets[i];
-        group[i] = (struct tri_matmul){
+        if (p->offsets[i + 1] == row) {
+            continue;
+        }
+        group[used++] = (struct tri_matmul){
             .m = p->offsets[i + 1] - row,
             .n = p->out,
             .k = end - begin,
@@ -72,7 +76,9 @@ static void add_columns(const struct products *s, int64_t begin, int64_t end, bo
         };
     }
     tri_work_progress();
-    frame->context->kernels->matmul_grouped(frame->context->kernels, group, p->count);
+    if (used > 0) {
+        frame->context->kernels->matmul_grouped(frame->context->kernels, group, used);
+    }
     tri_arena_rewind(frame->arena, mark);
 }
 

@@ -22,7 +22,8 @@ void tri_partial_sum(const struct tri_frame *frame, struct tri_virtual shards,
 
 /* One product for each of `count` networks, on rows offsets[i] to offsets[i + 1]:
  * y [rows, out] sum_dt = x [rows, in] w_i, where tensor cuts `in`, which consists of blocks. w_i is
- * stored [in, out], or [out, in] when transposed. Reproducible mode only. */
+ * stored [in, out], or [out, in] when transposed; it may be NULL where there are no rows.
+ * Reproducible mode only. */
 struct tri_partial_products {
     int64_t count;
     const int64_t *offsets;

@@ -39,7 +39,6 @@ struct tri_tally {
  * embeddings; num_layers, the final norm and the head. */
 struct tri_hooks {
     void *state;
-    void (*before)(void *state, int64_t block); /* its weights are about to be read */
     void (*after)(void *state,
                   int64_t block); /* its gradients are complete, this micro-batch's too */
 };

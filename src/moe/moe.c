@@ -103,8 +103,11 @@ static float *router_logits(struct layer *layer, const struct tri_frame *frame)
     int64_t experts = context->config->moe.num_experts;
     struct tri_range stream = tri_stream_tokens(frame);
     float *logits = tri_frame_take_f32(frame, tri_pass_tokens(pass) * experts);
-    tri_linear_forward(&layer->linear, context->kernels, tri_range_size(stream), layer->input, NULL,
+    const struct tri_linear linear =
+        tri_linear_open(context->params, &layer->linear, TRI_USE_FORWARD);
+    tri_linear_forward(&linear, context->kernels, tri_range_size(stream), layer->input, NULL,
                        logits + stream.begin * experts, TRI_F32);
+    tri_linear_close(context->params, &linear);
     if (tri_stream_is_cut(context->config, context->mesh)) {
         tri_tokens_gather(frame, (struct tri_where){pass->phase, TRI_KIND_MOE}, logits, experts,
                           TRI_F32);
@@ -252,11 +255,13 @@ static void router_backward(struct layer *layer, const struct tri_frame *frame,
     tri_router_backward(layer->moe->router, &layer->call, layer->routes,
                         scope_is_model(context) ? &layer->moe->aux : NULL, own, dweight, dlogits);
     const float *own_dlogits = dlogits + own.begin * experts;
-    tri_linear_weight_gradient(&layer->linear, kernels, n, own_dlogits,
-                               layer->input + in_stream * hidden, true,
+    const struct tri_linear linear =
+        tri_linear_open(context->params, &layer->linear, TRI_USE_BACKWARD);
+    tri_linear_weight_gradient(&linear, kernels, n, own_dlogits, layer->input + in_stream * hidden,
                                tri_cuts_by_tokens(frame, own));
     float *d_input = tri_frame_take_f32(frame, n * hidden);
-    tri_linear_input_gradient(&layer->linear, kernels, n, own_dlogits, d_input);
+    tri_linear_input_gradient(&linear, kernels, n, own_dlogits, d_input);
+    tri_linear_close(context->params, &linear);
     jitter(layer, frame, own, d_input);
     void *part = (char *)dx + (size_t)(in_stream * hidden) * tri_dtype_size(context->dt);
     const void *addend = d_input;
@@ -313,14 +318,15 @@ static struct tri_sublayer *create(void *shared, const struct tri_context *conte
 {
     static const struct tri_sublayer_ops ops = {forward, backward, destroy};
     struct layer *layer = tri_alloc(TRI_MEMORY_OTHER, sizeof(*layer));
-    const struct tri_param *router =
-        tri_params_find(context->params, TRI_ROLE_ROUTER, TRI_PLACE_DENSE, index, -1);
+    const struct tri_span router =
+        tri_span_find(context->params, TRI_ROLE_ROUTER, TRI_PLACE_DENSE, index, -1);
     layer->base = (struct tri_sublayer){&ops, context, index};
     layer->moe = shared;
     layer->schedule =
         context->config->moe.schedule->ops->create(context, &layer->moe->exchange, index);
     layer->shared = tri_shared_expert_create(context, index);
-    layer->linear = tri_linear_get(context->params, router, router->shape[0], router->shape[1]);
+    layer->linear = tri_linear_get(context->params, router, context->config->moe.num_experts,
+                                   context->config->model.hidden_size);
     layer->index = tri_model_moe_index(context->config, index);
     return &layer->base;
 }

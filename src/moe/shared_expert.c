@@ -8,7 +8,7 @@
 struct tri_shared_expert {
     const struct tri_context *context;
     struct tri_network network;
-    struct tri_linear gate; /* [1, hidden] f32; without a weight where there is no gate */
+    struct tri_linear gate; /* [1, hidden] f32; of no rows where there is no gate */
     /* kept for the backward */
     struct tri_network_saved saved;
     const void *x;  /* [stream tokens, hidden], borrowed */
@@ -24,11 +24,9 @@ struct tri_shared_expert *tri_shared_expert_create(const struct tri_context *con
     struct tri_shared_expert *shared = tri_alloc(TRI_MEMORY_OTHER, sizeof(*shared));
     shared->context = context;
     shared->network = tri_network_get(context, TRI_PLACE_SHARED, layer, -1);
-    const struct tri_param *gate =
-        tri_params_find(context->params, TRI_ROLE_SHARED_GATE, TRI_PLACE_DENSE, layer, -1);
-    if (gate) {
-        shared->gate = tri_linear_get(context->params, gate, 1, gate->shape[1]);
-    }
+    const struct tri_span gate =
+        tri_span_find(context->params, TRI_ROLE_SHARED_GATE, TRI_PLACE_DENSE, layer, -1);
+    shared->gate = tri_linear_get(context->params, gate, 1, context->config->model.hidden_size);
     return shared;
 }
 
@@ -56,15 +54,17 @@ static void open_gate(struct tri_shared_expert *shared, const struct tri_frame *
 {
     const struct tri_context *context = shared->context;
     int64_t hidden = context->config->model.hidden_size;
-    if (!shared->gate.weight) {
+    if (!shared->gate.rows.row) {
         for (int64_t i = 0; i < n; i++) {
             shared->opening[i] = 1.0F;
         }
         return;
     }
     size_t mark = tri_arena_mark(frame->arena);
-    tri_linear_forward(&shared->gate, context->kernels, n, as_f32(frame, x, n * hidden), NULL,
+    const struct tri_linear gate = tri_linear_open(context->params, &shared->gate, TRI_USE_FORWARD);
+    tri_linear_forward(&gate, context->kernels, n, as_f32(frame, x, n * hidden), NULL,
                        shared->opening, TRI_F32);
+    tri_linear_close(context->params, &gate);
     for (int64_t i = 0; i < n; i++) {
         shared->opening[i] = (float)(1.0 / (1.0 + exp(-(double)shared->opening[i])));
     }
@@ -83,7 +83,7 @@ static void make_output(struct tri_shared_expert *shared, const struct tri_frame
     bool whole = tri_sum_is_whole(context);
     bool filled = false;
     /* Without a gate no backward reads it, so no recompute asks for it. */
-    shared->out = shared->gate.weight
+    shared->out = shared->gate.rows.row
                       ? tri_keep_result(frame, tensor, own[1] * hidden, context->dt, &filled)
                       : tri_frame_take(frame, own[1] * hidden);
     if (filled) {
@@ -110,7 +110,7 @@ void tri_shared_expert_forward(struct tri_shared_expert *shared, const struct tr
     shared->x = x;
     x = tri_stream_whole(frame, (struct tri_where){pass->phase, TRI_KIND_SHARED_EXPERT}, x);
     tri_networks_forward(frame, &shared->network, 1, offsets, x, &shared->saved);
-    if (y || shared->gate.weight) {
+    if (y || shared->gate.rows.row) {
         make_output(shared, frame);
     }
     shared->opening = tri_frame_take_f32(frame, n);
@@ -151,10 +151,12 @@ static void gate_backward(struct tri_shared_expert *shared, const struct tri_fra
     for (int64_t i = 0; i < n; i++) {
         slope[i] *= shared->opening[i] * (1.0F - shared->opening[i]);
     }
-    tri_linear_weight_gradient(&shared->gate, context->kernels, n, slope,
-                               as_f32(frame, shared->x, n * hidden), true,
+    const struct tri_linear open =
+        tri_linear_open(context->params, &shared->gate, TRI_USE_BACKWARD);
+    tri_linear_weight_gradient(&open, context->kernels, n, slope,
+                               as_f32(frame, shared->x, n * hidden),
                                tri_cuts_by_tokens(frame, stream));
-    const void *gate = shared->gate.weight;
+    const void *gate = open.weight;
     if (context->dt != TRI_F32) {
         void *narrow = tri_frame_take(frame, hidden);
         context->kernels->cast(
@@ -178,6 +180,7 @@ static void gate_backward(struct tri_shared_expert *shared, const struct tri_fra
         .dt = context->dt,
     };
     context->kernels->combine_rows(context->kernels, &spread);
+    tri_linear_close(context->params, &open);
 }
 
 void tri_shared_expert_backward(struct tri_shared_expert *shared, const struct tri_frame *frame,
@@ -213,7 +216,7 @@ void tri_shared_expert_backward(struct tri_shared_expert *shared, const struct t
         context->kernels,
         &(struct tri_add_args){
             .left = dx, .right = d_in, .y = dx, .n = n * hidden, .dt = context->dt});
-    if (shared->gate.weight) {
+    if (shared->gate.rows.row) {
         gate_backward(shared, frame, dy, dx);
     }
     tri_arena_rewind(frame->arena, mark);

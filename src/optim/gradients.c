@@ -27,19 +27,36 @@ static enum tri_dtype gradient_dtype(const struct tri_params *params, const stru
     return params->buffer[param->buffer].gradient_dtype;
 }
 
+static void zero_row(const struct tri_params *params, const struct tri_param *param)
+{
+    if (param->count > 0 && !params->mesh->planned) {
+        zero(tri_param_gradients(params, param),
+             (size_t)param->count * tri_dtype_size(gradient_dtype(params, param)));
+    }
+}
+
 void tri_gradients_begin(struct tri_params *params)
 {
-    params->fresh = true;
+    TRI_REQUIRE(params->open == 0);
     params->fixed.refused = 0;
-    if (params->mesh->planned) {
-        return;
-    }
     for (int p = 0; p < params->count; p++) {
         const struct tri_param *param = &params->param[p];
         bool added_to = !tri_param_overwritten(param) || gradient_dtype(params, param) == TRI_I64;
-        if (param->count > 0 && added_to) {
-            zero(tri_param_gradients(params, param),
-                 (size_t)param->count * tri_dtype_size(gradient_dtype(params, param)));
+        params->state[p].fresh = !added_to;
+        if (added_to) {
+            zero_row(params, param);
+        }
+    }
+}
+
+/* Rows that no micro-batch had a product for: experts without tokens. */
+static void zero_unwritten(struct tri_params *params, struct tri_range rows)
+{
+    for (int64_t p = rows.begin; p < rows.end; p++) {
+        TRI_REQUIRE(!params->state[p].open);
+        if (params->state[p].fresh) {
+            params->state[p].fresh = false;
+            zero_row(params, &params->param[p]);
         }
     }
 }
@@ -91,6 +108,7 @@ void tri_gradients_reduce(struct tri_params *params, int64_t block, bool begin)
         end_block(params, block + IN_FLIGHT);
     }
     struct tri_range rows = tri_params_rows(params, block);
+    zero_unwritten(params, rows);
     for (int64_t p = rows.begin; p < rows.end; p++) {
         sum_over_tensor(params, &params->param[p]);
     }
@@ -100,8 +118,7 @@ void tri_gradients_reduce(struct tri_params *params, int64_t block, bool begin)
         if (!segment) {
             continue;
         }
-        void *gradients = (char *)buffer->gradients +
-                          (size_t)segment->whole.begin * tri_dtype_size(buffer->gradient_dtype);
+        void *gradients = tri_buffer_gradients(buffer, segment->whole.begin);
         if (begin) {
             segment->reduction = tri_reduce_scatter_v_begin(
                 buffer->group, where, gradients, segment->counts, buffer->gradient_dtype);
@@ -141,12 +158,12 @@ static double exact_norm(const struct tri_params *params, const struct tri_kerne
     for (int p = 0; p < params->count; p++) {
         const struct tri_param *param = &params->param[p];
         struct tri_range range = counted_and_owned(params, param);
-        const int64_t *gradients = params->buffer[param->buffer].gradients;
+        const struct tri_buffer *buffer = &params->buffer[param->buffer];
         if (tri_range_size(range) > 0) {
-            kernels->fixed_squares(kernels,
-                                   &(struct tri_fixed_get_args){.sums = gradients + range.begin,
-                                                                .exact = &sum,
-                                                                .n = tri_range_size(range)});
+            kernels->fixed_squares(kernels, &(struct tri_fixed_get_args){
+                                                .sums = tri_buffer_gradients(buffer, range.begin),
+                                                .exact = &sum,
+                                                .n = tri_range_size(range)});
         }
     }
     if (params->fixed.refused) {
@@ -168,9 +185,8 @@ double tri_gradients_norm(const struct tri_params *params, const struct tri_kern
         const struct tri_param *param = &params->param[p];
         const struct tri_buffer *buffer = &params->buffer[param->buffer];
         struct tri_range range = counted_and_owned(params, param);
-        size_t at = (size_t)range.begin * tri_dtype_size(buffer->gradient_dtype);
         sum += kernels->sum_squares(
-            kernels, &(struct tri_squares_args){.x = (const char *)buffer->gradients + at,
+            kernels, &(struct tri_squares_args){.x = tri_buffer_gradients(buffer, range.begin),
                                                 .n = tri_range_size(range),
                                                 .dt = buffer->gradient_dtype});
     }

@@ -7,18 +7,19 @@
 #include "model/param.h"
 #include "kernel/kernel.h"
 
-/* Makes the gradients ready for the first micro-batch of a step: zeroes those that are added to,
- * and marks the others (tri_param_overwritten) as fresh, to be set by it; after its backward the
- * caller clears params->fresh. Saves a pass over most of the memory. Local. */
+/* Makes the gradients ready for a step: zeroes those that are added to, and marks the others
+ * (tri_param_overwritten) as fresh, to be set by who opens them first (model/param_open.h). Saves a
+ * pass over most of the memory. Nothing may be open. Local. */
 void tri_gradients_begin(struct tri_params *params);
 
-/* Sums a block's gradients over the tensor group where the table says so, then over the replicas of
- * each buffer: afterwards each rank holds the sums of the pieces it owns (elsewhere the buffers are
- * undefined). Experts are reduced over {data}, the rest over {expert, data}; the loss is already a
- * mean over the global batch, so nothing is divided. Called once for each block, from the last
- * (num_layers) to the first (-1), in the order in which a backward completes them. begin: returns
- * while the sums over replicas are still under way; the block's gradients must then be left alone
- * until tri_gradients_reduce_end. Both ways give the same bits. Collective over the mesh. */
+/* Zeroes what nobody wrote of a block's gradients, then sums them over the tensor group where the
+ * table says so, then over the replicas of each buffer: afterwards each rank holds the sums of the
+ * pieces it owns (elsewhere the buffers are undefined). Experts are reduced over {data}, the rest
+ * over {expert, data}; the loss is already a mean over the global batch, so nothing is divided.
+ * Called once for each block, from the last (num_layers) to the first (-1), in the order in which a
+ * backward completes them. begin: returns while the sums over replicas are still under way; the
+ * block's gradients must then be left alone until tri_gradients_reduce_end. Both ways give the same
+ * bits. Collective over the mesh. */
 void tri_gradients_reduce(struct tri_params *params, int64_t block, bool begin);
 /* Ends all that was begun. Collective over the mesh. */
 void tri_gradients_reduce_end(struct tri_params *params);

@@ -79,7 +79,7 @@ static void allocate_states(struct tri_buffer *buffer, const struct tri_kernels 
         const struct tri_segment *segment = &buffer->segment[s];
         struct tri_range own = segment->own;
         const struct tri_cast_args args = {
-            .src = (const uint16_t *)buffer->weights + own.begin,
+            .src = tri_buffer_weights(buffer, own.begin),
             .from = buffer->dtype,
             .dst = buffer->master + tri_segment_place(segment, own.begin),
             .to = TRI_F32,
@@ -125,11 +125,6 @@ void tri_optimizer_destroy(struct tri_optimizer *optimizer)
 
 /* ---- the step -------------------------------------------------------------------------------- */
 
-static void *element(void *array, enum tri_dtype dtype, int64_t at)
-{
-    return (char *)array + (size_t)at * tri_dtype_size(dtype);
-}
-
 /* The next elements that one call can treat, at most `most`; the cursor moves past them. */
 static struct run take(const struct tri_optimizer *optimizer, struct cursor *cursor, int64_t most)
 {
@@ -151,7 +146,7 @@ static void widen_tile(const struct tri_optimizer *optimizer, struct cursor curs
         struct run part = take(optimizer, &cursor, left);
         int64_t n = tri_range_size(part.range);
         enum tri_dtype dtype = part.buffer->gradient_dtype;
-        const void *gradients = element(part.buffer->gradients, dtype, part.range.begin);
+        const void *gradients = tri_buffer_gradients(part.buffer, part.range.begin);
         if (dtype == TRI_I64) {
             optimizer->kernels->fixed_get(
                 optimizer->kernels,
@@ -172,7 +167,7 @@ static void update(const struct tri_optimizer *optimizer, const struct run *part
 {
     const struct tri_buffer *buffer = part->buffer;
     int64_t place = tri_segment_place(part->segment, part->range.begin);
-    void *weights = element(buffer->weights, buffer->dtype, part->range.begin);
+    void *weights = tri_buffer_weights(buffer, part->range.begin);
     bool own_master = buffer->dtype == TRI_F32;
     struct tri_adamw step = *adamw;
     if (!part->decay) {
@@ -198,7 +193,7 @@ static struct cursor step_tile(const struct tri_optimizer *optimizer, struct cur
     for (int64_t left = optimizer->tile; left > 0 && cursor.run < optimizer->count;) {
         struct run part = take(optimizer, &cursor, left);
         int64_t n = tri_range_size(part.range);
-        const float *gradients = (const float *)part.buffer->gradients + part.range.begin;
+        const float *gradients = tri_buffer_gradients(part.buffer, part.range.begin);
         if (part.buffer->gradient_dtype != TRI_F32) {
             gradients = widened;
             widened += n;
@@ -209,6 +204,7 @@ static struct cursor step_tile(const struct tri_optimizer *optimizer, struct cur
     return cursor;
 }
 
+/* With overlap the rows are refreshed where the gathering ends. */
 static void gather_block(const struct tri_optimizer *optimizer, int64_t block)
 {
     const struct tri_where where = {TRI_PHASE_OPTIMIZER, TRI_KIND_WEIGHTS};
@@ -218,13 +214,16 @@ static void gather_block(const struct tri_optimizer *optimizer, int64_t block)
         if (!segment) {
             continue;
         }
-        void *weights = element(buffer->weights, buffer->dtype, segment->whole.begin);
+        void *weights = tri_buffer_weights(buffer, segment->whole.begin);
         if (optimizer->config->comm_overlap) {
             segment->gathering = tri_all_gather_v_begin(buffer->group, where, weights,
                                                         segment->counts, buffer->dtype);
         } else {
             tri_all_gather_v(buffer->group, where, weights, segment->counts, buffer->dtype);
         }
+    }
+    if (!optimizer->config->comm_overlap) {
+        tri_params_refresh(optimizer->params, block);
     }
 }
 
@@ -250,6 +249,7 @@ void tri_optimizer_step(struct tri_optimizer *optimizer, int64_t update, double 
     };
     struct cursor cursor = {0, 0};
     int64_t block = -1;
+    TRI_REQUIRE(optimizer->params->open == 0);
     tri_params_settle(optimizer->params);
     while (block <= optimizer->params->layers) {
         cursor = step_tile(optimizer, cursor, &adamw);

@@ -7,14 +7,6 @@
 #include <math.h>
 #include <string.h>
 
-/* Weights that the last update still gathers are waited for where they are first read. */
-static void before_block(void *state, int64_t block)
-{
-    struct tri_engine *engine = state;
-    tri_params_settle_block(engine->params, block);
-    tri_mesh_progress(engine->mesh);
-}
-
 /* A block's sums over the replicas run beside the backward of the blocks below it. */
 static void after_block(void *state, int64_t block)
 {
@@ -43,7 +35,7 @@ struct tri_engine *tri_engine_create(const struct tri_config *config, const stru
         tri_params_init(engine->params, (uint64_t)config->seed);
     }
     engine->model = tri_model_create(config, mesh, engine->params, kernels, &tri_moe_factory);
-    engine->hooks = (struct tri_hooks){engine, before_block, after_block};
+    engine->hooks = (struct tri_hooks){engine, after_block};
     engine->moe_layers = tri_model_moe_layers(config);
     int64_t loads = engine->moe_layers * config->moe.num_experts;
     engine->tally.load = tri_alloc(TRI_MEMORY_OTHER, (size_t)loads * sizeof(*engine->tally.load));
@@ -191,7 +183,6 @@ static enum tri_status run(struct tri_engine *engine, const struct tri_rows_sour
         pass.tap = options.tap;
         engine->last = i + 1 == micro_steps;
         tri_model_step(engine->model, &pass);
-        engine->params->fresh = false;
     }
     return TRI_OK;
 }

@@ -71,10 +71,10 @@ void tri_verify_plant(const struct verify *v)
     struct tri_range part = tri_param_own(params, param);
     for (int64_t i = part.begin; i < part.end; i++) {
         if (buffer->gradient_dtype == TRI_I64) {
-            int64_t *sum = (int64_t *)buffer->gradients + i;
+            int64_t *sum = tri_buffer_gradients(buffer, i);
             *sum = (int64_t)((double)*sum * v->options->factor);
         } else {
-            float *gradient = (float *)buffer->gradients + i; /* verify runs in f32 */
+            float *gradient = tri_buffer_gradients(buffer, i); /* verify runs in f32 */
             *gradient = (float)((double)*gradient * v->options->factor);
         }
     }
