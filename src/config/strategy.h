@@ -27,7 +27,8 @@ struct tri_router_kind {
     int64_t top_k;    /* the only moe.top_k that it takes; 0: any */
     bool layer_scope; /* balances each layer by itself: takes no moe.aux_scope model */
     bool biased;      /* chooses by the biases of moe.bias_balancing; others refuse that key */
-    bool draws;       /* draws random numbers, whatever the keys of noise and of drops say */
+    bool by_place;    /* chooses or drops by a token's place in the global batch (random numbers are
+                         keyed by it too), whatever the keys of noise and of drops say */
     bool even;        /* every expert gets the same share: a plan needs no headroom */
     bool exported;    /* transformers' models choose and weigh like this */
     unsigned imposed; /* of enum tri_imposed */

@@ -43,6 +43,7 @@ static const char *const keys[] = {"moe.normalize_top_k", "moe.drop_policy", NUL
 const struct tri_router_kind tri_router_balanced = {
     .strategy = {"balanced", "each in turn, by the token's place in the batch: for measuring",
                  keys},
+    .by_place = true,
     .even = true,
     .imposed = TRI_IMPOSE_CHOICE | TRI_IMPOSE_DROPS,
     .rehearsed = &tri_router_rehearsed,
@@ -130,6 +131,7 @@ static const struct tri_router_ops rehearsed_ops = {
 
 const struct tri_router_kind tri_router_rehearsed = {
     .strategy = {"rehearsed", "in turn, without logits", NULL},
+    .by_place = true,
     .even = true,
     .rehearsed = &tri_router_rehearsed,
     .ops = &rehearsed_ops,

@@ -28,11 +28,11 @@ static bool uses_window(const struct tri_config *config, enum tri_window window)
             (config->moe.capacity_factor > 0.0 && config->moe.capacity_window == window));
 }
 
-/* Whether the router draws numbers, which are keyed by a row's place in the batch. */
-static bool draws(const struct tri_config *config)
+/* Whether the router goes by a row's place in the batch, which random numbers are keyed by too. */
+static bool goes_by_place(const struct tri_config *config)
 {
     const struct tri_config_moe *moe = &config->moe;
-    return moe->jitter > 0.0 || moe->noise > 0.0 || moe->router->draws ||
+    return moe->jitter > 0.0 || moe->noise > 0.0 || moe->router->by_place ||
            (moe->capacity_factor > 0.0 && moe->drop_policy == TRI_DROP_RANDOM);
 }
 
@@ -64,11 +64,13 @@ enum tri_status tri_verify_order_rows(struct verify *v, struct tri_error *error)
                 config, error, "moe.capacity_window",
                 "one window of 'step' and one of 'rank' cannot both be reproduced on one rank");
         }
-        if (draws(config) && tri_rows_micro_steps(rows, replicas, micro) > 1 && replicas > 1) {
+        if (goes_by_place(config) && tri_rows_micro_steps(rows, replicas, micro) > 1 &&
+            replicas > 1) {
             return tri_config_refuse(
                 config, error, "train.micro_batch",
-                "with a window of 'step' and a router that draws numbers, one rank agrees only on "
-                "a single micro-step: expected at least %lld for %lld rows over %d replicas",
+                "with a window of 'step' and a router that draws numbers or takes turns, one rank "
+                "agrees only on a single micro-step: expected at least %lld for %lld rows over %d "
+                "replicas",
                 (long long)((rows + replicas - 1) / replicas), (long long)rows, replicas);
         }
         v->reference_config.train.micro_batch = micro * replicas;

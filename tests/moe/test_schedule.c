@@ -1,7 +1,7 @@
 /* The schedule by itself: given tokens, routes and weights, the sum over choices of
  * weight * expert(token) and its derivatives, in double by the definition, on every layout, with
  * and without duplicate token dropping and a cut stream; replicas have different numbers of rows,
- * some experts get no token, some routes are dropped. */
+ * some experts get no token, some routes are dropped. Ours, and one of the tests' own. */
 #include "support/small.h"
 
 #include "base/memory.h"
@@ -252,7 +252,9 @@ static void check(const char *words, struct small_layout layout, const struct tr
 int main(int argc, char **argv)
 {
     static const char *const words[] = {"", "train.duplicate_token_dropping=false",
-                                        "train.sequence_parallel=true"};
+                                        "train.sequence_parallel=true", "moe.schedule=gather",
+                                        "moe.schedule=gather train.sequence_parallel=true"};
+    enum { WORDS = sizeof(words) / sizeof(*words) };
     job_start(&argc, &argv);
     struct tri_config config;
     small_config(SMALL_LLAMA, "", &config);
@@ -264,8 +266,8 @@ int main(int argc, char **argv)
     tri_params_init(whole, 1);
     struct small_layout layouts[SMALL_LAYOUTS];
     int count = small_layouts(job_size(), EXPERTS, layouts);
-    for (int i = 0; i < 3 * count; i++) {
-        check(words[i % 3], layouts[i / 3], whole);
+    for (int i = 0; i < WORDS * count; i++) {
+        check(words[i % WORDS], layouts[i / WORDS], whole);
     }
     tri_params_destroy(whole);
     tri_mesh_destroy(serial);

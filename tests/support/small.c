@@ -2,7 +2,7 @@
 
 #include "base/memory.h"
 #include "base/random.h"
-#include "moe/strategies.h"
+#include "support/own_strategies.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -26,10 +26,10 @@ static const char llama_text[] =
 
 enum { WORDS = 32 };
 
-void small_config(enum small_style style, const char *words, struct tri_config *config)
+enum tri_status small_config_try(enum small_style style, const char *words,
+                                 struct tri_config *config, struct tri_error *error)
 {
     const char *text = style == SMALL_GPT ? gpt_text : llama_text;
-    struct tri_error error;
     char *copy = tri_strdup(words);
     char *word[WORDS];
     char *rest = NULL;
@@ -38,11 +38,18 @@ void small_config(enum small_style style, const char *words, struct tri_config *
         CHECK(count < WORDS);
         word[count++] = w;
     }
-    if (tri_config_parse(&tri_strategies, "small.yaml", text, strlen(text), count, word, config,
-                         &error) != TRI_OK) {
+    enum tri_status status = tri_config_parse(&own_strategies, "small.yaml", text, strlen(text),
+                                              count, word, config, error);
+    tri_free(copy);
+    return status;
+}
+
+void small_config(enum small_style style, const char *words, struct tri_config *config)
+{
+    struct tri_error error;
+    if (small_config_try(style, words, config, &error) != TRI_OK) {
         tri_panic(TRI_FAILED, "%s: %s", words, error.message);
     }
-    tri_free(copy);
 }
 
 int small_layouts(int ranks, int experts, struct small_layout layouts[SMALL_LAYOUTS])

@@ -20,8 +20,12 @@
  * vocabulary and inner sizes are odd. */
 enum small_style { SMALL_GPT, SMALL_LLAMA };
 
-/* The config of a style with "key=value" words, separated by spaces, on top. */
+/* The config of a style with "key=value" words, separated by spaces, on top; read with
+ * own_strategies. */
 void small_config(enum small_style style, const char *words, struct tri_config *config);
+/* The same of words that may be wrong. */
+enum tri_status small_config_try(enum small_style style, const char *words,
+                                 struct tri_config *config, struct tri_error *error);
 
 struct small_layout {
     int tensor, expert, expert_tensor;

@@ -1,0 +1,23 @@
+#include "support/own_strategies.h"
+
+#include "moe/strategies.h"
+
+#include <stddef.h>
+
+static const struct tri_strategy *const routers[] = {
+    &tri_router_top_k.strategy,
+    &tri_router_balanced.strategy,
+    &tri_router_deepspeed_top1.strategy,
+    &tri_router_deepspeed_top2.strategy,
+    &tri_router_deepspeed_topk.strategy,
+    &own_router_hash.strategy,
+    NULL,
+};
+
+static const struct tri_strategy *const schedules[] = {
+    &tri_schedule_ted.strategy,
+    &own_schedule_gather.strategy,
+    NULL,
+};
+
+const struct tri_strategies own_strategies = {routers, schedules};
