@@ -545,6 +545,23 @@ static void test_table_covers_the_struct(void **state)
     }
 }
 
+/* The keys that a strategy says it reads are there. */
+static void test_strategies_read_keys(void **state)
+{
+    (void)state;
+    int read = 0;
+    for (size_t i = 0; i < tri_keys_count; i++) {
+        const struct tri_strategy *const *list = tri_key_strategies(&tri_keys[i], &tri_strategies);
+        for (; list && *list; list++) {
+            assert_true((*list)->name[0] && (*list)->help[0]);
+            for (const char *const *key = (*list)->keys; key && *key; key++, read++) {
+                assert_true(tri_key_find(*key) >= 0);
+            }
+        }
+    }
+    assert_true(read > 5);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -562,6 +579,7 @@ int main(void)
         cmocka_unit_test(test_changes),
         cmocka_unit_test(test_layout),
         cmocka_unit_test(test_table_covers_the_struct),
+        cmocka_unit_test(test_strategies_read_keys),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

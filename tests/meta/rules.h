@@ -23,6 +23,9 @@ void rules_check_columns(const char *root, int columns, struct findings *finding
 /* A struct tri_… of src/ is defined once; a function tri_… that a header of src/ declares is used
  * in src/. `allowed` (ended by NULL, or NULL): functions that may wait for their users. */
 void rules_check_names(const char *root, const char *const *allowed, struct findings *findings);
+/* No strategy of src/moe/strategies.h is named in src/ outside of src/moe: what others ask of one
+ * is a field. */
+void rules_check_strategies(const char *root, struct findings *findings);
 /* Links in the Markdown files of the root and of docs/ lead to files that exist. */
 void rules_check_doc_links(const char *root, struct findings *findings);
 /* Every symbol that a library exports begins with tri_; main may be there too. nm is the program's

@@ -107,3 +107,25 @@ void rules_check_names(const char *root, const char *const *allowed, struct find
         }
     }
 }
+
+/* ---- strategies ------------------------------------------------------------------------------ */
+
+static void strategy_line(const struct scope *scope, const char *path, int number, const char *line)
+{
+    if (strstr(line, "&tri_router_") || strstr(line, "&tri_schedule_")) {
+        find(scope->findings, "%s:%d: names a strategy: ask for a field of it", path, number);
+    }
+}
+
+static void strategy_file(const struct scope *scope, const char *path)
+{
+    if (strncmp(path, "src/moe/", 8) != 0) {
+        for_each_line(scope, path, strategy_line);
+    }
+}
+
+void rules_check_strategies(const char *root, struct findings *findings)
+{
+    const struct scope scope = {.root = root, .findings = findings};
+    for_each_source(&scope, "src", strategy_file);
+}

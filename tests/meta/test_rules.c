@@ -204,6 +204,19 @@ static void test_names(void **state)
     assert_non_null(strstr(findings.text, "tri_later need not be allowed: it is used"));
 }
 
+static void test_strategies(void **state)
+{
+    (void)state;
+    struct findings findings = {0};
+    plant("src/moe/strategies.c", "    &tri_router_top_k.strategy,\n");
+    plant("src/train/a.c", "    tri_config_load(&tri_strategies, path);\n");
+    rules_check_strategies(planted_root, &findings);
+    assert_found(&findings, 0, NULL);
+    plant("src/train/a.c", "\n    if (moe->router == &tri_router_top_k) {\n");
+    rules_check_strategies(planted_root, &findings);
+    assert_found(&findings, 1, "src/train/a.c:2: names a strategy");
+}
+
 static void test_doc_links(void **state)
 {
     (void)state;
@@ -259,6 +272,7 @@ static void test_this_tree(void **state)
     rules_check_lengths(root, 600, &findings);
     rules_check_columns(root, 100, &findings);
     rules_check_names(root, unused_in_src, &findings);
+    rules_check_strategies(root, &findings);
     rules_check_doc_links(root, &findings);
     assert_found(&findings, 0, NULL);
 }
@@ -273,6 +287,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_include_in_brackets, planted_begin, planted_end),
         cmocka_unit_test_setup_teardown(test_columns, planted_begin, planted_end),
         cmocka_unit_test_setup_teardown(test_names, planted_begin, planted_end),
+        cmocka_unit_test_setup_teardown(test_strategies, planted_begin, planted_end),
         cmocka_unit_test_setup_teardown(test_links, planted_begin, planted_end),
         cmocka_unit_test_setup_teardown(test_foreign_headers, planted_begin, planted_end),
         cmocka_unit_test_setup_teardown(test_folders, planted_begin, planted_end),

@@ -249,13 +249,12 @@ static void check(const char *words, struct small_layout layout, const struct tr
     tri_mesh_destroy(mesh);
 }
 
-int main(int argc, char **argv)
+static void test(void)
 {
     static const char *const words[] = {"", "train.duplicate_token_dropping=false",
                                         "train.sequence_parallel=true", "moe.schedule=gather",
                                         "moe.schedule=gather train.sequence_parallel=true"};
     enum { WORDS = sizeof(words) / sizeof(*words) };
-    job_start(&argc, &argv);
     struct tri_config config;
     small_config(SMALL_LLAMA, "", &config);
     CHECK(config.model.hidden_size == HIDDEN && config.moe.intermediate_size == INNER);
@@ -271,6 +270,9 @@ int main(int argc, char **argv)
     }
     tri_params_destroy(whole);
     tri_mesh_destroy(serial);
-    job_finish();
-    return 0;
+}
+
+int main(int argc, char **argv)
+{
+    return job_run(argc, argv, test);
 }

@@ -152,9 +152,8 @@ static void run(const char *words, struct small_layout layout)
     tri_mesh_destroy(serial);
 }
 
-int main(int argc, char **argv)
+static void test(void)
 {
-    job_start(&argc, &argv);
     struct small_layout layouts[SMALL_LAYOUTS];
     int count = small_layouts(job_size(), 8, layouts);
     for (int i = 0; i < count; i++) {
@@ -164,6 +163,9 @@ int main(int argc, char **argv)
         run("precision=bf16 train.gradient_dtype=bf16 train.optimizer_tile=777 train.clip=0.5",
             layouts[i]);
     }
-    job_finish();
-    return 0;
+}
+
+int main(int argc, char **argv)
+{
+    return job_run(argc, argv, test);
 }

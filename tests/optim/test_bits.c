@@ -108,14 +108,13 @@ enum {
     OVERLAPS = sizeof(overlaps) / sizeof(*overlaps),
 };
 
-int main(int argc, char **argv)
+static void test(void)
 {
     static const char *const precisions[] = {
         CLIPPED "precision=f32",
         CLIPPED "precision=bf16 model.num_kv_heads=1",
         CLIPPED "precision=bf16 train.gradient_dtype=bf16 model.num_kv_heads=1",
     };
-    job_start(&argc, &argv);
     struct small_layout layouts[SMALL_LAYOUTS];
     int count = small_layouts(job_size(), 8, layouts);
     for (int i = 0; i < count; i++) {
@@ -124,6 +123,9 @@ int main(int argc, char **argv)
             compare(SMALL_LLAMA, precisions[p], overlaps, OVERLAPS, layouts[i]);
         }
     }
-    job_finish();
-    return 0;
+}
+
+int main(int argc, char **argv)
+{
+    return job_run(argc, argv, test);
 }

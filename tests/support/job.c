@@ -1,6 +1,6 @@
 #include "support/job.h"
 
-static struct tri_comm *started;
+static _Thread_local struct tri_comm *started;
 
 void job_start(int *argc, char ***argv)
 {
@@ -11,6 +11,14 @@ void job_finish(void)
 {
     tri_comm_finish(started);
     started = NULL;
+}
+
+int job_run(int argc, char **argv, void (*test)(void))
+{
+    job_start(&argc, &argv);
+    test();
+    job_finish();
+    return 0;
 }
 
 struct tri_comm *job(void)

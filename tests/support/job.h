@@ -4,7 +4,9 @@
 
 #include "comm/comm.h"
 
-/* First and last in main. */
+/* Runs test on each rank, and returns what main returns. */
+int job_run(int argc, char **argv, void (*test)(void));
+/* The same by hand: first and last in main. */
 void job_start(int *argc, char ***argv);
 void job_finish(void);
 /* Of the calling rank, in between. */

@@ -78,7 +78,7 @@ void small_config_lay_out(struct tri_config *config, struct small_layout layout)
 
 const char *small_layout_text(struct small_layout layout)
 {
-    static char text[96];
+    static _Thread_local char text[96];
     (void)snprintf(text, sizeof(text), "tensor %d x expert %d x data %d, expert_tensor %d",
                    layout.tensor, layout.expert, job_size() / (layout.tensor * layout.expert),
                    layout.expert_tensor);

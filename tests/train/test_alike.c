@@ -82,12 +82,11 @@ static void check_key(const struct tri_key *key, const struct tri_config *config
     tri_mesh_destroy(mesh);
 }
 
-int main(int argc, char **argv)
+static void test(void)
 {
     static const char text[] = "moe: {num_experts: 4}\n";
     struct tri_config config;
     struct tri_error error = {0};
-    job_start(&argc, &argv);
     if (tri_config_parse(&tri_strategies, "c.yaml", text, strlen(text), 0, NULL, &config, &error) !=
         TRI_OK) {
         tri_panic(TRI_FAILED, "%s", error.message);
@@ -95,6 +94,9 @@ int main(int argc, char **argv)
     for (size_t i = 0; i < tri_keys_count; i++) {
         check_key(&tri_keys[i], &config, 1 + (int)i % (job_size() - 1));
     }
-    job_finish();
-    return 0;
+}
+
+int main(int argc, char **argv)
+{
+    return job_run(argc, argv, test);
 }

@@ -113,9 +113,8 @@ static void losses_agree(enum small_style style)
     end(&pair);
 }
 
-int main(int argc, char **argv)
+static void test(void)
 {
-    job_start(&argc, &argv);
     /* Initial weights and widths of heads as models have them. A toy with weights of deviation
      * 0.15, or with q/k norms over 4 numbers, is so ill-conditioned that the rounding of its
      * activations alone, with the reference kernels too, moves gradients by 4e-2. */
@@ -128,6 +127,9 @@ int main(int argc, char **argv)
     losses_agree(SMALL_GPT);
     losses_agree(SMALL_LLAMA);
     CHECK(failures == 0);
-    job_finish();
-    return 0;
+}
+
+int main(int argc, char **argv)
+{
+    return job_run(argc, argv, test);
 }

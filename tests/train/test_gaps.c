@@ -80,13 +80,15 @@ static void check(const char *words)
     tri_mesh_destroy(mesh);
 }
 
-int main(int argc, char **argv)
+static void test(void)
 {
-    job_start(&argc, &argv);
     check("");
     check("moe.top_k=3");
     check("moe.bias_balancing=0.01");
     check("moe.bias_balancing=0.01 moe.top_k=1 moe.normalize_top_k=false");
-    job_finish();
-    return 0;
+}
+
+int main(int argc, char **argv)
+{
+    return job_run(argc, argv, test);
 }

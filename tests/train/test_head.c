@@ -205,9 +205,8 @@ static void check_rounded_each(struct small_layout layout)
     tri_free(narrow.values);
 }
 
-int main(int argc, char **argv)
+static void test(void)
 {
-    job_start(&argc, &argv);
     struct small_layout layouts[SMALL_LAYOUTS];
     int ranks = job_size();
     int count = small_layouts(ranks, 8, layouts);
@@ -219,6 +218,9 @@ int main(int argc, char **argv)
     check_chunk_bits(cut);
     check_rounded_once(cut);
     check_rounded_each(cut);
-    job_finish();
-    return 0;
+}
+
+int main(int argc, char **argv)
+{
+    return job_run(argc, argv, test);
 }

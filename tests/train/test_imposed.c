@@ -8,7 +8,7 @@
 #include <math.h>
 #include <string.h>
 
-static int64_t growths; /* of exchange buffers that were too small */
+static _Thread_local int64_t growths; /* of exchange buffers that were too small */
 
 enum { FIRST, LAST_TWO, ALTERNATING, PATTERNS };
 
@@ -89,12 +89,11 @@ static void run(struct tri_config *config, struct small_layout layout, int patte
     tri_mesh_destroy(mesh);
 }
 
-int main(int argc, char **argv)
+static void test(void)
 {
     static const char *const words[] = {
         "", "moe.capacity_factor=1.0 moe.min_capacity=1 moe.drop_policy=probability",
         "model.qk_norm=full train.global_batch=3"};
-    job_start(&argc, &argv);
     struct small_layout layouts[SMALL_LAYOUTS];
     int count = small_layouts(job_size(), 8, layouts);
     for (int i = 0; i < count * PATTERNS; i++) {
@@ -106,6 +105,9 @@ int main(int argc, char **argv)
     }
     /* All tokens at one of several places do not fit twice the balanced share. */
     CHECK(growths > 0 || job_size() < 4 || job_rank() > 0);
-    job_finish();
-    return 0;
+}
+
+int main(int argc, char **argv)
+{
+    return job_run(argc, argv, test);
 }

@@ -60,7 +60,7 @@ static const char *const capacities[] = {
 };
 #define COUNT(array) ((int)(sizeof(array) / sizeof(*(array))))
 
-static int cases;
+static _Thread_local int cases; /* of this rank */
 
 static void expect_equal(struct tri_config *config, struct small_layout layout, const char *words)
 {
@@ -122,9 +122,8 @@ static void with_window_of_rank(struct small_layout layout, int index)
     expect_equal(&config, layout, words);
 }
 
-int main(int argc, char **argv)
+static void test(void)
 {
-    job_start(&argc, &argv);
     struct small_layout layouts[SMALL_LAYOUTS];
     int ranks = job_size();
     int count = small_layouts(ranks, 8, layouts);
@@ -141,6 +140,9 @@ int main(int argc, char **argv)
     if (job_rank() == 0) {
         (void)printf("%d comparisons on %d layouts\n", cases, count);
     }
-    job_finish();
-    return 0;
+}
+
+int main(int argc, char **argv)
+{
+    return job_run(argc, argv, test);
 }

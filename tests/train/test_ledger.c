@@ -440,9 +440,8 @@ static void run(enum small_style style, const char *words, struct small_layout l
 
 #define RESEND "train.communication_aware_checkpointing=false"
 
-int main(int argc, char **argv)
+static void test(void)
 {
-    job_start(&argc, &argv);
     struct small_layout layouts[SMALL_LAYOUTS];
     int count = small_layouts(job_size(), 8, layouts);
     for (int i = 0; i < count; i++) {
@@ -468,6 +467,9 @@ int main(int argc, char **argv)
         run(SMALL_GPT, "train.sequence_parallel=true model.qk_norm=full precision=bf16",
             layouts[i]);
     }
-    job_finish();
-    return 0;
+}
+
+int main(int argc, char **argv)
+{
+    return job_run(argc, argv, test);
 }

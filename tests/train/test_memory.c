@@ -137,9 +137,8 @@ static const char *const options[] = {
     "reproducible=true model.num_kv_heads=8 precision=bf16 train.recompute=full model.bias=all",
 };
 
-int main(int argc, char **argv)
+static void test(void)
 {
-    job_start(&argc, &argv);
     struct small_layout layouts[SMALL_LAYOUTS];
     int count = small_layouts(job_size(), 8, layouts);
     for (int i = 0; i < count; i++) {
@@ -149,6 +148,9 @@ int main(int argc, char **argv)
         }
         run(SMALL_LLAMA, "", layouts[i], false);
     }
-    job_finish();
-    return 0;
+}
+
+int main(int argc, char **argv)
+{
+    return job_run(argc, argv, test);
 }

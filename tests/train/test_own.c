@@ -185,9 +185,8 @@ static void expect_refused(void)
     CHECK(tri_hf_family_of(&config, &family, &error) == TRI_OK);
 }
 
-int main(int argc, char **argv)
+static void test(void)
 {
-    job_start(&argc, &argv);
     struct small_layout layouts[SMALL_LAYOUTS];
     int count = small_layouts(job_size(), 8, layouts);
     for (int i = 0; i < (count < WORDS ? WORDS : count); i++) {
@@ -202,6 +201,9 @@ int main(int argc, char **argv)
     CHECK(tri_mesh_create(job(), 1, 1, &mesh, &error) == TRI_OK);
     run_and_resume(mesh->world);
     tri_mesh_destroy(mesh);
-    job_finish();
-    return 0;
+}
+
+int main(int argc, char **argv)
+{
+    return job_run(argc, argv, test);
 }

@@ -160,9 +160,8 @@ static const char *const llama_flavours[] = {
 };
 enum { FLAVOURS = sizeof(gpt_flavours) / sizeof(*gpt_flavours) };
 
-int main(int argc, char **argv)
+static void test(void)
 {
-    job_start(&argc, &argv);
     struct small_layout layouts[SMALL_LAYOUTS];
     int ranks = job_size();
     int count = small_layouts(ranks, 8, layouts);
@@ -176,6 +175,9 @@ int main(int argc, char **argv)
             with_dropping(SMALL_LLAMA, llama_flavours[flavour], layouts[i % count]);
         }
     }
-    job_finish();
-    return 0;
+}
+
+int main(int argc, char **argv)
+{
+    return job_run(argc, argv, test);
 }

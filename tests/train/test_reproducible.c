@@ -146,9 +146,8 @@ static void expect_refused(struct small_layout layout)
     tri_mesh_destroy(mesh);
 }
 
-int main(int argc, char **argv)
+static void test(void)
 {
-    job_start(&argc, &argv);
     struct small_layout layouts[SMALL_LAYOUTS];
     int count = small_layouts(job_size(), 8, layouts);
     /* Few layouts: more rounds, so that every number of ranks sees all models. */
@@ -164,6 +163,9 @@ int main(int argc, char **argv)
         cross(layouts[i], i % 2 == 1);
     }
     expect_refused(layouts[count - 1]);
-    job_finish();
-    return 0;
+}
+
+int main(int argc, char **argv)
+{
+    return job_run(argc, argv, test);
 }

@@ -55,9 +55,8 @@ static void stands_still(enum small_style style, const char *words, struct small
     tri_mesh_destroy(mesh);
 }
 
-int main(int argc, char **argv)
+static void test(void)
 {
-    job_start(&argc, &argv);
     struct small_layout layouts[SMALL_LAYOUTS];
     int count = small_layouts(job_size(), 8, layouts);
     for (int i = 0; i < count; i++) {
@@ -76,6 +75,9 @@ int main(int argc, char **argv)
                      "moe.headroom=16",
                      layouts[i]);
     }
-    job_finish();
-    return 0;
+}
+
+int main(int argc, char **argv)
+{
+    return job_run(argc, argv, test);
 }
