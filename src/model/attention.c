@@ -20,7 +20,10 @@ struct attention {
     int64_t counted_kv; /* first local KV column that this rank counts in sums over tensor */
     struct tri_linear qkv, o;
     struct tri_span qkv_bias, o_bias, norm[2]; /* or none */
-    /* kept for the backward */
+};
+
+/* What the forward leaves in a frame. */
+struct kept {
     const void *x; /* [tokens, hidden], borrowed */
     void *raw;     /* [tokens, width()] q, k, v; rotated in place when there is no q/k norm */
     void *turned;  /* [tokens, (q + kv) * dim] after q/k norm and rotation; raw without the norm */
@@ -77,6 +80,7 @@ static struct norm_part norm_part(const struct attention *a, int which)
 /* Virtual shards of a norm over all heads. */
 struct shard_sums {
     const struct attention *a;
+    const struct kept *kept;
     const struct norm_part *parts;
     void *d;              /* gradients at the normalised q, k */
     const float *norm[2]; /* open, for the dot products */
@@ -121,7 +125,7 @@ static void shard_squares(void *state, int shard, float *sums)
     const struct tri_context *context = s->a->base.context;
     for (int i = 0; i < 2; i++) {
         context->kernels->rms_squares(
-            context->kernels, &(struct tri_rms_args){.x = shard_view(s, s->a->raw, i, shard),
+            context->kernels, &(struct tri_rms_args){.x = shard_view(s, s->kept->raw, i, shard),
                                                      .squares = sums + i * s->tokens,
                                                      .dt = context->dt});
     }
@@ -134,7 +138,7 @@ static void shard_dots(void *state, int shard, float *sums)
     for (int i = 0; i < 2; i++) {
         const struct tri_rms_args args = {
             .dy = shard_view(s, s->d, i, shard),
-            .x = shard_view(s, s->a->raw, i, shard),
+            .x = shard_view(s, s->kept->raw, i, shard),
             .weight = s->norm[i] + shard_columns(s->a, i, shard).begin,
             .dots = sums + i * s->tokens,
             .dt = context->dt,
@@ -143,7 +147,8 @@ static void shard_dots(void *state, int shard, float *sums)
     }
 }
 
-static void norm_forward(struct attention *a, const struct tri_frame *frame)
+static void norm_forward(const struct attention *a, const struct tri_frame *frame,
+                         struct kept *kept)
 {
     const struct tri_pass *pass = &frame->pass;
     const struct tri_context *context = a->base.context;
@@ -156,17 +161,17 @@ static void norm_forward(struct attention *a, const struct tri_frame *frame)
     bool filled = false;
     float *squares = full ? tri_keep_result(frame, context->mesh->tensor, stats, TRI_F32, &filled)
                           : tri_frame_take_f32(frame, stats);
-    a->rstd[0] = squares;
-    a->rstd[1] = squares + n * parts[0].inner;
-    struct shard_sums sums = {.a = a, .parts = parts, .tokens = n};
+    kept->rstd[0] = squares;
+    kept->rstd[1] = squares + n * parts[0].inner;
+    struct shard_sums sums = {.a = a, .kept = kept, .parts = parts, .tokens = n};
     if (full && context->reproducible && !filled) {
         tri_partial_sum(frame, context->shards, shard_squares, &sums, stats, squares);
     }
     for (int i = 0; i < 2 && !filled && !(full && context->reproducible); i++) {
         struct norm_part p = parts[i];
         const struct tri_rms_args args = {
-            .x = view(a, a->raw, n, ld, p.begin + p.shared, p.inner, p.width - p.shared),
-            .squares = a->rstd[i],
+            .x = view(a, kept->raw, n, ld, p.begin + p.shared, p.inner, p.width - p.shared),
+            .squares = kept->rstd[i],
             .dt = context->dt,
         };
         kernels->rms_squares(kernels, &args);
@@ -181,14 +186,14 @@ static void norm_forward(struct attention *a, const struct tri_frame *frame)
     for (int i = 0; i < 2; i++) {
         struct norm_part p = parts[i];
         for (int64_t j = 0; j < n * p.inner && !filled; j++) {
-            double mean = (double)a->rstd[i][j] / (double)p.total;
-            a->rstd[i][j] = (float)(1.0 / sqrt(mean + context->config->model.norm_epsilon));
+            double mean = (double)kept->rstd[i][j] / (double)p.total;
+            kept->rstd[i][j] = (float)(1.0 / sqrt(mean + context->config->model.norm_epsilon));
         }
         const struct tri_rms_args apply = {
-            .x = view(a, a->raw, n, ld, p.begin, p.inner, p.width),
-            .rstd = a->rstd[i],
+            .x = view(a, kept->raw, n, ld, p.begin, p.inner, p.width),
+            .rstd = kept->rstd[i],
             .weight = norm[i],
-            .y = view(a, a->turned, n, a->ld_turned, p.begin, p.inner, p.width),
+            .y = view(a, kept->turned, n, kept->ld_turned, p.begin, p.inner, p.width),
             .dt = context->dt,
         };
         kernels->rms_apply(kernels, &apply);
@@ -197,8 +202,9 @@ static void norm_forward(struct attention *a, const struct tri_frame *frame)
 }
 
 /* Columns [begin, begin + width) of a norm's weight and of q or k, rows of `inner` heads. */
-static void norm_gradient(struct attention *a, const struct tri_frame *frame, void *d, int which,
-                          const float *norm, struct tri_range columns, float *dots)
+static void norm_gradient(const struct attention *a, const struct tri_frame *frame,
+                          const struct kept *kept, void *d, int which, const float *norm,
+                          struct tri_range columns, float *dots)
 {
     struct tri_params *params = a->base.context->params;
     const struct tri_pass *pass = &frame->pass;
@@ -211,14 +217,15 @@ static void norm_gradient(struct attention *a, const struct tri_frame *frame, vo
     tri_gradient_rms(
         frame, tri_cuts_by_rows(frame, frame->pass.rows, frame->pass.seq),
         view(a, d, n, ld, p.begin + columns.begin, p.inner, tri_range_size(columns)),
-        view(a, a->raw, n, ld, p.begin + columns.begin, p.inner, tri_range_size(columns)),
-        a->rstd[which], norm + columns.begin, dots, p.total,
+        view(a, kept->raw, n, ld, p.begin + columns.begin, p.inner, tri_range_size(columns)),
+        kept->rstd[which], norm + columns.begin, dots, p.total,
         gradients + (size_t)columns.begin * tri_dtype_size(dtype));
     tri_gradients_close(params, rows, gradients);
 }
 
 /* d [tokens, width()]: gradients at the normalised q, k become those at the raw ones. */
-static void norm_backward(struct attention *a, const struct tri_frame *frame, void *d)
+static void norm_backward(const struct attention *a, const struct tri_frame *frame,
+                          const struct kept *kept, void *d)
 {
     const struct tri_pass *pass = &frame->pass;
     const struct tri_context *context = a->base.context;
@@ -233,7 +240,7 @@ static void norm_backward(struct attention *a, const struct tri_frame *frame, vo
     float *dots[2];
     dots[0] = tri_frame_take_f32(frame, stats);
     dots[1] = dots[0] + n * parts[0].inner;
-    struct shard_sums sums = {.a = a, .parts = parts, .d = d, .tokens = n};
+    struct shard_sums sums = {.a = a, .kept = kept, .parts = parts, .d = d, .tokens = n};
     open_norm(a, TRI_USE_BACKWARD, sums.norm);
     if (by_shards) {
         tri_partial_sum(frame, context->shards, shard_dots, &sums, stats, dots[0]);
@@ -242,7 +249,7 @@ static void norm_backward(struct attention *a, const struct tri_frame *frame, vo
         struct norm_part p = parts[i];
         const struct tri_rms_args args = {
             .dy = view(a, d, n, ld, p.begin, p.inner, p.width),
-            .x = view(a, a->raw, n, ld, p.begin, p.inner, p.width),
+            .x = view(a, kept->raw, n, ld, p.begin, p.inner, p.width),
             .weight = sums.norm[i],
             .dots = dots[i],
             .dt = context->dt,
@@ -257,16 +264,18 @@ static void norm_backward(struct attention *a, const struct tri_frame *frame, vo
     for (int i = 0; i < 2; i++) {
         struct norm_part p = parts[i];
         for (int shard = 0; by_shards && shard < context->shards.own; shard++) {
-            norm_gradient(a, frame, d, i, sums.norm[i], shard_columns(a, i, shard), dots[i]);
+            norm_gradient(a, frame, kept, d, i, sums.norm[i], shard_columns(a, i, shard), dots[i]);
         }
         if (by_shards) {
             continue;
         }
-        norm_gradient(a, frame, d, i, sums.norm[i], (struct tri_range){p.shared, p.width}, dots[i]);
+        norm_gradient(a, frame, kept, d, i, sums.norm[i], (struct tri_range){p.shared, p.width},
+                      dots[i]);
         if (p.shared) {
             /* The term with the dot product belongs to the rank that counts these columns. */
             memset(dots[i], 0, (size_t)n * sizeof(float));
-            norm_gradient(a, frame, d, i, sums.norm[i], (struct tri_range){0, p.shared}, dots[i]);
+            norm_gradient(a, frame, kept, d, i, sums.norm[i], (struct tri_range){0, p.shared},
+                          dots[i]);
         }
     }
     close_norm(a, sums.norm);
@@ -275,7 +284,8 @@ static void norm_backward(struct attention *a, const struct tri_frame *frame, vo
 
 /* ---- forward --------------------------------------------------------------------------------- */
 
-static struct tri_attention arguments(const struct attention *a, const struct tri_frame *frame)
+static struct tri_attention arguments(const struct attention *a, const struct tri_frame *frame,
+                                      const struct kept *kept)
 {
     const struct tri_pass *pass = &frame->pass;
     int64_t k_at = a->heads * a->dim;
@@ -292,15 +302,15 @@ static struct tri_attention arguments(const struct attention *a, const struct tr
         .scale = 1.0 / sqrt((double)a->dim),
         .dt = a->base.context->dt,
         .first_key = pass->first_key,
-        .q = a->turned,
-        .k = column(a, a->turned, k_at),
-        .v = column(a, a->raw, k_at + a->kv_heads * a->dim),
-        .ld_q = a->ld_turned,
-        .ld_k = a->ld_turned,
+        .q = kept->turned,
+        .k = column(a, kept->turned, k_at),
+        .v = column(a, kept->raw, k_at + a->kv_heads * a->dim),
+        .ld_q = kept->ld_turned,
+        .ld_k = kept->ld_turned,
         .ld_v = width_of(a),
-        .out = a->out,
+        .out = kept->out,
         .ld_out = a->heads * a->dim,
-        .lse = a->lse,
+        .lse = kept->lse,
     };
 }
 
@@ -327,7 +337,8 @@ static void use_cache(const struct attention *a, const struct tri_frame *frame,
 }
 
 /* y [stream, hidden] = the heads' outputs times W_o, summed over tensor. */
-static void *project_out(const struct attention *a, const struct tri_frame *frame)
+static void *project_out(const struct attention *a, const struct tri_frame *frame,
+                         const struct kept *kept)
 {
     const struct tri_pass *pass = &frame->pass;
     const struct tri_context *context = a->base.context;
@@ -344,7 +355,7 @@ static void *project_out(const struct attention *a, const struct tri_frame *fram
     void *partial = tri_stream_partial(frame, y, context->sum_dt);
     const struct tri_linear o = tri_linear_open(context->params, &a->o, TRI_USE_FORWARD);
     const float *bias = tri_weights_open(context->params, a->o_bias, TRI_USE_FORWARD);
-    tri_partial_forward(frame, &o, tri_pass_tokens(pass), a->out, whole ? bias : NULL, partial);
+    tri_partial_forward(frame, &o, tri_pass_tokens(pass), kept->out, whole ? bias : NULL, partial);
     tri_linear_close(context->params, &o);
     if (!whole) {
         tri_stream_sum(frame, (struct tri_where){pass->phase, TRI_KIND_ATTENTION}, partial,
@@ -361,45 +372,46 @@ static void *project_out(const struct attention *a, const struct tri_frame *fram
     return y;
 }
 
-static void *forward(struct tri_sublayer *self, const struct tri_frame *frame, const void *x,
-                     bool output)
+static void *forward(const struct tri_sublayer *self, const struct tri_frame *frame, void *left,
+                     const void *x, bool output)
 {
     const struct tri_pass *pass = &frame->pass;
-    struct attention *a = (struct attention *)self;
+    const struct attention *a = (const struct attention *)self;
+    struct kept *kept = left;
     const struct tri_context *context = self->context;
     int64_t n = tri_pass_tokens(pass);
     x = tri_stream_whole(frame, (struct tri_where){pass->phase, TRI_KIND_ATTENTION}, x);
-    a->x = x;
-    a->raw = tri_frame_take(frame, n * width_of(a));
-    a->out = tri_frame_take(frame, n * a->heads * a->dim);
-    a->lse = tri_frame_take_f32(frame, n * a->heads);
-    a->turned = a->raw;
-    a->ld_turned = width_of(a);
+    kept->x = x;
+    kept->raw = tri_frame_take(frame, n * width_of(a));
+    kept->out = tri_frame_take(frame, n * a->heads * a->dim);
+    kept->lse = tri_frame_take_f32(frame, n * a->heads);
+    kept->turned = kept->raw;
+    kept->ld_turned = width_of(a);
     const struct tri_linear qkv = tri_linear_open(context->params, &a->qkv, TRI_USE_FORWARD);
     const float *bias = tri_weights_open(context->params, a->qkv_bias, TRI_USE_FORWARD);
-    tri_linear_forward(&qkv, context->kernels, n, x, bias, a->raw, context->dt);
+    tri_linear_forward(&qkv, context->kernels, n, x, bias, kept->raw, context->dt);
     tri_weights_close(context->params, a->qkv_bias, bias);
     tri_linear_close(context->params, &qkv);
     if (a->norm[0].row) {
-        a->ld_turned = (a->heads + a->kv_heads) * a->dim;
-        a->turned = tri_frame_take(frame, n * a->ld_turned);
-        norm_forward(a, frame);
+        kept->ld_turned = (a->heads + a->kv_heads) * a->dim;
+        kept->turned = tri_frame_take(frame, n * kept->ld_turned);
+        norm_forward(a, frame, kept);
     }
     if (context->rope_table) {
         const struct tri_rope_args turn = {
-            .x = view(a, a->turned, n, a->ld_turned, 0, a->heads + a->kv_heads, a->dim),
+            .x = view(a, kept->turned, n, kept->ld_turned, 0, a->heads + a->kv_heads, a->dim),
             .table = context->rope_table,
             .positions = pass->positions,
             .dt = context->dt,
         };
         context->kernels->rope(context->kernels, &turn);
     }
-    struct tri_attention args = arguments(a, frame);
+    struct tri_attention args = arguments(a, frame, kept);
     if (pass->cache) {
         use_cache(a, frame, &args);
     }
     context->kernels->attention_forward(context->kernels, &args);
-    return output ? project_out(a, frame) : NULL;
+    return output ? project_out(a, frame, kept) : NULL;
 }
 
 /* ---- backward -------------------------------------------------------------------------------- */
@@ -416,11 +428,12 @@ static void bias_gradient(const struct tri_frame *frame, struct tri_cuts cuts, s
     }
 }
 
-static void backward(struct tri_sublayer *self, const struct tri_frame *frame, const void *dy,
-                     void *dx)
+static void backward(const struct tri_sublayer *self, const struct tri_frame *frame,
+                     const void *left, const void *dy, void *dx)
 {
     const struct tri_pass *pass = &frame->pass;
-    struct attention *a = (struct attention *)self;
+    const struct attention *a = (const struct attention *)self;
+    const struct kept *kept = left;
     const struct tri_context *context = self->context;
     const struct tri_kernels *kernels = context->kernels;
     int64_t n = tri_pass_tokens(pass);
@@ -436,9 +449,9 @@ static void backward(struct tri_sublayer *self, const struct tri_frame *frame, c
     bias_gradient(frame, cuts, a->o_bias, dy, n);
     const struct tri_linear o = tri_linear_open(context->params, &a->o, TRI_USE_BACKWARD);
     tri_linear_input_gradient(&o, kernels, n, dy, d_out);
-    tri_linear_weight_gradient(&o, kernels, n, dy, a->out, cuts);
+    tri_linear_weight_gradient(&o, kernels, n, dy, kept->out, cuts);
     tri_linear_close(context->params, &o);
-    struct tri_attention args = arguments(a, frame);
+    struct tri_attention args = arguments(a, frame, kept);
     args.dout = d_out;
     args.ld_dout = inner;
     args.dq = d;
@@ -457,11 +470,11 @@ static void backward(struct tri_sublayer *self, const struct tri_frame *frame, c
         kernels->rope(kernels, &turn);
     }
     if (a->norm[0].row) {
-        norm_backward(a, frame, d);
+        norm_backward(a, frame, kept, d);
     }
     bias_gradient(frame, cuts, a->qkv_bias, d, n);
     const struct tri_linear qkv = tri_linear_open(context->params, &a->qkv, TRI_USE_BACKWARD);
-    tri_linear_weight_gradient(&qkv, kernels, n, d, a->x, cuts);
+    tri_linear_weight_gradient(&qkv, kernels, n, d, kept->x, cuts);
     tri_partial_input_gradient(frame, &qkv, n, d, partial);
     tri_linear_close(context->params, &qkv);
     tri_stream_sum(frame, where, partial, context->sum_dt, dx);
@@ -506,7 +519,7 @@ struct tri_sublayer *tri_attention_create(const struct tri_context *context, int
     const struct tri_config_model *model = &context->config->model;
     const struct tri_mesh *mesh = context->mesh;
     struct attention *a = tri_alloc(TRI_MEMORY_OTHER, sizeof(*a));
-    a->base = (struct tri_sublayer){&ops, context, layer};
+    a->base = (struct tri_sublayer){&ops, context, layer, sizeof(struct kept)};
     a->group = model->num_heads / model->num_kv_heads;
     a->dim = model->head_dim;
     struct tri_range heads =

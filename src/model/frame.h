@@ -1,9 +1,15 @@
 /* A frame is where a micro-batch's state lives: all that its forward leaves for its backward.
+ * Layers are constant once they are made, so several frames may be open at once, and be closed in
+ * any order.
  *
  *   pass    the micro-batch
+ *   kept    what the model and each of its layers leave: pointers, mostly into the arena
  *   arena   activations, a stack: what the forward leaves, above it scratch of the call at hand
  *   tape    what is made once and handed back to a recompute (model/tape.h)
- */
+ *
+ * A layer gets its part of `kept` beside the frame. So a forward may be split (halves of a
+ * micro-batch, chunks of tokens): its parts are frames of their own, or share one and have each a
+ * part of `kept`. */
 #ifndef TRIDENT_MODEL_FRAME_H
 #define TRIDENT_MODEL_FRAME_H
 
@@ -36,12 +42,41 @@ static inline bool tri_sum_is_whole(const struct tri_context *context)
     return tri_group_size(context->mesh->tensor) == 1 && !context->reproducible;
 }
 
+enum tri_stage {
+    TRI_STAGE_CLOSED,
+    TRI_STAGE_OPEN,
+    TRI_STAGE_FORWARD,
+    TRI_STAGE_LOSS,
+    TRI_STAGE_DONE
+};
+
 struct tri_frame {
     const struct tri_context *context;
     struct tri_pass pass;
     struct tri_arena *arena;
     struct tri_tape *tape;
+    char *kept;
+    void *moe;              /* the part of `kept` that the MoE layers have together */
+    enum tri_stage stage;   /* what has been done with it */
+    struct tri_frame *next; /* of the model */
 };
+
+/* The frames of a model: as many as were ever open at once, each with memory of its own. */
+struct tri_frames {
+    const struct tri_context *context;
+    size_t kept, moe; /* bytes of `kept`; where in it the MoE layers' part is */
+    struct tri_frame *first;
+};
+
+/* With one frame. context is borrowed. Local, as are the others. */
+void tri_frames_init(struct tri_frames *frames, const struct tri_context *context, size_t kept,
+                     size_t moe);
+/* All must be closed. */
+void tri_frames_release(struct tri_frames *frames);
+/* The first frame that is free, or a further one. pass is copied. */
+struct tri_frame *tri_frames_open(struct tri_frames *frames, const struct tri_pass *pass);
+/* Forgets all that is in it. */
+void tri_frame_close(struct tri_frame *frame);
 
 /* n elements of the activation dtype from the arena. */
 static inline void *tri_frame_take(const struct tri_frame *frame, int64_t n)
@@ -89,23 +124,24 @@ static inline void *tri_keep_result(const struct tri_frame *frame, const struct 
     return block ? block : tri_arena_alloc(frame->arena, bytes);
 }
 
-/* A branch of a block: y = f(x), both [stream tokens, hidden] (model/stream.h). The forward keeps
- * what its backward needs, in the arena or on the tape, and returns y, likewise; when `output` is
- * false only the backward will follow: y is not needed, and NULL. The backward overwrites dx with
- * the gradient at x and adds to the gradients of the weights. Collective over the model's
- * groups. */
+/* A branch of a block: y = f(x), both [stream tokens, hidden] (model/stream.h). The forward leaves
+ * what its backward needs in the arena, on the tape and in `kept`, and returns y, likewise; when
+ * `output` is false only the backward will follow: y is not needed, and NULL. The backward
+ * overwrites dx with the gradient at x and adds to the gradients of the weights. Collective over
+ * the model's groups. */
 struct tri_sublayer;
 struct tri_sublayer_ops {
-    void *(*forward)(struct tri_sublayer *self, const struct tri_frame *frame, const void *x,
-                     bool output);
-    void (*backward)(struct tri_sublayer *self, const struct tri_frame *frame, const void *dy,
-                     void *dx);
+    void *(*forward)(const struct tri_sublayer *self, const struct tri_frame *frame, void *kept,
+                     const void *x, bool output);
+    void (*backward)(const struct tri_sublayer *self, const struct tri_frame *frame,
+                     const void *kept, const void *dy, void *dx);
     void (*destroy)(struct tri_sublayer *self);
 };
 struct tri_sublayer {
     const struct tri_sublayer_ops *ops;
     const struct tri_context *context;
     int64_t layer;
+    size_t kept; /* bytes */
 };
 
 #endif

@@ -6,16 +6,15 @@
 struct mlp {
     struct tri_sublayer base;
     struct tri_network network;
-    struct tri_network_saved saved;
 };
 
 static const struct tri_where backward_mlp = {TRI_PHASE_BACKWARD, TRI_KIND_MLP};
 
-static void *forward(struct tri_sublayer *self, const struct tri_frame *frame, const void *x,
-                     bool output)
+static void *forward(const struct tri_sublayer *self, const struct tri_frame *frame, void *kept,
+                     const void *x, bool output)
 {
     const struct tri_pass *pass = &frame->pass;
-    struct mlp *mlp = (struct mlp *)self;
+    const struct mlp *mlp = (const struct mlp *)self;
     const struct tri_context *context = self->context;
     struct tri_where where = {pass->phase, TRI_KIND_MLP};
     int64_t offsets[2] = {0, tri_pass_tokens(pass)};
@@ -23,11 +22,11 @@ static void *forward(struct tri_sublayer *self, const struct tri_frame *frame, c
     bool whole = tri_sum_is_whole(context);
     x = tri_stream_whole(frame, where, x);
     void *y = output ? tri_frame_take(frame, own[1] * context->config->model.hidden_size) : NULL;
-    tri_networks_forward(frame, &mlp->network, 1, offsets, x, &mlp->saved);
+    tri_networks_forward(frame, &mlp->network, 1, offsets, x, kept);
     if (output) {
         size_t mark = tri_arena_mark(frame->arena);
         void *partial = tri_stream_partial(frame, y, context->sum_dt);
-        tri_networks_output(frame, &mlp->network, 1, offsets, &mlp->saved, partial, whole);
+        tri_networks_output(frame, &mlp->network, 1, offsets, kept, partial, whole);
         if (!whole) {
             tri_stream_sum(frame, where, partial, context->sum_dt, y);
             tri_networks_add_down_bias(context, &mlp->network, 1, own, y);
@@ -37,18 +36,18 @@ static void *forward(struct tri_sublayer *self, const struct tri_frame *frame, c
     return y;
 }
 
-static void backward(struct tri_sublayer *self, const struct tri_frame *frame, const void *dy,
-                     void *dx)
+static void backward(const struct tri_sublayer *self, const struct tri_frame *frame,
+                     const void *kept, const void *dy, void *dx)
 {
     const struct tri_pass *pass = &frame->pass;
-    struct mlp *mlp = (struct mlp *)self;
+    const struct mlp *mlp = (const struct mlp *)self;
     const struct tri_context *context = self->context;
     int64_t offsets[2] = {0, tri_pass_tokens(pass)};
     size_t mark = tri_arena_mark(frame->arena);
     dy = tri_stream_whole_gradient(frame, backward_mlp, dy);
     void *partial = tri_stream_partial(frame, dx, context->sum_dt);
     const struct tri_cuts cuts = tri_cuts_by_rows(frame, frame->pass.rows, frame->pass.seq);
-    tri_networks_backward(frame, &mlp->network, 1, offsets, &cuts, &mlp->saved, dy, partial);
+    tri_networks_backward(frame, &mlp->network, 1, offsets, &cuts, kept, dy, partial);
     tri_stream_sum(frame, backward_mlp, partial, context->sum_dt, dx);
     tri_arena_rewind(frame->arena, mark);
 }
@@ -62,7 +61,7 @@ struct tri_sublayer *tri_mlp_create(const struct tri_context *context, int64_t l
 {
     static const struct tri_sublayer_ops ops = {forward, backward, destroy};
     struct mlp *mlp = tri_alloc(TRI_MEMORY_OTHER, sizeof(*mlp));
-    mlp->base = (struct tri_sublayer){&ops, context, layer};
+    mlp->base = (struct tri_sublayer){&ops, context, layer, sizeof(struct tri_network_saved)};
     mlp->network = tri_network_get(context, TRI_PLACE_DENSE, layer, -1);
     return &mlp->base;
 }

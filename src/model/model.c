@@ -6,38 +6,61 @@
 #include "model/stream.h"
 
 #include <math.h>
+#include <stddef.h>
 #include <string.h>
-#include <unistd.h>
 
 /* One pre-norm block: sum1 = x + pending; h = sum1 + attention(norm1(sum1)); then the same with the
  * MLP or MoE. The residual addition is fused into the norm that reads it, so what travels between
  * sublayers is the pair (sum, branch to be added). All of it is on the tokens of the stream. */
 struct half {
     struct tri_sublayer *branch;
-    struct tri_span norm; /* its weight, and its bias where it has one */
-    void *sum;            /* [stream, hidden] what is normalised */
-    void *normed;         /* [stream, hidden] */
-    float *stats;         /* [stream, 2] */
+    struct tri_span norm;     /* its weight, and its bias where it has one */
+    size_t kept, branch_kept; /* places in a frame */
 };
 
-enum { NO_STASH = 1 << 16 };
+/* What a half leaves in a frame. */
+struct half_kept {
+    void *sum;    /* [stream, hidden] what is normalised */
+    void *normed; /* [stream, hidden] */
+    float *stats; /* [stream, 2] */
+};
+
+/* What the model leaves beside that, at the beginning. */
+struct ends {
+    const void *h; /* [tokens, hidden] the final norm's output */
+    void *dh;      /* [tokens, hidden] sum_dt, the gradient there: a partial sum over tensor */
+};
 
 struct tri_model {
     struct tri_context context;
-    struct tri_frame frame;
+    struct tri_frames frames;
     int64_t layers;
     struct half *half; /* [2 * layers] */
     struct half final; /* without a branch */
     float *rope_table;
     const struct tri_moe_factory *moe;
     void *moe_shared;
-    uint64_t micro_batch; /* counts them: the tape's key */
 };
 
 /* What has been summed so far, and the last branch's output, not yet added; add may be NULL. */
 struct stream {
     void *x, *add;
 };
+
+static void *kept_at(const struct tri_frame *frame, size_t place)
+{
+    return frame->kept + place;
+}
+
+static struct half_kept *kept_of(const struct tri_frame *frame, const struct half *half)
+{
+    return kept_at(frame, half->kept);
+}
+
+static struct ends *ends_of(const struct tri_frame *frame)
+{
+    return kept_at(frame, 0);
+}
 
 static bool is_rms(const struct tri_model *model)
 {
@@ -50,26 +73,27 @@ static int64_t elements(const struct tri_frame *frame)
 }
 
 /* sum = x + add, normed = norm(sum). */
-static void half_norm(struct tri_model *model, const struct tri_frame *frame, struct half *half,
-                      struct stream stream)
+static void half_norm(const struct tri_model *model, const struct tri_frame *frame,
+                      const struct half *half, struct stream stream)
 {
-    struct tri_context *context = &model->context;
+    struct half_kept *kept = kept_of(frame, half);
+    const struct tri_context *context = &model->context;
     int64_t n = tri_stream_count(frame);
     int64_t hidden = context->config->model.hidden_size;
-    half->sum = stream.add ? tri_frame_take(frame, n * hidden) : stream.x;
-    half->normed = tri_frame_take(frame, n * hidden);
-    half->stats = tri_frame_take_f32(frame, 2 * n);
+    kept->sum = stream.add ? tri_frame_take(frame, n * hidden) : stream.x;
+    kept->normed = tri_frame_take(frame, n * hidden);
+    kept->stats = tri_frame_take_f32(frame, 2 * n);
     const float *weight = tri_weights_open(context->params, half->norm, TRI_USE_FORWARD);
     const struct tri_norm_args args = {
         .rms = is_rms(model),
         .x = stream.x,
         .add = stream.add,
-        .sum = half->sum,
+        .sum = kept->sum,
         .weight = weight,
         .bias = is_rms(model) ? NULL : weight + hidden,
         .epsilon = context->config->model.norm_epsilon,
-        .y = half->normed,
-        .stats = half->stats,
+        .y = kept->normed,
+        .stats = kept->stats,
         .n = n,
         .width = hidden,
         .dt = context->dt,
@@ -78,9 +102,10 @@ static void half_norm(struct tri_model *model, const struct tri_frame *frame, st
     tri_weights_close(context->params, half->norm, weight);
 }
 
-static void half_norm_backward(struct tri_model *model, const struct tri_frame *frame,
+static void half_norm_backward(const struct tri_model *model, const struct tri_frame *frame,
                                const struct half *half, const void *dy, void *dx)
 {
+    const struct half_kept *kept = kept_of(frame, half);
     struct tri_params *params = model->context.params;
     size_t mark = tri_arena_mark(frame->arena);
     struct tri_range stream = tri_stream_tokens(frame);
@@ -88,8 +113,8 @@ static void half_norm_backward(struct tri_model *model, const struct tri_frame *
     char *gradients = tri_gradients_open_sum(params, half->norm);
     size_t bytes = (size_t)half->norm.row->count *
                    tri_dtype_size(params->buffer[half->norm.row->buffer].gradient_dtype);
-    tri_gradient_norm(frame, tri_cuts_by_tokens(frame, stream), is_rms(model), dy, half->sum,
-                      weight, half->stats, dx, gradients, is_rms(model) ? NULL : gradients + bytes,
+    tri_gradient_norm(frame, tri_cuts_by_tokens(frame, stream), is_rms(model), dy, kept->sum,
+                      weight, kept->stats, dx, gradients, is_rms(model) ? NULL : gradients + bytes,
                       tri_range_size(stream));
     tri_gradients_close(params, half->norm, gradients);
     tri_weights_close(params, half->norm, weight);
@@ -113,27 +138,35 @@ static void book_attention(const struct tri_pass *pass, double start)
 
 /* ---- one block ------------------------------------------------------------------------------- */
 
+static void *branch_forward(const struct tri_frame *frame, const struct half *half, bool output)
+{
+    const struct tri_sublayer *branch = half->branch;
+    return branch->ops->forward(branch, frame, kept_at(frame, half->branch_kept),
+                                kept_of(frame, half)->normed, output);
+}
+
 /* The block's two halves; without `output` only what its backward needs. */
-static struct stream run_block(struct tri_model *model, const struct tri_frame *frame,
+static struct stream run_block(const struct tri_model *model, const struct tri_frame *frame,
                                int64_t block, struct stream stream, bool output)
 {
-    struct half *half = &model->half[2 * block];
+    const struct half *half = &model->half[2 * block];
     half_norm(model, frame, &half[0], stream);
     double start = tri_clock_now();
-    stream.add = half[0].branch->ops->forward(half[0].branch, frame, half[0].normed, true);
+    stream.add = branch_forward(frame, &half[0], true);
     book_attention(&frame->pass, start);
-    stream.x = half[0].sum;
+    stream.x = kept_of(frame, &half[0])->sum;
     half_norm(model, frame, &half[1], stream);
-    stream.add = half[1].branch->ops->forward(half[1].branch, frame, half[1].normed, output);
-    stream.x = half[1].sum;
+    stream.add = branch_forward(frame, &half[1], output);
+    stream.x = kept_of(frame, &half[1])->sum;
     return stream;
 }
 
 /* The same, leaving behind only the block's input and what the tape stashes. */
-static struct stream run_block_and_drop(struct tri_model *model, const struct tri_frame *frame,
-                                        int64_t block, struct stream stream)
+static struct stream run_block_and_drop(const struct tri_model *model,
+                                        const struct tri_frame *frame, int64_t block,
+                                        struct stream stream)
 {
-    struct tri_context *context = &model->context;
+    const struct tri_context *context = &model->context;
     int64_t n = elements(frame);
     if (stream.add) {
         void *sum = tri_frame_take(frame, n);
@@ -146,7 +179,7 @@ static struct stream run_block_and_drop(struct tri_model *model, const struct tr
     void *out = tri_frame_take(frame, n);
     size_t mark = tri_arena_mark(frame->arena);
     if (frame->pass.backward) {
-        tri_tape_record(frame->tape, model->micro_batch, block);
+        tri_tape_record(frame->tape, block);
     }
     struct stream end = run_block(model, frame, block, stream, true);
     if (frame->pass.backward) {
@@ -161,30 +194,32 @@ static struct stream run_block_and_drop(struct tri_model *model, const struct tr
 }
 
 /* Brings back what run_block would have left; the first half still knows the block's input. */
-static void replay_block(struct tri_model *model, const struct tri_frame *frame, int64_t block)
+static void replay_block(const struct tri_model *model, const struct tri_frame *frame,
+                         int64_t block)
 {
     struct tri_frame again = *frame;
-    struct stream stream = {model->half[2 * block].sum, NULL};
+    struct stream stream = {kept_of(frame, &model->half[2 * block])->sum, NULL};
     again.pass.phase = TRI_PHASE_RECOMPUTE;
-    tri_tape_replay(frame->tape, model->micro_batch, block);
+    tri_tape_replay(frame->tape, block);
     (void)run_block(model, &again, block, stream, false);
     tri_tape_stop(frame->tape);
 }
 
 /* dx: gradient at the residual stream, on both sides of the block; branch: room for a branch's. */
-static void block_backward(struct tri_model *model, const struct tri_frame *frame, int64_t block,
-                           void *dx, void *branch)
+static void block_backward(const struct tri_model *model, const struct tri_frame *frame,
+                           int64_t block, void *dx, void *branch)
 {
-    struct tri_context *context = &model->context;
+    const struct tri_context *context = &model->context;
     bool again = tri_config_layer_recomputes(context->config, block);
     size_t mark = tri_arena_mark(frame->arena);
     if (again) {
         replay_block(model, frame, block);
     }
     for (int i = 1; i >= 0; i--) {
-        struct half *half = &model->half[2 * block + i];
+        const struct half *half = &model->half[2 * block + i];
         double start = tri_clock_now();
-        half->branch->ops->backward(half->branch, frame, dx, branch);
+        half->branch->ops->backward(half->branch, frame, kept_at(frame, half->branch_kept), dx,
+                                    branch);
         if (i == 0) {
             book_attention(&frame->pass, start);
         }
@@ -198,10 +233,22 @@ static void block_backward(struct tri_model *model, const struct tri_frame *fram
 
 /* ---- the whole ------------------------------------------------------------------------------- */
 
-/* Through all blocks; returns the final norm's output [tokens, hidden]. */
-static const void *forward(struct tri_model *model, const struct tri_frame *frame)
+static void move_on(const struct tri_model *model, struct tri_frame *frame, enum tri_stage from,
+                    enum tri_stage to)
 {
-    struct tri_context *context = &model->context;
+    TRI_REQUIRE(frame->context == &model->context && frame->stage == from);
+    frame->stage = to;
+}
+
+struct tri_frame *tri_frame_open(struct tri_model *model, const struct tri_pass *pass)
+{
+    return tri_frames_open(&model->frames, pass);
+}
+
+void tri_model_forward(const struct tri_model *model, struct tri_frame *frame)
+{
+    const struct tri_context *context = &model->context;
+    move_on(model, frame, TRI_STAGE_OPEN, TRI_STAGE_FORWARD);
     struct stream stream = {tri_frame_take(frame, elements(frame)), NULL};
     tri_embedding_forward(frame, stream.x);
     if (model->moe_shared) {
@@ -216,14 +263,24 @@ static const void *forward(struct tri_model *model, const struct tri_frame *fram
         model->moe->end(model->moe_shared, frame);
     }
     half_norm(model, frame, &model->final, stream);
-    return tri_stream_whole(frame, (struct tri_where){frame->pass.phase, TRI_KIND_HEAD},
-                            model->final.normed);
+    ends_of(frame)->h =
+        tri_stream_whole(frame, (struct tri_where){frame->pass.phase, TRI_KIND_HEAD},
+                         kept_of(frame, &model->final)->normed);
 }
 
-/* dh [tokens, hidden]: gradient at the final norm's output, a partial sum over tensor. */
-static void backward(struct tri_model *model, const struct tri_frame *frame, void *dh)
+void tri_model_loss(const struct tri_model *model, struct tri_frame *frame)
 {
-    struct tri_context *context = &model->context;
+    struct ends *ends = ends_of(frame);
+    move_on(model, frame, TRI_STAGE_FORWARD, TRI_STAGE_LOSS);
+    ends->dh = tri_head_loss(frame, ends->h);
+}
+
+void tri_model_backward(const struct tri_model *model, struct tri_frame *frame)
+{
+    const struct tri_context *context = &model->context;
+    void *dh = ends_of(frame)->dh;
+    TRI_REQUIRE(frame->pass.backward);
+    move_on(model, frame, TRI_STAGE_LOSS, TRI_STAGE_DONE);
     int64_t n = elements(frame);
     void *branch = tri_frame_take(frame, n);
     bool in_place =
@@ -245,27 +302,23 @@ static void backward(struct tri_model *model, const struct tri_frame *frame, voi
 
 void tri_model_step(struct tri_model *model, const struct tri_pass *pass)
 {
-    struct tri_frame *frame = &model->frame;
-    size_t mark = tri_arena_mark(frame->arena);
-    frame->pass = *pass;
-    model->micro_batch++;
-    const void *h = forward(model, frame);
-    void *dh = tri_head_loss(frame, h);
+    struct tri_frame *frame = tri_frame_open(model, pass);
+    tri_model_forward(model, frame);
+    tri_model_loss(model, frame);
     if (pass->backward) {
-        backward(model, frame, dh);
+        tri_model_backward(model, frame);
     }
-    tri_arena_rewind(frame->arena, mark);
+    tri_frame_close(frame);
 }
 
 void tri_model_logits(struct tri_model *model, const struct tri_pass *pass, bool last_only,
                       float *logits)
 {
-    struct tri_frame *frame = &model->frame;
-    size_t mark = tri_arena_mark(frame->arena);
-    int64_t hidden = model->context.config->model.hidden_size;
-    size_t row_bytes = (size_t)hidden * tri_dtype_size(model->context.dt);
-    frame->pass = *pass;
-    char *h = (char *)(uintptr_t)forward(model, frame);
+    size_t row_bytes =
+        (size_t)model->context.config->model.hidden_size * tri_dtype_size(model->context.dt);
+    struct tri_frame *frame = tri_frame_open(model, pass);
+    tri_model_forward(model, frame);
+    char *h = (char *)(uintptr_t)ends_of(frame)->h;
     int64_t n = tri_pass_tokens(pass);
     if (last_only) {
         n = pass->seq > 0 ? pass->rows : 0;
@@ -275,7 +328,7 @@ void tri_model_logits(struct tri_model *model, const struct tri_pass *pass, bool
         }
     }
     tri_head_logits(frame, h, n, logits);
-    tri_arena_rewind(frame->arena, mark);
+    tri_frame_close(frame);
 }
 
 /* ---- setup ----------------------------------------------------------------------------------- */
@@ -318,25 +371,39 @@ static float *make_rope_table(const struct tri_config_model *model, bool filled)
     return table;
 }
 
+/* The next of the parts of a frame's `kept`. */
+static size_t place(size_t *used, size_t bytes)
+{
+    const size_t align = _Alignof(max_align_t);
+    size_t at = *used;
+    *used += (bytes + align - 1) / align * align;
+    return at;
+}
+
+/* Frames with room for what the model and its layers leave in one. */
+static void make_frames(struct tri_model *model)
+{
+    size_t used = 0;
+    (void)place(&used, sizeof(struct ends));
+    for (int64_t i = 0; i < 2 * model->layers; i++) {
+        model->half[i].kept = place(&used, sizeof(struct half_kept));
+        model->half[i].branch_kept = place(&used, model->half[i].branch->kept);
+    }
+    model->final.kept = place(&used, sizeof(struct half_kept));
+    size_t moe = place(&used, model->moe_shared ? model->moe->kept : 0);
+    tri_frames_init(&model->frames, &model->context, used, moe);
+}
+
 struct tri_model *tri_model_create(const struct tri_config *config, const struct tri_mesh *mesh,
                                    struct tri_params *params, const struct tri_kernels *kernels,
                                    const struct tri_moe_factory *moe)
 {
     struct tri_model *model = tri_alloc(TRI_MEMORY_OTHER, sizeof(*model));
     struct tri_context *context = &model->context;
-    size_t physical = (size_t)sysconf(_SC_PHYS_PAGES) * (size_t)sysconf(_SC_PAGESIZE);
     context->config = config;
     context->mesh = mesh;
     context->params = params;
     context->kernels = kernels;
-    /* 0: a dry arena. */
-    size_t reserve = mesh->planned ? 0 : physical;
-    model->frame.context = context;
-    model->frame.arena = tri_arena_create(TRI_MEMORY_ACTIVATIONS, "activations", reserve);
-    /* Address space may be limited too: none for a stash that nothing goes to. */
-    model->frame.tape =
-        tri_tape_create(config->model.num_layers, config->train.communication_aware_checkpointing,
-                        config->train.recompute ? reserve : NO_STASH);
     context->dt = config->precision == TRI_PRECISION_BF16 ? TRI_BF16 : TRI_F32;
     cut_sums(context);
     if (config->model.position == TRI_POSITION_ROPE) {
@@ -359,6 +426,7 @@ struct tri_model *tri_model_create(const struct tri_config *config, const struct
                              : tri_mlp_create(context, layer);
     }
     model->final.norm = find_norm(model, TRI_ROLE_FINAL_NORM, -1);
+    make_frames(model);
     return model;
 }
 
@@ -373,8 +441,7 @@ void tri_model_destroy(struct tri_model *model)
     if (model->moe_shared) {
         model->moe->release(model->moe_shared);
     }
-    tri_tape_destroy(model->frame.tape);
-    tri_arena_destroy(model->frame.arena);
+    tri_frames_release(&model->frames);
     tri_free(model->rope_table);
     tri_free(model->half);
     tri_free(model);

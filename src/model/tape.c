@@ -14,7 +14,6 @@ struct entry {
 };
 
 struct block {
-    uint64_t micro_batch;
     bool recorded;
     size_t mark;
     struct entry *first;
@@ -59,21 +58,17 @@ static void start(struct tri_tape *tape, enum mode mode, int64_t block)
     tape->last = NULL;
 }
 
-void tri_tape_record(struct tri_tape *tape, uint64_t micro_batch, int64_t block)
+void tri_tape_record(struct tri_tape *tape, int64_t block)
 {
     start(tape, RUN_AND_STASH, block);
     TRI_REQUIRE(!tape->block[block].recorded);
-    tape->block[block] = (struct block){micro_batch, true, tri_arena_mark(tape->stash), NULL};
+    tape->block[block] = (struct block){true, tri_arena_mark(tape->stash), NULL};
 }
 
-void tri_tape_replay(struct tri_tape *tape, uint64_t micro_batch, int64_t block)
+void tri_tape_replay(struct tri_tape *tape, int64_t block)
 {
     start(tape, REPLAY, block);
-    if (!tape->block[block].recorded || tape->block[block].micro_batch != micro_batch) {
-        tri_panic(TRI_FAILED,
-                  "block %lld is replayed for micro-batch %llu, which it did not record",
-                  (long long)block, (unsigned long long)micro_batch);
-    }
+    TRI_REQUIRE(tape->block[block].recorded);
 }
 
 static struct entry *next_entry(const struct tri_tape *tape)
@@ -96,6 +91,16 @@ void tri_tape_forget(struct tri_tape *tape, int64_t block)
     }
     tri_arena_rewind(tape->stash, b->mark);
     *b = (struct block){0};
+}
+
+void tri_tape_clear(struct tri_tape *tape)
+{
+    TRI_REQUIRE(tape->mode == RUN);
+    for (int64_t block = tape->blocks - 1; block >= 0; block--) {
+        if (tape->block[block].recorded) {
+            tri_tape_forget(tape, block);
+        }
+    }
 }
 
 static bool is_stashed(const struct tri_tape *tape, enum tri_stash what)

@@ -9,14 +9,14 @@
 #include "moe/shared_expert.h"
 
 #include <math.h>
+#include <stddef.h>
 #include <string.h>
 
 struct tri_moe {
     const struct tri_context *context;
     struct tri_router *router;
     struct tri_exchange exchange;
-    struct tri_aux_model aux; /* aux_scope model; of the micro-batch at hand */
-    float *bias;              /* [MoE layers, experts] or NULL */
+    float *bias; /* [MoE layers, experts] or NULL */
 };
 
 struct layer {
@@ -26,11 +26,16 @@ struct layer {
     struct tri_shared_expert *shared;
     struct tri_linear linear; /* [experts, hidden] f32, the router's */
     int64_t index;            /* among the MoE layers */
-    /* kept for the backward */
+};
+
+/* What a layer's forward leaves in a frame; what its schedule does comes after it. */
+struct kept {
     struct tri_router_call call;
     struct tri_routes *routes;
     const float
         *input; /* [stream tokens, hidden] f32 what the router read: x, jittered in training */
+    struct tri_shared_kept shared;
+    max_align_t schedule[];
 };
 
 static bool scope_is_model(const struct tri_context *context)
@@ -76,13 +81,14 @@ static void jitter(const struct layer *layer, const struct tri_frame *frame,
     }
 }
 
-static void read_input(struct layer *layer, const struct tri_frame *frame, const void *x)
+static void read_input(const struct layer *layer, const struct tri_frame *frame, struct kept *kept,
+                       const void *x)
 {
     const struct tri_context *context = layer->base.context;
     int64_t hidden = context->config->model.hidden_size;
     struct tri_range stream = tri_stream_tokens(frame);
     int64_t n = tri_range_size(stream);
-    layer->input = x;
+    kept->input = x;
     if (context->dt == TRI_F32 && !jitters(layer, frame)) {
         return;
     }
@@ -92,11 +98,12 @@ static void read_input(struct layer *layer, const struct tri_frame *frame, const
         &(struct tri_cast_args){
             .src = x, .from = context->dt, .dst = input, .to = TRI_F32, .n = n * hidden});
     jitter(layer, frame, stream, input);
-    layer->input = input;
+    kept->input = input;
 }
 
 /* [tokens, experts] of all tokens: where the stream is cut each rank makes its own, and gathers. */
-static float *router_logits(struct layer *layer, const struct tri_frame *frame)
+static float *router_logits(const struct layer *layer, const struct tri_frame *frame,
+                            const struct kept *kept)
 {
     const struct tri_pass *pass = &frame->pass;
     const struct tri_context *context = layer->base.context;
@@ -105,7 +112,7 @@ static float *router_logits(struct layer *layer, const struct tri_frame *frame)
     float *logits = tri_frame_take_f32(frame, tri_pass_tokens(pass) * experts);
     const struct tri_linear linear =
         tri_linear_open(context->params, &layer->linear, TRI_USE_FORWARD);
-    tri_linear_forward(&linear, context->kernels, tri_range_size(stream), layer->input, NULL,
+    tri_linear_forward(&linear, context->kernels, tri_range_size(stream), kept->input, NULL,
                        logits + stream.begin * experts, TRI_F32);
     tri_linear_close(context->params, &linear);
     if (tri_stream_is_cut(context->config, context->mesh)) {
@@ -117,11 +124,12 @@ static float *router_logits(struct layer *layer, const struct tri_frame *frame)
 
 /* ---- recorded and imposed routes ------------------------------------------------------------- */
 
-static void record(const struct layer *layer, const struct tri_frame *frame)
+static void record(const struct layer *layer, const struct tri_frame *frame,
+                   const struct kept *kept)
 {
     const struct tri_pass *pass = &frame->pass;
     const struct tri_route_tap *tap = pass->tap;
-    const struct tri_routes *routes = layer->routes;
+    const struct tri_routes *routes = kept->routes;
     int64_t experts = layer->base.context->config->moe.num_experts;
     int64_t n = tri_pass_tokens(pass);
     int64_t place = layer->index * tap->tokens + pass->first_row * pass->seq;
@@ -132,14 +140,14 @@ static void record(const struct layer *layer, const struct tri_frame *frame)
                (size_t)(n * tap->k) * sizeof(*tap->expert));
     }
     if (tap->logits) {
-        memcpy(tap->logits + place * experts, layer->call.logits,
+        memcpy(tap->logits + place * experts, kept->call.logits,
                (size_t)(n * experts) * sizeof(float));
     }
     for (int64_t t = 0; t < n && tap->gap; t++) {
         /* In probabilities: with a bias the scores are that already, else they are logits. */
         int32_t last = routes->chosen[t * tap->k + tap->k - 1];
         double logits = (double)routes->probs[t * experts + last] * -expm1(-(double)routes->gap[t]);
-        tap->gap[place + t] = layer->call.bias ? routes->gap[t] : (float)logits;
+        tap->gap[place + t] = kept->call.bias ? routes->gap[t] : (float)logits;
     }
 }
 
@@ -183,27 +191,28 @@ static struct tri_router_call make_call(const struct layer *layer, const struct 
     };
 }
 
-static void tell_tally(const struct layer *layer, const struct tri_frame *frame)
+static void tell_tally(const struct layer *layer, const struct tri_frame *frame,
+                       const struct kept *kept)
 {
     const struct tri_pass *pass = &frame->pass;
     int64_t experts = layer->base.context->config->moe.num_experts;
-    tri_exact_merge(&pass->tally->aux_loss, &layer->routes->aux_terms);
-    tri_exact_merge(&pass->tally->z_loss, &layer->routes->z_terms);
-    pass->tally->dropped += layer->routes->dropped;
+    tri_exact_merge(&pass->tally->aux_loss, &kept->routes->aux_terms);
+    tri_exact_merge(&pass->tally->z_loss, &kept->routes->z_terms);
+    pass->tally->dropped += kept->routes->dropped;
     for (int64_t e = 0; e < experts; e++) {
-        pass->tally->load[layer->index * experts + e] += layer->routes->load[e];
+        pass->tally->load[layer->index * experts + e] += kept->routes->load[e];
     }
 }
 
 /* Chooses; in a recompute the choice is there. */
-static void route(struct layer *layer, const struct tri_frame *frame)
+static void route(const struct layer *layer, const struct tri_frame *frame, struct kept *kept)
 {
     const struct tri_pass *pass = &frame->pass;
     const struct tri_context *context = layer->base.context;
     struct tri_routes *routes;
     bool filled;
-    layer->call = make_call(layer, frame);
-    routes = layer->routes = tri_keep_routing(frame, sizeof(*routes), &filled);
+    kept->call = make_call(layer, frame);
+    routes = kept->routes = tri_keep_routing(frame, sizeof(*routes), &filled);
     if (filled) {
         return;
     }
@@ -211,38 +220,41 @@ static void route(struct layer *layer, const struct tri_frame *frame)
         context->config, pass->rows, pass->seq,
         tri_keep_more_routing(frame, tri_routes_bytes(context->config, pass->rows, pass->seq)),
         routes);
-    layer->call.logits = router_logits(layer, frame);
-    tri_router_forward(layer->moe->router, &layer->call, routes,
-                       scope_is_model(context) ? &layer->moe->aux : NULL);
+    kept->call.logits = router_logits(layer, frame, kept);
+    tri_router_forward(layer->moe->router, &kept->call, routes,
+                       scope_is_model(context) ? frame->moe : NULL);
     if (pass->tap && !pass->tap->impose && tri_pass_tokens(pass) > 0) {
-        record(layer, frame);
+        record(layer, frame, kept);
     }
     if (pass->tally) {
-        tell_tally(layer, frame);
+        tell_tally(layer, frame, kept);
     }
 }
 
-static void *forward(struct tri_sublayer *self, const struct tri_frame *frame, const void *x,
-                     bool output)
+static void *forward(const struct tri_sublayer *self, const struct tri_frame *frame, void *left,
+                     const void *x, bool output)
 {
     const struct tri_pass *pass = &frame->pass;
-    struct layer *layer = (struct layer *)self;
+    const struct layer *layer = (const struct layer *)self;
+    struct kept *kept = left;
     double start = tri_clock_now();
-    read_input(layer, frame, x);
-    route(layer, frame);
+    read_input(layer, frame, kept, x);
+    route(layer, frame, kept);
     if (pass->tally) {
         pass->tally->seconds_router += tri_clock_now() - start;
     }
-    void *y = layer->schedule->ops->forward(layer->schedule, frame, layer->routes, x, output);
+    void *y = layer->schedule->ops->forward(layer->schedule, frame, kept->schedule, kept->routes, x,
+                                            output);
     if (layer->shared) {
-        tri_shared_expert_forward(layer->shared, frame, x, y);
+        tri_shared_expert_forward(layer->shared, frame, &kept->shared, x, y);
     }
     return y;
 }
 
 /* Through the router: its weight's gradient from the own tokens, and dx of the own tokens. */
-static void router_backward(struct layer *layer, const struct tri_frame *frame,
-                            struct tri_range own, const float *dweight, void *dx)
+static void router_backward(const struct layer *layer, const struct tri_frame *frame,
+                            const struct kept *kept, struct tri_range own, const float *dweight,
+                            void *dx)
 {
     const struct tri_pass *pass = &frame->pass;
     const struct tri_context *context = layer->base.context;
@@ -252,12 +264,12 @@ static void router_backward(struct layer *layer, const struct tri_frame *frame,
     int64_t n = tri_range_size(own);
     int64_t in_stream = own.begin - tri_stream_tokens(frame).begin;
     float *dlogits = tri_frame_take_f32(frame, tri_pass_tokens(pass) * experts);
-    tri_router_backward(layer->moe->router, &layer->call, layer->routes,
-                        scope_is_model(context) ? &layer->moe->aux : NULL, own, dweight, dlogits);
+    tri_router_backward(layer->moe->router, &kept->call, kept->routes,
+                        scope_is_model(context) ? frame->moe : NULL, own, dweight, dlogits);
     const float *own_dlogits = dlogits + own.begin * experts;
     const struct tri_linear linear =
         tri_linear_open(context->params, &layer->linear, TRI_USE_BACKWARD);
-    tri_linear_weight_gradient(&linear, kernels, n, own_dlogits, layer->input + in_stream * hidden,
+    tri_linear_weight_gradient(&linear, kernels, n, own_dlogits, kept->input + in_stream * hidden,
                                tri_cuts_by_tokens(frame, own));
     float *d_input = tri_frame_take_f32(frame, n * hidden);
     tri_linear_input_gradient(&linear, kernels, n, own_dlogits, d_input);
@@ -282,24 +294,27 @@ static void router_backward(struct layer *layer, const struct tri_frame *frame,
                      .left = part, .right = addend, .y = part, .n = n * hidden, .dt = context->dt});
 }
 
-static void backward(struct tri_sublayer *self, const struct tri_frame *frame, const void *dy,
-                     void *dx)
+static void backward(const struct tri_sublayer *self, const struct tri_frame *frame,
+                     const void *left, const void *dy, void *dx)
 {
     const struct tri_pass *pass = &frame->pass;
-    struct layer *layer = (struct layer *)self;
+    const struct layer *layer = (const struct layer *)self;
+    const struct kept *kept = left;
     const struct tri_context *context = self->context;
     size_t mark = tri_arena_mark(frame->arena);
     int64_t n = tri_pass_tokens(pass);
     float *dweight = tri_frame_take_f32(frame, n * context->config->moe.top_k);
-    layer->schedule->ops->backward(layer->schedule, frame, layer->routes, dy, dx, dweight);
+    layer->schedule->ops->backward(layer->schedule, frame, kept->schedule, kept->routes, dy, dx,
+                                   dweight);
     double start = tri_clock_now();
-    router_backward(layer, frame, layer->schedule->ops->own(layer->schedule, frame), dweight, dx);
+    router_backward(layer, frame, kept, layer->schedule->ops->own(layer->schedule, frame), dweight,
+                    dx);
     if (pass->tally) {
         pass->tally->seconds_router += tri_clock_now() - start;
     }
     layer->schedule->ops->finish_backward(layer->schedule, frame, dx);
     if (layer->shared) {
-        tri_shared_expert_backward(layer->shared, frame, dy, dx);
+        tri_shared_expert_backward(layer->shared, frame, &kept->shared, dy, dx);
     }
     tri_arena_rewind(frame->arena, mark);
 }
@@ -320,11 +335,12 @@ static struct tri_sublayer *create(void *shared, const struct tri_context *conte
     struct layer *layer = tri_alloc(TRI_MEMORY_OTHER, sizeof(*layer));
     const struct tri_span router =
         tri_span_find(context->params, TRI_ROLE_ROUTER, TRI_PLACE_DENSE, index, -1);
-    layer->base = (struct tri_sublayer){&ops, context, index};
+    layer->base = (struct tri_sublayer){&ops, context, index, 0};
     layer->moe = shared;
     layer->schedule =
         context->config->moe.schedule->ops->create(context, &layer->moe->exchange, index);
     layer->shared = tri_shared_expert_create(context, index);
+    layer->base.kept = sizeof(struct kept) + layer->schedule->kept;
     layer->linear = tri_linear_get(context->params, router, context->config->moe.num_experts,
                                    context->config->model.hidden_size);
     layer->index = tri_model_moe_index(context->config, index);
@@ -358,7 +374,7 @@ static void begin(void *shared, const struct tri_frame *frame)
         return;
     }
     void *block = tri_arena_alloc(frame->arena, tri_aux_model_bytes(config, pass->rows));
-    tri_aux_model_begin(config, pass->rows, block, &moe->aux);
+    tri_aux_model_begin(config, pass->rows, block, frame->moe);
 }
 
 static void end(void *shared, const struct tri_frame *frame)
@@ -367,7 +383,7 @@ static void end(void *shared, const struct tri_frame *frame)
     struct tri_moe *moe = shared;
     if (scope_is_model(moe->context)) {
         double loss =
-            tri_aux_model_finish(moe->router, &moe->aux, pass->phase, pass->global_tokens);
+            tri_aux_model_finish(moe->router, frame->moe, pass->phase, pass->global_tokens);
         if (pass->tally) {
             tri_exact_add(&pass->tally->aux_loss, loss);
         }
@@ -384,7 +400,8 @@ static void release(void *shared)
     tri_free(moe);
 }
 
-const struct tri_moe_factory tri_moe_factory = {prepare, create, begin, end, release};
+const struct tri_moe_factory tri_moe_factory = {
+    sizeof(struct tri_aux_model), prepare, create, begin, end, release};
 
 float *tri_moe_bias(struct tri_moe *moe)
 {

@@ -29,7 +29,7 @@ struct tri_router_call {
     enum tri_phase phase; /* for the ledger */
 };
 
-/* What a router decided. Caller-owned arrays (the step arena), placed by tri_routes_place.
+/* What a router decided. Caller-owned arrays (the frame's), placed by tri_routes_place.
  *
  * Scores: what chooses is logit + noise (top_k; noise in training only), or with a bias
  * softmax * exp(noise) + bias; the weights never see noise or bias. Ties go to the lower expert. */

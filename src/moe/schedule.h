@@ -26,14 +26,16 @@ struct tri_schedule_ops {
     struct tri_range (*own)(const struct tri_schedule *self, const struct tri_frame *frame);
     /* Returns y [stream tokens, hidden] = sum over choices of weight * expert(x), or NULL without
      * `output`; see struct tri_sublayer_ops. x [stream tokens, hidden]. */
-    void *(*forward)(struct tri_schedule *self, const struct tri_frame *frame,
+    void *(*forward)(const struct tri_schedule *self, const struct tri_frame *frame, void *kept,
                      const struct tri_routes *routes, const void *x, bool output);
     /* dx [stream tokens, hidden] is set to the gradient through the experts for own tokens
      * (undefined for others); dweight [tokens, k] likewise. */
-    void (*backward)(struct tri_schedule *self, const struct tri_frame *frame,
-                     const struct tri_routes *routes, const void *dy, void *dx, float *dweight);
+    void (*backward)(const struct tri_schedule *self, const struct tri_frame *frame,
+                     const void *kept, const struct tri_routes *routes, const void *dy, void *dx,
+                     float *dweight);
     /* After the router has added to dx of the own tokens: makes dx whole where the stream is. */
-    void (*finish_backward)(struct tri_schedule *self, const struct tri_frame *frame, void *dx);
+    void (*finish_backward)(const struct tri_schedule *self, const struct tri_frame *frame,
+                            void *dx);
     void (*destroy)(struct tri_schedule *self);
 };
 struct tri_schedule {
@@ -41,6 +43,7 @@ struct tri_schedule {
     const struct tri_context *context;
     struct tri_exchange *exchange;
     int64_t layer;
+    size_t kept; /* bytes of what its forward leaves in a frame */
 };
 
 /* Buffer i of the exchange with room for rows [rows, hidden], of activations or of partial sums. */

@@ -32,7 +32,10 @@ struct ted {
     bool cut;                     /* experts are cut over tensor */
     bool partial; /* what the experts' products give are sums still to be completed */
     bool split;   /* tensor ranks send different tokens */
-    /* kept for the backward */
+};
+
+/* What the forward leaves in a frame. */
+struct kept {
     struct tri_route_plan *plan;
     struct tri_network_saved saved;
     void *returned; /* [slots, hidden] the experts' outputs, back in slot order */
@@ -58,26 +61,26 @@ static void *at_row(const struct ted *ted, void *rows, int64_t row, enum tri_dty
 }
 
 /* This part's place among the rows as they arrive. */
-static void *own_part(const struct ted *ted, void *arrived, enum tri_dtype dtype)
+static void *own_part(const struct ted *ted, const struct tri_route_plan *plan, void *arrived,
+                      enum tri_dtype dtype)
 {
     int64_t before = 0;
     for (int p = 0; p < tri_peers_part(&ted->peers); p++) {
-        before += ted->plan->part_counts[p];
+        before += plan->part_counts[p];
     }
     return at_row(ted, arrived, before / hidden_of(ted), dtype);
 }
 
 /* Slots (exchange buffer 0) to the experts' rows. */
-static void send_to_experts(const struct ted *ted, enum tri_phase phase, const void *slots,
-                            void *rows)
+static void send_to_experts(const struct ted *ted, const struct tri_route_plan *plan,
+                            enum tri_phase phase, const void *slots, void *rows)
 {
     const struct tri_context *context = ted->base.context;
-    const struct tri_route_plan *plan = ted->plan;
     struct tri_where where = {phase, TRI_KIND_MOE};
     void *arrived =
         plan->row_from ? tri_exchange_take(ted->base.exchange, 1, context, plan->rows) : rows;
     tri_all_to_all_v(ted->peers.homes, where, slots, plan->send_rows,
-                     own_part(ted, arrived, context->dt), plan->recv_rows, hidden_of(ted),
+                     own_part(ted, plan, arrived, context->dt), plan->recv_rows, hidden_of(ted),
                      context->dt);
     if (ted->peers.parts > 1) {
         tri_all_gather_v(context->mesh->tensor, where, arrived, plan->part_counts, context->dt);
@@ -107,18 +110,20 @@ struct returning {
     int buffer;
 };
 
-static void *other_buffer(const struct ted *ted, struct returning *r)
+static void *other_buffer(const struct ted *ted, const struct tri_route_plan *plan,
+                          struct returning *r)
 {
     r->buffer = 1 - r->buffer;
-    return tri_exchange_take(ted->base.exchange, r->buffer, ted->base.context, ted->plan->rows);
+    return tri_exchange_take(ted->base.exchange, r->buffer, ted->base.context, plan->rows);
 }
 
 /* Whole sums become activations. */
-static void round_sums(const struct ted *ted, struct returning *r, int64_t rows, void *slots)
+static void round_sums(const struct ted *ted, const struct tri_route_plan *plan,
+                       struct returning *r, int64_t rows, void *slots)
 {
     const struct tri_context *context = ted->base.context;
     if (context->sum_dt != context->dt) {
-        void *narrow = is_alone(ted) ? slots : other_buffer(ted, r);
+        void *narrow = is_alone(ted) ? slots : other_buffer(ted, plan, r);
         const struct tri_cast_args args = {
             .src = r->rows,
             .from = context->sum_dt,
@@ -139,11 +144,10 @@ static void add_bias(const struct ted *ted, const int64_t *offsets, void *rows)
 /* The experts' rows, in sum_dt and exchange buffer 0 (slots when nothing is sent or rounded),
  * summed over tensor on the way where they are partial, as they arrived: this part of them, then to
  * slots in their senders' order. with_bias: adds the down bias to the sums. */
-static void send_back(const struct ted *ted, enum tri_phase phase, void *rows, bool with_bias,
-                      void *slots)
+static void send_back(const struct ted *ted, const struct tri_route_plan *plan,
+                      enum tri_phase phase, void *rows, bool with_bias, void *slots)
 {
     const struct tri_context *context = ted->base.context;
-    const struct tri_route_plan *plan = ted->plan;
     struct tri_where where = {phase, TRI_KIND_MOE};
     struct returning r = {rows, 0};
     bool in_parts = ted->peers.parts > 1;
@@ -152,14 +156,14 @@ static void send_back(const struct ted *ted, enum tri_phase phase, void *rows, b
             tri_all_reduce_sum(context->mesh->tensor, where, rows, plan->rows * hidden_of(ted),
                                context->sum_dt);
         }
-        round_sums(ted, &r, plan->rows, slots);
+        round_sums(ted, plan, &r, plan->rows, slots);
         if (with_bias) {
             add_bias(ted, plan->offsets, r.rows);
         }
     }
     if (plan->row_to) {
         const void *ordered = r.rows;
-        r.rows = other_buffer(ted, &r);
+        r.rows = other_buffer(ted, plan, &r);
         const struct tri_gather_args args = {
             .src = ordered,
             .index = plan->row_to,
@@ -173,8 +177,8 @@ static void send_back(const struct ted *ted, enum tri_phase phase, void *rows, b
     if (in_parts) {
         tri_reduce_scatter_v(context->mesh->tensor, where, r.rows, plan->part_counts,
                              context->sum_dt);
-        r.rows = own_part(ted, r.rows, context->sum_dt);
-        round_sums(ted, &r, plan->part_rows, slots);
+        r.rows = own_part(ted, plan, r.rows, context->sum_dt);
+        round_sums(ted, plan, &r, plan->part_rows, slots);
         for (int s = 0; with_bias && s < tri_group_size(ted->peers.homes); s++) {
             add_bias(ted, plan->part_offsets + s * ted->peers.experts, r.rows);
         }
@@ -186,10 +190,11 @@ static void send_back(const struct ted *ted, enum tri_phase phase, void *rows, b
 }
 
 /* Own tokens' part of a tensor of the stream's tokens. */
-static void *own_of_stream(const struct ted *ted, const struct tri_frame *frame, const void *tokens)
+static void *own_of_stream(const struct ted *ted, const struct tri_route_plan *plan,
+                           const struct tri_frame *frame, const void *tokens)
 {
     struct tri_range stream = tri_stream_tokens(frame);
-    return at_row(ted, (void *)(uintptr_t)tokens, ted->plan->own.begin - stream.begin,
+    return at_row(ted, (void *)(uintptr_t)tokens, plan->own.begin - stream.begin,
                   ted->base.context->dt);
 }
 
@@ -235,11 +240,11 @@ static void add_time(const struct tri_frame *frame, double *start, bool experts)
 }
 
 /* The rows that the local experts take. */
-static void *dispatch(struct ted *ted, const struct tri_frame *frame, const void *x)
+static void *dispatch(const struct ted *ted, const struct tri_route_plan *plan,
+                      const struct tri_frame *frame, const void *x)
 {
     const struct tri_pass *pass = &frame->pass;
     const struct tri_context *context = ted->base.context;
-    const struct tri_route_plan *plan = ted->plan;
     bool filled = false;
     void *rows = is_alone(ted) ? tri_frame_take(frame, plan->rows * hidden_of(ted))
                                : tri_keep_result(frame, widest_group(ted),
@@ -250,7 +255,7 @@ static void *dispatch(struct ted *ted, const struct tri_frame *frame, const void
     void *slots =
         is_alone(ted) ? rows : tri_exchange_take(ted->base.exchange, 0, context, plan->slots);
     const struct tri_gather_args args = {
-        .src = own_of_stream(ted, frame, x),
+        .src = own_of_stream(ted, plan, frame, x),
         .index = plan->token_of,
         .dst = slots,
         .n = plan->slots,
@@ -259,61 +264,63 @@ static void *dispatch(struct ted *ted, const struct tri_frame *frame, const void
     };
     context->kernels->gather_rows(context->kernels, &args);
     if (!is_alone(ted)) {
-        send_to_experts(ted, pass->phase, slots, rows);
+        send_to_experts(ted, plan, pass->phase, slots, rows);
     }
     return rows;
 }
 
-/* ted->returned <- the experts' outputs. */
-static void compute(struct ted *ted, const struct tri_frame *frame, const void *rows, double *start)
+/* kept->returned <- the experts' outputs. */
+static void compute(const struct ted *ted, const struct tri_frame *frame, struct kept *kept,
+                    const void *rows, double *start)
 {
+    const struct tri_route_plan *plan = kept->plan;
     const struct tri_pass *pass = &frame->pass;
     const struct tri_context *context = ted->base.context;
-    const struct tri_route_plan *plan = ted->plan;
     bool sent = !is_alone(ted) || ted->cut;
     bool filled = false;
     tri_networks_forward(frame, ted->networks, ted->peers.experts, plan->offsets, rows,
-                         &ted->saved);
-    ted->returned = sent ? tri_keep_result(frame, widest_group(ted), plan->slots * hidden_of(ted),
-                                           context->dt, &filled)
-                         : tri_frame_take(frame, plan->slots * hidden_of(ted));
+                         &kept->saved);
+    kept->returned = sent ? tri_keep_result(frame, widest_group(ted), plan->slots * hidden_of(ted),
+                                            context->dt, &filled)
+                          : tri_frame_take(frame, plan->slots * hidden_of(ted));
     if (!filled) {
-        void *out = is_direct(ted) ? ted->returned
+        void *out = is_direct(ted) ? kept->returned
                                    : tri_exchange_take(ted->base.exchange, 0, context, plan->rows);
-        tri_networks_output(frame, ted->networks, ted->peers.experts, plan->offsets, &ted->saved,
+        tri_networks_output(frame, ted->networks, ted->peers.experts, plan->offsets, &kept->saved,
                             out, !ted->partial);
         add_time(frame, start, true);
         if (sent || ted->partial) {
-            send_back(ted, pass->phase, out, ted->partial, ted->returned);
+            send_back(ted, plan, pass->phase, out, ted->partial, kept->returned);
         }
         add_time(frame, start, false);
     }
 }
 
-static void *forward(struct tri_schedule *self, const struct tri_frame *frame,
+static void *forward(const struct tri_schedule *self, const struct tri_frame *frame, void *left,
                      const struct tri_routes *routes, const void *x, bool output)
 {
     const struct tri_pass *pass = &frame->pass;
-    struct ted *ted = (struct ted *)self;
+    const struct ted *ted = (const struct ted *)self;
+    struct kept *kept = left;
     const struct tri_context *context = self->context;
     int64_t hidden = hidden_of(ted);
     int64_t k = context->config->moe.top_k;
     double start = tri_clock_now();
-    ted->plan =
+    const struct tri_route_plan *plan = kept->plan =
         tri_route_plan_make(&ted->peers, frame, routes, own(self, frame), self->exchange->load);
-    const void *rows = dispatch(ted, frame, x);
+    const void *rows = dispatch(ted, plan, frame, x);
     add_time(frame, &start, false);
-    compute(ted, frame, rows, &start);
+    compute(ted, frame, kept, rows, &start);
     if (!output) {
         return NULL;
     }
     void *y = tri_frame_take(frame, tri_stream_count(frame) * hidden);
     const struct tri_combine_args args = {
-        .rows = ted->returned,
-        .index = ted->plan->slot_of,
-        .weight = routes->weight + ted->plan->own.begin * k,
-        .y = own_of_stream(ted, frame, y),
-        .n = tri_range_size(ted->plan->own),
+        .rows = kept->returned,
+        .index = plan->slot_of,
+        .weight = routes->weight + plan->own.begin * k,
+        .y = own_of_stream(ted, plan, frame, y),
+        .n = tri_range_size(plan->own),
         .k = k,
         .width = hidden,
         .dt = context->dt,
@@ -326,13 +333,15 @@ static void *forward(struct tri_schedule *self, const struct tri_frame *frame,
 
 /* ---- backward -------------------------------------------------------------------------------- */
 
-static void backward(struct tri_schedule *self, const struct tri_frame *frame,
-                     const struct tri_routes *routes, const void *dy, void *dx, float *dweight)
+static void backward(const struct tri_schedule *self, const struct tri_frame *frame,
+                     const void *left, const struct tri_routes *routes, const void *dy, void *dx,
+                     float *dweight)
 {
-    struct ted *ted = (struct ted *)self;
+    const struct ted *ted = (const struct ted *)self;
+    const struct kept *kept = left;
+    const struct tri_route_plan *plan = kept->plan;
     const struct tri_context *context = self->context;
     const struct tri_kernels *kernels = context->kernels;
-    const struct tri_route_plan *plan = ted->plan;
     int64_t hidden = hidden_of(ted);
     int64_t k = context->config->moe.top_k;
     int64_t first = plan->own.begin * k;
@@ -342,10 +351,10 @@ static void backward(struct tri_schedule *self, const struct tri_frame *frame,
     size_t mark = tri_arena_mark(frame->arena);
     void *d_rows = tri_frame_take(frame, plan->rows * hidden);
     void *d_slots = alone ? d_rows : tri_exchange_take(self->exchange, 0, context, plan->slots);
-    void *d_back = ted->returned; /* free once the weights' gradients are known */
+    void *d_back = kept->returned; /* free once the weights' gradients are known */
     const struct tri_combine_args args = {
-        .dy = own_of_stream(ted, frame, dy),
-        .rows = ted->returned,
+        .dy = own_of_stream(ted, plan, frame, dy),
+        .rows = kept->returned,
         .index = plan->slot_of,
         .weight = routes->weight + first,
         .drows = d_slots,
@@ -357,21 +366,21 @@ static void backward(struct tri_schedule *self, const struct tri_frame *frame,
     };
     kernels->combine_rows_backward(kernels, &args);
     if (!alone) {
-        send_to_experts(ted, TRI_PHASE_BACKWARD, d_slots, d_rows);
+        send_to_experts(ted, plan, TRI_PHASE_BACKWARD, d_slots, d_rows);
     }
     add_time(frame, &start, false);
     void *d_in =
         is_direct(ted) ? d_back : tri_exchange_take(self->exchange, 0, context, plan->rows);
     tri_networks_backward(frame, ted->networks, ted->peers.experts, plan->offsets, plan->cuts,
-                          &ted->saved, d_rows, d_in);
+                          &kept->saved, d_rows, d_in);
     add_time(frame, &start, true);
     if (!alone || ted->partial) {
-        send_back(ted, TRI_PHASE_BACKWARD, d_in, false, d_back);
+        send_back(ted, plan, TRI_PHASE_BACKWARD, d_in, false, d_back);
     }
     const struct tri_combine_args sum = {
         .rows = d_back,
         .index = plan->slot_of,
-        .y = own_of_stream(ted, frame, dx),
+        .y = own_of_stream(ted, plan, frame, dx),
         .n = n,
         .k = k,
         .width = hidden,
@@ -382,9 +391,10 @@ static void backward(struct tri_schedule *self, const struct tri_frame *frame,
     add_time(frame, &start, false);
 }
 
-static void finish_backward(struct tri_schedule *self, const struct tri_frame *frame, void *dx)
+static void finish_backward(const struct tri_schedule *self, const struct tri_frame *frame,
+                            void *dx)
 {
-    gather_over_tensor((struct ted *)self, frame, TRI_PHASE_BACKWARD, dx);
+    gather_over_tensor((const struct ted *)self, frame, TRI_PHASE_BACKWARD, dx);
 }
 
 /* ---- setup ----------------------------------------------------------------------------------- */
@@ -404,7 +414,7 @@ static struct tri_schedule *create(const struct tri_context *context, struct tri
     const struct tri_mesh *mesh = context->mesh;
     const struct tri_config *config = context->config;
     struct ted *ted = tri_alloc(TRI_MEMORY_OTHER, sizeof(*ted));
-    ted->base = (struct tri_schedule){&ops, context, exchange, layer};
+    ted->base = (struct tri_schedule){&ops, context, exchange, layer, sizeof(struct kept)};
     int tensor = mesh->size[TRI_AXIS_TENSOR];
     bool whole = config->parallel.expert_tensor < tensor;
     ted->split = tri_moe_splits_tokens(config, mesh);

@@ -9,11 +9,6 @@ struct tri_shared_expert {
     const struct tri_context *context;
     struct tri_network network;
     struct tri_linear gate; /* [1, hidden] f32; of no rows where there is no gate */
-    /* kept for the backward */
-    struct tri_network_saved saved;
-    const void *x;  /* [stream tokens, hidden], borrowed */
-    void *out;      /* [stream tokens, hidden] the expert's output, before the gate */
-    float *opening; /* [stream tokens] sigmoid of the gate; 1 without one */
 };
 
 struct tri_shared_expert *tri_shared_expert_create(const struct tri_context *context, int64_t layer)
@@ -49,30 +44,31 @@ static const float *as_f32(const struct tri_frame *frame, const void *x, int64_t
     return copy;
 }
 
-static void open_gate(struct tri_shared_expert *shared, const struct tri_frame *frame,
-                      const void *x, int64_t n)
+static void open_gate(const struct tri_shared_expert *shared, const struct tri_frame *frame,
+                      struct tri_shared_kept *kept, const void *x, int64_t n)
 {
     const struct tri_context *context = shared->context;
     int64_t hidden = context->config->model.hidden_size;
     if (!shared->gate.rows.row) {
         for (int64_t i = 0; i < n; i++) {
-            shared->opening[i] = 1.0F;
+            kept->opening[i] = 1.0F;
         }
         return;
     }
     size_t mark = tri_arena_mark(frame->arena);
     const struct tri_linear gate = tri_linear_open(context->params, &shared->gate, TRI_USE_FORWARD);
     tri_linear_forward(&gate, context->kernels, n, as_f32(frame, x, n * hidden), NULL,
-                       shared->opening, TRI_F32);
+                       kept->opening, TRI_F32);
     tri_linear_close(context->params, &gate);
     for (int64_t i = 0; i < n; i++) {
-        shared->opening[i] = (float)(1.0 / (1.0 + exp(-(double)shared->opening[i])));
+        kept->opening[i] = (float)(1.0 / (1.0 + exp(-(double)kept->opening[i])));
     }
     tri_arena_rewind(frame->arena, mark);
 }
 
-/* shared->out; only the gate's backward reads it. */
-static void make_output(struct tri_shared_expert *shared, const struct tri_frame *frame)
+/* kept->out; only the gate's backward reads it. */
+static void make_output(const struct tri_shared_expert *shared, const struct tri_frame *frame,
+                        struct tri_shared_kept *kept)
 {
     const struct tri_pass *pass = &frame->pass;
     const struct tri_context *context = shared->context;
@@ -83,42 +79,43 @@ static void make_output(struct tri_shared_expert *shared, const struct tri_frame
     bool whole = tri_sum_is_whole(context);
     bool filled = false;
     /* Without a gate no backward reads it, so no recompute asks for it. */
-    shared->out = shared->gate.rows.row
-                      ? tri_keep_result(frame, tensor, own[1] * hidden, context->dt, &filled)
-                      : tri_frame_take(frame, own[1] * hidden);
+    kept->out = shared->gate.rows.row
+                    ? tri_keep_result(frame, tensor, own[1] * hidden, context->dt, &filled)
+                    : tri_frame_take(frame, own[1] * hidden);
     if (filled) {
         return;
     }
     size_t mark = tri_arena_mark(frame->arena);
-    void *partial = tri_stream_partial(frame, shared->out, context->sum_dt);
-    tri_networks_output(frame, &shared->network, 1, offsets, &shared->saved, partial, whole);
+    void *partial = tri_stream_partial(frame, kept->out, context->sum_dt);
+    tri_networks_output(frame, &shared->network, 1, offsets, &kept->saved, partial, whole);
     if (!whole) {
         tri_stream_sum(frame, (struct tri_where){pass->phase, TRI_KIND_SHARED_EXPERT}, partial,
-                       context->sum_dt, shared->out);
-        tri_networks_add_down_bias(context, &shared->network, 1, own, shared->out);
+                       context->sum_dt, kept->out);
+        tri_networks_add_down_bias(context, &shared->network, 1, own, kept->out);
     }
     tri_arena_rewind(frame->arena, mark);
 }
 
-void tri_shared_expert_forward(struct tri_shared_expert *shared, const struct tri_frame *frame,
+void tri_shared_expert_forward(const struct tri_shared_expert *shared,
+                               const struct tri_frame *frame, struct tri_shared_kept *kept,
                                const void *x, void *y)
 {
     const struct tri_pass *pass = &frame->pass;
     const struct tri_context *context = shared->context;
     int64_t n = tri_stream_count(frame);
     int64_t offsets[2] = {0, tri_pass_tokens(pass)};
-    shared->x = x;
+    kept->x = x;
     x = tri_stream_whole(frame, (struct tri_where){pass->phase, TRI_KIND_SHARED_EXPERT}, x);
-    tri_networks_forward(frame, &shared->network, 1, offsets, x, &shared->saved);
+    tri_networks_forward(frame, &shared->network, 1, offsets, x, &kept->saved);
     if (y || shared->gate.rows.row) {
-        make_output(shared, frame);
+        make_output(shared, frame, kept);
     }
-    shared->opening = tri_frame_take_f32(frame, n);
-    open_gate(shared, frame, shared->x, n);
+    kept->opening = tri_frame_take_f32(frame, n);
+    open_gate(shared, frame, kept, kept->x, n);
     if (y) {
         const struct tri_scale_args args = {
-            .x = shared->out,
-            .gate = shared->opening,
+            .x = kept->out,
+            .gate = kept->opening,
             .add = y,
             .y = y,
             .n = n,
@@ -131,8 +128,8 @@ void tri_shared_expert_forward(struct tri_shared_expert *shared, const struct tr
 
 /* Through opening = sigmoid(x . gate): slope[t] = dL/d(x . gate); d_gate += slope^T x; dx += slope
  * gate. */
-static void gate_backward(struct tri_shared_expert *shared, const struct tri_frame *frame,
-                          const void *dy, void *dx)
+static void gate_backward(const struct tri_shared_expert *shared, const struct tri_frame *frame,
+                          const struct tri_shared_kept *kept, const void *dy, void *dx)
 {
     const struct tri_context *context = shared->context;
     int64_t hidden = context->config->model.hidden_size;
@@ -141,7 +138,7 @@ static void gate_backward(struct tri_shared_expert *shared, const struct tri_fra
     float *slope = tri_frame_take_f32(frame, n);
     const struct tri_dots_args args = {
         .left = dy,
-        .right = shared->out,
+        .right = kept->out,
         .dots = slope,
         .n = n,
         .width = hidden,
@@ -149,12 +146,12 @@ static void gate_backward(struct tri_shared_expert *shared, const struct tri_fra
     };
     context->kernels->row_dots(context->kernels, &args);
     for (int64_t i = 0; i < n; i++) {
-        slope[i] *= shared->opening[i] * (1.0F - shared->opening[i]);
+        slope[i] *= kept->opening[i] * (1.0F - kept->opening[i]);
     }
     const struct tri_linear open =
         tri_linear_open(context->params, &shared->gate, TRI_USE_BACKWARD);
     tri_linear_weight_gradient(&open, context->kernels, n, slope,
-                               as_f32(frame, shared->x, n * hidden),
+                               as_f32(frame, kept->x, n * hidden),
                                tri_cuts_by_tokens(frame, stream));
     const void *gate = open.weight;
     if (context->dt != TRI_F32) {
@@ -183,7 +180,8 @@ static void gate_backward(struct tri_shared_expert *shared, const struct tri_fra
     tri_linear_close(context->params, &open);
 }
 
-void tri_shared_expert_backward(struct tri_shared_expert *shared, const struct tri_frame *frame,
+void tri_shared_expert_backward(const struct tri_shared_expert *shared,
+                                const struct tri_frame *frame, const struct tri_shared_kept *kept,
                                 const void *dy, void *dx)
 {
     const struct tri_pass *pass = &frame->pass;
@@ -198,7 +196,7 @@ void tri_shared_expert_backward(struct tri_shared_expert *shared, const struct t
     tri_context_zero(context, d_out, (size_t)(n * hidden) * tri_dtype_size(context->dt));
     const struct tri_scale_args args = {
         .x = dy,
-        .gate = shared->opening,
+        .gate = kept->opening,
         .add = d_out,
         .y = d_out,
         .n = n,
@@ -209,7 +207,7 @@ void tri_shared_expert_backward(struct tri_shared_expert *shared, const struct t
     const void *d_whole = tri_stream_whole_gradient(frame, where, d_out);
     void *partial = tri_stream_partial(frame, d_in, context->sum_dt);
     const struct tri_cuts cuts = tri_cuts_by_rows(frame, frame->pass.rows, frame->pass.seq);
-    tri_networks_backward(frame, &shared->network, 1, offsets, &cuts, &shared->saved, d_whole,
+    tri_networks_backward(frame, &shared->network, 1, offsets, &cuts, &kept->saved, d_whole,
                           partial);
     tri_stream_sum(frame, where, partial, context->sum_dt, d_in);
     context->kernels->add(
@@ -217,7 +215,7 @@ void tri_shared_expert_backward(struct tri_shared_expert *shared, const struct t
         &(struct tri_add_args){
             .left = dx, .right = d_in, .y = dx, .n = n * hidden, .dt = context->dt});
     if (shared->gate.rows.row) {
-        gate_backward(shared, frame, dy, dx);
+        gate_backward(shared, frame, kept, dy, dx);
     }
     tri_arena_rewind(frame->arena, mark);
 }

@@ -23,9 +23,9 @@ static void *take(struct tri_tape *tape, enum tri_stash what, size_t bytes, bool
     return block;
 }
 
-static void record_block(struct tri_tape *tape, uint64_t micro_batch, int64_t block, char *first[2])
+static void record_block(struct tri_tape *tape, int64_t block, char *first[2])
 {
-    tri_tape_record(tape, micro_batch, block);
+    tri_tape_record(tape, block);
     first[0] = take(tape, TRI_STASH_ROUTING, 100, false);
     char *more = tri_tape_room(tape, TRI_STASH_ROUTING, 50);
     first[1] = take(tape, TRI_STASH_RESULT, 0, false);
@@ -39,15 +39,15 @@ static void test_hands_back(void **state)
 {
     (void)state;
     struct tri_tape *tape = tri_tape_create(BLOCKS, true, RESERVE);
-    for (uint64_t micro_batch = 7; micro_batch < 10; micro_batch++) {
+    for (int micro_batch = 0; micro_batch < 3; micro_batch++) {
         char *first[BLOCKS][2];
         for (int64_t b = 0; b < BLOCKS; b++) {
-            record_block(tape, micro_batch, b, first[b]);
+            record_block(tape, b, first[b]);
             assert_null(take(tape, TRI_STASH_ROUTING, 8, false)); /* back in RUN */
         }
         for (int64_t b = BLOCKS - 1; b >= 0; b--) {
             char *more;
-            tri_tape_replay(tape, micro_batch, b);
+            tri_tape_replay(tape, b);
             char *again = take(tape, TRI_STASH_ROUTING, 100, true);
             assert_ptr_equal(again, first[b][0]);
             assert_int_equal(again[99], b + 1);
@@ -69,11 +69,11 @@ static void test_without_results(void **state)
 {
     (void)state;
     struct tri_tape *tape = tri_tape_create(1, false, RESERVE);
-    tri_tape_record(tape, 1, 0);
+    tri_tape_record(tape, 0);
     assert_null(take(tape, TRI_STASH_RESULT, 40, false));
     assert_non_null(take(tape, TRI_STASH_ROUTING, 40, false));
     tri_tape_stop(tape);
-    tri_tape_replay(tape, 1, 0);
+    tri_tape_replay(tape, 0);
     assert_null(take(tape, TRI_STASH_RESULT, 40, false));
     assert_non_null(take(tape, TRI_STASH_ROUTING, 40, true));
     tri_tape_stop(tape);
@@ -81,29 +81,39 @@ static void test_without_results(void **state)
     tri_tape_destroy(tape);
 }
 
-/* ---- what is refused ------------------------------------------------------------------------- */
-
-static void other_micro_batch(struct tri_tape *tape)
+/* A micro-batch whose backward does not come leaves nothing. */
+static void test_clear(void **state)
 {
-    tri_tape_replay(tape, 2, 0);
+    (void)state;
+    char *first[2];
+    char *again[2];
+    struct tri_tape *tape = tri_tape_create(BLOCKS, true, RESERVE);
+    record_block(tape, 0, first);
+    record_block(tape, 2, again);
+    tri_tape_clear(tape);
+    record_block(tape, 0, again);
+    assert_ptr_equal(first[0], again[0]);
+    tri_tape_destroy(tape);
 }
+
+/* ---- what is refused ------------------------------------------------------------------------- */
 
 static void never_recorded(struct tri_tape *tape)
 {
-    tri_tape_replay(tape, 1, 2);
+    tri_tape_replay(tape, 2);
 }
 
 static void other_size(struct tri_tape *tape)
 {
     bool filled;
-    tri_tape_replay(tape, 1, 0);
+    tri_tape_replay(tape, 0);
     (void)tri_tape_take(tape, TRI_STASH_ROUTING, 101, &filled);
 }
 
 static void one_call_too_many(struct tri_tape *tape)
 {
     bool filled;
-    tri_tape_replay(tape, 1, 0);
+    tri_tape_replay(tape, 0);
     (void)tri_tape_take(tape, TRI_STASH_ROUTING, 100, &filled);
     (void)tri_tape_take(tape, TRI_STASH_RESULT, 0, &filled);
     (void)tri_tape_take(tape, TRI_STASH_RESULT, 0, &filled);
@@ -112,7 +122,7 @@ static void one_call_too_many(struct tri_tape *tape)
 static void one_call_too_few(struct tri_tape *tape)
 {
     bool filled;
-    tri_tape_replay(tape, 1, 0);
+    tri_tape_replay(tape, 0);
     (void)tri_tape_take(tape, TRI_STASH_ROUTING, 100, &filled);
     tri_tape_stop(tape);
 }
@@ -124,14 +134,14 @@ static void out_of_order(struct tri_tape *tape)
 
 static void recorded_twice(struct tri_tape *tape)
 {
-    tri_tape_record(tape, 1, 0);
+    tri_tape_record(tape, 0);
 }
 
 static void test_refusals(void **state)
 {
     static void (*const wrong[])(struct tri_tape *) = {
-        other_micro_batch, never_recorded, other_size,     one_call_too_many,
-        one_call_too_few,  out_of_order,   recorded_twice,
+        never_recorded,   other_size,   one_call_too_many,
+        one_call_too_few, out_of_order, recorded_twice,
     };
     (void)state;
     for (size_t i = 0; i < sizeof(wrong) / sizeof(*wrong); i++) {
@@ -140,8 +150,8 @@ static void test_refusals(void **state)
         if (child == 0) {
             char *first[2];
             struct tri_tape *tape = tri_tape_create(BLOCKS, true, RESERVE);
-            record_block(tape, 1, 0, first);
-            record_block(tape, 1, 1, first);
+            record_block(tape, 0, first);
+            record_block(tape, 1, first);
             (void)!freopen("/dev/null", "w", stderr);
             wrong[i](tape);
             _exit(0);
@@ -157,6 +167,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_hands_back),
         cmocka_unit_test(test_without_results),
+        cmocka_unit_test(test_clear),
         cmocka_unit_test(test_refusals),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -181,10 +181,11 @@ static void run(struct bench *b)
     float *dx = tri_alloc(TRI_MEMORY_OTHER, elements * sizeof(*dx));
     float *dweight = tri_alloc(TRI_MEMORY_OTHER, (size_t)(tri_pass_tokens(&b->frame.pass) * K + 1) *
                                                      sizeof(*dweight));
+    void *kept = tri_alloc(TRI_MEMORY_OTHER, schedule->kept);
     fill(b, x, dy);
-    const float *y = schedule->ops->forward(schedule, &b->frame, &b->routes, x, true);
+    const float *y = schedule->ops->forward(schedule, &b->frame, kept, &b->routes, x, true);
     CHECK(y);
-    schedule->ops->backward(schedule, &b->frame, &b->routes, dy, dx, dweight);
+    schedule->ops->backward(schedule, &b->frame, kept, &b->routes, dy, dx, dweight);
     schedule->ops->finish_backward(schedule, &b->frame, dx);
     for (int64_t t = 0; t < tri_pass_tokens(&b->frame.pass); t++) {
         bool here = t >= stream.begin && t < stream.end;
@@ -195,6 +196,7 @@ static void run(struct bench *b)
     schedule->ops->destroy(schedule);
     tri_free(exchange.buffer[0]);
     tri_free(exchange.buffer[1]);
+    tri_free(kept);
     tri_free(x);
     tri_free(dy);
     tri_free(dx);

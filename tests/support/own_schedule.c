@@ -17,7 +17,10 @@ struct gather {
     int64_t first, experts; /* the local ones */
     bool split;             /* tensor ranks hold different tokens */
     bool cut;               /* experts are cut over tensor */
-    /* kept for the backward */
+};
+
+/* What the forward leaves in a frame. */
+struct kept {
     struct tri_network_saved saved;
     int64_t *counts;  /* [ranks] tokens of each */
     int64_t before;   /* tokens of earlier ranks */
@@ -41,87 +44,92 @@ static struct tri_range own(const struct tri_schedule *self, const struct tri_fr
 }
 
 /* Counts of elements, `width` a token. */
-static const int64_t *elements(const struct gather *g, const struct tri_frame *frame, int64_t width)
+static const int64_t *elements(const struct gather *g, const struct kept *kept,
+                               const struct tri_frame *frame, int64_t width)
 {
     int ranks = tri_group_size(g->meeting);
     int64_t *counts = tri_arena_alloc(frame->arena, (size_t)ranks * sizeof(*counts));
     for (int r = 0; r < ranks; r++) {
-        counts[r] = g->counts[r] * width;
+        counts[r] = kept->counts[r] * width;
     }
     return counts;
 }
 
 /* Own tokens' [n, width], of all ranks; 4 bytes each. */
-static void *gather_all(const struct gather *g, const struct tri_frame *frame, enum tri_phase phase,
-                        const void *data, int64_t width, enum tri_dtype dtype)
+static void *gather_all(const struct gather *g, const struct kept *kept,
+                        const struct tri_frame *frame, enum tri_phase phase, const void *data,
+                        int64_t width, enum tri_dtype dtype)
 {
     size_t row = (size_t)width * sizeof(float);
-    char *all = tri_arena_alloc(frame->arena, (size_t)g->tokens * row + 1);
-    size_t bytes = (size_t)g->counts[tri_group_rank(g->meeting)] * row;
+    char *all = tri_arena_alloc(frame->arena, (size_t)kept->tokens * row + 1);
+    size_t bytes = (size_t)kept->counts[tri_group_rank(g->meeting)] * row;
     if (bytes > 0) {
-        memcpy(all + (size_t)g->before * row, data, bytes);
+        memcpy(all + (size_t)kept->before * row, data, bytes);
     }
     tri_all_gather_v(g->meeting, (struct tri_where){phase, TRI_KIND_MOE}, all,
-                     elements(g, frame, width), dtype);
+                     elements(g, kept, frame, width), dtype);
     return all;
 }
 
 /* data [own tokens, width] <- the sums over ranks of `all` [tokens, width]. */
-static void reduce_own(const struct gather *g, const struct tri_frame *frame, enum tri_phase phase,
-                       float *all, int64_t width, float *data)
+static void reduce_own(const struct gather *g, const struct kept *kept,
+                       const struct tri_frame *frame, enum tri_phase phase, float *all,
+                       int64_t width, float *data)
 {
     const struct tri_where where = {phase, TRI_KIND_MOE};
-    tri_reduce_scatter_v(g->meeting, where, all, elements(g, frame, width), TRI_F32);
-    int64_t n = g->counts[tri_group_rank(g->meeting)] * width;
+    tri_reduce_scatter_v(g->meeting, where, all, elements(g, kept, frame, width), TRI_F32);
+    int64_t n = kept->counts[tri_group_rank(g->meeting)] * width;
     if (n > 0) {
-        memcpy(data, all + g->before * width, (size_t)n * sizeof(*data));
+        memcpy(data, all + kept->before * width, (size_t)n * sizeof(*data));
     }
     if (g->cut && !g->split) {
         tri_all_reduce_sum(g->base.context->mesh->tensor, where, data, n, TRI_F32);
     }
 }
 
-static void meet(struct gather *g, const struct tri_frame *frame, const struct tri_routes *routes)
+static void meet(const struct gather *g, struct kept *kept, const struct tri_frame *frame,
+                 const struct tri_routes *routes)
 {
     int ranks = tri_group_size(g->meeting);
     int rank = tri_group_rank(g->meeting);
     int64_t k = config_of(g)->moe.top_k;
     struct tri_range tokens = own(&g->base, frame);
     int64_t *ones = tri_arena_alloc(frame->arena, (size_t)ranks * sizeof(*ones));
-    g->counts = tri_arena_alloc(frame->arena, (size_t)ranks * sizeof(*g->counts));
+    kept->counts = tri_arena_alloc(frame->arena, (size_t)ranks * sizeof(*kept->counts));
     for (int r = 0; r < ranks; r++) {
         ones[r] = 1;
     }
-    g->counts[rank] = tri_range_size(tokens);
-    tri_all_gather_v(g->meeting, (struct tri_where){frame->pass.phase, TRI_KIND_META}, g->counts,
+    kept->counts[rank] = tri_range_size(tokens);
+    tri_all_gather_v(g->meeting, (struct tri_where){frame->pass.phase, TRI_KIND_META}, kept->counts,
                      ones, TRI_I64);
-    g->before = g->tokens = 0;
+    kept->before = kept->tokens = 0;
     for (int r = 0; r < ranks; r++) {
-        g->before += r < rank ? g->counts[r] : 0;
-        g->tokens += g->counts[r];
+        kept->before += r < rank ? kept->counts[r] : 0;
+        kept->tokens += kept->counts[r];
     }
-    g->expert =
-        gather_all(g, frame, frame->pass.phase, routes->expert + tokens.begin * k, k, TRI_I32);
-    g->weight =
-        gather_all(g, frame, frame->pass.phase, routes->weight + tokens.begin * k, k, TRI_F32);
+    kept->expert = gather_all(g, kept, frame, frame->pass.phase, routes->expert + tokens.begin * k,
+                              k, TRI_I32);
+    kept->weight = gather_all(g, kept, frame, frame->pass.phase, routes->weight + tokens.begin * k,
+                              k, TRI_F32);
 }
 
 /* The rows of the local experts, one after the other. */
-static int64_t line_up(struct gather *g, const struct tri_frame *frame)
+static int64_t line_up(const struct gather *g, struct kept *kept, const struct tri_frame *frame)
 {
-    int64_t routes = g->tokens * config_of(g)->moe.top_k;
+    int64_t routes = kept->tokens * config_of(g)->moe.top_k;
     int64_t rows = 0;
-    g->offsets = tri_arena_alloc(frame->arena, (size_t)(g->experts + 1) * sizeof(*g->offsets));
-    g->route = tri_arena_alloc(frame->arena, (size_t)(routes + 1) * sizeof(*g->route));
+    kept->offsets =
+        tri_arena_alloc(frame->arena, (size_t)(g->experts + 1) * sizeof(*kept->offsets));
+    kept->route = tri_arena_alloc(frame->arena, (size_t)(routes + 1) * sizeof(*kept->route));
     for (int64_t e = 0; e < g->experts; e++) {
-        g->offsets[e] = rows;
+        kept->offsets[e] = rows;
         for (int64_t r = 0; r < routes; r++) {
-            if (g->expert[r] == g->first + e) {
-                g->route[rows++] = r;
+            if (kept->expert[r] == g->first + e) {
+                kept->route[rows++] = r;
             }
         }
     }
-    g->offsets[g->experts] = rows;
+    kept->offsets[g->experts] = rows;
     return rows;
 }
 
@@ -141,77 +149,82 @@ static void make_whole(const struct gather *g, const struct tri_frame *frame, en
     }
 }
 
-static void *forward(struct tri_schedule *self, const struct tri_frame *frame,
+static void *forward(const struct tri_schedule *self, const struct tri_frame *frame, void *left,
                      const struct tri_routes *routes, const void *x, bool output)
 {
-    struct gather *g = (struct gather *)self;
+    const struct gather *g = (const struct gather *)self;
+    struct kept *kept = left;
     const struct tri_context *context = self->context;
     int64_t hidden = context->config->model.hidden_size;
     int64_t k = context->config->moe.top_k;
     (void)output;
     TRI_REQUIRE(context->dt == TRI_F32 && !context->reproducible);
-    meet(g, frame, routes);
+    meet(g, kept, frame, routes);
     const float *all =
-        gather_all(g, frame, frame->pass.phase, in_stream(g, frame, x), hidden, TRI_F32);
-    int64_t rows = line_up(g, frame);
+        gather_all(g, kept, frame, frame->pass.phase, in_stream(g, frame, x), hidden, TRI_F32);
+    int64_t rows = line_up(g, kept, frame);
     float *in = tri_frame_take_f32(frame, rows * hidden + 1);
-    g->out = tri_frame_take_f32(frame, rows * hidden + 1);
+    kept->out = tri_frame_take_f32(frame, rows * hidden + 1);
     for (int64_t i = 0; i < rows; i++) {
-        memcpy(in + i * hidden, all + g->route[i] / k * hidden, (size_t)hidden * sizeof(*in));
+        memcpy(in + i * hidden, all + kept->route[i] / k * hidden, (size_t)hidden * sizeof(*in));
     }
-    tri_networks_forward(frame, g->networks, g->experts, g->offsets, in, &g->saved);
-    tri_networks_output(frame, g->networks, g->experts, g->offsets, &g->saved, g->out, !g->cut);
+    tri_networks_forward(frame, g->networks, g->experts, kept->offsets, in, &kept->saved);
+    tri_networks_output(frame, g->networks, g->experts, kept->offsets, &kept->saved, kept->out,
+                        !g->cut);
     if (g->cut && context->mesh->coord[TRI_AXIS_TENSOR] == 0) {
-        tri_networks_add_down_bias(context, g->networks, g->experts, g->offsets, g->out);
+        tri_networks_add_down_bias(context, g->networks, g->experts, kept->offsets, kept->out);
     }
-    float *sums = tri_frame_take_f32(frame, g->tokens * hidden + 1);
-    memset(sums, 0, (size_t)(g->tokens * hidden) * sizeof(*sums));
+    float *sums = tri_frame_take_f32(frame, kept->tokens * hidden + 1);
+    memset(sums, 0, (size_t)(kept->tokens * hidden) * sizeof(*sums));
     for (int64_t i = 0; i < rows * hidden; i++) {
-        int64_t route = g->route[i / hidden];
-        sums[route / k * hidden + i % hidden] += g->weight[route] * g->out[i];
+        int64_t route = kept->route[i / hidden];
+        sums[route / k * hidden + i % hidden] += kept->weight[route] * kept->out[i];
     }
     float *y = tri_frame_take_f32(frame, tri_stream_count(frame) * hidden + 1);
-    reduce_own(g, frame, frame->pass.phase, sums, hidden, in_stream(g, frame, y));
+    reduce_own(g, kept, frame, frame->pass.phase, sums, hidden, in_stream(g, frame, y));
     make_whole(g, frame, frame->pass.phase, y);
     return y;
 }
 
-static void backward(struct tri_schedule *self, const struct tri_frame *frame,
-                     const struct tri_routes *routes, const void *dy, void *dx, float *dweight)
+static void backward(const struct tri_schedule *self, const struct tri_frame *frame,
+                     const void *left, const struct tri_routes *routes, const void *dy, void *dx,
+                     float *dweight)
 {
-    struct gather *g = (struct gather *)self;
+    const struct gather *g = (const struct gather *)self;
+    const struct kept *kept = left;
     int64_t hidden = config_of(g)->model.hidden_size;
     int64_t k = config_of(g)->moe.top_k;
-    int64_t rows = g->offsets[g->experts];
+    int64_t rows = kept->offsets[g->experts];
     size_t mark = tri_arena_mark(frame->arena);
     (void)routes;
     const float *all =
-        gather_all(g, frame, TRI_PHASE_BACKWARD, in_stream(g, frame, dy), hidden, TRI_F32);
-    float *slopes = tri_frame_take_f32(frame, g->tokens * k + 1);
+        gather_all(g, kept, frame, TRI_PHASE_BACKWARD, in_stream(g, frame, dy), hidden, TRI_F32);
+    float *slopes = tri_frame_take_f32(frame, kept->tokens * k + 1);
     float *d_out = tri_frame_take_f32(frame, rows * hidden + 1);
     float *d_in = tri_frame_take_f32(frame, rows * hidden + 1);
-    float *sums = tri_frame_take_f32(frame, g->tokens * hidden + 1);
-    memset(slopes, 0, (size_t)(g->tokens * k) * sizeof(*slopes));
-    memset(sums, 0, (size_t)(g->tokens * hidden) * sizeof(*sums));
+    float *sums = tri_frame_take_f32(frame, kept->tokens * hidden + 1);
+    memset(slopes, 0, (size_t)(kept->tokens * k) * sizeof(*slopes));
+    memset(sums, 0, (size_t)(kept->tokens * hidden) * sizeof(*sums));
     for (int64_t i = 0; i < rows * hidden; i++) {
-        int64_t route = g->route[i / hidden];
+        int64_t route = kept->route[i / hidden];
         float slope = all[route / k * hidden + i % hidden];
-        slopes[route] += slope * g->out[i];
-        d_out[i] = g->weight[route] * slope;
+        slopes[route] += slope * kept->out[i];
+        d_out[i] = kept->weight[route] * slope;
     }
-    tri_networks_backward(frame, g->networks, g->experts, g->offsets, g->cuts, &g->saved, d_out,
-                          d_in);
+    tri_networks_backward(frame, g->networks, g->experts, kept->offsets, g->cuts, &kept->saved,
+                          d_out, d_in);
     for (int64_t i = 0; i < rows * hidden; i++) {
-        sums[g->route[i / hidden] / k * hidden + i % hidden] += d_in[i];
+        sums[kept->route[i / hidden] / k * hidden + i % hidden] += d_in[i];
     }
-    reduce_own(g, frame, TRI_PHASE_BACKWARD, sums, hidden, in_stream(g, frame, dx));
-    reduce_own(g, frame, TRI_PHASE_BACKWARD, slopes, k, dweight + own(self, frame).begin * k);
+    reduce_own(g, kept, frame, TRI_PHASE_BACKWARD, sums, hidden, in_stream(g, frame, dx));
+    reduce_own(g, kept, frame, TRI_PHASE_BACKWARD, slopes, k, dweight + own(self, frame).begin * k);
     tri_arena_rewind(frame->arena, mark);
 }
 
-static void finish_backward(struct tri_schedule *self, const struct tri_frame *frame, void *dx)
+static void finish_backward(const struct tri_schedule *self, const struct tri_frame *frame,
+                            void *dx)
 {
-    make_whole((struct gather *)self, frame, TRI_PHASE_BACKWARD, dx);
+    make_whole((const struct gather *)self, frame, TRI_PHASE_BACKWARD, dx);
 }
 
 static void destroy(struct tri_schedule *self)
@@ -236,7 +249,7 @@ static struct tri_schedule *create(const struct tri_context *context, struct tri
     const struct tri_mesh *mesh = context->mesh;
     int tensor = mesh->size[TRI_AXIS_TENSOR];
     struct gather *g = tri_alloc(TRI_MEMORY_OTHER, sizeof(*g));
-    g->base = (struct tri_schedule){&ops, context, exchange, layer};
+    g->base = (struct tri_schedule){&ops, context, exchange, layer, sizeof(struct kept)};
     g->cut = tensor > 1 && context->config->parallel.expert_tensor == tensor;
     g->split = tri_moe_splits_tokens(context->config, mesh);
     g->meeting = g->split ? mesh->tensor_expert : mesh->expert;

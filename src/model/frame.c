@@ -1,0 +1,70 @@
+#include "model/frame.h"
+
+#include <unistd.h>
+
+enum { NO_STASH = 1 << 16 };
+
+static struct tri_frame *create(const struct tri_frames *frames)
+{
+    const struct tri_context *context = frames->context;
+    const struct tri_config *config = context->config;
+    struct tri_frame *frame = tri_alloc(TRI_MEMORY_OTHER, sizeof(*frame));
+    size_t physical = (size_t)sysconf(_SC_PHYS_PAGES) * (size_t)sysconf(_SC_PAGESIZE);
+    /* 0: a dry arena. */
+    size_t reserve = context->mesh->planned ? 0 : physical;
+    frame->context = context;
+    frame->arena = tri_arena_create(TRI_MEMORY_ACTIVATIONS, "activations", reserve);
+    /* Address space may be limited too: none for a stash that nothing goes to. */
+    frame->tape =
+        tri_tape_create(config->model.num_layers, config->train.communication_aware_checkpointing,
+                        config->train.recompute ? reserve : NO_STASH);
+    frame->kept = tri_alloc(TRI_MEMORY_OTHER, frames->kept);
+    frame->moe = frame->kept + frames->moe;
+    return frame;
+}
+
+void tri_frames_init(struct tri_frames *frames, const struct tri_context *context, size_t kept,
+                     size_t moe)
+{
+    *frames = (struct tri_frames){.context = context, .kept = kept, .moe = moe};
+    frames->first = create(frames);
+}
+
+void tri_frames_release(struct tri_frames *frames)
+{
+    for (struct tri_frame *frame = frames->first; frame;) {
+        struct tri_frame *next = frame->next;
+        TRI_REQUIRE(frame->stage == TRI_STAGE_CLOSED);
+        tri_free(frame->kept);
+        tri_tape_destroy(frame->tape);
+        tri_arena_destroy(frame->arena);
+        tri_free(frame);
+        frame = next;
+    }
+}
+
+struct tri_frame *tri_frames_open(struct tri_frames *frames, const struct tri_pass *pass)
+{
+    struct tri_frame **at = &frames->first;
+    while (*at && (*at)->stage != TRI_STAGE_CLOSED) {
+        at = &(*at)->next;
+    }
+    if (!*at) {
+        *at = create(frames);
+    }
+    struct tri_frame *frame = *at;
+    frame->pass = *pass;
+    frame->stage = TRI_STAGE_OPEN;
+#ifdef TRIDENT_DEBUG
+    memset(frame->kept, 0xff, frames->kept); /* nothing of another micro-batch is read */
+#endif
+    return frame;
+}
+
+void tri_frame_close(struct tri_frame *frame)
+{
+    TRI_REQUIRE(frame->stage != TRI_STAGE_CLOSED);
+    frame->stage = TRI_STAGE_CLOSED;
+    tri_tape_clear(frame->tape);
+    tri_arena_rewind(frame->arena, 0);
+}
