@@ -104,8 +104,10 @@ static void run(enum small_style style, const char *words, struct small_layout l
     end(&s);
 }
 
-static void test(void)
+static int run_job(int argc, char **argv)
 {
+    (void)argc;
+    (void)argv;
     struct small_layout layouts[SMALL_LAYOUTS];
     int count = small_layouts(job_size(), 8, layouts);
     for (int i = 0; i < count; i++) {
@@ -116,9 +118,10 @@ static void test(void)
         run(SMALL_LLAMA, "data.separator=0", layouts[i], 1e-5);
         run(SMALL_GPT, "precision=bf16 moe.top_k=8 model.init_std=0.02", layouts[i], 2e-2);
     }
+    return 0;
 }
 
 int main(int argc, char **argv)
 {
-    return job_run(argc, argv, test);
+    return job_run(argc, argv, run_job);
 }

@@ -125,16 +125,19 @@ static void derivatives_agree(enum small_style style, const char *words)
     end(&s);
 }
 
-static void test(void)
+static int run_job(int argc, char **argv)
 {
+    (void)argc;
+    (void)argv;
     derivatives_agree(SMALL_GPT, "moe.z_loss=0.01 moe.aux_loss=0.1");
     derivatives_agree(SMALL_LLAMA, "model.qk_norm=full moe.every=2 moe.aux_loss=0.1 "
                                    "moe.aux_scope=model moe.z_loss=0.01");
     derivatives_agree(SMALL_LLAMA, "model.qk_norm=head moe.normalize_top_k=false moe.jitter=0.1 "
                                    "moe.capacity_factor=1 moe.min_capacity=1");
+    return 0;
 }
 
 int main(int argc, char **argv)
 {
-    return job_run(argc, argv, test);
+    return job_run(argc, argv, run_job);
 }

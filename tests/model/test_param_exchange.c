@@ -60,17 +60,20 @@ static void run(enum small_style style, const char *words, struct small_layout l
     tri_mesh_destroy(mesh);
 }
 
-static void test(void)
+static int run_job(int argc, char **argv)
 {
+    (void)argc;
+    (void)argv;
     struct small_layout layouts[SMALL_LAYOUTS];
     int count = small_layouts(job_size(), 8, layouts);
     for (int i = 0; i < count; i++) {
         run(SMALL_GPT, "model.num_kv_heads=1", layouts[i]);
         run(SMALL_LLAMA, "precision=bf16 model.qk_norm=full", layouts[i]);
     }
+    return 0;
 }
 
 int main(int argc, char **argv)
 {
-    return job_run(argc, argv, test);
+    return job_run(argc, argv, run_job);
 }

@@ -251,12 +251,14 @@ static void check(const char *words, struct small_layout layout, const struct tr
     tri_mesh_destroy(mesh);
 }
 
-static void test(void)
+static int run_job(int argc, char **argv)
 {
     static const char *const words[] = {"", "train.duplicate_token_dropping=false",
                                         "train.sequence_parallel=true", "moe.schedule=gather",
                                         "moe.schedule=gather train.sequence_parallel=true"};
     enum { WORDS = sizeof(words) / sizeof(*words) };
+    (void)argc;
+    (void)argv;
     struct tri_config config;
     small_config(SMALL_LLAMA, "", &config);
     CHECK(config.model.hidden_size == HIDDEN && config.moe.intermediate_size == INNER);
@@ -272,9 +274,10 @@ static void test(void)
     }
     tri_params_destroy(whole);
     tri_mesh_destroy(serial);
+    return 0;
 }
 
 int main(int argc, char **argv)
 {
-    return job_run(argc, argv, test);
+    return job_run(argc, argv, run_job);
 }

@@ -152,8 +152,10 @@ static void run(const char *words, struct small_layout layout)
     tri_mesh_destroy(serial);
 }
 
-static void test(void)
+static int run_job(int argc, char **argv)
 {
+    (void)argc;
+    (void)argv;
     struct small_layout layouts[SMALL_LAYOUTS];
     int count = small_layouts(job_size(), 8, layouts);
     for (int i = 0; i < count; i++) {
@@ -163,9 +165,10 @@ static void test(void)
         run("precision=bf16 train.gradient_dtype=bf16 train.optimizer_tile=777 train.clip=0.5",
             layouts[i]);
     }
+    return 0;
 }
 
 int main(int argc, char **argv)
 {
-    return job_run(argc, argv, test);
+    return job_run(argc, argv, run_job);
 }

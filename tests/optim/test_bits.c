@@ -108,8 +108,10 @@ enum {
     OVERLAPS = sizeof(overlaps) / sizeof(*overlaps),
 };
 
-static void test(void)
+static int run_job(int argc, char **argv)
 {
+    (void)argc;
+    (void)argv;
     static const char *const precisions[] = {
         CLIPPED "precision=f32",
         CLIPPED "precision=bf16 model.num_kv_heads=1",
@@ -123,9 +125,10 @@ static void test(void)
             compare(SMALL_LLAMA, precisions[p], overlaps, OVERLAPS, layouts[i]);
         }
     }
+    return 0;
 }
 
 int main(int argc, char **argv)
 {
-    return job_run(argc, argv, test);
+    return job_run(argc, argv, run_job);
 }

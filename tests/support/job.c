@@ -13,12 +13,12 @@ void job_finish(void)
     started = NULL;
 }
 
-int job_run(int argc, char **argv, void (*test)(void))
+int job_run(int argc, char **argv, int (*body)(int argc, char **argv))
 {
     job_start(&argc, &argv);
-    test();
+    int status = body(argc, argv);
     job_finish();
-    return 0;
+    return status;
 }
 
 struct tri_comm *job(void)

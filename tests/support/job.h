@@ -4,8 +4,8 @@
 
 #include "comm/comm.h"
 
-/* Runs test on each rank, and returns what main returns. */
-int job_run(int argc, char **argv, void (*test)(void));
+/* Runs body on every rank, with the arguments that are not for MPI, and returns its exit status. */
+int job_run(int argc, char **argv, int (*body)(int argc, char **argv));
 /* The same by hand: first and last in main. */
 void job_start(int *argc, char ***argv);
 void job_finish(void);

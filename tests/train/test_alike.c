@@ -82,8 +82,10 @@ static void check_key(const struct tri_key *key, const struct tri_config *config
     tri_mesh_destroy(mesh);
 }
 
-static void test(void)
+static int run_job(int argc, char **argv)
 {
+    (void)argc;
+    (void)argv;
     static const char text[] = "moe: {num_experts: 4}\n";
     struct tri_config config;
     struct tri_error error = {0};
@@ -94,9 +96,10 @@ static void test(void)
     for (size_t i = 0; i < tri_keys_count; i++) {
         check_key(&tri_keys[i], &config, 1 + (int)i % (job_size() - 1));
     }
+    return 0;
 }
 
 int main(int argc, char **argv)
 {
-    return job_run(argc, argv, test);
+    return job_run(argc, argv, run_job);
 }

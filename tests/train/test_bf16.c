@@ -113,8 +113,10 @@ static void losses_agree(enum small_style style)
     end(&pair);
 }
 
-static void test(void)
+static int run_job(int argc, char **argv)
 {
+    (void)argc;
+    (void)argv;
     /* Initial weights and widths of heads as models have them. A toy with weights of deviation
      * 0.15, or with q/k norms over 4 numbers, is so ill-conditioned that the rounding of its
      * activations alone, with the reference kernels too, moves gradients by 4e-2. */
@@ -127,9 +129,10 @@ static void test(void)
     losses_agree(SMALL_GPT);
     losses_agree(SMALL_LLAMA);
     CHECK(failures == 0);
+    return 0;
 }
 
 int main(int argc, char **argv)
 {
-    return job_run(argc, argv, test);
+    return job_run(argc, argv, run_job);
 }

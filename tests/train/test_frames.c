@@ -255,8 +255,10 @@ static const char *const models[] = {
     "moe.jitter=0.1 moe.noise=0.3 moe.aux_loss=0.1",
 };
 
-static void test(void)
+static int run_job(int argc, char **argv)
 {
+    (void)argc;
+    (void)argv;
     char words[400];
     struct small_layout layouts[SMALL_LAYOUTS];
     int count = small_layouts(job_size(), 8, layouts);
@@ -279,9 +281,10 @@ static void test(void)
         same_bytes(SMALL_GPT, "train.recompute=full train.communication_aware_checkpointing=false",
                    layouts[i]);
     }
+    return 0;
 }
 
 int main(int argc, char **argv)
 {
-    return job_run(argc, argv, test);
+    return job_run(argc, argv, run_job);
 }

@@ -80,15 +80,18 @@ static void check(const char *words)
     tri_mesh_destroy(mesh);
 }
 
-static void test(void)
+static int run_job(int argc, char **argv)
 {
+    (void)argc;
+    (void)argv;
     check("");
     check("moe.top_k=3");
     check("moe.bias_balancing=0.01");
     check("moe.bias_balancing=0.01 moe.top_k=1 moe.normalize_top_k=false");
+    return 0;
 }
 
 int main(int argc, char **argv)
 {
-    return job_run(argc, argv, test);
+    return job_run(argc, argv, run_job);
 }

@@ -205,8 +205,10 @@ static void check_rounded_each(struct small_layout layout)
     tri_free(narrow.values);
 }
 
-static void test(void)
+static int run_job(int argc, char **argv)
 {
+    (void)argc;
+    (void)argv;
     struct small_layout layouts[SMALL_LAYOUTS];
     int ranks = job_size();
     int count = small_layouts(ranks, 8, layouts);
@@ -218,9 +220,10 @@ static void test(void)
     check_chunk_bits(cut);
     check_rounded_once(cut);
     check_rounded_each(cut);
+    return 0;
 }
 
 int main(int argc, char **argv)
 {
-    return job_run(argc, argv, test);
+    return job_run(argc, argv, run_job);
 }

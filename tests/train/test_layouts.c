@@ -122,8 +122,10 @@ static void with_window_of_rank(struct small_layout layout, int index)
     expect_equal(&config, layout, words);
 }
 
-static void test(void)
+static int run_job(int argc, char **argv)
 {
+    (void)argc;
+    (void)argv;
     struct small_layout layouts[SMALL_LAYOUTS];
     int ranks = job_size();
     int count = small_layouts(ranks, 8, layouts);
@@ -140,9 +142,10 @@ static void test(void)
     if (job_rank() == 0) {
         (void)printf("%d comparisons on %d layouts\n", cases, count);
     }
+    return 0;
 }
 
 int main(int argc, char **argv)
 {
-    return job_run(argc, argv, test);
+    return job_run(argc, argv, run_job);
 }

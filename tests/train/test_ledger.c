@@ -440,8 +440,10 @@ static void run(enum small_style style, const char *words, struct small_layout l
 
 #define RESEND "train.communication_aware_checkpointing=false"
 
-static void test(void)
+static int run_job(int argc, char **argv)
 {
+    (void)argc;
+    (void)argv;
     struct small_layout layouts[SMALL_LAYOUTS];
     int count = small_layouts(job_size(), 8, layouts);
     for (int i = 0; i < count; i++) {
@@ -467,9 +469,10 @@ static void test(void)
         run(SMALL_GPT, "train.sequence_parallel=true model.qk_norm=full precision=bf16",
             layouts[i]);
     }
+    return 0;
 }
 
 int main(int argc, char **argv)
 {
-    return job_run(argc, argv, test);
+    return job_run(argc, argv, run_job);
 }

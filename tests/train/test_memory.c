@@ -137,8 +137,10 @@ static const char *const options[] = {
     "reproducible=true model.num_kv_heads=8 precision=bf16 train.recompute=full model.bias=all",
 };
 
-static void test(void)
+static int run_job(int argc, char **argv)
 {
+    (void)argc;
+    (void)argv;
     struct small_layout layouts[SMALL_LAYOUTS];
     int count = small_layouts(job_size(), 8, layouts);
     for (int i = 0; i < count; i++) {
@@ -148,9 +150,10 @@ static void test(void)
         }
         run(SMALL_LLAMA, "", layouts[i], false);
     }
+    return 0;
 }
 
 int main(int argc, char **argv)
 {
-    return job_run(argc, argv, test);
+    return job_run(argc, argv, run_job);
 }

@@ -185,8 +185,10 @@ static void expect_refused(void)
     CHECK(tri_hf_family_of(&config, &family, &error) == TRI_OK);
 }
 
-static void test(void)
+static int run_job(int argc, char **argv)
 {
+    (void)argc;
+    (void)argv;
     struct small_layout layouts[SMALL_LAYOUTS];
     int count = small_layouts(job_size(), 8, layouts);
     for (int i = 0; i < (count < WORDS ? WORDS : count); i++) {
@@ -201,9 +203,10 @@ static void test(void)
     CHECK(tri_mesh_create(job(), 1, 1, &mesh, &error) == TRI_OK);
     run_and_resume(mesh->world);
     tri_mesh_destroy(mesh);
+    return 0;
 }
 
 int main(int argc, char **argv)
 {
-    return job_run(argc, argv, test);
+    return job_run(argc, argv, run_job);
 }

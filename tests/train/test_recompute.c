@@ -160,8 +160,10 @@ static const char *const llama_flavours[] = {
 };
 enum { FLAVOURS = sizeof(gpt_flavours) / sizeof(*gpt_flavours) };
 
-static void test(void)
+static int run_job(int argc, char **argv)
 {
+    (void)argc;
+    (void)argv;
     struct small_layout layouts[SMALL_LAYOUTS];
     int ranks = job_size();
     int count = small_layouts(ranks, 8, layouts);
@@ -175,9 +177,10 @@ static void test(void)
             with_dropping(SMALL_LLAMA, llama_flavours[flavour], layouts[i % count]);
         }
     }
+    return 0;
 }
 
 int main(int argc, char **argv)
 {
-    return job_run(argc, argv, test);
+    return job_run(argc, argv, run_job);
 }

@@ -146,8 +146,10 @@ static void expect_refused(struct small_layout layout)
     tri_mesh_destroy(mesh);
 }
 
-static void test(void)
+static int run_job(int argc, char **argv)
 {
+    (void)argc;
+    (void)argv;
     struct small_layout layouts[SMALL_LAYOUTS];
     int count = small_layouts(job_size(), 8, layouts);
     /* Few layouts: more rounds, so that every number of ranks sees all models. */
@@ -163,9 +165,10 @@ static void test(void)
         cross(layouts[i], i % 2 == 1);
     }
     expect_refused(layouts[count - 1]);
+    return 0;
 }
 
 int main(int argc, char **argv)
 {
-    return job_run(argc, argv, test);
+    return job_run(argc, argv, run_job);
 }
