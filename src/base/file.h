@@ -44,6 +44,29 @@ void tri_writer_destroy(struct tri_writer *writer);
 uint64_t tri_writer_hash(const struct tri_writer *writer);
 uint64_t tri_writer_bytes(const struct tri_writer *writer);
 
+/* A file that several processes write or read, each its own parts of it. Created is what is not
+ * there yet by whoever comes first, under the name itself: it is whole when all have closed theirs.
+ * What the system has been told to write lies on the disk after close. Reading: regular files only,
+ * and BAD_INPUT where the file ends before the part does. */
+struct tri_part_file;
+enum tri_status tri_part_file_create(const char *path, struct tri_part_file **file,
+                                     struct tri_error *error) TRI_NODISCARD;
+enum tri_status tri_part_file_write(struct tri_part_file *file, uint64_t offset, const void *data,
+                                    size_t bytes, struct tri_error *error) TRI_NODISCARD;
+enum tri_status tri_part_file_open(const char *path, struct tri_part_file **file,
+                                   struct tri_error *error) TRI_NODISCARD;
+enum tri_status tri_part_file_read(struct tri_part_file *file, uint64_t offset, void *data,
+                                   size_t bytes, struct tri_error *error) TRI_NODISCARD;
+/* A part that will be read soon: the system may begin. */
+void tri_part_file_expect(const struct tri_part_file *file, uint64_t offset, size_t bytes);
+/* As it was when it was opened. */
+uint64_t tri_part_file_size(const struct tri_part_file *file);
+/* Syncs what was written. Frees the file, also on failure. */
+enum tri_status tri_part_file_close(struct tri_part_file **file,
+                                    struct tri_error *error) TRI_NODISCARD;
+/* Takes NULL; what was written is no longer wanted. */
+void tri_part_file_destroy(struct tri_part_file *file);
+
 /* Writes a whole small file atomically. */
 enum tri_status tri_file_save(const char *path, const void *data, size_t bytes,
                               struct tri_error *error) TRI_NODISCARD;
@@ -76,8 +99,9 @@ enum tri_status tri_file_list(const char *folder, tri_file_visit *visit, void *d
 enum tri_lock { TRI_LOCK_TAKEN, TRI_LOCK_BUSY, TRI_LOCK_UNSUPPORTED, TRI_LOCK_FAILED };
 enum tri_lock tri_file_lock(int fd, const char *path, bool folder, int *code) TRI_NODISCARD;
 
-/* Another number when the file of folder by this name was replaced or written to; 0: not there. */
-uint64_t tri_file_identity(const char *folder, const char *name);
+/* Without opening it; BAD_INPUT when it is not there. */
+enum tri_status tri_file_size(const char *path, uint64_t *bytes,
+                              struct tri_error *error) TRI_NODISCARD;
 bool tri_file_exists(const char *path);
 bool tri_file_is_dir(const char *path);
 

@@ -21,7 +21,6 @@
 #include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
-#include <xxhash.h>
 
 enum { PATH_BYTES = 4096 };
 
@@ -52,7 +51,7 @@ static bool is_unsupported(int code)
     return code == EINVAL || code == ENOSYS || code == EOPNOTSUPP;
 }
 
-int tri_system_sync(int fd, const char *path, bool folder)
+static int sync_or_say(int fd, const char *path, bool folder, bool *unsupported)
 {
     tri_work_file_begin(path);
     int code = tri_file_fault(folder ? "syncdir" : "sync", path, 0);
@@ -60,7 +59,22 @@ int tri_system_sync(int fd, const char *path, bool folder)
         code = errno;
     }
     tri_work_file_end();
-    if (!is_unsupported(code) && !(folder && (code == EBADF || code == EACCES))) {
+    *unsupported = is_unsupported(code) || (folder && (code == EBADF || code == EACCES));
+    return code;
+}
+
+int tri_system_sync_part(int fd, const char *path)
+{
+    bool unsupported;
+    int code = sync_or_say(fd, path, false, &unsupported);
+    return unsupported ? 0 : code;
+}
+
+int tri_system_sync(int fd, const char *path, bool folder)
+{
+    bool unsupported;
+    int code = sync_or_say(fd, path, folder, &unsupported);
+    if (!unsupported) {
         return code;
     }
     bool *told = &tri_runtime_get()->log.told_unsynced[folder];
@@ -104,23 +118,15 @@ bool tri_file_is_dir(const char *path)
     return stat(path, &info) == 0 && S_ISDIR(info.st_mode);
 }
 
-uint64_t tri_file_identity(const char *folder, const char *name)
+enum tri_status tri_file_size(const char *path, uint64_t *bytes, struct tri_error *error)
 {
-    char path[PATH_BYTES];
     struct stat info;
-    struct tri_error ignored;
-    if (tri_path_format(path, sizeof(path), &ignored, "%s/%s", folder, name) != TRI_OK ||
-        stat(path, &info) != 0) {
-        return 0;
+    *bytes = 0;
+    if (stat(path, &info) != 0) {
+        return tri_fail(error, TRI_BAD_INPUT, "%s: cannot open: %s", path, strerror(errno));
     }
-    const uint64_t seen[] = {info.st_dev,
-                             info.st_ino,
-                             (uint64_t)info.st_size,
-                             (uint64_t)info.st_mtim.tv_sec,
-                             (uint64_t)info.st_mtim.tv_nsec,
-                             (uint64_t)info.st_ctim.tv_sec,
-                             (uint64_t)info.st_ctim.tv_nsec};
-    return XXH3_64bits(seen, sizeof(seen));
+    *bytes = (uint64_t)info.st_size;
+    return TRI_OK;
 }
 
 /* The next name, NULL at the end; 0 or an errno. */

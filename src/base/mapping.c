@@ -81,9 +81,8 @@ static void forget_place(const struct tri_mapping *mapping)
 
 /* ---- opening --------------------------------------------------------------------------------- */
 
-/* Opens for reading, without waiting for the other end of a pipe. */
-static enum tri_status open_to_read(const char *path, int *fd, struct stat *info,
-                                    struct tri_error *error)
+enum tri_status tri_system_open(const char *path, int *fd, struct stat *info,
+                                struct tri_error *error)
 {
     int code = tri_file_fault("open", path, 0);
     *fd = code ? -1 : open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
@@ -196,7 +195,7 @@ static enum tri_status map_file(const char *path, struct tri_mapping *mapping,
     *mapping = (struct tri_mapping){0};
     int fd = -1;
     struct stat info = {0};
-    TRI_TRY(open_to_read(path, &fd, &info, error));
+    TRI_TRY(tri_system_open(path, &fd, &info, error));
     if (!S_ISREG(info.st_mode)) {
         (void)close(fd);
         return tri_fail(error, TRI_BAD_INPUT, "%s: cannot read: %s", path,
@@ -228,7 +227,7 @@ enum tri_status tri_file_read(const char *path, size_t most, struct tri_mapping 
     *mapping = (struct tri_mapping){0};
     int fd = -1;
     struct stat info = {0};
-    TRI_TRY(open_to_read(path, &fd, &info, error));
+    TRI_TRY(tri_system_open(path, &fd, &info, error));
     if (!S_ISREG(info.st_mode) && !S_ISFIFO(info.st_mode) && !S_ISCHR(info.st_mode)) {
         (void)close(fd);
         return tri_fail(error, TRI_BAD_INPUT, "%s: cannot read: %s", path,

@@ -65,29 +65,55 @@ enum tri_status tri_checkpoint_clean(const char *run_dir, struct tri_error *erro
 
 /* ---- finding --------------------------------------------------------------------------------- */
 
-/* The newest checkpoint of a run that is whole; a damaged one is named in a warning and passed
- * over, and when all are damaged, BAD_INPUT says what the newest lacks. *found is false when there
- * is none. Reads everything: on one rank only. */
-enum tri_status tri_checkpoint_latest(const char *run_dir, char path[TRI_PATH_MAX], bool *found,
-                                      struct tri_error *error) TRI_NODISCARD;
+/* Which checkpoint is taken, and of a run: what is known of those that were passed over. Begins
+ * zeroed but for `moments`. */
+struct tri_checkpoint_choice {
+    bool moments; /* they are wanted too */
+    char path[TRI_PATH_MAX];
+    bool of_run; /* and not named itself: an older one may do */
+    bool again;  /* path turned out to be damaged: choose once more */
+    /* The step that was refused last, and why; it and later ones are not chosen. */
+    bool refuses;
+    int64_t refused;
+    struct tri_error why;
+    struct tri_error newest; /* what the newest of all lacks */
+};
+
+/* The newest checkpoint of a run that is whole, as far as manifest, state, sizes and headers tell;
+ * the bytes of its tensors tell more when they are loaded (below). A damaged one is named in a
+ * warning and passed over, and when all are damaged, BAD_INPUT says what the newest lacks. *found
+ * is false when there is none. On one rank only. */
+enum tri_status tri_checkpoint_latest(const char *run_dir, struct tri_checkpoint_choice *choice,
+                                      bool *found, struct tri_error *error) TRI_NODISCARD;
 /* The step of the run's newest checkpoint, whole or not, that is of `step` or before it; -1: none.
  * Local. */
 int64_t tri_checkpoint_newest_until(const char *run_dir, int64_t step);
 /* RUN|CHECKPOINT: a checkpoint folder as it is, damaged or not; a run's as above. */
-enum tri_status tri_checkpoint_resolve(const char *given, char path[TRI_PATH_MAX],
+enum tri_status tri_checkpoint_resolve(const char *given, struct tri_checkpoint_choice *choice,
                                        struct tri_error *error) TRI_NODISCARD;
+/* path, of a run, is damaged: choice->again. Local. */
+void tri_checkpoint_refuse(struct tri_checkpoint_choice *choice, const struct tri_error *why);
 
 /* ---- reading --------------------------------------------------------------------------------- */
 
-/* Checks the whole checkpoint (rank 0: manifest, every size and hash, every tensor against the
- * table), then every rank takes its slices. state (may be NULL) is filled:
- * tri_checkpoint_state_fini it. with_optimizer: m and v too; where they are not, they stay as they
- * are when nothing has been trained, else that is refused. BAD_INPUT names the file, the tensor,
- * found and expected, and the newest older checkpoint that is good. Collective over the mesh's
- * world; the status is the same on all ranks. */
+/* Checks on every rank manifest, sizes, headers and state, and every tensor against the table; then
+ * each rank reads its part of the files, once, and takes its slices of what all read, while the
+ * hash of each file is taken. state (may be NULL) is filled: tri_checkpoint_state_fini it.
+ * with_optimizer: m and v too, else their files are not opened; where there are none, they stay as
+ * they are when nothing has been trained, else that is refused. BAD_INPUT names the file, the
+ * tensor, found and expected, and the newest older checkpoint that is good. After a failure of the
+ * checks the weights are as they were; after a wrong hash, which the whole file shows, they are
+ * undefined. Collective over the mesh's world; the status is the same on all ranks. */
 enum tri_status tri_checkpoint_load(const char *path, struct tri_params *params,
                                     struct tri_checkpoint_state *state, bool with_optimizer,
                                     struct tri_error *error) TRI_NODISCARD;
+/* The checkpoint that was chosen, the same on all ranks, with its moments if they are wanted. When
+ * a hash is wrong and it is of a run, it is refused (choice->again) and no other one is named.
+ * Collective, as above. */
+enum tri_status tri_checkpoint_load_choice(struct tri_checkpoint_choice *choice,
+                                           struct tri_params *params,
+                                           struct tri_checkpoint_state *state,
+                                           struct tri_error *error) TRI_NODISCARD;
 
 /* The state alone, its hash checked; tri_checkpoint_state_fini it, also after a failure, which
  * names an older checkpoint as above. Local. */
@@ -123,10 +149,14 @@ struct tri_checkpoint_info {
     struct tri_checkpoint_manifest *manifest; /* owns the names */
 };
 
-/* Checks everything that tri_checkpoint_load checks, short of a parameter table, and takes the
- * digest again from the data. tri_checkpoint_info_fini it. Local: call it on one rank. */
+/* Checks everything that tri_checkpoint_load checks, moments too, short of a parameter table, and
+ * takes the digest again from the data. tri_checkpoint_info_fini it. Local: call it on one rank. */
 enum tri_status tri_checkpoint_inspect(const char *path, struct tri_checkpoint_info *info,
                                        struct tri_error *error) TRI_NODISCARD;
+/* The same of a chosen one, refused when it is damaged and of a run. */
+enum tri_status tri_checkpoint_inspect_choice(struct tri_checkpoint_choice *choice,
+                                              struct tri_checkpoint_info *info,
+                                              struct tri_error *error) TRI_NODISCARD;
 void tri_checkpoint_info_fini(struct tri_checkpoint_info *info);
 
 #endif

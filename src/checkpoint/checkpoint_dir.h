@@ -23,8 +23,4 @@ enum tri_status tri_checkpoint_recover(const char *path, struct tri_error *error
 enum tri_status tri_checkpoint_prune(const char *dir, int64_t step, int64_t keep,
                                      struct tri_error *error) TRI_NODISCARD;
 
-/* Checks all of a checkpoint that can be checked without a parameter table. What it found whole
- * is not hashed again by who loads it next, if its files are still the same ones. Local. */
-enum tri_status tri_checkpoint_verify(const char *path, struct tri_error *error) TRI_NODISCARD;
-
 #endif

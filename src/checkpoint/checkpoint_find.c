@@ -1,33 +1,49 @@
-/* Which checkpoint of a run is meant: the newest that is whole. The one rule for every command. */
+/* Which checkpoint of a run is meant: the newest that is whole. The one rule for every command. Its
+ * bytes are read once, by who loads it: only then is known whether they are what they were. */
 #include "checkpoint/checkpoint.h"
 
 #include "base/file.h"
 #include "base/log.h"
 #include "base/memory.h"
 #include "base/path.h"
+#include "checkpoint/checkpoint_check.h"
 #include "checkpoint/checkpoint_dir.h"
 
 #include <glob.h>
 #include <inttypes.h>
 
-/* The newest of the steps that is whole into path; *newest is what the newest lacks when none is.
- * False with *gone: one of them went away meanwhile, as beside a run that goes on. */
-static bool find_whole(const char *dir, const int64_t *steps, int count, char path[TRI_PATH_MAX],
-                       struct tri_error *newest, bool *gone)
+static enum tri_status check(struct tri_checkpoint_choice *choice, int64_t step,
+                             struct tri_error *error)
+{
+    if (choice->refuses && step == choice->refused) {
+        *error = choice->why;
+        return error->status;
+    }
+    return tri_checkpoint_check(
+        choice->path, choice->moments ? TRI_CHECKPOINT_HEADERS : TRI_CHECKPOINT_WEIGHTS, error);
+}
+
+/* The newest of the steps that may be whole into choice->path, and into newest what the newest of
+ * all lacks. False with *gone: one of them went away meanwhile, as beside a run that goes on. */
+static bool find_whole(struct tri_checkpoint_choice *choice, const char *dir, const int64_t *steps,
+                       int count, bool *gone)
 {
     *gone = false;
     for (int i = 0; i < count; i++) {
         struct tri_error one;
-        tri_path_make(path, TRI_PATH_MAX, "%s/step_%" PRId64, dir, steps[i]);
-        if (tri_checkpoint_verify(path, &one) == TRI_OK) {
+        if (choice->refuses && steps[i] > choice->refused) {
+            continue; /* it was said of it already */
+        }
+        tri_path_make(choice->path, TRI_PATH_MAX, "%s/step_%" PRId64, dir, steps[i]);
+        if (check(choice, steps[i], &one) == TRI_OK) {
             return true;
         }
-        if (!tri_file_exists(path)) {
+        if (!tri_file_exists(choice->path)) {
             *gone = true;
             return false;
         }
-        if (i == 0) {
-            *newest = one;
+        if (choice->newest.message[0] == '\0') {
+            choice->newest = one;
         }
         if (i + 1 < count) {
             tri_log_warn("%.600s; the checkpoint before it is tried", one.message);
@@ -36,27 +52,40 @@ static bool find_whole(const char *dir, const int64_t *steps, int count, char pa
     return false;
 }
 
-enum tri_status tri_checkpoint_latest(const char *run_dir, char path[TRI_PATH_MAX], bool *found,
-                                      struct tri_error *error)
+enum tri_status tri_checkpoint_latest(const char *run_dir, struct tri_checkpoint_choice *choice,
+                                      bool *found, struct tri_error *error)
 {
     enum { TRIES = 8 };
     char dir[TRI_CHECKPOINT_PATH];
     int count = 0;
     bool gone = true;
-    struct tri_error newest = {TRI_BAD_INPUT, "its checkpoints come and go"};
     *found = false;
+    choice->of_run = true;
+    choice->again = false;
     tri_path_make(dir, sizeof(dir), "%s/checkpoints", run_dir);
     for (int i = 0; gone && i < TRIES; i++) {
         int64_t *steps;
         TRI_TRY(tri_checkpoint_steps(dir, &steps, &count, error));
-        *found = find_whole(dir, steps, count, path, &newest, &gone);
+        *found = find_whole(choice, dir, steps, count, &gone);
         tri_free(steps);
     }
     if (count > 0 && !*found) {
-        return tri_fail(error, newest.status, "%.600s; %s has no %scheckpoint that is whole",
-                        newest.message, run_dir, count > 1 ? "older " : "other ");
+        bool said = choice->newest.message[0] != '\0';
+        return tri_fail(error, said ? choice->newest.status : TRI_BAD_INPUT,
+                        "%.600s; %s has no %scheckpoint that is whole",
+                        said ? choice->newest.message : "its checkpoints come and go", run_dir,
+                        count > 1 ? "older " : "other ");
     }
     return TRI_OK;
+}
+
+void tri_checkpoint_refuse(struct tri_checkpoint_choice *choice, const struct tri_error *why)
+{
+    char dir[TRI_CHECKPOINT_PATH];
+    TRI_REQUIRE(choice->of_run && tri_checkpoint_split(choice->path, dir, &choice->refused));
+    choice->refuses = true;
+    choice->why = *why;
+    choice->again = true;
 }
 
 int64_t tri_checkpoint_newest_until(const char *run_dir, int64_t step)
@@ -125,22 +154,24 @@ static enum tri_status refuse_others(const char *given, struct tri_error *error)
     return TRI_OK;
 }
 
-enum tri_status tri_checkpoint_resolve(const char *given, char path[TRI_PATH_MAX],
+enum tri_status tri_checkpoint_resolve(const char *given, struct tri_checkpoint_choice *choice,
                                        struct tri_error *error)
 {
+    choice->again = false;
     if (!tri_file_exists(given)) {
         return tri_fail(error, TRI_BAD_INPUT, "%s: no such run or checkpoint", given);
     }
     bool whole = holds(given, "manifest.json");
     if (!whole && (holds(given, "checkpoints") || holds(given, "config.yaml"))) {
         bool found;
-        TRI_TRY(tri_checkpoint_latest(given, path, &found, error));
+        TRI_TRY(tri_checkpoint_latest(given, choice, &found, error));
         return found ? TRI_OK
                      : tri_fail(error, TRI_BAD_INPUT, "%s: the run has no checkpoint yet", given);
     }
     if (!whole) {
         TRI_TRY(refuse_others(given, error));
     }
-    tri_path_make(path, TRI_PATH_MAX, "%s", given);
+    choice->of_run = false;
+    tri_path_make(choice->path, TRI_PATH_MAX, "%s", given);
     return TRI_OK;
 }

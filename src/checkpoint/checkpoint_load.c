@@ -1,332 +1,264 @@
-/* Loading and inspecting. Rank 0 checks everything first, so that a damaged checkpoint changes no
- * weight anywhere; then each rank maps the files and copies its slices straight out of them. */
+/* Loading. Every rank checks all but the bytes of the tensors; then each reads its own chunks of
+ * the files, once, and gives the others what they hold of them. */
 #include "checkpoint/checkpoint.h"
 
 #include "base/file.h"
 #include "base/memory.h"
 #include "base/path.h"
-#include "base/work.h"
+#include "checkpoint/checkpoint_check.h"
 #include "checkpoint/checkpoint_dir.h"
-#include "checkpoint/checkpoint_state.h"
-#include "checkpoint/manifest.h"
-#include "checkpoint/safetensors.h"
+#include "checkpoint/checkpoint_load.h"
+#include "checkpoint/chunks.h"
 
 #include <inttypes.h>
-#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
-#include <xxhash.h>
 
-/* The open files of a checkpoint. */
-struct opened {
-    struct tri_checkpoint_manifest *manifest;
-    struct tri_safetensors_set *weights, *moments; /* moments: NULL when not wanted */
+struct load {
+    const char *path;
+    struct tri_params *params;
+    struct tri_group *world;
+    bool root;
+    const struct tri_param **by_name; /* the table's rows, sorted */
+    struct tri_chunks *chunks;
+    struct tri_checkpoint_files files;
+    bool tries_older; /* the caller, when a hash is wrong: no need to look for a good one here */
+    bool damaged;     /* a hash is wrong; the same on all ranks */
 };
 
-static void close_all(struct opened *o)
+/* ---- files ----------------------------------------------------------------------------------- */
+
+static int compare_rows(const void *a, const void *b)
 {
-    tri_safetensors_set_close(o->weights);
-    tri_safetensors_set_close(o->moments);
-    tri_manifest_destroy(o->manifest);
-    *o = (struct opened){0};
+    const struct tri_param *const *x = a, *const *y = b;
+    return strcmp((*x)->name, (*y)->name);
 }
 
-static enum tri_status open_part(const char *path, const struct tri_checkpoint_manifest *m,
-                                 enum tri_manifest_part part, struct tri_safetensors_set **set,
-                                 struct tri_error *error)
+static int find_row(const void *name, const void *row)
 {
-    const char **names = tri_alloc(TRI_MEMORY_OTHER, (size_t)m->files * sizeof(*names));
-    int count = 0;
-    for (int i = 0; i < m->files; i++) {
-        if (m->file[i].part == part) {
-            names[count++] = m->file[i].name;
+    const struct tri_param *const *param = row;
+    return strcmp(name, (*param)->name);
+}
+
+static int by_place(const void *a, const void *b)
+{
+    const struct tri_chunk_entry *x = a, *y = b;
+    return (x->begin > y->begin) - (x->begin < y->begin);
+}
+
+/* Where which tensor lies in a file whose tensors were checked to be those of the table. Our files
+ * keep them aligned. */
+static enum tri_status lay_out(const struct load *l, const struct tri_safetensors *header,
+                               enum tri_manifest_part part, struct tri_chunk_entry *entries,
+                               struct tri_error *error)
+{
+    for (int64_t i = 0; i < header->count; i++) {
+        const struct tri_safetensor *t = &header->tensor[i];
+        bool moment = part == TRI_MANIFEST_OPTIMIZER;
+        const struct tri_param **row =
+            bsearch(moment ? t->name + 2 : t->name, (const void *)l->by_name,
+                    (size_t)l->params->count, sizeof(*l->by_name), find_row);
+        TRI_REQUIRE(row);
+        if (t->offset % sizeof(float) != 0) {
+            return tri_fail(error, TRI_BAD_INPUT,
+                            "%s: tensor %s: begins at byte %" PRIu64 ", no multiple of 4", t->path,
+                            t->name, t->offset);
         }
+        entries[i] = (struct tri_chunk_entry){*row,
+                                              !moment             ? TRI_FIELD_WEIGHT
+                                              : t->name[0] == 'm' ? TRI_FIELD_M
+                                                                  : TRI_FIELD_V,
+                                              t->offset};
     }
-    enum tri_status status = tri_safetensors_set_open_files(path, count, names, set, error);
-    tri_free((void *)names);
-    return status;
-}
-
-static enum tri_status open_all(const char *path, bool moments, struct opened *o,
-                                struct tri_error *error)
-{
-    TRI_TRY(open_part(path, o->manifest, TRI_MANIFEST_MODEL, &o->weights, error));
-    if (moments && o->manifest->optimizer) {
-        TRI_TRY(open_part(path, o->manifest, TRI_MANIFEST_OPTIMIZER, &o->moments, error));
-    }
+    qsort(entries, (size_t)header->count, sizeof(*entries), by_place);
     return TRI_OK;
 }
 
-/* ---- checks ---------------------------------------------------------------------------------- */
-
-static enum tri_status expect_f32(const struct tri_safetensor *t, struct tri_error *error)
+static void expect_next(const struct load *l, const struct tri_part_file *in)
 {
-    if (t->dtype == TRI_ST_F32) {
+    uint64_t begin, end;
+    if (in && tri_chunks_peek(l->chunks, &begin, &end)) {
+        tri_part_file_expect(in, begin, (size_t)(end - begin));
+    }
+}
+
+/* This rank's chunks of a file, and what it holds of the others'. Collective; the status is this
+ * rank's own. */
+static enum tri_status read_chunks(struct load *l, const char *path,
+                                   const struct tri_chunk_file *file, struct tri_error *error)
+{
+    struct tri_chunks *c = l->chunks;
+    struct tri_part_file *in = NULL;
+    enum tri_status status = tri_part_file_open(path, &in, error);
+    tri_chunks_begin(c, file);
+    expect_next(l, in);
+    while (tri_chunks_next(c)) {
+        if (status == TRI_OK && c->begin < c->end) {
+            status =
+                tri_part_file_read(in, c->begin, c->buffer, (size_t)(c->end - c->begin), error);
+        }
+        expect_next(l, in);
+        tri_chunks_hash(c, NULL);
+        tri_param_deal(l->params, c->parts, c->part, tri_chunks_values(c));
+    }
+    tri_part_file_destroy(in);
+    return status;
+}
+
+/* Collective; the status is agreed. */
+static enum tri_status check_hash(struct load *l, const char *path,
+                                  const struct tri_manifest_file *file, struct tri_error *error)
+{
+    const struct tri_where where = {TRI_PHASE_CHECKPOINT, TRI_KIND_META};
+    uint64_t hash = tri_chunks_has_end(l->chunks) ? tri_hash_get(l->chunks->whole) : 0;
+    tri_all_reduce_sum(l->world, where, &hash, 1, TRI_I64); /* one has it */
+    if (hash == file->hash) {
         return TRI_OK;
     }
-    return tri_fail(error, TRI_BAD_INPUT, "%s: tensor %s: dtype %s, expected F32", t->path, t->name,
-                    tri_safetensors_dtype_name(t->dtype));
-}
-
-/* A tensor of the set by name, f32 and of this shape. */
-static enum tri_status expect_tensor(const char *path, const struct tri_safetensors_set *set,
-                                     const char *name, int dims, const int64_t *shape,
-                                     struct tri_error *error)
-{
-    int64_t at = tri_safetensors_set_find(set, name);
-    if (at < 0) {
-        return tri_fail(error, TRI_BAD_INPUT, "%s: tensor %s is missing", path, name);
-    }
-    TRI_TRY(tri_safetensor_expect_shape(set->tensor[at], dims, shape, error));
-    return expect_f32(set->tensor[at], error);
-}
-
-/* Files and manifest tell of the same tensors. */
-static enum tri_status check_contents(const char *path, const struct opened *o,
-                                      struct tri_error *error)
-{
-    const struct tri_checkpoint_manifest *m = o->manifest;
-    char name[TRI_NAME_MAX + 2];
-    for (int64_t i = 0; i < m->count; i++) {
-        const struct tri_manifest_tensor *t = &m->tensor[i];
-        TRI_TRY(expect_tensor(path, o->weights, t->name, t->dims, t->shape, error));
-        for (int moment = 0; moment < 2 && o->moments; moment++) {
-            (void)snprintf(name, sizeof(name), "%c.%s", moment ? 'v' : 'm', t->name);
-            TRI_TRY(expect_tensor(path, o->moments, name, t->dims, t->shape, error));
+    l->damaged = true;
+    enum tri_status status = TRI_OK;
+    if (l->root) {
+        status = tri_manifest_name_damage(path, file, hash, l->files.manifest, error);
+        if (!l->tries_older) {
+            tri_checkpoint_advise(l->path, error);
         }
     }
-    /* All that are wanted are there: with equal numbers nothing else is. */
-    if (o->weights->count != m->count || (o->moments && o->moments->count != 2 * m->count)) {
-        return tri_fail(error, TRI_BAD_INPUT,
-                        "%s: %" PRId64 " weights and %" PRId64 " moments, expected %" PRId64
-                        " and %" PRId64,
-                        path, o->weights->count, o->moments ? o->moments->count : 0, m->count,
-                        o->moments ? 2 * m->count : 0);
-    }
-    return TRI_OK;
+    return tri_comm_agree(l->world, status, error);
 }
 
-/* The first tensor that is no row of the table; all rows are there. */
-static enum tri_status name_stranger(const struct tri_safetensors_set *set,
-                                     const struct tri_params *params, struct tri_error *error)
+/* Collective; the status is agreed. */
+static enum tri_status load_file(struct load *l, const struct tri_safetensors *header,
+                                 const struct tri_manifest_file *file, struct tri_error *error)
 {
-    bool *known = tri_alloc(TRI_MEMORY_OTHER, (size_t)set->count * sizeof(*known));
-    for (int p = 0; p < params->count; p++) {
-        known[tri_safetensors_set_find(set, params->param[p].name)] = true;
-    }
-    int64_t at = 0;
-    while (known[at]) {
-        at++;
-    }
-    tri_free(known);
-    return tri_fail(error, TRI_BAD_INPUT,
-                    "%s: tensor %s: the model of this config has no such weight",
-                    set->tensor[at]->path, set->tensor[at]->name);
-}
-
-/* The model's table and the checkpoint hold the same weights. */
-static enum tri_status check_table(const char *path, const struct opened *o,
-                                   const struct tri_params *params, struct tri_error *error)
-{
-    for (int p = 0; p < params->count; p++) {
-        const struct tri_param *param = &params->param[p];
-        TRI_TRY(expect_tensor(path, o->weights, param->name, param->dims, param->shape, error));
-    }
-    return o->weights->count == params->count ? TRI_OK : name_stranger(o->weights, params, error);
-}
-
-/* Stands for the manifest's text and for the files as the system sees them. */
-static uint64_t state_of_files(const char *path, const struct tri_checkpoint_manifest *m)
-{
-    XXH3_state_t *hash = XXH3_createState();
-    TRI_REQUIRE(hash);
-    (void)XXH3_64bits_reset(hash);
-    (void)XXH3_64bits_update(hash, path, strlen(path));
-    (void)XXH3_64bits_update(hash, &m->digest, sizeof(m->digest));
-    for (int i = 0; i < m->files; i++) {
-        uint64_t seen = tri_file_identity(path, m->file[i].name);
-        (void)XXH3_64bits_update(hash, &m->file[i].hash, sizeof(m->file[i].hash));
-        (void)XXH3_64bits_update(hash, &seen, sizeof(seen));
-    }
-    uint64_t state = XXH3_64bits_digest(hash);
-    (void)XXH3_freeState(hash);
-    return state;
-}
-
-/* What tri_checkpoint_verify hashed last; who loads it next need not do so again. */
-static uint64_t known_whole;
-
-/* The state, of the step that the manifest is of; tri_checkpoint_state_fini it, also after a
- * failure. */
-static enum tri_status load_state(const char *path, const struct tri_checkpoint_manifest *m,
-                                  struct tri_checkpoint_state *state, struct tri_error *error)
-{
-    TRI_TRY(tri_checkpoint_state_load(path, state, error));
-    if (state->step != m->step) {
-        return tri_fail(error, TRI_BAD_INPUT,
-                        "%s: its state.json is of step %" PRId64 ", its manifest.json of %" PRId64,
-                        path, state->step, m->step);
-    }
-    return TRI_OK;
-}
-
-static enum tri_status check_state(const char *path, const struct tri_checkpoint_manifest *m,
-                                   struct tri_error *error)
-{
-    struct tri_checkpoint_state state = {0};
-    enum tri_status status = load_state(path, m, &state, error);
-    tri_checkpoint_state_fini(&state);
-    return status;
-}
-
-static enum tri_status verify(const char *path, struct opened *o, struct tri_error *error)
-{
-    uint64_t known = known_whole;
-    known_whole = 0;
-    TRI_TRY(tri_manifest_load(path, &o->manifest, error));
-    if (known == 0 || state_of_files(path, o->manifest) != known) {
-        TRI_TRY(tri_manifest_verify_files(path, o->manifest, error));
-    }
-    TRI_TRY(check_state(path, o->manifest, error));
-    TRI_TRY(open_all(path, true, o, error));
-    return check_contents(path, o, error);
-}
-
-enum tri_status tri_checkpoint_verify(const char *path, struct tri_error *error)
-{
-    struct opened o = {0};
-    enum tri_status status = verify(path, &o, error);
+    struct tri_chunk_entry *entries =
+        tri_alloc(TRI_MEMORY_OTHER, (size_t)header->count * sizeof(*entries));
+    enum tri_status status = lay_out(l, header, file->part, entries, error);
+    status = tri_comm_agree(l->world, status, error);
     if (status == TRI_OK) {
-        known_whole = state_of_files(path, o.manifest);
+        uint64_t data = header->count > 0 ? entries[0].begin : header->bytes;
+        struct tri_chunk_file chunks = {header->bytes, data, (int)header->count, entries};
+        status = tri_comm_agree(l->world, read_chunks(l, header->path, &chunks, error), error);
     }
-    close_all(&o);
-    return status;
+    tri_free(entries);
+    return status == TRI_OK ? check_hash(l, header->path, file, error) : status;
 }
 
-/* ---- damage ---------------------------------------------------------------------------------- */
-
-/* Adds to a message about damage which older checkpoint of the run is whole: nobody should have
- * to try them in turn, and none is taken silently. */
-static void name_last_good(const char *path, struct tri_error *error)
+static enum tri_status load_part(struct load *l, enum tri_manifest_part part,
+                                 const struct tri_safetensors_set *set, struct tri_error *error)
 {
-    char dir[TRI_CHECKPOINT_PATH], other[TRI_CHECKPOINT_PATH + 32], message[sizeof(error->message)];
-    int64_t step, *steps = NULL;
-    int count = 0;
-    struct tri_error ignored;
-    if (!error || !tri_checkpoint_split(path, dir, &step) ||
-        tri_checkpoint_steps(dir, &steps, &count, &ignored) != TRI_OK) {
-        return;
-    }
-    (void)snprintf(message, sizeof(message), "%s", error->message);
-    bool older = false, good = false;
-    for (int i = 0; i < count && !good; i++) {
-        if (steps[i] >= step) {
-            continue;
+    const struct tri_checkpoint_manifest *m = l->files.manifest;
+    for (int i = 0, at = 0; i < m->files; i++) {
+        if (m->file[i].part == part) {
+            TRI_TRY(load_file(l, set->file[at++], &m->file[i], error));
         }
-        struct opened o = {0};
-        older = true;
-        tri_path_make(other, sizeof(other), "%s/step_%" PRId64, dir, steps[i]);
-        good = verify(other, &o, &ignored) == TRI_OK;
-        close_all(&o);
     }
-    tri_free(steps);
-    if (good) {
-        (void)tri_fail(error, error->status, "%.600s; the last good checkpoint is %s", message,
-                       other);
-    } else if (older) {
-        (void)tri_fail(error, error->status, "%.600s; no older checkpoint is good", message);
-    }
+    return TRI_OK;
 }
 
-static enum tri_status verify_or_advise(const char *path, struct opened *o, struct tri_error *error)
+/* ---- the whole ------------------------------------------------------------------------------- */
+
+static enum tri_status open_files(struct load *l, bool with_optimizer, struct tri_error *error)
 {
-    enum tri_status status = verify(path, o, error);
-    if (status != TRI_OK) {
-        name_last_good(path, error);
+    enum tri_status status = tri_checkpoint_open(
+        l->path, with_optimizer ? TRI_CHECKPOINT_HEADERS : TRI_CHECKPOINT_WEIGHTS, &l->files,
+        error);
+    if (status != TRI_OK && l->root) {
+        tri_checkpoint_advise(l->path, error);
     }
-    return status;
-}
-
-/* ---- loading --------------------------------------------------------------------------------- */
-
-static enum tri_status check_as_root(const char *path, const struct tri_params *params,
-                                     bool with_optimizer, struct opened *o, struct tri_error *error)
-{
-    TRI_TRY(verify_or_advise(path, o, error));
-    TRI_TRY(check_table(path, o, params, error));
-    if (with_optimizer && !o->manifest->optimizer && o->manifest->step > 0) {
+    TRI_TRY(status);
+    const struct tri_checkpoint_manifest *m = l->files.manifest;
+    TRI_TRY(tri_checkpoint_check_table(l->path, &l->files, l->params, error));
+    if (with_optimizer && !m->optimizer && m->step > 0) {
         return tri_fail(error, TRI_BAD_INPUT,
-                        "%s: holds weights alone, no optimizer state to continue a run from", path);
+                        "%s: holds weights alone, no optimizer state to continue a run from",
+                        l->path);
     }
     return TRI_OK;
 }
 
-static enum tri_status open_as_other(const char *path, bool with_optimizer, struct opened *o,
-                                     struct tri_error *error)
+static enum tri_status load(struct load *l, bool with_optimizer, struct tri_checkpoint_state *state,
+                            struct tri_error *error)
 {
-    TRI_TRY(tri_manifest_load(path, &o->manifest, error));
-    TRI_TRY(open_all(path, with_optimizer, o, error));
-    return check_contents(path, o, error);
-}
-
-/* The data of a tensor that was checked to be there; our files keep them aligned. */
-static const float *values_of(const struct tri_safetensors_set *set, const char *name)
-{
-    int64_t at = tri_safetensors_set_find(set, name);
-    TRI_REQUIRE(at >= 0 && (uintptr_t)set->tensor[at]->data % _Alignof(float) == 0);
-    return (const float *)(const void *)set->tensor[at]->data;
-}
-
-static void scatter_all(const struct opened *o, struct tri_params *params, bool moments)
-{
-    char name[TRI_NAME_MAX + 2];
-    for (int p = 0; p < params->count; p++) {
-        const struct tri_param *param = &params->param[p];
-        tri_work_progress();
-        if (!param->held) {
-            continue;
-        }
-        tri_param_scatter(params, param, TRI_FIELD_WEIGHT, values_of(o->weights, param->name));
-        if (moments) {
-            (void)snprintf(name, sizeof(name), "m.%s", param->name);
-            tri_param_scatter(params, param, TRI_FIELD_M, values_of(o->moments, name));
-            (void)snprintf(name, sizeof(name), "v.%s", param->name);
-            tri_param_scatter(params, param, TRI_FIELD_V, values_of(o->moments, name));
-        }
-    }
-}
-
-static enum tri_status load(const char *path, struct tri_params *params,
-                            struct tri_checkpoint_state *state, bool with_optimizer,
-                            struct opened *o, struct tri_error *error)
-{
-    struct tri_group *world = params->mesh->world;
-    bool root = tri_group_rank(world) == 0;
-    enum tri_status status = root ? check_as_root(path, params, with_optimizer, o, error) : TRI_OK;
-    TRI_TRY(tri_comm_agree(world, status, error));
-    status = root ? TRI_OK : open_as_other(path, with_optimizer, o, error);
+    enum tri_status status = open_files(l, with_optimizer, error);
     if (status == TRI_OK && state) {
-        status = load_state(path, o->manifest, state, error);
+        status = tri_checkpoint_open_state(l->path, l->files.manifest, state, error);
     }
-    TRI_TRY(tri_comm_agree(world, status, error));
-    scatter_all(o, params, with_optimizer && o->moments);
-    return TRI_OK;
+    TRI_TRY(tri_comm_agree(l->world, status, error));
+    TRI_TRY(load_part(l, TRI_MANIFEST_MODEL, l->files.weights, error));
+    return l->files.moments ? load_part(l, TRI_MANIFEST_OPTIMIZER, l->files.moments, error)
+                            : TRI_OK;
+}
+
+static void sort_rows(struct load *l)
+{
+    size_t rows = (size_t)l->params->count;
+    l->by_name = tri_alloc(TRI_MEMORY_OTHER, rows * sizeof(struct tri_param *));
+    for (size_t p = 0; p < rows; p++) {
+        l->by_name[p] = &l->params->param[p];
+    }
+    qsort((void *)l->by_name, rows, sizeof(*l->by_name), compare_rows);
+}
+
+/* damaged: whether a hash was wrong; NULL: the error names the older checkpoint that is good. */
+static enum tri_status load_chunks(const char *path, struct tri_params *params,
+                                   struct tri_checkpoint_state *state, bool with_optimizer,
+                                   int64_t chunk_bytes, bool *damaged, struct tri_error *error)
+{
+    struct load l = {.path = path,
+                     .params = params,
+                     .world = params->mesh->world,
+                     .tries_older = damaged != NULL};
+    l.root = tri_group_rank(l.world) == 0;
+    if (state) {
+        *state = (struct tri_checkpoint_state){0};
+    }
+    sort_rows(&l);
+    l.chunks = tri_chunks_create(params, false, chunk_bytes);
+    enum tri_status status = load(&l, with_optimizer, state, error);
+    tri_chunks_destroy(l.chunks);
+    tri_free((void *)l.by_name);
+    tri_checkpoint_close(&l.files);
+    if (damaged) {
+        *damaged = l.damaged;
+    }
+    if (status != TRI_OK && state) {
+        tri_checkpoint_state_fini(state);
+    }
+    return status;
+}
+
+enum tri_status tri_checkpoint_load_parts(const char *path, struct tri_params *params,
+                                          struct tri_checkpoint_state *state, bool with_optimizer,
+                                          int64_t chunk_bytes, struct tri_error *error)
+{
+    return load_chunks(path, params, state, with_optimizer, chunk_bytes, NULL, error);
 }
 
 enum tri_status tri_checkpoint_load(const char *path, struct tri_params *params,
                                     struct tri_checkpoint_state *state, bool with_optimizer,
                                     struct tri_error *error)
 {
-    struct opened o = {0};
-    if (state) {
-        *state = (struct tri_checkpoint_state){0};
+    return tri_checkpoint_load_parts(path, params, state, with_optimizer, 0, error);
+}
+
+enum tri_status tri_checkpoint_load_choice(struct tri_checkpoint_choice *choice,
+                                           struct tri_params *params,
+                                           struct tri_checkpoint_state *state,
+                                           struct tri_error *error)
+{
+    if (!choice->of_run) {
+        return tri_checkpoint_load(choice->path, params, state, choice->moments, error);
     }
-    enum tri_status status = load(path, params, state, with_optimizer, &o, error);
-    close_all(&o);
-    if (status != TRI_OK && state) {
-        tri_checkpoint_state_fini(state);
+    bool damaged;
+    enum tri_status status =
+        load_chunks(choice->path, params, state, choice->moments, 0, &damaged, error);
+    if (damaged) {
+        tri_checkpoint_refuse(choice, error);
     }
     return status;
 }
+
+/* ---- the state alone ------------------------------------------------------------------------- */
 
 enum tri_status tri_checkpoint_read_state(const char *path, struct tri_checkpoint_state *state,
                                           struct tri_error *error)
@@ -338,11 +270,11 @@ enum tri_status tri_checkpoint_read_state(const char *path, struct tri_checkpoin
         status = tri_manifest_verify_part(path, m, TRI_MANIFEST_STATE, error);
     }
     if (status == TRI_OK) {
-        status = load_state(path, m, state, error);
+        status = tri_checkpoint_open_state(path, m, state, error);
     }
     tri_manifest_destroy(m);
     if (status != TRI_OK) {
-        name_last_good(path, error);
+        tri_checkpoint_advise(path, error);
     }
     return status;
 }
@@ -371,68 +303,4 @@ enum tri_status tri_checkpoint_read_config(const char *path, const struct tri_st
     }
     tri_checkpoint_state_fini(&state);
     return status;
-}
-
-/* ---- inspecting ------------------------------------------------------------------------------ */
-
-/* The digest of the weights as they are in the files. */
-static uint64_t digest_of(struct opened *o)
-{
-    struct tri_checkpoint_manifest *m = o->manifest;
-    for (int64_t i = 0; i < m->count; i++) {
-        int64_t at = tri_safetensors_set_find(o->weights, m->tensor[i].name);
-        const struct tri_safetensor *t = o->weights->tensor[at];
-        m->tensor[i].hash = tri_work_hash(t->data, t->bytes);
-    }
-    return tri_manifest_digest(m);
-}
-
-static enum tri_status inspect(const char *path, struct opened *o, struct tri_checkpoint_info *info,
-                               struct tri_error *error)
-{
-    struct tri_checkpoint_state state = {0};
-    TRI_TRY(verify_or_advise(path, o, error));
-    enum tri_status status = tri_checkpoint_state_load(path, &state, error);
-    info->tokens = state.tokens;
-    tri_checkpoint_state_fini(&state);
-    TRI_TRY(status);
-    struct tri_checkpoint_manifest *m = o->manifest;
-    info->digest = digest_of(o);
-    if (info->digest != m->digest) {
-        return tri_fail(error, TRI_BAD_INPUT, "%s: digest %016" PRIx64 ", expected %016" PRIx64,
-                        path, info->digest, m->digest);
-    }
-    info->step = m->step;
-    info->optimizer = m->optimizer;
-    info->count = m->count;
-    info->tensor = tri_alloc(TRI_MEMORY_OTHER, (size_t)m->count * sizeof(*info->tensor));
-    for (int64_t i = 0; i < m->count; i++) {
-        const struct tri_manifest_tensor *t = &m->tensor[i];
-        info->tensor[i] =
-            (struct tri_checkpoint_tensor){t->name, t->dims, {t->shape[0], t->shape[1]}};
-        info->parameters += t->shape[0] * t->shape[1];
-    }
-    for (int i = 0; i < m->files; i++) {
-        info->bytes += (int64_t)m->file[i].bytes;
-    }
-    info->manifest = m;
-    o->manifest = NULL;
-    return TRI_OK;
-}
-
-enum tri_status tri_checkpoint_inspect(const char *path, struct tri_checkpoint_info *info,
-                                       struct tri_error *error)
-{
-    struct opened o = {0};
-    *info = (struct tri_checkpoint_info){0};
-    enum tri_status status = inspect(path, &o, info, error);
-    close_all(&o);
-    return status;
-}
-
-void tri_checkpoint_info_fini(struct tri_checkpoint_info *info)
-{
-    tri_free(info->tensor);
-    tri_manifest_destroy(info->manifest);
-    *info = (struct tri_checkpoint_info){0};
 }

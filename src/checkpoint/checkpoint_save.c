@@ -1,16 +1,15 @@
-/* Saving. All ranks walk the same list of tensors; rank 0 receives each whole and streams it to
- * the file of its part. When rank 0 cannot write, the others go on sending to the end of the
- * part, where all agree to stop. */
+/* Saving. All ranks walk the same files, and each writes its own chunks of them. A rank that cannot
+ * write goes on with the others to the end of the file, where all agree to stop. */
 #include "checkpoint/checkpoint.h"
 
 #include "base/file.h"
 #include "base/log.h"
 #include "base/memory.h"
 #include "base/path.h"
-#include "base/work.h"
 #include "checkpoint/checkpoint_dir.h"
 #include "checkpoint/checkpoint_save.h"
 #include "checkpoint/checkpoint_state.h"
+#include "checkpoint/chunks.h"
 #include "checkpoint/manifest.h"
 #include "checkpoint/safetensors.h"
 
@@ -32,9 +31,9 @@ struct save {
     bool root;
     char temporary[TRI_CHECKPOINT_PATH];
     int64_t part_bytes;
-    float *global; /* rank 0: the largest tensor */
-    struct tri_checkpoint_manifest manifest;
-    char (*names)[64]; /* of the manifest's files */
+    struct tri_chunks *chunks;
+    struct tri_checkpoint_manifest manifest; /* the same on all ranks */
+    char (*names)[64];                       /* of the manifest's files */
 };
 
 static int64_t elements(const struct tri_param *param)
@@ -86,9 +85,9 @@ static int list_entries(const struct save *s, enum tri_manifest_part part, int f
     return count;
 }
 
-static enum tri_status open_part(struct save *s, const char *name, int count,
-                                 const struct entry *entries,
-                                 struct tri_safetensors_writer **writer, struct tri_error *error)
+/* The file of these entries: its header, and where each tensor lies. */
+static char *lay_out(int count, const struct entry *entries, struct tri_chunk_entry *places,
+                     struct tri_chunk_file *file)
 {
     struct tri_safetensors_spec *specs =
         tri_alloc(TRI_MEMORY_OTHER, (size_t)count * sizeof(*specs));
@@ -99,51 +98,94 @@ static enum tri_status open_part(struct save *s, const char *name, int count,
                                                  .dims = param->dims,
                                                  .shape = {param->shape[0], param->shape[1]}};
     }
-    char path[TRI_CHECKPOINT_PATH + 64];
-    tri_path_make(path, sizeof(path), "%s/%s", s->temporary, name);
-    enum tri_status status = tri_safetensors_writer_create(path, count, specs, writer, error);
+    size_t bytes;
+    char *header = tri_safetensors_make_header(count, specs, &bytes);
     tri_free(specs);
+    *file = (struct tri_chunk_file){bytes, bytes, count, places};
+    for (int i = 0; i < count; i++) {
+        places[i] = (struct tri_chunk_entry){entries[i].param, entries[i].field, file->bytes};
+        file->bytes += (uint64_t)elements(entries[i].param) * sizeof(float);
+    }
+    return header;
+}
+
+static enum tri_status write_chunk(const struct save *s, const char *name,
+                                   struct tri_part_file **out, struct tri_error *error)
+{
+    const struct tri_chunks *c = s->chunks;
+    if (!*out) {
+        char path[TRI_CHECKPOINT_PATH + 64];
+        tri_path_make(path, sizeof(path), "%s/%s", s->temporary, name);
+        TRI_TRY(tri_part_file_create(path, out, error));
+    }
+    return tri_part_file_write(*out, c->begin, c->buffer, (size_t)(c->end - c->begin), error);
+}
+
+/* This rank's chunks of a file. Collective; the status is this rank's own. */
+static enum tri_status write_chunks(struct save *s, const char *name, const char *header,
+                                    const struct tri_chunk_file *file, uint64_t *tensors,
+                                    struct tri_error *error)
+{
+    struct tri_chunks *c = s->chunks;
+    struct tri_part_file *out = NULL;
+    enum tri_status status = TRI_OK;
+    tri_chunks_begin(c, file);
+    while (tri_chunks_next(c)) {
+        float *values = tri_chunks_values(c);
+        if (c->begin < file->data) {
+            memcpy(c->buffer, header + c->begin, (size_t)((unsigned char *)values - c->buffer));
+        }
+        tri_param_collect(s->params, c->parts, c->part, values);
+        tri_chunks_hash(c, tensors);
+        if (status == TRI_OK && c->begin < c->end) {
+            status = write_chunk(s, name, &out, error);
+        }
+    }
+    if (status == TRI_OK && out) {
+        return tri_part_file_close(&out, error);
+    }
+    tri_part_file_destroy(out);
     return status;
 }
 
-static void note_tensor(struct save *s, const struct entry *entry, const char *file)
+/* The hashes, each of which one rank has, on all of them: of the file and, where tensors are told
+ * apart, behind it of each of its tensors. */
+static void note_file(struct save *s, enum tri_manifest_part part, const char *name, uint64_t bytes,
+                      int count, const struct entry *entries, uint64_t *hashes)
 {
-    struct tri_manifest_tensor *t = &s->manifest.tensor[s->manifest.count++];
-    *t = (struct tri_manifest_tensor){
-        .name = entry->param->name, .file = file, .dims = entry->param->dims};
-    memcpy(t->shape, entry->param->shape, sizeof(t->shape));
-    t->hash = tri_work_hash(s->global, (size_t)elements(entry->param) * sizeof(float));
+    const struct tri_where where = {TRI_PHASE_CHECKPOINT, TRI_KIND_META};
+    count = part == TRI_MANIFEST_MODEL ? count : 0;
+    hashes[0] = tri_chunks_has_end(s->chunks) ? tri_hash_get(s->chunks->whole) : 0;
+    tri_all_reduce_sum(s->world, where, hashes, 1 + count, TRI_I64);
+    s->manifest.file[s->manifest.files++] =
+        (struct tri_manifest_file){.name = name, .part = part, .bytes = bytes, .hash = hashes[0]};
+    for (int i = 0; i < count; i++) {
+        const struct tri_param *param = entries[i].param;
+        s->manifest.tensor[s->manifest.count++] =
+            (struct tri_manifest_tensor){.name = param->name,
+                                         .file = name,
+                                         .dims = param->dims,
+                                         .shape = {param->shape[0], param->shape[1]},
+                                         .hash = hashes[1 + i]};
+    }
 }
 
-/* Collective; the status is this rank's own. */
+/* Collective; the status is agreed. */
 static enum tri_status write_part(struct save *s, enum tri_manifest_part part, const char *name,
                                   int count, const struct entry *entries, struct tri_error *error)
 {
-    struct tri_safetensors_writer *writer = NULL;
-    enum tri_status status = TRI_OK;
-    if (s->root) {
-        status = open_part(s, name, count, entries, &writer, error);
-    }
-    for (int i = 0; i < count; i++) {
-        tri_param_gather(s->params, entries[i].param, entries[i].field, s->global);
-        if (s->root && status == TRI_OK) {
-            status = tri_safetensors_writer_write(
-                writer, s->global, (size_t)elements(entries[i].param) * sizeof(float), error);
-            if (part == TRI_MANIFEST_MODEL) {
-                note_tensor(s, &entries[i], name);
-            }
-        }
-    }
-    if (!s->root) {
-        return TRI_OK;
-    }
-    if (status != TRI_OK) {
-        tri_safetensors_writer_destroy(writer);
-        return status;
-    }
-    struct tri_manifest_file *file = &s->manifest.file[s->manifest.files++];
-    *file = (struct tri_manifest_file){.name = name, .part = part};
-    return tri_safetensors_writer_close(&writer, &file->bytes, &file->hash, error);
+    size_t n = (size_t)count;
+    struct tri_chunk_file file;
+    struct tri_chunk_entry *places = tri_alloc(TRI_MEMORY_OTHER, n * sizeof(*places));
+    uint64_t *hashes = tri_alloc(TRI_MEMORY_OTHER, (n + 1) * sizeof(*hashes));
+    char *header = lay_out(count, entries, places, &file);
+    uint64_t *tensors = part == TRI_MANIFEST_MODEL ? hashes + 1 : NULL;
+    enum tri_status status = write_chunks(s, name, header, &file, tensors, error);
+    note_file(s, part, name, file.bytes, count, entries, hashes);
+    tri_free(header);
+    tri_free(hashes);
+    tri_free(places);
+    return tri_comm_agree(s->world, status, error);
 }
 
 /* All files of one kind. Collective; the status is agreed. */
@@ -165,7 +207,7 @@ static enum tri_status write_parts(struct save *s, enum tri_manifest_part part, 
         char *name = s->names[s->manifest.files];
         (void)snprintf(name, sizeof(*s->names), "%s-%05d-of-%05d.safetensors", stem, i, parts);
         int count = list_entries(s, part, first, end, entries);
-        status = tri_comm_agree(s->world, write_part(s, part, name, count, entries, error), error);
+        status = write_part(s, part, name, count, entries, error);
     }
     tri_free(entries);
     return status;
@@ -244,15 +286,10 @@ static enum tri_status finish(struct save *s, const char *path,
     return put_in_place(s, path, error);
 }
 
-static void allocate(struct save *s)
+static void allocate(struct save *s, int64_t chunk_bytes)
 {
     size_t rows = (size_t)s->params->count;
-    int64_t largest = 0;
-    for (int p = 0; p < s->params->count; p++) {
-        int64_t n = elements(&s->params->param[p]);
-        largest = n > largest ? n : largest;
-    }
-    s->global = tri_alloc(TRI_MEMORY_OTHER, s->root ? (size_t)largest * sizeof(float) : 0);
+    s->chunks = tri_chunks_create(s->params, true, chunk_bytes);
     /* A part holds one row at least, so there are at most two parts a row, and the state. */
     s->manifest.file = tri_alloc(TRI_MEMORY_OTHER, (2 * rows + 1) * sizeof(*s->manifest.file));
     s->manifest.tensor = tri_alloc(TRI_MEMORY_OTHER, rows * sizeof(*s->manifest.tensor));
@@ -276,7 +313,7 @@ static enum tri_status write_all(struct save *s, const char *path,
 enum tri_status tri_checkpoint_write_parts(const char *path, const struct tri_params *params,
                                            const struct tri_checkpoint_state *state,
                                            bool with_optimizer, int64_t part_bytes,
-                                           struct tri_error *error)
+                                           int64_t chunk_bytes, struct tri_error *error)
 {
     struct save s = {.params = params, .world = params->mesh->world, .part_bytes = part_bytes};
     s.root = tri_group_rank(s.world) == 0;
@@ -285,7 +322,7 @@ enum tri_status tri_checkpoint_write_parts(const char *path, const struct tri_pa
         s.manifest.step = state->step;
         s.manifest.optimizer = with_optimizer;
     }
-    allocate(&s);
+    allocate(&s, chunk_bytes);
     enum tri_status status = write_all(&s, path, state, with_optimizer, error);
     if (status != TRI_OK && s.root) {
         struct tri_error second;
@@ -293,7 +330,7 @@ enum tri_status tri_checkpoint_write_parts(const char *path, const struct tri_pa
             tri_log_warn("%s", second.message);
         }
     }
-    tri_free(s.global);
+    tri_chunks_destroy(s.chunks);
     tri_free(s.manifest.file);
     tri_free(s.manifest.tensor);
     tri_free(s.names);
@@ -306,7 +343,7 @@ enum tri_status tri_checkpoint_write(const char *path, const struct tri_params *
 {
     enum { PART_GIB = 2 };
     return tri_checkpoint_write_parts(path, params, state, with_optimizer, (int64_t)PART_GIB << 30,
-                                      error);
+                                      0, error);
 }
 
 enum tri_status tri_checkpoint_save(const char *run_dir, const struct tri_params *params,
@@ -316,8 +353,11 @@ enum tri_status tri_checkpoint_save(const char *run_dir, const struct tri_params
     struct tri_group *world = params->mesh->world;
     bool root = tri_group_rank(world) == 0;
     char dir[TRI_CHECKPOINT_PATH], path[TRI_CHECKPOINT_PATH + 32];
+    int64_t step = root ? state->step : 0;
+    tri_broadcast(world, (struct tri_where){TRI_PHASE_CHECKPOINT, TRI_KIND_META}, &step, 1, TRI_I64,
+                  0);
     tri_path_make(dir, sizeof(dir), "%s/checkpoints", run_dir);
-    tri_path_make(path, sizeof(path), "%s/step_%" PRId64, dir, root ? state->step : 0);
+    tri_path_make(path, sizeof(path), "%s/step_%" PRId64, dir, step);
     enum tri_status status = root ? tri_checkpoint_clean(run_dir, error) : TRI_OK;
     if (root && status == TRI_OK) {
         status = put_aside(path, error);

@@ -307,10 +307,9 @@ void tri_manifest_destroy(struct tri_checkpoint_manifest *m)
 
 /* ---- the files ------------------------------------------------------------------------------- */
 
-/* Says which tensor of a damaged file of weights it is, where the file can still be read. */
-static enum tri_status name_damage(const char *path, const struct tri_manifest_file *file,
-                                   uint64_t found, const struct tri_checkpoint_manifest *m,
-                                   struct tri_error *error)
+enum tri_status tri_manifest_name_damage(const char *path, const struct tri_manifest_file *file,
+                                         uint64_t found, const struct tri_checkpoint_manifest *m,
+                                         struct tri_error *error)
 {
     struct tri_safetensors *open;
     struct tri_error ignored;
@@ -330,6 +329,28 @@ static enum tri_status name_damage(const char *path, const struct tri_manifest_f
                     damaged ? " in tensor " : "", damaged ? damaged : "", found, file->hash);
 }
 
+static enum tri_status expect_size(const char *path, const struct tri_manifest_file *file,
+                                   uint64_t bytes, struct tri_error *error)
+{
+    return bytes == file->bytes
+               ? TRI_OK
+               : tri_fail(error, TRI_BAD_INPUT, "%s: %" PRIu64 " bytes, expected %" PRIu64, path,
+                          bytes, file->bytes);
+}
+
+enum tri_status tri_manifest_check_sizes(const char *dir, const struct tri_checkpoint_manifest *m,
+                                         struct tri_error *error)
+{
+    for (int i = 0; i < m->files; i++) {
+        char path[PATH_BYTES];
+        uint64_t bytes;
+        TRI_TRY(tri_path_format(path, sizeof(path), error, "%s/%s", dir, m->file[i].name));
+        TRI_TRY(tri_file_size(path, &bytes, error));
+        TRI_TRY(expect_size(path, &m->file[i], bytes, error));
+    }
+    return TRI_OK;
+}
+
 static enum tri_status verify_file(const char *dir, const struct tri_manifest_file *file,
                                    const struct tri_checkpoint_manifest *m, struct tri_error *error)
 {
@@ -340,11 +361,8 @@ static enum tri_status verify_file(const char *dir, const struct tri_manifest_fi
     size_t size = data.size;
     uint64_t hash = size == file->bytes ? tri_work_hash(data.data, data.size) : 0;
     tri_file_unmap(&data);
-    if (size != file->bytes) {
-        return tri_fail(error, TRI_BAD_INPUT, "%s: %zu bytes, expected %" PRIu64, path, size,
-                        file->bytes);
-    }
-    return hash == file->hash ? TRI_OK : name_damage(path, file, hash, m, error);
+    TRI_TRY(expect_size(path, file, size, error));
+    return hash == file->hash ? TRI_OK : tri_manifest_name_damage(path, file, hash, m, error);
 }
 
 enum tri_status tri_manifest_verify_part(const char *dir, const struct tri_checkpoint_manifest *m,

@@ -55,6 +55,14 @@ enum tri_status tri_manifest_load(const char *dir, struct tri_checkpoint_manifes
                                   struct tri_error *error) TRI_NODISCARD;
 void tri_manifest_destroy(struct tri_checkpoint_manifest *m);
 
+/* Checks the size of every file of the manifest; opens none. */
+enum tri_status tri_manifest_check_sizes(const char *dir, const struct tri_checkpoint_manifest *m,
+                                         struct tri_error *error) TRI_NODISCARD;
+/* BAD_INPUT for the file at path, whose hash was found to be another one: which tensor it is, where
+ * the file can still be read and is of weights. Reads it. */
+enum tri_status tri_manifest_name_damage(const char *path, const struct tri_manifest_file *file,
+                                         uint64_t found, const struct tri_checkpoint_manifest *m,
+                                         struct tri_error *error) TRI_NODISCARD;
 /* Checks size and hash of every file of the manifest; for damaged weights it names the tensor. */
 enum tri_status tri_manifest_verify_files(const char *dir, const struct tri_checkpoint_manifest *m,
                                           struct tri_error *error) TRI_NODISCARD;

@@ -116,10 +116,9 @@ static enum tri_status parse_shape(struct tri_safetensor *t, const json_t *entry
     return TRI_OK;
 }
 
-/* Fills data and bytes; buffer_bytes is the size of the data part. */
-static enum tri_status parse_offsets(struct tri_safetensor *t, const json_t *entry,
-                                     const unsigned char *buffer, size_t buffer_bytes,
-                                     struct tri_error *error)
+/* Fills offset and bytes; the data part begins at byte `first` of the file. */
+static enum tri_status parse_offsets(struct tri_safetensor *t, const json_t *entry, uint64_t first,
+                                     size_t buffer_bytes, struct tri_error *error)
 {
     const json_t *offsets = json_object_get(entry, "data_offsets");
     const json_t *begin = json_array_get(offsets, 0), *end = json_array_get(offsets, 1);
@@ -142,7 +141,7 @@ static enum tri_status parse_offsets(struct tri_safetensor *t, const json_t *ent
                         t->path, t->name, e - b, dtypes[t->dtype].name,
                         shape_text(t->dims, t->shape, shape, sizeof(shape)), bits);
     }
-    t->data = buffer + b;
+    t->offset = first + (uint64_t)b;
     t->bytes = (size_t)(e - b);
     return TRI_OK;
 }
@@ -173,14 +172,14 @@ static int by_name(const void *a, const void *b)
 static int by_place(const void *a, const void *b)
 {
     const struct tri_safetensor *x = a, *y = b;
-    if (x->data != y->data) {
-        return x->data < y->data ? -1 : 1;
+    if (x->offset != y->offset) {
+        return x->offset < y->offset ? -1 : 1;
     }
     return x->bytes < y->bytes ? -1 : x->bytes > y->bytes;
 }
 
 /* Sorted by place, the tensors must touch each other and fill the buffer. */
-static enum tri_status check_cover(struct tri_safetensors *file, const unsigned char *buffer,
+static enum tri_status check_cover(struct tri_safetensors *file, uint64_t first,
                                    size_t buffer_bytes, struct tri_error *error)
 {
     if (file->count > 0) {
@@ -189,7 +188,7 @@ static enum tri_status check_cover(struct tri_safetensors *file, const unsigned 
     size_t at = 0;
     for (int64_t i = 0; i < file->count; i++) {
         const struct tri_safetensor *t = &file->tensor[i];
-        size_t begin = (size_t)(t->data - buffer);
+        size_t begin = (size_t)(t->offset - first);
         if (begin != at) {
             return tri_fail(error, TRI_BAD_INPUT,
                             "%s: tensor %s: begins at byte %zu of the data, expected %zu (%s)",
@@ -208,8 +207,8 @@ static enum tri_status check_cover(struct tri_safetensors *file, const unsigned 
 static enum tri_status parse_tensors(struct tri_safetensors *file, size_t header_bytes,
                                      struct tri_error *error)
 {
-    const unsigned char *buffer = file->mapping.data + 8 + header_bytes;
-    size_t buffer_bytes = file->mapping.size - 8 - header_bytes;
+    uint64_t first = 8 + header_bytes;
+    size_t buffer_bytes = (size_t)(file->bytes - first);
     file->tensor =
         tri_alloc(TRI_MEMORY_OTHER, json_object_size(file->header) * sizeof(*file->tensor));
     const char *key;
@@ -228,69 +227,124 @@ static enum tri_status parse_tensors(struct tri_safetensors *file, size_t header
         }
         TRI_TRY(parse_dtype(t, entry, error));
         TRI_TRY(parse_shape(t, entry, error));
-        TRI_TRY(parse_offsets(t, entry, buffer, buffer_bytes, error));
+        TRI_TRY(parse_offsets(t, entry, first, buffer_bytes, error));
     }
-    return check_cover(file, buffer, buffer_bytes, error);
+    return check_cover(file, first, buffer_bytes, error);
 }
 
-static enum tri_status parse_file(struct tri_safetensors *file, struct tri_error *error)
+/* How long the header of a file is that begins with these 8 bytes, or with all there are. */
+static enum tri_status header_length(const struct tri_safetensors *file, const unsigned char *start,
+                                     uint64_t *header_bytes, struct tri_error *error)
 {
-    const struct tri_mapping *m = &file->mapping;
-    uint64_t header_bytes;
-    if (m->size < 8) {
-        return tri_fail(error, TRI_BAD_INPUT, "%s: %zu bytes are too few for a safetensors file",
-                        file->path, m->size);
+    if (file->bytes < 8) {
+        return tri_fail(error, TRI_BAD_INPUT,
+                        "%s: %" PRIu64 " bytes are too few for a safetensors file", file->path,
+                        file->bytes);
     }
-    memcpy(&header_bytes, m->data, 8);
-    if (header_bytes > HEADER_MAX) {
+    memcpy(header_bytes, start, 8);
+    if (*header_bytes > HEADER_MAX) {
         return tri_fail(error, TRI_BAD_INPUT,
                         "%s: not a safetensors file: header of %" PRIu64
                         " bytes, at most %d allowed",
-                        file->path, header_bytes, HEADER_MAX);
+                        file->path, *header_bytes, HEADER_MAX);
     }
-    if (header_bytes > m->size - 8) {
+    if (*header_bytes > file->bytes - 8) {
         return tri_fail(error, TRI_BAD_INPUT,
-                        "%s: truncated: header of %" PRIu64 " bytes, but only %zu follow",
-                        file->path, header_bytes, m->size - 8);
+                        "%s: truncated: header of %" PRIu64 " bytes, but only %" PRIu64 " follow",
+                        file->path, *header_bytes, file->bytes - 8);
     }
-    if (header_bytes < 2 || m->data[8] != '{') {
+    return TRI_OK;
+}
+
+static enum tri_status parse_header(struct tri_safetensors *file, const char *text,
+                                    size_t header_bytes, struct tri_error *error)
+{
+    if (header_bytes < 2 || text[0] != '{') {
         return tri_fail(error, TRI_BAD_INPUT,
                         "%s: not a safetensors file: the header begins without '{'", file->path);
     }
-    const char *excess = tri_json_find_excess((const char *)m->data + 8, (size_t)header_bytes);
+    const char *excess = tri_json_find_excess(text, header_bytes);
     if (excess) {
         return tri_fail(error, TRI_BAD_INPUT, "%s: header: %s", file->path, excess);
     }
     json_error_t json_error;
-    file->header = json_loadb((const char *)m->data + 8, (size_t)header_bytes,
-                              JSON_REJECT_DUPLICATES, &json_error);
+    file->header = json_loadb(text, header_bytes, JSON_REJECT_DUPLICATES, &json_error);
     if (!file->header) {
         return tri_fail(error, TRI_BAD_INPUT, "%s: header, byte %d: %s", file->path,
                         json_error.position, json_error.text);
     }
-    TRI_TRY(parse_tensors(file, (size_t)header_bytes, error));
+    TRI_TRY(parse_tensors(file, header_bytes, error));
     if (file->count > 0) {
         qsort(file->tensor, (size_t)file->count, sizeof(*file->tensor), by_name);
     }
     return TRI_OK;
 }
 
-enum tri_status tri_safetensors_open(const char *path, struct tri_safetensors **file,
-                                     struct tri_error *error)
+static enum tri_status open_mapped(struct tri_safetensors *file, struct tri_error *error)
+{
+    uint64_t header_bytes = 0;
+    TRI_TRY(tri_file_map(file->path, &file->mapping, error));
+    file->bytes = file->mapping.size;
+    TRI_TRY(header_length(file, file->mapping.data, &header_bytes, error));
+    TRI_TRY(parse_header(file, (const char *)file->mapping.data + 8, (size_t)header_bytes, error));
+    for (int64_t i = 0; i < file->count; i++) {
+        file->tensor[i].data = file->mapping.data + file->tensor[i].offset;
+    }
+    return TRI_OK;
+}
+
+static enum tri_status read_header(struct tri_safetensors *file, struct tri_part_file *from,
+                                   struct tri_error *error)
+{
+    unsigned char start[8] = {0};
+    uint64_t header_bytes = 0;
+    file->bytes = tri_part_file_size(from);
+    TRI_TRY(tri_part_file_read(from, 0, start, file->bytes < 8 ? file->bytes : 8, error));
+    TRI_TRY(header_length(file, start, &header_bytes, error));
+    char *text = tri_alloc(TRI_MEMORY_OTHER, (size_t)header_bytes);
+    enum tri_status status = tri_part_file_read(from, 8, text, (size_t)header_bytes, error);
+    if (status == TRI_OK) {
+        status = parse_header(file, text, (size_t)header_bytes, error);
+    }
+    tri_free(text);
+    return status;
+}
+
+static enum tri_status open_header(struct tri_safetensors *file, struct tri_error *error)
+{
+    struct tri_part_file *from;
+    TRI_TRY(tri_part_file_open(file->path, &from, error));
+    enum tri_status status = read_header(file, from, error);
+    tri_part_file_destroy(from);
+    return status;
+}
+
+static enum tri_status
+open_file(const char *path, enum tri_status (*read)(struct tri_safetensors *, struct tri_error *),
+          struct tri_safetensors **file, struct tri_error *error)
 {
     *file = NULL;
     struct tri_safetensors *f = tri_alloc(TRI_MEMORY_OTHER, sizeof(*f));
     f->path = tri_strdup(path);
-    enum tri_status status = tri_file_map(path, &f->mapping, error);
-    if (status == TRI_OK) {
-        status = parse_file(f, error);
-    }
+    enum tri_status status = read(f, error);
     if (status != TRI_OK) {
         tri_safetensors_close(f);
         return status;
     }
     *file = f;
     return TRI_OK;
+}
+
+enum tri_status tri_safetensors_open(const char *path, struct tri_safetensors **file,
+                                     struct tri_error *error)
+{
+    return open_file(path, open_mapped, file, error);
+}
+
+enum tri_status tri_safetensors_open_header(const char *path, struct tri_safetensors **file,
+                                            struct tri_error *error)
+{
+    return open_file(path, open_header, file, error);
 }
 
 void tri_safetensors_close(struct tri_safetensors *file)

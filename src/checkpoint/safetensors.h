@@ -12,6 +12,7 @@
 #include "base/file.h"
 #include "base/status.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -56,8 +57,9 @@ struct tri_safetensor {
     enum tri_safetensors_dtype dtype;
     int dims; /* 0: a scalar */
     int64_t shape[TRI_SAFETENSORS_DIMS];
-    int64_t count; /* elements */
-    const unsigned char *data;
+    int64_t count;             /* elements */
+    const unsigned char *data; /* NULL where the header alone was read */
+    uint64_t offset;           /* of the data in the file */
     size_t bytes;
 };
 
@@ -65,6 +67,7 @@ struct json_t;
 
 struct tri_safetensors {
     char *path;
+    uint64_t bytes; /* of the file */
     int64_t count;
     struct tri_safetensor *tensor; /* sorted by name (strcmp) */
     struct tri_mapping mapping;
@@ -76,6 +79,9 @@ struct tri_safetensors {
  * names the file, the tensor, found and expected. Local. */
 enum tri_status tri_safetensors_open(const char *path, struct tri_safetensors **file,
                                      struct tri_error *error) TRI_NODISCARD;
+/* The same of the header alone, which is read: the tensors have no data here. */
+enum tri_status tri_safetensors_open_header(const char *path, struct tri_safetensors **file,
+                                            struct tri_error *error) TRI_NODISCARD;
 void tri_safetensors_close(struct tri_safetensors *file);
 /* NULL when there is none of that name. */
 const struct tri_safetensor *tri_safetensors_find(const struct tri_safetensors *file,
@@ -105,15 +111,15 @@ struct tri_safetensors_set {
     const struct tri_safetensor **tensor; /* of all files, sorted by name */
 };
 
-/* The weights of a folder, those that transformers reads: of `name`, or where that is NULL of
- * model.safetensors, or else of model.safetensors.index.json. An index (NAME.json) lists files; all
- * tensors of these count, whatever it says of each. */
+/* The weights of a folder, those that transformers reads, mapped: of `name`, or where that is NULL
+ * of model.safetensors, or else of model.safetensors.index.json. An index (NAME.json) lists files;
+ * all tensors of these count, whatever it says of each. */
 enum tri_status tri_safetensors_set_open(const char *dir, const char *name,
                                          struct tri_safetensors_set **set,
                                          struct tri_error *error) TRI_NODISCARD;
-/* The files named, of folder dir. A tensor in two of them is refused. */
+/* The files named, of folder dir, mapped; or their headers. A tensor in two of them is refused. */
 enum tri_status tri_safetensors_set_open_files(const char *dir, int files, const char *const *names,
-                                               struct tri_safetensors_set **set,
+                                               bool mapped, struct tri_safetensors_set **set,
                                                struct tri_error *error) TRI_NODISCARD;
 void tri_safetensors_set_close(struct tri_safetensors_set *set);
 /* Index of a name in set->tensor, or -1. */
@@ -127,6 +133,10 @@ struct tri_safetensors_spec {
     int dims;
     int64_t shape[TRI_SAFETENSORS_DIMS];
 };
+
+/* Sorts specs as below and returns what comes before the data: length and JSON, padded so that the
+ * data begin at a multiple of 8. tri_free it. Pure. */
+char *tri_safetensors_make_header(int64_t count, struct tri_safetensors_spec *specs, size_t *bytes);
 
 struct tri_safetensors_writer;
 

@@ -44,7 +44,7 @@ static enum tri_status merge(struct tri_safetensors_set *set, struct tri_error *
 }
 
 enum tri_status tri_safetensors_set_open_files(const char *dir, int files, const char *const *names,
-                                               struct tri_safetensors_set **set,
+                                               bool mapped, struct tri_safetensors_set **set,
                                                struct tri_error *error)
 {
     *set = NULL;
@@ -55,7 +55,8 @@ enum tri_status tri_safetensors_set_open_files(const char *dir, int files, const
         char path[PATH_BYTES];
         status = tri_path_format(path, sizeof(path), error, "%s/%s", dir, names[i]);
         if (status == TRI_OK) {
-            status = tri_safetensors_open(path, &s->file[i], error);
+            status = mapped ? tri_safetensors_open(path, &s->file[i], error)
+                            : tri_safetensors_open_header(path, &s->file[i], error);
         }
         s->files += status == TRI_OK;
     }
@@ -129,7 +130,7 @@ static enum tri_status open_index(const char *dir, const char *path,
     int files = 0;
     enum tri_status status = index_files(path, map, names, &files, error);
     if (status == TRI_OK) {
-        status = tri_safetensors_set_open_files(dir, files, names, set, error);
+        status = tri_safetensors_set_open_files(dir, files, names, true, set, error);
     }
     tri_free((void *)names);
     json_decref(root);
@@ -169,7 +170,7 @@ enum tri_status tri_safetensors_set_open(const char *dir, const char *name,
         TRI_TRY(tri_path_format(path, sizeof(path), error, "%s/%s", dir, name));
         return open_index(dir, path, set, error);
     }
-    return tri_safetensors_set_open_files(dir, 1, &name, set, error);
+    return tri_safetensors_set_open_files(dir, 1, &name, true, set, error);
 }
 
 void tri_safetensors_set_close(struct tri_safetensors_set *set)

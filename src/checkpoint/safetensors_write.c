@@ -45,9 +45,11 @@ static json_t *header_entry(const struct tri_safetensors_spec *spec, size_t begi
                      "shape", shape, "data_offsets", (json_int_t)begin, (json_int_t)end);
 }
 
-/* The JSON text, padded so that the data begin at a multiple of 8; *bytes is its length. */
-static char *make_header(const struct tri_safetensors_spec *specs, int64_t count, size_t *bytes)
+char *tri_safetensors_make_header(int64_t count, struct tri_safetensors_spec *specs, size_t *bytes)
 {
+    if (count > 0) {
+        qsort(specs, (size_t)count, sizeof(*specs), by_width_then_name);
+    }
     json_t *header = json_pack("{s:{s:s}}", "__metadata__", "format", "pt");
     size_t at = 0;
     for (int64_t i = 0; i < count; i++) {
@@ -76,10 +78,9 @@ enum tri_status tri_safetensors_writer_create(const char *path, int64_t count,
                                               struct tri_safetensors_writer **writer,
                                               struct tri_error *error)
 {
+    size_t bytes;
     *writer = NULL;
-    if (count > 0) {
-        qsort(specs, (size_t)count, sizeof(*specs), by_width_then_name);
-    }
+    char *header = tri_safetensors_make_header(count, specs, &bytes);
     struct tri_safetensors_writer *w = tri_alloc(TRI_MEMORY_OTHER, sizeof(*w));
     w->path = tri_strdup(path);
     w->count = count;
@@ -89,11 +90,9 @@ enum tri_status tri_safetensors_writer_create(const char *path, int64_t count,
     }
     enum tri_status status = tri_writer_create(path, &w->out, error);
     if (status == TRI_OK) {
-        size_t bytes;
-        char *header = make_header(specs, count, &bytes);
         status = tri_writer_write(w->out, header, bytes, error);
-        tri_free(header);
     }
+    tri_free(header);
     if (status != TRI_OK) {
         tri_safetensors_writer_destroy(w);
         return status;

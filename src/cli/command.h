@@ -2,6 +2,7 @@
 #ifndef TRIDENT_CLI_COMMAND_H
 #define TRIDENT_CLI_COMMAND_H
 
+#include "checkpoint/checkpoint.h"
 #include "comm/comm.h"
 #include "config/config.h"
 #include "train/json.h"
@@ -121,10 +122,12 @@ enum tri_status tri_agree_on_config(const struct tri_arguments *arguments, enum 
                                     struct tri_error *error) TRI_NODISCARD;
 
 /* The config of RUN|CHECKPOINT with overrides, on a layout that fits the ranks there are: the one
- * it was trained on when that divides them, else data alone; overrides win. path receives the
- * checkpoint's folder, as rank 0 found it. Collective. */
+ * it was trained on when that divides them, else data alone; overrides win. choice->path receives
+ * the checkpoint's folder, as rank 0 found it; when that cannot be loaded and choice->again says
+ * so, this is called once more. Collective. */
 enum tri_status tri_config_of_checkpoint(const char *given, const struct tri_arguments *arguments,
-                                         struct tri_config *config, char path[TRI_PATH_MAX],
+                                         struct tri_config *config,
+                                         struct tri_checkpoint_choice *choice,
                                          struct tri_error *error) TRI_NODISCARD;
 
 #endif

@@ -11,7 +11,7 @@
 
 struct request {
     struct tri_config config;
-    char path[TRI_PATH_MAX];
+    struct tri_checkpoint_choice choice;
     char data[TRI_PATH_MAX];
     int64_t bytes; /* of the text behind the tokens; 0: those that are bytes */
     bool json;
@@ -22,7 +22,7 @@ static enum tri_status read_request(const struct tri_arguments *arguments, struc
 {
     TRI_TRY(tri_arguments_int(arguments, "--bytes", 1, INT64_MAX, 0, &request->bytes, error));
     TRI_TRY(tri_config_of_checkpoint(arguments->words[0], arguments, &request->config,
-                                     request->path, error));
+                                     &request->choice, error));
     TRI_TRY(tri_arguments_path(arguments, "--data", request->data, error));
     request->json = tri_arguments_has(arguments, "--json");
     if (!request->data[0]) {
@@ -30,7 +30,8 @@ static enum tri_status read_request(const struct tri_arguments *arguments, struc
     }
     if (!request->data[0]) {
         return tri_fail(error, TRI_BAD_INPUT,
-                        "command line: --data is needed: %s names no data.valid", request->path);
+                        "command line: --data is needed: %s names no data.valid",
+                        request->choice.path);
     }
     return TRI_OK;
 }
@@ -115,7 +116,7 @@ static void print_json(const struct request *request, const struct tri_evaluatio
         }
         (void)json_array_append_new(layers, row);
     }
-    (void)json_object_set_new(root, "checkpoint", json_string(request->path));
+    (void)json_object_set_new(root, "checkpoint", json_string(request->choice.path));
     (void)json_object_set_new(root, "loss", tri_json_number(evaluation->loss));
     (void)json_object_set_new(root, "perplexity", tri_json_number(exp(evaluation->loss)));
     (void)json_object_set_new(root, "bits_per_byte",
@@ -133,7 +134,7 @@ static enum tri_status evaluate(struct request *request, struct tri_session *ses
     struct tri_text text;
     struct tri_evaluation evaluation;
     TRI_TRY(tri_text_open(session, request->data, true, &text, error));
-    enum tri_status status = tri_session_load(session, request->path, false, &state, error);
+    enum tri_status status = tri_session_load(session, &request->choice, &state, error);
     tri_checkpoint_state_fini(&state);
     if (status == TRI_OK && request->bytes == 0) {
         status = count_bytes(session->config, text.tokens, &request->bytes, error);
@@ -155,13 +156,23 @@ static enum tri_status evaluate(struct request *request, struct tri_session *ses
     return TRI_OK;
 }
 
+static enum tri_status read_and_evaluate(const struct tri_arguments *arguments,
+                                         struct request *request, struct tri_error *error)
+{
+    struct tri_session *session;
+    TRI_TRY(read_request(arguments, request, error));
+    TRI_TRY(tri_session_create(arguments->comm, &request->config, false, 0, &session, error));
+    enum tri_status status = evaluate(request, session, error);
+    tri_session_destroy(session);
+    return status;
+}
+
 enum tri_status tri_command_eval(const struct tri_arguments *arguments, struct tri_error *error)
 {
     struct request request = {0};
-    struct tri_session *session;
-    TRI_TRY(read_request(arguments, &request, error));
-    TRI_TRY(tri_session_create(arguments->comm, &request.config, false, 0, &session, error));
-    enum tri_status status = evaluate(&request, session, error);
-    tri_session_destroy(session);
+    enum tri_status status;
+    do {
+        status = read_and_evaluate(arguments, &request, error);
+    } while (status != TRI_OK && request.choice.again);
     return status;
 }

@@ -117,25 +117,26 @@ static enum tri_status read_checkpoint_config(const char *path,
 
 /* Beside a run that goes on the newest checkpoint is another one a moment later: rank 0 looks. */
 static enum tri_status resolve(const struct tri_arguments *arguments, const char *given,
-                               char path[TRI_PATH_MAX], struct tri_error *error)
+                               struct tri_checkpoint_choice *choice, struct tri_error *error)
 {
     struct tri_group *all = arguments->everyone->world;
     enum tri_status status = TRI_OK;
-    memset(path, 0, TRI_PATH_MAX);
     if (tri_group_rank(all) == 0) {
-        status = tri_checkpoint_resolve(given, path, error);
+        status = tri_checkpoint_resolve(given, choice, error);
     }
     TRI_TRY(tri_comm_agree(all, status, error));
-    tri_broadcast(all, (struct tri_where){TRI_PHASE_SETUP, TRI_KIND_META}, path, TRI_PATH_MAX,
+    tri_broadcast(all, (struct tri_where){TRI_PHASE_SETUP, TRI_KIND_META}, choice, sizeof(*choice),
                   TRI_U8, 0);
     return TRI_OK;
 }
 
 enum tri_status tri_config_of_checkpoint(const char *given, const struct tri_arguments *arguments,
-                                         struct tri_config *config, char path[TRI_PATH_MAX],
+                                         struct tri_config *config,
+                                         struct tri_checkpoint_choice *choice,
                                          struct tri_error *error)
 {
-    TRI_TRY(resolve(arguments, given, path, error));
-    return tri_agree_on_config(arguments, read_checkpoint_config(path, arguments, config, error),
-                               config, error);
+    choice->again = false;
+    TRI_TRY(resolve(arguments, given, choice, error));
+    return tri_agree_on_config(
+        arguments, read_checkpoint_config(choice->path, arguments, config, error), config, error);
 }

@@ -25,30 +25,32 @@ static enum tri_status refuse_bias(const char *path, const struct tri_checkpoint
 }
 
 /* Weights of a checkpoint into params, which are not allocated yet, and those into a folder. */
-static enum tri_status copy(const char *path, const char *to, enum tri_hf_family family,
-                            const struct tri_config *config, struct tri_params *params,
-                            enum tri_dtype dtype, struct tri_error *error)
+static enum tri_status copy(struct tri_checkpoint_choice *choice, const char *to,
+                            enum tri_hf_family family, const struct tri_config *config,
+                            struct tri_params *params, enum tri_dtype dtype,
+                            struct tri_error *error)
 {
     struct tri_checkpoint_state state = {0};
     TRI_TRY(tri_memory_check_whole("export", params->total * (int64_t)sizeof(float),
                                    tri_hf_buffer_bytes(family, params, config->moe.num_experts),
                                    error));
     tri_params_allocate(params, false);
-    TRI_TRY(tri_checkpoint_load(path, params, &state, false, error));
-    enum tri_status status = refuse_bias(path, &state, error);
+    TRI_TRY(tri_checkpoint_load_choice(choice, params, &state, error));
+    enum tri_status status = refuse_bias(choice->path, &state, error);
     tri_checkpoint_state_fini(&state);
     TRI_TRY(status);
     return tri_hf_save(to, config, params, dtype, error);
 }
 
 /* Reads the whole model on one rank and writes it as a Hugging Face folder. */
-static enum tri_status export_model(const char *from, const char *to, enum tri_dtype dtype,
-                                    bool json, struct tri_error *error)
+static enum tri_status export_choice(const char *from, struct tri_checkpoint_choice *choice,
+                                     const char *to, enum tri_dtype dtype, bool json,
+                                     struct tri_error *error)
 {
-    char path[TRI_PATH_MAX];
+    const char *path = choice->path;
     struct tri_config config;
     enum tri_hf_family family;
-    TRI_TRY(tri_checkpoint_resolve(from, path, error));
+    TRI_TRY(tri_checkpoint_resolve(from, choice, error));
     TRI_TRY(tri_checkpoint_read_config(path, &tri_strategies, &config, error));
     config.precision = TRI_PRECISION_F32;
     config.parallel = (struct tri_config_parallel){1, 1, 1};
@@ -56,7 +58,7 @@ static enum tri_status export_model(const char *from, const char *to, enum tri_d
     TRI_TRY(tri_hf_check_target(to, error));
     struct tri_mesh *mesh = tri_mesh_create_serial();
     struct tri_params *params = tri_params_create(&config, mesh);
-    enum tri_status status = copy(path, to, family, &config, params, dtype, error);
+    enum tri_status status = copy(choice, to, family, &config, params, dtype, error);
     if (status == TRI_OK && json) {
         tri_print_json(json_pack("{ss sI ss}", "family", tri_hf_family_name(family), "parameters",
                                  (json_int_t)params->total, "folder", to));
@@ -66,6 +68,17 @@ static enum tri_status export_model(const char *from, const char *to, enum tri_d
     }
     tri_params_destroy(params);
     tri_mesh_destroy(mesh);
+    return status;
+}
+
+static enum tri_status export_model(const char *from, const char *to, enum tri_dtype dtype,
+                                    bool json, struct tri_error *error)
+{
+    struct tri_checkpoint_choice choice = {0};
+    enum tri_status status;
+    do {
+        status = export_choice(from, &choice, to, dtype, json, error);
+    } while (status != TRI_OK && choice.again);
     return status;
 }
 

@@ -21,7 +21,7 @@ struct sequence {
 
 struct request {
     struct tri_config config;
-    char path[TRI_PATH_MAX];
+    struct tri_checkpoint_choice choice;
     const char *prompt; /* NULL: not given */
     bool ids;           /* the prompt is token ids, and ids are printed */
     bool json;
@@ -53,13 +53,13 @@ static enum tri_status read_request(const struct tri_arguments *arguments, struc
     request->json = tri_arguments_has(arguments, "--json");
     TRI_TRY(read_numbers(arguments, request, error));
     TRI_TRY(tri_config_of_checkpoint(arguments->words[0], arguments, &request->config,
-                                     request->path, error));
+                                     &request->choice, error));
     int64_t vocab = request->config.model.vocab_size;
     if (!request->ids && !tri_vocabulary_is_bytes(vocab)) {
         return tri_fail(error, TRI_BAD_INPUT,
                         "%s: a vocabulary of %lld tokens is not bytes, and no other tokenizer is "
                         "built yet: expected --ids, and --prompt with token ids",
-                        request->path, (long long)vocab);
+                        request->choice.path, (long long)vocab);
     }
     if (request->ids && !request->prompt) {
         return tri_fail(error, TRI_BAD_INPUT,
@@ -233,7 +233,7 @@ static void fit(const struct request *request, const struct sequence *sequence,
     config->train.micro_batch = 1;
 }
 
-static enum tri_status load_and_generate(struct tri_comm *comm, const struct request *request,
+static enum tri_status load_and_generate(struct tri_comm *comm, struct request *request,
                                          const struct tri_tokenizer *tokenizer,
                                          struct sequence *sequence, struct tri_error *error)
 {
@@ -247,7 +247,7 @@ static enum tri_status load_and_generate(struct tri_comm *comm, const struct req
         tri_free(config);
         return status;
     }
-    status = tri_session_load(session, request->path, false, &state, error);
+    status = tri_session_load(session, &request->choice, &state, error);
     tri_checkpoint_state_fini(&state);
     if (status == TRI_OK) {
         generate(request, session, tokenizer, sequence);
@@ -263,25 +263,35 @@ static enum tri_status load_and_generate(struct tri_comm *comm, const struct req
     return status;
 }
 
-enum tri_status tri_command_generate(const struct tri_arguments *arguments, struct tri_error *error)
+static enum tri_status read_and_generate(const struct tri_arguments *arguments,
+                                         struct request *request, struct tri_error *error)
 {
-    struct request request = {0};
     struct sequence sequence = {0};
     struct tri_tokenizer *tokenizer;
     int32_t *prompt = NULL;
-    TRI_TRY(read_request(arguments, &request, error));
+    TRI_TRY(read_request(arguments, request, error));
     TRI_TRY(tri_tokenizer_create("byte", &tokenizer, error));
-    enum tri_status status = encode(&request, tokenizer, &prompt, &sequence.prompt, error);
+    enum tri_status status = encode(request, tokenizer, &prompt, &sequence.prompt, error);
     if (status == TRI_OK) {
         size_t prompt_bytes = (size_t)sequence.prompt * sizeof(*prompt);
         sequence.count = sequence.prompt;
         sequence.all = tri_alloc(TRI_MEMORY_OTHER,
-                                 prompt_bytes + (size_t)request.tokens * sizeof(*sequence.all));
+                                 prompt_bytes + (size_t)request->tokens * sizeof(*sequence.all));
         memcpy(sequence.all, prompt, prompt_bytes);
-        status = load_and_generate(arguments->comm, &request, tokenizer, &sequence, error);
+        status = load_and_generate(arguments->comm, request, tokenizer, &sequence, error);
     }
     tri_free(sequence.all);
     tri_free(prompt);
     tri_tokenizer_destroy(tokenizer);
+    return status;
+}
+
+enum tri_status tri_command_generate(const struct tri_arguments *arguments, struct tri_error *error)
+{
+    struct request request = {0};
+    enum tri_status status;
+    do {
+        status = read_and_generate(arguments, &request, error);
+    } while (status != TRI_OK && request.choice.again);
     return status;
 }

@@ -67,11 +67,16 @@ static enum tri_status inspect_config(const struct tri_arguments *arguments, boo
 
 static enum tri_status inspect_checkpoint(const char *given, bool json, struct tri_error *error)
 {
-    char path[TRI_PATH_MAX];
+    struct tri_checkpoint_choice choice = {.moments = true};
+    const char *path = choice.path;
     char digest[32];
     struct tri_checkpoint_info info;
-    TRI_TRY(tri_checkpoint_resolve(given, path, error));
-    TRI_TRY(tri_checkpoint_inspect(path, &info, error));
+    enum tri_status status;
+    do {
+        TRI_TRY(tri_checkpoint_resolve(given, &choice, error));
+        status = tri_checkpoint_inspect_choice(&choice, &info, error);
+    } while (status != TRI_OK && choice.again);
+    TRI_TRY(status);
     (void)snprintf(digest, sizeof(digest), "%016llx", (unsigned long long)info.digest);
     json_t *list = json_array();
     for (int64_t i = 0; i < info.count; i++) {

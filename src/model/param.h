@@ -242,14 +242,33 @@ enum tri_field {
     TRI_FIELD_V
 };
 
-/* Collects a row of the table from the ranks that hold its parts: WEIGHT, M, V from the optimizer's
- * shards (WEIGHT from the stored weights when there is no optimizer), GRADIENT from the shards of
- * the reduced gradients. global [shape] is filled on world rank 0 and untouched elsewhere (may be
- * NULL there). Collective over the mesh's world. */
+/* Elements [first, first + count) of a field of a row, in C order: whole on one rank, its owner. */
+struct tri_param_part {
+    const struct tri_param *param;
+    enum tri_field field;
+    int64_t first, count;
+    int owner; /* a rank of the world */
+};
+
+/* Collects parts from the ranks that hold their elements: WEIGHT, M, V from the optimizer's shards
+ * (WEIGHT from the stored weights when there is no optimizer), GRADIENT from the shards of the
+ * reduced gradients. values receives the parts that this rank owns, one behind the other, and may
+ * be NULL on a rank that owns none. Beside it a rank needs memory for what it sends and receives:
+ * its own elements of the parts, and as much as values holds. Every rank passes the same parts.
+ * Collective over the mesh's world. */
+void tri_param_collect(const struct tri_params *params, int parts,
+                       const struct tri_param_part *part, float *values);
+/* The reverse: each owner's values to all ranks that hold some of them; WEIGHT is rounded to the
+ * stored dtype, M and V go where they are allocated. Who deals a row in parts deals its end last.
+ * Collective over the mesh's world. */
+void tri_param_deal(struct tri_params *params, int parts, const struct tri_param_part *part,
+                    const float *values);
+
+/* A whole row to world rank 0; global is untouched elsewhere (may be NULL there). Collective over
+ * the mesh's world. */
 void tri_param_gather(const struct tri_params *params, const struct tri_param *param,
                       enum tri_field field, float *global);
-/* The reverse from a whole tensor present on this rank: copies this rank's parts (and, for WEIGHT,
- * rounds them to the stored dtype; M and V only where allocated). Local. */
+/* From a whole tensor present on this rank: copies this rank's parts, as tri_param_deal. Local. */
 void tri_param_scatter(struct tri_params *params, const struct tri_param *param,
                        enum tri_field field, const float *global);
 

@@ -6,8 +6,8 @@
 #include <math.h>
 #include <string.h>
 
-/* What a rank contributes to a gathered tensor: elements [begin, end) of its local row-major slice
- * rows x columns, of which only the rows in `counted` are taken. */
+/* What a rank gives or takes of a tensor: elements [begin, end) of its local row-major slice
+ * rows x columns, of which only the rows in `counted` are meant. */
 struct piece {
     struct tri_range rows, columns, counted, flat;
 };
@@ -29,8 +29,8 @@ static bool is_sharded(const struct tri_buffer *buffer, enum tri_field field)
     return field != TRI_FIELD_WEIGHT || buffer->m;
 }
 
-static struct piece piece_of(const struct tri_params *params, const struct tri_param *param,
-                             enum tri_field field)
+static struct piece given(const struct tri_params *params, const struct tri_param *param,
+                          enum tri_field field)
 {
     const struct tri_buffer *buffer = &params->buffer[param->buffer];
     struct piece piece = {param->local[0], param->local[1], param->counted, {0, 0}};
@@ -93,65 +93,83 @@ static void read_field(const struct tri_params *params, const struct tri_param *
     memcpy(out, source, (size_t)n * sizeof(float));
 }
 
-/* Copies a piece's values to their places in the global tensor, run by run of a row. */
-static void place_piece(const struct piece *piece, const float *values, int64_t global_columns,
-                        float *global)
+/* What is taken: every element that this rank holds, those that others count too. */
+static struct piece taken(const struct tri_params *params, const struct tri_param *param,
+                          enum tri_field field)
 {
-    int64_t columns = tri_range_size(piece->columns);
-    for (int64_t at = piece->flat.begin; at < piece->flat.end;) {
-        int64_t row = piece->rows.begin + at / columns;
-        int64_t column = at % columns;
-        int64_t run = columns - column;
-        if (run > piece->flat.end - at) {
-            run = piece->flat.end - at;
-        }
-        if (row >= piece->counted.begin && row < piece->counted.end) {
-            memcpy(global + row * global_columns + piece->columns.begin + column,
-                   values + (at - piece->flat.begin), (size_t)run * sizeof(float));
-        }
-        at += run;
+    const struct tri_buffer *buffer = &params->buffer[param->buffer];
+    struct piece piece = {param->local[0], param->local[1], param->local[0], {0, 0}};
+    if (field == TRI_FIELD_WEIGHT) {
+        piece.flat = (struct tri_range){0, param->count};
+    } else if (buffer->m) {
+        piece.flat = owned(params, param);
     }
+    return piece;
 }
 
-void tri_param_gather(const struct tri_params *params, const struct tri_param *param,
-                      enum tri_field field, float *global)
-{
-    struct tri_group *world = params->mesh->world;
-    const struct tri_where where = {TRI_PHASE_CHECKPOINT, TRI_KIND_META};
-    size_t ranks = (size_t)tri_group_size(world);
-    size_t me = (size_t)tri_group_rank(world);
-    tri_params_settle_row(params, param);
-    struct piece *pieces = tri_alloc(TRI_MEMORY_OTHER, ranks * sizeof(*pieces));
-    int64_t *counts = tri_alloc(TRI_MEMORY_OTHER, 3 * ranks * sizeof(*counts));
-    int64_t *send_rows = counts + ranks;
-    int64_t *recv_rows = send_rows + ranks;
-    for (size_t r = 0; r < ranks; r++) {
-        counts[r] = PIECE_WORDS;
-    }
-    pieces[me] = piece_of(params, param, field);
-    tri_all_gather_v(world, where, pieces, counts, TRI_I64);
+/* ---- runs: what lies in one go both in a rank's slice and in the tensor -------------------- */
 
-    int64_t n = tri_range_size(pieces[me].flat);
-    float *send = tri_alloc(TRI_MEMORY_OTHER, (size_t)n * sizeof(*send));
-    read_field(params, param, field, pieces[me].flat, send);
-    send_rows[0] = n;
-    int64_t total = 0;
-    for (size_t r = 0; r < ranks && me == 0; r++) {
-        recv_rows[r] = tri_range_size(pieces[r].flat);
-        total += recv_rows[r];
+struct run {
+    int64_t local, whole, n; /* its first element in the slice; in the tensor; how many */
+};
+
+/* The runs of a piece within elements `wanted` of the tensor, in order. */
+struct walk {
+    const struct piece *piece;
+    int64_t width, columns; /* of the slice, of the tensor */
+    struct tri_range wanted, rows;
+};
+
+static struct walk walk_over(const struct piece *piece, const struct tri_param_part *part)
+{
+    int64_t columns = part->param->shape[1];
+    struct walk w = {.piece = piece,
+                     .width = tri_range_size(piece->columns),
+                     .columns = columns,
+                     .wanted = {part->first, part->first + part->count}};
+    if (w.width > 0 && tri_range_size(piece->flat) > 0) {
+        struct tri_range touched = {w.wanted.begin / columns,
+                                    (w.wanted.end + columns - 1) / columns};
+        struct tri_range held = {piece->rows.begin + piece->flat.begin / w.width,
+                                 piece->rows.begin + (piece->flat.end + w.width - 1) / w.width};
+        w.rows = tri_range_intersect(tri_range_intersect(piece->rows, piece->counted),
+                                     tri_range_intersect(touched, held));
     }
-    float *recv = tri_alloc(TRI_MEMORY_OTHER, (size_t)total * sizeof(*recv));
-    tri_all_to_all_v(world, where, send, send_rows, recv, recv_rows, 1, TRI_F32);
-    const float *values = recv;
-    for (size_t r = 0; r < ranks && me == 0; r++) {
-        place_piece(&pieces[r], values, param->shape[1], global);
-        values += recv_rows[r];
-    }
-    tri_free(recv);
-    tri_free(send);
-    tri_free(counts);
-    tri_free(pieces);
+    return w;
 }
+
+static bool next_run(struct walk *w, struct run *run)
+{
+    while (w->rows.begin < w->rows.end) {
+        /* Rows of the whole width follow each other in both. */
+        int64_t rows = w->width == w->columns ? tri_range_size(w->rows) : 1;
+        int64_t first = (w->rows.begin - w->piece->rows.begin) * w->width;
+        int64_t shift = w->rows.begin * w->columns + w->piece->columns.begin - first;
+        struct tri_range wanted = {w->wanted.begin - shift, w->wanted.end - shift};
+        struct tri_range local =
+            tri_range_intersect((struct tri_range){first, first + rows * w->width},
+                                tri_range_intersect(w->piece->flat, wanted));
+        w->rows.begin += rows;
+        if (tri_range_size(local) > 0) {
+            *run = (struct run){local.begin, local.begin + shift, tri_range_size(local)};
+            return true;
+        }
+    }
+    return false;
+}
+
+static int64_t elements(const struct piece *piece, const struct tri_param_part *part)
+{
+    struct walk w = walk_over(piece, part);
+    struct run run;
+    int64_t n = 0;
+    while (next_run(&w, &run)) {
+        n += run.n;
+    }
+    return n;
+}
+
+/* ---- writing --------------------------------------------------------------------------------- */
 
 /* To element `place` of an array of f32, bf16 or fixed-point sums. */
 static void write_values(void *array, enum tri_dtype dtype, int64_t place, int64_t n,
@@ -180,33 +198,265 @@ static void write_shard(float *shard, const struct tri_segment *segment, int64_t
     }
 }
 
+/* To n elements of a field from local element `local` on. */
+static void write_field(const struct tri_params *params, const struct tri_param *param,
+                        enum tri_field field, int64_t local, int64_t n, const float *values)
+{
+    const struct tri_buffer *buffer = &params->buffer[param->buffer];
+    const struct tri_segment *segment = &buffer->segment[param->segment];
+    int64_t place = param->offset + local;
+    switch (field) {
+    case TRI_FIELD_WEIGHT:
+        write_values(buffer->weights, buffer->dtype, place, n, values);
+        write_shard(buffer->master, segment, place, n, values);
+        break;
+    case TRI_FIELD_GRADIENT:
+        write_values(buffer->gradients, buffer->gradient_dtype, place, n, values);
+        break;
+    case TRI_FIELD_M:
+        write_shard(buffer->m, segment, place, n, values);
+        break;
+    case TRI_FIELD_V:
+        write_shard(buffer->v, segment, place, n, values);
+        break;
+    }
+}
+
 void tri_param_scatter(struct tri_params *params, const struct tri_param *param,
                        enum tri_field field, const float *global)
 {
-    struct tri_buffer *buffer = &params->buffer[param->buffer];
-    const struct tri_segment *segment = &buffer->segment[param->segment];
     int64_t columns = tri_range_size(param->local[1]);
     tri_params_settle_row(params, param);
     for (int64_t row = param->local[0].begin; row < param->local[0].end; row++) {
         const float *values = global + row * param->shape[1] + param->local[1].begin;
-        int64_t place = param->offset + (row - param->local[0].begin) * columns;
-        switch (field) {
-        case TRI_FIELD_WEIGHT:
-            write_values(buffer->weights, buffer->dtype, place, columns, values);
-            write_shard(buffer->master, segment, place, columns, values);
-            break;
-        case TRI_FIELD_GRADIENT:
-            write_values(buffer->gradients, buffer->gradient_dtype, place, columns, values);
-            break;
-        case TRI_FIELD_M:
-            write_shard(buffer->m, segment, place, columns, values);
-            break;
-        case TRI_FIELD_V:
-            write_shard(buffer->v, segment, place, columns, values);
-            break;
-        }
+        write_field(params, param, field, (row - param->local[0].begin) * columns, columns, values);
     }
     if (field == TRI_FIELD_WEIGHT) {
         tri_params_refresh_row(params, param);
     }
+}
+
+/* ---- between the ranks ----------------------------------------------------------------------- */
+
+/* Parts on their way between their owners and the ranks that hold them. */
+struct exchange {
+    const struct tri_params *params;
+    int ranks, me, parts;
+    const struct tri_param_part *part;
+    struct piece *pieces; /* [ranks][parts] */
+    int64_t *counts;      /* [4][ranks]: words of the pieces, and these three */
+    int64_t *send_rows, *recv_rows, *at;
+    float *send, *recv;
+};
+
+static const struct tri_where where = {TRI_PHASE_CHECKPOINT, TRI_KIND_META};
+
+static const struct piece *piece_of(const struct exchange *x, int rank, int part)
+{
+    return &x->pieces[(size_t)rank * (size_t)x->parts + (size_t)part];
+}
+
+/* Tells every rank what this one gives or takes. Collective. */
+static struct exchange exchange_begin(
+    const struct tri_params *params, int parts, const struct tri_param_part *part,
+    struct piece (*find)(const struct tri_params *, const struct tri_param *, enum tri_field))
+{
+    struct tri_group *world = params->mesh->world;
+    struct exchange x = {.params = params,
+                         .ranks = tri_group_size(world),
+                         .me = tri_group_rank(world),
+                         .parts = parts,
+                         .part = part};
+    size_t ranks = (size_t)x.ranks;
+    x.pieces = tri_alloc(TRI_MEMORY_OTHER, ranks * (size_t)parts * sizeof(*x.pieces));
+    x.counts = tri_alloc(TRI_MEMORY_OTHER, 4 * ranks * sizeof(*x.counts));
+    x.send_rows = x.counts + ranks;
+    x.recv_rows = x.send_rows + ranks;
+    x.at = x.recv_rows + ranks;
+    for (int r = 0; r < x.ranks; r++) {
+        x.counts[r] = (int64_t)parts * PIECE_WORDS;
+    }
+    for (int i = 0; i < parts; i++) {
+        tri_params_settle_row(params, part[i].param);
+        x.pieces[(size_t)x.me * (size_t)parts + (size_t)i] =
+            find(params, part[i].param, part[i].field);
+    }
+    tri_all_gather_v(world, where, x.pieces, x.counts, TRI_I64);
+    return x;
+}
+
+/* at[r] <- where rank r's rows begin; all of them. */
+static int64_t places(const struct exchange *x, const int64_t *rows)
+{
+    int64_t sum = 0;
+    for (int r = 0; r < x->ranks; r++) {
+        x->at[r] = sum;
+        sum += rows[r];
+    }
+    return sum;
+}
+
+/* Memory for what goes and comes; at[] is that of the rows sent. */
+static void exchange_allocate(struct exchange *x)
+{
+    int64_t received = places(x, x->recv_rows);
+    int64_t sent = places(x, x->send_rows);
+    x->recv = tri_alloc(TRI_MEMORY_OTHER, (size_t)received * sizeof(*x->recv));
+    x->send = tri_alloc(TRI_MEMORY_OTHER, (size_t)sent * sizeof(*x->send));
+}
+
+/* Collective; afterwards at[] is that of the rows received. */
+static void exchange_run(struct exchange *x)
+{
+    tri_all_to_all_v(x->params->mesh->world, where, x->send, x->send_rows, x->recv, x->recv_rows, 1,
+                     TRI_F32);
+    (void)places(x, x->recv_rows);
+}
+
+static void exchange_end(struct exchange *x)
+{
+    tri_free(x->recv);
+    tri_free(x->send);
+    tri_free(x->counts);
+    tri_free(x->pieces);
+}
+
+/* The next n values for or from a rank. */
+static float *advance(struct exchange *x, float *buffer, int rank, int64_t n)
+{
+    float *values = buffer + x->at[rank];
+    x->at[rank] += n;
+    return values;
+}
+
+/* What this rank has of a part, to its owner; its own to where it belongs. */
+static void pack_given(struct exchange *x, int i, float *own)
+{
+    const struct tri_param_part *part = &x->part[i];
+    struct walk w = walk_over(piece_of(x, x->me, i), part);
+    struct run run;
+    while (next_run(&w, &run)) {
+        float *to = part->owner == x->me ? own + (run.whole - part->first)
+                                         : advance(x, x->send, part->owner, run.n);
+        read_field(x->params, part->param, part->field,
+                   (struct tri_range){run.local, run.local + run.n}, to);
+    }
+}
+
+/* What the others have of a part of this rank's. */
+static void unpack_given(struct exchange *x, int i, float *own)
+{
+    const struct tri_param_part *part = &x->part[i];
+    for (int r = 0; r < x->ranks; r++) {
+        struct walk w = walk_over(piece_of(x, r, i), part);
+        struct run run;
+        while (r != x->me && next_run(&w, &run)) {
+            memcpy(own + (run.whole - part->first), advance(x, x->recv, r, run.n),
+                   (size_t)run.n * sizeof(float));
+        }
+    }
+}
+
+void tri_param_collect(const struct tri_params *params, int parts,
+                       const struct tri_param_part *part, float *values)
+{
+    struct exchange x = exchange_begin(params, parts, part, given);
+    for (int i = 0; i < parts; i++) {
+        if (part[i].owner != x.me) {
+            x.send_rows[part[i].owner] += elements(piece_of(&x, x.me, i), &part[i]);
+            continue;
+        }
+        for (int r = 0; r < x.ranks; r++) {
+            x.recv_rows[r] += r == x.me ? 0 : elements(piece_of(&x, r, i), &part[i]);
+        }
+    }
+    exchange_allocate(&x);
+    float *own = values;
+    for (int i = 0; i < parts; i++) {
+        pack_given(&x, i, own);
+        own += part[i].owner == x.me ? part[i].count : 0;
+    }
+    exchange_run(&x);
+    own = values;
+    for (int i = 0; i < parts; i++) {
+        if (part[i].owner == x.me) {
+            unpack_given(&x, i, own);
+            own += part[i].count;
+        }
+    }
+    exchange_end(&x);
+}
+
+/* A part of this rank's to all that hold some of it. */
+static void pack_taken(struct exchange *x, int i, const float *own)
+{
+    const struct tri_param_part *part = &x->part[i];
+    for (int r = 0; r < x->ranks; r++) {
+        struct walk w = walk_over(piece_of(x, r, i), part);
+        struct run run;
+        while (next_run(&w, &run)) {
+            const float *from = own + (run.whole - part->first);
+            if (r == x->me) {
+                write_field(x->params, part->param, part->field, run.local, run.n, from);
+            } else {
+                memcpy(advance(x, x->send, r, run.n), from, (size_t)run.n * sizeof(float));
+            }
+        }
+    }
+}
+
+/* What this rank holds of another's part. */
+static void unpack_taken(struct exchange *x, int i)
+{
+    const struct tri_param_part *part = &x->part[i];
+    struct walk w = walk_over(piece_of(x, x->me, i), part);
+    struct run run;
+    while (next_run(&w, &run)) {
+        write_field(x->params, part->param, part->field, run.local, run.n,
+                    advance(x, x->recv, part->owner, run.n));
+    }
+}
+
+void tri_param_deal(struct tri_params *params, int parts, const struct tri_param_part *part,
+                    const float *values)
+{
+    struct exchange x = exchange_begin(params, parts, part, taken);
+    for (int i = 0; i < parts; i++) {
+        if (part[i].owner != x.me) {
+            x.recv_rows[part[i].owner] += elements(piece_of(&x, x.me, i), &part[i]);
+            continue;
+        }
+        for (int r = 0; r < x.ranks; r++) {
+            x.send_rows[r] += r == x.me ? 0 : elements(piece_of(&x, r, i), &part[i]);
+        }
+    }
+    exchange_allocate(&x);
+    const float *own = values;
+    for (int i = 0; i < parts; i++) {
+        if (part[i].owner == x.me) {
+            pack_taken(&x, i, own);
+            own += part[i].count;
+        }
+    }
+    exchange_run(&x);
+    for (int i = 0; i < parts; i++) {
+        if (part[i].owner != x.me) {
+            unpack_taken(&x, i);
+        }
+    }
+    for (int i = 0; i < parts; i++) {
+        const struct tri_param *param = part[i].param;
+        bool ends = part[i].first + part[i].count == param->shape[0] * param->shape[1];
+        if (part[i].field == TRI_FIELD_WEIGHT && ends) {
+            tri_params_refresh_row(params, param);
+        }
+    }
+    exchange_end(&x);
+}
+
+void tri_param_gather(const struct tri_params *params, const struct tri_param *param,
+                      enum tri_field field, float *global)
+{
+    struct tri_param_part whole = {param, field, 0, param->shape[0] * param->shape[1], 0};
+    tri_param_collect(params, 1, &whole, global);
 }

@@ -79,49 +79,65 @@ static enum tri_status open_folder(struct run *run, struct tri_error *error)
     return agree_to_start(run, status, error);
 }
 
-/* The checkpoint to start from: this run's newest, or that of `resume`; "" for none. Same on all
- * ranks: rank 0 looks. */
-static enum tri_status find_start(const struct run *run, char path[TRI_PATH_MAX],
+/* The checkpoint to start from: this run's newest, or that of `resume`; path "" for none. Same on
+ * all ranks: rank 0 looks. */
+static enum tri_status find_start(const struct run *run, struct tri_checkpoint_choice *choice,
                                   struct tri_error *error)
 {
     enum tri_status status = TRI_OK;
-    memset(path, 0, TRI_PATH_MAX);
     if (is_root(run)) {
         bool found = false;
-        status = tri_checkpoint_latest(run->config->run_dir, path, &found, error);
+        status = tri_checkpoint_latest(run->config->run_dir, choice, &found, error);
         if (status == TRI_OK && !found) {
-            path[0] = '\0';
+            choice->path[0] = '\0';
             if (run->config->resume[0]) {
-                status = tri_checkpoint_resolve(run->config->resume, path, error);
+                status = tri_checkpoint_resolve(run->config->resume, choice, error);
             }
         }
     }
     TRI_TRY(agree_to_start(run, status, error));
     tri_broadcast(run->session->mesh->world, (struct tri_where){TRI_PHASE_SETUP, TRI_KIND_META},
-                  path, TRI_PATH_MAX, TRI_U8, 0);
+                  choice, sizeof(*choice), TRI_U8, 0);
     return TRI_OK;
+}
+
+/* Loads the checkpoint that rank 0 finds, if it finds one and may go on from it. */
+static enum tri_status load_start(struct run *run, struct tri_checkpoint_choice *choice,
+                                  struct tri_checkpoint_state *data, struct tri_error *error)
+{
+    choice->again = false;
+    TRI_TRY(find_start(run, choice, error));
+    if (!choice->path[0]) {
+        return TRI_OK;
+    }
+    enum tri_status status = TRI_OK;
+    if (is_root(run)) {
+        status =
+            tri_resume_check(choice->path, run->config, data, run->options->accept_data, error);
+    }
+    TRI_TRY(agree_to_start(run, status, error));
+    return tri_session_load(run->session, choice, &run->state, error);
 }
 
 static enum tri_status restore(struct run *run, struct tri_error *error)
 {
-    char path[TRI_PATH_MAX];
-    TRI_TRY(find_start(run, path, error));
+    struct tri_checkpoint_choice choice = {.moments = true};
+    struct tri_checkpoint_state data = run->state;
+    enum tri_status status;
+    do {
+        status = load_start(run, &choice, &data, error);
+    } while (status != TRI_OK && choice.again);
+    TRI_TRY(status);
     run->saved_step = -1;
-    if (!path[0]) {
+    if (!choice.path[0]) {
         return TRI_OK;
     }
-    struct tri_checkpoint_state data = run->state;
-    enum tri_status status = TRI_OK;
-    if (is_root(run)) {
-        status = tri_resume_check(path, run->config, &data, run->options->accept_data, error);
-    }
-    TRI_TRY(agree_to_start(run, status, error));
-    TRI_TRY(tri_session_load(run->session, path, true, &run->state, error));
     run->state.data_tokens = data.data_tokens;
     run->state.data_contents = data.data_contents;
     run->saved_step = run->state.step;
-    tri_log_info("continuing from %s, step %lld", path, (long long)run->state.step);
-    TRI_TRY(agree_to_start(run, tri_resume_begin(path, run->config, &run->state, error), error));
+    tri_log_info("continuing from %s, step %lld", choice.path, (long long)run->state.step);
+    status = tri_resume_begin(choice.path, run->config, &run->state, error);
+    TRI_TRY(agree_to_start(run, status, error));
     tri_loader_continue(run->train.loader, run->state.step, run->state.samples);
     return TRI_OK;
 }

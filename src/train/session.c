@@ -145,12 +145,12 @@ static enum tri_status take_bias(struct tri_session *session, const char *path,
     return TRI_OK;
 }
 
-enum tri_status tri_session_load(struct tri_session *session, const char *path, bool with_optimizer,
+enum tri_status tri_session_load(struct tri_session *session, struct tri_checkpoint_choice *choice,
                                  struct tri_checkpoint_state *state, struct tri_error *error)
 {
-    TRI_TRY(tri_alike_checkpoint(session->mesh->world, path, error));
-    TRI_TRY(tri_checkpoint_load(path, session->engine->params, state, with_optimizer, error));
-    return take_bias(session, path, state, error);
+    TRI_TRY(tri_alike_checkpoint(session->mesh->world, choice->path, error));
+    TRI_TRY(tri_checkpoint_load_choice(choice, session->engine->params, state, error));
+    return take_bias(session, choice->path, state, error);
 }
 
 void tri_session_print(const struct tri_session *session)

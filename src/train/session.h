@@ -36,8 +36,9 @@ enum tri_status tri_text_open(const struct tri_session *session, const char *pat
                               struct tri_error *error) TRI_NODISCARD;
 void tri_text_close(struct tri_text *text);
 
-/* Loads RUN|CHECKPOINT's weights (and moments) into the session's engine. Collective. */
-enum tri_status tri_session_load(struct tri_session *session, const char *path, bool with_optimizer,
+/* Loads the chosen checkpoint's weights, and moments where the choice wants them, into the engine.
+ * When it fails with choice->again, the caller chooses once more. Collective. */
+enum tri_status tri_session_load(struct tri_session *session, struct tri_checkpoint_choice *choice,
                                  struct tri_checkpoint_state *state,
                                  struct tri_error *error) TRI_NODISCARD;
 

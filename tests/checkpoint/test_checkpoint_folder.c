@@ -83,31 +83,32 @@ static void test_keep_last(void **state)
 static void test_finding(void **state)
 {
     (void)state;
-    char path[TRI_PATH_MAX];
+    struct tri_checkpoint_choice choice = {.moments = true};
     bool found = true;
     struct tri_error error;
-    assert_int_equal(tri_checkpoint_latest(run, path, &found, &error), TRI_OK);
+    assert_int_equal(tri_checkpoint_latest(run, &choice, &found, &error), TRI_OK);
     assert_false(found);
-    assert_int_equal(tri_checkpoint_resolve(in_run("nothing"), path, &error), TRI_BAD_INPUT);
+    assert_int_equal(tri_checkpoint_resolve(in_run("nothing"), &choice, &error), TRI_BAD_INPUT);
     assert_int_equal(tri_file_make_dirs(in_run("checkpoints"), &error), TRI_OK);
-    assert_int_equal(tri_checkpoint_resolve(run, path, &error), TRI_BAD_INPUT);
+    assert_int_equal(tri_checkpoint_resolve(run, &choice, &error), TRI_BAD_INPUT);
     assert_non_null(strstr(error.message, "no checkpoint yet"));
     save_step(9, 0);
     save_step(10, 0);
     assert_int_equal(tri_file_make_dirs(in_run("checkpoints/step_11.trident.tmp"), &error), TRI_OK);
     assert_int_equal(tri_file_make_dirs(in_run("checkpoints/step_012"), &error), TRI_OK);
-    assert_int_equal(tri_checkpoint_latest(run, path, &found, &error), TRI_OK);
+    assert_int_equal(tri_checkpoint_latest(run, &choice, &found, &error), TRI_OK);
     assert_true(found);
-    assert_string_equal(path, in_run("checkpoints/step_10"));
-    assert_int_equal(tri_checkpoint_resolve(run, path, &error), TRI_OK);
-    assert_string_equal(path, in_run("checkpoints/step_10"));
-    assert_int_equal(tri_checkpoint_resolve(in_run("checkpoints/step_9"), path, &error), TRI_OK);
-    assert_string_equal(path, in_run("checkpoints/step_9"));
-    assert_int_equal(tri_checkpoint_resolve(TESTDATA_DIR "/golden/llama", path, &error),
+    assert_string_equal(choice.path, in_run("checkpoints/step_10"));
+    assert_int_equal(tri_checkpoint_resolve(run, &choice, &error), TRI_OK);
+    assert_string_equal(choice.path, in_run("checkpoints/step_10"));
+    assert_int_equal(tri_checkpoint_resolve(in_run("checkpoints/step_9"), &choice, &error), TRI_OK);
+    assert_string_equal(choice.path, in_run("checkpoints/step_9"));
+    assert_int_equal(tri_checkpoint_resolve(TESTDATA_DIR "/golden/llama", &choice, &error),
                      TRI_BAD_INPUT);
     assert_non_null(strstr(error.message, "trident import"));
-    assert_int_equal(tri_checkpoint_resolve(in_run("checkpoints/step_9/state.json"), path, &error),
-                     TRI_BAD_INPUT);
+    assert_int_equal(
+        tri_checkpoint_resolve(in_run("checkpoints/step_9/state.json"), &choice, &error),
+        TRI_BAD_INPUT);
 }
 
 /* A folder that can be read in part alone: the newest of that part would be taken for the newest,
@@ -115,12 +116,12 @@ static void test_finding(void **state)
 static void test_unreadable(void **state)
 {
     (void)state;
-    char path[TRI_PATH_MAX];
+    struct tri_checkpoint_choice choice = {0};
     bool found = true;
     struct tri_error error = {0};
     save_step(3, 0);
     assert_int_equal(setenv("TRIDENT_FILE_FAULT", "list:EIO:checkpoints", 1), 0);
-    assert_int_equal(tri_checkpoint_latest(run, path, &found, &error), TRI_BAD_INPUT);
+    assert_int_equal(tri_checkpoint_latest(run, &choice, &found, &error), TRI_BAD_INPUT);
     assert_int_equal(unsetenv("TRIDENT_FILE_FAULT"), 0);
     assert_false(found);
     assert_non_null(strstr(error.message, "checkpoints: cannot list: Input/output error"));
@@ -233,14 +234,14 @@ static void test_kill(void **state)
         assert_int_equal(kill(child, SIGKILL), 0);
         assert_int_equal(waitpid(child, &end, 0), child);
         assert_true(WIFSIGNALED(end));
-        char path[TRI_PATH_MAX];
+        struct tri_checkpoint_choice choice = {0};
         bool found;
         struct tri_checkpoint_info info;
         struct tri_error error;
         assert_int_equal(tri_checkpoint_clean(run, &error), TRI_OK);
-        assert_int_equal(tri_checkpoint_latest(run, path, &found, &error), TRI_OK);
+        assert_int_equal(tri_checkpoint_latest(run, &choice, &found, &error), TRI_OK);
         assert_true(found);
-        if (tri_checkpoint_inspect(path, &info, &error) != TRI_OK) {
+        if (tri_checkpoint_inspect(choice.path, &info, &error) != TRI_OK) {
             fail_msg("%s", error.message);
         }
         tri_checkpoint_info_fini(&info);

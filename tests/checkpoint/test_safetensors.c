@@ -471,7 +471,7 @@ static void test_sets(void **state)
     refuse_set("{\"weight_map\":{\"m.0\":5}}", "no file of this folder");
     refuse_set("{\"weight_map\":{\"m.0\":\"c.safetensors\"}}", "c.safetensors: cannot open");
     static const char *const twice[] = {"a.safetensors", "a.safetensors"};
-    assert_int_equal(tri_safetensors_set_open_files(scratch("set"), 2, twice, &set, &error),
+    assert_int_equal(tri_safetensors_set_open_files(scratch("set"), 2, twice, true, &set, &error),
                      TRI_BAD_INPUT);
     assert_non_null(strstr(error.message, "is also in"));
 }

@@ -173,7 +173,7 @@ static void test_killed_in_save(void **state)
     static const char *const faults[] = {
         "TRIDENT_FILE_FAULT=open:SIGKILL:step_5.trident.tmp",
         "TRIDENT_FILE_FAULT=write:SIGKILL:step_5.trident.tmp/model-",
-        "TRIDENT_FILE_FAULT=rename:SIGKILL:step_5.trident.tmp/model-",
+        "TRIDENT_FILE_FAULT=sync:SIGKILL:step_5.trident.tmp/model-",
         "TRIDENT_FILE_FAULT=write:SIGKILL:step_10.trident.tmp/optimizer-:500000",
         "TRIDENT_FILE_FAULT=write:SIGKILL:step_15.trident.tmp/state.json",
         "TRIDENT_FILE_FAULT=sync:SIGKILL:step_15.trident.tmp/manifest.json",

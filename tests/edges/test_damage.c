@@ -27,17 +27,20 @@ static const struct {
 } losses[] = {
     {"rm r/checkpoints/step_4/manifest.json", "manifest.json is missing"},
     {"truncate -s -4 r/checkpoints/step_4/model-*", "r/checkpoints/step_4/model-00001"},
+    {"f=r/checkpoints/step_4/model-00001-of-00001.safetensors; "
+     "printf x | dd of=$f bs=1 seek=$(($(stat -c %s $f) - 5)) conv=notrunc 2>/dev/null",
+     "model-00001-of-00001.safetensors: damaged in tensor "},
+    {"rm r/checkpoints/step_4/state.json", "state.json: cannot open"},
     {"printf x | dd of=r/checkpoints/step_4/optimizer-00001-of-00001.safetensors bs=1 seek=9000 "
      "conv=notrunc 2>/dev/null",
      "optimizer-00001-of-00001.safetensors: damaged"},
-    {"rm r/checkpoints/step_4/state.json", "state.json: cannot open"},
     {"rm -r r/checkpoints/step_4 && touch r/checkpoints/step_4", "manifest.json is missing"},
     {"truncate -s 0 r/checkpoints/step_4/*", "manifest.json: damaged or truncated"},
     {"rm -r r/checkpoints/step_4 && cp -r r/checkpoints/step_2 r/checkpoints/step_4",
      "r/checkpoints/step_4: the folder's name says step 4, its manifest.json 2"},
 };
 
-enum { LOSSES = sizeof(losses) / sizeof(*losses) };
+enum { LOSSES = sizeof(losses) / sizeof(*losses), DAMAGED_MOMENTS = 4 };
 
 static void lose(size_t i)
 {
@@ -124,6 +127,28 @@ static void test_others_take_it(void **state)
     }
 }
 
+/* Who wants weights alone opens no moments, so that damage there is none of theirs. */
+static void test_moments_unread(void **state)
+{
+    (void)state;
+    const char *const fault[] = {"TRIDENT_FILE_FAULT=open:EIO:optimizer-", NULL};
+    lose(DAMAGED_MOMENTS);
+    struct process_result result =
+        cli_run_with(cli_ranks(), fault, CLI_WORDS_OF("eval", "r", "--json"));
+    json_t *root = cli_expect_json(&result, 0);
+    assert_string_equal(json_string_value(json_object_get(root, "checkpoint")),
+                        "r/checkpoints/step_4");
+    json_decref(root);
+    result = cli_run_with(cli_ranks(), fault,
+                          CLI_WORDS_OF("generate", "r", "--prompt", "a", "--tokens", "2"));
+    assert_int_equal(cli_count(result.err, "is tried"), 0);
+    cli_expect_status(&result, 0);
+    result = cli_run(cli_ranks(), CLI_WORDS_OF("train", "c.yaml", "run_dir=other", "resume=r",
+                                               "--fresh", "train.steps=3", CONSTANT));
+    expect_warning(&result, DAMAGED_MOMENTS);
+    cli_expect_status(&result, 0);
+}
+
 /* A copy under a name of the future is of no step: the run goes on past it, again and again. */
 static void test_copied_ahead(void **state)
 {
@@ -155,7 +180,8 @@ static void test_nothing_whole(void **state)
     struct process_result result = cli_run(cli_ranks(), CLI_WORDS_OF("eval", "r"));
     cli_expect_error(&result, cli_ranks(), 2, "r has no older checkpoint that is whole");
     result = cli_run(cli_ranks(), CLI_WORDS_OF("train", "c.yaml", "run_dir=r", CONSTANT));
-    cli_expect_error(&result, cli_ranks(), 2, "optimizer-00001-of-00001.safetensors: damaged");
+    cli_expect_error(&result, cli_ranks(), 2,
+                     "model-00001-of-00001.safetensors: damaged in tensor ");
     cli_run_well(cli_ranks(), CLI_WORDS_OF("train", "c.yaml", "run_dir=r", CONSTANT, "--fresh"));
 }
 
@@ -234,9 +260,10 @@ static void test_parents_synced(void **state)
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_run_goes_on),  cmocka_unit_test(test_others_take_it),
-        cmocka_unit_test(test_copied_ahead), cmocka_unit_test(test_nothing_whole),
-        cmocka_unit_test(test_metrics),      cmocka_unit_test(test_parents_synced),
+        cmocka_unit_test(test_run_goes_on),    cmocka_unit_test(test_others_take_it),
+        cmocka_unit_test(test_moments_unread), cmocka_unit_test(test_copied_ahead),
+        cmocka_unit_test(test_nothing_whole),  cmocka_unit_test(test_metrics),
+        cmocka_unit_test(test_parents_synced),
     };
     cli_begin("damage", argc, argv);
     int failed = cmocka_run_group_tests(tests, train_whole, NULL);

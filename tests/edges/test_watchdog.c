@@ -122,7 +122,7 @@ static void test_slow_files(void **state)
         {"TRIDENT_FILE_FAULT=sync:SLEEP=1500:step_4.trident.tmp/opt,"
          "open:SLEEP=1500:step_4.trident.tmp/manif,rename:SLEEP=1500:step_4.trident.tmp/manif",
          "train.steps=4", 4.5},
-        {"TRIDENT_FILE_FAULT=lock:SLEEP=1500:slow/lock,map:SLEEP=1500:step_4/opt", "train.steps=5",
+        {"TRIDENT_FILE_FAULT=lock:SLEEP=1500:slow/lock,open:SLEEP=1500:step_4/opt", "train.steps=5",
          3.0},
         {"TRIDENT_FILE_FAULT=rename:SLEEP=1500:step_4.trident.tmp,"
          "remove:SLEEP=1500:step_4.trident.tmp/manif",
