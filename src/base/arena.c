@@ -24,9 +24,9 @@ enum { ALIGN = 64, GUARD = 1 << 16 };
 /* Where address space, or what is promised, is limited, nothing is reserved: an arena has its own
  * stretch of addresses that the kernel hands out to nobody who does not ask for them, and takes of
  * it what it uses, some at a time. */
-#define STRETCH       ((size_t)1 << 41)
+#define STRETCH       ((size_t)1 << 39)
 #define FIRST_STRETCH ((uintptr_t)1 << 45)
-enum { STRETCHES = 16, MORE = 1 << 21 };
+enum { STRETCHES = 64, MORE = 1 << 21 };
 
 struct tri_arena {
     char *base;
