@@ -2,7 +2,7 @@
 
 /* Which failure speaks for the group: running into one while working outweighs a refused input,
  * that a check that says no, and that a stop on request. */
-static int severity(int status)
+static int severity(int64_t status)
 {
     switch (status) {
     case TRI_OK:
@@ -31,13 +31,13 @@ enum tri_status tri_comm_agree(struct tri_group *group, enum tri_status status,
         .bytes = sizeof(int32_t),
     };
     tri_call_enter(&call);
-    if (group->mesh->planned) {
+    if (!group->carries) {
         tri_call_leave(&call);
         return status;
     }
-    int mine = (int)status;
-    int *all = group->mpi_counts;
-    TRI_MPI(MPI_Allgather(&mine, 1, MPI_INT, all, 1, MPI_INT, group->comm));
+    int64_t mine = status;
+    int64_t *all = group->words;
+    tri_end_all_gather_even(group, &mine, all, 1, TRI_I64);
     int worst = 0;
     for (int r = 1; r < group->size; r++) {
         worst = severity(all[r]) > severity(all[worst]) ? r : worst;
@@ -48,7 +48,7 @@ enum tri_status tri_comm_agree(struct tri_group *group, enum tri_status status,
         if (error && group->rank == worst) {
             said = *error;
         }
-        TRI_MPI(MPI_Bcast(said.message, (int)sizeof(said.message), MPI_CHAR, worst, group->comm));
+        tri_end_broadcast(group, said.message, (int64_t)sizeof(said.message), TRI_U8, worst);
         if (error) {
             said.status = agreed;
             *error = said;

@@ -6,7 +6,7 @@
  *                    the segments stay in the second-level cache; the buffer is two segments a peer
  *   all-reduce       reduce-scatter of even parts, then all-gather; a small one sends everything to
  *                    everyone and sums all of it everywhere
- *   all-gather       MPI's own, which knows the network */
+ *   all-gather       the transport's own, where it knows the network */
 #include "comm/internal.h"
 
 #include "base/memory.h"
@@ -33,8 +33,8 @@ static void post(const struct tri_group *group, enum tri_dtype dtype, int64_t ma
                  void *recv, int turn)
 {
     struct tri_flight *flight = &group->pool->flight[turn];
-    int64_t requests = tri_exchange_requests(group, group->send_n, group->recv_n, max);
-    flight->item = grow(&group->pool->requests[turn], requests * (int64_t)sizeof(*flight->item));
+    int64_t messages = tri_exchange_messages(group, group->send_n, group->recv_n, max);
+    flight->item = grow(&group->pool->requests[turn], messages * (int64_t)sizeof(*flight->item));
     tri_exchange_post(group, dtype, max, send, (struct tri_side){group->send_n, group->send_at},
                       recv, (struct tri_side){group->recv_n, group->recv_at}, flight);
 }
@@ -48,14 +48,11 @@ void tri_slots_sum(const struct tri_group *group, void *own, const void *slots, 
                    int64_t n, enum tri_dtype dtype, enum tri_reduction reduction)
 {
     int64_t width = (int64_t)tri_dtype_size(dtype);
-    if (group->mesh->planned) {
-        return;
-    }
     for (int r = 0; r < group->size; r++) {
         group->source[r] = (const char *)slots + tri_slot(group, r, slot) * width;
     }
     group->source[group->rank] = own;
-    tri_reduce(own, group->source, group->size, n, dtype, reduction);
+    group->mesh->reduce(own, group->source, group->size, n, dtype, reduction);
 }
 
 static int64_t clip(int64_t n, int64_t begin, int64_t size)
@@ -84,7 +81,7 @@ void tri_reduce_scatter_run(const struct tri_group *group, void *data, const int
     char *slots = grow(&group->pool->slots, 2 * half);
     char *own = (char *)data + group->part_at[me] * width;
     int64_t segments = (longest + segment - 1) / segment;
-    if (group->mesh->planned && segments > 2) {
+    if (!group->carries && segments > 2) {
         segments = 2; /* no later one needs more room */
     }
     for (int64_t k = 0; k <= segments; k++) {
@@ -99,14 +96,14 @@ void tri_reduce_scatter_run(const struct tri_group *group, void *data, const int
         }
         if (k > 0) {
             int64_t begin = (k - 1) * segment;
-            tri_flight_wait(&group->pool->flight[(k - 1) % 2]);
+            tri_flight_wait(group, &group->pool->flight[(k - 1) % 2]);
             tri_slots_sum(group, own + begin * width, slots + (k - 1) % 2 * half, slot,
                           clip(counts[me], begin, segment), dtype, reduction);
         }
     }
 }
 
-/* Parts too long for one call of MPI's all-gather go as broadcasts, which need no displacements. */
+/* Parts too long for one all-gather go as broadcasts, which need no displacements. */
 static void gather_by_broadcasts(const struct tri_group *group, char *data, const int64_t *counts,
                                  enum tri_dtype dtype)
 {
@@ -115,7 +112,7 @@ static void gather_by_broadcasts(const struct tri_group *group, char *data, cons
     for (int r = 0; r < group->size; r++) {
         for (int64_t left = counts[r]; left > 0; left -= max) {
             int64_t n = left < max ? left : max;
-            TRI_MPI(MPI_Bcast(data, (int)n, tri_mpi_type(dtype), r, group->comm));
+            tri_end_broadcast(group, data, n, dtype, r);
             data += n * width;
         }
     }
@@ -125,19 +122,14 @@ void tri_all_gather_run(const struct tri_group *group, void *data, const int64_t
                         enum tri_dtype dtype)
 {
     int64_t total = tri_places(group->part_at, counts, group->size);
-    if (group->mesh->planned) {
+    if (!group->carries) {
         return;
     }
     if (total > group->mesh->max_message) {
         gather_by_broadcasts(group, data, counts, dtype);
         return;
     }
-    for (int r = 0; r < group->size; r++) {
-        group->mpi_counts[r] = (int)counts[r];
-        group->mpi_places[r] = (int)group->part_at[r];
-    }
-    TRI_MPI(MPI_Allgatherv(MPI_IN_PLACE, 0, MPI_DATATYPE_NULL, data, group->mpi_counts,
-                           group->mpi_places, tri_mpi_type(dtype), group->comm));
+    tri_end_all_gather(group, data, counts, group->part_at, dtype);
 }
 
 bool tri_all_reduce_is_small(const struct tri_group *group, int64_t n)
@@ -154,17 +146,13 @@ void tri_all_reduce_run(const struct tri_group *group, void *data, int64_t n, en
         tri_all_gather_run(group, data, group->parts, dtype);
         return;
     }
-    MPI_Datatype type = tri_mpi_type(dtype);
     int64_t bytes = n * (int64_t)tri_dtype_size(dtype);
     char *all = grow(&group->pool->slots, bytes * group->size);
-    if (group->mesh->planned) {
-        return;
-    }
-    TRI_MPI(MPI_Allgather(data, (int)n, type, all, (int)n, type, group->comm));
+    tri_end_all_gather_even(group, data, all, n, dtype);
     for (int r = 0; r < group->size; r++) {
         group->source[r] = all + r * bytes;
     }
-    tri_reduce(data, group->source, group->size, n, dtype, reduction);
+    group->mesh->reduce(data, group->source, group->size, n, dtype, reduction);
 }
 
 static void scale(int64_t *counts, const int64_t *rows, int64_t width, int size)
@@ -187,7 +175,7 @@ void tri_all_to_all_sides(const struct tri_group *group, const struct tri_row_ex
 void tri_all_to_all_copy_own(const struct tri_group *group, const struct tri_row_exchange *rows)
 {
     int me = group->rank;
-    if (group->mesh->planned) {
+    if (!group->carries) {
         return;
     }
     TRI_REQUIRE(rows->width >= 0 && rows->send_rows[me] == rows->recv_rows[me]);
@@ -209,5 +197,5 @@ void tri_all_to_all_run(const struct tri_group *group, const struct tri_row_exch
     tri_all_to_all_sides(group, rows);
     post(group, rows->dtype, group->mesh->max_message, rows->send, rows->recv, 0);
     tri_all_to_all_copy_own(group, rows);
-    tri_flight_wait(&group->pool->flight[0]);
+    tri_flight_wait(group, &group->pool->flight[0]);
 }

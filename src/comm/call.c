@@ -109,7 +109,7 @@ void tri_call_describe(const struct tri_call *call, char *text, size_t size)
 void tri_call_enter(struct tri_call *call)
 {
     struct tri_group *group = call->group;
-    if (group->mesh->planned) {
+    if (!group->carries) {
         return;
     }
     call->sequence = ++group->sequence;
@@ -120,7 +120,7 @@ void tri_call_enter(struct tri_call *call)
 
 void tri_call_resume(struct tri_call *call)
 {
-    if (call->group->mesh->planned) {
+    if (!call->group->carries) {
         return;
     }
     tri_watch_enter(call);
@@ -129,7 +129,7 @@ void tri_call_resume(struct tri_call *call)
 
 void tri_call_pause(struct tri_call *call)
 {
-    if (call->group->mesh->planned) {
+    if (!call->group->carries) {
         return;
     }
     tri_watch_leave(call->group->mesh->comm->watch);
@@ -141,7 +141,7 @@ void tri_call_leave(struct tri_call *call)
     const struct tri_mesh *mesh = call->group->mesh;
     double seconds = 0.0;
     double exposed = 0.0;
-    if (!mesh->planned) {
+    if (call->group->carries) {
         double now = tri_clock_now();
         double idle = call->arrived > 0.0 ? call->entered - call->arrived : 0.0;
         seconds = now - call->began - idle;

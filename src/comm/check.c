@@ -30,18 +30,17 @@ static uint64_t hash_call(const struct tri_call *call, const char *text)
 }
 
 /* Every rank says what it calls; the first rank of the group ends the job. */
-_Noreturn static void report(const struct tri_call *call, const char text[TEXT], uint64_t hash)
+_Noreturn static void report(const struct tri_call *call, const char text[TEXT],
+                             const int64_t *hashes)
 {
     const struct tri_group *group = call->group;
     tri_log_warn("rank %d calls %s", group->mesh->rank, text);
     size_t size = (size_t)group->size;
     char *texts = tri_alloc(TRI_MEMORY_OTHER, size * TEXT);
-    uint64_t *hashes = tri_alloc(TRI_MEMORY_OTHER, size * sizeof(*hashes));
-    TRI_MPI(MPI_Allgather(text, TEXT, MPI_CHAR, texts, TEXT, MPI_CHAR, group->comm));
-    TRI_MPI(MPI_Allgather(&hash, 1, MPI_UINT64_T, hashes, 1, MPI_UINT64_T, group->comm));
+    tri_end_all_gather_even(group, text, texts, TEXT, TRI_U8);
     if (group->rank == 0) {
         int other = 1;
-        while (hashes[other] == hash) {
+        while (hashes[other] == hashes[0]) {
             other++;
         }
         tri_panic(TRI_FAILED, "the ranks call different collectives: rank %d %s; rank %d %s",
@@ -49,7 +48,7 @@ _Noreturn static void report(const struct tri_call *call, const char text[TEXT],
                   tri_mesh_member(group->mesh->size, group->id, group->mesh->rank, other),
                   texts + other * TEXT);
     }
-    TRI_MPI(MPI_Barrier(group->comm));
+    tri_end_barrier(group);
     tri_panic(TRI_FAILED, "the first rank of group %s did not end the job", tri_group_name(group));
 }
 
@@ -57,29 +56,31 @@ void tri_check_call(const struct tri_call *call)
 {
     char text[TEXT] = "";
     tri_call_describe(call, text, sizeof(text));
-    uint64_t hash = hash_call(call, text);
-    uint64_t both[2] = {hash, ~hash};
-    TRI_MPI(MPI_Allreduce(MPI_IN_PLACE, both, 2, MPI_UINT64_T, MPI_MAX, call->group->comm));
-    if (both[0] != ~both[1]) {
-        report(call, text, hash);
+    int64_t hash = (int64_t)hash_call(call, text);
+    int64_t *hashes = call->group->words;
+    tri_end_all_gather_even(call->group, &hash, hashes, 1, TRI_I64);
+    for (int r = 0; r < call->group->size; r++) {
+        if (hashes[r] != hashes[0]) {
+            report(call, text, hashes);
+        }
     }
 }
 
 void tri_check_rows(const struct tri_group *group, const int64_t *send_rows,
                     const int64_t *recv_rows)
 {
-    if (group->mesh->planned) {
+    if (!group->carries) {
         return;
     }
-    TRI_MPI(MPI_Alltoall(send_rows, 1, MPI_INT64_T, group->parts, 1, MPI_INT64_T, group->comm));
+    tri_end_all_to_all(group, send_rows, group->words, 1, TRI_I64);
     for (int r = 0; r < group->size; r++) {
-        if (group->parts[r] != recv_rows[r]) {
+        if (group->words[r] != recv_rows[r]) {
             tri_panic(
                 TRI_FAILED,
                 "all_to_all over group %s: rank %d sends %lld rows, and is expected to send %lld",
                 tri_group_name(group),
                 tri_mesh_member(group->mesh->size, group->id, group->mesh->rank, r),
-                (long long)group->parts[r], (long long)recv_rows[r]);
+                (long long)group->words[r], (long long)recv_rows[r]);
         }
     }
 }

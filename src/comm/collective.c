@@ -96,10 +96,7 @@ void tri_all_to_all_counts(struct tri_group *group, struct tri_where where, cons
         .bytes = bytes_of(count * (group->size - 1), TRI_I64),
     };
     tri_call_enter(&call);
-    if (!group->mesh->planned) {
-        TRI_MPI(MPI_Alltoall(send, (int)count, MPI_INT64_T, recv, (int)count, MPI_INT64_T,
-                             group->comm));
-    }
+    tri_end_all_to_all(group, send, recv, count, TRI_I64);
     tri_call_leave(&call);
 }
 
@@ -122,9 +119,9 @@ void tri_broadcast(struct tri_group *group, struct tri_where where, void *data, 
     tri_call_enter(&call);
     int64_t max = group->mesh->max_message;
     char *place = data;
-    for (int64_t left = group->mesh->planned ? 0 : n; left > 0; left -= max) {
+    for (int64_t left = group->carries ? n : 0; left > 0; left -= max) {
         int64_t piece = left < max ? left : max;
-        TRI_MPI(MPI_Bcast(place, (int)piece, tri_mpi_type(dtype), root, group->comm));
+        tri_end_broadcast(group, place, piece, dtype, root);
         place += bytes_of(piece, dtype);
     }
     tri_call_leave(&call);
@@ -132,11 +129,11 @@ void tri_broadcast(struct tri_group *group, struct tri_where where, void *data, 
 
 void tri_barrier(struct tri_group *group)
 {
-    if (group->size == 1 || group->mesh->planned) {
+    if (group->size == 1 || !group->carries) {
         return;
     }
     struct tri_call call = {.group = group, .verb = TRI_VERB_BARRIER};
     tri_call_enter(&call);
-    TRI_MPI(MPI_Barrier(group->comm));
+    tri_end_barrier(group);
     tri_call_leave(&call);
 }

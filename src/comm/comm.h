@@ -25,6 +25,12 @@ struct tri_comm;
 struct tri_comm *tri_comm_start(int *argc, char ***argv);
 /* Ends MPI and frees the job, whose meshes are gone. Collective over all ranks. */
 void tri_comm_finish(struct tri_comm *comm);
+/* What a rank does: its job and what all were given. Returns an exit status. */
+typedef int tri_rank_body(struct tri_comm *comm, void *state);
+/* Runs body as so many ranks that are threads of this process, each bound to a runtime of its own
+ * (base/runtime.h), and returns when all have returned, with the largest status. Takes the signals
+ * unless the caller did; MPI is not asked for anything. A job ends with its body. */
+int tri_comm_run_threads(int ranks, tri_rank_body *body, void *state);
 /* World rank and size. */
 int tri_comm_rank(const struct tri_comm *comm);
 int tri_comm_size(const struct tri_comm *comm);
@@ -40,7 +46,13 @@ const char *tri_comm_library(const struct tri_comm *comm);
 /* Filled by every collective of the job's meshes. Borrowed. */
 struct tri_ledger *tri_comm_ledger(struct tri_comm *comm);
 
-/* Ends the job through MPI_Abort when a collective takes longer than seconds (0: never), after
+/* What carries the messages of the job's meshes (transport.h), and another one for those that are
+ * created from now on: the same on every rank. Borrowed. */
+struct tri_transport;
+struct tri_transport *tri_comm_transport(const struct tri_comm *comm);
+void tri_comm_set_transport(struct tri_comm *comm, struct tri_transport *transport);
+
+/* Ends the job when a collective takes longer than seconds (0: never), after
  * naming the collective, the group and the ranks that have not arrived. */
 void tri_comm_set_timeout(struct tri_comm *comm, double seconds);
 
@@ -50,16 +62,25 @@ enum tri_axis { TRI_AXIS_TENSOR, TRI_AXIS_EXPERT, TRI_AXIS_DATA, TRI_AXIS_COUNT 
 
 struct tri_group;
 
+enum tri_reduction { TRI_REDUCE_SUM, TRI_REDUCE_MAX };
+
+/* dst[n] <- source[0] (+) source[1] (+) … in the tree of reduce.c, for 1 or more sources; bf16 in
+ * f32, rounded once. A NaN in any source gives NaN. dst may be one of the sources. */
+typedef void tri_reduce_function(void *dst, const void *const *source, int sources, int64_t n,
+                                 enum tri_dtype dtype, enum tri_reduction reduction);
+tri_reduce_function tri_reduce;
+
 struct tri_mesh {
-    int size[TRI_AXIS_COUNT];  /* ranks along each axis */
-    int coord[TRI_AXIS_COUNT]; /* this rank's place on each */
-    int ranks, rank;           /* of the whole mesh: rank = t + T*(e + E*d) */
-    bool planned;              /* no other rank is there: tri_mesh_create_planned */
-    struct tri_comm *comm;     /* borrowed; NULL: it has no other ranks, or only plans them */
-    struct tri_ledger *ledger; /* where its calls are booked: the job's; without a job NULL,
+    int size[TRI_AXIS_COUNT];    /* ranks along each axis */
+    int coord[TRI_AXIS_COUNT];   /* this rank's place on each */
+    int ranks, rank;             /* of the whole mesh: rank = t + T*(e + E*d) */
+    bool planned;                /* no other rank is there: tri_mesh_create_planned */
+    struct tri_comm *comm;       /* borrowed; NULL: it has no other ranks, or only plans them */
+    struct tri_ledger *ledger;   /* where its calls are booked: the job's; without a job NULL,
                                   nowhere, until its owner sets one */
-    int64_t max_message;       /* longest single message, in elements (at first 2^30); longer ones
+    int64_t max_message;         /* longest single message, in elements (at first 2^30); longer ones
                                   are split; the same on all ranks */
+    tri_reduce_function *reduce; /* what adds up; tri_reduce until its owner sets another */
     /* Borrowed views; groups of one are valid and send nothing. */
     struct tri_group *tensor;        /* {tensor} */
     struct tri_group *expert;        /* {expert} */

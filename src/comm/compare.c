@@ -90,7 +90,7 @@ static enum tri_status refuse(struct tri_group *group, const struct tri_fact *fa
 enum tri_status tri_comm_compare(struct tri_group *group, int count, const struct tri_fact *facts,
                                  struct tri_error *error)
 {
-    if (group->size == 1 || group->mesh->planned) {
+    if (group->size == 1 || !group->carries) {
         return TRI_OK;
     }
     size_t size = (size_t)group->size;

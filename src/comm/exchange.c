@@ -1,36 +1,14 @@
 /* Messages between the ranks of a group, pair by pair.
  *
  * Everything but the gathers goes through here. Both ends of a pair know how long their message is,
- * so each pair cuts its own at the longest length MPI is given, without asking the others: counts
- * past 2^31 need no agreement, and a displacement is a pointer, never an int. All ranks post in the
- * same order, so messages of several calls in flight match by MPI's ordering alone. On shared
- * memory this is as fast as MPI_Alltoallv or faster; the non-blocking form costs nothing extra. */
+ * so each pair cuts its own at the longest length a transport is given, without asking the others:
+ * counts past 2^31 need no agreement, and a displacement is a pointer, never an int. All ranks
+ * begin in the same order, so messages of several calls in flight match by their order alone. On
+ * shared memory this is as fast as MPI_Alltoallv or faster; the non-blocking form costs nothing
+ * extra. */
 #include "comm/internal.h"
 
 #include "shard/range.h"
-
-enum { TAG_EXCHANGE = 1 };
-
-MPI_Datatype tri_mpi_type(enum tri_dtype dtype)
-{
-    switch (dtype) {
-    case TRI_F32:
-        return MPI_FLOAT;
-    case TRI_BF16:
-        return MPI_UINT16_T;
-    case TRI_F64:
-        return MPI_DOUBLE;
-    case TRI_I32:
-        return MPI_INT32_T;
-    case TRI_I64:
-        return MPI_INT64_T;
-    case TRI_U8:
-        return MPI_UINT8_T;
-    case TRI_DTYPE_COUNT:
-        break;
-    }
-    tri_panic(TRI_FAILED, "unknown dtype %d", (int)dtype);
-}
 
 int64_t tri_places(int64_t *at, const int64_t *counts, int size)
 {
@@ -59,7 +37,7 @@ static int64_t pieces(const struct tri_group *group, const int64_t *counts, int6
     return sum;
 }
 
-int64_t tri_exchange_requests(const struct tri_group *group, const int64_t *send_counts,
+int64_t tri_exchange_messages(const struct tri_group *group, const int64_t *send_counts,
                               const int64_t *recv_counts, int64_t max)
 {
     return pieces(group, send_counts, max) + pieces(group, recv_counts, max);
@@ -69,19 +47,19 @@ void tri_exchange_post(const struct tri_group *group, enum tri_dtype dtype, int6
                        const void *send, struct tri_side send_side, void *recv,
                        struct tri_side recv_side, struct tri_flight *flight)
 {
-    MPI_Datatype type = tri_mpi_type(dtype);
+    const struct tri_transport_ops *ops = group->ops;
     int64_t width = (int64_t)tri_dtype_size(dtype);
     int size = group->size;
     TRI_REQUIRE(flight->count == 0);
-    if (group->mesh->planned) {
+    if (!group->carries) {
         return;
     }
     for (int step = 1; step < size; step++) {
         int from = (group->rank - step + size) % size;
         char *place = (char *)recv + recv_side.at[from] * width;
         for (int64_t left = recv_side.counts[from]; left > 0; left -= max) {
-            TRI_MPI(MPI_Irecv(place, (int)(left < max ? left : max), type, from, TAG_EXCHANGE,
-                              group->comm, &flight->item[flight->count++]));
+            ops->receive(group->end, from, place, left < max ? left : max, dtype,
+                         &flight->item[flight->count++]);
             place += max * width;
         }
     }
@@ -89,19 +67,17 @@ void tri_exchange_post(const struct tri_group *group, enum tri_dtype dtype, int6
         int to = (group->rank + step) % size;
         const char *place = (const char *)send + send_side.at[to] * width;
         for (int64_t left = send_side.counts[to]; left > 0; left -= max) {
-            TRI_MPI(MPI_Isend(place, (int)(left < max ? left : max), type, to, TAG_EXCHANGE,
-                              group->comm, &flight->item[flight->count++]));
+            ops->send(group->end, to, place, left < max ? left : max, dtype,
+                      &flight->item[flight->count++]);
             place += max * width;
         }
     }
 }
 
-bool tri_flight_test(struct tri_flight *flight)
+bool tri_flight_test(const struct tri_group *group, struct tri_flight *flight)
 {
     while (flight->count > 0) {
-        int arrived = 0;
-        TRI_MPI(MPI_Test(&flight->item[flight->count - 1], &arrived, MPI_STATUS_IGNORE));
-        if (!arrived) {
+        if (!group->ops->test(group->end, &flight->item[flight->count - 1])) {
             return false;
         }
         flight->count--;
@@ -109,10 +85,76 @@ bool tri_flight_test(struct tri_flight *flight)
     return true;
 }
 
-void tri_flight_wait(struct tri_flight *flight)
+void tri_flight_wait(const struct tri_group *group, struct tri_flight *flight)
 {
-    for (int i = 0; i < flight->count; i++) {
-        TRI_MPI(MPI_Wait(&flight->item[i], MPI_STATUS_IGNORE));
+    if (flight->count > 0) {
+        group->ops->wait(group->end, flight->item, flight->count);
+        flight->count = 0;
     }
-    flight->count = 0;
+}
+
+/* ---- what a transport may have of its own ---------------------------------------------------- */
+
+void tri_end_all_gather(const struct tri_group *group, void *data, const int64_t *counts,
+                        const int64_t *at, enum tri_dtype dtype)
+{
+    if (!group->carries) {
+        return;
+    }
+    if (group->ops->all_gather) {
+        group->ops->all_gather(group->end, data, counts, at, dtype);
+    } else {
+        tri_messages_all_gather(group, data, counts, at, dtype);
+    }
+}
+
+void tri_end_all_gather_even(const struct tri_group *group, const void *mine, void *all, int64_t n,
+                             enum tri_dtype dtype)
+{
+    if (!group->carries) {
+        return;
+    }
+    if (group->ops->all_gather_even) {
+        group->ops->all_gather_even(group->end, mine, all, n, dtype);
+    } else {
+        tri_messages_all_gather_even(group, mine, all, n, dtype);
+    }
+}
+
+void tri_end_broadcast(const struct tri_group *group, void *data, int64_t n, enum tri_dtype dtype,
+                       int root)
+{
+    if (!group->carries) {
+        return;
+    }
+    if (group->ops->broadcast) {
+        group->ops->broadcast(group->end, data, n, dtype, root);
+    } else {
+        tri_messages_broadcast(group, data, n, dtype, root);
+    }
+}
+
+void tri_end_all_to_all(const struct tri_group *group, const void *send, void *recv, int64_t n,
+                        enum tri_dtype dtype)
+{
+    if (!group->carries) {
+        return;
+    }
+    if (group->ops->all_to_all) {
+        group->ops->all_to_all(group->end, send, recv, n, dtype);
+    } else {
+        tri_messages_all_to_all(group, send, recv, n, dtype);
+    }
+}
+
+void tri_end_barrier(const struct tri_group *group)
+{
+    if (!group->carries) {
+        return;
+    }
+    if (group->ops->barrier) {
+        group->ops->barrier(group->end);
+    } else {
+        tri_messages_barrier(group);
+    }
 }

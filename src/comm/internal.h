@@ -4,21 +4,10 @@
 #define TRIDENT_COMM_INTERNAL_H
 
 #include "comm/comm.h"
+#include "comm/transport.h"
 
-#include <mpi.h>
 #include <stdbool.h>
 #include <stddef.h>
-
-/* Every MPI call goes through this: our communicators return errors, and an error here is inside a
- * step, so it ends the job with file, line and MPI's own text. */
-#define TRI_MPI(call)                                                                              \
-    do {                                                                                           \
-        int tri_mpi_code_ = (call);                                                                \
-        if (tri_mpi_code_ != MPI_SUCCESS) {                                                        \
-            tri_mpi_fail(tri_mpi_code_, __FILE__, __LINE__, #call);                                \
-        }                                                                                          \
-    } while (0)
-_Noreturn void tri_mpi_fail(int code, const char *file, int line, const char *call);
 
 /* ---- the job --------------------------------------------------------------------------------- */
 
@@ -26,26 +15,31 @@ struct tri_watch;
 
 enum { TRI_LIBRARY_BYTES = 128 };
 
+/* What started the ranks has a struct of its own that begins with this one. */
 struct tri_comm {
-    MPI_Comm world, node; /* our duplicate of MPI_COMM_WORLD; its ranks on this node */
-    bool running;         /* MPI is */
+    struct tri_transport *transport; /* of the meshes that are created from now on; borrowed */
     int rank, size;
     int node_rank, node_size;
     char library[TRI_LIBRARY_BYTES];
+    /* Ends every rank, as far as it can; may return. From any thread. */
+    void (*end_all)(struct tri_comm *comm, int exit_status);
     struct tri_watch *watch;
     struct tri_ledger ledger;
 };
 
-/* MPI_Init, told what it would take long to find out. */
-void tri_launcher_init(int *argc, char ***argv);
-/* Ends every rank with this exit status, from any thread, even when MPI_Abort does not return. */
-_Noreturn void tri_comm_abort(const struct tri_comm *comm, int exit_status);
+/* Makes the calling thread's panics end the job. */
+void tri_comm_take_panics(struct tri_comm *comm);
+/* Ends every rank with this exit status, from any thread, whatever comes. */
+_Noreturn void tri_comm_abort(struct tri_comm *comm, int exit_status);
+
+/* The transport of a plan: nothing is sent, and nothing comes. */
+void tri_transport_init_planned(struct tri_transport *transport);
 
 /* ---- groups ---------------------------------------------------------------------------------- */
 
-/* MPI requests in flight. */
+/* Messages under way. */
 struct tri_flight {
-    MPI_Request *item; /* room for what tri_exchange_requests says */
+    union tri_message *item; /* room for what tri_exchange_messages says */
     int count;
 };
 
@@ -67,7 +61,10 @@ struct tri_pool {
 struct tri_group {
     enum tri_group_id id;
     int size, rank;
-    MPI_Comm comm;     /* MPI_COMM_NULL: a group of one, or of a planned mesh */
+    /* NULL: a group of one. What it is asked by is a copy. */
+    struct tri_endpoint *end;
+    const struct tri_transport_ops *ops;
+    bool carries;      /* false: data that is not there is neither read nor written */
     int channel;       /* its row in the watchdog's records */
     uint64_t sequence; /* calls so far */
     const struct tri_mesh *mesh;
@@ -76,7 +73,7 @@ struct tri_group {
      * [size]. */
     int64_t *parts, *part_at; /* the parts of an all-reduce; where parts begin */
     int64_t *send_n, *send_at, *recv_n, *recv_at;
-    int *mpi_counts, *mpi_places;
+    int64_t *words; /* of what is gathered about a call */
     const void **source;
     void *work; /* the block that holds them */
 };
@@ -152,32 +149,23 @@ void tri_check_rows(const struct tri_group *group, const int64_t *send_rows,
 
 /* ---- data ------------------------------------------------------------------------------------ */
 
-MPI_Datatype tri_mpi_type(enum tri_dtype dtype);
-
-enum tri_reduction { TRI_REDUCE_SUM, TRI_REDUCE_MAX };
-
-/* dst[n] <- source[0] (+) source[1] (+) … in the tree of reduce.c, for 1 or more sources; bf16 in
- * f32, rounded once. A NaN in any source gives NaN. dst may be one of the sources. */
-void tri_reduce(void *dst, const void *const *source, int sources, int64_t n, enum tri_dtype dtype,
-                enum tri_reduction reduction);
-
 /* One direction of an exchange: counts[r] elements at data + at[r] elements. */
 struct tri_side {
     const int64_t *counts, *at;
 };
 
-/* MPI requests that an exchange makes. */
-int64_t tri_exchange_requests(const struct tri_group *group, const int64_t *send_counts,
+/* Messages of an exchange. */
+int64_t tri_exchange_messages(const struct tri_group *group, const int64_t *send_counts,
                               const int64_t *recv_counts, int64_t max);
-/* Posts, to and from every other rank, the messages of send and recv, cut at max elements; nothing
- * to or from this rank itself, nor in a planned mesh. flight must be empty. The data belongs to MPI
- * until tri_flight_wait; the arrays of the sides do not. */
+/* Begins, to and from every other rank, the messages of send and recv, cut at max elements; nothing
+ * to or from this rank itself. flight must be empty. The data belongs to the transport until
+ * tri_flight_wait; the arrays of the sides do not. */
 void tri_exchange_post(const struct tri_group *group, enum tri_dtype dtype, int64_t max,
                        const void *send, struct tri_side send_side, void *recv,
                        struct tri_side recv_side, struct tri_flight *flight);
 /* Whether all of them have arrived; forgets those of the end that have. */
-bool tri_flight_test(struct tri_flight *flight);
-void tri_flight_wait(struct tri_flight *flight);
+bool tri_flight_test(const struct tri_group *group, struct tri_flight *flight);
+void tri_flight_wait(const struct tri_group *group, struct tri_flight *flight);
 
 /* at[r] <- sum of counts[0..r-1]; returns the sum of all. */
 int64_t tri_places(int64_t *at, const int64_t *counts, int size);
@@ -186,6 +174,27 @@ void tri_even_parts(int64_t *counts, int64_t n, int size);
 /* What the other ranks sent lies in a row of equal slots, in rank order, without this rank's own.
  * Elements from the row's begin to slot r. */
 int64_t tri_slot(const struct tri_group *group, int r, int64_t slot);
+
+/* What a transport has, or messages.c makes; unbooked. At most max_message elements; where nothing
+ * is carried, nothing happens. */
+void tri_end_all_gather(const struct tri_group *group, void *data, const int64_t *counts,
+                        const int64_t *at, enum tri_dtype dtype);
+void tri_end_all_gather_even(const struct tri_group *group, const void *mine, void *all, int64_t n,
+                             enum tri_dtype dtype);
+void tri_end_broadcast(const struct tri_group *group, void *data, int64_t n, enum tri_dtype dtype,
+                       int root);
+void tri_end_all_to_all(const struct tri_group *group, const void *send, void *recv, int64_t n,
+                        enum tri_dtype dtype);
+void tri_end_barrier(const struct tri_group *group);
+void tri_messages_all_gather(const struct tri_group *group, void *data, const int64_t *counts,
+                             const int64_t *at, enum tri_dtype dtype);
+void tri_messages_all_gather_even(const struct tri_group *group, const void *mine, void *all,
+                                  int64_t n, enum tri_dtype dtype);
+void tri_messages_broadcast(const struct tri_group *group, void *data, int64_t n,
+                            enum tri_dtype dtype, int root);
+void tri_messages_all_to_all(const struct tri_group *group, const void *send_data, void *recv,
+                             int64_t n, enum tri_dtype dtype);
+void tri_messages_barrier(const struct tri_group *group);
 
 /* The blocking data paths; unbooked. */
 void tri_all_reduce_run(const struct tri_group *group, void *data, int64_t n, enum tri_dtype dtype,
@@ -207,8 +216,7 @@ void tri_all_to_all_run(const struct tri_group *group, const struct tri_row_exch
 /* Writes the rows to the group's send and recv work arrays, in elements. */
 void tri_all_to_all_sides(const struct tri_group *group, const struct tri_row_exchange *rows);
 void tri_all_to_all_copy_own(const struct tri_group *group, const struct tri_row_exchange *rows);
-/* own[n] <- the sum, in the tree of reduce.c, of own and of the slots; as it is in a planned
- * mesh. */
+/* own[n] <- the sum, in the tree of reduce.c, of own and of the slots. */
 void tri_slots_sum(const struct tri_group *group, void *own, const void *slots, int64_t slot,
                    int64_t n, enum tri_dtype dtype, enum tri_reduction reduction);
 
@@ -222,17 +230,25 @@ void tri_request_release(struct tri_pool *pool);
 
 /* ---- the watchdog ---------------------------------------------------------------------------- */
 
-/* The job's watchdog, with its thread running; before MPI. comm is borrowed. */
+struct tri_watch_record;
+
+/* The job's watchdog, with its thread running. comm is borrowed. */
 struct tri_watch *tri_watch_start(struct tri_comm *comm);
-/* Shares one record a rank with the ranks of this node. Collective over all ranks. */
-void tri_watch_open(struct tri_watch *watch);
-/* Ends the job, with one line, where the environment of some rank holds no number of seconds.
- * Collective over all ranks. */
-void tri_watch_check_environment(const struct tri_comm *comm);
-/* Gives back what MPI must have before it ends. Collective over all ranks. */
-void tri_watch_release(struct tri_watch *watch);
-/* Waits until all ranks of the node are here, ends the thread and frees the rest; after MPI. */
+/* Fills this rank's record. */
+void tri_watch_record_init(struct tri_watch_record *record, int rank);
+size_t tri_watch_record_bytes(void);
+/* From now on this rank's record is records[node_rank], those of the node are all there, and this
+ * node is node_index. The array is the watchdog's. Local, when all records are filled. */
+void tri_watch_open(struct tri_watch *watch, struct tri_watch_record **records, int node_index);
+/* The thread looks at the records no longer: they are going. */
+void tri_watch_leave_records(struct tri_watch *watch);
+/* Waits until all ranks of the node are here, where there are records, ends the thread and frees
+ * the rest. */
 void tri_watch_close(struct tri_watch *watch);
+/* What the environment says of the timeout, 0 when that is no timeout; *text: as it stands there,
+ * or NULL. */
+double tri_watch_read_timeout(const char **text);
+_Noreturn void tri_watch_refuse_timeout(const char *text);
 /* A place for a mesh's six groups in the records; the same on every rank, since meshes are created
  * and destroyed collectively. Local; the caller synchronises the ranks before the first call. */
 int tri_watch_mesh_open(struct tri_watch *watch, const int size[TRI_AXIS_COUNT]);

@@ -1,5 +1,5 @@
 /* Between the launcher and MPI_Init: what the environment says about where the ranks are. */
-#include "comm/internal.h"
+#include "comm/mpi_internal.h"
 
 #include "base/log.h"
 

@@ -14,7 +14,9 @@ struct block {
     struct tri_mesh mesh;
     struct tri_group group[TRI_GROUP_COUNT];
     struct tri_pool pool;
-    int channel; /* of the first group; -1: no communication */
+    struct tri_transport *transport; /* of its ends; borrowed */
+    struct tri_transport nowhere;    /* of a planned mesh */
+    int channel;                     /* of the first group; -1: no communication */
 };
 
 enum { TENSOR = 1 << TRI_AXIS_TENSOR, EXPERT = 1 << TRI_AXIS_EXPERT, DATA = 1 << TRI_AXIS_DATA };
@@ -70,7 +72,7 @@ static void init_group(struct tri_group *group, const struct tri_mesh *mesh, enu
 {
     group->id = id;
     group->mesh = mesh;
-    group->comm = MPI_COMM_NULL;
+    group->carries = true;
     group->channel = -1;
     group->size = tri_mesh_group_size(mesh->size, id);
     group->rank = 0;
@@ -85,17 +87,15 @@ static void init_group(struct tri_group *group, const struct tri_mesh *mesh, enu
 static void take_work(struct tri_group *group)
 {
     size_t places = (size_t)group->size;
-    group->work = tri_alloc(TRI_MEMORY_OTHER,
-                            places * (6 * sizeof(int64_t) + sizeof(void *) + 2 * sizeof(int)));
+    group->work = tri_alloc(TRI_MEMORY_OTHER, places * (7 * sizeof(int64_t) + sizeof(void *)));
     group->parts = group->work;
     group->part_at = group->parts + places;
     group->send_n = group->part_at + places;
     group->send_at = group->send_n + places;
     group->recv_n = group->send_at + places;
     group->recv_at = group->recv_n + places;
-    group->source = (const void **)(void *)(group->recv_at + places);
-    group->mpi_counts = (int *)(void *)(group->source + places);
-    group->mpi_places = group->mpi_counts + places;
+    group->words = group->recv_at + places;
+    group->source = (const void **)(void *)(group->words + places);
 }
 
 static struct block *create_block(struct tri_comm *comm, int tensor, int expert, int data, int rank)
@@ -110,6 +110,7 @@ static struct block *create_block(struct tri_comm *comm, int tensor, int expert,
     mesh->comm = comm;
     mesh->ledger = comm ? tri_comm_ledger(comm) : NULL;
     mesh->max_message = MAX_MESSAGE;
+    mesh->reduce = tri_reduce;
     coords_of(mesh->size, rank, mesh->coord);
     for (int id = 0; id < TRI_GROUP_COUNT; id++) {
         init_group(&block->group[id], mesh, (enum tri_group_id)id);
@@ -128,16 +129,30 @@ static struct block *create_block(struct tri_comm *comm, int tensor, int expert,
     return block;
 }
 
-/* Gives a group of more than one rank its communicator. Collective over the mesh. */
-static void connect_group(struct tri_group *group, int channel)
+/* Gives the groups of more than one rank their ends. Collective over the transport's ranks. */
+static void connect(struct block *block, struct tri_transport *transport)
 {
-    MPI_Comm comm = MPI_COMM_NULL;
-    int lowest = tri_mesh_member(group->mesh->size, group->id, group->mesh->rank, 0);
-    TRI_MPI(MPI_Comm_split(group->mesh->comm->world, lowest, group->rank, &comm));
-    TRI_MPI(MPI_Comm_set_errhandler(comm, MPI_ERRORS_RETURN));
-    TRI_MPI(MPI_Comm_set_name(comm, tri_group_id_name(group->id)));
-    group->comm = comm;
-    group->channel = channel;
+    block->transport = transport;
+    for (int id = 0; id < TRI_GROUP_COUNT; id++) {
+        struct tri_group *group = &block->group[id];
+        group->carries = transport->carries;
+        if (group->size > 1) {
+            int first = tri_mesh_member(block->mesh.size, group->id, block->mesh.rank, 0);
+            group->ops = transport->ops;
+            group->end = transport->ops->open(transport, group->size, group->rank, first,
+                                              tri_group_id_name(group->id));
+        }
+    }
+}
+
+static void disconnect(struct block *block)
+{
+    for (int id = 0; id < TRI_GROUP_COUNT; id++) {
+        struct tri_group *group = &block->group[id];
+        if (group->end) {
+            group->ops->close(block->transport, group->end);
+        }
+    }
 }
 
 enum tri_status tri_mesh_create(struct tri_comm *comm, int tensor, int expert,
@@ -160,10 +175,9 @@ enum tri_status tri_mesh_create(struct tri_comm *comm, int tensor, int expert,
     if (ranks > 1) {
         block->channel = tri_watch_mesh_open(comm->watch, block->mesh.size);
         tri_watch_enter_stage(comm->watch, TRI_VERB_MESH);
+        connect(block, tri_comm_transport(comm));
         for (int id = 0; id < TRI_GROUP_COUNT; id++) {
-            if (block->group[id].size > 1) {
-                connect_group(&block->group[id], block->channel + id);
-            }
+            block->group[id].channel = block->channel + id;
         }
         tri_watch_leave_stage(comm->watch);
     }
@@ -176,14 +190,29 @@ struct tri_mesh *tri_mesh_create_serial(void)
     return &create_block(NULL, 1, 1, 1, 0)->mesh;
 }
 
+/* Sums of data that never came. */
+static void reduce_nothing(void *dst, const void *const *source, int sources, int64_t n,
+                           enum tri_dtype dtype, enum tri_reduction reduction)
+{
+    (void)dst;
+    (void)source;
+    (void)sources;
+    (void)n;
+    (void)dtype;
+    (void)reduction;
+}
+
 struct tri_mesh *tri_mesh_create_planned(int tensor, int expert, int data, int rank)
 {
     TRI_REQUIRE(tensor > 0 && expert > 0 && data > 0);
     TRI_REQUIRE((int64_t)tensor * expert <= INT32_MAX / data);
     TRI_REQUIRE(rank >= 0 && rank < tensor * expert * data);
-    struct tri_mesh *mesh = &create_block(NULL, tensor, expert, data, rank)->mesh;
-    mesh->planned = true;
-    return mesh;
+    struct block *block = create_block(NULL, tensor, expert, data, rank);
+    block->mesh.planned = true;
+    block->mesh.reduce = reduce_nothing;
+    tri_transport_init_planned(&block->nowhere);
+    connect(block, &block->nowhere);
+    return &block->mesh;
 }
 
 void tri_mesh_destroy(struct tri_mesh *mesh)
@@ -196,12 +225,9 @@ void tri_mesh_destroy(struct tri_mesh *mesh)
     if (block->channel >= 0) {
         tri_watch_enter_stage(comm->watch, TRI_VERB_MESH);
     }
+    disconnect(block);
     for (int id = 0; id < TRI_GROUP_COUNT; id++) {
-        struct tri_group *group = &block->group[id];
-        if (group->comm != MPI_COMM_NULL) {
-            TRI_MPI(MPI_Comm_free(&group->comm));
-        }
-        tri_free(group->work);
+        tri_free(block->group[id].work);
     }
     if (block->channel >= 0) {
         tri_watch_leave_stage(comm->watch);

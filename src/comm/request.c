@@ -9,7 +9,7 @@
 
 struct tri_request {
     struct tri_call call;
-    /* In one block: what the others sent where it has to be summed, then the MPI requests. */
+    /* In one block: what the others sent where it has to be summed, then the messages. */
     void *block;
     size_t capacity;
     struct tri_flight flight;
@@ -73,14 +73,15 @@ static void take_off(const struct tri_request *request)
     *at = request->next;
 }
 
-/* MPI looks after all messages whenever it is asked for one of them that has not arrived. */
+/* A transport looks after all messages whenever it is asked for one that has not arrived. */
 void tri_mesh_progress(const struct tri_mesh *mesh)
 {
     bool arrived = true;
     tri_work_progress();
     struct tri_request *request = mesh->world->pool->begun;
     for (; request && arrived; request = request->next) {
-        arrived = request->call.arrived > 0.0 || tri_flight_test(&request->flight);
+        arrived =
+            request->call.arrived > 0.0 || tri_flight_test(request->call.group, &request->flight);
         if (arrived && request->call.arrived == 0.0) {
             request->call.arrived = tri_clock_now();
         }
@@ -93,11 +94,12 @@ static struct tri_request *begin(struct tri_call call, const void *send, void *r
 {
     struct tri_group *group = call.group;
     int64_t max = group->mesh->max_message;
-    int64_t requests = tri_exchange_requests(group, group->send_n, group->recv_n, max);
+    int64_t messages = tri_exchange_messages(group, group->send_n, group->recv_n, max);
     size_t slots = (size_t)slot * (size_t)(group->size - 1) * tri_dtype_size(call.dtype);
-    slots = (slots + sizeof(MPI_Request) - 1) / sizeof(MPI_Request) * sizeof(MPI_Request);
-    struct tri_request *request = take(group->pool, slots + (size_t)requests * sizeof(MPI_Request));
-    request->flight.item = (MPI_Request *)(void *)((char *)request->block + slots);
+    size_t unit = sizeof(union tri_message);
+    slots = (slots + unit - 1) / unit * unit;
+    struct tri_request *request = take(group->pool, slots + (size_t)messages * unit);
+    request->flight.item = (union tri_message *)(void *)((char *)request->block + slots);
     request->own_at = 0;
     request->own_n = slot;
     request->gathers = false;
@@ -228,7 +230,7 @@ void tri_request_end(struct tri_request *request)
     enum tri_dtype dtype = request->call.dtype;
     take_off(request);
     tri_call_resume(&request->call);
-    tri_flight_wait(&request->flight);
+    tri_flight_wait(group, &request->flight);
     if (request->own_n > 0) {
         char *own = (char *)request->data + request->own_at * (int64_t)tri_dtype_size(dtype);
         tri_slots_sum(group, own, request->block, request->own_n, request->own_n, dtype,

@@ -19,11 +19,10 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <time.h>
 #include <unistd.h>
 
-enum { STACK_BYTES = 256 << 10, DEFAULT_SECONDS = 600, PAGE = 4096 };
+enum { STACK_BYTES = 256 << 10, DEFAULT_SECONDS = 600 };
 
 const int *tri_watch_mesh_size(const struct tri_watch *watch, int channel)
 {
@@ -32,65 +31,45 @@ const int *tri_watch_mesh_size(const struct tri_watch *watch, int channel)
 
 /* ---- records --------------------------------------------------------------------------------- */
 
-/* The record at base as a mapping of our own, which outlives the window: MPI_Finalize is watched
- * too. An old size of 0 asks for a second mapping of the same pages. NULL where that is refused. */
-static struct tri_watch_record *map_again(void *base)
+size_t tri_watch_record_bytes(void)
 {
-    size_t offset = (uintptr_t)base % PAGE;
-    size_t bytes = (offset + sizeof(struct tri_watch_record) + PAGE - 1) / PAGE * PAGE;
-    char *place = mremap((char *)base - offset, 0, bytes, MREMAP_MAYMOVE);
-    return place == MAP_FAILED ? NULL : (struct tri_watch_record *)(void *)(place + offset);
+    return sizeof(struct tri_watch_record);
 }
 
-static void find_records(struct tri_watch *watch)
+void tri_watch_record_init(struct tri_watch_record *record, int rank)
 {
-    int ranks = watch->comm->node_size;
-    watch->mapped = true;
-    for (int i = 0; i < ranks; i++) {
-        MPI_Aint bytes = 0;
-        int unit = 0;
-        void *base = NULL;
-        TRI_MPI(MPI_Win_shared_query(watch->window, i, &bytes, &unit, &base));
-        watch->record[i] = base;
-    }
-    for (int i = 0; i < ranks; i++) {
-        struct tri_watch_record *again = watch->mapped ? map_again(watch->record[i]) : NULL;
-        watch->mapped = again != NULL;
-        watch->record[i] = again ? again : watch->record[i];
-    }
+    memset(record, 0, sizeof(*record));
+    record->rank = rank;
+    record->process = (int)getpid();
 }
 
-void tri_watch_open(struct tri_watch *watch)
+void tri_watch_open(struct tri_watch *watch, struct tri_watch_record **records, int node_index)
 {
     const struct tri_comm *comm = watch->comm;
-    void *base = NULL;
-    TRI_MPI(MPI_Win_allocate_shared(sizeof(struct tri_watch_record), 1, MPI_INFO_NULL, comm->node,
-                                    &base, &watch->window));
-    struct tri_watch_record *own = base;
-    memset(own, 0, sizeof(*own));
-    own->rank = comm->rank;
-    own->process = (int)getpid();
-    watch->record = tri_alloc(TRI_MEMORY_OTHER, (size_t)comm->node_size * sizeof(*watch->record));
+    watch->record = records;
+    watch->node_index = node_index;
     watch->place = tri_alloc(TRI_MEMORY_OTHER, (size_t)comm->size * sizeof(*watch->place));
-    int first = comm->node_rank == 0;
-    TRI_MPI(MPI_Exscan(&first, &watch->node_index, 1, MPI_INT, MPI_SUM, comm->world));
-    watch->node_index = comm->rank == 0 ? 0 : watch->node_index;
-    TRI_MPI(MPI_Bcast(&watch->node_index, 1, MPI_INT, 0, comm->node));
     for (int r = 0; r < comm->size; r++) {
         watch->place[r] = -1;
     }
-    find_records(watch);
-    TRI_MPI(MPI_Barrier(comm->node));
     for (int i = 0; i < comm->node_size; i++) {
-        watch->place[watch->record[i]->rank] = i;
+        watch->place[records[i]->rank] = i;
     }
     watch->mesh[0].used = true;
     watch->mesh[0].size[TRI_AXIS_TENSOR] = watch->mesh[0].size[TRI_AXIS_EXPERT] = 1;
     watch->mesh[0].size[TRI_AXIS_DATA] = comm->size;
     (void)pthread_mutex_lock(&watch->lock);
-    watch->own = watch->record[comm->node_rank];
+    watch->own = records[comm->node_rank];
     (void)pthread_mutex_unlock(&watch->lock);
     tri_work_attach(&watch->own->work);
+}
+
+void tri_watch_leave_records(struct tri_watch *watch)
+{
+    (void)pthread_mutex_lock(&watch->lock);
+    tri_work_attach(NULL);
+    watch->own = NULL;
+    (void)pthread_mutex_unlock(&watch->lock);
 }
 
 int tri_watch_mesh_open(struct tri_watch *watch, const int size[TRI_AXIS_COUNT])
@@ -243,8 +222,7 @@ static void *run(void *argument)
     return NULL;
 }
 
-/* What the environment says of the timeout, which is 0 when it is no timeout. */
-static double read_timeout(const char **text)
+double tri_watch_read_timeout(const char **text)
 {
     char *end = NULL;
     *text = getenv("TRIDENT_TIMEOUT_SECONDS");
@@ -257,25 +235,14 @@ static double read_timeout(const char **text)
 static double first_timeout(void)
 {
     const char *text;
-    double seconds = read_timeout(&text);
+    double seconds = tri_watch_read_timeout(&text);
     return seconds > 0 ? seconds : DEFAULT_SECONDS;
 }
 
-void tri_watch_check_environment(const struct tri_comm *comm)
+void tri_watch_refuse_timeout(const char *text)
 {
-    const char *text;
-    bool wrong = read_timeout(&text) == 0;
-    int own = wrong ? comm->rank : comm->size;
-    int speaker = own;
-    TRI_MPI(MPI_Allreduce(&own, &speaker, 1, MPI_INT, MPI_MIN, comm->world));
-    if (wrong && speaker == own) {
-        tri_panic(TRI_BAD_INPUT,
-                  "TRIDENT_TIMEOUT_SECONDS: found '%s', expected a number above 0 to 1000000000",
-                  text);
-    }
-    if (speaker < comm->size) {
-        TRI_MPI(MPI_Barrier(comm->world)); /* until the speaker has ended the job */
-    }
+    tri_panic(TRI_BAD_INPUT,
+              "TRIDENT_TIMEOUT_SECONDS: found '%s', expected a number above 0 to 1000000000", text);
 }
 
 static int64_t nanoseconds(double seconds)
@@ -316,21 +283,7 @@ void tri_comm_set_timeout(struct tri_comm *comm, double seconds)
 
 /* ---- the end --------------------------------------------------------------------------------- */
 
-void tri_watch_release(struct tri_watch *watch)
-{
-    if (watch->own) {
-        if (!watch->mapped) {
-            (void)pthread_mutex_lock(&watch->lock);
-            tri_work_attach(NULL);
-            watch->own = NULL;
-            (void)pthread_mutex_unlock(&watch->lock);
-            tri_watch_enter_stage(watch, TRI_VERB_FINISH);
-        }
-        TRI_MPI(MPI_Win_free(&watch->window));
-    }
-}
-
-/* Who is done with MPI waits until the other ranks of the node are: while one is left, somebody can
+/* Who is done waits until the other ranks of the node are: while one is left, somebody can
  * say so. */
 static void wait_for_node(struct tri_watch *watch)
 {

@@ -37,8 +37,6 @@ struct tri_watch {
     struct tri_watch_record *own;     /* NULL before there are records */
     struct tri_watch_record **record; /* [node_size], in order of rank */
     int *place;                       /* [size]: index into record, or -1 when on another node */
-    MPI_Win window;
-    bool mapped; /* the records are our own mapping of the window's memory */
     /* Before there are records: the stage that this rank waits in, and since when. */
     _Atomic int64_t stage_since;
     const char *stage;

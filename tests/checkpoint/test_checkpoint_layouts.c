@@ -399,8 +399,10 @@ static int tear_down(void **state)
     return 0;
 }
 
-int main(int argc, char **argv)
+static int run_job(int argc, char **argv)
 {
+    (void)argc;
+    (void)argv;
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_layouts_f32),
         cmocka_unit_test(test_layouts_bf16),
@@ -409,9 +411,12 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_imports),
         cmocka_unit_test(test_missing_directory_on_all_ranks),
     };
-    job_start(&argc, &argv);
     tri_comm_set_timeout(job(), 30);
     int failed = cmocka_run_group_tests(tests, set_up, tear_down);
-    job_finish();
     return failed;
+}
+
+int main(int argc, char **argv)
+{
+    return job_run(argc, argv, run_job);
 }

@@ -2,6 +2,9 @@
  * stops writes its process id to the file named by the second argument first. */
 #include "fixture.h"
 
+#include "comm/mpi_internal.h"
+
+#include "base/memory.h"
 #include "base/work.h"
 
 #include <signal.h>
@@ -13,10 +16,15 @@
 
 static const struct tri_where here = {TRI_PHASE_FORWARD, TRI_KIND_ATTENTION};
 enum { N = 100000 };
-static float data[N];
+static _Thread_local float *data; /* [N] */
+static bool threads;
 
+/* A thread cannot stop without the others: it does nothing any more. */
 static void stop_here(const char *path)
 {
+    while (threads) {
+        (void)pause();
+    }
     FILE *file = fopen(path, "w");
     CHECK(file && fprintf(file, "%d\n", (int)getpid()) > 0 && fclose(file) == 0);
     (void)raise(SIGSTOP);
@@ -166,20 +174,22 @@ static void panic_all(const struct tri_mesh *mesh)
 static void mpi_error(const struct tri_mesh *mesh)
 {
     if (mesh->rank == 1) {
-        TRI_MPI(MPI_Bcast(data, 1, MPI_FLOAT, 1000, mesh->world->comm));
+        MPI_Comm own = MPI_COMM_NULL;
+        TRI_MPI(MPI_Comm_dup(MPI_COMM_SELF, &own));
+        TRI_MPI(MPI_Comm_set_errhandler(own, MPI_ERRORS_RETURN));
+        TRI_MPI(MPI_Bcast(data, 1, MPI_FLOAT, 1000, own));
     }
     tri_barrier(mesh->world);
 }
 
-int main(int argc, char **argv)
+static const char far[] = "far-";
+
+static int run_job(int argc, char **argv)
 {
-    static const char far[] = "far-";
     CHECK(argc == 3);
-    const char *mode = argv[1];
-    two_nodes = strncmp(mode, far, strlen(far)) == 0;
-    mode += two_nodes ? strlen(far) : 0;
-    job_start(&argc, &argv);
+    const char *mode = argv[1] + (two_nodes ? strlen(far) : 0);
     const char *path = argv[2];
+    data = tri_alloc(TRI_MEMORY_OTHER, N * sizeof(*data));
     tri_comm_set_timeout(job(), 1);
     struct tri_mesh *mesh = NULL;
     struct tri_error error;
@@ -219,6 +229,14 @@ int main(int argc, char **argv)
         tri_panic(TRI_BAD_INPUT, "no mode %s", mode);
     }
     tri_mesh_destroy(mesh);
-    job_finish();
+    tri_free(data);
     return 0;
+}
+
+int main(int argc, char **argv)
+{
+    CHECK(argc >= 3);
+    two_nodes = strncmp(argv[1], far, strlen(far)) == 0;
+    threads = strcmp(argv[argc - 2], "--ranks") == 0;
+    return job_run(argc, argv, run_job);
 }

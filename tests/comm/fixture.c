@@ -14,9 +14,13 @@ static void visit_mesh(const struct tri_mesh *mesh, visit_group visit)
     }
 }
 
-int run_on_groups(int *argc, char ***argv, visit_group visit)
+static visit_group visitor;
+
+static int run_job(int argc, char **argv)
 {
-    job_start(argc, argv);
+    visit_group visit = visitor;
+    (void)argc;
+    (void)argv;
     tri_comm_set_timeout(job(), 60);
     int ranks = job_size();
     for (int tensor = 1; tensor <= ranks; tensor++) {
@@ -38,12 +42,18 @@ int run_on_groups(int *argc, char ***argv, visit_group visit)
             tri_mesh_destroy(mesh);
         }
     }
-    job_finish();
+    return 0;
+}
+
+int run_on_groups(int argc, char **argv, visit_group visit)
+{
+    visitor = visit;
+    int status = job_run(argc, argv, run_job);
     struct tri_memory_counters counters = tri_memory_get();
     for (int i = 0; i < TRI_MEMORY_COUNT; i++) {
         CHECK(counters.current[i] == 0);
     }
-    return 0;
+    return status;
 }
 
 int world_rank(const struct tri_group *group, int member)

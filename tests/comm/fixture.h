@@ -14,11 +14,11 @@
         }                                                                                          \
     } while (0)
 
-/* Starts MPI, runs visit for every group of every layout of the ranks, once with whole messages and
- * once with messages of at most 1000 elements, and ends MPI. Returns the exit status; fails when
- * memory is left over. */
+/* Starts the ranks, runs visit for every group of every layout of them, once with whole messages
+ * and once with messages of at most 1000 elements, and ends them. Returns the exit status; fails
+ * when memory is left over. */
 typedef void (*visit_group)(struct tri_group *group);
-int run_on_groups(int *argc, char ***argv, visit_group visit);
+int run_on_groups(int argc, char **argv, visit_group visit);
 
 /* The world rank of a member. */
 int world_rank(const struct tri_group *group, int member);

@@ -136,5 +136,5 @@ static void check_group(struct tri_group *group)
 
 int main(int argc, char **argv)
 {
-    return run_on_groups(&argc, &argv, check_group);
+    return run_on_groups(argc, argv, check_group);
 }

@@ -1,7 +1,7 @@
 /* No rank is left behind: jobs with a stopped, failing or mistaken rank end within seconds, with a
  * non-zero status and one line that says which rank and what. The arguments are flags for
  * mpiexec. */
-#include "comm/internal.h"
+#include "comm/mpi_internal.h"
 
 #include "support/process.h"
 
@@ -27,13 +27,23 @@ static int mpiexec_flag_count;
 static int ranks = 4;
 static char process_file[256];
 
-/* What the job of this mode came to; good until the next one. */
-static const struct process_result *run_job(const char *mode)
+/* What args came to; good until the next ones. */
+static const struct process_result *run_program(const char *const *args)
 {
     static struct process_result result;
-    char count[16];
     struct process process;
+    const char *const changes[] = {"ASAN_OPTIONS=detect_leaks=0", NULL};
     process_result_fini(&result);
+    process_start(&process, args, changes);
+    process_wait(&process, LATE, &result);
+    assert_false(result.late);
+    return &result;
+}
+
+/* What the job of this mode came to. */
+static const struct process_result *run_job(const char *mode)
+{
+    char count[16];
     (void)snprintf(count, sizeof(count), "%d", ranks);
     (void)snprintf(process_file, sizeof(process_file), "%s/comm_fault.%d.pid", TEST_TMP,
                    (int)getpid());
@@ -48,11 +58,14 @@ static const struct process_result *run_job(const char *mode)
     args[used++] = TRIDENT_BIN "/comm_fault";
     args[used++] = mode;
     args[used] = process_file;
-    const char *const changes[] = {"ASAN_OPTIONS=detect_leaks=0", NULL};
-    process_start(&process, args, changes);
-    process_wait(&process, LATE, &result);
-    assert_false(result.late);
-    return &result;
+    return run_program(args);
+}
+
+/* The same of ranks that are threads. */
+static const struct process_result *run_threads(const char *mode)
+{
+    const char *args[] = {TRIDENT_BIN "/comm_fault", mode, "-", "--ranks", "4", NULL};
+    return run_program(args);
 }
 
 /* The job left no process of its own: the stopped rank was ended too. */
@@ -203,6 +216,31 @@ static void test_panic(void **state)
     assert_int_equal(outcome->status, TRI_BAD_INPUT);
 }
 
+/* The lines are those of processes. */
+static void test_threads(void **state)
+{
+    (void)state;
+    check_fine(run_threads("late"));
+    check_fine(run_threads("work"));
+    check_failed(run_threads("stop-before"),
+                 "trident: error: rank 0: all_reduce over group world (forward, attention) has "
+                 "waited 1.");
+    check_failed(run_threads("stop-before"), " s for rank 3\n");
+    check_failed(run_threads("stop-inside"),
+                 " s; all have begun it, rank 3 does not wait for its end\n");
+    check_failed(run_threads("stop-chain"), "trident: error: rank 1: reduce_scatter over group "
+                                            "expert (forward, attention) has ");
+    check_failed(run_threads("stop-chain"), " s for rank 3\n");
+    check_failed(run_threads("stop-last"), " over group world has waited 1.");
+    const struct process_result *outcome = run_threads("panic");
+    check_failed(outcome, "trident: error: rank 1: the disk is full\n");
+    assert_int_equal(outcome->status, TRI_BAD_INPUT);
+    check_failed(run_threads("panic-all"), ": the disk is full for all\n");
+#ifdef TRIDENT_DEBUG
+    check_failed(run_threads("mismatch"), "the ranks call different collectives: rank 0 ");
+#endif
+}
+
 static void test_panic_all(void **state)
 {
     (void)state;
@@ -217,7 +255,7 @@ static void test_mpi_error(void **state)
     const struct process_result *outcome = run_job("mpi-error");
     check_failed(outcome, "fault.c:");
     check_failed(outcome, "nvalid root");
-    check_failed(outcome, "MPI_Bcast(data, 1, MPI_FLOAT, 1000, mesh->world->comm)");
+    check_failed(outcome, "MPI_Bcast(data, 1, MPI_FLOAT, 1000, own)");
 }
 
 static void test_mismatch(void **state)
@@ -268,6 +306,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_stopped_chain),
         cmocka_unit_test(test_late),
         cmocka_unit_test(test_suspended),
+        cmocka_unit_test(test_threads),
         cmocka_unit_test(test_panic),
         cmocka_unit_test(test_panic_all),
         cmocka_unit_test(test_mpi_error),

@@ -187,9 +187,10 @@ static void test_library(void **state)
     assert_int_equal(tri_comm_local_rank(job()), 0);
 }
 
-int main(int argc, char **argv)
+static int run_job(int argc, char **argv)
 {
-    job_start(&argc, &argv);
+    (void)argc;
+    (void)argv;
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_ted_groups), cmocka_unit_test(test_paper_groups),
         cmocka_unit_test(test_equation),   cmocka_unit_test(test_serial),
@@ -197,6 +198,10 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_library),
     };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
-    job_finish();
     return failed;
+}
+
+int main(int argc, char **argv)
+{
+    return job_run(argc, argv, run_job);
 }

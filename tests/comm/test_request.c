@@ -146,9 +146,9 @@ static void check_two_groups(struct tri_group *group)
 {
     const struct tri_mesh *mesh = group->mesh;
     enum { N = 3000 };
-    static float a[N];
-    static float b[N];
-    static float c[N];
+    static _Thread_local float a[N];
+    static _Thread_local float b[N];
+    static _Thread_local float c[N];
     int rank = job_rank();
     fill(a, N, TRI_F32, rank);
     fill(b, N, TRI_F32, rank);
@@ -172,5 +172,5 @@ static void check_all(struct tri_group *group)
 
 int main(int argc, char **argv)
 {
-    return run_on_groups(&argc, &argv, check_all);
+    return run_on_groups(argc, argv, check_all);
 }

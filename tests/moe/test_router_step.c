@@ -134,14 +134,19 @@ static void test_silence(void **state)
     tri_mesh_destroy(mesh);
 }
 
-int main(int argc, char **argv)
+static int run_job(int argc, char **argv)
 {
+    (void)argc;
+    (void)argv;
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_layouts),
         cmocka_unit_test(test_silence),
     };
-    job_start(&argc, &argv);
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
-    job_finish();
     return failed;
+}
+
+int main(int argc, char **argv)
+{
+    return job_run(argc, argv, run_job);
 }

@@ -45,8 +45,7 @@ void quit(const struct tri_error *error)
     if (job_rank() == 0) {
         tri_log_error(error);
     }
-    job_finish();
-    exit((int)error->status);
+    job_quit((int)error->status);
 }
 
 const struct tri_safetensor *need(const struct tri_safetensors *file, const char *name)

@@ -52,9 +52,8 @@ static enum tri_status prepare(struct subject *subject, int count, char *const *
     return tri_safetensors_open(path, &subject->weights, error);
 }
 
-int main(int argc, char **argv)
+static int run_job(int argc, char **argv)
 {
-    job_start(&argc, &argv);
     struct tri_error error;
     struct check check = {0};
     if (argc < 2) {
@@ -79,6 +78,10 @@ int main(int argc, char **argv)
     if (job_rank() == 0) {
         (void)printf("%d passed, %d failed\n", outcome[0], outcome[1]);
     }
-    job_finish();
     return check.failed || check.passed == 0 ? TRI_CHECK_FAILED : TRI_OK;
+}
+
+int main(int argc, char **argv)
+{
+    return job_run(argc, argv, run_job);
 }

@@ -1,42 +1,68 @@
 #include "support/job.h"
 
-static _Thread_local struct tri_comm *started;
+#include <stdlib.h>
+#include <string.h>
 
-void job_start(int *argc, char ***argv)
-{
-    started = tri_comm_start(argc, argv);
-}
+static _Thread_local struct tri_comm *current;
+static bool threads;
 
-void job_finish(void)
+struct program {
+    int argc;
+    char **argv;
+    int (*body)(int argc, char **argv);
+};
+
+static int run_rank(struct tri_comm *comm, void *state)
 {
-    tri_comm_finish(started);
-    started = NULL;
+    const struct program *program = state;
+    current = comm;
+    int status = program->body(program->argc, program->argv);
+    current = NULL;
+    return status;
 }
 
 int job_run(int argc, char **argv, int (*body)(int argc, char **argv))
 {
-    job_start(&argc, &argv);
-    int status = body(argc, argv);
-    job_finish();
+    struct program program = {argc, argv, body};
+    for (int i = 1; i + 1 < argc; i++) {
+        if (strcmp(argv[i], "--ranks") == 0) {
+            int ranks = (int)strtol(argv[i + 1], NULL, 10);
+            memmove(argv + i, argv + i + 2, (size_t)(argc - i - 1) * sizeof(*argv));
+            program.argc -= 2;
+            threads = true;
+            return tri_comm_run_threads(ranks, run_rank, &program);
+        }
+    }
+    struct tri_comm *comm = tri_comm_start(&program.argc, &program.argv);
+    int status = run_rank(comm, &program);
+    tri_comm_finish(comm);
     return status;
+}
+
+void job_quit(int status)
+{
+    if (!threads) {
+        tri_comm_finish(current);
+    }
+    exit(status);
 }
 
 struct tri_comm *job(void)
 {
-    return started;
+    return current;
 }
 
 int job_rank(void)
 {
-    return tri_comm_rank(started);
+    return tri_comm_rank(current);
 }
 
 int job_size(void)
 {
-    return tri_comm_size(started);
+    return tri_comm_size(current);
 }
 
 struct tri_ledger *job_ledger(void)
 {
-    return tri_comm_ledger(started);
+    return tri_comm_ledger(current);
 }

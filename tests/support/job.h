@@ -1,15 +1,17 @@
-/* The job that a test's ranks are. */
+/* The job that a test's ranks are: started by mpiexec, or with `--ranks N` among the arguments
+ * threads of this process. */
 #ifndef TRIDENT_TESTS_SUPPORT_JOB_H
 #define TRIDENT_TESTS_SUPPORT_JOB_H
 
 #include "comm/comm.h"
 
-/* Runs body on every rank, with the arguments that are not for MPI, and returns its exit status. */
+/* Runs body on every rank, with the arguments that are not for this or for MPI, and returns its
+ * exit status. What is in a variable of static duration is every thread's: tests that run over
+ * threads have none, or thread-local ones. */
 int job_run(int argc, char **argv, int (*body)(int argc, char **argv));
-/* The same by hand: first and last in main. */
-void job_start(int *argc, char ***argv);
-void job_finish(void);
-/* Of the calling rank, in between. */
+/* Ends the program from inside, on every rank alike. */
+_Noreturn void job_quit(int status);
+/* Of the calling rank, inside. */
 struct tri_comm *job(void);
 int job_rank(void);
 int job_size(void);

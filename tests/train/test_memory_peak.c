@@ -57,10 +57,11 @@ static void check_guard(void)
     tri_session_destroy(session);
 }
 
-int main(int argc, char **argv)
+static int run_job(int argc, char **argv)
 {
+    (void)argc;
+    (void)argv;
     struct tri_memory_plan plan;
-    job_start(&argc, &argv);
     run("", &plan);
     double constant = (double)(tri_memory_resident() - plan.total);
     run(large, &plan);
@@ -84,6 +85,10 @@ int main(int argc, char **argv)
         }
     }
     check_guard();
-    job_finish();
     return 0;
+}
+
+int main(int argc, char **argv)
+{
+    return job_run(argc, argv, run_job);
 }

@@ -231,15 +231,20 @@ static void wrong_biases(void)
     CHECK(!result.passed && strcmp(result.worst_changed, "balancing biases") == 0);
 }
 
-int main(int argc, char **argv)
+static int run_job(int argc, char **argv)
 {
-    job_start(&argc, &argv);
+    (void)argc;
+    (void)argv;
     CHECK(job_size() == 4);
     scaled_gradients();
     wrong_reductions();
     skipped_reductions();
     wrong_updates();
     wrong_biases();
-    job_finish();
     return 0;
+}
+
+int main(int argc, char **argv)
+{
+    return job_run(argc, argv, run_job);
 }

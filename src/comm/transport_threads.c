@@ -1,0 +1,316 @@
+/* Messages between ranks that are threads of one process. For each pair of a group there is a box
+ * in which the ends of a message meet: the first to come leaves a letter that says where its data
+ * is, the second adds where its own is; then whichever of the two waits first copies, straight from
+ * the sender's memory to the receiver's. So a rank that computes is never waited for by one that
+ * could do its work, and nothing is copied twice.
+ *
+ * A rank that waits looks a few times whether its bell was rung, gives its core to others a few
+ * times, and then sleeps: there may be more ranks than cores. */
+#include "comm/threads_internal.h"
+
+#include <linux/futex.h>
+#include <sched.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+enum { LOOKS = 100, YIELDS = 40 };
+
+enum state {
+    ALONE, /* one end has come */
+    BOTH,  /* both have: whoever waits copies */
+    BUSY,  /* one of them does */
+    HERE   /* has arrived */
+};
+
+struct letter {
+    const void *from;
+    void *to;
+    size_t bytes;
+    _Atomic int state;
+    _Atomic int ends; /* that have not been told yet that it has arrived */
+    struct tri_bell *sender, *receiver;
+    struct box *box;
+    struct letter *next;
+};
+
+/* From one rank to one other. Under lock: letters whose other end has not come, of one kind always,
+ * and free ones. */
+struct box {
+    pthread_mutex_t lock;
+    struct letter *first, **last;
+    struct letter *free;
+};
+
+/* A group, while it has an open end. */
+struct tri_meeting {
+    uint64_t number; /* of the calls that opened it */
+    int first;       /* its lowest rank */
+    int size, ends;
+    struct box *box; /* [to * size + from] */
+    struct tri_meeting *next;
+};
+
+struct endpoint {
+    struct tri_endpoint base;
+    struct tri_meeting *meeting;
+    struct tri_bell *bell; /* this rank's */
+};
+
+/* Not counted, as little as what MPI takes. */
+static void *take(size_t bytes)
+{
+    void *block = calloc(1, bytes);
+    if (!block) {
+        tri_panic(TRI_FAILED, "out of memory: %zu bytes for messages between threads", bytes);
+    }
+    return block;
+}
+
+/* ---- bells ----------------------------------------------------------------------------------- */
+
+static void ring(struct tri_bell *bell)
+{
+    (void)atomic_fetch_add(&bell->rung, 1);
+    if (atomic_load(&bell->asleep)) {
+        (void)syscall(SYS_futex, &bell->rung, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
+    }
+}
+
+/* Until the bell has been rung more often than `heard` times; or now and then for nothing. */
+static void listen_for(struct tri_bell *bell, uint32_t heard)
+{
+    for (int i = 0; i < LOOKS + YIELDS; i++) {
+        if (atomic_load(&bell->rung) != heard) {
+            return;
+        }
+        if (i >= LOOKS) {
+            (void)sched_yield();
+        }
+    }
+    atomic_store(&bell->asleep, 1);
+    if (atomic_load(&bell->rung) == heard) {
+        (void)syscall(SYS_futex, &bell->rung, FUTEX_WAIT_PRIVATE, heard, NULL, NULL, 0);
+    }
+    atomic_store(&bell->asleep, 0);
+}
+
+/* ---- groups ---------------------------------------------------------------------------------- */
+
+static struct tri_meeting *find_meeting(struct tri_hub *hub, uint64_t number, int first)
+{
+    struct tri_meeting *meeting = hub->meetings;
+    while (meeting && (meeting->number != number || meeting->first != first)) {
+        meeting = meeting->next;
+    }
+    return meeting;
+}
+
+static struct tri_meeting *create_meeting(struct tri_hub *hub, uint64_t number, int first, int size)
+{
+    struct tri_meeting *meeting = take(sizeof(*meeting));
+    size_t boxes = (size_t)size * (size_t)size;
+    *meeting = (struct tri_meeting){.number = number, .first = first, .size = size};
+    meeting->box = take(boxes * sizeof(*meeting->box));
+    for (size_t i = 0; i < boxes; i++) {
+        (void)pthread_mutex_init(&meeting->box[i].lock, NULL);
+        meeting->box[i].last = &meeting->box[i].first;
+    }
+    meeting->next = hub->meetings;
+    hub->meetings = meeting;
+    return meeting;
+}
+
+static void destroy_meeting(struct tri_meeting *meeting)
+{
+    for (int i = 0; i < meeting->size * meeting->size; i++) {
+        struct box *box = &meeting->box[i];
+        TRI_REQUIRE(!box->first);
+        while (box->free) {
+            struct letter *letter = box->free;
+            box->free = letter->next;
+            free(letter);
+        }
+        (void)pthread_mutex_destroy(&box->lock);
+    }
+    free(meeting->box);
+    free(meeting);
+}
+
+static struct tri_endpoint *open_end(struct tri_transport *self, int size, int rank, int first,
+                                     const char *name)
+{
+    struct tri_threads_transport *threads = (struct tri_threads_transport *)(void *)self;
+    struct tri_hub *hub = threads->hub;
+    struct endpoint *end = take(sizeof(*end));
+    (void)name;
+    end->base = (struct tri_endpoint){size, rank};
+    end->bell = &hub->bell[threads->rank];
+    threads->opened++;
+    (void)pthread_mutex_lock(&hub->lock);
+    end->meeting = find_meeting(hub, threads->opened, first);
+    if (!end->meeting) {
+        end->meeting = create_meeting(hub, threads->opened, first, size);
+    }
+    end->meeting->ends++;
+    (void)pthread_mutex_unlock(&hub->lock);
+    return &end->base;
+}
+
+static void close_end(struct tri_transport *self, struct tri_endpoint *base)
+{
+    struct tri_hub *hub = ((struct tri_threads_transport *)(void *)self)->hub;
+    struct endpoint *end = (struct endpoint *)base;
+    struct tri_meeting *meeting = end->meeting;
+    (void)pthread_mutex_lock(&hub->lock);
+    bool last = --meeting->ends == 0;
+    if (last) {
+        struct tri_meeting **at = &hub->meetings;
+        while (*at != meeting) {
+            at = &(*at)->next;
+        }
+        *at = meeting->next;
+    }
+    (void)pthread_mutex_unlock(&hub->lock);
+    if (last) {
+        destroy_meeting(meeting);
+    }
+    free(end);
+}
+
+/* ---- messages -------------------------------------------------------------------------------- */
+
+/* One end of a message: exactly one of from and to is given. The letter that both ends share. */
+static struct letter *post(const struct endpoint *end, struct box *box, const void *from, void *to,
+                           size_t bytes)
+{
+    (void)pthread_mutex_lock(&box->lock);
+    struct letter *letter = box->first;
+    bool meets = letter && (from ? !letter->from : !letter->to);
+    if (meets) {
+        box->first = letter->next;
+        box->last = box->first ? box->last : &box->first;
+    } else {
+        letter = box->free ? box->free : take(sizeof(*letter));
+        box->free = letter == box->free ? letter->next : box->free;
+        *letter = (struct letter){.bytes = bytes, .state = ALONE, .ends = 2, .box = box};
+        *box->last = letter;
+        box->last = &letter->next;
+    }
+    *(from ? &letter->sender : &letter->receiver) = end->bell;
+    letter->from = from ? from : letter->from;
+    letter->to = to ? to : letter->to;
+    size_t other = letter->bytes;
+    struct tri_bell *waiting = from ? letter->receiver : letter->sender;
+    if (meets) {
+        atomic_store(&letter->state, BOTH);
+    }
+    (void)pthread_mutex_unlock(&box->lock);
+    if (meets && other != bytes) {
+        tri_panic(TRI_FAILED, "a message of %zu bytes meets one of %zu", bytes, other);
+    }
+    if (meets) {
+        ring(waiting);
+    }
+    return letter;
+}
+
+static void receive(struct tri_endpoint *base, int from, void *data, int64_t n,
+                    enum tri_dtype dtype, union tri_message *message)
+{
+    const struct endpoint *end = (const struct endpoint *)base;
+    struct box *box = &end->meeting->box[base->rank * base->size + from];
+    message->place = post(end, box, NULL, data, (size_t)n * tri_dtype_size(dtype));
+}
+
+static void send(struct tri_endpoint *base, int to, const void *data, int64_t n,
+                 enum tri_dtype dtype, union tri_message *message)
+{
+    const struct endpoint *end = (const struct endpoint *)base;
+    struct box *box = &end->meeting->box[to * base->size + base->rank];
+    message->place = post(end, box, data, NULL, (size_t)n * tri_dtype_size(dtype));
+}
+
+/* This end has been told. */
+static void let_go(struct letter *letter)
+{
+    struct box *box = letter->box;
+    if (atomic_fetch_sub(&letter->ends, 1) == 1) {
+        (void)pthread_mutex_lock(&box->lock);
+        letter->next = box->free;
+        box->free = letter;
+        (void)pthread_mutex_unlock(&box->lock);
+    }
+}
+
+/* Whether it has arrived, after what this rank can do for it. */
+static bool test(struct tri_endpoint *base, union tri_message *message)
+{
+    const struct endpoint *end = (const struct endpoint *)base;
+    struct letter *letter = message->place;
+    int both = BOTH;
+    if (atomic_compare_exchange_strong(&letter->state, &both, BUSY)) {
+        struct tri_bell *other = letter->sender == end->bell ? letter->receiver : letter->sender;
+        memcpy(letter->to, letter->from, letter->bytes);
+        atomic_store(&letter->state, HERE);
+        ring(other);
+    } else if (both != HERE) {
+        return false;
+    }
+    let_go(letter);
+    message->place = NULL;
+    return true;
+}
+
+static void wait_for(struct tri_endpoint *base, union tri_message *messages, int count)
+{
+    struct tri_bell *bell = ((const struct endpoint *)base)->bell;
+    for (;;) {
+        uint32_t heard = atomic_load(&bell->rung);
+        bool all = true;
+        for (int i = 0; i < count; i++) {
+            bool arrived = !messages[i].place || test(base, &messages[i]);
+            all = all && arrived;
+        }
+        if (all) {
+            return;
+        }
+        listen_for(bell, heard);
+    }
+}
+
+/* ---- the hub --------------------------------------------------------------------------------- */
+
+void tri_hub_init(struct tri_hub *hub, int ranks)
+{
+    *hub = (struct tri_hub){.ranks = ranks};
+    hub->bell = aligned_alloc(_Alignof(struct tri_bell), (size_t)ranks * sizeof(*hub->bell));
+    if (!hub->bell) {
+        tri_panic(TRI_FAILED, "out of memory: no room for %d ranks", ranks);
+    }
+    memset(hub->bell, 0, (size_t)ranks * sizeof(*hub->bell));
+    (void)pthread_mutex_init(&hub->lock, NULL);
+}
+
+void tri_hub_fini(struct tri_hub *hub)
+{
+    TRI_REQUIRE(!hub->meetings);
+    (void)pthread_mutex_destroy(&hub->lock);
+    free(hub->bell);
+}
+
+void tri_threads_transport_init(struct tri_threads_transport *transport, struct tri_hub *hub,
+                                int rank)
+{
+    static const struct tri_transport_ops ops = {
+        .name = "threads",
+        .open = open_end,
+        .close = close_end,
+        .receive = receive,
+        .send = send,
+        .test = test,
+        .wait = wait_for,
+    };
+    *transport = (struct tri_threads_transport){{&ops, true}, hub, rank, 0};
+}
