@@ -252,7 +252,6 @@ static const char *const unused_in_src[] = {
     "tri_ledger_reset",         /* for bench/ */
     "tri_log_set_sink",         /* for programs that embed a runtime */
     "tri_moe_exchange_growths", /* counted for tests; a run logs each */
-    "tri_runtime_create",       /* for ranks that are threads */
     "tri_safetensor_read_i64",  /* recorded values that tests compare with */
     "tri_safetensors_metadata", /* likewise */
     "tri_x86_table",            /* tests reach every table */
