@@ -10,13 +10,13 @@ void *tri_exchange_take(struct tri_exchange *exchange, int i, const struct tri_c
     if (!exchange->buffer[i]) {
         double balanced = (double)config->train.micro_batch * (double)config->data.sequence_length *
                           (double)config->moe.top_k;
-        size_t planned = (size_t)(balanced * config->moe.headroom) * row;
+        size_t usual = (size_t)(balanced * config->moe.headroom) * row;
         return tri_grow(TRI_MEMORY_BUFFERS, &exchange->buffer[i], &exchange->capacity[i],
-                        planned > bytes ? planned : bytes);
+                        usual > bytes ? usual : bytes);
     }
     if (bytes > exchange->capacity[i]) {
         exchange->growths++;
-        if (!context->mesh->planned) {
+        if (!(exchange->load > 0)) {
             tri_log_warn("exchange buffer %d grows from %zu to %zu bytes: routing is more uneven "
                          "than moe.headroom allows",
                          i, exchange->capacity[i], bytes + bytes / 4);

@@ -71,7 +71,7 @@ static void jitter(const struct layer *layer, const struct tri_frame *frame,
 {
     const struct tri_context *context = layer->base.context;
     int64_t hidden = context->config->model.hidden_size;
-    if (!jitters(layer, frame) || context->mesh->planned) {
+    if (!jitters(layer, frame) || context->config->moe.router->blind) {
         return;
     }
     for (int64_t t = tokens.begin; t < tokens.end; t++) {
@@ -358,7 +358,6 @@ static void *prepare(const struct tri_context *context)
     struct tri_moe *moe = tri_alloc(TRI_MEMORY_OTHER, sizeof(*moe));
     moe->context = context;
     moe->router = tri_router_create(config, context->mesh);
-    moe->exchange.load = 1.0;
     if (config->moe.bias_balancing > 0.0) {
         moe->bias = tri_alloc(TRI_MEMORY_OTHER, bias_bytes(config));
     }

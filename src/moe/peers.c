@@ -92,7 +92,7 @@ void tri_peers_counts(const struct tri_peers *peers, const struct tri_pass *pass
     int tensor = mesh->size[TRI_AXIS_TENSOR];
     bool whole = peers->homes == mesh->tensor_expert && tensor > 1;
     int homes = tri_group_size(peers->homes);
-    TRI_REQUIRE(mesh->planned && peers->context->config->moe.router->ops->routes_by_place);
+    TRI_REQUIRE(peers->context->config->moe.router->ops->routes_by_place);
     for (int s = 0; s < homes; s++) {
         int expert = whole ? s / tensor : s;
         int replica = expert + mesh->size[TRI_AXIS_EXPERT] * mesh->coord[TRI_AXIS_DATA];

@@ -1,6 +1,5 @@
-/* A planned mesh has no other ranks to say what they would send. A router
- * that a plan rehearses need not ask: what a token chooses follows from its place in the global
- * batch alone. */
+/* In a rehearsal there are no other ranks to say what they would send. The router that it goes by
+ * need not ask: what a token chooses follows from its place in the global batch alone. */
 #ifndef TRIDENT_MOE_PEERS_H
 #define TRIDENT_MOE_PEERS_H
 
@@ -16,8 +15,7 @@ struct tri_peers {
 
 /* received [homes, parts, experts] <- the rows that each source has for each local expert in this
  * micro-batch by the router's routes_by_place, times `load`, as far as the source has so many.
- * Exact for `load` 1 unless a capacity over a whole step drops tokens. Local; the mesh must be a
- * planned one. */
+ * Exact for `load` 1 unless a capacity over a whole step drops tokens. Local. */
 void tri_peers_counts(const struct tri_peers *peers, const struct tri_pass *pass, double load,
                       int64_t *received);
 

@@ -166,7 +166,7 @@ static void count_by_row(const struct tri_peers *peers, const struct tri_route_p
  * source, so by replica, then by token: a row whose tokens several tensor ranks sent is still in
  * one piece. */
 static void plan_cuts(const struct tri_peers *peers, struct tri_route_plan *plan,
-                      const struct tri_frame *frame, const struct tri_routes *routes)
+                      const struct tri_frame *frame, const struct tri_routes *routes, double load)
 {
     const struct tri_pass *pass = &frame->pass;
     const struct tri_context *context = peers->context;
@@ -179,8 +179,8 @@ static void plan_cuts(const struct tri_peers *peers, struct tri_route_plan *plan
     count_by_row(peers, plan, frame, routes, counts);
     tri_all_to_all_counts(peers->homes, (struct tri_where){pass->phase, TRI_KIND_META}, counts,
                           received, peers->experts * most);
-    if (context->mesh->planned) {
-        /* Memory does not depend on how many parts there are. */
+    if (load > 0) {
+        /* Nobody is there to say. Memory does not depend on how many parts there are. */
         memset(received, 0, (size_t)(context->config->moe.num_experts * most) * sizeof(*received));
         for (int64_t e = 0; e < peers->experts; e++) {
             received[e * most] = plan->offsets[e + 1] - plan->offsets[e];
@@ -234,7 +234,7 @@ struct tri_route_plan *tri_route_plan_make(const struct tri_peers *peers,
     plan_slots(peers, frame, plan, routes, counts);
     tri_all_to_all_counts(peers->homes, (struct tri_where){pass->phase, TRI_KIND_META}, counts,
                           received, peers->experts * peers->parts);
-    if (peers->context->mesh->planned) {
+    if (load > 0) {
         tri_peers_counts(peers, &frame->pass, load, received);
     }
     count_rows(peers, plan, received);
@@ -242,7 +242,7 @@ struct tri_route_plan *tri_route_plan_make(const struct tri_peers *peers,
     plan->cuts = keep(frame, peers->experts, sizeof(*plan->cuts));
     memset(plan->cuts, 0, (size_t)peers->experts * sizeof(*plan->cuts));
     if (peers->context->reproducible && pass->backward) {
-        plan_cuts(peers, plan, frame, routes);
+        plan_cuts(peers, plan, frame, routes, load);
     }
     return plan;
 }

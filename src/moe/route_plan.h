@@ -21,7 +21,7 @@ struct tri_route_plan {
 };
 
 /* The plan for tokens `own` of the micro-batch, on the tape; in a recompute the one that was made.
- * load: as in tri_peers_counts, on a planned mesh. Collective over the homes. */
+ * load: as in struct tri_exchange. Collective over the homes. */
 struct tri_route_plan *tri_route_plan_make(const struct tri_peers *peers,
                                            const struct tri_frame *frame,
                                            const struct tri_routes *routes, struct tri_range own,

@@ -18,6 +18,12 @@ static int64_t windows_of(const struct tri_config *config, int64_t rows)
     return config->moe.aux_window == TRI_WINDOW_SEQUENCE ? rows : 1;
 }
 
+/* There are no probabilities to be measured. */
+static bool is_blind(const struct tri_router *router)
+{
+    return router->config->moe.router->blind;
+}
+
 static size_t aligned(size_t bytes)
 {
     return (bytes + 63) / 64 * 64;
@@ -76,7 +82,7 @@ static void measure_model(const struct tri_router *router, const struct tri_rout
         router->config->moe.aux_window == TRI_WINDOW_SEQUENCE ? call->seq : call->rows * call->seq;
     TRI_REQUIRE(model->rows == windows && model->experts == rules->experts);
     model->tokens += (double)length;
-    for (int64_t w = 0; w < windows && !rules->unweighed; w++) {
+    for (int64_t w = 0; w < windows && !is_blind(router); w++) {
         struct tri_range tokens = {w * length, (w + 1) * length};
         add_tokens(rules, routes, rules->k, tokens, model->counts + w * rules->experts,
                    model->probs + w * rules->experts);
@@ -102,7 +108,7 @@ static void measure_layer(struct tri_router *router, const struct tri_router_cal
         memset(sums, 0, (size_t)(1 + 2 * experts) * sizeof(double));
         sums[0] = (double)length;
         struct tri_range tokens = {w * length, (w + 1) * length};
-        if (!rules->unweighed) {
+        if (!is_blind(router)) {
             add_tokens(rules, routes, rules->balance_choices, tokens, counts, probs);
         }
         bool booked = true;
@@ -134,7 +140,7 @@ void tri_router_measure_balance(struct tri_router *router, const struct tri_rout
         routes->load[routes->chosen[r]]++;
     }
     routes->aux_terms = routes->z_terms = (struct tri_exact){0};
-    for (int64_t t = 0; t < tokens && !rules->unweighed; t++) {
+    for (int64_t t = 0; t < tokens && !is_blind(router); t++) {
         double lse = (double)routes->lse[t];
         tri_exact_add(&routes->z_terms, lse * lse / (double)call->global_tokens);
     }

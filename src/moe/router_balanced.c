@@ -52,12 +52,6 @@ const struct tri_router_kind tri_router_balanced = {
 
 /* ---- for plans ------------------------------------------------------------------------------- */
 
-static void set_rules(const struct tri_config_moe *moe, struct tri_router_rules *rules)
-{
-    (void)moe;
-    rules->unweighed = true;
-}
-
 static void choose_without_logits(const struct tri_router *router,
                                   const struct tri_router_call *call, struct tri_routes *routes)
 {
@@ -118,7 +112,6 @@ static int64_t period(const struct tri_config *config)
 }
 
 static const struct tri_router_ops rehearsed_ops = {
-    .set_rules = set_rules,
     .share = tri_router_share,
     .choose = choose_without_logits,
     .measure = tri_router_measure_balance,
@@ -132,6 +125,7 @@ static const struct tri_router_ops rehearsed_ops = {
 const struct tri_router_kind tri_router_rehearsed = {
     .strategy = {"rehearsed", "in turn, without logits", NULL},
     .by_place = true,
+    .blind = true,
     .even = true,
     .rehearsed = &tri_router_rehearsed,
     .ops = &rehearsed_ops,

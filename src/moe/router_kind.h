@@ -19,7 +19,6 @@ struct tri_router_rules {
     enum tri_share share;
     float share_floor;           /* the smallest divisor */
     bool choice_major;           /* queues take all first choices before any second one */
-    bool unweighed;              /* makes no probabilities, so there are none to be measured */
     int64_t balance_choices;     /* the balance loss counts this many choices of each token */
     enum tri_drop_policy policy; /* whom a full queue keeps */
 };

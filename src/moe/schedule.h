@@ -13,8 +13,8 @@ struct tri_exchange {
     void *buffer[2];
     size_t capacity[2];
     int64_t growths;
-    double
-        load; /* on a planned mesh: rows received, as a multiple of what balanced routing sends */
+    double load; /* 0: peers say what they send. Else nobody is there to say, and it is so many
+                    times what the config's router sends by tokens' places (moe/peers.h) */
 };
 
 struct tri_schedule;

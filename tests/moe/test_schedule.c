@@ -170,7 +170,7 @@ static void fill(struct bench *b, float *x, float *dy)
 static void run(struct bench *b)
 {
     struct tri_context *context = &b->context;
-    struct tri_exchange exchange = {.load = 1};
+    struct tri_exchange exchange = {0};
     struct tri_schedule *schedule =
         context->config->moe.schedule->ops->create(context, &exchange, 0);
     struct tri_range stream = tri_stream_tokens(&b->frame);
