@@ -29,7 +29,7 @@ struct tri_router_kind {
     bool biased;      /* chooses by the biases of moe.bias_balancing; others refuse that key */
     bool by_place;    /* chooses or drops by a token's place in the global batch (random numbers are
                          keyed by it too), whatever the keys of noise and of drops say */
-    bool blind;       /* reads no logits, so that nothing need be what makes them */
+    bool blind;       /* reads no logits, and asks no peer: a rehearsal's */
     bool even;        /* every expert gets the same share: a plan needs no headroom */
     bool exported;    /* transformers' models choose and weigh like this */
     unsigned imposed; /* of enum tri_imposed */

@@ -358,6 +358,7 @@ static void *prepare(const struct tri_context *context)
     struct tri_moe *moe = tri_alloc(TRI_MEMORY_OTHER, sizeof(*moe));
     moe->context = context;
     moe->router = tri_router_create(config, context->mesh);
+    moe->exchange.load = config->moe.router->blind ? 1.0 : 0.0;
     if (config->moe.bias_balancing > 0.0) {
         moe->bias = tri_alloc(TRI_MEMORY_OTHER, bias_bytes(config));
     }

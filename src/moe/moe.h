@@ -19,8 +19,9 @@ float *tri_moe_bias(struct tri_moe *moe);
  * them. */
 void tri_moe_set_bias(struct tri_moe *moe, const float *bias);
 
-/* In a rehearsal, where no peer says what it sends: from now on this rank's experts receive `load`
- * times the rows of balanced routing, or all that there are. */
+/* With a router that reads no logits (a rehearsal's), where no peer says what it sends: from now on
+ * this rank's experts receive `load` times (at first 1) the rows of balanced routing, or all that
+ * there are. */
 void tri_moe_set_load(struct tri_moe *moe, double load);
 
 /* How often a micro-batch made the exchange buffers grow past the headroom. */
