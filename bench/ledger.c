@@ -21,6 +21,7 @@
 #include "cli/command.h"
 #include "moe/strategies.h"
 #include "shard/rows.h"
+#include "train/environment.h"
 #include "train/evaluate.h"
 
 #include <inttypes.h>
@@ -86,7 +87,9 @@ static enum tri_status step(const struct tri_config *config, struct result *resu
     struct tri_step_report report;
     TRI_TRY(tri_config_check_layout(config, tri_comm_size(job), error));
     TRI_TRY(tri_mesh_create(job, result->tensor, result->expert, &mesh, error));
-    struct tri_engine *engine = tri_engine_create(config, mesh, tri_kernels_fast(), true);
+    struct tri_kernels *kernels =
+        tri_kernels_create(TRI_KERNELS_FAST, tri_environment_kernels(), 1);
+    struct tri_engine *engine = tri_engine_create(config, mesh, kernels, true);
     struct tri_rows_source source = tri_source_random(config);
     struct tri_route_tap tap = {.tokens = source.rows * source.seq, .k = config->moe.top_k};
     tap.chosen = tri_alloc(TRI_MEMORY_OTHER, (size_t)(tap.tokens * tap.k) * sizeof(*tap.chosen));
@@ -100,6 +103,7 @@ static enum tri_status step(const struct tri_config *config, struct result *resu
     }
     tri_free(tap.chosen);
     tri_engine_destroy(engine);
+    tri_kernels_destroy(kernels);
     tri_mesh_destroy(mesh);
     return status;
 }
@@ -321,7 +325,6 @@ static enum tri_status ledger_main(int argc, char **argv, struct tri_error *erro
         status = tri_fail(error, TRI_BAD_INPUT, "on %d ranks, please: %s", RANKS, usage);
     }
     if (status == TRI_OK) {
-        tri_kernels_set_threads(1);
         status = run(&arguments, error);
     }
     tri_arguments_fini(&arguments);

@@ -9,6 +9,7 @@
 #include "cli/command.h"
 #include "moe/strategies.h"
 #include "shapes.h"
+#include "train/environment.h"
 #include "train/evaluate.h"
 #include "train/session.h"
 
@@ -123,7 +124,7 @@ static double measure_ceiling(struct bench *bench)
         return (double)NAN;
     }
     const struct tri_ceiling_way *way = tri_ceiling_best(
-        bench->config.precision == TRI_PRECISION_BF16, tri_kernels_threads(), &gflops);
+        bench->config.precision == TRI_PRECISION_BF16, bench->session->kernels->threads, &gflops);
     bench->ceiling_way = way ? way->name : "unknown";
     tri_all_reduce_sum(bench->session->mesh->world, meta, &gflops, 1, TRI_F64);
     return gflops;
@@ -155,7 +156,7 @@ static struct figures figures_get(const struct bench *bench)
                         .ceiling = 0.5 * (bench->ceiling[0] + bench->ceiling[1]),
                         .precision = config->precision == TRI_PRECISION_BF16 ? "bf16" : "f32",
                         .ranks = bench->session->mesh->ranks,
-                        .threads = tri_kernels_threads()};
+                        .threads = bench->session->kernels->threads};
     f.gflops = 1e-9 * f.tokens_per_second * tri_shape_flops_per_token(config);
     f.fraction = f.gflops / f.ceiling;
     return f;
@@ -164,6 +165,8 @@ static struct figures figures_get(const struct bench *bench)
 static void print_line(const struct bench *bench)
 {
     struct figures f = figures_get(bench);
+    char path[TRI_KERNELS_TEXT];
+    tri_kernels_describe(tri_environment_kernels(), bench->config.reproducible, path);
     (void)printf("%s %s %dx%d: %.0f tokens/s, %.1f ms a step (", bench->shape, f.precision, f.ranks,
                  f.threads, f.tokens_per_second, 1e3 * bench->median[STEP]);
     for (int part = 0; part < STEP; part++) {
@@ -172,8 +175,7 @@ static void print_line(const struct bench *bench)
     (void)printf("), %.1f ms of processor time a step, %.1f GFLOP/s, %.2f of %.0f (%s), peak "
                  "memory %.0f MB, loss %.3f, %s\n",
                  1e3 * bench->cpu_seconds, f.gflops, f.fraction, f.ceiling, bench->ceiling_way,
-                 1e-6 * bench->peak_bytes, bench->loss,
-                 tri_kernels_describe(bench->config.reproducible));
+                 1e-6 * bench->peak_bytes, bench->loss, path);
 }
 
 static void print_json(const struct bench *bench)
@@ -200,8 +202,9 @@ static void print_json(const struct bench *bench)
     (void)json_object_set_new(root, "fraction", tri_json_number(f.fraction));
     (void)json_object_set_new(root, "peak_bytes", tri_json_number(bench->peak_bytes));
     (void)json_object_set_new(root, "loss", tri_json_number(bench->loss));
-    (void)json_object_set_new(root, "kernels",
-                              json_string(tri_kernels_describe(bench->config.reproducible)));
+    char path[TRI_KERNELS_TEXT];
+    tri_kernels_describe(tri_environment_kernels(), bench->config.reproducible, path);
+    (void)json_object_set_new(root, "kernels", json_string(path));
     tri_print_json(root);
 }
 

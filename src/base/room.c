@@ -2,6 +2,7 @@
 
 #include "base/cgroup.h"
 #include "base/memory.h"
+#include "base/runtime.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -85,7 +86,7 @@ static int64_t parse_override(const char *text)
 
 struct tri_memory_room tri_room_find(int local_ranks)
 {
-    const char *override = getenv("TRIDENT_MEMORY_LIMIT");
+    const char *override = tri_runtime_getenv("TRIDENT_MEMORY_LIMIT");
     if (override) {
         return (struct tri_memory_room){parse_override(override), "TRIDENT_MEMORY_LIMIT"};
     }

@@ -26,6 +26,7 @@ struct tri_runtime *tri_runtime_create(int rank)
     runtime->memory.blocks = 1;
     runtime->work = &runtime->unread;
     runtime->file_hook = parent->file_hook;
+    runtime->no_environment = parent->no_environment;
     return runtime;
 }
 
@@ -50,4 +51,9 @@ struct tri_runtime *tri_runtime_get(void)
 struct tri_runtime *tri_runtime_bound(void)
 {
     return bound;
+}
+
+const char *tri_runtime_getenv(const char *name)
+{
+    return tri_runtime_get()->no_environment ? NULL : getenv(name);
 }

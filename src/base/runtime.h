@@ -37,21 +37,25 @@ struct tri_runtime {
     struct tri_work *work; /* where its signs go */
     struct tri_work unread;
     tri_file_hook *file_hook;
+    bool no_environment; /* tri_runtime_getenv finds nothing */
 };
 
-/* Logs where the calling thread's runtime does and has its file hook; counts from zero; hooks of a
- * panic it has none. */
+/* Logs where the calling thread's runtime does and has its file hook and environment; counts from
+ * zero; hooks of a panic it has none. */
 struct tri_runtime *tri_runtime_create(int rank) __attribute__((returns_nonnull));
 /* No thread may work for it any more. Blocks that it counts may be freed later: it goes with the
  * last of them. */
 void tri_runtime_destroy(struct tri_runtime *runtime);
 
 /* Binds it to the calling thread; NULL: the default one. OpenMP's threads are bound by
- * tri_kernels_set_threads. */
+ * tri_kernels_create. */
 void tri_runtime_bind(struct tri_runtime *runtime);
 /* That of the calling thread; never NULL. */
 struct tri_runtime *tri_runtime_get(void);
 /* As tri_runtime_bind takes it: NULL for the default one. */
 struct tri_runtime *tri_runtime_bound(void);
+
+/* The environment of the calling thread's runtime: the process's, or none. NULL: not set. */
+const char *tri_runtime_getenv(const char *name);
 
 #endif

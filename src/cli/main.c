@@ -2,7 +2,6 @@
 #include "base/log.h"
 #include "base/signals.h"
 #include "cli/command.h"
-#include "kernel/kernel.h"
 #include "train/environment.h"
 
 #include <errno.h>
@@ -72,7 +71,10 @@ static enum tri_status answer_alone(int argc, char **argv, bool *answered, struc
         return tri_fail(error, TRI_BAD_INPUT, "command line: did not expect '%s'", argv[2]);
     }
     if (version) {
-        (void)printf("%s\n%s\n", tri_version(), tri_kernels_describe(false));
+        char path[TRI_KERNELS_TEXT];
+        TRI_TRY(tri_kernels_check(tri_environment_kernels(), error));
+        tri_kernels_describe(tri_environment_kernels(), false, path);
+        (void)printf("%s\n%s\n", tri_version(), path);
     } else {
         TRI_TRY(tri_help(argc - 2, argv + 2, error));
     }

@@ -1,8 +1,8 @@
 #include "base/memory.h"
 #include "cli/command.h"
 #include "comm/comm.h"
-#include "kernel/kernel.h"
 #include "moe/strategies.h"
+#include "train/environment.h"
 #include "train/rehearsal.h"
 
 #include <stdio.h>
@@ -28,7 +28,7 @@ static enum tri_status read_request(const struct tri_arguments *arguments, struc
     TRI_TRY(tri_config_load(&tri_strategies, arguments->words[0], arguments->num_overrides,
                             arguments->overrides, &request->config, error));
     int threads = request->config.threads > 0 ? (int)request->config.threads : 1;
-    tri_kernels_set_threads(threads);
+    TRI_TRY(tri_kernels_check(tri_environment_kernels(), error));
     request->process = tri_memory_process_constant(threads);
     int64_t least = request->config.parallel.tensor * request->config.parallel.expert;
     if (ranks == 0) {

@@ -1,5 +1,6 @@
 /* The table of a run that only counts: nothing is read or written. */
-#include "kernel/kernel.h"
+#include "kernel/own.h"
+#include "kernel/x86/attention.h"
 
 /* Functions ignore their parameters, and C17 has no definitions with unnamed ones. */
 #pragma GCC diagnostic ignored "-Wunused-parameter"
@@ -41,44 +42,30 @@ static void rope(const struct tri_kernels *self, const struct tri_rope_args *arg
 {
 }
 
-/* What grows with the shapes; the scratch of other functions is small. */
-static _Thread_local struct {
-    int threads;
-    int64_t most;
-} scratch;
-
-static void count_scratch(const struct tri_attention *args, bool backward)
+/* Of scratch, what grows with the shapes; that of other functions is small. */
+static void count_scratch(const struct tri_kernels *self, const struct tri_attention *args,
+                          bool backward)
 {
-    const struct tri_kernels *fast = tri_kernels_fast();
-    int64_t bytes = fast->attention_scratch(fast, args, backward, scratch.threads);
-    scratch.most = bytes > scratch.most ? bytes : scratch.most;
+    struct tri_kernels_own *own = self->own;
+    if (own->counted) {
+        int64_t bytes = tri_attention_scratch(own->counted, args, backward, own->counted_threads);
+        own->most = bytes > own->most ? bytes : own->most;
+    }
 }
 
-void tri_kernels_dry_begin(int threads)
+int64_t tri_kernels_dry_scratch(const struct tri_kernels *kernels)
 {
-    scratch.threads = threads;
-    scratch.most = 0;
-}
-
-int64_t tri_kernels_dry_scratch(void)
-{
-    return scratch.most;
+    return kernels->own->most;
 }
 
 static void attention_forward(const struct tri_kernels *self, const struct tri_attention *args)
 {
-    count_scratch(args, false);
+    count_scratch(self, args, false);
 }
 
 static void attention_backward(const struct tri_kernels *self, const struct tri_attention *args)
 {
-    count_scratch(args, true);
-}
-
-static int64_t attention_scratch(const struct tri_kernels *self, const struct tri_attention *args,
-                                 bool backward, int threads)
-{
-    return 0;
+    count_scratch(self, args, true);
 }
 
 static void activation_forward(const struct tri_kernels *self,
@@ -148,6 +135,14 @@ static void bias_backward(const struct tri_kernels *self, const struct tri_bias_
 {
 }
 
+static void zero(const struct tri_kernels *self, const struct tri_zero_args *args)
+{
+}
+
+static void copy(const struct tri_kernels *self, const struct tri_copy_args *args)
+{
+}
+
 static void cast(const struct tri_kernels *self, const struct tri_cast_args *args)
 {
 }
@@ -173,10 +168,12 @@ static void adamw(const struct tri_kernels *self, const struct tri_adamw *args)
 {
 }
 
-const struct tri_kernels *tri_kernels_dry(void)
+void tri_dry_fill(struct tri_kernels *table)
 {
-    static const struct tri_kernels table = {
+    *table = (struct tri_kernels){
         .name = "dry",
+        .threads = 1, /* there is too little to do to wake threads for */
+        .reproducible = true,
         .matmul = matmul,
         .matmul_grouped = matmul_grouped,
         .norm_forward = norm_forward,
@@ -188,7 +185,6 @@ const struct tri_kernels *tri_kernels_dry(void)
         .rope = rope,
         .attention_forward = attention_forward,
         .attention_backward = attention_backward,
-        .attention_scratch = attention_scratch,
         .activation_forward = activation_forward,
         .activation_backward = activation_backward,
         .embedding_forward = embedding_forward,
@@ -204,6 +200,8 @@ const struct tri_kernels *tri_kernels_dry(void)
         .add = add,
         .add_bias = add_bias,
         .bias_backward = bias_backward,
+        .zero = zero,
+        .copy = copy,
         .cast = cast,
         .fixed_add = fixed_add,
         .fixed_get = fixed_get,
@@ -211,5 +209,4 @@ const struct tri_kernels *tri_kernels_dry(void)
         .sum_squares = sum_squares,
         .adamw = adamw,
     };
-    return &table;
 }

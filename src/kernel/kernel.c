@@ -1,24 +1,25 @@
 #include "kernel/kernel.h"
 
+#include "base/memory.h"
 #include "base/runtime.h"
+#include "kernel/own.h"
+#include "kernel/x86/attention.h"
 #include "kernel/x86/onednn.h"
+#include "kernel/x86/scratch.h"
 #include "kernel/x86/x86.h"
 
-#include <omp.h>
-#include <pthread.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
-static pthread_once_t once = PTHREAD_ONCE_INIT;
-static struct tri_kernels tables[TRI_ISA_COUNT];
-static struct tri_kernels
-    mixed; /* the widest table with products through oneDNN where it is faster */
-static const struct tri_kernels *widest; /* of this machine */
-static const struct tri_kernels *chosen;
-static char description[2][256]; /* of the table that runs, of the reproducible one */
-
-static const char *const isa_names[TRI_ISA_COUNT] = {"x86-64", "avx2", "avx512"};
+static const struct {
+    const char *name;
+    void (*fill)(struct tri_kernels *table);
+    const struct tri_attention_isa *attention;
+} sets[TRI_ISA_COUNT] = {
+    [TRI_ISA_X86_64] = {"x86-64", tri_vec_fill_x86_64, &tri_attention_x86_64},
+    [TRI_ISA_AVX2] = {"avx2", tri_vec_fill_avx2, &tri_attention_avx2},
+    [TRI_ISA_AVX512] = {"avx512", tri_vec_fill_avx512, &tri_attention_avx512},
+};
 
 bool tri_x86_can_run(enum tri_isa isa)
 {
@@ -36,29 +37,66 @@ bool tri_x86_can_run(enum tri_isa isa)
     }
 }
 
-/* The widest set that the machine has and TRIDENT_KERNELS, when set, allows; TRI_ISA_COUNT for the
- * reference table. */
-static enum tri_isa choose(void)
+const char *tri_x86_name(enum tri_isa isa)
 {
-    const char *wanted = getenv("TRIDENT_KERNELS");
-    if (wanted && strcmp(wanted, "ref") == 0) {
-        return TRI_ISA_COUNT;
-    }
+    return sets[isa].name;
+}
+
+/* ---- what runs ------------------------------------------------------------------------------- */
+
+static bool is_reference(const char *path)
+{
+    return path && strcmp(path, "ref") == 0;
+}
+
+/* The widest set that the machine has and path, when given, allows; TRI_ISA_COUNT when there is
+ * none. */
+static enum tri_isa choose(const char *path)
+{
     for (int isa = TRI_ISA_COUNT - 1; isa >= 0; isa--) {
-        bool named = !wanted || strcmp(wanted, isa_names[isa]) == 0;
-        if (named && tri_x86_can_run((enum tri_isa)isa)) {
+        if ((!path || strcmp(path, sets[isa].name) == 0) && tri_x86_can_run((enum tri_isa)isa)) {
             return (enum tri_isa)isa;
         }
     }
-    tri_panic(TRI_BAD_INPUT,
-              "TRIDENT_KERNELS=%s: not ref, x86-64, avx2 or avx512, or not on this processor",
-              wanted);
+    return TRI_ISA_COUNT;
+}
+
+/* A set that was named is all our own; without a name the widest one runs, with its products
+ * through oneDNN but for bf16 where that is slow. */
+static bool uses_onednn(const char *path, bool reproducible)
+{
+    return !path && !reproducible && choose(path) != TRI_ISA_X86_64;
+}
+
+enum tri_status tri_kernels_check(const char *path, struct tri_error *error)
+{
+    if (is_reference(path) || choose(path) != TRI_ISA_COUNT) {
+        return TRI_OK;
+    }
+    return tri_fail(error, TRI_BAD_INPUT,
+                    "TRIDENT_KERNELS=%s: not ref, x86-64, avx2 or avx512, or not on this processor",
+                    path);
+}
+
+void tri_kernels_path(const char *path, bool reproducible, char text[TRI_KERNELS_TEXT])
+{
+    enum tri_isa isa = choose(path);
+    if (isa == TRI_ISA_COUNT) {
+        (void)snprintf(text, TRI_KERNELS_TEXT, "%s",
+                       is_reference(path) ? "reference, in double" : "none");
+    } else if (!uses_onednn(path, reproducible)) {
+        (void)snprintf(text, TRI_KERNELS_TEXT, "%s, own products", tri_x86_name(isa));
+    } else {
+        (void)snprintf(
+            text, TRI_KERNELS_TEXT, "%s; products f32 oneDNN, bf16 %s", tri_x86_name(isa),
+            tri_onednn_bf16_is_fast() ? tri_onednn_isa() : "own kernel in f32 arithmetic");
+    }
 }
 
 static void read_processor(char *name, size_t size)
 {
     snprintf(name, size, "unknown processor");
-    FILE *file = fopen("/proc/cpuinfo", "r");
+    FILE *file = fopen("/proc/cpuinfo", "re");
     if (!file) {
         return;
     }
@@ -74,36 +112,27 @@ static void read_processor(char *name, size_t size)
     fclose(file);
 }
 
-/* "PROCESSOR: PATH"; the path has no colon. */
-static void describe(enum tri_isa isa)
+void tri_kernels_describe(const char *path, bool reproducible, char text[TRI_KERNELS_TEXT])
 {
     char processor[128];
+    char what[TRI_KERNELS_TEXT];
     read_processor(processor, sizeof(processor));
-    for (int i = 0; i < 2; i++) {
-        char *text = description[i];
-        size_t size = sizeof(description[i]);
-        bool bf16 = tri_onednn_bf16_is_fast();
-        if (isa == TRI_ISA_COUNT) {
-            snprintf(text, size, "%s: reference, in double", processor);
-        } else if (i == 1 || chosen != &mixed) {
-            snprintf(text, size, "%s: %s, own products", processor, isa_names[isa]);
-        } else {
-            snprintf(text, size, "%s: %s; products f32 oneDNN, bf16 %s", processor, isa_names[isa],
-                     bf16 ? tri_onednn_isa() : "own kernel in f32 arithmetic");
-        }
-    }
+    tri_kernels_path(path, reproducible, what);
+    (void)snprintf(text, TRI_KERNELS_TEXT, "%s: %.*s", processor,
+                   TRI_KERNELS_TEXT - (int)sizeof(processor) - 3, what);
 }
+
+/* ---- the object ------------------------------------------------------------------------------ */
 
 static void matmul_grouped(const struct tri_kernels *self, const struct tri_matmul *products,
                            int64_t count)
 {
-    (void)self;
     bool own = count > 0 && (products->c_dtype == TRI_I64 ||
                              (products->ab_dtype == TRI_BF16 && !tri_onednn_bf16_is_fast()));
     if (own) {
-        widest->matmul_grouped(widest, products, count);
+        self->own->matmul_grouped(self, products, count);
     } else {
-        tri_onednn_run(widest, products, count);
+        tri_onednn_run(self, products, count);
     }
 }
 
@@ -112,74 +141,67 @@ static void matmul(const struct tri_kernels *self, const struct tri_matmul *prod
     matmul_grouped(self, product, 1);
 }
 
-/* A table that TRIDENT_KERNELS names is all our own; without a name the widest one runs, with its
- * products through oneDNN but for bf16 where that is slow. */
-static void set_up(void)
+static void fill_fast(struct tri_kernels *kernels, enum tri_kernels_kind kind, const char *path,
+                      int threads)
 {
-    static void (*const fill[TRI_ISA_COUNT])(struct tri_kernels *) = {
-        tri_vec_fill_x86_64, tri_vec_fill_avx2, tri_vec_fill_avx512};
-    enum tri_isa isa = choose();
-    for (int i = 0; i < TRI_ISA_COUNT; i++) {
-        /* Filling in is itself compiled for the instruction set. */
-        if (tri_x86_can_run((enum tri_isa)i)) {
-            fill[i](&tables[i]);
-            tables[i].name = isa_names[i];
-        }
+    enum tri_isa isa = choose(path);
+    bool reproducible = kind == TRI_KERNELS_REPRODUCIBLE;
+    sets[isa].fill(kernels);
+    kernels->name = tri_x86_name(isa);
+    kernels->reproducible = !uses_onednn(path, reproducible);
+    kernels->own->scratch = tri_scratch_create(threads);
+    if (!kernels->reproducible) {
+        kernels->own->onednn = tri_onednn_create();
+        kernels->own->matmul_grouped = kernels->matmul_grouped;
+        kernels->matmul = matmul;
+        kernels->matmul_grouped = matmul_grouped;
     }
-    if (isa == TRI_ISA_COUNT) {
-        chosen = tri_kernels_ref();
-    } else if (getenv("TRIDENT_KERNELS") || isa == TRI_ISA_X86_64) {
-        chosen = &tables[isa];
-    } else {
-        widest = &tables[isa];
-        mixed = tables[isa];
-        mixed.matmul = matmul;
-        mixed.matmul_grouped = matmul_grouped;
-        chosen = &mixed;
-    }
-    describe(isa);
 }
 
-const struct tri_kernels *tri_kernels_fast(void)
+/* Threads that are made for the calling thread work for the same rank as it. */
+static void bind_threads(int threads)
 {
-    pthread_once(&once, set_up);
-    return chosen;
-}
-
-const struct tri_kernels *tri_kernels_reproducible(void)
-{
-    pthread_once(&once, set_up);
-    return chosen == &mixed ? widest : chosen;
-}
-
-const struct tri_kernels *tri_x86_table(enum tri_isa isa)
-{
-    pthread_once(&once, set_up);
-    return tri_x86_can_run(isa) ? &tables[isa] : NULL;
-}
-
-const char *tri_kernels_describe(bool reproducible)
-{
-    pthread_once(&once, set_up);
-    return description[reproducible];
-}
-
-const char *tri_kernels_path(bool reproducible)
-{
-    return strrchr(tri_kernels_describe(reproducible), ':') + strlen(": ");
-}
-
-void tri_kernels_set_threads(int threads)
-{
-    omp_set_num_threads(threads);
     struct tri_runtime *runtime = tri_runtime_bound();
-    if (runtime) {
-#pragma omp parallel
+    if (runtime && threads > 1) {
+#pragma omp parallel num_threads(threads)
         tri_runtime_bind(runtime);
     }
 }
 
-int tri_kernels_threads(void)
+struct tri_kernels *tri_kernels_create(enum tri_kernels_kind kind, const char *path, int threads)
 {
-    return omp_get_max_threads();
+    struct tri_error error;
+    if (tri_kernels_check(path, &error) != TRI_OK) {
+        tri_panic(TRI_BAD_INPUT, "%s", error.message);
+    }
+    TRI_REQUIRE(threads > 0);
+    struct tri_kernels *kernels = tri_alloc(TRI_MEMORY_KERNELS, sizeof(*kernels));
+    struct tri_kernels_own *own = tri_alloc(TRI_MEMORY_KERNELS, sizeof(*own));
+    if (kind == TRI_KERNELS_DRY) {
+        tri_dry_fill(kernels);
+        own->counted = is_reference(path) ? NULL : sets[choose(path)].attention;
+        own->counted_threads = threads;
+        kernels->own = own;
+        return kernels;
+    }
+    if (is_reference(path)) {
+        *kernels = *tri_kernels_ref();
+        kernels->own = own;
+    } else {
+        kernels->own = own;
+        fill_fast(kernels, kind, path, threads);
+    }
+    kernels->threads = threads;
+    bind_threads(threads);
+    return kernels;
+}
+
+void tri_kernels_destroy(struct tri_kernels *kernels)
+{
+    if (kernels) {
+        tri_onednn_destroy(kernels->own->onednn);
+        tri_scratch_destroy(kernels->own->scratch, kernels->threads);
+        tri_free(kernels->own);
+        tri_free(kernels);
+    }
 }

@@ -1,10 +1,12 @@
-/* The local maths behind one table of functions, each called with its table and one struct of
- * arguments: kernels->cast(kernels, &(struct tri_cast_args){...}). Three tables exist:
+/* The local maths: an object that is a table of functions and owns their threads, their scratch and
+ * what oneDNN keeps. Each function is called with it and one struct of arguments:
+ * kernels->cast(kernels, &(struct tri_cast_args){...}). Three kinds of tables exist:
  *   ref    kernel/ref: any of f32, bf16, f64 (each main tensor's dtype given), in double,
  *          plain loops: the truth that tests hold the other against, and finite differences (f64);
  *   fast   kernel/x86: f32 and bf16, threads inside, products through oneDNN where faster than
- *          our own; the instruction set is chosen once, when the table is first asked for;
+ *          our own;
  *   dry    nothing is read or written: a plan counts what a run takes and sends.
+ * An object works for one thread at a time; two objects do not see each other.
  *
  * Conventions. "main" tensors (activations, weights, their gradients) have the dtype `dt`.
  * "stat" tensors (norm statistics, log-sum-exp, router numbers, biases, norm weights, gradients of
@@ -18,9 +20,11 @@
 #define TRIDENT_KERNEL_KERNEL_H
 
 #include "base/exact.h"
+#include "base/status.h"
 #include "tensor/dtype.h"
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 /* Fixed-point sums: an i64 element counts units of 2^-52. A term, an f32, is rounded to whole units
@@ -214,6 +218,17 @@ struct tri_bias_args {
     void *dbias;
 };
 
+struct tri_copy_args {
+    const void *src;
+    void *dst; /* does not overlap src */
+    size_t bytes;
+};
+
+struct tri_zero_args {
+    void *dst;
+    size_t bytes;
+};
+
 struct tri_cast_args {
     const void *src;
     enum tri_dtype from;
@@ -256,8 +271,14 @@ struct tri_adamw {
     int64_t n;
 };
 
+struct tri_kernels_own;
+
 struct tri_kernels {
-    const char *name; /* "dry", "ref", "avx2", "avx512", "avx512-bf16", "amx", "x86-64" */
+    const char *name;  /* "dry", "ref", "x86-64", "avx2", "avx512" */
+    int threads;       /* that a call works with */
+    bool reproducible; /* every result's bits depend on nothing but the operands that it is made of:
+                          not on the rows, columns and heads beside it, strides, or threads */
+    struct tri_kernels_own *own; /* what only kernel/ knows */
 
     void (*matmul)(const struct tri_kernels *self, const struct tri_matmul *product);
     /* count independent products (experts): same n, k (or m, n for weight gradients), dtypes,
@@ -283,9 +304,6 @@ struct tri_kernels {
 
     void (*attention_forward)(const struct tri_kernels *self, const struct tri_attention *args);
     void (*attention_backward)(const struct tri_kernels *self, const struct tri_attention *args);
-    /* Bytes that so many threads of a call take for the time of it, and keep for the next. */
-    int64_t (*attention_scratch)(const struct tri_kernels *self, const struct tri_attention *args,
-                                 bool backward, int threads);
 
     void (*activation_forward)(const struct tri_kernels *self,
                                const struct tri_activation_args *args);
@@ -333,6 +351,9 @@ struct tri_kernels {
     void (*add_bias)(const struct tri_kernels *self, const struct tri_bias_args *args);
     /* dbias[width] stat += column sums of dy [n, width] */
     void (*bias_backward)(const struct tri_kernels *self, const struct tri_bias_args *args);
+    /* Bytes of any type. */
+    void (*zero)(const struct tri_kernels *self, const struct tri_zero_args *args);
+    void (*copy)(const struct tri_kernels *self, const struct tri_copy_args *args);
     /* dst (to) = src (from) */
     void (*cast)(const struct tri_kernels *self, const struct tri_cast_args *args);
     /* sums[n] += x (dt), fixed-point */
@@ -348,30 +369,40 @@ struct tri_kernels {
     void (*adamw)(const struct tri_kernels *self, const struct tri_adamw *args);
 };
 
-/* The table that runs; picks the instruction set on first use. Never NULL. */
-const struct tri_kernels *tri_kernels_fast(void);
-/* The same where every result's bits depend on nothing but the operands that it is made of: not on
- * the rows, columns and heads beside it, strides, or threads. Products are all our own. */
-const struct tri_kernels *tri_kernels_reproducible(void);
+enum tri_kernels_kind {
+    TRI_KERNELS_FAST,
+    TRI_KERNELS_REPRODUCIBLE, /* fast, with products that are all our own */
+    TRI_KERNELS_DRY
+};
+
+/* path: "x86-64", "avx2" or "avx512", that instruction set with products that are all our own, or
+ * "ref", the reference; NULL: the widest set of this machine. threads: of each call; of the dry
+ * kind, those whose scratch it counts. Binds OpenMP's threads of the calling thread to its runtime.
+ * Panics (BAD_INPUT) where tri_kernels_check refuses. */
+struct tri_kernels *tri_kernels_create(enum tri_kernels_kind kind, const char *path, int threads)
+    __attribute__((returns_nonnull));
+void tri_kernels_destroy(struct tri_kernels *kernels);
+
+/* Whether path is one that this machine can run. */
+enum tri_status tri_kernels_check(const char *path, struct tri_error *error) TRI_NODISCARD;
+
+/* Bytes of scratch that the calls so far would have taken of a fast table; kind DRY only. */
+int64_t tri_kernels_dry_scratch(const struct tri_kernels *kernels);
+
+/* "avx512; products f32 oneDNN, bf16 amx": what runs where path is asked for, the same text on
+ * machines that compute alike. The second form with the processor's name before it, "Intel Xeon …:
+ * avx512; …", for --version and environment.json. path is one that tri_kernels_check takes. */
+enum { TRI_KERNELS_TEXT = 256 };
+void tri_kernels_path(const char *path, bool reproducible, char text[TRI_KERNELS_TEXT]);
+void tri_kernels_describe(const char *path, bool reproducible, char text[TRI_KERNELS_TEXT]);
+
+/* The reference, which has no threads and nothing of its own. */
 const struct tri_kernels *tri_kernels_ref(void);
-const struct tri_kernels *tri_kernels_dry(void);
-/* Begins to count, for so many threads, what the calls of the dry table that follow would take of
- * scratch with the fast one; the most so far. Of the calling thread. */
-void tri_kernels_dry_begin(int threads);
-int64_t tri_kernels_dry_scratch(void);
 
 /* f64 for F64, else f32. */
 static inline enum tri_dtype tri_stat_dtype(enum tri_dtype dt)
 {
     return dt == TRI_F64 ? TRI_F64 : TRI_F32;
 }
-
-/* Threads that the fast table uses (OpenMP), bound to the calling thread's runtime. */
-void tri_kernels_set_threads(int threads);
-int tri_kernels_threads(void);
-/* "Intel Xeon … : amx bf16, avx512 f32", for --version and environment.json. */
-const char *tri_kernels_describe(bool reproducible);
-/* The same without the processor's name, which may differ among ranks that compute alike. */
-const char *tri_kernels_path(bool reproducible);
 
 #endif

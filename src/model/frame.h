@@ -92,7 +92,8 @@ static inline float *tri_frame_take_f32(const struct tri_frame *frame, int64_t n
 /* Zeros, which in a rehearsal nobody reads: they would take the memory that it only counts. */
 static inline void *tri_context_zero(const struct tri_context *context, void *block, size_t bytes)
 {
-    return context->mesh->planned ? block : memset(block, 0, bytes);
+    context->kernels->zero(context->kernels, &(struct tri_zero_args){.dst = block, .bytes = bytes});
+    return block;
 }
 
 /* Memory for a part of the routing, which is decided once: bytes in the stash, or in the arena.

@@ -81,11 +81,12 @@ static void store(const struct tri_params *params, const struct tri_param *param
 
 enum { PIECE = 1024 };
 
-static void init_row(struct tri_params *params, const struct tri_param *param, uint64_t seed)
+static void init_row(struct tri_params *params, const struct tri_param *param, uint64_t seed,
+                     int threads)
 {
     uint64_t stream = tri_random_stream(param->name);
     int64_t columns = tri_range_size(param->local[1]);
-#pragma omp parallel for schedule(static) if (param->count > 16 * PIECE)
+#pragma omp parallel for num_threads(threads) schedule(static) if (param->count > 16 * PIECE)
     for (int64_t row = param->local[0].begin; row < param->local[0].end; row++) {
         float values[PIECE];
         for (int64_t j = 0; j < columns; j += PIECE) {
@@ -97,11 +98,11 @@ static void init_row(struct tri_params *params, const struct tri_param *param, u
     }
 }
 
-void tri_params_init(struct tri_params *params, uint64_t seed)
+void tri_params_init(struct tri_params *params, uint64_t seed, int threads)
 {
     tri_params_settle(params);
     for (int p = 0; p < params->count; p++) {
-        init_row(params, &params->param[p], seed);
+        init_row(params, &params->param[p], seed, threads);
         tri_params_refresh_row(params, &params->param[p]);
     }
 }

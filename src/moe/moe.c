@@ -357,7 +357,7 @@ static void *prepare(const struct tri_context *context)
     const struct tri_config *config = context->config;
     struct tri_moe *moe = tri_alloc(TRI_MEMORY_OTHER, sizeof(*moe));
     moe->context = context;
-    moe->router = tri_router_create(config, context->mesh);
+    moe->router = tri_router_create(config, context->mesh, context->kernels->threads);
     moe->exchange.load = config->moe.router->blind ? 1.0 : 0.0;
     if (config->moe.bias_balancing > 0.0) {
         moe->bias = tri_alloc(TRI_MEMORY_OTHER, bias_bytes(config));

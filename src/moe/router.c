@@ -6,7 +6,8 @@
 
 #include <float.h>
 
-struct tri_router *tri_router_create(const struct tri_config *config, const struct tri_mesh *mesh)
+struct tri_router *tri_router_create(const struct tri_config *config, const struct tri_mesh *mesh,
+                                     int threads)
 {
     const struct tri_config_moe *moe = &config->moe;
     struct tri_router *router = tri_alloc(TRI_MEMORY_OTHER, sizeof(*router));
@@ -14,6 +15,7 @@ struct tri_router *tri_router_create(const struct tri_config *config, const stru
     TRI_REQUIRE(moe->router->top_k == 0 || moe->router->top_k == moe->top_k);
     router->config = config;
     router->mesh = mesh;
+    router->threads = threads;
     router->ops = moe->router->ops;
     router->rules = (struct tri_router_rules){
         .experts = moe->num_experts,

@@ -81,9 +81,10 @@ void tri_aux_model_begin(const struct tri_config *config, int64_t rows, void *bl
 
 struct tri_router;
 
-/* One for each MoE layer (cheap); config is borrowed, as is mesh: window step exchanges counts over
- * mesh->expert_data, window rank and sequence send nothing. */
-struct tri_router *tri_router_create(const struct tri_config *config, const struct tri_mesh *mesh);
+/* One for each MoE layer (cheap), which works with so many threads; config is borrowed, as is mesh:
+ * window step exchanges counts over mesh->expert_data, window rank and sequence send nothing. */
+struct tri_router *tri_router_create(const struct tri_config *config, const struct tri_mesh *mesh,
+                                     int threads);
 void tri_router_destroy(struct tri_router *router);
 
 /* model is NULL unless aux_scope is model (its layers' aux_loss is then 0). deepspeed_*: capacity,

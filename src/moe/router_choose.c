@@ -127,7 +127,8 @@ void tri_router_choose_tokens(const struct tri_router *router, const struct tri_
                               struct tri_routes *routes)
 {
     const int64_t tokens = call->rows * call->seq;
-#pragma omp parallel for schedule(static) if (tokens > TRI_TOKENS_ALONE)
+#pragma omp parallel for num_threads(router->threads)                                              \
+    schedule(static) if (tokens > TRI_TOKENS_ALONE)
     for (int64_t t = 0; t < tokens; t++) {
         struct tri_scores s = common;
         choose_token(router, call, &s, pick, t, routes);

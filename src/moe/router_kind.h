@@ -68,6 +68,7 @@ struct tri_router_scratch {
 struct tri_router {
     const struct tri_config *config;
     const struct tri_mesh *mesh;
+    int threads;
     const struct tri_router_ops *ops;
     struct tri_router_rules rules;
     struct tri_router_scratch queue, gather, entries, balance, slopes;

@@ -100,7 +100,8 @@ void tri_router_backward_shares(struct tri_router *router, const struct tri_rout
     const bool by_row = moe->aux_window == TRI_WINDOW_SEQUENCE;
     const float *slopes = tri_router_balance_slopes(router, call, routes, model);
     memset(dlogits, 0, (size_t)(tokens * rules->experts) * sizeof(*dlogits));
-#pragma omp parallel for schedule(static) if (own.end - own.begin > TRI_TOKENS_ALONE)
+#pragma omp parallel for num_threads(router->threads)                                              \
+    schedule(static) if (own.end - own.begin > TRI_TOKENS_ALONE)
     for (int64_t t = own.begin; t < own.end; t++) {
         struct token_gradient g = {
             .rules = rules,

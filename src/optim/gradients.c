@@ -13,29 +13,24 @@ enum { IN_FLIGHT = 2 };
 
 static const struct tri_where where = {TRI_PHASE_OPTIMIZER, TRI_KIND_GRADIENT};
 
-static void zero(char *x, size_t bytes)
-{
-    const size_t piece = 1 << 18;
-#pragma omp parallel for schedule(static) if (bytes > piece)
-    for (size_t at = 0; at < bytes; at += piece) {
-        memset(x + at, 0, bytes - at < piece ? bytes - at : piece);
-    }
-}
-
 static enum tri_dtype gradient_dtype(const struct tri_params *params, const struct tri_param *param)
 {
     return params->buffer[param->buffer].gradient_dtype;
 }
 
-static void zero_row(const struct tri_params *params, const struct tri_param *param)
+static void zero_row(const struct tri_params *params, const struct tri_kernels *kernels,
+                     const struct tri_param *param)
 {
-    if (param->count > 0 && !params->mesh->planned) {
-        zero(tri_param_gradients(params, param),
-             (size_t)param->count * tri_dtype_size(gradient_dtype(params, param)));
+    if (param->count > 0) {
+        const struct tri_zero_args args = {
+            .dst = tri_param_gradients(params, param),
+            .bytes = (size_t)param->count * tri_dtype_size(gradient_dtype(params, param)),
+        };
+        kernels->zero(kernels, &args);
     }
 }
 
-void tri_gradients_begin(struct tri_params *params)
+void tri_gradients_begin(struct tri_params *params, const struct tri_kernels *kernels)
 {
     TRI_REQUIRE(params->open == 0);
     params->fixed.refused = 0;
@@ -44,49 +39,53 @@ void tri_gradients_begin(struct tri_params *params)
         bool added_to = !tri_param_overwritten(param) || gradient_dtype(params, param) == TRI_I64;
         params->state[p].fresh = !added_to;
         if (added_to) {
-            zero_row(params, param);
+            zero_row(params, kernels, param);
         }
     }
 }
 
 /* Rows that no micro-batch had a product for: experts without tokens. */
-static void zero_unwritten(struct tri_params *params, struct tri_range rows)
+static void zero_unwritten(struct tri_params *params, const struct tri_kernels *kernels,
+                           struct tri_range rows)
 {
     for (int64_t p = rows.begin; p < rows.end; p++) {
         TRI_REQUIRE(!params->state[p].open);
         if (params->state[p].fresh) {
             params->state[p].fresh = false;
-            zero_row(params, &params->param[p]);
+            zero_row(params, kernels, &params->param[p]);
         }
     }
 }
 
 /* KV rows that several tensor ranks hold: laid out in the global tensor, summed, taken back. */
-static void sum_overlap(struct tri_params *params, const struct tri_param *param)
+static void sum_overlap(struct tri_params *params, const struct tri_kernels *kernels,
+                        const struct tri_param *param)
 {
     enum tri_dtype dtype = gradient_dtype(params, param);
     size_t width = tri_dtype_size(dtype);
     int64_t n = param->shape[0] * param->shape[1];
     size_t bytes = (size_t)n * width;
-    size_t local_bytes = params->mesh->planned ? 0 : (size_t)param->count * width;
+    size_t local_bytes = (size_t)param->count * width;
     void *local = tri_param_gradients(params, param);
     char *whole = tri_grow(TRI_MEMORY_BUFFERS, &params->scratch, &params->scratch_bytes, bytes);
     char *mine = whole + (size_t)(param->local[0].begin * param->shape[1]) * width;
-    if (!params->mesh->planned) {
-        memset(whole, 0, bytes);
-    }
-    memcpy(mine, local, local_bytes);
+    const struct tri_zero_args zero = {.dst = whole, .bytes = bytes};
+    const struct tri_copy_args there = {.src = local, .dst = mine, .bytes = local_bytes};
+    const struct tri_copy_args back = {.src = mine, .dst = local, .bytes = local_bytes};
+    kernels->zero(kernels, &zero);
+    kernels->copy(kernels, &there);
     tri_all_reduce_sum(params->mesh->tensor, where, whole, n, dtype);
-    memcpy(local, mine, local_bytes);
+    kernels->copy(kernels, &back);
 }
 
-static void sum_over_tensor(struct tri_params *params, const struct tri_param *param)
+static void sum_over_tensor(struct tri_params *params, const struct tri_kernels *kernels,
+                            const struct tri_param *param)
 {
     if (param->sync == TRI_SYNC_SUM) {
         tri_all_reduce_sum(params->mesh->tensor, where, tri_param_gradients(params, param),
                            param->count, gradient_dtype(params, param));
     } else if (param->sync == TRI_SYNC_OVERLAP) {
-        sum_overlap(params, param);
+        sum_overlap(params, kernels, param);
     }
 }
 
@@ -102,15 +101,16 @@ static void end_block(struct tri_params *params, int64_t block)
     }
 }
 
-void tri_gradients_reduce(struct tri_params *params, int64_t block, bool begin)
+void tri_gradients_reduce(struct tri_params *params, const struct tri_kernels *kernels,
+                          int64_t block, bool begin)
 {
     if (begin && block + IN_FLIGHT <= params->layers) {
         end_block(params, block + IN_FLIGHT);
     }
     struct tri_range rows = tri_params_rows(params, block);
-    zero_unwritten(params, rows);
+    zero_unwritten(params, kernels, rows);
     for (int64_t p = rows.begin; p < rows.end; p++) {
-        sum_over_tensor(params, &params->param[p]);
+        sum_over_tensor(params, kernels, &params->param[p]);
     }
     for (int i = 0; i < TRI_BUFFERS; i++) {
         struct tri_buffer *buffer = &params->buffer[i];

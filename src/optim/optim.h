@@ -10,7 +10,7 @@
 /* Makes the gradients ready for a step: zeroes those that are added to, and marks the others
  * (tri_param_overwritten) as fresh, to be set by who opens them first (model/param_open.h). Saves a
  * pass over most of the memory. Nothing may be open. Local. */
-void tri_gradients_begin(struct tri_params *params);
+void tri_gradients_begin(struct tri_params *params, const struct tri_kernels *kernels);
 
 /* Zeroes what nobody wrote of a block's gradients, then sums them over the tensor group where the
  * table says so, then over the replicas of each buffer: afterwards each rank holds the sums of the
@@ -20,7 +20,8 @@ void tri_gradients_begin(struct tri_params *params);
  * backward completes them. begin: returns while the sums over replicas are still under way; the
  * block's gradients must then be left alone until tri_gradients_reduce_end. Both ways give the same
  * bits. Collective over the mesh. */
-void tri_gradients_reduce(struct tri_params *params, int64_t block, bool begin);
+void tri_gradients_reduce(struct tri_params *params, const struct tri_kernels *kernels,
+                          int64_t block, bool begin);
 /* Ends all that was begun. Collective over the mesh. */
 void tri_gradients_reduce_end(struct tri_params *params);
 

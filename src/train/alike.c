@@ -4,7 +4,7 @@
 #include "base/memory.h"
 #include "config/schema.h"
 #include "config/value.h"
-#include "kernel/kernel.h"
+#include "train/environment.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -40,7 +40,9 @@ enum tri_status tri_alike_config(struct tri_group *group, const struct tri_confi
         (void)snprintf(names[i], NAME, "key '%s'", key->name);
         facts[i] = (struct tri_fact){names[i], tri_value_to_text(key, tri_key_view(key, config))};
     }
-    facts[count] = (struct tri_fact){"the kernel path", tri_kernels_path(config->reproducible)};
+    char path[TRI_KERNELS_TEXT];
+    tri_kernels_path(tri_environment_kernels(), config->reproducible, path);
+    facts[count] = (struct tri_fact){"the kernel path", path};
     enum tri_status status = tri_comm_compare(group, (int)count + 1, facts, error);
     for (size_t i = 0; i < count; i++) {
         free((char *)(uintptr_t)facts[i].value);

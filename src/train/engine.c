@@ -12,7 +12,7 @@ static void after_block(void *state, int64_t block)
 {
     struct tri_engine *engine = state;
     if (engine->last && engine->config->comm_overlap) {
-        tri_gradients_reduce(engine->params, block, true);
+        tri_gradients_reduce(engine->params, engine->kernels, block, true);
     }
     tri_mesh_progress(engine->mesh);
 }
@@ -21,9 +21,8 @@ struct tri_engine *tri_engine_create(const struct tri_config *config, const stru
                                      const struct tri_kernels *kernels, bool training)
 {
     struct tri_engine *engine = tri_alloc(TRI_MEMORY_OTHER, sizeof(*engine));
-    if (config->reproducible && kernels == tri_kernels_fast()) {
-        kernels = tri_kernels_reproducible();
-    }
+    TRI_REQUIRE(kernels->reproducible || !config->reproducible);
+    engine->kernels = kernels;
     engine->config = config;
     engine->mesh = mesh;
     engine->params = tri_params_create(config, mesh);
@@ -32,7 +31,7 @@ struct tri_engine *tri_engine_create(const struct tri_config *config, const stru
         engine->optimizer = tri_optimizer_create(config, engine->params, kernels);
     }
     if (!mesh->planned) { /* values take time and pages, and a rehearsal reads none */
-        tri_params_init(engine->params, (uint64_t)config->seed);
+        tri_params_init(engine->params, (uint64_t)config->seed, kernels->threads);
     }
     engine->model = tri_model_create(config, mesh, engine->params, kernels, &tri_moe_factory);
     engine->hooks = (struct tri_hooks){engine, after_block};
@@ -196,7 +195,7 @@ static void reduce_gradients(struct tri_engine *engine)
 {
     struct tri_params *params = engine->params;
     for (int64_t block = params->layers; block >= -1 && !engine->config->comm_overlap; block--) {
-        tri_gradients_reduce(params, block, false);
+        tri_gradients_reduce(params, engine->kernels, block, false);
     }
     tri_gradients_reduce_end(params);
 }
@@ -209,7 +208,7 @@ enum tri_status tri_engine_gradients(struct tri_engine *engine,
     double start = tri_clock_now();
     double exposed = exposed_seconds(engine);
     *report = (struct tri_step_report){0};
-    tri_gradients_begin(engine->params);
+    tri_gradients_begin(engine->params, engine->kernels);
     struct tri_pass options = {
         .training = true, .backward = true, .phase = TRI_PHASE_FORWARD, .tap = tap};
     TRI_TRY(run(engine, source, step, options, error));

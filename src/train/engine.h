@@ -32,6 +32,7 @@ struct tri_step_report {
 struct tri_engine {
     const struct tri_config *config;
     const struct tri_mesh *mesh;
+    const struct tri_kernels *kernels;
     struct tri_params *params;
     struct tri_model *model;
     struct tri_optimizer *optimizer; /* NULL when it only evaluates */
@@ -44,7 +45,8 @@ struct tri_engine {
 };
 
 /* Builds table, weights (initial values of config->seed; none on a planned mesh), model and, when
- * training, optimizer for this rank of mesh. config and mesh are borrowed. Local. */
+ * training, optimizer for this rank of mesh. config, mesh and kernels are borrowed; a reproducible
+ * config wants reproducible kernels. Local. */
 struct tri_engine *tri_engine_create(const struct tri_config *config, const struct tri_mesh *mesh,
                                      const struct tri_kernels *kernels, bool training);
 void tri_engine_destroy(struct tri_engine *engine);

@@ -3,6 +3,7 @@
 #include "base/cgroup.h"
 #include "base/log.h"
 #include "base/memory.h"
+#include "base/runtime.h"
 #include "kernel/kernel.h"
 
 #include <hwloc.h>
@@ -57,7 +58,7 @@ static struct cores count_cores(void)
 /* What OMP_NUM_THREADS says, or 0; of a list, which is for nested regions, its first. */
 static int threads_of_openmp(void)
 {
-    const char *text = getenv("OMP_NUM_THREADS");
+    const char *text = tri_runtime_getenv("OMP_NUM_THREADS");
     long threads = text ? strtol(text, NULL, 10) : 0;
     return threads > 0 && threads <= MOST_THREADS ? (int)threads : 0;
 }
@@ -69,7 +70,12 @@ static int cores_within_quota(int cores)
     return quota < cores ? (int)quota : cores;
 }
 
-int tri_environment_set_threads(const struct tri_config *config, const struct tri_comm *comm)
+const char *tri_environment_kernels(void)
+{
+    return tri_runtime_getenv("TRIDENT_KERNELS");
+}
+
+int tri_environment_threads(const struct tri_config *config, const struct tri_comm *comm)
 {
     int local = tri_comm_local_size(comm);
     struct cores cores = count_cores();
@@ -86,7 +92,6 @@ int tri_environment_set_threads(const struct tri_config *config, const struct tr
                      "for each other",
                      threads * local, all, all < cores.all ? " by quota" : "", local, threads);
     }
-    tri_kernels_set_threads(threads);
     return threads;
 }
 
@@ -113,7 +118,7 @@ static void describe_place(char text[PLACE_BYTES])
     }
 }
 
-char *tri_environment_describe(const struct tri_config *config, const struct tri_mesh *mesh)
+char *tri_environment_describe(const struct tri_kernels *kernels, const struct tri_mesh *mesh)
 {
     size_t ranks = (size_t)mesh->ranks;
     int64_t *counts = tri_alloc(TRI_MEMORY_OTHER, ranks * sizeof(*counts));
@@ -134,10 +139,12 @@ char *tri_environment_describe(const struct tri_config *config, const struct tri
                 list, json_pack("{si si si si ss}", "rank", (int)r, "tensor", coord[0], "expert",
                                 coord[1], "data", coord[2], "cores", places + r * PLACE_BYTES));
         }
-        json_t *root = json_pack(
-            "{ss ss ss ss si so}", "version", TRIDENT_VERSION, "commit", TRIDENT_COMMIT, "kernels",
-            tri_kernels_describe(config->reproducible), "mpi", tri_comm_library(mesh->comm),
-            "threads_per_rank", tri_kernels_threads(), "ranks", list);
+        char path[TRI_KERNELS_TEXT];
+        tri_kernels_describe(tri_environment_kernels(), kernels->reproducible, path);
+        json_t *root =
+            json_pack("{ss ss ss ss si so}", "version", TRIDENT_VERSION, "commit", TRIDENT_COMMIT,
+                      "kernels", path, "mpi", tri_comm_library(mesh->comm), "threads_per_rank",
+                      kernels->threads, "ranks", list);
         text = json_dumps(root, JSON_INDENT(1));
         json_decref(root);
     }

@@ -5,6 +5,7 @@
 #include "moe/router_kind.h"
 #include "shard/rows.h"
 #include "train/engine.h"
+#include "train/environment.h"
 #include "train/evaluate.h"
 
 #include <string.h>
@@ -69,7 +70,8 @@ static void step(struct tri_engine *engine, const struct tri_rows_source *source
 
 /* Peaks by category of steps of `rows` rows; ledger is that of the last one. */
 static struct tri_memory_counters run(const struct tri_rehearsal *rehearsal,
-                                      const struct tri_config *config, int64_t rows,
+                                      const struct tri_config *config,
+                                      const struct tri_kernels *kernels, int64_t rows,
                                       struct tri_ledger *ledger)
 {
     const struct tri_layout *layout = &rehearsal->layout;
@@ -79,8 +81,7 @@ static struct tri_memory_counters run(const struct tri_rehearsal *rehearsal,
     struct tri_mesh *mesh =
         tri_mesh_create_planned(layout->tensor, layout->expert, layout->data, rehearsal->rank);
     tri_mesh_set_max_message(mesh, config->comm_max_message);
-    struct tri_engine *engine =
-        tri_engine_create(config, mesh, tri_kernels_dry(), rehearsal->training);
+    struct tri_engine *engine = tri_engine_create(config, mesh, kernels, rehearsal->training);
     if (engine->moe_layers > 0) {
         tri_moe_set_load(tri_model_moe(engine->model), loads[rehearsal->load]);
     }
@@ -184,20 +185,19 @@ static void rehearse(const struct tri_rehearsal *rehearsal, const struct tri_con
                      struct tri_memory_plan *plan)
 {
     struct tri_ledger *ledgers = tri_alloc(TRI_MEMORY_OTHER, 2 * sizeof(*ledgers));
-    /* There is too little to do to wake threads for. */
-    int threads = tri_kernels_threads();
-    tri_kernels_set_threads(1);
-    tri_kernels_dry_begin(threads);
-    struct tri_memory_counters counters = run(rehearsal, config, batch->rows, &ledgers[0]);
+    int threads = rehearsal->threads ? rehearsal->threads : (int)config->threads;
+    struct tri_kernels *kernels =
+        tri_kernels_create(TRI_KERNELS_DRY, tri_environment_kernels(), threads > 0 ? threads : 1);
+    struct tri_memory_counters counters = run(rehearsal, config, kernels, batch->rows, &ledgers[0]);
     if (ledger) {
         if (batch->periods > 0) {
-            (void)run(rehearsal, config, batch->rows + batch->period_rows, &ledgers[1]);
+            (void)run(rehearsal, config, kernels, batch->rows + batch->period_rows, &ledgers[1]);
             extend(&ledgers[0], &ledgers[1], batch->periods);
         }
         *ledger = ledgers[0];
     }
-    tri_kernels_set_threads(threads);
-    *plan = (struct tri_memory_plan){.scratch = tri_kernels_dry_scratch()};
+    *plan = (struct tri_memory_plan){.scratch = tri_kernels_dry_scratch(kernels)};
+    tri_kernels_destroy(kernels);
     memcpy(plan->bytes, counters.peak, sizeof(plan->bytes));
     tri_free(ledgers);
 }
@@ -250,6 +250,13 @@ enum tri_status tri_rehearse_layout(const struct tri_config *config, struct tri_
                                     int rank, enum tri_load load, struct tri_ledger *ledger,
                                     struct tri_memory_plan *plan, struct tri_error *error)
 {
-    const struct tri_rehearsal rehearsal = {config, layout, rank, true, load, 1};
+    const struct tri_rehearsal rehearsal = {
+        .config = config,
+        .layout = layout,
+        .rank = rank,
+        .training = true,
+        .load = load,
+        .local_ranks = 1,
+    };
     return tri_rehearse(&rehearsal, ledger, plan, error);
 }

@@ -13,6 +13,7 @@ struct tri_rehearsal {
     bool training; /* else an evaluation */
     enum tri_load load;
     int local_ranks; /* of this node that rehearse at once, and share its memory */
+    int threads;     /* of the rank; 0: the config's, or one */
 };
 
 /* Peaks by category over two steps, without plan->process. ledger: the calls and bytes of the

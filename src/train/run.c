@@ -144,7 +144,7 @@ static enum tri_status restore(struct run *run, struct tri_error *error)
 
 static enum tri_status describe(struct run *run, struct tri_error *error)
 {
-    char *environment = tri_environment_describe(run->session->config, run->session->mesh);
+    char *environment = tri_environment_describe(run->session->kernels, run->session->mesh);
     enum tri_status status = TRI_OK;
     if (is_root(run)) {
         status = tri_run_folder_describe(run->folder, run->config, environment, error);

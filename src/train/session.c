@@ -18,30 +18,37 @@ static enum tri_status check_memory(struct tri_session *session, bool training, 
         .training = training,
         .load = session->load,
         .local_ranks = tri_comm_local_size(mesh->comm),
+        .threads = session->kernels->threads,
     };
     enum tri_status status = tri_rehearse(&rehearsal, NULL, &session->plan, error);
     session->plan.beside = beside;
     session->plan.process =
-        tri_memory_process_constant(tri_kernels_threads()) + session->plan.scratch;
+        tri_memory_process_constant(session->kernels->threads) + session->plan.scratch;
     if (status == TRI_OK) {
         status = tri_memory_check(&session->plan, tri_comm_local_size(session->mesh->comm), error);
     }
-    return tri_comm_agree(session->mesh->world, status, error);
+    return status;
 }
 
 /* What a rank computes may depend on how many threads it has, in the last bits, and tensor ranks
- * compute some things twice: so all take as many as the one that may have the fewest.
- * Collective. */
-static void set_threads(const struct tri_session *session)
+ * compute some things twice: so all take as many as the one that may have the fewest. Collective;
+ * the status is of this rank. */
+static enum tri_status make_kernels(struct tri_session *session, struct tri_error *error)
 {
-    int threads = tri_environment_set_threads(session->config, session->mesh->comm);
+    const struct tri_config *config = session->config;
+    const char *path = tri_environment_kernels();
+    int threads = tri_environment_threads(config, session->mesh->comm);
     int64_t fewest = -threads;
     tri_all_reduce_max(session->mesh->world, (struct tri_where){TRI_PHASE_SETUP, TRI_KIND_META},
                        &fewest, 1, TRI_I64);
     if (-fewest < threads) {
-        tri_kernels_set_threads((int)-fewest);
-        tri_log_info("%d threads here, as on the rank that may have the fewest", (int)-fewest);
+        threads = (int)-fewest;
+        tri_log_info("%d threads here, as on the rank that may have the fewest", threads);
     }
+    TRI_TRY(tri_kernels_check(path, error));
+    session->kernels = tri_kernels_create(
+        config->reproducible ? TRI_KERNELS_REPRODUCIBLE : TRI_KERNELS_FAST, path, threads);
+    return TRI_OK;
 }
 
 enum tri_status tri_session_create(struct tri_comm *comm, const struct tri_config *config,
@@ -58,14 +65,17 @@ enum tri_status tri_session_create(struct tri_comm *comm, const struct tri_confi
                                              (int)config->parallel.expert, &s->mesh, error);
     if (status == TRI_OK) {
         tri_mesh_set_max_message(s->mesh, config->comm_max_message);
-        set_threads(s);
-        status = check_memory(s, training, beside, error);
+        status = make_kernels(s, error);
+        if (status == TRI_OK) {
+            status = check_memory(s, training, beside, error);
+        }
+        status = tri_comm_agree(s->mesh->world, status, error);
     }
     if (status != TRI_OK) {
         tri_session_destroy(s);
         return status;
     }
-    s->engine = tri_engine_create(config, s->mesh, tri_kernels_fast(), training);
+    s->engine = tri_engine_create(config, s->mesh, s->kernels, training);
     *session = s;
     return TRI_OK;
 }
@@ -74,6 +84,7 @@ void tri_session_destroy(struct tri_session *session)
 {
     if (session) {
         tri_engine_destroy(session->engine);
+        tri_kernels_destroy(session->kernels);
         tri_mesh_destroy(session->mesh);
         tri_free(session);
     }
@@ -158,8 +169,9 @@ void tri_session_print(const struct tri_session *session)
     const struct tri_config *config = session->config;
     const struct tri_config_model *model = &config->model;
     const struct tri_mesh *mesh = session->mesh;
-    tri_log_info("%s, %s, %s", tri_version(), tri_kernels_describe(config->reproducible),
-                 tri_comm_library(mesh->comm));
+    char path[TRI_KERNELS_TEXT];
+    tri_kernels_describe(tri_environment_kernels(), session->kernels->reproducible, path);
+    tri_log_info("%s, %s, %s", tri_version(), path, tri_comm_library(mesh->comm));
     tri_log_info("model    %.2f M parameters, %.2f M active; %lld layers, hidden %lld, %lld heads, "
                  "vocabulary %lld",
                  (double)session->engine->params->total / 1e6,
@@ -175,7 +187,8 @@ void tri_session_print(const struct tri_session *session)
                  "threads each, %s",
                  mesh->ranks, mesh->size[TRI_AXIS_TENSOR], mesh->size[TRI_AXIS_EXPERT],
                  mesh->size[TRI_AXIS_DATA], (long long)config->parallel.expert_tensor,
-                 tri_kernels_threads(), config->precision == TRI_PRECISION_BF16 ? "bf16" : "f32");
+                 session->kernels->threads,
+                 config->precision == TRI_PRECISION_BF16 ? "bf16" : "f32");
     const int64_t *bytes = session->plan.bytes;
     tri_log_info(
         "memory   %.1f MB a rank: weights %.1f, gradients %.1f, optimizer %.1f, activations %.1f, "

@@ -12,14 +12,15 @@ struct tri_session {
     const struct tri_config *config;
     struct tri_mesh *mesh;
     enum tri_load load; /* that the plan is for: balanced when the router is, else headroom */
+    struct tri_kernels *kernels;
     struct tri_memory_plan plan;
     struct tri_engine *engine;
 };
 
-/* Checks the layout, builds the mesh, sets threads, watchdog and message size, checks the plan and
- * `beside`, bytes that the caller will take on this rank, against free memory before anything
- * large is taken, builds the engine. config is borrowed. Collective over all ranks; the status is
- * the same on all. */
+/* Checks the layout, builds the mesh, makes the kernels, sets watchdog and message size, checks the
+ * plan and `beside`, bytes that the caller will take on this rank, against free memory before
+ * anything large is taken, builds the engine. config is borrowed. Collective over all ranks; the
+ * status is the same on all. */
 enum tri_status tri_session_create(struct tri_comm *comm, const struct tri_config *config,
                                    bool training, int64_t beside, struct tri_session **session,
                                    struct tri_error *error) TRI_NODISCARD;

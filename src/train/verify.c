@@ -154,6 +154,7 @@ static enum tri_status check_root(struct verify *v, struct tri_error *error)
                                             .layout = {1, 1, 1, 1},
                                             .training = true,
                                             .load = v->session->load,
+                                            .threads = v->session->kernels->threads,
                                             .local_ranks = local};
     struct tri_memory_plan plan;
     TRI_TRY(tri_rehearse(&rehearsal, NULL, &plan, error));
@@ -225,7 +226,8 @@ static enum tri_status prepare(struct verify *v, struct tri_comm *comm, struct t
     tri_verify_make_taps(v);
     if (verify_is_root(v)) {
         v->serial = tri_mesh_create_serial();
-        v->reference = tri_engine_create(&v->reference_config, v->serial, tri_kernels_fast(), true);
+        v->reference =
+            tri_engine_create(&v->reference_config, v->serial, v->session->kernels, true);
     }
     v->result->parameters = params->count;
     return TRI_OK;

@@ -47,7 +47,7 @@ static void begin(struct subject *s, enum small_style style, const char *words,
     small_config(style, words, &s->config);
     small_config_lay_out(&s->config, layout);
     s->mesh = small_mesh(&s->config);
-    s->engine = tri_engine_create(&s->config, s->mesh, tri_kernels_fast(), false);
+    s->engine = tri_engine_create(&s->config, s->mesh, small_kernels(&s->config), false);
     s->vocab = s->config.model.vocab_size;
     for (uint64_t i = 0; i < LENGTH; i++) {
         s->tokens[i] = (int32_t)(tri_random_bits(1, 2, i) % (uint64_t)s->vocab);

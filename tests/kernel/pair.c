@@ -96,21 +96,43 @@ void pair_end(struct pair *pair, const char *what, double ulps, double absolute)
     tri_free(pair->blocks[1]);
 }
 
-const struct tri_kernels *pair_mixed(void)
+const struct tri_kernels *pair_kernels(int path, int threads)
 {
-    const struct tri_kernels *fast = tri_kernels_fast();
-    return fast != tri_kernels_reproducible() ? fast : NULL;
+    enum { MOST = 4 };
+    static struct tri_kernels *kept[TRI_ISA_COUNT + 1][MOST + 1];
+    assert_in_range(threads, 1, MOST);
+    struct tri_kernels **kernels = &kept[path][threads];
+    if (!*kernels) {
+        const char *name = path < TRI_ISA_COUNT ? tri_x86_name((enum tri_isa)path) : NULL;
+        *kernels = tri_kernels_create(TRI_KERNELS_FAST, name, threads);
+    }
+    return *kernels;
+}
+
+const struct tri_kernels *pair_mixed(int threads)
+{
+    const struct tri_kernels *kernels = pair_kernels(TRI_ISA_COUNT, threads);
+    return kernels->reproducible ? NULL : kernels;
+}
+
+const struct tri_kernels *pair_threads(const struct tri_kernels *kernels, int threads)
+{
+    int path = kernels->reproducible ? 0 : TRI_ISA_COUNT;
+    while (path < TRI_ISA_COUNT && strcmp(kernels->name, tri_x86_name((enum tri_isa)path)) != 0) {
+        path++;
+    }
+    return pair_kernels(path, threads);
 }
 
 void pair_each_table(pair_check check)
 {
     int tables = 0;
     for (int isa = 0; isa < TRI_ISA_COUNT; isa++) {
-        const struct tri_kernels *table = tri_x86_table((enum tri_isa)isa);
-        if (table) {
-            print_message("%s\n", table->name);
-            check(table, TRI_F32);
-            check(table, TRI_BF16);
+        if (tri_x86_can_run((enum tri_isa)isa)) {
+            const struct tri_kernels *kernels = pair_kernels(isa, 2);
+            print_message("%s\n", kernels->name);
+            check(kernels, TRI_F32);
+            check(kernels, TRI_BF16);
             tables++;
         }
     }
@@ -119,7 +141,7 @@ void pair_each_table(pair_check check)
 
 void pair_each_product_table(pair_check check)
 {
-    const struct tri_kernels *mixed = pair_mixed();
+    const struct tri_kernels *mixed = pair_mixed(2);
     pair_each_table(check);
     if (mixed) {
         print_message("%s with oneDNN\n", mixed->name);
@@ -154,24 +176,21 @@ static void copy_outputs(struct pair *const *outputs, int count, char *copy, boo
     }
 }
 
-void pair_same_on_threads(struct pair *const *outputs, int count, void (*call)(void *context),
+void pair_same_on_threads(const struct tri_kernels *fast, struct pair *const *outputs, int count,
+                          void (*call)(const struct tri_kernels *fast, void *context),
                           void *context)
 {
     size_t bytes = 0;
     for (int i = 0; i < count; i++) {
         bytes += bytes_of(outputs[i]);
     }
-    int threads = tri_kernels_threads();
     char *before = tri_alloc(TRI_MEMORY_OTHER, 3 * bytes);
     copy_outputs(outputs, count, before, false);
-    tri_kernels_set_threads(1);
-    call(context);
+    call(pair_threads(fast, 1), context);
     copy_outputs(outputs, count, before + bytes, false);
     copy_outputs(outputs, count, before, true);
-    tri_kernels_set_threads(3);
-    call(context);
+    call(pair_threads(fast, 3), context);
     copy_outputs(outputs, count, before + 2 * bytes, false);
-    tri_kernels_set_threads(threads);
     assert_memory_equal(before + bytes, before + 2 * bytes, bytes);
     tri_free(before);
 }

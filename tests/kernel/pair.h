@@ -26,10 +26,17 @@ void pair_set(struct pair *pair, int64_t index, double value); /* both */
  * pair. */
 void pair_end(struct pair *pair, const char *what, double ulps, double absolute);
 
-/* The table of production, with products through oneDNN; NULL where it is one of our own. */
-const struct tri_kernels *pair_mixed(void);
+/* The kernels of one instruction set, or with TRI_ISA_COUNT those that run where nothing else is
+ * asked for, with 1 to 4 threads: made once, and kept. */
+const struct tri_kernels *pair_kernels(int isa, int threads);
+/* What runs where nothing else is asked for, with products through oneDNN; NULL where they are our
+ * own. */
+const struct tri_kernels *pair_mixed(int threads);
+/* The same kernels with another number of threads. */
+const struct tri_kernels *pair_threads(const struct tri_kernels *kernels, int threads);
 
-/* Runs check on every fast table of our own that this machine can run, in f32 and bf16. */
+/* Runs check on every fast table of our own that this machine can run, with two threads, in f32 and
+ * bf16. */
 typedef void (*pair_check)(const struct tri_kernels *fast, enum tri_dtype dt);
 void pair_each_table(pair_check check);
 /* And on the one of production, which differs from those in its products only. */
@@ -42,7 +49,8 @@ int pair_run(const struct CMUnitTest *tests, size_t count, int argc, char **argv
 
 /* Runs `call` on the fast side with 1 and with 3 threads; the test fails unless all outputs have
  * the same bits both times (they are set back between the two). */
-void pair_same_on_threads(struct pair *const *outputs, int count, void (*call)(void *context),
+void pair_same_on_threads(const struct tri_kernels *fast, struct pair *const *outputs, int count,
+                          void (*call)(const struct tri_kernels *fast, void *context),
                           void *context);
 
 #endif

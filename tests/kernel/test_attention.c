@@ -163,16 +163,15 @@ static void test_large_scores(void **state)
 }
 
 struct call {
-    const struct tri_kernels *fast;
     struct problem *problem;
     enum tri_dtype dt;
 };
 
-static void both_directions(void *context)
+static void both_directions(const struct tri_kernels *fast, void *context)
 {
     struct call *call = context;
-    call->fast->attention_forward(call->fast, &call->problem->fast);
-    call->fast->attention_backward(call->fast, &call->problem->fast);
+    fast->attention_forward(fast, &call->problem->fast);
+    fast->attention_backward(fast, &call->problem->fast);
 }
 
 /* Runs one head, or one sequence, of the whole problem; its results go over the reference's
@@ -216,14 +215,14 @@ static void check_bits(const struct tri_kernels *fast, enum tri_dtype dt)
     const struct shape s = {2, 130, 20, 4, 2, 20, 0, 0, 2, 1};
     problem_init(&p, s, dt);
     struct pair *outputs[] = {&p.out, &p.lse, &p.dq, &p.dk, &p.dv};
-    struct call call = {fast, &p, dt};
-    pair_same_on_threads(outputs, 5, both_directions, &call);
+    struct call call = {&p, dt};
+    pair_same_on_threads(fast, outputs, 5, both_directions, &call);
     for (int64_t sequence = 0; sequence < s.batch; sequence++) {
         for (int64_t kv = 0; kv < s.kv_heads; kv++) {
             run_part(fast, &p, dt, sequence, kv);
         }
     }
-    both_directions(&call);
+    both_directions(fast, &call);
     problem_end(&p, 0);
 }
 

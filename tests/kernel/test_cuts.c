@@ -56,7 +56,7 @@ static void check_product(const struct tri_kernels *fast, enum tri_dtype dt, enu
     struct matrix b = bt ? matrix_draw(N, K, 1, dt) : matrix_draw(K, N, 5, dt);
     struct matrix c = matrix_create(M, N, 7, result);
     struct tri_matmul whole = product_of(&a, at_, &b, bt, &c);
-    tri_kernels_set_threads(3);
+    fast = pair_threads(fast, 3);
     fast->matmul(fast, &whole);
     for (int i = 0; i < BLOCKS; i++) {
         struct block s = blocks[i];
@@ -66,12 +66,11 @@ static void check_product(const struct tri_kernels *fast, enum tri_dtype dt, enu
                               : matrix_piece(&b, 0, K, s.col, s.cols, 0);
         struct matrix pc = matrix_create(s.rows, s.cols, i, result);
         struct tri_matmul part = product_of(&pa, at_, &pb, bt, &pc);
-        tri_kernels_set_threads(i % 2 + 1);
+        fast = pair_threads(fast, i % 2 + 1);
         fast->matmul_grouped(fast, &part, 1);
         matrix_assert(&pc, &c, s.row, s.col, "product");
         MATRIX_END(&pa, &pb, &pc);
     }
-    tri_kernels_set_threads(2);
     MATRIX_END(&a, &b, &c);
 }
 
@@ -168,7 +167,7 @@ static void check_attention(const struct tri_kernels *fast, enum tri_dtype dt)
         matrix_create(ROWS, HEADS, 0, TRI_F32), matrix_draw(ROWS, WIDE, 1, dt),
         matrix_create(ROWS, WIDE, 0, dt),       matrix_create(ROWS, NARROW, 4, dt),
         matrix_create(ROWS, NARROW, 2, dt)};
-    tri_kernels_set_threads(3);
+    fast = pair_threads(fast, 3);
     attend(fast, &w, first_key);
     for (int64_t i = 0; i < BATCH * KV; i++) {
         int64_t row = i / KV * SEQ, kv = i % KV * DIM, q = i % KV * ONE;
@@ -181,7 +180,7 @@ static void check_attention(const struct tri_kernels *fast, enum tri_dtype dt)
                               matrix_create(SEQ, ONE, 1, dt),
                               matrix_create(SEQ, DIM, 3, dt),
                               matrix_create(SEQ, DIM, 0, dt)};
-        tri_kernels_set_threads(1);
+        fast = pair_threads(fast, 1);
         attend(fast, &p, first_key + row);
         matrix_assert(&p.out, &w.out, row, q, "attention out");
         matrix_assert(&p.lse, &w.lse, row, i % KV * GROUP, "attention lse");
@@ -190,7 +189,6 @@ static void check_attention(const struct tri_kernels *fast, enum tri_dtype dt)
         matrix_assert(&p.dv, &w.dv, row, kv, "attention dv");
         attention_end(&p);
     }
-    tri_kernels_set_threads(2);
     attention_end(&w);
 }
 
@@ -254,9 +252,9 @@ static void check_elements(const struct tri_kernels *fast, enum tri_dtype dt)
         w[i] = &whole[i];
         p[i] = &parts[i];
     }
-    tri_kernels_set_threads(3);
+    fast = pair_threads(fast, 3);
     update(fast, w, 0, ELEMENTS, dt);
-    tri_kernels_set_threads(1);
+    fast = pair_threads(fast, 1);
     for (int i = 0; i < 5; i++) {
         update(fast, p, cuts[i], cuts[i + 1] - cuts[i], dt);
     }
@@ -264,7 +262,6 @@ static void check_elements(const struct tri_kernels *fast, enum tri_dtype dt)
         matrix_assert(&parts[i], &whole[i], 0, 0, "update");
         MATRIX_END(&whole[i], &parts[i]);
     }
-    tri_kernels_set_threads(2);
 }
 
 /* ---------------------------------------------------------------------------------------------- */
@@ -280,9 +277,12 @@ static void run(void **state)
 static void test_table(void **state)
 {
     (void)state;
-    const struct tri_kernels *table = tri_kernels_reproducible();
-    assert_true(strcmp(table->name, "ref") == 0 || strncmp(table->name, "avx", 3) == 0 ||
-                strcmp(table->name, "x86-64") == 0);
+    struct tri_kernels *kernels = tri_kernels_create(TRI_KERNELS_REPRODUCIBLE, NULL, 1);
+    const struct tri_kernels *same = pair_threads(kernels, 1);
+    assert_true(kernels->reproducible);
+    assert_string_equal(kernels->name, same->name);
+    assert_ptr_equal(kernels->matmul_grouped, same->matmul_grouped);
+    tri_kernels_destroy(kernels);
 }
 
 int main(int argc, char **argv)

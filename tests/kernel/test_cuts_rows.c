@@ -38,7 +38,7 @@ static void check_norms(const struct tri_kernels *fast, enum tri_dtype dt)
     struct matrix dx = matrix_draw(TOKENS, WIDTH, 0, dt), dw = matrix_create(2, WIDTH, 0, TRI_F32);
     for (int rms = 0; rms < 2; rms++) {
         struct matrix before = matrix_piece(&dx, 0, TOKENS, 0, WIDTH, 0);
-        tri_kernels_set_threads(3);
+        fast = pair_threads(fast, 3);
         struct tri_norm_args args = {
             .rms = rms,
             .n = TOKENS,
@@ -57,7 +57,7 @@ static void check_norms(const struct tri_kernels *fast, enum tri_dtype dt)
             .dbias = rms ? NULL : matrix_at(&dw, 1, 0),
         };
         norm(fast, args);
-        tri_kernels_set_threads(1);
+        fast = pair_threads(fast, 1);
         for (int i = 0; i < STRETCHES; i++) {
             int64_t row = stretches[i].row, n = stretches[i].rows;
             struct matrix px = matrix_piece(&x, row, n, 0, WIDTH, 0);
@@ -82,7 +82,6 @@ static void check_norms(const struct tri_kernels *fast, enum tri_dtype dt)
         }
         MATRIX_END(&before);
     }
-    tri_kernels_set_threads(2);
     MATRIX_END(&x, &add, &sum, &y, &w, &stats, &dx, &dw);
 }
 
@@ -122,7 +121,7 @@ static void check_heads(const struct tri_kernels *fast, enum tri_dtype dt)
     struct tri_rows vx = {x.data, TOKENS, INNER, HEAD, x.ld, HEAD};
     struct tri_rows vy = {y.data, TOKENS, INNER, HEAD, y.ld, HEAD};
     struct tri_rows vdy = {dy.data, TOKENS, INNER, HEAD, dy.ld, HEAD};
-    tri_kernels_set_threads(3);
+    fast = pair_threads(fast, 3);
     struct tri_rms_args args = {
         .x = vx,
         .y = vy,
@@ -136,7 +135,7 @@ static void check_heads(const struct tri_kernels *fast, enum tri_dtype dt)
         .total_width = HEAD,
     };
     norm_and_turn(fast, &args, table.data, positions);
-    tri_kernels_set_threads(1);
+    fast = pair_threads(fast, 1);
     for (int i = 0; i < STRETCHES * INNER; i++) {
         int64_t row = stretches[i / INNER].row, n = stretches[i / INNER].rows, head = i % INNER;
         struct matrix px = matrix_piece(&x, row, n, head * HEAD, HEAD, i);
@@ -156,7 +155,6 @@ static void check_heads(const struct tri_kernels *fast, enum tri_dtype dt)
         matrix_assert(&pdy, &dy, row, head * HEAD, "q/k norm's backward");
         MATRIX_END(&px, &py, &pdy, &psquares, &pdots);
     }
-    tri_kernels_set_threads(2);
     MATRIX_END(&x, &y, &dy, &w, &dw, &squares, &dots, &table, &dy_before);
 }
 
@@ -173,7 +171,7 @@ static void check_activation(const struct tri_kernels *fast, enum tri_dtype dt)
         struct matrix out = matrix_create(TOKENS, WIDTH, 0, dt),
                       dout = matrix_draw(TOKENS, WIDTH, 0, dt);
         struct matrix din = matrix_create(TOKENS, halves * WIDTH, 0, dt);
-        tri_kernels_set_threads(3);
+        fast = pair_threads(fast, 3);
         struct tri_activation_args args = {
             .kind = kinds[kind],
             .n = TOKENS,
@@ -186,7 +184,7 @@ static void check_activation(const struct tri_kernels *fast, enum tri_dtype dt)
         };
         fast->activation_forward(fast, &args);
         fast->activation_backward(fast, &args);
-        tri_kernels_set_threads(1);
+        fast = pair_threads(fast, 1);
         for (int i = 0; i < 4; i++) {
             int64_t col = cuts[i].col, n = cuts[i].cols;
             struct matrix pin = matrix_create(TOKENS, halves * n, 0, dt);
@@ -214,7 +212,6 @@ static void check_activation(const struct tri_kernels *fast, enum tri_dtype dt)
             }
             MATRIX_END(&pin, &pout, &pdout, &pdin);
         }
-        tri_kernels_set_threads(2);
         MATRIX_END(&in, &out, &dout, &din);
     }
 }
@@ -239,7 +236,7 @@ static void check_loss(const struct tri_kernels *fast, enum tri_dtype dt)
     for (int i = 0; i < TOKENS; i++) {
         targets[i] = i * 7 % 500;
     }
-    tri_kernels_set_threads(3);
+    fast = pair_threads(fast, 3);
     struct tri_cross_entropy_args args = {
         .logits = logits.data,
         .ld = logits.ld,
@@ -257,7 +254,7 @@ static void check_loss(const struct tri_kernels *fast, enum tri_dtype dt)
     };
     struct tri_cross_entropy_args part = args;
     cross_entropy(fast, &args);
-    tri_kernels_set_threads(1);
+    fast = pair_threads(fast, 1);
     for (int i = 0; i < STRETCHES; i++) {
         int64_t row = stretches[i].row, n = stretches[i].rows;
         struct matrix p = matrix_piece(&logits, row, n, 0, WIDTH, i);
@@ -292,7 +289,6 @@ static void check_loss(const struct tri_kernels *fast, enum tri_dtype dt)
     args.ld_d = pd.ld;
     fast->cross_entropy_backward(fast, &args);
     matrix_assert(&pd, &d, 0, 41, "loss's backward, a slice");
-    tri_kernels_set_threads(2);
     MATRIX_END(&logits, &maxima, &sums, &picked, &d, &slice, &pd);
 }
 
@@ -337,7 +333,7 @@ static void check_combine(const struct tri_kernels *fast, enum tri_dtype dt)
     struct matrix dweight = matrix_create(TOKENS, CHOICES, 0, TRI_F32);
     struct matrix dots = matrix_create(TOKENS, 1, 0, TRI_F32),
                   scaled = matrix_create(TOKENS, WIDTH, 0, dt);
-    tri_kernels_set_threads(3);
+    fast = pair_threads(fast, 3);
     struct tri_combine_args args = {
         .rows = rows.data,
         .index = index,
@@ -353,7 +349,7 @@ static void check_combine(const struct tri_kernels *fast, enum tri_dtype dt)
         .dweight = dweight.data,
     };
     combine(fast, &args, dots.data, scaled.data);
-    tri_kernels_set_threads(1);
+    fast = pair_threads(fast, 1);
     for (int64_t t = 0; t < TOKENS; t += 23) {
         struct matrix pr = matrix_piece(&rows, 0, TOKENS * CHOICES, 0, WIDTH, 0);
         struct matrix padd = matrix_piece(&add, t, 1, 0, WIDTH, 0),
@@ -378,7 +374,6 @@ static void check_combine(const struct tri_kernels *fast, enum tri_dtype dt)
         matrix_assert(&pscaled, &scaled, t, 0, "scaled rows");
         MATRIX_END(&pr, &padd, &py, &pdrows, &pdweight, &pdots, &pscaled);
     }
-    tri_kernels_set_threads(2);
     MATRIX_END(&rows, &weight, &add, &y, &drows, &dweight, &dots, &scaled);
 }
 

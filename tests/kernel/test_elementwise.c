@@ -119,7 +119,6 @@ static void check_cast_nan(const struct tri_kernels *fast, enum tri_dtype dt)
 
 static void check_reductions(const struct tri_kernels *fast, enum tri_dtype dt)
 {
-    int threads = tri_kernels_threads();
     for (int i = 0; i < SIZES; i++) {
         int64_t n = sizes[i];
         struct pair x = pair_create(dt, n, 1e4);
@@ -128,10 +127,9 @@ static void check_reductions(const struct tri_kernels *fast, enum tri_dtype dt)
         double got =
             fast->sum_squares(fast, &(struct tri_squares_args){.x = x.fast, .n = n, .dt = dt});
         assert_true(fabs(got - want) <= 1e-13 * want);
-        tri_kernels_set_threads(3);
+        const struct tri_kernels *three = pair_threads(fast, 3);
         double threaded =
-            fast->sum_squares(fast, &(struct tri_squares_args){.x = x.fast, .n = n, .dt = dt});
-        tri_kernels_set_threads(threads);
+            three->sum_squares(three, &(struct tri_squares_args){.x = x.fast, .n = n, .dt = dt});
         assert_memory_equal(&got, &threaded, sizeof(got));
         pair_end(&x, "x", 0, 0);
     }

@@ -193,25 +193,24 @@ static void check_nan(const struct tri_kernels *fast, enum tri_dtype dt)
 }
 
 struct backward_call {
-    const struct tri_kernels *fast;
     struct pair *dy, *x, *weight, *stats, *dx, *dweight;
     int64_t n, width;
     enum tri_dtype dt;
 };
 
-static void call_backward(void *context)
+static void call_backward(const struct tri_kernels *fast, void *context)
 {
     const struct backward_call *c = context;
-    c->fast->norm_backward(c->fast, &(struct tri_norm_args){.rms = true,
-                                                            .dy = c->dy->fast,
-                                                            .x = c->x->fast,
-                                                            .weight = c->weight->fast,
-                                                            .stats = c->stats->fast,
-                                                            .dx = c->dx->fast,
-                                                            .dweight = c->dweight->fast,
-                                                            .n = c->n,
-                                                            .width = c->width,
-                                                            .dt = c->dt});
+    fast->norm_backward(fast, &(struct tri_norm_args){.rms = true,
+                                                      .dy = c->dy->fast,
+                                                      .x = c->x->fast,
+                                                      .weight = c->weight->fast,
+                                                      .stats = c->stats->fast,
+                                                      .dx = c->dx->fast,
+                                                      .dweight = c->dweight->fast,
+                                                      .n = c->n,
+                                                      .width = c->width,
+                                                      .dt = c->dt});
 }
 
 static void check_threads(const struct tri_kernels *fast, enum tri_dtype dt)
@@ -223,8 +222,8 @@ static void check_threads(const struct tri_kernels *fast, enum tri_dtype dt)
     struct pair stats = pair_create(TRI_F32, 2 * ROWS, 1.0);
     struct pair dx = pair_create(dt, ROWS * WIDTH, 1.0);
     struct pair dweight = pair_create(TRI_F32, WIDTH, 1.0);
-    struct backward_call call = {fast, &dy, &x, &weight, &stats, &dx, &dweight, ROWS, WIDTH, dt};
-    pair_same_on_threads((struct pair *[]){&dx, &dweight}, 2, call_backward, &call);
+    struct backward_call call = {&dy, &x, &weight, &stats, &dx, &dweight, ROWS, WIDTH, dt};
+    pair_same_on_threads(fast, (struct pair *[]){&dx, &dweight}, 2, call_backward, &call);
     struct pair *all[] = {&dy, &x, &weight, &stats, &dx, &dweight};
     for (int i = 0; i < 6; i++) {
         pair_end(all[i], "threads", 0, (double)INFINITY);

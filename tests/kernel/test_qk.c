@@ -146,23 +146,22 @@ static void check_rope(const struct tri_kernels *fast, enum tri_dtype dt)
 }
 
 struct backward_call {
-    const struct tri_kernels *fast;
     struct shape shape;
     struct pair *dy, *x, *rstd, *weight, *dots, *dweight;
     enum tri_dtype dt;
 };
 
-static void call_backward(void *context)
+static void call_backward(const struct tri_kernels *fast, void *context)
 {
     const struct backward_call *c = context;
-    c->fast->rms_backward(c->fast, &(struct tri_rms_args){.dy = rows_of(c->dy->fast, c->shape),
-                                                          .x = rows_of(c->x->fast, c->shape),
-                                                          .rstd = c->rstd->fast,
-                                                          .weight = c->weight->fast,
-                                                          .dots = c->dots->fast,
-                                                          .total_width = c->shape.width,
-                                                          .dweight = c->dweight->fast,
-                                                          .dt = c->dt});
+    fast->rms_backward(fast, &(struct tri_rms_args){.dy = rows_of(c->dy->fast, c->shape),
+                                                    .x = rows_of(c->x->fast, c->shape),
+                                                    .rstd = c->rstd->fast,
+                                                    .weight = c->weight->fast,
+                                                    .dots = c->dots->fast,
+                                                    .total_width = c->shape.width,
+                                                    .dweight = c->dweight->fast,
+                                                    .dt = c->dt});
 }
 
 static void same_on_threads(const struct tri_kernels *fast, enum tri_dtype dt, struct shape s)
@@ -173,8 +172,8 @@ static void same_on_threads(const struct tri_kernels *fast, enum tri_dtype dt, s
     struct pair weight = pair_create(TRI_F32, s.width, 1.0);
     struct pair dots = pair_create(TRI_F32, s.outer * s.inner, 1.0);
     struct pair dweight = pair_create(TRI_F32, s.width, 1.0);
-    struct backward_call call = {fast, s, &dy, &x, &rstd, &weight, &dots, &dweight, dt};
-    pair_same_on_threads((struct pair *[]){&dy, &dweight}, 2, call_backward, &call);
+    struct backward_call call = {s, &dy, &x, &rstd, &weight, &dots, &dweight, dt};
+    pair_same_on_threads(fast, (struct pair *[]){&dy, &dweight}, 2, call_backward, &call);
     struct pair *all[] = {&dy, &x, &rstd, &weight, &dots, &dweight};
     for (int i = 0; i < 6; i++) {
         pair_end(all[i], "threads", 0, (double)INFINITY);

@@ -283,26 +283,24 @@ static void check_nan(const struct tri_kernels *fast, enum tri_dtype dt)
 }
 
 struct embedding_call {
-    const struct tri_kernels *fast;
     struct pair *dtable, *dy;
     const int32_t *tokens;
     int64_t n, width;
     enum tri_dtype dt;
 };
 
-static void call_embedding(void *context)
+static void call_embedding(const struct tri_kernels *fast, void *context)
 {
     const struct embedding_call *c = context;
-    c->fast->embedding_backward(c->fast,
-                                &(struct tri_embedding_args){.dtable = c->dtable->fast,
-                                                             .table_dtype = c->dtable->dtype,
-                                                             .tokens = c->tokens,
-                                                             .first_row = 0,
-                                                             .rows = 5,
-                                                             .dy = c->dy->fast,
-                                                             .n = c->n,
-                                                             .width = c->width,
-                                                             .dt = c->dt});
+    fast->embedding_backward(fast, &(struct tri_embedding_args){.dtable = c->dtable->fast,
+                                                                .table_dtype = c->dtable->dtype,
+                                                                .tokens = c->tokens,
+                                                                .first_row = 0,
+                                                                .rows = 5,
+                                                                .dy = c->dy->fast,
+                                                                .n = c->n,
+                                                                .width = c->width,
+                                                                .dt = c->dt});
 }
 
 static void check_threads(const struct tri_kernels *fast, enum tri_dtype dt)
@@ -315,8 +313,8 @@ static void check_threads(const struct tri_kernels *fast, enum tri_dtype dt)
     for (int table = TRI_F32; table <= TRI_BF16; table++) {
         struct pair dtable = pair_create((enum tri_dtype)table, (int64_t)5 * WIDTH, 1.0);
         struct pair dy = pair_create(dt, (int64_t)ROWS * WIDTH, 1.0);
-        struct embedding_call call = {fast, &dtable, &dy, tokens, ROWS, WIDTH, dt};
-        pair_same_on_threads((struct pair *[]){&dtable}, 1, call_embedding, &call);
+        struct embedding_call call = {&dtable, &dy, tokens, ROWS, WIDTH, dt};
+        pair_same_on_threads(fast, (struct pair *[]){&dtable}, 1, call_embedding, &call);
         pair_end(&dtable, "dtable", 0, (double)INFINITY);
         pair_end(&dy, "dy", 0, 0);
     }

@@ -1,94 +1,255 @@
-/* Which table runs: the widest, or the one that TRIDENT_KERNELS names. The choice is made once a
- * process, so each case has one of its own. */
+/* Which functions run: the widest, or those that are named; and that two objects do not see each
+ * other. */
+#include "base/memory.h"
+#include "base/runtime.h"
+#include "kernel/pair.h"
 #include "kernel/x86/x86.h"
 
+#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
-#include <stdlib.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
 #include <cmocka.h>
 
-enum { AS_WANTED = 0, OTHER = 40 };
-
-/* In the child: exits with AS_WANTED when the table's name begins as `prefix`. */
-static _Noreturn void child(const char *wanted, const char *prefix)
+static void expect(enum tri_kernels_kind kind, const char *path, const char *name)
 {
-    if (wanted) {
-        setenv("TRIDENT_KERNELS", wanted, 1);
-    } else {
-        unsetenv("TRIDENT_KERNELS");
-    }
-    const char *name = tri_kernels_fast()->name;
-    bool same =
-        strncmp(name, prefix, strlen(prefix)) == 0 && strstr(tri_kernels_describe(false), ": ");
-    _exit(same ? AS_WANTED : OTHER);
-}
-
-static int exit_status(const char *wanted, const char *prefix)
-{
-    int status = 0;
-    pid_t pid = fork();
-    assert_true(pid >= 0);
-    if (pid == 0) {
-        child(wanted, prefix);
-    }
-    assert_int_equal(waitpid(pid, &status, 0), pid);
-    assert_true(WIFEXITED(status));
-    return WEXITSTATUS(status);
+    char text[TRI_KERNELS_TEXT];
+    char whole[TRI_KERNELS_TEXT];
+    struct tri_kernels *kernels = tri_kernels_create(kind, path, 3);
+    assert_string_equal(kernels->name, name);
+    assert_int_equal(kernels->threads, kind == TRI_KERNELS_DRY ? 1 : 3);
+    tri_kernels_path(path, kernels->reproducible, text);
+    assert_null(strchr(text, ':'));
+    tri_kernels_describe(path, kernels->reproducible, whole);
+    assert_string_equal(strrchr(whole, ':') + 2, text);
+    assert_true(path == NULL || kernels->reproducible);
+    tri_kernels_destroy(kernels);
 }
 
 static void test_named(void **state)
 {
     (void)state;
-    assert_int_equal(exit_status("ref", "ref"), AS_WANTED);
-    assert_int_equal(exit_status("x86-64", "x86-64"), AS_WANTED);
-    if (__builtin_cpu_supports("avx2")) {
-        assert_int_equal(exit_status("avx2", "avx2"), AS_WANTED);
-        assert_int_equal(exit_status("avx2", "x86-64"), OTHER);
+    struct tri_error error;
+    expect(TRI_KERNELS_FAST, "ref", "ref");
+    expect(TRI_KERNELS_REPRODUCIBLE, "ref", "ref");
+    expect(TRI_KERNELS_DRY, "ref", "dry");
+    expect(TRI_KERNELS_DRY, NULL, "dry");
+    for (int isa = 0; isa < TRI_ISA_COUNT; isa++) {
+        const char *name = tri_x86_name((enum tri_isa)isa);
+        if (tri_x86_can_run((enum tri_isa)isa)) {
+            assert_int_equal(tri_kernels_check(name, &error), TRI_OK);
+            expect(TRI_KERNELS_FAST, name, name);
+            expect(TRI_KERNELS_REPRODUCIBLE, name, name);
+        } else {
+            assert_int_equal(tri_kernels_check(name, &error), TRI_BAD_INPUT);
+        }
     }
 }
 
 static void test_refused(void **state)
 {
     (void)state;
-    assert_int_equal(exit_status("sparc", ""), 2);
+    struct tri_error error;
+    assert_int_equal(tri_kernels_check("sparc", &error), TRI_BAD_INPUT);
+    assert_non_null(strstr(error.message, "TRIDENT_KERNELS=sparc"));
+    pid_t pid = fork();
+    assert_true(pid >= 0);
+    if (pid == 0) {
+        (void)freopen("/dev/null", "w", stderr);
+        tri_kernels_destroy(tri_kernels_create(TRI_KERNELS_FAST, "sparc", 1));
+        _exit(0);
+    }
+    int status = 0;
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 2);
 }
 
 static void test_widest(void **state)
 {
     (void)state;
-    const char *widest = __builtin_cpu_supports("avx2") ? "a" : "x86-64"; /* avx2, avx512, amx */
-    assert_int_equal(exit_status(NULL, widest), AS_WANTED);
-    assert_string_equal(tri_x86_table(TRI_ISA_X86_64)->name, "x86-64");
+    enum tri_isa widest = TRI_ISA_COUNT - 1;
+    while (!tri_x86_can_run(widest)) {
+        widest--;
+    }
+    expect(TRI_KERNELS_FAST, NULL, tri_x86_name(widest));
+    expect(TRI_KERNELS_REPRODUCIBLE, NULL, tri_x86_name(widest));
+    struct tri_kernels *kernels = tri_kernels_create(TRI_KERNELS_REPRODUCIBLE, NULL, 1);
+    assert_true(kernels->reproducible);
+    tri_kernels_destroy(kernels);
 }
 
 /* No table has a hole. */
+static void check_whole(const struct tri_kernels *kernels)
+{
+    for (size_t at = offsetof(struct tri_kernels, matmul); at < sizeof(*kernels);
+         at += sizeof(void *)) {
+        void *entry;
+        memcpy(&entry, (const char *)kernels + at, sizeof(entry));
+        assert_non_null(entry);
+    }
+}
+
+static void check_fast(const struct tri_kernels *fast, enum tri_dtype dt)
+{
+    (void)dt;
+    check_whole(fast);
+}
+
 static void test_whole(void **state)
 {
     (void)state;
-    const struct tri_kernels *tables[2 + TRI_ISA_COUNT] = {tri_kernels_ref(), tri_kernels_dry()};
-    for (int isa = 0; isa < TRI_ISA_COUNT; isa++) {
-        tables[2 + isa] = tri_x86_table((enum tri_isa)isa);
+    struct tri_kernels *dry = tri_kernels_create(TRI_KERNELS_DRY, NULL, 1);
+    check_whole(tri_kernels_ref());
+    check_whole(dry);
+    pair_each_product_table(check_fast);
+    tri_kernels_destroy(dry);
+}
+
+/* ---- two at once ----------------------------------------------------------------------------- */
+
+enum { N = 160, SEQ = 96, HEADS = 4, DIM = 40, WIDE = HEADS * DIM, ROUNDS = 20, RANKS = 2 };
+
+/* What one thread works on, with kernels of its own. */
+struct rank {
+    enum tri_kernels_kind kind;
+    int threads;
+    struct tri_runtime *runtime;
+    struct tri_memory_counters counters;
+    float a[N * N], b[N * N], c[N * N], grouped[3][N * N];
+    float q[SEQ * WIDE], out[SEQ * WIDE], lse[SEQ * HEADS];
+    float dout[SEQ * WIDE], dq[SEQ * WIDE], dk[SEQ * WIDE], dv[SEQ * WIDE];
+    float sum, norm[N * N], stats[2 * N];
+};
+
+static void draw(float *x, int count, uint32_t seed)
+{
+    for (int i = 0; i < count; i++) {
+        seed = seed * 1664525U + 1013904223U;
+        x[i] = (float)(seed >> 8) * 0x1p-23F - 1.0F;
     }
-    for (int i = 0; i < 2 + TRI_ISA_COUNT; i++) {
-        for (size_t at = 0; tables[i] && at < sizeof(*tables[i]); at += sizeof(void *)) {
-            void *entry;
-            memcpy(&entry, (const char *)tables[i] + at, sizeof(entry));
-            assert_non_null(entry);
-        }
+}
+
+static void compute(const struct tri_kernels *kernels, struct rank *r)
+{
+    struct tri_matmul product = {
+        .m = N, .n = N, .k = N, .a = r->a, .b = r->b, .c = r->c, .lda = N, .ldb = N, .ldc = N};
+    struct tri_matmul group[3];
+    for (int i = 0; i < 3; i++) {
+        group[i] = product;
+        group[i].m = N - 50 * i;
+        group[i].c = r->grouped[i];
     }
+    const struct tri_attention attention = {
+        .batch = 1,
+        .q_len = SEQ,
+        .k_len = SEQ,
+        .heads = HEADS,
+        .kv_heads = HEADS,
+        .dim = DIM,
+        .group = 1,
+        .scale = 0.2,
+        .q = r->q,
+        .k = r->q,
+        .v = r->dout,
+        .ld_q = WIDE,
+        .ld_k = WIDE,
+        .ld_v = WIDE,
+        .out = r->out,
+        .ld_out = WIDE,
+        .lse = r->lse,
+        .dout = r->dout,
+        .ld_dout = WIDE,
+        .dq = r->dq,
+        .dk = r->dk,
+        .dv = r->dv,
+        .ld_dq = WIDE,
+        .ld_dk = WIDE,
+        .ld_dv = WIDE,
+    };
+    const struct tri_norm_args norm = {
+        .rms = true,
+        .n = N,
+        .width = N,
+        .x = r->a,
+        .weight = r->b,
+        .stats = r->stats,
+        .epsilon = 1e-5,
+        .y = r->norm,
+    };
+    kernels->matmul(kernels, &product);
+    kernels->matmul_grouped(kernels, group, 3);
+    kernels->attention_forward(kernels, &attention);
+    kernels->attention_backward(kernels, &attention);
+    kernels->norm_forward(kernels, &norm);
+    r->sum = (float)kernels->sum_squares(kernels, &(struct tri_squares_args){.x = r->c, .n = N});
+}
+
+static void rank_init(struct rank *r, int index)
+{
+    memset(r, 0, sizeof(*r));
+    r->kind = index == 0 ? TRI_KERNELS_FAST : TRI_KERNELS_REPRODUCIBLE;
+    r->threads = index == 0 ? 3 : 2;
+    draw(r->a, N * N, 1 + (uint32_t)index);
+    draw(r->b, N * N, 3 + (uint32_t)index);
+    draw(r->q, SEQ * WIDE, 5 + (uint32_t)index);
+    draw(r->dout, SEQ * WIDE, 7 + (uint32_t)index);
+}
+
+/* Objects that come and go, as many rounds as it takes for the threads to meet. */
+static void *work(void *state)
+{
+    struct rank *r = state;
+    tri_runtime_bind(r->runtime);
+    for (int round = 0; round < ROUNDS; round++) {
+        struct tri_kernels *kernels = tri_kernels_create(r->kind, NULL, r->threads);
+        compute(kernels, r);
+        compute(kernels, r);
+        tri_kernels_destroy(kernels);
+    }
+    r->counters = tri_memory_get();
+    return NULL;
+}
+
+static void test_two(void **state)
+{
+    (void)state;
+    struct rank *alone = tri_alloc(TRI_MEMORY_OTHER, RANKS * sizeof(*alone));
+    struct rank *both = tri_alloc(TRI_MEMORY_OTHER, RANKS * sizeof(*both));
+    pthread_t thread[RANKS];
+    for (int i = 0; i < RANKS; i++) {
+        rank_init(&alone[i], i);
+        rank_init(&both[i], i);
+        struct tri_kernels *kernels = tri_kernels_create(alone[i].kind, NULL, alone[i].threads);
+        compute(kernels, &alone[i]);
+        tri_kernels_destroy(kernels);
+        both[i].runtime = tri_runtime_create(i);
+    }
+    for (int i = 0; i < RANKS; i++) {
+        assert_int_equal(pthread_create(&thread[i], NULL, work, &both[i]), 0);
+    }
+    for (int i = 0; i < RANKS; i++) {
+        assert_int_equal(pthread_join(thread[i], NULL), 0);
+        const size_t from = offsetof(struct rank, a);
+        assert_memory_equal((char *)&both[i] + from, (char *)&alone[i] + from,
+                            sizeof(*both) - from);
+        /* Each counts its own, whichever thread took it, and nothing is left. */
+        assert_true(both[i].counters.peak[TRI_MEMORY_KERNELS] > 0);
+        assert_int_equal(both[i].counters.current[TRI_MEMORY_KERNELS], 0);
+        tri_runtime_destroy(both[i].runtime);
+    }
+    tri_free(alone);
+    tri_free(both);
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_named),
-        cmocka_unit_test(test_refused),
-        cmocka_unit_test(test_widest),
-        cmocka_unit_test(test_whole),
+        cmocka_unit_test(test_named), cmocka_unit_test(test_refused), cmocka_unit_test(test_widest),
+        cmocka_unit_test(test_whole), cmocka_unit_test(test_two),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -109,6 +109,10 @@ static void link_line(const struct scope *scope, const char *path, int number, c
         while (isalnum((unsigned char)at[length]) || at[length] == '_') {
             length++;
         }
+        if (length == 4 && strncmp(at, "dnnl", 4) == 0 &&
+            strcmp(folders[scope->level], "kernel") != 0) {
+            find(scope->findings, "%s:%d: only src/kernel may link oneDNN", path, number);
+        }
         int to = level_of(at, length);
         if (to >= 0 && !may_see(scope->level, to)) {
             find(scope->findings, "%s:%d: src/%s may not link trident_%s", path, number,
@@ -149,12 +153,35 @@ static void foreign_file(const struct scope *scope, const char *path)
     }
 }
 
+static const char onednn_file[] = "src/kernel/x86/onednn.c";
+
+/* A name of oneDNN's API, which another version of it calls otherwise. */
+static void onednn_line(const struct scope *scope, const char *path, int number, const char *line)
+{
+    static const char *const prefixes[] = {"dnnl_", "DNNL_"};
+    for (int i = 0; i < 2; i++) {
+        const char *at = strstr(line, prefixes[i]);
+        if (at && (at == line || !(isalnum((unsigned char)at[-1]) || at[-1] == '_'))) {
+            find(scope->findings, "%s:%d: only %s may use oneDNN's %.24s", path, number,
+                 onednn_file, at);
+        }
+    }
+}
+
+static void onednn_uses(const struct scope *scope, const char *path)
+{
+    if (strcmp(path, onednn_file) != 0) {
+        for_each_line(scope, path, onednn_line);
+    }
+}
+
 void rules_check_foreign_headers(const char *root, struct findings *findings)
 {
     const struct scope rules[] = {
         {.root = root, .findings = findings, .only_in = "src/comm/", .header = "mpi.h"},
-        {.root = root, .findings = findings, .only_in = "src/kernel/", .header = "oneapi/dnnl"},
+        {.root = root, .findings = findings, .only_in = onednn_file, .header = "oneapi/dnnl"},
     };
+    for_each_source(&rules[1], "src", onednn_uses);
     for (size_t i = 0; i < sizeof(rules) / sizeof(*rules); i++) {
         for_each_source(&rules[i], "src", foreign_file);
         for_each_source(&rules[i], "include", foreign_file);

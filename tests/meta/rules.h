@@ -9,10 +9,11 @@ struct findings {
 };
 
 /* src/X may include headers of src/X, of lower folders and of include/ only; kernel and comm never
- * each other; and the CMakeLists.txt of src/X may name only lower folders' libraries. */
+ * each other; and the CMakeLists.txt of src/X may name only lower folders' libraries, oneDNN's only
+ * that of kernel. */
 void rules_check_includes(const char *root, struct findings *findings);
 void rules_check_links(const char *root, struct findings *findings);
-/* mpi.h only in src/comm, oneDNN's headers only in src/kernel. */
+/* mpi.h only in src/comm, oneDNN's headers and names only in src/kernel/x86/onednn.c. */
 void rules_check_foreign_headers(const char *root, struct findings *findings);
 /* Every folder of src/ is known to the order above and has a README.md that says something. */
 void rules_check_folders(const char *root, struct findings *findings);

@@ -123,6 +123,10 @@ static void test_links(void **state)
           "trident_library(data SOURCES a.c LINK trident_base trident_train)\n");
     rules_check_links(planted_root, &findings);
     assert_found(&findings, 1, "src/data may not link trident_train");
+    findings = (struct findings){0};
+    plant("src/data/CMakeLists.txt", "trident_library(data SOURCES a.c LINK trident_dnnl)\n");
+    rules_check_links(planted_root, &findings);
+    assert_found(&findings, 1, "src/data/CMakeLists.txt:1: only src/kernel may link oneDNN");
 }
 
 static void test_foreign_headers(void **state)
@@ -130,9 +134,15 @@ static void test_foreign_headers(void **state)
     (void)state;
     struct findings findings = {0};
     plant("src/comm/mesh.c", "#include <mpi.h>\n");
-    plant("src/kernel/x86/gemm.c", "#include <oneapi/dnnl/dnnl.h>\n");
+    plant("src/kernel/x86/onednn.c", "#include <oneapi/dnnl/dnnl.h>\nstatic dnnl_engine_t e;\n");
     rules_check_foreign_headers(planted_root, &findings);
     assert_found(&findings, 0, NULL);
+    plant("src/kernel/x86/gemm.c", "#include <oneapi/dnnl/dnnl.h>\nint x = DNNL_ARG_SRC;\n");
+    rules_check_foreign_headers(planted_root, &findings);
+    assert_found(&findings, 2,
+                 "src/kernel/x86/gemm.c:2: only src/kernel/x86/onednn.c may use oneDNN's DNNL_ARG");
+    findings = (struct findings){0};
+    plant("src/kernel/x86/gemm.c", "int x;\n");
     plant("src/train/loop.c", "#include <mpi.h>\n");
     plant("include/trident/trident.h", "#include \"mpi.h\"\n");
     plant("src/model/layer.c", "#include <oneapi/dnnl/dnnl.h>\n");
@@ -254,7 +264,6 @@ static const char *const unused_in_src[] = {
     "tri_moe_exchange_growths", /* counted for tests; a run logs each */
     "tri_safetensor_read_i64",  /* recorded values that tests compare with */
     "tri_safetensors_metadata", /* likewise */
-    "tri_x86_table",            /* tests reach every table */
     "tri_file_set_hook",        /* tests make files fail */
     "tri_comm_set_transport",   /* for whoever brings a transport of its own */
     "tri_comm_run_threads",     /* for commands with ranks that need no launcher */

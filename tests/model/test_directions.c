@@ -19,7 +19,7 @@ static void begin(struct subject *s, enum small_style style, const char *words)
 {
     small_config(style, words, &s->config);
     s->mesh = tri_mesh_create_serial();
-    s->engine = tri_engine_create(&s->config, s->mesh, tri_kernels_fast(), true);
+    s->engine = tri_engine_create(&s->config, s->mesh, small_kernels(&s->config), true);
     s->source = small_source(&s->config);
     s->tap =
         (struct tri_route_tap){.tokens = s->source.rows * s->source.seq, .k = s->config.moe.top_k};

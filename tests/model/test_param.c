@@ -223,13 +223,13 @@ static void test_initial_values_know_no_layout(void **state)
     struct tri_mesh *serial = tri_mesh_create_serial();
     struct tri_params *whole = tri_params_create(&config, serial);
     tri_params_allocate(whole, false);
-    tri_params_init(whole, 5);
+    tri_params_init(whole, 5, 2);
     lay_out(&config, (struct shape){4, 2, 1, 1});
     for (int rank = 0; rank < 8; rank++) {
         struct tri_mesh *mesh = tri_mesh_create_planned(4, 2, 1, rank);
         struct tri_params *params = tri_params_create(&config, mesh);
         tri_params_allocate(params, false);
-        tri_params_init(params, 5);
+        tri_params_init(params, 5, 2);
         for (int p = 0; p < params->count; p++) {
             const struct tri_param *param = &params->param[p];
             const float *part = tri_param_weights(params, param);
@@ -248,7 +248,7 @@ static void test_initial_values_know_no_layout(void **state)
     const struct tri_param *q = tri_params_by_name(whole, "layers.0.attention.q.weight");
     float first = *(float *)tri_param_weights(whole, q);
     assert_true(first != ((float *)tri_param_weights(whole, q))[1]);
-    tri_params_init(whole, 6);
+    tri_params_init(whole, 6, 2);
     assert_true(first != *(float *)tri_param_weights(whole, q));
     tri_params_destroy(whole);
     tri_mesh_destroy(serial);

@@ -47,14 +47,14 @@ static void run(enum small_style style, const char *words, struct small_layout l
     small_config(style, words, &config);
     small_config_lay_out(&config, layout);
     struct tri_mesh *mesh = small_mesh(&config);
-    struct tri_engine *engine = tri_engine_create(&config, mesh, tri_kernels_fast(), true);
+    struct tri_engine *engine = tri_engine_create(&config, mesh, small_kernels(&config), true);
     round_trip(engine->params, TRI_FIELD_M);
     round_trip(engine->params, TRI_FIELD_WEIGHT);
     round_trip(engine->params, TRI_FIELD_V);
     round_trip(engine->params, TRI_FIELD_GRADIENT);
     round_trip(engine->params, TRI_FIELD_M);
     tri_engine_destroy(engine);
-    engine = tri_engine_create(&config, mesh, tri_kernels_fast(), false);
+    engine = tri_engine_create(&config, mesh, small_kernels(&config), false);
     round_trip(engine->params, TRI_FIELD_WEIGHT);
     tri_engine_destroy(engine);
     tri_mesh_destroy(mesh);

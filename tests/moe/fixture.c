@@ -29,7 +29,7 @@ void fixture_begin(struct fixture *f, const struct tri_config *config, struct tr
     f->config = *config;
     const int64_t row_size = seq * config->moe.num_experts;
     f->mesh = mesh ? mesh : tri_mesh_create_serial();
-    f->router = tri_router_create(&f->config, f->mesh);
+    f->router = tri_router_create(&f->config, f->mesh, 2);
     if (mesh) {
         f->mesh = NULL;
     }

@@ -131,13 +131,13 @@ static void run(const char *words, struct small_layout layout)
     small_config_lay_out(&config, layout);
     struct tri_mesh *serial = tri_mesh_create_serial();
     struct tri_mesh *mesh = small_mesh(&config);
-    struct tri_engine *start = tri_engine_create(&alone, serial, tri_kernels_fast(), false);
-    struct tri_engine *engine = tri_engine_create(&config, mesh, tri_kernels_fast(), true);
+    struct tri_engine *start = tri_engine_create(&alone, serial, small_kernels(&alone), false);
+    struct tri_engine *engine = tri_engine_create(&config, mesh, small_kernels(&config), true);
     double norm[UPDATES + 1];
     for (int u = 1; u <= UPDATES; u++) {
         put_gradients(engine->params, u);
         norm[u] = norm_of(engine->params, u);
-        double found = tri_gradients_norm(engine->params, tri_kernels_fast());
+        double found = tri_gradients_norm(engine->params, engine->kernels);
         if (!(fabs(found - norm[u]) <= 1e-9 * norm[u])) {
             tri_panic(TRI_FAILED, "%s: norm %.12g, not %.12g", small_layout_text(layout), found,
                       norm[u]);

@@ -43,7 +43,7 @@ static struct tri_engine *trained(enum small_style style, const char *base, cons
     small_config(style, all, config);
     small_config_lay_out(config, layout);
     int64_t before = tiles_now();
-    struct tri_engine *engine = tri_engine_create(config, mesh, tri_kernels_fast(), true);
+    struct tri_engine *engine = tri_engine_create(config, mesh, small_kernels(config), true);
     struct tri_rows_source source = small_source(config);
     for (int64_t step = 0; step < STEPS; step++) {
         struct tri_step_report report = small_gradients(engine, &source, step, NULL);

@@ -48,7 +48,7 @@ static void run(enum small_style style, const char *words, struct small_layout l
         small_config(style, all, &config[i]);
         small_config_lay_out(&config[i], layout);
         mesh = mesh ? mesh : small_mesh(&config[i]);
-        engine[i] = tri_engine_create(&config[i], mesh, tri_kernels_fast(), true);
+        engine[i] = tri_engine_create(&config[i], mesh, small_kernels(&config[i]), true);
         struct tri_rows_source source = small_source(&config[i]);
         norm[i] = small_gradients(engine[i], &source, 0, NULL).grad_norm;
     }

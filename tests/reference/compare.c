@@ -2,6 +2,7 @@
 
 #include "base/log.h"
 #include "base/memory.h"
+#include "support/small.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -91,7 +92,7 @@ struct tri_engine *subject_engine(const struct subject *subject)
 {
     struct tri_error error;
     struct tri_engine *engine =
-        tri_engine_create(&subject->config, subject->mesh, tri_kernels_fast(), true);
+        tri_engine_create(&subject->config, subject->mesh, small_kernels(&subject->config), true);
     if (tri_hf_load_weights(subject->dir, engine->params, &error) != TRI_OK) {
         quit(&error);
     }

@@ -158,7 +158,7 @@ static void check_gate(struct check *check, const struct tri_safetensors *file, 
         return;
     }
     struct tri_mesh *mesh = tri_mesh_create_serial();
-    struct tri_router *router = tri_router_create(&gate.config, mesh);
+    struct tri_router *router = tri_router_create(&gate.config, mesh, 1);
     float *logits = read_f32(file, "logits", NULL);
     float *uniform =
         tri_safetensors_find(file, "rts_uniform") ? read_f32(file, "rts_uniform", NULL) : NULL;

@@ -5,7 +5,9 @@
 #include "support/own_strategies.h"
 
 #include <math.h>
+#include <omp.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 static const char gpt_text[] =
@@ -83,6 +85,18 @@ const char *small_layout_text(struct small_layout layout)
                    layout.tensor, layout.expert, job_size() / (layout.tensor * layout.expert),
                    layout.expert_tensor);
     return text;
+}
+
+const struct tri_kernels *small_kernels(const struct tri_config *config)
+{
+    static _Thread_local struct tri_kernels *kept[2];
+    struct tri_kernels **kernels = &kept[config->reproducible];
+    if (!*kernels) {
+        *kernels =
+            tri_kernels_create(config->reproducible ? TRI_KERNELS_REPRODUCIBLE : TRI_KERNELS_FAST,
+                               getenv("TRIDENT_KERNELS"), omp_get_max_threads());
+    }
+    return *kernels;
 }
 
 struct tri_mesh *small_mesh(const struct tri_config *config)

@@ -38,6 +38,10 @@ void small_config_lay_out(struct tri_config *config, struct small_layout layout)
 /* "tensor 2 x expert 2 x data 1, expert_tensor 1" */
 const char *small_layout_text(struct small_layout layout);
 
+/* Kernels for the config, on the path of TRIDENT_KERNELS, with OMP_NUM_THREADS threads: made once
+ * for a thread, and kept. */
+const struct tri_kernels *small_kernels(const struct tri_config *config);
+
 struct tri_mesh *small_mesh(const struct tri_config *config);
 
 /* Random tokens, the same for the same (seed, step, row); all targets count. config is borrowed. */

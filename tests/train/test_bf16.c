@@ -36,8 +36,10 @@ static void begin(struct pair *pair, enum small_style style, const char *words)
     pair->narrow_config = pair->wide_config;
     pair->narrow_config.precision = TRI_PRECISION_BF16;
     pair->mesh = tri_mesh_create_serial();
-    pair->wide = tri_engine_create(&pair->wide_config, pair->mesh, tri_kernels_fast(), true);
-    pair->narrow = tri_engine_create(&pair->narrow_config, pair->mesh, tri_kernels_fast(), true);
+    pair->wide =
+        tri_engine_create(&pair->wide_config, pair->mesh, small_kernels(&pair->wide_config), true);
+    pair->narrow = tri_engine_create(&pair->narrow_config, pair->mesh,
+                                     small_kernels(&pair->narrow_config), true);
     pair->source = small_source(&pair->wide_config);
 }
 

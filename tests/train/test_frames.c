@@ -55,7 +55,7 @@ static void after_block(void *state, int64_t block)
 {
     struct subject *s = state;
     if (s->last && s->config.comm_overlap) {
-        tri_gradients_reduce(s->engine->params, block, true);
+        tri_gradients_reduce(s->engine->params, s->engine->kernels, block, true);
     }
 }
 
@@ -131,7 +131,7 @@ static void step(struct subject *s, const char *order)
     int64_t *load = s->tally.load;
     memset(load, 0, (size_t)(s->engine->moe_layers * s->config.moe.num_experts) * sizeof(*load));
     s->tally = (struct tri_tally){.load = load};
-    tri_gradients_begin(params);
+    tri_gradients_begin(params, s->engine->kernels);
     for (const char *at = order; *at; at += at[2] ? 3 : 2) {
         int i = at[1] - '0';
         s->last = !at[2];
@@ -146,7 +146,7 @@ static void step(struct subject *s, const char *order)
         }
     }
     for (int64_t block = params->layers; block >= -1 && !s->config.comm_overlap; block--) {
-        tri_gradients_reduce(params, block, false);
+        tri_gradients_reduce(params, s->engine->kernels, block, false);
     }
     tri_gradients_reduce_end(params);
     tri_exact_carry(&s->tally.cross_entropy);
@@ -183,7 +183,7 @@ static void same_bits(enum small_style style, bool dense, const char *words,
 {
     struct subject s = {0};
     configure(&s, style, dense, words, layout);
-    begin(&s, small_mesh(&s.config), tri_kernels_fast());
+    begin(&s, small_mesh(&s.config), small_kernels(&s.config));
     (void)small_gradients(s.engine, &s.source, 0, NULL);
     struct tri_tally expected_sums = s.engine->tally;
     tri_exact_carry(&expected_sums.cross_entropy);
@@ -217,12 +217,13 @@ static struct tri_memory_counters count_bytes(enum small_style style, const char
     struct tri_memory_scope scope = tri_memory_scope_begin();
     configure(&s, style, false, words, layout);
     s.config.moe.router = planned ? tri_router_balanced.rehearsed : &tri_router_balanced;
+    struct tri_kernels *dry = planned ? tri_kernels_create(TRI_KERNELS_DRY, NULL, 1) : NULL;
     begin(&s,
           planned
               ? tri_mesh_create_planned(layout.tensor, layout.expert,
                                         job_size() / (layout.tensor * layout.expert), job_rank())
               : small_mesh(&s.config),
-          planned ? tri_kernels_dry() : tri_kernels_fast());
+          planned ? dry : small_kernels(&s.config));
     step(&s, order);
     struct tri_memory_counters before = tri_memory_get();
     step(&s, order);
@@ -233,6 +234,7 @@ static struct tri_memory_counters count_bytes(enum small_style style, const char
            memcmp(before.current, after.current, sizeof(before.current)) == 0));
     end(&s);
     tri_mesh_destroy(s.mesh);
+    tri_kernels_destroy(dry);
     return tri_memory_scope_end(&scope);
 }
 

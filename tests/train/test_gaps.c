@@ -59,7 +59,7 @@ static void check(const char *words)
     struct tri_config config;
     small_config(SMALL_LLAMA, words, &config);
     struct tri_mesh *mesh = small_mesh(&config);
-    struct tri_engine *engine = tri_engine_create(&config, mesh, tri_kernels_fast(), true);
+    struct tri_engine *engine = tri_engine_create(&config, mesh, small_kernels(&config), true);
     struct tri_rows_source source = small_source(&config);
     struct tri_route_tap tap = make_tap(&config);
     float *bias = tri_moe_bias(tri_model_moe(engine->model));

@@ -67,9 +67,7 @@ static struct gradients compute(const char *words, struct small_layout layout,
         source.state = &some;
     }
     struct tri_mesh *mesh = small_mesh(&config);
-    const struct tri_kernels *kernels =
-        config.reproducible ? tri_kernels_reproducible() : tri_kernels_fast();
-    struct tri_engine *engine = tri_engine_create(&config, mesh, kernels, true);
+    struct tri_engine *engine = tri_engine_create(&config, mesh, small_kernels(&config), true);
     struct gradients g = {.report = small_gradients(engine, &source, 0, NULL)};
     g.report.load = NULL;
     for (int pass = 0; pass < 2; pass++) {

@@ -64,7 +64,7 @@ static void run(struct tri_config *config, struct small_layout layout, int patte
     struct tri_config alone = *config;
     small_config_lay_out(config, layout);
     struct tri_mesh *mesh = small_mesh(config);
-    struct tri_engine *engine = tri_engine_create(config, mesh, tri_kernels_fast(), true);
+    struct tri_engine *engine = tri_engine_create(config, mesh, small_kernels(config), true);
     struct tri_rows_source source = small_source(config);
     struct tri_route_tap tap = make_tap(config, pattern);
     struct tri_step_report got = small_gradients(engine, &source, 0, &tap);
@@ -72,7 +72,7 @@ static void run(struct tri_config *config, struct small_layout layout, int patte
     struct tri_engine *one = NULL;
     if (mesh->rank == 0) {
         serial = tri_mesh_create_serial();
-        one = tri_engine_create(&alone, serial, tri_kernels_fast(), true);
+        one = tri_engine_create(&alone, serial, small_kernels(&alone), true);
         struct tri_step_report expected = small_gradients(one, &source, 0, &tap);
         CHECK(fabs(got.loss - expected.loss) <= 2e-6 * expected.loss);
         CHECK(fabs(got.grad_norm - expected.grad_norm) <= 2e-5 * expected.grad_norm);

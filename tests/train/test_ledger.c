@@ -399,7 +399,7 @@ static void run(enum small_style style, const char *words, struct small_layout l
     small_config(style, words, &config);
     small_config_lay_out(&config, layout);
     struct tri_mesh *mesh = small_mesh(&config);
-    struct tri_engine *engine = tri_engine_create(&config, mesh, tri_kernels_fast(), true);
+    struct tri_engine *engine = tri_engine_create(&config, mesh, small_kernels(&config), true);
     struct tri_rows_source source = small_source(&config);
     struct tri_route_tap tap = {.tokens = source.rows * source.seq, .k = config.moe.top_k};
     int64_t n = engine->moe_layers * tap.tokens * tap.k;

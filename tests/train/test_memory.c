@@ -20,7 +20,7 @@ static void count(struct tri_config *config, bool training, struct counted *coun
     struct tri_rows_source source = small_source(config);
     struct tri_memory_scope scope = tri_memory_scope_begin();
     struct tri_mesh *mesh = small_mesh(config);
-    struct tri_engine *engine = tri_engine_create(config, mesh, tri_kernels_fast(), training);
+    struct tri_engine *engine = tri_engine_create(config, mesh, small_kernels(config), training);
     for (int64_t i = 0; i < STEPS; i++) {
         tri_ledger_reset(job_ledger());
         if (training) {

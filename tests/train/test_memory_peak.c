@@ -15,7 +15,7 @@ static const char grouped[] = "model.hidden_size=64 model.num_heads=8 model.num_
                               "model.max_position=2048 model.num_layers=1 moe.every=1 "
                               "train.global_batch=2 train.micro_batch=2";
 
-static void run(const char *words, struct tri_memory_plan *plan)
+static void run(const char *words, int threads, struct tri_memory_plan *plan)
 {
     struct tri_config config;
     bool many = job_size() > 1;
@@ -30,16 +30,19 @@ static void run(const char *words, struct tri_memory_plan *plan)
         .rank = mesh->rank,
         .training = true,
         .local_ranks = job_size(),
+        .threads = threads,
     };
     struct tri_error error;
     CHECK(tri_rehearse(&rehearsal, NULL, plan, &error) == TRI_OK);
-    struct tri_engine *engine = tri_engine_create(&config, mesh, tri_kernels_fast(), true);
+    struct tri_kernels *kernels = tri_kernels_create(TRI_KERNELS_FAST, NULL, threads);
+    struct tri_engine *engine = tri_engine_create(&config, mesh, kernels, true);
     struct tri_rows_source source = small_source(&config);
     for (int64_t i = 0; i < 2; i++) {
         struct tri_step_report report = small_gradients(engine, &source, i, NULL);
         tri_engine_update(engine, i + 1, 1e-3, &report);
     }
     tri_engine_destroy(engine);
+    tri_kernels_destroy(kernels);
     tri_mesh_destroy(mesh);
 }
 
@@ -62,9 +65,9 @@ static int run_job(int argc, char **argv)
     (void)argc;
     (void)argv;
     struct tri_memory_plan plan;
-    run("", &plan);
+    run("", 1, &plan);
     double constant = (double)(tri_memory_resident() - plan.total);
-    run(large, &plan);
+    run(large, 1, &plan);
     double expected = (double)plan.total + constant;
     double peak = (double)tri_memory_process_peak();
     CHECK(plan.total > 100000000);
@@ -75,8 +78,7 @@ static int run_job(int argc, char **argv)
     /* Beside it what other kernels keep. */
     enum { SMALL = 2 << 20 };
     for (int threads = 1; threads <= 2; threads++) {
-        tri_kernels_set_threads(threads);
-        run(grouped, &plan);
+        run(grouped, threads, &plan);
         double scratch = (double)tri_memory_get().peak[TRI_MEMORY_KERNELS];
         CHECK(plan.scratch > threads * SMALL);
         if (scratch < (double)plan.scratch || scratch > (double)(plan.scratch + threads * SMALL)) {

@@ -43,9 +43,12 @@ static void use_expert_group(struct tri_params *params, struct tri_group *group)
     }
 }
 
-void __real_tri_gradients_reduce(struct tri_params *params, int64_t block, bool begin);
-void __wrap_tri_gradients_reduce(struct tri_params *params, int64_t block, bool begin);
-void __wrap_tri_gradients_reduce(struct tri_params *params, int64_t block, bool begin)
+void __real_tri_gradients_reduce(struct tri_params *params, const struct tri_kernels *kernels,
+                                 int64_t block, bool begin);
+void __wrap_tri_gradients_reduce(struct tri_params *params, const struct tri_kernels *kernels,
+                                 int64_t block, bool begin);
+void __wrap_tri_gradients_reduce(struct tri_params *params, const struct tri_kernels *kernels,
+                                 int64_t block, bool begin)
 {
     const struct tri_mesh *mesh = params->mesh;
     if (fault == FAULT_EXPERTS_DIVIDED) {
@@ -57,7 +60,7 @@ void __wrap_tri_gradients_reduce(struct tri_params *params, int64_t block, bool 
     for (int p = 0; fault == FAULT_NO_TENSOR_SYNC && p < params->count; p++) {
         params->param[p].sync = TRI_SYNC_NONE;
     }
-    __real_tri_gradients_reduce(params, block, begin);
+    __real_tri_gradients_reduce(params, kernels, block, begin);
     use_expert_group(params, mesh->data);
 }
 

@@ -27,7 +27,7 @@ static struct outcome *take_step(enum small_style style, const char *words,
     small_config(style, words, &config);
     small_config_lay_out(&config, layout);
     struct tri_mesh *mesh = small_mesh(&config);
-    struct tri_engine *engine = tri_engine_create(&config, mesh, tri_kernels_fast(), true);
+    struct tri_engine *engine = tri_engine_create(&config, mesh, small_kernels(&config), true);
     struct tri_rows_source source = small_source(&config);
     tri_ledger_reset(job_ledger());
     struct tri_step_report report = small_gradients(engine, &source, 0, NULL);

@@ -90,11 +90,11 @@ static void expect_same(enum small_style style, struct small_layout layout, cons
                    style == SMALL_GPT ? "gpt" : "llama", words);
     struct tri_mesh *mesh = small_mesh(&many);
     struct tri_mesh *serial = tri_mesh_create_serial();
-    struct tri_engine *engine = tri_engine_create(&many, mesh, tri_kernels_fast(), true);
+    struct tri_engine *engine = tri_engine_create(&many, mesh, small_kernels(&many), true);
     struct tri_engine *alone = NULL;
     train(engine, &many, &got);
     if (mesh->rank == 0) {
-        alone = tri_engine_create(&one, serial, tri_kernels_fast(), true);
+        alone = tri_engine_create(&one, serial, small_kernels(&one), true);
         train(alone, &one, &want);
         for (int step = 0; step < STEPS; step++) {
             if (memcmp(&got.loss[step], &want.loss[step], sizeof(double)) != 0 ||
@@ -133,7 +133,7 @@ static void expect_refused(struct small_layout layout)
     small_config_lay_out(&config, layout);
     struct tri_rows_source rows = small_source(&config);
     struct tri_mesh *mesh = small_mesh(&config);
-    struct tri_engine *engine = tri_engine_create(&config, mesh, tri_kernels_fast(), true);
+    struct tri_engine *engine = tri_engine_create(&config, mesh, small_kernels(&config), true);
     (void)small_gradients(engine, &rows, 0, NULL);
     float limit = engine->params->fixed.limit;
     CHECK(limit > 0.0F && limit * (float)(rows.rows * rows.seq) <= 2048.0F);

@@ -23,7 +23,7 @@ static void stands_still(enum small_style style, const char *words, struct small
     small_config(style, words, &config);
     small_config_lay_out(&config, layout);
     struct tri_mesh *mesh = small_mesh(&config);
-    struct tri_engine *engine = tri_engine_create(&config, mesh, tri_kernels_fast(), true);
+    struct tri_engine *engine = tri_engine_create(&config, mesh, small_kernels(&config), true);
     struct tri_rows_source source = small_source(&config);
     for (int64_t i = 0; i < WARM_UP; i++) {
         step(engine, &source, i);

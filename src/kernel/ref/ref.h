@@ -58,8 +58,6 @@ void tri_ref_rms_backward(const struct tri_kernels *self, const struct tri_rms_a
 void tri_ref_rope(const struct tri_kernels *self, const struct tri_rope_args *args);
 void tri_ref_attention_forward(const struct tri_kernels *self, const struct tri_attention *args);
 void tri_ref_attention_backward(const struct tri_kernels *self, const struct tri_attention *args);
-int64_t tri_ref_attention_scratch(const struct tri_kernels *self, const struct tri_attention *args,
-                                  bool backward, int threads);
 void tri_ref_activation_forward(const struct tri_kernels *self,
                                 const struct tri_activation_args *args);
 void tri_ref_activation_backward(const struct tri_kernels *self,
@@ -83,6 +81,8 @@ void tri_ref_row_dots(const struct tri_kernels *self, const struct tri_dots_args
 void tri_ref_add(const struct tri_kernels *self, const struct tri_add_args *args);
 void tri_ref_add_bias(const struct tri_kernels *self, const struct tri_bias_args *args);
 void tri_ref_bias_backward(const struct tri_kernels *self, const struct tri_bias_args *args);
+void tri_ref_zero(const struct tri_kernels *self, const struct tri_zero_args *args);
+void tri_ref_copy(const struct tri_kernels *self, const struct tri_copy_args *args);
 void tri_ref_cast(const struct tri_kernels *self, const struct tri_cast_args *args);
 void tri_ref_fixed_add(const struct tri_kernels *self, const struct tri_fixed_add_args *args);
 void tri_ref_fixed_get(const struct tri_kernels *self, const struct tri_fixed_get_args *args);

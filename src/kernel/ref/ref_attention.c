@@ -160,9 +160,3 @@ void tri_ref_attention_backward(const struct tri_kernels *self, const struct tri
         }
     }
 }
-
-int64_t tri_ref_attention_scratch(const struct tri_kernels *self, const struct tri_attention *args,
-                                  bool backward, int threads)
-{
-    return 0;
-}

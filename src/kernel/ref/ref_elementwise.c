@@ -1,5 +1,7 @@
 #include "kernel/ref/ref.h"
 
+#include <string.h>
+
 void tri_ref_add(const struct tri_kernels *self, const struct tri_add_args *a)
 {
     for (int64_t i = 0; i < a->n; i++) {
@@ -23,6 +25,16 @@ void tri_ref_bias_backward(const struct tri_kernels *self, const struct tri_bias
         }
         ref_add(a->dbias, j, tri_stat_dtype(a->dt), sum);
     }
+}
+
+void tri_ref_zero(const struct tri_kernels *self, const struct tri_zero_args *a)
+{
+    memset(a->dst, 0, a->bytes);
+}
+
+void tri_ref_copy(const struct tri_kernels *self, const struct tri_copy_args *a)
+{
+    memcpy(a->dst, a->src, a->bytes);
 }
 
 void tri_ref_cast(const struct tri_kernels *self, const struct tri_cast_args *a)

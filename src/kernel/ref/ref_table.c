@@ -4,6 +4,8 @@ const struct tri_kernels *tri_kernels_ref(void)
 {
     static const struct tri_kernels table = {
         .name = "ref",
+        .threads = 1,
+        .reproducible = true,
         .matmul = tri_ref_matmul,
         .matmul_grouped = tri_ref_matmul_grouped,
         .norm_forward = tri_ref_norm_forward,
@@ -15,7 +17,6 @@ const struct tri_kernels *tri_kernels_ref(void)
         .rope = tri_ref_rope,
         .attention_forward = tri_ref_attention_forward,
         .attention_backward = tri_ref_attention_backward,
-        .attention_scratch = tri_ref_attention_scratch,
         .activation_forward = tri_ref_activation_forward,
         .activation_backward = tri_ref_activation_backward,
         .embedding_forward = tri_ref_embedding_forward,
@@ -31,6 +32,8 @@ const struct tri_kernels *tri_kernels_ref(void)
         .add = tri_ref_add,
         .add_bias = tri_ref_add_bias,
         .bias_backward = tri_ref_bias_backward,
+        .zero = tri_ref_zero,
+        .copy = tri_ref_copy,
         .cast = tri_ref_cast,
         .fixed_add = tri_ref_fixed_add,
         .fixed_get = tri_ref_fixed_get,

@@ -32,8 +32,8 @@ int64_t tri_attention_scratch(const struct tri_attention_isa *isa, const struct 
     return (int64_t)bytes * (tasks < threads ? tasks : threads);
 }
 
-void tri_attention_run(const struct tri_attention_isa *isa, const struct tri_attention *args,
-                       bool backward)
+void tri_attention_run(const struct tri_kernels *self, const struct tri_attention_isa *isa,
+                       const struct tri_attention *args, bool backward)
 {
     enum { FORK = 1 << 14 }; /* pairs of query and key that are worth starting threads for */
     TRI_REQUIRE(args->dt == TRI_F32 || args->dt == TRI_BF16);
@@ -42,14 +42,14 @@ void tri_attention_run(const struct tri_attention_isa *isa, const struct tri_att
     if (heads == 0 || (args->q_len == 0 && !backward)) {
         return;
     }
-    int64_t range = backward ? args->q_len : range_of(isa, args, omp_get_max_threads());
+    int64_t range = backward ? args->q_len : range_of(isa, args, self->threads);
     int64_t ranges = range > 0 ? (args->q_len + range - 1) / range : 1;
     size_t bytes = backward ? isa->backward_scratch(args) : isa->forward_scratch(args);
     bool fork = heads * ranges > 1 && !omp_in_parallel() &&
                 args->batch * args->heads * args->q_len * args->k_len > FORK;
-#pragma omp parallel if (fork)
+#pragma omp parallel num_threads(self->threads) if (fork)
     {
-        void *scratch = tri_scratch_get(bytes);
+        void *scratch = tri_scratch_get(self, bytes);
 #pragma omp for schedule(dynamic)
         for (int64_t i = 0; i < heads * ranges; i++) {
             /* Later queries see more keys: the long tasks first. */

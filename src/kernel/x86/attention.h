@@ -34,10 +34,10 @@ extern const struct tri_attention_isa tri_attention_avx2;
 extern const struct tri_attention_isa tri_attention_avx512;
 
 /* attention_forward and attention_backward of kernel.h with the instruction set given. */
-void tri_attention_run(const struct tri_attention_isa *isa, const struct tri_attention *args,
-                       bool backward);
+void tri_attention_run(const struct tri_kernels *self, const struct tri_attention_isa *isa,
+                       const struct tri_attention *args, bool backward);
 
-/* attention_scratch of kernel.h, likewise. */
+/* Bytes that so many threads of a call take for the time of it, and keep for the next. */
 int64_t tri_attention_scratch(const struct tri_attention_isa *isa, const struct tri_attention *args,
                               bool backward, int threads);
 

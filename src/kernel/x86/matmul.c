@@ -79,10 +79,10 @@ static struct tri_product_tile tile_at(const struct tri_matmul *p, struct cut cu
 }
 
 /* One thread's share. next is shared: the first tile that nobody has taken. */
-static void work(const struct tri_matmul *products, int64_t count,
-                 const struct tri_product_isa *isa, struct cut cut, int64_t *next)
+static void work(const struct tri_kernels *self, const struct tri_product_isa *isa,
+                 const struct tri_matmul *products, int64_t count, struct cut cut, int64_t *next)
 {
-    void *scratch = tri_scratch_get(isa->scratch);
+    void *scratch = tri_scratch_get(self, isa->scratch);
     int64_t product = 0, before = 0;
     for (;;) {
         int64_t tile;
@@ -100,8 +100,8 @@ static void work(const struct tri_matmul *products, int64_t count,
     }
 }
 
-void tri_product_run(const struct tri_product_isa *isa, const struct tri_matmul *products,
-                     int64_t count)
+void tri_product_run(const struct tri_kernels *self, const struct tri_product_isa *isa,
+                     const struct tri_matmul *products, int64_t count)
 {
     enum { FORK = 1 << 18 }; /* multiplications that are worth starting threads for */
     double multiplications = 0.0;
@@ -114,8 +114,8 @@ void tri_product_run(const struct tri_product_isa *isa, const struct tri_matmul 
         multiplications += (double)p->m * (double)p->n * (double)p->k;
     }
     bool fork = multiplications > FORK && !omp_in_parallel();
-    struct cut cut = cut_get(products, count, isa, fork ? omp_get_max_threads() : 1);
+    struct cut cut = cut_get(products, count, isa, fork ? self->threads : 1);
     int64_t next = 0;
-#pragma omp parallel if (fork)
-    work(products, count, isa, cut, &next);
+#pragma omp parallel num_threads(self->threads) if (fork)
+    work(self, isa, products, count, cut, &next);
 }

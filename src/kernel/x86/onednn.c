@@ -2,6 +2,7 @@
 
 #include "base/memory.h"
 #include "base/status.h"
+#include "kernel/own.h"
 #include "kernel/x86/scratch.h"
 
 #include <omp.h>
@@ -39,17 +40,38 @@ struct entry {
     dnnl_primitive_t primitive;
 };
 
-/* Open addressing; entries are only ever added, under the lock, and published by `primitive`. */
-static struct entry *cache[SLOTS];
-static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-static pthread_once_t once = PTHREAD_ONCE_INIT;
-static dnnl_engine_t engine;
-static dnnl_stream_t stream;
+struct tri_onednn {
+    dnnl_engine_t engine;
+    dnnl_stream_t stream;
+    /* Open addressing; entries are only ever added, under the lock, and published by `cache`. */
+    pthread_mutex_t lock;
+    struct entry *cache[SLOTS];
+};
 
-static void start(void)
+struct tri_onednn *tri_onednn_create(void)
 {
-    CHECK(dnnl_engine_create(&engine, dnnl_cpu, 0));
-    CHECK(dnnl_stream_create(&stream, engine, dnnl_stream_default_flags));
+    struct tri_onednn *onednn = tri_alloc(TRI_MEMORY_KERNELS, sizeof(*onednn));
+    CHECK(dnnl_engine_create(&onednn->engine, dnnl_cpu, 0));
+    CHECK(dnnl_stream_create(&onednn->stream, onednn->engine, dnnl_stream_default_flags));
+    TRI_REQUIRE(pthread_mutex_init(&onednn->lock, NULL) == 0);
+    return onednn;
+}
+
+void tri_onednn_destroy(struct tri_onednn *onednn)
+{
+    if (!onednn) {
+        return;
+    }
+    for (int i = 0; i < SLOTS; i++) {
+        if (onednn->cache[i]) {
+            CHECK(dnnl_primitive_destroy(onednn->cache[i]->primitive));
+            tri_free(onednn->cache[i]);
+        }
+    }
+    CHECK(dnnl_stream_destroy(onednn->stream));
+    CHECK(dnnl_engine_destroy(onednn->engine));
+    (void)pthread_mutex_destroy(&onednn->lock);
+    tri_free(onednn);
 }
 
 const char *tri_onednn_isa(void)
@@ -123,7 +145,7 @@ static struct key key_of(const struct tri_matmul *p)
     return key;
 }
 
-static dnnl_primitive_t make(const struct tri_matmul *p)
+static dnnl_primitive_t make(dnnl_engine_t engine, const struct tri_matmul *p)
 {
     const int64_t any = DNNL_RUNTIME_DIM_VAL;
     struct descriptors d = p->a_transposed ? describe_product(p, p->m, p->n, any)
@@ -161,23 +183,23 @@ static uint64_t hash_of(const struct key *key)
     return hash;
 }
 
-static dnnl_primitive_t find(const struct tri_matmul *p)
+static dnnl_primitive_t find(struct tri_onednn *onednn, const struct tri_matmul *p)
 {
     struct key key = key_of(p);
     uint64_t at = hash_of(&key);
     for (int probe = 0; probe < SLOTS; probe++, at++) {
-        struct entry **slot = &cache[at % SLOTS];
+        struct entry **slot = &onednn->cache[at % SLOTS];
         struct entry *entry = __atomic_load_n(slot, __ATOMIC_ACQUIRE);
         if (!entry) {
-            (void)pthread_mutex_lock(&lock);
+            (void)pthread_mutex_lock(&onednn->lock);
             entry = *slot;
             if (!entry) {
                 entry = tri_alloc(TRI_MEMORY_KERNELS, sizeof(*entry));
                 entry->key = key;
-                entry->primitive = make(p);
+                entry->primitive = make(onednn->engine, p);
                 __atomic_store_n(slot, entry, __ATOMIC_RELEASE);
             }
-            (void)pthread_mutex_unlock(&lock);
+            (void)pthread_mutex_unlock(&onednn->lock);
         }
         if (memcmp(&entry->key, &key, sizeof(key)) == 0) {
             return entry->primitive;
@@ -199,7 +221,8 @@ static struct tri_matmul rows_of(const struct tri_matmul *p, int64_t row, int64_
 
 /* ---- execution ------------------------------------------------------------------------------- */
 
-static dnnl_memory_t memory_of(const dnnl_memory_desc_t *desc, const void *data)
+static dnnl_memory_t memory_of(dnnl_engine_t engine, const dnnl_memory_desc_t *desc,
+                               const void *data)
 {
     dnnl_memory_t memory;
     CHECK(dnnl_memory_create(&memory, desc, engine, (void *)(uintptr_t)data));
@@ -230,28 +253,30 @@ static const dnnl_memory_desc_t *scratchpad_of(dnnl_primitive_t primitive)
     return dnnl_primitive_desc_query_md(desc, dnnl_query_scratchpad_md, 0);
 }
 
-static void execute_primitive(dnnl_primitive_t primitive, const struct tri_matmul *p,
-                              void *scratchpad)
+static void execute_primitive(const struct tri_onednn *onednn, dnnl_primitive_t primitive,
+                              const struct tri_matmul *p, void *scratchpad)
 {
+    dnnl_engine_t engine = onednn->engine;
     struct descriptors d = describe_product(p, p->m, p->n, p->k);
     const dnnl_memory_desc_t *needs = scratchpad_of(primitive);
-    dnnl_exec_arg_t args[5] = {{DNNL_ARG_SRC, memory_of(&d.a, p->a)},
-                               {DNNL_ARG_WEIGHTS, memory_of(&d.b, p->b)},
-                               {DNNL_ARG_DST, memory_of(&d.c, p->c)}};
+    dnnl_exec_arg_t args[5] = {{DNNL_ARG_SRC, memory_of(engine, &d.a, p->a)},
+                               {DNNL_ARG_WEIGHTS, memory_of(engine, &d.b, p->b)},
+                               {DNNL_ARG_DST, memory_of(engine, &d.c, p->c)}};
     int count = 3;
     if (p->bias) {
-        args[count++] = (dnnl_exec_arg_t){DNNL_ARG_BIAS, memory_of(&d.bias, p->bias)};
+        args[count++] = (dnnl_exec_arg_t){DNNL_ARG_BIAS, memory_of(engine, &d.bias, p->bias)};
     }
     if (needs) {
-        args[count++] = (dnnl_exec_arg_t){DNNL_ARG_SCRATCHPAD, memory_of(needs, scratchpad)};
+        args[count++] =
+            (dnnl_exec_arg_t){DNNL_ARG_SCRATCHPAD, memory_of(engine, needs, scratchpad)};
     }
-    CHECK(dnnl_primitive_execute(primitive, stream, count, args));
+    CHECK(dnnl_primitive_execute(primitive, onednn->stream, count, args));
     for (int i = 0; i < count; i++) {
         CHECK(dnnl_memory_destroy(args[i].memory));
     }
 }
 
-static void cast_rows(const struct tri_kernels *vec, const void *src, int64_t ld_src,
+static void cast_rows(const struct tri_kernels *self, const void *src, int64_t ld_src,
                       enum tri_dtype from, void *dst, int64_t ld_dst, enum tri_dtype to,
                       int64_t rows, int64_t cols)
 {
@@ -267,30 +292,30 @@ static void cast_rows(const struct tri_kernels *vec, const void *src, int64_t ld
             .to = to,
             .n = cols,
         };
-        vec->cast(vec, &args);
+        self->cast(self, &args);
     }
 }
 
 /* C is computed wide and rounded once. oneDNN does the same, but in memory that it takes for all of
  * C by itself: it knows no size before it runs, so asks for no scratchpad. */
-static void execute_bf16(const struct tri_kernels *vec, const struct tri_matmul *p)
+static void execute_bf16(const struct tri_kernels *self, const struct tri_matmul *p)
 {
     struct tri_matmul wide = *p;
     wide.c_dtype = TRI_F32;
     wide.ldc = p->n;
-    dnnl_primitive_t primitive = find(&wide);
+    dnnl_primitive_t primitive = find(self->own->onednn, &wide);
     const dnnl_memory_desc_t *needs = scratchpad_of(primitive);
     size_t bytes = ((size_t)(p->m * p->n) * sizeof(float) + 63) / 64 * 64;
-    char *scratch = tri_scratch_get(bytes + (needs ? dnnl_memory_desc_get_size(needs) : 0));
+    char *scratch = tri_scratch_get(self, bytes + (needs ? dnnl_memory_desc_get_size(needs) : 0));
     wide.c = scratch;
     if (p->accumulate) {
-        cast_rows(vec, p->c, p->ldc, TRI_BF16, wide.c, p->n, TRI_F32, p->m, p->n);
+        cast_rows(self, p->c, p->ldc, TRI_BF16, wide.c, p->n, TRI_F32, p->m, p->n);
     }
-    execute_primitive(primitive, &wide, scratch + bytes);
-    cast_rows(vec, wide.c, p->n, TRI_F32, p->c, p->ldc, TRI_BF16, p->m, p->n);
+    execute_primitive(self->own->onednn, primitive, &wide, scratch + bytes);
+    cast_rows(self, wide.c, p->n, TRI_F32, p->c, p->ldc, TRI_BF16, p->m, p->n);
 }
 
-static void execute(const struct tri_kernels *vec, const struct tri_matmul *p)
+static void execute(const struct tri_kernels *self, const struct tri_matmul *p)
 {
     if (p->m == 0 || p->n == 0) {
         return;
@@ -300,20 +325,20 @@ static void execute(const struct tri_kernels *vec, const struct tri_matmul *p)
         return;
     }
     if (p->c_dtype != TRI_BF16) {
-        dnnl_primitive_t primitive = find(p);
+        dnnl_primitive_t primitive = find(self->own->onednn, p);
         const dnnl_memory_desc_t *needs = scratchpad_of(primitive);
-        execute_primitive(primitive, p,
-                          needs ? tri_scratch_get(dnnl_memory_desc_get_size(needs)) : NULL);
+        execute_primitive(self->own->onednn, primitive, p,
+                          needs ? tri_scratch_get(self, dnnl_memory_desc_get_size(needs)) : NULL);
         return;
     }
     /* A cut by rows that knows nothing of m: the rows of a weight gradient are part of its
      * primitive. */
-    int64_t threads = omp_in_parallel() ? 1 : omp_get_max_threads();
+    int64_t threads = omp_in_parallel() ? 1 : self->threads;
     int64_t rows = threads * WIDE_BYTES / (p->n * (int64_t)sizeof(float)) / 16 * 16;
     rows = rows > LEAST_ROWS ? rows : LEAST_ROWS;
     for (int64_t row = 0; row < p->m; row += rows) {
         struct tri_matmul part = rows_of(p, row, p->m - row < rows ? p->m - row : rows);
-        execute_bf16(vec, &part);
+        execute_bf16(self, &part);
     }
 }
 
@@ -368,7 +393,7 @@ static void deal_sort(struct deal *deal)
     deal->piece = 1.0 + total / (4.0 * (double)deal->threads);
 }
 
-static void deal_work(struct deal *deal, const struct tri_kernels *vec)
+static void deal_work(const struct tri_kernels *self, struct deal *deal)
 {
     int64_t product = 0, before = 0;
     for (;;) {
@@ -389,36 +414,45 @@ static void deal_work(struct deal *deal, const struct tri_kernels *vec)
         }
         const struct tri_matmul *p = &deal->products[deal->order[product]];
         struct tri_matmul part = piece_at(p, piece - before, pieces);
-        execute(vec, &part);
+        execute(self, &part);
     }
 }
 
-void tri_onednn_run(const struct tri_kernels *vec, const struct tri_matmul *products, int64_t count)
+static void run_group(const struct tri_kernels *self, const struct tri_matmul *products,
+                      int64_t count)
 {
-    (void)pthread_once(&once, start);
+    /* Inside a parallel region oneDNN works on one thread. */
+    if (count <= FEW && count < 8 * self->threads) {
+        struct deal deal = {.products = products, .count = count, .threads = self->threads};
+        deal_sort(&deal);
+#pragma omp parallel num_threads(self->threads)
+        deal_work(self, &deal);
+        return;
+    }
+#pragma omp parallel for num_threads(self->threads) schedule(dynamic, 1)
+    for (int64_t i = 0; i < count; i++) {
+        execute(self, &products[i]);
+    }
+}
+
+void tri_onednn_run(const struct tri_kernels *self, const struct tri_matmul *products,
+                    int64_t count)
+{
     for (int64_t i = 0; i < count; i++) {
         const struct tri_matmul *p = &products[i];
         TRI_REQUIRE(p->ab_dtype == TRI_F32 || p->ab_dtype == TRI_BF16);
         TRI_REQUIRE(p->c_dtype == TRI_F32 || p->c_dtype == p->ab_dtype);
         TRI_REQUIRE(!(p->bias && p->accumulate) && !p->cuts);
     }
-    int threads = omp_get_max_threads();
-    if (threads == 1 || omp_in_parallel() || count == 1) {
+    /* oneDNN's regions ask the calling thread how many threads they have. */
+    int before = omp_get_max_threads();
+    omp_set_num_threads(self->threads);
+    if (self->threads > 1 && !omp_in_parallel() && count > 1) {
+        run_group(self, products, count);
+    } else {
         for (int64_t i = 0; i < count; i++) {
-            execute(vec, &products[i]);
+            execute(self, &products[i]);
         }
-        return;
     }
-    /* Inside a parallel region oneDNN works on one thread. */
-    if (count <= FEW && count < 8 * threads) {
-        struct deal deal = {.products = products, .count = count, .threads = threads};
-        deal_sort(&deal);
-#pragma omp parallel
-        deal_work(&deal, vec);
-        return;
-    }
-#pragma omp parallel for schedule(dynamic, 1)
-    for (int64_t i = 0; i < count; i++) {
-        execute(vec, &products[i]);
-    }
+    omp_set_num_threads(before);
 }

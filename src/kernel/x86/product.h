@@ -32,7 +32,7 @@ extern const struct tri_product_isa tri_product_avx2;
 extern const struct tri_product_isa tri_product_avx512;
 
 /* matmul_grouped of kernel.h with the instruction set given. */
-void tri_product_run(const struct tri_product_isa *isa, const struct tri_matmul *products,
-                     int64_t count);
+void tri_product_run(const struct tri_kernels *self, const struct tri_product_isa *isa,
+                     const struct tri_matmul *products, int64_t count);
 
 #endif

@@ -2,35 +2,34 @@
 
 #include "base/memory.h"
 #include "base/status.h"
+#include "kernel/own.h"
 
-#include <pthread.h>
+#include <omp.h>
 
-struct scratch {
+struct tri_scratch {
     void *block;
     size_t capacity;
 };
 
-static pthread_once_t once = PTHREAD_ONCE_INIT;
-static pthread_key_t key;
-static _Thread_local struct scratch own;
-
-/* Threads come and go when their number is set: what one holds must go with it. */
-static void release(void *scratch)
+struct tri_scratch *tri_scratch_create(int threads)
 {
-    tri_free(((struct scratch *)scratch)->block);
+    return tri_alloc(TRI_MEMORY_KERNELS, (size_t)threads * sizeof(struct tri_scratch));
 }
 
-static void set_up(void)
+void tri_scratch_destroy(struct tri_scratch *scratch, int threads)
 {
-    TRI_REQUIRE(pthread_key_create(&key, release) == 0);
-}
-
-void *tri_scratch_get(size_t bytes)
-{
-    if (!own.block) {
-        pthread_once(&once, set_up);
-        TRI_REQUIRE(pthread_setspecific(key, &own) == 0);
+    for (int i = 0; scratch && i < threads; i++) {
+        tri_free(scratch[i].block);
     }
+    tri_free(scratch);
+}
+
+void *tri_scratch_get(const struct tri_kernels *self, size_t bytes)
+{
+    /* The place in the outermost team, whatever regions of one thread are open inside it. */
+    int thread = omp_get_level() > 0 ? omp_get_ancestor_thread_num(1) : 0;
+    TRI_REQUIRE(thread < self->threads);
+    struct tri_scratch *own = &self->own->scratch[thread];
     /* A block of nothing is a pointer behind a header, which leak checkers take for a lost one. */
-    return tri_grow(TRI_MEMORY_KERNELS, &own.block, &own.capacity, bytes > 0 ? bytes : 1);
+    return tri_grow(TRI_MEMORY_KERNELS, &own->block, &own->capacity, bytes > 0 ? bytes : 1);
 }

@@ -11,9 +11,6 @@
 #include "base/status.h"
 #include "kernel/kernel.h"
 
-/* Most functions need nothing of their table. */
-#pragma GCC diagnostic ignored "-Wunused-parameter"
-
 #include <immintrin.h>
 #include <omp.h>
 

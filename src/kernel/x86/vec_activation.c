@@ -112,7 +112,7 @@ static void activation_forward(const struct tri_kernels *self, const struct tri_
     bool gated = a->kind == TRI_ACTIVATION_SWIGLU;
     int64_t stretch = gated && a->width > 0 ? a->width : VEC_CHUNK;
     int64_t all = a->n * a->width;
-#pragma omp parallel for schedule(static) if (all > VEC_FORK)
+#pragma omp parallel for num_threads(self->threads) schedule(static) if (all > VEC_FORK)
     for (int64_t to = 0; to < all; to += stretch) {
         int64_t gate = gated ? 2 * to : to;
         int64_t length = vec_smaller(stretch, all - to);
@@ -129,7 +129,7 @@ static void activation_backward(const struct tri_kernels *self, const struct tri
     bool gated = a->kind == TRI_ACTIVATION_SWIGLU;
     int64_t stretch = gated && a->width > 0 ? a->width : VEC_CHUNK;
     int64_t all = a->n * a->width;
-#pragma omp parallel for schedule(static) if (all > VEC_FORK)
+#pragma omp parallel for num_threads(self->threads) schedule(static) if (all > VEC_FORK)
     for (int64_t from = 0; from < all; from += stretch) {
         int64_t gate = gated ? 2 * from : from;
         int64_t length = vec_smaller(stretch, all - from);

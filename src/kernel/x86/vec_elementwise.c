@@ -9,7 +9,7 @@ VEC_INLINE void add_chunk(const void *a, const void *b, void *y, int64_t begin, 
 
 static void add(const struct tri_kernels *self, const struct tri_add_args *a)
 {
-#pragma omp parallel for schedule(static) if (a->n > VEC_FORK)
+#pragma omp parallel for num_threads(self->threads) schedule(static) if (a->n > VEC_FORK)
     for (int64_t begin = 0; begin < a->n; begin += VEC_CHUNK) {
         int64_t end = vec_smaller(begin + VEC_CHUNK, a->n);
         if (vec_is_bf16(a->dt)) {
@@ -30,7 +30,7 @@ VEC_INLINE void bias_row(void *y, const float *bias, int64_t begin, int64_t widt
 
 static void add_bias(const struct tri_kernels *self, const struct tri_bias_args *a)
 {
-#pragma omp parallel for schedule(static) if (a->n * a->width > VEC_FORK)
+#pragma omp parallel for num_threads(self->threads) schedule(static) if (a->n * a->width > VEC_FORK)
     for (int64_t i = 0; i < a->n; i++) {
         if (vec_is_bf16(a->dt)) {
             bias_row(a->y, a->bias, i * a->width, a->width, TRI_BF16);
@@ -65,13 +65,37 @@ VEC_INLINE void bias_columns(const void *dy, int64_t ld, float *db, int64_t n, i
 
 static void bias_backward(const struct tri_kernels *self, const struct tri_bias_args *a)
 {
-#pragma omp parallel if (a->n * a->width > VEC_FORK)
+#pragma omp parallel num_threads(self->threads) if (a->n * a->width > VEC_FORK)
     {
         if (vec_is_bf16(a->dt)) {
             bias_columns(a->dy, a->ld, a->dbias, a->n, a->width, TRI_BF16);
         } else {
             bias_columns(a->dy, a->ld, a->dbias, a->n, a->width, TRI_F32);
         }
+    }
+}
+
+/* Bytes that a thread takes at once. */
+enum { PIECE = 1 << 18 };
+
+static size_t piece_at(size_t at, size_t bytes)
+{
+    return bytes - at < PIECE ? bytes - at : PIECE;
+}
+
+static void zero(const struct tri_kernels *self, const struct tri_zero_args *a)
+{
+#pragma omp parallel for num_threads(self->threads) schedule(static) if (a->bytes > PIECE)
+    for (size_t at = 0; at < a->bytes; at += PIECE) {
+        memset((char *)a->dst + at, 0, piece_at(at, a->bytes));
+    }
+}
+
+static void copy(const struct tri_kernels *self, const struct tri_copy_args *a)
+{
+#pragma omp parallel for num_threads(self->threads) schedule(static) if (a->bytes > PIECE)
+    for (size_t at = 0; at < a->bytes; at += PIECE) {
+        memcpy((char *)a->dst + at, (const char *)a->src + at, piece_at(at, a->bytes));
     }
 }
 
@@ -83,7 +107,7 @@ VEC_INLINE void cast_chunk(const void *src, enum tri_dtype from, void *dst, enum
 
 static void cast(const struct tri_kernels *self, const struct tri_cast_args *a)
 {
-#pragma omp parallel for schedule(static) if (a->n > VEC_FORK)
+#pragma omp parallel for num_threads(self->threads) schedule(static) if (a->n > VEC_FORK)
     for (int64_t begin = 0; begin < a->n; begin += VEC_CHUNK) {
         int64_t end = vec_smaller(begin + VEC_CHUNK, a->n);
         if (vec_is_bf16(a->from) && vec_is_bf16(a->to)) {
@@ -130,7 +154,7 @@ static double sum_squares(const struct tri_kernels *self, const struct tri_squar
     enum { PARTS = 64, LINE = 64 };
     double sums[PARTS];
     int64_t size = (a->n / PARTS / LINE + 1) * LINE;
-#pragma omp parallel for schedule(static) if (a->n > VEC_FORK)
+#pragma omp parallel for num_threads(self->threads) schedule(static) if (a->n > VEC_FORK)
     for (int64_t part = 0; part < PARTS; part++) {
         int64_t begin = vec_smaller(part * size, a->n);
         int64_t end = vec_smaller(begin + size, a->n);
@@ -149,6 +173,8 @@ void VEC_NAME(tri_vec_fill_elementwise)(struct tri_kernels *table)
     table->add = add;
     table->add_bias = add_bias;
     table->bias_backward = bias_backward;
+    table->zero = zero;
+    table->copy = copy;
     table->cast = cast;
     table->sum_squares = sum_squares;
 }

@@ -12,7 +12,7 @@ VEC_INLINE void add_chunk(const void *x, int64_t *sums, int64_t begin, int64_t e
 
 static void fixed_add(const struct tri_kernels *self, const struct tri_fixed_add_args *a)
 {
-#pragma omp parallel for schedule(static) if (a->n > VEC_FORK)
+#pragma omp parallel for num_threads(self->threads) schedule(static) if (a->n > VEC_FORK)
     for (int64_t begin = 0; begin < a->n; begin += VEC_CHUNK) {
         int64_t end = vec_smaller(begin + VEC_CHUNK, a->n);
         if (vec_is_bf16(a->dt)) {
@@ -36,13 +36,14 @@ static void get(const int64_t *sums, float *y, int64_t n)
 
 static void fixed_get(const struct tri_kernels *self, const struct tri_fixed_get_args *a)
 {
+    (void)self;
     get(a->sums, a->y, a->n);
 }
 
 static void fixed_squares(const struct tri_kernels *self, const struct tri_fixed_get_args *a)
 {
     enum { PIECE = 4096 };
-#pragma omp parallel for schedule(static) if (a->n > PIECE)
+#pragma omp parallel for num_threads(self->threads) schedule(static) if (a->n > PIECE)
     for (int64_t at = 0; at < a->n; at += PIECE) {
         float values[PIECE];
         struct tri_exact own = {0};

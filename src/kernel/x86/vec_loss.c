@@ -29,7 +29,7 @@ static void cross_entropy_max(const struct tri_kernels *self,
 {
     const float *in = a->logits;
     float *out = a->maxima;
-#pragma omp parallel for schedule(static) if (a->n * a->cols > VEC_FORK)
+#pragma omp parallel for num_threads(self->threads) schedule(static) if (a->n * a->cols > VEC_FORK)
     for (int64_t i = 0; i < a->n; i++) {
         out[i] = row_max(in + i * a->ld, a->cols);
     }
@@ -56,7 +56,7 @@ static void cross_entropy_sum(const struct tri_kernels *self,
     const float *most = a->maxima;
     float *sum = a->sums;
     float *pick = a->picked;
-#pragma omp parallel for schedule(static) if (a->n * a->cols > VEC_FORK)
+#pragma omp parallel for num_threads(self->threads) schedule(static) if (a->n * a->cols > VEC_FORK)
     for (int64_t i = 0; i < a->n; i++) {
         int64_t target = a->targets[i] - a->first_col;
         sum[i] = row_sum(in + i * a->ld, a->cols, most[i]);
@@ -96,7 +96,7 @@ static void cross_entropy_backward(const struct tri_kernels *self,
     const float *in = a->logits;
     const float *most = a->maxima;
     const float *sum = a->sums;
-#pragma omp parallel for schedule(static) if (a->n * a->ld_d > VEC_FORK)
+#pragma omp parallel for num_threads(self->threads) schedule(static) if (a->n * a->ld_d > VEC_FORK)
     for (int64_t i = 0; i < a->n; i++) {
         const struct loss_row row = {.logits = in + i * a->ld,
                                      .d = a->d,

@@ -83,7 +83,7 @@ static void norm_forward(const struct tri_kernels *self, const struct tri_norm_a
                               .stats = a->stats,
                               .n = a->n,
                               .width = a->width};
-#pragma omp parallel for schedule(static) if (a->n * a->width > VEC_FORK)
+#pragma omp parallel for num_threads(self->threads) schedule(static) if (a->n * a->width > VEC_FORK)
     for (int64_t i = 0; i < a->n; i++) {
         if (vec_is_bf16(a->dt)) {
             forward_row(&args, i, TRI_BF16);
@@ -185,7 +185,7 @@ static void norm_backward(const struct tri_kernels *self, const struct tri_norm_
                               .dbias = a->dbias,
                               .n = a->n,
                               .width = a->width};
-#pragma omp parallel if (a->n * a->width > VEC_FORK)
+#pragma omp parallel num_threads(self->threads) if (a->n * a->width > VEC_FORK)
     {
         int64_t step = vec_super_rows();
         for (int64_t first = 0; first < a->n; first += step) {

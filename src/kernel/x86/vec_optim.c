@@ -63,7 +63,7 @@ static void adamw(const struct tri_kernels *self, const struct tri_adamw *a)
         .epsilon = (float)a->epsilon,
         .gradient_scale = (float)a->gradient_scale,
     };
-#pragma omp parallel for schedule(static) if (a->n > VEC_FORK)
+#pragma omp parallel for num_threads(self->threads) schedule(static) if (a->n > VEC_FORK)
     for (int64_t begin = 0; begin < a->n; begin += VEC_CHUNK) {
         adamw_chunk(&args, begin, vec_smaller(begin + VEC_CHUNK, a->n), a->gradient_dtype,
                     a->weights ? a->weight_dtype : TRI_F32);

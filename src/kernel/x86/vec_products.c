@@ -6,7 +6,7 @@
 static void matmul_grouped(const struct tri_kernels *self, const struct tri_matmul *products,
                            int64_t count)
 {
-    tri_product_run(&VEC_NAME(tri_product), products, count);
+    tri_product_run(self, &VEC_NAME(tri_product), products, count);
 }
 
 static void matmul(const struct tri_kernels *self, const struct tri_matmul *product)
@@ -16,18 +16,12 @@ static void matmul(const struct tri_kernels *self, const struct tri_matmul *prod
 
 static void attention_forward(const struct tri_kernels *self, const struct tri_attention *args)
 {
-    tri_attention_run(&VEC_NAME(tri_attention), args, false);
+    tri_attention_run(self, &VEC_NAME(tri_attention), args, false);
 }
 
 static void attention_backward(const struct tri_kernels *self, const struct tri_attention *args)
 {
-    tri_attention_run(&VEC_NAME(tri_attention), args, true);
-}
-
-static int64_t attention_scratch(const struct tri_kernels *self, const struct tri_attention *args,
-                                 bool backward, int threads)
-{
-    return tri_attention_scratch(&VEC_NAME(tri_attention), args, backward, threads);
+    tri_attention_run(self, &VEC_NAME(tri_attention), args, true);
 }
 
 void VEC_NAME(tri_vec_fill_products)(struct tri_kernels *table)
@@ -36,5 +30,4 @@ void VEC_NAME(tri_vec_fill_products)(struct tri_kernels *table)
     table->matmul_grouped = matmul_grouped;
     table->attention_forward = attention_forward;
     table->attention_backward = attention_backward;
-    table->attention_scratch = attention_scratch;
 }

@@ -24,7 +24,8 @@ static void rms_squares(const struct tri_kernels *self, const struct tri_rms_arg
 {
     int64_t rows = a->x.outer * a->x.inner;
     float *out = a->squares;
-#pragma omp parallel for schedule(static) if (rows * a->x.width > VEC_FORK)
+#pragma omp parallel for num_threads(self->threads)                                                \
+    schedule(static) if (rows * a->x.width > VEC_FORK)
     for (int64_t i = 0; i < rows; i++) {
         out[i] = vec_is_bf16(a->dt) ? squares_row(a->x.data, row_at(&a->x, i), a->x.width, TRI_BF16)
                                     : squares_row(a->x.data, row_at(&a->x, i), a->x.width, TRI_F32);
@@ -47,7 +48,8 @@ static void rms_apply(const struct tri_kernels *self, const struct tri_rms_args 
 {
     int64_t rows = a->x.outer * a->x.inner;
     const float *scale = a->rstd;
-#pragma omp parallel for schedule(static) if (rows * a->x.width > VEC_FORK)
+#pragma omp parallel for num_threads(self->threads)                                                \
+    schedule(static) if (rows * a->x.width > VEC_FORK)
     for (int64_t i = 0; i < rows; i++) {
         if (vec_is_bf16(a->dt)) {
             apply_row(&a->x, &a->y, i, scale[i], a->weight, TRI_BF16);
@@ -73,7 +75,8 @@ static void rms_dots(const struct tri_kernels *self, const struct tri_rms_args *
 {
     int64_t rows = a->x.outer * a->x.inner;
     float *out = a->dots;
-#pragma omp parallel for schedule(static) if (rows * a->x.width > VEC_FORK)
+#pragma omp parallel for num_threads(self->threads)                                                \
+    schedule(static) if (rows * a->x.width > VEC_FORK)
     for (int64_t i = 0; i < rows; i++) {
         out[i] = vec_is_bf16(a->dt) ? dots_row(a, i, TRI_BF16) : dots_row(a, i, TRI_F32);
     }
@@ -150,12 +153,13 @@ VEC_INLINE void rms_backward_part(const struct rms_backward *args, int64_t first
 
 /* Heads: too few columns to share out. Rows are cut into parts whatever the number of threads, each
  * with sums of its own, added in order at the end. */
-static void rms_backward_narrow(const struct rms_backward *args, enum tri_dtype dt)
+static void rms_backward_narrow(const struct tri_kernels *self, const struct rms_backward *args,
+                                enum tri_dtype dt)
 {
     int64_t rows = args->x.outer * args->x.inner;
     int64_t width = args->x.width;
     float sums[PARTS * NARROW];
-#pragma omp parallel for schedule(static) if (rows * width > VEC_FORK)
+#pragma omp parallel for num_threads(self->threads) schedule(static) if (rows * width > VEC_FORK)
     for (int64_t part = 0; part < PARTS; part++) {
         float *own = sums + part * NARROW;
         int64_t first = rows * part / PARTS;
@@ -175,10 +179,11 @@ static void rms_backward_narrow(const struct rms_backward *args, enum tri_dtype 
 }
 
 /* Whole rows: each thread sums its own columns first, as the rows then overwrite dy. */
-static void rms_backward_wide(const struct rms_backward *args, enum tri_dtype dt)
+static void rms_backward_wide(const struct tri_kernels *self, const struct rms_backward *args,
+                              enum tri_dtype dt)
 {
     int64_t rows = args->x.outer * args->x.inner;
-#pragma omp parallel if (rows * args->x.width > VEC_FORK)
+#pragma omp parallel num_threads(self->threads) if (rows * args->x.width > VEC_FORK)
     {
         int64_t begin;
         int64_t end;
@@ -214,9 +219,9 @@ static void rms_backward(const struct tri_kernels *self, const struct tri_rms_ar
                                       .dweight = a->dweight,
                                       .scale = 1.0f / (float)a->total_width};
     if (a->x.width <= NARROW) {
-        rms_backward_narrow(&args, a->dt);
+        rms_backward_narrow(self, &args, a->dt);
     } else {
-        rms_backward_wide(&args, a->dt);
+        rms_backward_wide(self, &args, a->dt);
     }
 }
 
@@ -244,7 +249,8 @@ static void rope(const struct tri_kernels *self, const struct tri_rope_args *a)
 {
     int64_t rows = a->x.outer * a->x.inner;
     float sign = a->inverse ? -1.0f : 1.0f;
-#pragma omp parallel for schedule(static) if (rows * a->x.width > VEC_FORK)
+#pragma omp parallel for num_threads(self->threads)                                                \
+    schedule(static) if (rows * a->x.width > VEC_FORK)
     for (int64_t i = 0; i < rows; i++) {
         if (vec_is_bf16(a->dt)) {
             rope_row(&a->x, i, a->table, a->positions, sign, TRI_BF16);

@@ -20,7 +20,7 @@ VEC_INLINE void fill_row(void *y, int64_t begin, int64_t end, float value, enum 
 static void embedding_forward(const struct tri_kernels *self, const struct tri_embedding_args *a)
 {
     size_t bytes = (size_t)a->width * (vec_is_bf16(a->dt) ? sizeof(uint16_t) : sizeof(float));
-#pragma omp parallel for schedule(static) if (a->n * a->width > VEC_FORK)
+#pragma omp parallel for num_threads(self->threads) schedule(static) if (a->n * a->width > VEC_FORK)
     for (int64_t i = 0; i < a->n; i++) {
         int64_t row = a->tokens[i] - a->first_row;
         if (0 <= row && row < a->rows) {
@@ -65,29 +65,29 @@ VEC_INLINE void add_to_row(void *dtable, int64_t row, struct occurrences list, c
 }
 
 /* Row by row of the table, so that each is rounded once. */
-static void backward_by_row(void *dtable, const int32_t *tokens, int64_t first_row, int64_t rows,
-                            const void *dy, int64_t n, int64_t width, enum tri_dtype dt)
+static void backward_by_row(const struct tri_kernels *self, const struct tri_embedding_args *a)
 {
-    int32_t *first = tri_scratch_get((size_t)(rows + n) * sizeof(*first));
-    int32_t *next = first + rows;
-    memset(first, -1, (size_t)rows * sizeof(*first));
-    for (int64_t i = n - 1; i >= 0; i--) {
-        int64_t row = tokens[i] - first_row;
-        if (0 <= row && row < rows) {
+    int32_t *first = tri_scratch_get(self, (size_t)(a->rows + a->n) * sizeof(*first));
+    int32_t *next = first + a->rows;
+    memset(first, -1, (size_t)a->rows * sizeof(*first));
+    for (int64_t i = a->n - 1; i >= 0; i--) {
+        int64_t row = a->tokens[i] - a->first_row;
+        if (0 <= row && row < a->rows) {
             next[i] = first[row];
             first[row] = (int32_t)i;
         }
     }
     struct occurrences list = {first, next};
-#pragma omp parallel for schedule(dynamic, 64) if (n * width > VEC_FORK)
-    for (int64_t row = 0; row < rows; row++) {
+#pragma omp parallel for num_threads(self->threads)                                                \
+    schedule(dynamic, 64) if (a->n * a->width > VEC_FORK)
+    for (int64_t row = 0; row < a->rows; row++) {
         if (first[row] < 0) {
             continue;
         }
-        if (vec_is_bf16(dt)) {
-            add_to_row(dtable, row, list, dy, width, TRI_BF16);
+        if (vec_is_bf16(a->dt)) {
+            add_to_row(a->dtable, row, list, a->dy, a->width, TRI_BF16);
         } else {
-            add_to_row(dtable, row, list, dy, width, TRI_F32);
+            add_to_row(a->dtable, row, list, a->dy, a->width, TRI_F32);
         }
     }
 }
@@ -96,11 +96,11 @@ static void backward_by_row(void *dtable, const int32_t *tokens, int64_t first_r
 static void embedding_backward(const struct tri_kernels *self, const struct tri_embedding_args *a)
 {
     if (vec_is_bf16(a->table_dtype)) {
-        backward_by_row(a->dtable, a->tokens, a->first_row, a->rows, a->dy, a->n, a->width, a->dt);
+        backward_by_row(self, a);
         return;
     }
     float *sums = a->dtable;
-#pragma omp parallel if (a->n * a->width > VEC_FORK)
+#pragma omp parallel num_threads(self->threads) if (a->n * a->width > VEC_FORK)
     {
         int64_t begin;
         int64_t end;
@@ -122,7 +122,7 @@ static void embedding_backward(const struct tri_kernels *self, const struct tri_
 static void gather_rows(const struct tri_kernels *self, const struct tri_gather_args *a)
 {
     size_t bytes = (size_t)a->width * (vec_is_bf16(a->dt) ? sizeof(uint16_t) : sizeof(float));
-#pragma omp parallel for schedule(static) if (a->n * a->width > VEC_FORK)
+#pragma omp parallel for num_threads(self->threads) schedule(static) if (a->n * a->width > VEC_FORK)
     for (int64_t i = 0; i < a->n; i++) {
         move_row(a->src, a->index[i], a->dst, i, bytes);
     }
@@ -165,7 +165,7 @@ VEC_INLINE void combine_row(const struct tri_combine_args *args, int64_t t, enum
 
 static void combine_rows(const struct tri_kernels *self, const struct tri_combine_args *a)
 {
-#pragma omp parallel for schedule(static) if (a->n * a->width > VEC_FORK)
+#pragma omp parallel for num_threads(self->threads) schedule(static) if (a->n * a->width > VEC_FORK)
     for (int64_t t = 0; t < a->n; t++) {
         if (vec_is_bf16(a->dt)) {
             combine_row(a, t, TRI_BF16);
@@ -200,7 +200,8 @@ VEC_INLINE void combine_backward_one(const struct tri_combine_args *args, int64_
 
 static void combine_rows_backward(const struct tri_kernels *self, const struct tri_combine_args *a)
 {
-#pragma omp parallel for schedule(static) if (a->n * a->k * a->width > VEC_FORK)
+#pragma omp parallel for num_threads(self->threads)                                                \
+    schedule(static) if (a->n * a->k * a->width > VEC_FORK)
     for (int64_t c = 0; c < a->n * a->k; c++) {
         if (vec_is_bf16(a->dt)) {
             combine_backward_one(a, c, TRI_BF16);
@@ -222,7 +223,7 @@ VEC_INLINE void scale_row_add(const void *x, float gate, const void *add, void *
 static void scale_rows_add(const struct tri_kernels *self, const struct tri_scale_args *a)
 {
     const float *scale = a->gate;
-#pragma omp parallel for schedule(static) if (a->n * a->width > VEC_FORK)
+#pragma omp parallel for num_threads(self->threads) schedule(static) if (a->n * a->width > VEC_FORK)
     for (int64_t t = 0; t < a->n; t++) {
         if (vec_is_bf16(a->dt)) {
             scale_row_add(a->x, scale[t], a->add, a->y, t * a->width, (t + 1) * a->width, TRI_BF16);
@@ -249,7 +250,7 @@ VEC_INLINE float dot_row(const void *a, const void *b, int64_t begin, int64_t en
 static void row_dots(const struct tri_kernels *self, const struct tri_dots_args *a)
 {
     float *out = a->dots;
-#pragma omp parallel for schedule(static) if (a->n * a->width > VEC_FORK)
+#pragma omp parallel for num_threads(self->threads) schedule(static) if (a->n * a->width > VEC_FORK)
     for (int64_t t = 0; t < a->n; t++) {
         out[t] = vec_is_bf16(a->dt)
                      ? dot_row(a->left, a->right, t * a->width, (t + 1) * a->width, TRI_BF16)

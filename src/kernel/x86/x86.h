@@ -10,10 +10,10 @@ enum tri_isa { TRI_ISA_X86_64, TRI_ISA_AVX2, TRI_ISA_AVX512, TRI_ISA_COUNT };
 /* Whether this machine has an instruction set. */
 bool tri_x86_can_run(enum tri_isa isa);
 
-/* The table of an instruction set, or NULL where this machine cannot run it. */
-const struct tri_kernels *tri_x86_table(enum tri_isa isa);
+/* As TRIDENT_KERNELS calls it. */
+const char *tri_x86_name(enum tri_isa isa);
 
-/* Fill in a table. */
+/* Fill in a table. Each is itself compiled for its instruction set. */
 void tri_vec_fill_x86_64(struct tri_kernels *table);
 void tri_vec_fill_avx2(struct tri_kernels *table);
 void tri_vec_fill_avx512(struct tri_kernels *table);
