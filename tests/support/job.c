@@ -1,5 +1,7 @@
 #include "support/job.h"
 
+#include <stdarg.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -16,6 +18,10 @@ static int run_rank(struct tri_comm *comm, void *state)
 {
     const struct program *program = state;
     current = comm;
+    const char *notes = getenv("JOB_NOTES");
+    if (notes && job_rank() == 0) {
+        (void)remove(notes);
+    }
     int status = program->body(program->argc, program->argv);
     current = NULL;
     return status;
@@ -65,4 +71,24 @@ int job_size(void)
 struct tri_ledger *job_ledger(void)
 {
     return tri_comm_ledger(current);
+}
+
+const char *job_transport(void)
+{
+    return threads ? "threads" : "mpi";
+}
+
+void job_note(const char *format, ...)
+{
+    const char *path = getenv("JOB_NOTES");
+    if (!path || job_rank() != 0) {
+        return;
+    }
+    FILE *file = fopen(path, "ae");
+    TRI_REQUIRE(file);
+    va_list args;
+    va_start(args, format);
+    (void)vfprintf(file, format, args);
+    va_end(args);
+    TRI_REQUIRE(fputc('\n', file) == '\n' && fclose(file) == 0);
 }

@@ -16,5 +16,10 @@ struct tri_comm *job(void);
 int job_rank(void);
 int job_size(void);
 struct tri_ledger *job_ledger(void);
+/* "mpi" or "threads": tests of both may run at once, and need folders of their own. */
+const char *job_transport(void);
+/* Rank 0 appends a line to the file that JOB_NOTES names, if it does: a job over threads must leave
+ * the same file as one over MPI. */
+void job_note(const char *format, ...) TRI_PRINTF(1, 2);
 
 #endif

@@ -78,6 +78,9 @@ static void expect_equal(struct tri_config *config, struct small_layout layout, 
             result.worst_loss, result.worst_training_loss, (long long)result.wrong_routes);
     }
     CHECK(result.compared == 2 && result.steps == 5 && result.parameters > 30);
+    job_note("%s: %s: %a %a %a %a %s %s", small_layout_text(layout), words, result.worst_loss,
+             result.worst_relative_l2, result.worst_training_loss, result.worst_change,
+             result.worst_parameter, result.worst_changed);
     cases++;
 }
 

@@ -393,6 +393,19 @@ static void collect_routes(const struct tri_mesh *mesh, struct tri_route_tap *ta
                        tap->chosen, n, TRI_I32);
 }
 
+/* The step's digits, and all cells that a rank booked. */
+static void note(const char *words, struct small_layout layout,
+                 const struct tri_step_report *report, const struct tri_ledger *found)
+{
+    const struct tri_ledger_cell *cell = &found->cell[0][0][0][0];
+    job_note("%s: %s: %a %a", small_layout_text(layout), words, report->loss, report->grad_norm);
+    for (size_t i = 0; i < sizeof(found->cell) / sizeof(*cell); i++) {
+        if (cell[i].calls > 0) {
+            job_note("%zu: %lld %lld", i, (long long)cell[i].calls, (long long)cell[i].bytes);
+        }
+    }
+}
+
 static void run(enum small_style style, const char *words, struct small_layout layout)
 {
     struct tri_config config;
@@ -429,6 +442,7 @@ static void run(enum small_style style, const char *words, struct small_layout l
     book_partial_gradients(books);
     book_shards(books);
     compare(books, found, small_layout_text(layout));
+    note(words, layout, &report, found);
     CHECK((tri_ledger_sum(found, -1, -1, -1, TRI_KIND_META).bytes > 0) == (mesh->ranks > 1));
 
     tri_free(books);

@@ -87,7 +87,7 @@ static void write_tokens(const char *folder)
 static void make_folder(struct tri_group *world, char folder[256])
 {
     struct tri_error error;
-    (void)snprintf(folder, 256, TEST_TMP "/own.%d", job_size());
+    (void)snprintf(folder, 256, TEST_TMP "/own.%s.%d", job_transport(), job_size());
     if (job_rank() == 0) {
         CHECK(!tri_file_exists(folder) || tri_file_remove_tree(folder, &error) == TRI_OK);
         CHECK(tri_file_make_dirs(folder, &error) == TRI_OK);

@@ -105,6 +105,9 @@ static void expect_same(enum small_style style, struct small_layout layout, cons
         }
     }
     compare_weights(alone, engine, what);
+    for (int step = 0; step < STEPS; step++) {
+        job_note("%s: %a %a", what, got.loss[step], got.norm[step]);
+    }
     tri_engine_destroy(alone);
     tri_engine_destroy(engine);
     tri_mesh_destroy(serial);

@@ -17,6 +17,15 @@ static void step(struct tri_engine *engine, const struct tri_rows_source *source
     tri_engine_update(engine, index + 1, 0.0, &report);
 }
 
+/* Of the process, while no rank of it is in a step. */
+static size_t heap_of(const struct tri_mesh *mesh)
+{
+    tri_barrier(mesh->world);
+    size_t bytes = mallinfo2().uordblks;
+    tri_barrier(mesh->world);
+    return bytes;
+}
+
 static void stands_still(enum small_style style, const char *words, struct small_layout layout)
 {
     struct tri_config config;
@@ -30,10 +39,10 @@ static void stands_still(enum small_style style, const char *words, struct small
     }
     struct tri_memory_counters before = tri_memory_get();
     int growths = 0; /* steps that left the heap larger */
-    size_t heap = mallinfo2().uordblks;
+    size_t heap = heap_of(mesh);
     for (int64_t i = 0; i < STEPS; i++) {
         step(engine, &source, i % WARM_UP);
-        size_t now = mallinfo2().uordblks;
+        size_t now = heap_of(mesh);
         growths += now > heap;
         heap = now;
     }
