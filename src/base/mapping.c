@@ -5,6 +5,7 @@
 
 #include "base/file_hook.h"
 #include "base/memory.h"
+#include "base/runtime.h"
 #include "base/system.h"
 #include "base/work.h"
 
@@ -53,7 +54,7 @@ static void watch_place(const char *path, const struct tri_mapping *mapping)
     struct place *place = tri_alloc(TRI_MEMORY_OTHER, sizeof(*place));
     *place = (struct place){mapping->data, mapping->size, tri_strdup(path), NULL};
     (void)pthread_mutex_lock(&places_lock);
-    if (!watching) {
+    if (!watching && !tri_runtime_get()->embedded) {
         struct sigaction action = {.sa_sigaction = on_bus_error};
         (void)sigemptyset(&action.sa_mask);
         action.sa_flags = SA_SIGINFO | SA_ONSTACK;

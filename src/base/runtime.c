@@ -15,10 +15,12 @@ struct tri_runtime *tri_runtime_create(int rank)
     const struct tri_runtime *parent = tri_runtime_get();
     /* Not counted: there is nobody to count it. */
     struct tri_runtime *runtime = calloc(1, sizeof(*runtime));
-    if (!runtime || pthread_mutex_init(&runtime->memory.lock, NULL) != 0) {
-        tri_panic(TRI_FAILED, "out of memory: no room for a rank's runtime");
+    if (!runtime) {
+        return NULL;
     }
+    (void)pthread_mutex_init(&runtime->memory.lock, NULL);
     runtime->rank = rank;
+    runtime->embedded = parent->embedded;
     runtime->log.quiet = parent->log.quiet;
     runtime->log.sink = parent->log.sink;
     runtime->log.state = parent->log.state;
@@ -26,7 +28,6 @@ struct tri_runtime *tri_runtime_create(int rank)
     runtime->memory.blocks = 1;
     runtime->work = &runtime->unread;
     runtime->file_hook = parent->file_hook;
-    runtime->no_environment = parent->no_environment;
     return runtime;
 }
 
@@ -36,6 +37,11 @@ void tri_runtime_destroy(struct tri_runtime *runtime)
         TRI_REQUIRE(runtime != bound && runtime != &default_runtime);
         tri_memory_release(runtime);
     }
+}
+
+void tri_runtime_embed(struct tri_runtime *runtime)
+{
+    runtime->embedded = true;
 }
 
 void tri_runtime_bind(struct tri_runtime *runtime)
@@ -55,5 +61,5 @@ struct tri_runtime *tri_runtime_bound(void)
 
 const char *tri_runtime_getenv(const char *name)
 {
-    return tri_runtime_get()->no_environment ? NULL : getenv(name);
+    return tri_runtime_get()->embedded ? NULL : getenv(name);
 }

@@ -16,7 +16,8 @@
 
 /* base/'s own files look inside; others go through the functions of each service. */
 struct tri_runtime {
-    int rank; /* that the log and tri_panic name */
+    int rank;      /* that the log and tri_panic name */
+    bool embedded; /* tri_runtime_embed */
     struct {
         bool quiet;
         tri_log_sink *sink; /* NULL: standard error */
@@ -28,6 +29,8 @@ struct tri_runtime {
         tri_panic_speaker speaker;
         tri_panic_hook hook;
         void *state; /* theirs */
+        tri_panic_catcher *catcher;
+        void *catcher_state;
     } panic;
     struct {
         pthread_mutex_t lock;
@@ -37,15 +40,18 @@ struct tri_runtime {
     struct tri_work *work; /* where its signs go */
     struct tri_work unread;
     tri_file_hook *file_hook;
-    bool no_environment; /* tri_runtime_getenv finds nothing */
 };
 
 /* Logs where the calling thread's runtime does and has its file hook and environment; counts from
- * zero; hooks of a panic it has none. */
-struct tri_runtime *tri_runtime_create(int rank) __attribute__((returns_nonnull));
+ * zero; hooks of a panic it has none. NULL: no memory. */
+struct tri_runtime *tri_runtime_create(int rank);
 /* No thread may work for it any more. Blocks that it counts may be freed later: it goes with the
  * last of them. */
 void tri_runtime_destroy(struct tri_runtime *runtime);
+
+/* It is in a program of somebody else's: it reads no environment and installs no handler of a
+ * signal. */
+void tri_runtime_embed(struct tri_runtime *runtime);
 
 /* Binds it to the calling thread; NULL: the default one. OpenMP's threads are bound by
  * tri_kernels_create. */

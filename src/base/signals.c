@@ -1,6 +1,6 @@
 #include "base/signals.h"
 
-#include "base/status.h"
+#include "base/runtime.h"
 
 #include <pthread.h>
 #include <signal.h>
@@ -75,7 +75,7 @@ static void block(void)
 
 void tri_signals_start(bool stops)
 {
-    if (started) {
+    if (started || tri_runtime_get()->embedded) {
         return;
     }
     started = true;

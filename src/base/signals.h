@@ -11,7 +11,8 @@
  * and starts the thread that takes them. SIGPIPE and SIGXFSZ are ignored: the write that would
  * raise them fails instead. stops: SIGTERM and SIGUSR1 are noted and nothing else; otherwise they
  * end the process as they would without us, as every other signal does. Call it before MPI starts;
- * again it does nothing. */
+ * again it does nothing, nor where the
+ * runtime is embedded. */
 void tri_signals_start(bool stops);
 /* Whether one of the noted signals has come. From any thread. */
 bool tri_signals_stop_asked(void);

@@ -63,15 +63,18 @@ void tri_panic(enum tri_status status, const char *format, ...)
     char text[1024];
     char line[1100];
     va_list args;
-    /* First: whatever is full or stuck from here on, the process ends. */
-    tri_signals_exit_after(PANIC_SECONDS, (int)status);
-    while (atomic_flag_test_and_set(&runtime->panic.entered)) {
-        (void)pause(); /* another thread has begun, or this one while it ended the job */
-    }
     va_start(args, format);
     (void)vsnprintf(text, sizeof(text), format, args);
     va_end(args);
     one_line(text);
+    if (runtime->panic.catcher) {
+        runtime->panic.catcher(runtime->panic.catcher_state, status, text);
+    }
+    /* Whatever is full or stuck from here on, the process ends. */
+    tri_signals_exit_after(PANIC_SECONDS, (int)status);
+    while (atomic_flag_test_and_set(&runtime->panic.entered)) {
+        (void)pause(); /* another thread has begun, or this one while it ended the job */
+    }
     if (!runtime->panic.speaker || runtime->panic.speaker(runtime->panic.state)) {
         (void)snprintf(line, sizeof(line), "trident: error: rank %d: %s\n", runtime->rank, text);
         tri_error_write(line, PANIC_PATIENCE);
@@ -88,6 +91,13 @@ void tri_panic_set_hooks(tri_panic_speaker speaker, tri_panic_hook hook, void *s
     runtime->panic.speaker = speaker;
     runtime->panic.hook = hook;
     runtime->panic.state = state;
+}
+
+void tri_panic_set_catcher(tri_panic_catcher *catcher, void *state)
+{
+    struct tri_runtime *runtime = tri_runtime_get();
+    runtime->panic.catcher = catcher;
+    runtime->panic.catcher_state = state;
 }
 
 void tri_rank_set(int rank)

@@ -50,6 +50,10 @@ _Noreturn void tri_panic(enum tri_status status, const char *format, ...) TRI_PR
 typedef bool (*tri_panic_speaker)(void *state);
 typedef void (*tri_panic_hook)(void *state, int exit_status);
 void tri_panic_set_hooks(tri_panic_speaker speaker, tri_panic_hook hook, void *state);
+/* What a program that goes on without this runtime has instead of all that: it is handed the text,
+ * on whichever thread panics, and must not return. NULL: none. */
+typedef void tri_panic_catcher(void *state, enum tri_status status, const char *text);
+void tri_panic_set_catcher(tri_panic_catcher *catcher, void *state);
 
 /* Writes a line to the log's sink, or to standard error, where what a reader has not taken after so
  * many milliseconds is left. */

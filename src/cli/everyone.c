@@ -1,16 +1,13 @@
 /* What all ranks of the job must have alike before a command works on it. */
-#include "base/log.h"
 #include "base/memory.h"
 #include "checkpoint/checkpoint.h"
 #include "cli/command.h"
-#include "moe/strategies.h"
 #include "train/alike.h"
 #include "train/environment.h"
+#include "train/session.h"
 
 #include <stdio.h>
 #include <string.h>
-
-enum { CHANGES = 1024 };
 
 enum tri_status tri_agree_everywhere(const struct tri_arguments *arguments, enum tri_status status,
                                      struct tri_error *error)
@@ -76,45 +73,6 @@ enum tri_status tri_agree_on_config(const struct tri_arguments *arguments, enum 
 
 /* ---- the config of a checkpoint -------------------------------------------------------------- */
 
-/* Said with --json too: what comes out is not what the run's own evaluations had. */
-static void tell_changes(const struct tri_arguments *arguments, const struct tri_config *trained,
-                         const struct tri_config *config)
-{
-    char changes[CHANGES];
-    int count =
-        tri_config_list_changes(trained, config, TRI_EFFECT_OUTPUT, changes, sizeof(changes));
-    if (count > 0 && tri_comm_rank(arguments->comm) == 0) {
-        tri_log_warn("%s: the weights give other results than they were trained for", changes);
-    }
-}
-
-static enum tri_status read_checkpoint_config(const char *path,
-                                              const struct tri_arguments *arguments,
-                                              struct tri_config *config, struct tri_error *error)
-{
-    struct tri_config trained;
-    TRI_TRY(tri_checkpoint_read_config(path, &tri_strategies, &trained, error));
-    int64_t ranks = tri_comm_size(arguments->comm);
-    if (ranks % (trained.parallel.tensor * trained.parallel.expert) != 0 ||
-        tri_config_check_layout(&trained, (int)ranks, error) != TRI_OK) {
-        trained.parallel = (struct tri_config_parallel){1, 1, 1};
-    }
-    for (int i = 0; i < arguments->num_overrides; i++) {
-        if (strncmp(arguments->overrides[i], "parallel.", 9) == 0) {
-            trained.parallel = (struct tri_config_parallel){1, 1, 0};
-        }
-    }
-    tri_config_keep_shapes(&trained);
-    char *yaml = tri_config_to_yaml(&trained);
-    enum tri_status status =
-        tri_config_parse(&tri_strategies, path, yaml, strlen(yaml), arguments->num_overrides,
-                         arguments->overrides, config, error);
-    tri_free(yaml);
-    TRI_TRY(status);
-    tell_changes(arguments, &trained, config);
-    return TRI_OK;
-}
-
 /* Beside a run that goes on the newest checkpoint is another one a moment later: rank 0 looks. */
 static enum tri_status resolve(const struct tri_arguments *arguments, const char *given,
                                struct tri_checkpoint_choice *choice, struct tri_error *error)
@@ -137,6 +95,8 @@ enum tri_status tri_config_of_checkpoint(const char *given, const struct tri_arg
 {
     choice->again = false;
     TRI_TRY(resolve(arguments, given, choice, error));
-    return tri_agree_on_config(
-        arguments, read_checkpoint_config(choice->path, arguments, config, error), config, error);
+    enum tri_status status =
+        tri_session_config(choice->path, tri_comm_size(arguments->comm), arguments->num_overrides,
+                           arguments->overrides, config, error);
+    return tri_agree_on_config(arguments, status, config, error);
 }

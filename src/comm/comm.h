@@ -28,8 +28,9 @@ void tri_comm_finish(struct tri_comm *comm);
 /* What a rank does: its job and what all were given. Returns an exit status. */
 typedef int tri_rank_body(struct tri_comm *comm, void *state);
 /* Runs body as so many ranks that are threads of this process, each bound to a runtime of its own
- * (base/runtime.h), and returns when all have returned, with the largest status. Takes the signals
- * unless the caller did; MPI is not asked for anything. A job ends with its body. */
+ * that is made from the caller's (base/runtime.h), and returns when all have returned, with the
+ * largest status. Takes the signals unless the caller did; MPI is not asked for anything. A job
+ * ends with its body. */
 int tri_comm_run_threads(int ranks, tri_rank_body *body, void *state);
 /* World rank and size. */
 int tri_comm_rank(const struct tri_comm *comm);

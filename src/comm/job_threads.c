@@ -8,6 +8,7 @@
 #include "base/runtime.h"
 #include "base/signals.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -27,6 +28,7 @@ struct thread_comm {
 
 struct worker {
     struct crew *crew;
+    struct tri_runtime *runtime;
     int rank, status;
     pthread_t thread;
 };
@@ -77,13 +79,12 @@ static void *work(void *argument)
 {
     struct worker *worker = argument;
     struct crew *crew = worker->crew;
-    struct tri_runtime *runtime = tri_runtime_create(worker->rank);
-    tri_runtime_bind(runtime);
+    tri_runtime_bind(worker->runtime);
     struct tri_comm *comm = create_comm(crew, worker->rank);
     worker->status = crew->body(comm, crew->state);
     destroy_comm(crew, comm);
     tri_runtime_bind(NULL);
-    tri_runtime_destroy(runtime);
+    tri_runtime_destroy(worker->runtime);
     return NULL;
 }
 
@@ -104,8 +105,9 @@ int tri_comm_run_threads(int ranks, tri_rank_body *body, void *state)
         tri_watch_record_init(&crew.record[rank], rank);
     }
     for (int rank = 0; rank < ranks; rank++) {
-        workers[rank] = (struct worker){.crew = &crew, .rank = rank};
-        int code = pthread_create(&workers[rank].thread, NULL, work, &workers[rank]);
+        struct worker *worker = &workers[rank];
+        *worker = (struct worker){.crew = &crew, .runtime = tri_runtime_create(rank), .rank = rank};
+        int code = worker->runtime ? pthread_create(&worker->thread, NULL, work, worker) : ENOMEM;
         if (code != 0) {
             tri_panic(TRI_FAILED, "cannot start rank %d: %s", rank, strerror(code));
         }

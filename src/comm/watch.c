@@ -14,7 +14,7 @@
 #include "comm/watch.h"
 
 #include "base/clock.h"
-#include "base/memory.h"
+#include "base/runtime.h"
 
 #include <pthread.h>
 #include <stdlib.h>
@@ -225,7 +225,7 @@ static void *run(void *argument)
 double tri_watch_read_timeout(const char **text)
 {
     char *end = NULL;
-    *text = getenv("TRIDENT_TIMEOUT_SECONDS");
+    *text = tri_runtime_getenv("TRIDENT_TIMEOUT_SECONDS");
     double seconds = *text ? strtod(*text, &end) : DEFAULT_SECONDS;
     bool wrong = *text && (end == *text || *end || !(seconds > 0 && seconds <= 1e9));
     return wrong ? 0 : seconds;

@@ -3,7 +3,6 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/signals.h"
-#include "moe/moe.h"
 #include "train/ending.h"
 #include "train/environment.h"
 #include "train/json.h"
@@ -189,17 +188,12 @@ static void find_evaluation_due(struct run *run)
 
 static enum tri_status save(struct run *run, struct tri_error *error)
 {
-    struct tri_engine *engine = run->session->engine;
     struct tri_checkpoint_state state = run->state;
-    state.seed = run->config->seed;
-    state.config = is_root(run) ? tri_config_to_yaml(run->config) : NULL;
-    state.bias = engine->moe_layers ? tri_moe_bias(tri_model_moe(engine->model)) : NULL;
-    state.bias_layers = state.bias ? engine->moe_layers : 0;
-    state.bias_experts = state.bias ? run->config->moe.num_experts : 0;
+    tri_session_describe(run->session, &state);
     /* Weights that give no finite loss push no good checkpoint out. */
     int64_t keep = state.skipped_in_a_row ? 0 : run->config->checkpoint_keep_last;
-    enum tri_status status =
-        tri_checkpoint_save(run->config->run_dir, engine->params, &state, keep, error);
+    enum tri_status status = tri_checkpoint_save(run->config->run_dir, run->session->engine->params,
+                                                 &state, keep, error);
     status = tri_ending_of_own_file(status, error);
     if (status == TRI_OK) {
         run->saved_step = state.step;

@@ -2,9 +2,52 @@
 
 #include "base/log.h"
 #include "moe/moe.h"
+#include "moe/strategies.h"
 #include "train/alike.h"
 #include "train/environment.h"
 #include "train/rehearsal.h"
+
+#include <string.h>
+
+/* ---- the config of a checkpoint -------------------------------------------------------------- */
+
+/* Said with --json too: what comes out is not what the run's own evaluations had. */
+static void tell_changes(const struct tri_config *trained, const struct tri_config *config)
+{
+    enum { CHANGES = 1024 };
+    char changes[CHANGES];
+    int count =
+        tri_config_list_changes(trained, config, TRI_EFFECT_OUTPUT, changes, sizeof(changes));
+    if (count > 0 && tri_rank_get() == 0) {
+        tri_log_warn("%s: the weights give other results than they were trained for", changes);
+    }
+}
+
+enum tri_status tri_session_config(const char *path, int ranks, int count, char *const *overrides,
+                                   struct tri_config *config, struct tri_error *error)
+{
+    struct tri_config trained;
+    TRI_TRY(tri_checkpoint_read_config(path, &tri_strategies, &trained, error));
+    if (ranks % (trained.parallel.tensor * trained.parallel.expert) != 0 ||
+        tri_config_check_layout(&trained, ranks, error) != TRI_OK) {
+        trained.parallel = (struct tri_config_parallel){1, 1, 1};
+    }
+    for (int i = 0; i < count; i++) {
+        if (strncmp(overrides[i], "parallel.", 9) == 0) {
+            trained.parallel = (struct tri_config_parallel){1, 1, 0};
+        }
+    }
+    tri_config_keep_shapes(&trained);
+    char *yaml = tri_config_to_yaml(&trained);
+    enum tri_status status = tri_config_parse(&tri_strategies, path, yaml, strlen(yaml), count,
+                                              overrides, config, error);
+    tri_free(yaml);
+    TRI_TRY(status);
+    tell_changes(&trained, config);
+    return TRI_OK;
+}
+
+/* ---- the session ----------------------------------------------------------------------------- */
 
 static enum tri_status check_memory(struct tri_session *session, bool training, int64_t beside,
                                     struct tri_error *error)
@@ -162,6 +205,16 @@ enum tri_status tri_session_load(struct tri_session *session, struct tri_checkpo
     TRI_TRY(tri_alike_checkpoint(session->mesh->world, choice->path, error));
     TRI_TRY(tri_checkpoint_load_choice(choice, session->engine->params, state, error));
     return take_bias(session, choice->path, state, error);
+}
+
+void tri_session_describe(const struct tri_session *session, struct tri_checkpoint_state *state)
+{
+    const struct tri_engine *engine = session->engine;
+    state->seed = session->config->seed;
+    state->config = session->mesh->rank == 0 ? tri_config_to_yaml(session->config) : NULL;
+    state->bias = engine->moe_layers ? tri_moe_bias(tri_model_moe(engine->model)) : NULL;
+    state->bias_layers = state->bias ? engine->moe_layers : 0;
+    state->bias_experts = state->bias ? session->config->moe.num_experts : 0;
 }
 
 void tri_session_print(const struct tri_session *session)

@@ -17,6 +17,13 @@ struct tri_session {
     struct tri_engine *engine;
 };
 
+/* The config of the checkpoint at path with `count` overrides "key=value", on a layout that fits
+ * the ranks: the one it was trained on when that divides them, else data alone; overrides win. Rank
+ * 0 warns when the weights were trained for something else. Local. */
+enum tri_status tri_session_config(const char *path, int ranks, int count, char *const *overrides,
+                                   struct tri_config *config,
+                                   struct tri_error *error) TRI_NODISCARD;
+
 /* Checks the layout, builds the mesh, makes the kernels, sets watchdog and message size, checks the
  * plan and `beside`, bytes that the caller will take on this rank, against free memory before
  * anything large is taken, builds the engine. config is borrowed. Collective over all ranks; the
@@ -42,6 +49,10 @@ void tri_text_close(struct tri_text *text);
 enum tri_status tri_session_load(struct tri_session *session, struct tri_checkpoint_choice *choice,
                                  struct tri_checkpoint_state *state,
                                  struct tri_error *error) TRI_NODISCARD;
+
+/* What a checkpoint of the session has beside weights, moments and the numbers that its caller
+ * counts: seed, bias and, on rank 0, the config; tri_free state->config. Local. */
+void tri_session_describe(const struct tri_session *session, struct tri_checkpoint_state *state);
 
 /* The start-up summary, on standard error of rank 0. Local. */
 void tri_session_print(const struct tri_session *session);

@@ -11,9 +11,9 @@
 #include <sys/stat.h>
 
 /* Highest first: a folder sees those after it. */
-static const char *const folders[] = {"cli",   "train",  "infer",  "plan",   "checkpoint",
-                                      "data",  "optim",  "moe",    "model",  "comm",
-                                      "shard", "kernel", "tensor", "config", "base"};
+static const char *const folders[] = {"cli",    "embed",  "train",  "infer", "plan", "checkpoint",
+                                      "data",   "optim",  "moe",    "model", "comm", "shard",
+                                      "kernel", "tensor", "config", "base"};
 enum { FOLDERS = sizeof(folders) / sizeof(*folders) };
 
 /* Place in the order, -1 for a name that is no folder of ours. */
@@ -337,8 +337,9 @@ void rules_check_symbols(const char *nm, const char *library, struct findings *f
         }
         /* clang's, for critical sections without a name and for reductions */
         static const char critical[] = ".gomp_critical_user_.";
-        if (strncmp(symbol, "tri_", 4) != 0 && strncmp(symbol, "__", 2) != 0 &&
-            strncmp(symbol, critical, strlen(critical)) != 0 && strcmp(symbol, "main") != 0) {
+        if (strncmp(symbol, "tri_", 4) != 0 && strncmp(symbol, "trident_", 8) != 0 &&
+            strncmp(symbol, "__", 2) != 0 && strncmp(symbol, critical, strlen(critical)) != 0 &&
+            strcmp(symbol, "main") != 0) {
             find(findings, "%s exports %s", library, symbol);
         }
     }

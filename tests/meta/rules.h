@@ -29,7 +29,8 @@ void rules_check_names(const char *root, const char *const *allowed, struct find
 void rules_check_strategies(const char *root, struct findings *findings);
 /* Links in the Markdown files of the root and of docs/ lead to files that exist. */
 void rules_check_doc_links(const char *root, struct findings *findings);
-/* Every symbol that a library exports begins with tri_; main may be there too. nm is the program's
+/* Every symbol that a library exports begins with tri_ or, what include/ declares, with trident_;
+ * main may be there too. nm is the program's
  * path. Names that begin with two underscores are the compiler's own. */
 void rules_check_symbols(const char *nm, const char *library, struct findings *findings);
 /* Every variable of the libraries that outlives its calls and is not constant is in a table of

@@ -260,13 +260,11 @@ static const char *const unused_in_src[] = {
     "tri_all_to_all_v_begin",   /* for schedules that overlap */
     "tri_barrier",              /* measurements begin together; tests do today */
     "tri_ledger_reset",         /* for bench/ */
-    "tri_log_set_sink",         /* for programs that embed a runtime */
     "tri_moe_exchange_growths", /* counted for tests; a run logs each */
     "tri_safetensor_read_i64",  /* recorded values that tests compare with */
     "tri_safetensors_metadata", /* likewise */
     "tri_file_set_hook",        /* tests make files fail */
     "tri_comm_set_transport",   /* for whoever brings a transport of its own */
-    "tri_comm_run_threads",     /* for commands with ranks that need no launcher */
     NULL,
 };
 

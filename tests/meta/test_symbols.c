@@ -1,5 +1,5 @@
-/* What the libraries export begins with tri_: they can be linked into any program. And what they
- * remember outside of all objects is listed. */
+/* What the libraries export begins with tri_ or trident_: they can be linked into any program. And
+ * what they remember outside of all objects is listed. */
 #include "meta/rules.h"
 
 #include <setjmp.h>

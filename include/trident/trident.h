@@ -1,0 +1,108 @@
+/* Trident inside another program: load a model, ask it for logits, train it, save it.
+ *
+ * A runtime is one model's ranks: threads of this process that belong to it. They do all the work;
+ * the caller's threads only wait for them, and keep their signal masks and OpenMP settings. Nothing
+ * here prints, exits, installs a signal handler or reads the environment. Several runtimes in one
+ * process share nothing; calls on one runtime from several threads come one after the other.
+ *
+ * Every function that can fail returns a status and, unless error is NULL, fills *error. When no
+ * memory was left, or something is wrong that must not be, the runtime is broken: every call fails
+ * with the same text, and all that is left to do is to destroy it, which leaves behind what its
+ * threads held. */
+#ifndef TRIDENT_TRIDENT_H
+#define TRIDENT_TRIDENT_H
+
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+enum trident_status {
+    TRIDENT_OK = 0,
+    TRIDENT_BAD_INPUT = 2, /* a config, a checkpoint, an argument */
+    TRIDENT_FAILED = 3     /* the disk, memory, a bug */
+};
+
+struct trident_error {
+    enum trident_status status;
+    char message[1024]; /* one line, without a newline */
+};
+
+struct trident_runtime;
+struct trident_model;
+
+/* ---- the runtime ----------------------------------------------------------------------------- */
+
+/* All zeros are the defaults. */
+struct trident_options {
+    int ranks;   /* threads that a model is laid out over; 0: 1 */
+    int threads; /* of the kernels, for each rank; 0: the processors of this process / ranks */
+    /* Takes lines, each with its newline, from the runtime's threads; NULL: they are dropped. */
+    void (*log)(void *state, const char *line);
+    void *log_state;
+};
+
+/* options may be NULL. */
+enum trident_status trident_runtime_create(const struct trident_options *options,
+                                           struct trident_runtime **runtime,
+                                           struct trident_error *error);
+/* After its models. NULL is fine. */
+void trident_runtime_destroy(struct trident_runtime *runtime);
+/* 1 when nothing but its destruction is left to do. */
+int trident_runtime_is_broken(const struct trident_runtime *runtime);
+
+/* ---- a model --------------------------------------------------------------------------------- */
+
+/* A new model with the initial weights that `config` (YAML, docs/config.md) says, laid out as it
+ * says. */
+enum trident_status trident_model_create(struct trident_runtime *runtime, const char *config,
+                                         struct trident_model **model, struct trident_error *error);
+enum trident_use {
+    TRIDENT_ANSWERS, /* weights alone */
+    TRIDENT_TRAINS   /* gradients and the optimizer's state too, as far as that was saved */
+};
+/* The model of a run's newest whole checkpoint, or of one checkpoint. changes: "key=value" of its
+ * config, ended by NULL, or NULL. Without changes of `parallel` it is laid out as it was trained
+ * where that fits the ranks, else by data alone. */
+enum trident_status trident_model_load(struct trident_runtime *runtime, const char *path,
+                                       enum trident_use use, const char *const *changes,
+                                       struct trident_model **model, struct trident_error *error);
+/* A checkpoint at exactly path, which any layout and `trident` itself read. One that is there is
+ * replaced. */
+enum trident_status trident_model_save(struct trident_model *model, const char *path,
+                                       struct trident_error *error);
+/* NULL is fine. */
+void trident_model_destroy(struct trident_model *model);
+
+int64_t trident_model_vocabulary(const struct trident_model *model);
+/* Tokens that a row may have. */
+int64_t trident_model_longest(const struct trident_model *model);
+/* Steps that made it what it is. */
+int64_t trident_model_steps(const struct trident_model *model);
+
+/* logits [rows, length, vocabulary]: of what follows each token of tokens [rows, length]. */
+enum trident_status trident_model_forward(struct trident_model *model, const int32_t *tokens,
+                                          int64_t rows, int64_t length, float *logits,
+                                          struct trident_error *error);
+
+struct trident_step {
+    double loss;          /* with the weighted balance losses of the router */
+    double cross_entropy; /* the mean over the targets that count, in nats */
+    double grad_norm;     /* before clipping */
+    int64_t targets;
+    int updated; /* 0: loss or gradient was not finite, and no weight has changed */
+};
+
+/* One step of AdamW on targets [rows, length], -1 where none counts; clipping, decay and the rest
+ * are the config's. report may be NULL. */
+enum trident_status trident_model_step(struct trident_model *model, const int32_t *tokens,
+                                       const int32_t *targets, int64_t rows, int64_t length,
+                                       double learning_rate, struct trident_step *report,
+                                       struct trident_error *error);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,0 +1,97 @@
+#include "embed/internal.h"
+
+#include <sched.h>
+#include <stdlib.h>
+
+enum { RANKS_MOST = 1024, THREADS_MOST = 4096 };
+
+/* What this process may run on. */
+static int processors(void)
+{
+    cpu_set_t set;
+    return sched_getaffinity(0, sizeof(set), &set) == 0 ? CPU_COUNT(&set) : 1;
+}
+
+static enum tri_status read_options(const struct trident_options *options,
+                                    struct trident_runtime *runtime, struct tri_error *error)
+{
+    struct trident_options given = options ? *options : (struct trident_options){0};
+    runtime->ranks = given.ranks ? given.ranks : 1;
+    if (runtime->ranks < 1 || runtime->ranks > RANKS_MOST) {
+        return tri_fail(error, TRI_BAD_INPUT, "ranks: found %d, expected 1 to %d", given.ranks,
+                        RANKS_MOST);
+    }
+    int share = processors() / runtime->ranks;
+    runtime->threads = given.threads ? given.threads : share > 0 ? share : 1;
+    if (runtime->threads < 1 || runtime->threads > THREADS_MOST) {
+        return tri_fail(error, TRI_BAD_INPUT, "threads: found %d, expected 1 to %d", given.threads,
+                        THREADS_MOST);
+    }
+    runtime->log = given.log;
+    runtime->log_state = given.log_state;
+    return TRI_OK;
+}
+
+static enum tri_status start(const struct trident_options *options, struct trident_runtime *runtime,
+                             struct tri_error *error)
+{
+    TRI_TRY(read_options(options, runtime, error));
+    runtime->rank = calloc((size_t)runtime->ranks, sizeof(*runtime->rank));
+    if (!runtime->rank) {
+        return tri_fail(error, TRI_FAILED, "out of memory");
+    }
+    return tri_ranks_start(runtime, error);
+}
+
+static void release(struct trident_runtime *runtime)
+{
+    (void)pthread_cond_destroy(&runtime->changed);
+    (void)pthread_mutex_destroy(&runtime->lock);
+    (void)pthread_mutex_destroy(&runtime->turn);
+    free(runtime->rank);
+    free(runtime);
+}
+
+/* What is allocated here is not counted: the caller's thread has no runtime of ours. */
+enum trident_status trident_runtime_create(const struct trident_options *options,
+                                           struct trident_runtime **runtime,
+                                           struct trident_error *error)
+{
+    struct tri_error why = {0};
+    struct trident_runtime *r = calloc(1, sizeof(*r));
+    *runtime = NULL;
+    if (!r) {
+        return tri_embed_fail(error, TRI_FAILED, "out of memory");
+    }
+    (void)pthread_mutex_init(&r->turn, NULL);
+    (void)pthread_mutex_init(&r->lock, NULL);
+    (void)pthread_cond_init(&r->changed, NULL);
+    enum tri_status status = start(options, r, &why);
+    if (status != TRI_OK) {
+        enum trident_status given = tri_embed_fail(error, status, why.message);
+        if (!r->broken) {
+            release(r);
+        }
+        return given;
+    }
+    *runtime = r;
+    return TRIDENT_OK;
+}
+
+void trident_runtime_destroy(struct trident_runtime *runtime)
+{
+    /* Threads that are parked, or wait for one that is, refer to all of a broken one. */
+    if (runtime && !runtime->broken) {
+        tri_ranks_stop(runtime);
+        release(runtime);
+    }
+}
+
+int trident_runtime_is_broken(const struct trident_runtime *runtime)
+{
+    struct trident_runtime *r = (struct trident_runtime *)(uintptr_t)runtime;
+    (void)pthread_mutex_lock(&r->lock);
+    int broken = r->broken;
+    (void)pthread_mutex_unlock(&r->lock);
+    return broken;
+}
