@@ -6,6 +6,7 @@
 #include "support/small.h"
 
 #include "base/memory.h"
+#include "moe/moe.h"
 #include "moe/strategies.h"
 #include "shard/rows.h"
 
@@ -224,6 +225,9 @@ static struct tri_memory_counters count_bytes(enum small_style style, const char
                                         job_size() / (layout.tensor * layout.expert), job_rank())
               : small_mesh(&s.config),
           planned ? dry : small_kernels(&s.config));
+    if (planned) {
+        tri_moe_set_load(tri_model_moe(s.engine->model), 1.0);
+    }
     step(&s, order);
     struct tri_memory_counters before = tri_memory_get();
     step(&s, order);
