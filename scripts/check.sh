@@ -5,7 +5,8 @@
 #                              AddressSanitizer with UBSan; unit tests under Valgrind; 1- and 2-rank
 #                              tests under MPICH
 #   scripts/check.sh --quick   unit and 2-rank tests of the debug build
-#   scripts/check.sh --full    every test in every preset, clang-tidy included, and under Valgrind
+#   scripts/check.sh --full    every test in every preset, clang-tidy included, and under Valgrind;
+#                              two ranks that are threads under ThreadSanitizer
 #
 # A build that fails counts as one failed test. What failed is named before the last line. Logs and
 # JUnit files: build/check/.
@@ -135,6 +136,7 @@ case $mode in
         for name in release dev asan mpich tidy; do
             preset "$name"
         done
+        preset tsan -L '^threads2$'
         valgrind_preset
         ;;
 esac
