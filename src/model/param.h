@@ -201,10 +201,10 @@ void tri_params_settle_block(const struct tri_params *params, int64_t block);
 void tri_params_settle_row(const struct tri_params *params, const struct tri_param *param);
 void tri_params_settle(const struct tri_params *params);
 
-/* Tells the residencies of a block's rows, of a row's, that there are new weights in the buffers:
- * called when the optimizer has passed a block and its weights are gathered, and by whatever else
- * writes weights. Nothing to do for plain rows. Local. */
-void tri_params_refresh(const struct tri_params *params, int64_t block);
+/* Tells the residencies of what a block has in a buffer, and that of a row, that there are new
+ * weights: called when the optimizer has passed a block and its weights are gathered, and by
+ * whatever else writes weights. Nothing to do for plain rows. Local. */
+void tri_params_refresh(const struct tri_params *params, int64_t block, int buffer);
 void tri_params_refresh_row(const struct tri_params *params, const struct tri_param *param);
 
 /* Where elements of a buffer, and of a row, are in the buffers: what the reduction, the optimizer

@@ -90,10 +90,12 @@ void tri_params_refresh_row(const struct tri_params *params, const struct tri_pa
     }
 }
 
-void tri_params_refresh(const struct tri_params *params, int64_t block)
+void tri_params_refresh(const struct tri_params *params, int64_t block, int buffer)
 {
     struct tri_range rows = tri_params_rows(params, block);
     for (int64_t p = rows.begin; p < rows.end; p++) {
-        tri_params_refresh_row(params, &params->param[p]);
+        if (params->param[p].buffer == buffer) {
+            tri_params_refresh_row(params, &params->param[p]);
+        }
     }
 }

@@ -49,17 +49,13 @@ struct tri_range tri_param_own(const struct tri_params *params, const struct tri
 
 void tri_params_settle_block(const struct tri_params *params, int64_t block)
 {
-    bool arrived = false;
     for (int i = 0; i < TRI_BUFFERS; i++) {
         struct tri_segment *segment = tri_buffer_segment(&params->buffer[i], block);
         if (segment && segment->gathering) {
             tri_request_end(segment->gathering);
             segment->gathering = NULL;
-            arrived = true;
+            tri_params_refresh(params, block, i);
         }
-    }
-    if (arrived) {
-        tri_params_refresh(params, block);
     }
 }
 

@@ -204,7 +204,7 @@ static struct cursor step_tile(const struct tri_optimizer *optimizer, struct cur
     return cursor;
 }
 
-/* With overlap the rows are refreshed where the gathering ends. */
+/* What is on its way is refreshed where its gathering ends. */
 static void gather_block(const struct tri_optimizer *optimizer, int64_t block)
 {
     const struct tri_where where = {TRI_PHASE_OPTIMIZER, TRI_KIND_WEIGHTS};
@@ -221,9 +221,9 @@ static void gather_block(const struct tri_optimizer *optimizer, int64_t block)
         } else {
             tri_all_gather_v(buffer->group, where, weights, segment->counts, buffer->dtype);
         }
-    }
-    if (!optimizer->config->comm_overlap) {
-        tri_params_refresh(optimizer->params, block);
+        if (!segment->gathering) {
+            tri_params_refresh(optimizer->params, block, i);
+        }
     }
 }
 
