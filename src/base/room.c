@@ -47,7 +47,8 @@ struct tri_memory_room tri_room_of_machine(const char *root)
 
 /* ---- this process ---------------------------------------------------------------------------- */
 
-/* What a limit of this process leaves beside what it has; which: as in tri_memory_statm. */
+/* What a limit of this process leaves each of its ranks beside what it has; which: as in
+ * tri_memory_statm. */
 static int64_t room_of_limit(int resource, int which)
 {
     struct rlimit limit;
@@ -56,7 +57,8 @@ static int64_t room_of_limit(int resource, int which)
         return INT64_MAX;
     }
     int64_t used = tri_memory_statm(which);
-    return (int64_t)limit.rlim_cur > used ? (int64_t)limit.rlim_cur - used : 0;
+    int64_t left = (int64_t)limit.rlim_cur > used ? (int64_t)limit.rlim_cur - used : 0;
+    return left / tri_runtime_ranks();
 }
 
 static struct tri_memory_room of_process(struct tri_memory_room room)

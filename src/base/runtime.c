@@ -3,6 +3,7 @@
 #include <stdlib.h>
 
 static struct tri_runtime default_runtime = {
+    .ranks = 1,
     .panic.entered = ATOMIC_FLAG_INIT,
     .memory = {.lock = PTHREAD_MUTEX_INITIALIZER, .blocks = 1},
     .work = &default_runtime.unread,
@@ -20,6 +21,7 @@ struct tri_runtime *tri_runtime_create(int rank)
     }
     (void)pthread_mutex_init(&runtime->memory.lock, NULL);
     runtime->rank = rank;
+    runtime->ranks = 1;
     runtime->embedded = parent->embedded;
     runtime->log.quiet = parent->log.quiet;
     runtime->log.sink = parent->log.sink;
@@ -42,6 +44,16 @@ void tri_runtime_destroy(struct tri_runtime *runtime)
 void tri_runtime_embed(struct tri_runtime *runtime)
 {
     runtime->embedded = true;
+}
+
+void tri_runtime_set_ranks(struct tri_runtime *runtime, int ranks)
+{
+    runtime->ranks = ranks;
+}
+
+int tri_runtime_ranks(void)
+{
+    return tri_runtime_get()->ranks;
 }
 
 void tri_runtime_bind(struct tri_runtime *runtime)

@@ -18,6 +18,7 @@
 struct tri_runtime {
     int rank;      /* that the log and tri_panic name */
     bool embedded; /* tri_runtime_embed */
+    int ranks;     /* of the process, which share its memory and cores */
     struct {
         bool quiet;
         tri_log_sink *sink; /* NULL: standard error */
@@ -52,6 +53,11 @@ void tri_runtime_destroy(struct tri_runtime *runtime);
 /* It is in a program of somebody else's: it reads no environment and installs no handler of a
  * signal. */
 void tri_runtime_embed(struct tri_runtime *runtime);
+
+/* How many ranks share the process, this one too; 1 until somebody says so. */
+void tri_runtime_set_ranks(struct tri_runtime *runtime, int ranks);
+/* That of the calling thread's. */
+int tri_runtime_ranks(void);
 
 /* Binds it to the calling thread; NULL: the default one. OpenMP's threads are bound by
  * tri_kernels_create. */

@@ -35,7 +35,8 @@ enum { TRI_WORDS_ANY = -1 };
 enum tri_trait {
     TRI_TAKES_OVERRIDES = 1, /* key=value */
     TRI_READS_CONFIG = 2,    /* each rank reads the config that its word names */
-    TRI_WRITES = 4           /* files: several at once would write the same */
+    TRI_WRITES = 4,          /* files: several at once would write the same */
+    TRI_STARTS_RANKS = 8     /* --ranks N: as threads of this process */
 };
 
 struct tri_command {

@@ -14,38 +14,44 @@
 const struct tri_command tri_commands[] = {
     {"train",
      "train a model, or go on where its run stopped",
-     "trident train CONFIG.yaml [--fresh] [--accept-data] [--json] [key=value …]\n"
-     "mpiexec -n 8 trident train CONFIG.yaml …    for 8 ranks\n\n"
+     "trident train CONFIG.yaml [--ranks N] [--fresh] [--accept-data] [--json] [key=value …]\n"
+     "mpiexec -n 8 trident train CONFIG.yaml …    for 8 ranks, of several machines too\n\n"
      "Trains the model that the config describes into its run_dir. When the run folder holds\n"
      "checkpoints it continues from the last good one; a finished run says so.\n\n"
+     "  --ranks N      so many ranks, threads of this process, without mpiexec\n"
      "  --fresh        start over: what the run folder holds is removed\n"
      "  --accept-data  go on though data.train holds other tokens than the run began with\n"
      "  --json         one JSON object at the end: step, loss, valid_loss, …\n"
      "  key=value      replaces a value of the config, as in train.steps=100\n\n"
      "SIGTERM and SIGUSR1 save a checkpoint and exit with status 85: start the same command\n"
      "again. `trident help config` lists every key.\n",
-     OPTIONS({"--fresh", false}, {"--accept-data", false}, {"--json", false}, {NULL, false}),
+     OPTIONS({"--ranks", true}, {"--fresh", false}, {"--accept-data", false}, {"--json", false},
+             {NULL, false}),
      1,
      {"CONFIG.yaml"},
-     TRI_TAKES_OVERRIDES | TRI_READS_CONFIG | TRI_WRITES,
+     TRI_TAKES_OVERRIDES | TRI_READS_CONFIG | TRI_WRITES | TRI_STARTS_RANKS,
      tri_command_train},
     {"eval",
      "loss, perplexity, bits per byte, expert load",
-     "trident eval RUN|CHECKPOINT [--data SHARDS] [--bytes N] [--json] [key=value …]\n\n"
+     "trident eval RUN|CHECKPOINT [--ranks N] [--data SHARDS] [--bytes N] [--json] [key=value …]\n"
+     "\n"
      "Evaluates the last good checkpoint of a run, or one checkpoint, on all of the shards.\n\n"
+     "  --ranks N       so many ranks, threads of this process, without mpiexec\n"
      "  --data SHARDS   a glob of token shards; without it the run's data.valid\n"
      "  --bytes N       bytes of the text behind the tokens, for bits per byte with a vocabulary\n"
      "                  that is not bytes\n"
      "  --json          one JSON object: loss, perplexity, bits_per_byte, tokens, …\n"
      "  key=value       replaces a value of the run's config, as in parallel.expert=2\n",
-     OPTIONS({"--data", true}, {"--bytes", true}, {"--json", false}, {NULL, false}),
+     OPTIONS({"--ranks", true}, {"--data", true}, {"--bytes", true}, {"--json", false},
+             {NULL, false}),
      1,
      {"RUN|CHECKPOINT"},
-     TRI_TAKES_OVERRIDES,
+     TRI_TAKES_OVERRIDES | TRI_STARTS_RANKS,
      tri_command_eval},
     {"generate",
      "write text with a trained model",
      "trident generate RUN|CHECKPOINT [--prompt TEXT] [options] [key=value …]\n\n"
+     "  --ranks N           so many ranks, threads of this process, without mpiexec\n"
      "  --prompt TEXT       what to go on from; without it a newline, an empty one is refused\n"
      "  --tokens N          how many tokens to write (200)\n"
      "  --temperature X     0: always the likeliest (1)\n"
@@ -57,30 +63,32 @@ const struct tri_command tri_commands[] = {
      "  --json              one JSON object: tokens, text, ended\n"
      "  key=value           replaces a value of the run's config, as in parallel.expert=2\n\n"
      "A model trained with data.separator ends its text with it, which ends the writing.\n",
-     OPTIONS({"--prompt", true}, {"--tokens", true}, {"--temperature", true}, {"--top-k", true},
-             {"--top-p", true}, {"--seed", true}, {"--ids", false}, {"--json", false},
-             {NULL, false}),
+     OPTIONS({"--ranks", true}, {"--prompt", true}, {"--tokens", true}, {"--temperature", true},
+             {"--top-k", true}, {"--top-p", true}, {"--seed", true}, {"--ids", false},
+             {"--json", false}, {NULL, false}),
      1,
      {"RUN|CHECKPOINT"},
-     TRI_TAKES_OVERRIDES,
+     TRI_TAKES_OVERRIDES | TRI_STARTS_RANKS,
      tri_command_generate},
     {"verify",
      "this layout against one rank, parameter by parameter",
-     "trident verify CONFIG.yaml [--steps N] [--compare N] [--plant P=F] [--json] [key=value …]\n"
+     "trident verify CONFIG.yaml [--ranks N] [--steps N] [--compare N] [--plant P=F] [--json]\n"
+     "               [key=value …]\n"
      "mpiexec -n 8 trident verify CONFIG.yaml …\n\n"
      "Runs the config on this layout and, on rank 0, alone; compares loss and every gradient\n"
      "from the same weights, then follows training: steps from equal weights and moments. Runs\n"
      "in f32, writes nothing; exits 1 when they differ.\n\n"
+     "  --ranks N       so many ranks, threads of this process, without mpiexec\n"
      "  --steps N       steps that are followed (50)\n"
      "  --compare N     steps whose gradients are compared (2)\n"
      "  --plant P=F     scales the gradient of parameter P by F on the layout's side: must fail\n"
      "  --json          one JSON object: passed, worst, near_ties, wrong_routes, …\n"
      "  key=value       replaces a value of the config, as in parallel.expert=2\n",
-     OPTIONS({"--steps", true}, {"--compare", true}, {"--plant", true}, {"--json", false},
-             {NULL, false}),
+     OPTIONS({"--ranks", true}, {"--steps", true}, {"--compare", true}, {"--plant", true},
+             {"--json", false}, {NULL, false}),
      1,
      {"CONFIG.yaml"},
-     TRI_TAKES_OVERRIDES | TRI_READS_CONFIG,
+     TRI_TAKES_OVERRIDES | TRI_READS_CONFIG | TRI_STARTS_RANKS,
      tri_command_verify},
     {"plan",
      "memory and traffic of each layout, before a run",

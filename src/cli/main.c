@@ -129,45 +129,103 @@ static enum tri_status meet_strangers(const struct tri_comm *comm,
     return TRI_OK;
 }
 
-/* Starts the ranks for a command that is there, or for saying once that there is none. */
-static enum tri_status run_on_ranks(int argc, char **argv, const struct tri_command *command,
-                                    struct tri_error *error)
+/* ---- the ranks ------------------------------------------------------------------------------- */
+
+/* What every rank begins with: the command line as it was understood, or why it was not. */
+struct start {
+    const struct tri_command *command; /* NULL: there is none */
+    bool empty;                        /* nor a word that could be one */
+    struct tri_arguments arguments;
+    enum tri_status status;
+    struct tri_error error;
+};
+
+/* A rank's part, whoever started it; the one that speaks tells what failed. */
+static enum tri_status run_rank(struct tri_comm *comm, const struct start *start, bool speaks)
 {
-    struct tri_arguments arguments = {0};
-    enum tri_status status =
-        command ? tri_arguments_parse(command, argc - 2, argv + 2, &arguments, error)
-                : refuse(argc, argv, error);
-    if (arguments.help) {
-        tri_arguments_fini(&arguments);
-        status = tri_help(1, argv + 1, error);
-        status = status == TRI_OK ? flush_output(error) : status;
-        if (status != TRI_OK) {
-            tri_log_error(error);
-        }
-        return status;
+    struct tri_arguments arguments = start->arguments;
+    struct tri_error error = start->error;
+    struct tri_error none;
+    arguments.comm = comm;
+    if (tri_mesh_create(comm, 1, 1, &arguments.everyone, &none) != TRI_OK) {
+        tri_panic(TRI_FAILED, "%s", none.message);
     }
+    enum tri_status status = start->command
+                                 ? run(start->status, &arguments, &error)
+                                 : tri_agree_everywhere(&arguments, start->status, &error);
+    if ((status == TRI_BAD_INPUT || status == TRI_FAILED) && speaks) {
+        if (start->empty) {
+            tri_help_list(stderr);
+        }
+        tri_log_error(&error);
+    }
+    tri_mesh_destroy(arguments.everyone);
+    return status;
+}
+
+static enum tri_status run_over_mpi(int argc, char **argv, struct start *start)
+{
     bool speaks;
     struct tri_error alone;
     struct tri_comm *comm = tri_comm_start(&argc, &argv);
-    arguments.comm = comm;
-    if (tri_mesh_create(comm, 1, 1, &arguments.everyone, &alone) != TRI_OK) {
-        tri_panic(TRI_FAILED, "%s", alone.message);
+    enum tri_status met = meet_strangers(comm, start->command, &speaks, &alone);
+    if (met != TRI_OK && start->status == TRI_OK) {
+        start->status = met;
+        start->error = alone;
     }
-    if (meet_strangers(comm, command, &speaks, &alone) != TRI_OK && status == TRI_OK) {
-        status = alone.status;
-        *error = alone;
-    }
-    status =
-        command ? run(status, &arguments, error) : tri_agree_everywhere(&arguments, status, error);
-    if ((status == TRI_BAD_INPUT || status == TRI_FAILED) && speaks) {
-        if (argc < 2) {
-            tri_help_list(stderr);
-        }
-        tri_log_error(error);
-    }
-    tri_arguments_fini(&arguments);
-    tri_mesh_destroy(arguments.everyone);
+    enum tri_status status = run_rank(comm, start, speaks);
     tri_comm_finish(comm);
+    return status;
+}
+
+static int run_thread(struct tri_comm *comm, void *start)
+{
+    return (int)run_rank(comm, start, tri_comm_rank(comm) == 0);
+}
+
+/* Ranks that are to be threads of this process; 0: it is a rank, or what is asked for is wrong. */
+static int count_threads(struct start *start)
+{
+    enum { RANKS_MOST = 1024 };
+    int64_t ranks = 0;
+    int place = 0;
+    if (start->status != TRI_OK || !(start->command->traits & TRI_STARTS_RANKS)) {
+        return 0;
+    }
+    start->status =
+        tri_arguments_int(&start->arguments, "--ranks", 1, RANKS_MOST, 0, &ranks, &start->error);
+    const char *launcher = tri_comm_launcher(&place);
+    if (start->status == TRI_OK && ranks > 0 && launcher) {
+        start->status =
+            tri_fail(&start->error, TRI_BAD_INPUT,
+                     "command line: --ranks makes the ranks itself, but %s says that a launcher "
+                     "started this process: expected one of the two",
+                     launcher);
+    }
+    return start->status == TRI_OK ? (int)ranks : 0;
+}
+
+/* Starts the ranks for a command that is there, or for saying once that there is none. */
+static enum tri_status run_on_ranks(int argc, char **argv)
+{
+    struct start start = {.command = argc > 1 ? tri_command_find(argv[1]) : NULL,
+                          .empty = argc < 2};
+    start.status = start.command ? tri_arguments_parse(start.command, argc - 2, argv + 2,
+                                                       &start.arguments, &start.error)
+                                 : refuse(argc, argv, &start.error);
+    enum tri_status status;
+    if (start.arguments.help) {
+        status = tri_help(1, argv + 1, &start.error);
+        status = status == TRI_OK ? flush_output(&start.error) : status;
+        if (status != TRI_OK) {
+            tri_log_error(&start.error);
+        }
+    } else {
+        int threads = count_threads(&start);
+        status = threads > 0 ? (enum tri_status)tri_comm_run_threads(threads, run_thread, &start)
+                             : run_over_mpi(argc, argv, &start);
+    }
+    tri_arguments_fini(&start.arguments);
     return status;
 }
 
@@ -184,5 +242,5 @@ int main(int argc, char **argv)
         return (int)status;
     }
     tri_signals_start(argc > 1 && strcmp(argv[1], "train") == 0);
-    return (int)run_on_ranks(argc, argv, argc > 1 ? tri_command_find(argv[1]) : NULL, &error);
+    return (int)run_on_ranks(argc, argv);
 }

@@ -39,6 +39,9 @@ int tri_comm_size(const struct tri_comm *comm);
  * so, with their number and this one's place among them; they are strangers to each other. Else
  * NULL. Local. */
 const char *tri_comm_strangers(const struct tri_comm *comm, int *count, int *place);
+/* The variable by which a launcher says that it started this process, as one of many or as the only
+ * one, and this one's place; NULL: none did. Local. */
+const char *tri_comm_launcher(int *place);
 /* Ranks on this node, and this rank's place among them. */
 int tri_comm_local_size(const struct tri_comm *comm);
 int tri_comm_local_rank(const struct tri_comm *comm);

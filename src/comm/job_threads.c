@@ -80,6 +80,7 @@ static void *work(void *argument)
     struct worker *worker = argument;
     struct crew *crew = worker->crew;
     tri_runtime_bind(worker->runtime);
+    tri_runtime_set_ranks(worker->runtime, crew->hub.ranks);
     struct tri_comm *comm = create_comm(crew, worker->rank);
     worker->status = crew->body(comm, crew->state);
     destroy_comm(crew, comm);

@@ -74,15 +74,27 @@ void tri_launcher_init(int *argc, char ***argv)
     }
 }
 
+/* What launchers say: how many, and which of them. Slurm comes last: others start their ranks
+ * through a step of one task a node, so its one says nothing against their many. Its batch script
+ * and salloc's shell are no steps. */
+static const char *const names[][2] = {{"OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK"},
+                                       {"PMI_SIZE", "PMI_RANK"},
+                                       {"SLURM_STEP_NUM_TASKS", "SLURM_PROCID"}};
+enum { LAUNCHERS = sizeof(names) / sizeof(*names), SLURM = LAUNCHERS - 1 };
+
+const char *tri_comm_launcher(int *place)
+{
+    for (int i = 0; i < LAUNCHERS; i++) {
+        if (is_set(names[i][0])) {
+            *place = number(names[i][1]);
+            return names[i][0];
+        }
+    }
+    return NULL;
+}
+
 const char *tri_comm_strangers(const struct tri_comm *comm, int *count, int *place)
 {
-    /* What launchers say: how many, and which of them. Slurm comes last: others start their ranks
-     * through a step of one task a node, so its one says nothing against their many. Its batch
-     * script and salloc's shell are no steps. */
-    static const char *const names[][2] = {{"OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK"},
-                                           {"PMI_SIZE", "PMI_RANK"},
-                                           {"SLURM_STEP_NUM_TASKS", "SLURM_PROCID"}};
-    enum { LAUNCHERS = sizeof(names) / sizeof(*names), SLURM = LAUNCHERS - 1 };
     const char *found = NULL;
     for (int i = 0; comm->size == 1 && i < LAUNCHERS; i++) {
         int said = number(names[i][0]);

@@ -2,6 +2,7 @@
 
 #include "base/log.h"
 #include "base/room.h"
+#include "base/runtime.h"
 
 #include <sys/resource.h>
 
@@ -11,13 +12,14 @@ enum { LATER_BYTES = 8 << 20, THREAD_BYTES = 4 << 20 };
 
 int64_t tri_memory_process_constant(int64_t threads)
 {
-    return tri_memory_resident() + LATER_BYTES + threads * THREAD_BYTES;
+    return (tri_memory_resident() + LATER_BYTES) / tri_runtime_ranks() + threads * THREAD_BYTES;
 }
 
 int64_t tri_memory_process_peak(void)
 {
     struct rusage use;
-    return getrusage(RUSAGE_SELF, &use) == 0 ? 1024 * (int64_t)use.ru_maxrss : 0;
+    int64_t kilobytes = getrusage(RUSAGE_SELF, &use) == 0 ? (int64_t)use.ru_maxrss : 0;
+    return 1024 * kilobytes / tri_runtime_ranks();
 }
 
 static double gigabytes(int64_t bytes)

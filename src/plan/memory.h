@@ -13,7 +13,8 @@ struct tri_memory_plan {
     int64_t process;                 /* libraries, MPI, all scratch: beside the total */
 };
 
-/* Bytes of memory that this process has at most had; 0 when the system does not say. */
+/* This rank's share of the memory that its process has at most had, in bytes; 0 when the system
+ * does not say. */
 int64_t tri_memory_process_peak(void);
 /* What a plan's `process` is without scratch that grows with the model, asked for before anything
  * large is taken: what there is now, and what so many kernel threads and MPI take beside the plan

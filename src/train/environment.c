@@ -81,10 +81,12 @@ int tri_environment_threads(const struct tri_config *config, const struct tri_co
     struct cores cores = count_cores();
     int all = cores_within_quota(cores.all);
     /* Bound ranks (mpirun --bind-to core) see their own cores only; unbound ones share the
-     * node's. A quota is shared in any case. */
+     * node's, and ranks of one process its own. A quota is shared in any case. */
     int share = all / local > 0 ? all / local : 1;
+    int own = cores.usable / tri_runtime_ranks();
+    own = own > 0 ? own : 1;
     bool bound = cores.usable < cores.all;
-    int threads = bound && (all == cores.all || cores.usable < share) ? cores.usable : share;
+    int threads = bound && (all == cores.all || own < share) ? own : share;
     int heard = threads_of_openmp();
     threads = config->threads > 0 ? (int)config->threads : heard > 0 ? heard : threads;
     if (threads * local > all && tri_comm_local_rank(comm) == 0) {

@@ -1,0 +1,145 @@
+/* Ranks that are threads of one process, `--ranks N`: the digits, messages, exit codes and signals
+ * of as many processes under mpiexec. */
+#include "cli/cli.h"
+
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+enum { REQUEUE = 85 };
+
+/* The layouts of two ranks; the last one sends and computes at once. */
+static const char *const layouts[] = {"parallel.tensor=2", "parallel.expert=2",
+                                      "comm.overlap=true"};
+enum { LAYOUTS = sizeof(layouts) / sizeof(*layouts) };
+
+static void expect_same_runs(const char *first, const char *second)
+{
+    char digests[2][32];
+    json_t *metrics[2] = {cli_metrics(first), cli_metrics(second)};
+    cli_digest(first, digests[0]);
+    cli_digest(second, digests[1]);
+    assert_string_equal(digests[0], digests[1]);
+    assert_true(json_array_size(metrics[0]) > 0 && json_equal(metrics[0], metrics[1]));
+    json_decref(metrics[0]);
+    json_decref(metrics[1]);
+}
+
+static void test_train(void **state)
+{
+    (void)state;
+    for (int i = 0; i < LAYOUTS; i++) {
+        char runs[2][32];
+        char words[2][80];
+        for (int j = 0; j < 2; j++) {
+            (void)snprintf(runs[j], sizeof(runs[j]), "%s_%d", j ? "threads" : "mpi", i);
+            (void)snprintf(words[j], sizeof(words[j]), "run_dir=%s", runs[j]);
+        }
+        cli_run_well(2, CLI_WORDS_OF("train", "c.yaml", layouts[i], words[0]));
+        cli_run_well(0, CLI_WORDS_OF("train", "c.yaml", layouts[i], words[1], "--ranks", "2"));
+        expect_same_runs(runs[0], runs[1]);
+    }
+}
+
+/* What is printed is the same, and printed once. */
+static void expect_same_output(const char *const *over_mpi, const char *const *over_threads)
+{
+    struct process_result first = cli_run(2, over_mpi);
+    struct process_result second = cli_run(0, over_threads);
+    assert_int_equal(first.status, 0);
+    assert_int_equal(second.status, 0);
+    assert_true(strlen(first.out) > 0);
+    assert_string_equal(first.out, second.out);
+    process_result_fini(&first);
+    process_result_fini(&second);
+}
+
+static void test_others(void **state)
+{
+    (void)state;
+    expect_same_output(CLI_WORDS_OF("eval", "mpi_1", "--json"),
+                       CLI_WORDS_OF("eval", "mpi_1", "--json", "--ranks", "2"));
+    expect_same_output(CLI_WORDS_OF("generate", "mpi_0", "--tokens", "20"),
+                       CLI_WORDS_OF("generate", "mpi_0", "--tokens", "20", "--ranks", "2"));
+    struct process_result result = cli_run(
+        0, CLI_WORDS_OF("verify", "c.yaml", "parallel.tensor=2", "--steps", "2", "--ranks", "2"));
+    assert_int_equal(cli_count(result.out, "passed"), 1);
+    cli_expect_status(&result, 0);
+}
+
+static void test_refused(void **state)
+{
+    (void)state;
+    static const char says[] = "--ranks makes the ranks itself";
+    struct process_result result = cli_run(2, CLI_WORDS_OF("train", "c.yaml", "--ranks", "2"));
+    cli_expect_error(&result, 2, 2, says);
+    result = cli_run_with(0, CLI_WORDS_OF("SLURM_STEP_NUM_TASKS=1", "SLURM_PROCID=0"),
+                          CLI_WORDS_OF("eval", "mpi_0", "--ranks", "2"));
+    cli_expect_error(&result, 0, 2, says);
+    result = cli_run(0, CLI_WORDS_OF("train", "c.yaml", "--ranks", "0"));
+    cli_expect_error(&result, 0, 2, "--ranks");
+    result = cli_run(0, CLI_WORDS_OF("train", "c.yaml", "--ranks", "3", "parallel.expert=2"));
+    cli_expect_error(&result, 0, 2, "parallel.");
+    result = cli_run(0, CLI_WORDS_OF("tokenize", "--ranks", "2", "t.txt"));
+    cli_expect_error(&result, 0, 2, "--ranks");
+}
+
+/* A failure of one rank is every rank's: one line, and nothing hangs. */
+static void test_failures(void **state)
+{
+    (void)state;
+    struct process_result result =
+        cli_run_with(0, CLI_WORDS_OF("TRIDENT_FILE_FAULT=write:ENOSPC:model-"),
+                     CLI_WORDS_OF("train", "c.yaml", "--ranks", "2", "run_dir=full"));
+    cli_expect_error(&result, 0, 3, "model-");
+    result = cli_run_with(0, CLI_WORDS_OF("TRIDENT_MEMORY_LIMIT=1000"),
+                          CLI_WORDS_OF("train", "c.yaml", "--ranks", "2", "run_dir=small"));
+    cli_expect_error(&result, 0, 3, "limit: TRIDENT_MEMORY_LIMIT");
+}
+
+/* A signal is for all ranks: they save, and the same command goes on. */
+static void test_stopped(void **state)
+{
+    (void)state;
+    const char *const *words = CLI_WORDS_OF("train", "c.yaml", "--ranks", "2", "train.steps=300",
+                                            "checkpoint.every=100", "run_dir=stopped");
+    struct process job;
+    struct process_result result;
+    cli_run_well(2, CLI_WORDS_OF("train", "c.yaml", "train.steps=300", "checkpoint.every=100",
+                                 "run_dir=even"));
+    cli_start(&job, 0, NULL, words);
+    for (int i = 0; i < 6000 && access("stopped/metrics.jsonl", F_OK) != 0; i++) {
+        (void)nanosleep(&(struct timespec){.tv_nsec = 5000000}, NULL);
+    }
+    (void)kill(job.pid, SIGTERM);
+    process_wait(&job, 20, &result);
+    assert_int_equal(cli_count(result.err, "stopped by a signal after step"), 1);
+    cli_expect_status(&result, REQUEUE);
+    cli_run_well(0, words);
+    expect_same_runs("even", "stopped");
+}
+
+static int end(void **state)
+{
+    (void)state;
+    cli_end();
+    return 0;
+}
+
+int main(int argc, char **argv)
+{
+    cli_begin("ranks", argc, argv);
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_train),   cmocka_unit_test(test_others),
+        cmocka_unit_test(test_refused), cmocka_unit_test(test_failures),
+        cmocka_unit_test(test_stopped),
+    };
+    return cmocka_run_group_tests(tests, NULL, end);
+}
