@@ -27,6 +27,9 @@ void rules_check_names(const char *root, const char *const *allowed, struct find
 /* No strategy of src/moe/strategies.h is named in src/ outside of src/moe: what others ask of one
  * is a field. */
 void rules_check_strategies(const char *root, struct findings *findings);
+/* Where weights and gradients lie in the buffers is asked by those who work on the buffers; whoever
+ * computes with the model opens rows (model/param_open.h). */
+void rules_check_weights(const char *root, struct findings *findings);
 /* Links in the Markdown files of the root and of docs/ lead to files that exist. */
 void rules_check_doc_links(const char *root, struct findings *findings);
 /* Every symbol that a library exports begins with tri_ or, what include/ declares, with trident_;

@@ -129,3 +129,32 @@ void rules_check_strategies(const char *root, struct findings *findings)
     const struct scope scope = {.root = root, .findings = findings};
     for_each_source(&scope, "src", strategy_file);
 }
+
+/* ---- weights --------------------------------------------------------------------------------- */
+
+static void weight_line(const struct scope *scope, const char *path, int number, const char *line)
+{
+    static const char *const places[] = {"tri_param_weights(", "tri_param_gradients(",
+                                         "tri_buffer_weights(", "tri_buffer_gradients("};
+    for (size_t i = 0; i < sizeof(places) / sizeof(*places); i++) {
+        if (strstr(line, places[i])) {
+            find(scope->findings, "%s:%d: %s…) outside of the buffers' own: open the row", path,
+                 number, places[i]);
+        }
+    }
+}
+
+static void weight_file(const struct scope *scope, const char *path)
+{
+    bool own = strncmp(path, "src/model/param", 15) == 0 || strncmp(path, "src/optim/", 10) == 0 ||
+               strcmp(path, "src/train/verify_state.c") == 0; /* breaks one on purpose */
+    if (!own) {
+        for_each_line(scope, path, weight_line);
+    }
+}
+
+void rules_check_weights(const char *root, struct findings *findings)
+{
+    const struct scope scope = {.root = root, .findings = findings};
+    for_each_source(&scope, "src", weight_file);
+}

@@ -227,6 +227,19 @@ static void test_strategies(void **state)
     assert_found(&findings, 1, "src/train/a.c:2: names a strategy");
 }
 
+static void test_weights(void **state)
+{
+    (void)state;
+    struct findings findings = {0};
+    plant("src/model/param_open.h", "return tri_param_weights(params, row);\n");
+    plant("src/model/head.c", "w = tri_weights_open(params, span, TRI_USE_FORWARD);\n");
+    rules_check_weights(planted_root, &findings);
+    assert_found(&findings, 0, NULL);
+    plant("src/model/head.c", "\nw = tri_param_weights(params, row);\n");
+    rules_check_weights(planted_root, &findings);
+    assert_found(&findings, 1, "src/model/head.c:2: tri_param_weights(");
+}
+
 static void test_doc_links(void **state)
 {
     (void)state;
@@ -281,6 +294,7 @@ static void test_this_tree(void **state)
     rules_check_columns(root, 100, &findings);
     rules_check_names(root, unused_in_src, &findings);
     rules_check_strategies(root, &findings);
+    rules_check_weights(root, &findings);
     rules_check_doc_links(root, &findings);
     assert_found(&findings, 0, NULL);
 }
@@ -296,6 +310,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_columns, planted_begin, planted_end),
         cmocka_unit_test_setup_teardown(test_names, planted_begin, planted_end),
         cmocka_unit_test_setup_teardown(test_strategies, planted_begin, planted_end),
+        cmocka_unit_test_setup_teardown(test_weights, planted_begin, planted_end),
         cmocka_unit_test_setup_teardown(test_links, planted_begin, planted_end),
         cmocka_unit_test_setup_teardown(test_foreign_headers, planted_begin, planted_end),
         cmocka_unit_test_setup_teardown(test_folders, planted_begin, planted_end),
