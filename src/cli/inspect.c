@@ -36,7 +36,7 @@ static enum tri_status inspect_config(const struct tri_arguments *arguments, boo
     struct tri_config config;
     TRI_TRY(tri_config_load(&tri_strategies, arguments->words[0], arguments->num_overrides,
                             arguments->overrides, &config, error));
-    struct tri_mesh *mesh = tri_mesh_create_planned(1, 1, 1, 0);
+    struct tri_mesh *mesh = tri_mesh_create_serial();
     struct tri_config whole = config;
     whole.parallel = (struct tri_config_parallel){1, 1, 1};
     struct tri_params *params = tri_params_create(&whole, mesh);

@@ -78,7 +78,6 @@ struct tri_mesh {
     int size[TRI_AXIS_COUNT];    /* ranks along each axis */
     int coord[TRI_AXIS_COUNT];   /* this rank's place on each */
     int ranks, rank;             /* of the whole mesh: rank = t + T*(e + E*d) */
-    bool planned;                /* no other rank is there: tri_mesh_create_planned */
     struct tri_comm *comm;       /* borrowed; NULL: it has no other ranks, or only plans them */
     struct tri_ledger *ledger;   /* where its calls are booked: the job's; without a job NULL,
                                   nowhere, until its owner sets one */
@@ -103,7 +102,7 @@ struct tri_mesh *tri_mesh_create_serial(void);
 /* A mesh with the sizes given and the place of `rank` in it, without the other ranks: for plans and
  * for index maths about other ranks. Its collectives take the buffers and book the calls of that
  * rank in a real mesh, and leave all data, what is received too, as it is. Local. */
-struct tri_mesh *tri_mesh_create_planned(int tensor, int expert, int data, int rank);
+struct tri_mesh *tri_mesh_create_view(int tensor, int expert, int data, int rank);
 void tri_mesh_destroy(struct tri_mesh *mesh);
 void tri_mesh_set_max_message(struct tri_mesh *mesh, int64_t elements);
 void tri_mesh_coords(const struct tri_mesh *mesh, int rank, int coord[TRI_AXIS_COUNT]);

@@ -202,13 +202,12 @@ static void reduce_nothing(void *dst, const void *const *source, int sources, in
     (void)reduction;
 }
 
-struct tri_mesh *tri_mesh_create_planned(int tensor, int expert, int data, int rank)
+struct tri_mesh *tri_mesh_create_view(int tensor, int expert, int data, int rank)
 {
     TRI_REQUIRE(tensor > 0 && expert > 0 && data > 0);
     TRI_REQUIRE((int64_t)tensor * expert <= INT32_MAX / data);
     TRI_REQUIRE(rank >= 0 && rank < tensor * expert * data);
     struct block *block = create_block(NULL, tensor, expert, data, rank);
-    block->mesh.planned = true;
     block->mesh.reduce = reduce_nothing;
     tri_transport_init_planned(&block->nowhere);
     connect(block, &block->nowhere);

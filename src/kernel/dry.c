@@ -168,11 +168,16 @@ static void adamw(const struct tri_kernels *self, const struct tri_adamw *args)
 {
 }
 
+static void loop(const struct tri_kernels *self, const struct tri_loop_args *args)
+{
+}
+
 void tri_dry_fill(struct tri_kernels *table)
 {
     *table = (struct tri_kernels){
         .name = "dry",
         .threads = 1, /* there is too little to do to wake threads for */
+        .dry = true,
         .reproducible = true,
         .matmul = matmul,
         .matmul_grouped = matmul_grouped,
@@ -208,5 +213,6 @@ void tri_dry_fill(struct tri_kernels *table)
         .fixed_squares = fixed_squares,
         .sum_squares = sum_squares,
         .adamw = adamw,
+        .loop = loop,
     };
 }

@@ -271,11 +271,20 @@ struct tri_adamw {
     int64_t n;
 };
 
+/* A loop of the caller's own over [0, n): run is called for pieces of at most `piece`, which cover
+ * it and which threads take in any order. */
+struct tri_loop_args {
+    int64_t n, piece;
+    void (*run)(void *state, int64_t begin, int64_t end);
+    void *state;
+};
+
 struct tri_kernels_own;
 
 struct tri_kernels {
     const char *name;  /* "dry", "ref", "x86-64", "avx2", "avx512" */
     int threads;       /* that a call works with */
+    bool dry;          /* no memory is touched: what is only counted will do */
     bool reproducible; /* every result's bits depend on nothing but the operands that it is made of:
                           not on the rows, columns and heads beside it, strides, or threads */
     struct tri_kernels_own *own; /* what only kernel/ knows */
@@ -367,6 +376,9 @@ struct tri_kernels {
 
     /* Decoupled AdamW on n elements; weights (weight_dtype) = master rounded. */
     void (*adamw)(const struct tri_kernels *self, const struct tri_adamw *args);
+
+    /* What else fills the memory that the others work on. */
+    void (*loop)(const struct tri_kernels *self, const struct tri_loop_args *args);
 };
 
 enum tri_kernels_kind {

@@ -10,8 +10,8 @@ static struct tri_frame *create(const struct tri_frames *frames)
     const struct tri_config *config = context->config;
     struct tri_frame *frame = tri_alloc(TRI_MEMORY_OTHER, sizeof(*frame));
     size_t physical = (size_t)sysconf(_SC_PHYS_PAGES) * (size_t)sysconf(_SC_PAGESIZE);
-    /* 0: a dry arena. */
-    size_t reserve = context->mesh->planned ? 0 : physical;
+    /* 0: an arena that only counts. */
+    size_t reserve = context->kernels->dry ? 0 : physical;
     frame->context = context;
     frame->arena = tri_arena_create(TRI_MEMORY_ACTIVATIONS, "activations", reserve);
     /* Address space may be limited too: none for a stash that nothing goes to. */

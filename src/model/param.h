@@ -153,8 +153,8 @@ struct tri_params *tri_params_create(const struct tri_config *config, const stru
 void tri_params_destroy(struct tri_params *params);
 /* Memory for weights, and for gradients when training (zeroed). Local. */
 void tri_params_allocate(struct tri_params *params, bool gradients);
-/* Initial values from (seed, name, global index), by so many threads. Local. */
-void tri_params_init(struct tri_params *params, uint64_t seed, int threads);
+/* Initial values from (seed, name, global index). Local. */
+void tri_params_init(struct tri_params *params, const struct tri_kernels *kernels, uint64_t seed);
 
 /* Whether the row's gradient is one product for each micro-batch, so that the step's first can set
  * it instead of adding to zeros. */

@@ -81,28 +81,43 @@ static void store(const struct tri_params *params, const struct tri_param *param
 
 enum { PIECE = 1024 };
 
-static void init_row(struct tri_params *params, const struct tri_param *param, uint64_t seed,
-                     int threads)
+/* What is to be drawn for one row of the table. */
+struct draw {
+    struct tri_params *params;
+    const struct tri_param *param;
+    uint64_t seed, stream;
+};
+
+/* Rows [begin, end) of this rank's part. */
+static void init_rows(void *state, int64_t begin, int64_t end)
 {
-    uint64_t stream = tri_random_stream(param->name);
+    const struct draw *draw = state;
+    const struct tri_param *param = draw->param;
     int64_t columns = tri_range_size(param->local[1]);
-#pragma omp parallel for num_threads(threads) schedule(static) if (param->count > 16 * PIECE)
-    for (int64_t row = param->local[0].begin; row < param->local[0].end; row++) {
+    for (int64_t row = begin; row < end; row++) {
         float values[PIECE];
         for (int64_t j = 0; j < columns; j += PIECE) {
             int64_t n = columns - j < PIECE ? columns - j : PIECE;
-            int64_t first = row * param->shape[1] + param->local[1].begin + j;
-            initial(param, seed, stream, first, n, values);
-            store(params, param, (row - param->local[0].begin) * columns + j, n, values);
+            int64_t first =
+                (param->local[0].begin + row) * param->shape[1] + param->local[1].begin + j;
+            initial(param, draw->seed, draw->stream, first, n, values);
+            store(draw->params, param, row * columns + j, n, values);
         }
     }
 }
 
-void tri_params_init(struct tri_params *params, uint64_t seed, int threads)
+void tri_params_init(struct tri_params *params, const struct tri_kernels *kernels, uint64_t seed)
 {
     tri_params_settle(params);
     for (int p = 0; p < params->count; p++) {
-        init_row(params, &params->param[p], seed, threads);
-        tri_params_refresh_row(params, &params->param[p]);
+        const struct tri_param *param = &params->param[p];
+        struct draw draw = {params, param, seed, tri_random_stream(param->name)};
+        int64_t columns = tri_range_size(param->local[1]);
+        int64_t rows = columns > 0 ? 16 * PIECE / columns : 0;
+        kernels->loop(kernels, &(struct tri_loop_args){.n = tri_range_size(param->local[0]),
+                                                       .piece = rows > 0 ? rows : 1,
+                                                       .run = init_rows,
+                                                       .state = &draw});
+        tri_params_refresh_row(params, param);
     }
 }

@@ -30,9 +30,7 @@ struct tri_engine *tri_engine_create(const struct tri_config *config, const stru
     if (training) {
         engine->optimizer = tri_optimizer_create(config, engine->params, kernels);
     }
-    if (!mesh->planned) { /* values take time and pages, and a rehearsal reads none */
-        tri_params_init(engine->params, (uint64_t)config->seed, kernels->threads);
-    }
+    tri_params_init(engine->params, kernels, (uint64_t)config->seed);
     engine->model = tri_model_create(config, mesh, engine->params, kernels, &tri_moe_factory);
     engine->hooks = (struct tri_hooks){engine, after_block};
     engine->moe_layers = tri_model_moe_layers(config);

@@ -44,7 +44,7 @@ struct tri_engine {
     int64_t row_capacity;                              /* rows * seq that they hold */
 };
 
-/* Builds table, weights (initial values of config->seed; none on a planned mesh), model and, when
+/* Builds table, weights (initial values of config->seed), model and, when
  * training, optimizer for this rank of mesh. config, mesh and kernels are borrowed; a reproducible
  * config wants reproducible kernels. Local. */
 struct tri_engine *tri_engine_create(const struct tri_config *config, const struct tri_mesh *mesh,

@@ -79,7 +79,7 @@ static struct tri_memory_counters run(const struct tri_rehearsal *rehearsal,
     int64_t seq = config->data.sequence_length;
     struct tri_memory_scope scope = tri_memory_scope_begin();
     struct tri_mesh *mesh =
-        tri_mesh_create_planned(layout->tensor, layout->expert, layout->data, rehearsal->rank);
+        tri_mesh_create_view(layout->tensor, layout->expert, layout->data, rehearsal->rank);
     tri_mesh_set_max_message(mesh, config->comm_max_message);
     struct tri_engine *engine = tri_engine_create(config, mesh, kernels, rehearsal->training);
     if (engine->moe_layers > 0) {
@@ -132,7 +132,7 @@ static enum tri_status check_tokens(const struct tri_config *config, int64_t own
         return TRI_OK;
     }
     return tri_fail(error, TRI_FAILED,
-                    "micro-batches of %lld x %lld tokens take %.2f GB only to be planned, but %.2f "
+                    "micro-batches of %lld x %lld tokens take %.2f GB only to plan, but %.2f "
                     "GB is free (limit: %s)",
                     (long long)micro, (long long)seq, gigabytes(bytes), gigabytes(room.bytes),
                     room.limit);
@@ -210,7 +210,7 @@ static enum tri_status check_room(const struct tri_rehearsal *rehearsal,
     TRI_TRY(check_tokens(config, share_of(rehearsal, rows), rehearsal->local_ranks, error));
     struct tri_memory_scope scope = tri_memory_scope_begin();
     struct tri_mesh *mesh =
-        tri_mesh_create_planned(layout->tensor, layout->expert, layout->data, rehearsal->rank);
+        tri_mesh_create_view(layout->tensor, layout->expert, layout->data, rehearsal->rank);
     enum tri_status status = check_parameters(rehearsal, config, mesh, error);
     tri_mesh_destroy(mesh);
     (void)tri_memory_scope_end(&scope);

@@ -1,6 +1,6 @@
-/* A step rehearsed: the code of a run on a planned mesh, with kernels that do nothing, counts what
- * one rank of any layout takes and sends. What it counts is what that rank of a real run counts,
- * byte for byte and call for call, when routing is balanced. */
+/* A step rehearsed: the code of a run on a mesh without other ranks, with kernels that do nothing,
+ * counts what one rank of any layout takes and sends. What it counts is what that rank of a real
+ * run counts, byte for byte and call for call, when routing is balanced. */
 #ifndef TRIDENT_TRAIN_REHEARSAL_H
 #define TRIDENT_TRAIN_REHEARSAL_H
 

@@ -3,6 +3,7 @@
 #include "base/log.h"
 #include "moe/moe.h"
 #include "moe/strategies.h"
+#include "plan/compare.h"
 #include "train/alike.h"
 #include "train/environment.h"
 #include "train/rehearsal.h"
@@ -251,44 +252,7 @@ void tri_session_print(const struct tri_session *session)
         (double)bytes[TRI_MEMORY_ACTIVATIONS] / 1e6, (double)bytes[TRI_MEMORY_BUFFERS] / 1e6);
 }
 
-/* Doubles, of which the largest rank's are wanted. */
-struct memory_figures {
-    double planned[TRI_MEMORY_COUNT + 1]; /* and the total */
-    double counted[TRI_MEMORY_COUNT + 1];
-    double process, peak, share; /* share: peak / (planned total + process) */
-};
-
-static struct memory_figures largest_figures(const struct tri_session *session)
-{
-    const struct tri_memory_plan *plan = &session->plan;
-    struct tri_memory_counters counters = tri_memory_get();
-    struct memory_figures f = {.process = (double)plan->process,
-                               .peak = (double)tri_memory_process_peak()};
-    for (int i = 0; i < TRI_MEMORY_COUNT; i++) {
-        f.planned[i] = (double)plan->bytes[i];
-        f.counted[i] = (double)counters.peak[i];
-        f.planned[TRI_MEMORY_COUNT] += f.planned[i];
-        f.counted[TRI_MEMORY_COUNT] += f.counted[i];
-    }
-    f.share = f.peak / ((double)plan->total + f.process);
-    tri_all_reduce_max(session->mesh->world, (struct tri_where){TRI_PHASE_SETUP, TRI_KIND_META}, &f,
-                       sizeof(f) / sizeof(double), TRI_F64);
-    return f;
-}
-
 void tri_session_print_memory(const struct tri_session *session)
 {
-    struct memory_figures f = largest_figures(session);
-    tri_log_info("memory        planned    counted   MB a rank at the peak, %s",
-                 session->load == TRI_LOAD_BALANCED ? "balanced routing"
-                                                    : "planned for moe.headroom");
-    for (int i = 0; i <= TRI_MEMORY_COUNT; i++) {
-        const char *name = i < TRI_MEMORY_COUNT ? tri_memory_name((enum tri_memory)i) : "total";
-        if (f.planned[i] > 0.0 || f.counted[i] > 0.0) {
-            tri_log_info("  %-11s %8.1f   %8.1f", name, f.planned[i] / 1e6, f.counted[i] / 1e6);
-        }
-    }
-    tri_log_info("  process                %8.1f   %.2f of planned + %.1f for libraries, MPI, "
-                 "scratch",
-                 f.peak / 1e6, f.share, f.process / 1e6);
+    tri_memory_compare(&session->plan, session->load, session->mesh->world);
 }

@@ -81,7 +81,7 @@ struct tri_params *fixture_params(const struct tri_config *config, const struct 
     if (with_optimizer) {
         fill_moments(params);
     }
-    tri_params_init(params, 7, 2);
+    tri_params_init(params, tri_kernels_ref(), 7);
     return params;
 }
 

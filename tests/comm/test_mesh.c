@@ -18,7 +18,7 @@ static void groups_text(int tensor, int expert, int data, enum tri_group_id id, 
 {
     size_t used = 0;
     for (int rank = 0; rank < tensor * expert * data; rank++) {
-        struct tri_mesh *mesh = tri_mesh_create_planned(tensor, expert, data, rank);
+        struct tri_mesh *mesh = tri_mesh_create_view(tensor, expert, data, rank);
         struct tri_group *groups[TRI_GROUP_COUNT] = {mesh->tensor,        mesh->expert,
                                                      mesh->tensor_expert, mesh->data,
                                                      mesh->expert_data,   mesh->world};
@@ -78,7 +78,7 @@ static void test_equation(void **state)
         int e = shapes[s][1];
         int d = shapes[s][2];
         for (int rank = 0; rank < t * e * d; rank++) {
-            struct tri_mesh *mesh = tri_mesh_create_planned(t, e, d, rank);
+            struct tri_mesh *mesh = tri_mesh_create_view(t, e, d, rank);
             int coord[TRI_AXIS_COUNT];
             tri_mesh_coords(mesh, rank, coord);
             assert_memory_equal(coord, mesh->coord, sizeof(coord));

@@ -47,7 +47,7 @@ static void test_too_much(void **state)
         cli_expect_status(&result, 3);
         result = cli_run(
             0, CLI_WORDS_OF(commands[i], "c.yaml", "run_dir=large", "train.global_batch=10000000"));
-        cli_expect_error(&result, 0, 3, "only to be planned, but 1.");
+        cli_expect_error(&result, 0, 3, "only to plan, but 1.");
     }
 }
 

@@ -60,7 +60,7 @@ static void check_cover(const struct tri_config *config, struct shape s)
     uint8_t **marks = NULL;
     int count = 0;
     for (int rank = 0; rank < ranks; rank++) {
-        struct tri_mesh *mesh = tri_mesh_create_planned(s.tensor, s.expert, s.data, rank);
+        struct tri_mesh *mesh = tri_mesh_create_view(s.tensor, s.expert, s.data, rank);
         struct tri_params *params = tri_params_create(config, mesh);
         if (!marks) {
             count = params->count;
@@ -184,7 +184,7 @@ static void test_buffers_are_tight(void **state)
         }
         lay_out(&config, s);
         struct tri_mesh *mesh =
-            tri_mesh_create_planned(s.tensor, s.expert, s.data, s.tensor * s.expert * s.data - 1);
+            tri_mesh_create_view(s.tensor, s.expert, s.data, s.tensor * s.expert * s.data - 1);
         struct tri_params *params = tri_params_create(&config, mesh);
         int64_t end[TRI_BUFFERS] = {0};
         for (int p = 0; p < params->count; p++) {
@@ -223,13 +223,13 @@ static void test_initial_values_know_no_layout(void **state)
     struct tri_mesh *serial = tri_mesh_create_serial();
     struct tri_params *whole = tri_params_create(&config, serial);
     tri_params_allocate(whole, false);
-    tri_params_init(whole, 5, 2);
+    tri_params_init(whole, tri_kernels_ref(), 5);
     lay_out(&config, (struct shape){4, 2, 1, 1});
     for (int rank = 0; rank < 8; rank++) {
-        struct tri_mesh *mesh = tri_mesh_create_planned(4, 2, 1, rank);
+        struct tri_mesh *mesh = tri_mesh_create_view(4, 2, 1, rank);
         struct tri_params *params = tri_params_create(&config, mesh);
         tri_params_allocate(params, false);
-        tri_params_init(params, 5, 2);
+        tri_params_init(params, tri_kernels_ref(), 5);
         for (int p = 0; p < params->count; p++) {
             const struct tri_param *param = &params->param[p];
             const float *part = tri_param_weights(params, param);
@@ -248,7 +248,7 @@ static void test_initial_values_know_no_layout(void **state)
     const struct tri_param *q = tri_params_by_name(whole, "layers.0.attention.q.weight");
     float first = *(float *)tri_param_weights(whole, q);
     assert_true(first != ((float *)tri_param_weights(whole, q))[1]);
-    tri_params_init(whole, 6, 2);
+    tri_params_init(whole, tri_kernels_ref(), 6);
     assert_true(first != *(float *)tri_param_weights(whole, q));
     tri_params_destroy(whole);
     tri_mesh_destroy(serial);

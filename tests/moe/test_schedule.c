@@ -216,7 +216,7 @@ static void check(const char *words, struct small_layout layout, const struct tr
     struct tri_mesh *mesh = small_mesh(&config);
     struct tri_params *params = tri_params_create(&config, mesh);
     tri_params_allocate(params, true);
-    tri_params_init(params, 1, 2);
+    tri_params_init(params, tri_kernels_ref(), 1);
     int tensor = mesh->size[TRI_AXIS_TENSOR];
     int replica = tri_group_rank(mesh->expert_data);
     int64_t before = 0;
@@ -266,7 +266,7 @@ static int run_job(int argc, char **argv)
     struct tri_mesh *serial = tri_mesh_create_serial();
     struct tri_params *whole = tri_params_create(&config, serial);
     tri_params_allocate(whole, false);
-    tri_params_init(whole, 1, 2);
+    tri_params_init(whole, tri_kernels_ref(), 1);
     struct small_layout layouts[SMALL_LAYOUTS];
     int count = small_layouts(job_size(), EXPERTS, layouts);
     for (int i = 0; i < WORDS * count; i++) {

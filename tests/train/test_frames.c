@@ -220,10 +220,9 @@ static struct tri_memory_counters count_bytes(enum small_style style, const char
     s.config.moe.router = planned ? tri_router_balanced.rehearsed : &tri_router_balanced;
     struct tri_kernels *dry = planned ? tri_kernels_create(TRI_KERNELS_DRY, NULL, 1) : NULL;
     begin(&s,
-          planned
-              ? tri_mesh_create_planned(layout.tensor, layout.expert,
-                                        job_size() / (layout.tensor * layout.expert), job_rank())
-              : small_mesh(&s.config),
+          planned ? tri_mesh_create_view(layout.tensor, layout.expert,
+                                         job_size() / (layout.tensor * layout.expert), job_rank())
+                  : small_mesh(&s.config),
           planned ? dry : small_kernels(&s.config));
     if (planned) {
         tri_moe_set_load(tri_model_moe(s.engine->model), 1.0);

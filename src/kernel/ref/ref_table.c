@@ -1,5 +1,7 @@
 #include "kernel/ref/ref.h"
 
+#include "kernel/loop.h"
+
 const struct tri_kernels *tri_kernels_ref(void)
 {
     static const struct tri_kernels table = {
@@ -40,6 +42,7 @@ const struct tri_kernels *tri_kernels_ref(void)
         .fixed_squares = tri_ref_fixed_squares,
         .sum_squares = tri_ref_sum_squares,
         .adamw = tri_ref_adamw,
+        .loop = tri_loop_plain,
     };
     return &table;
 }

@@ -1,3 +1,4 @@
+#include "kernel/loop.h"
 #include "kernel/x86/vec.h"
 #include "kernel/x86/x86.h"
 
@@ -12,4 +13,5 @@ void VEC_NAME(tri_vec_fill)(struct tri_kernels *table)
     VEC_NAME(tri_vec_fill_fixed)(table);
     VEC_NAME(tri_vec_fill_optim)(table);
     VEC_NAME(tri_vec_fill_products)(table);
+    table->loop = tri_loop_threads;
 }

@@ -1,0 +1,21 @@
+/* Loops over what is no tensor's operand: whoever has one hands it to the kernels, which know with
+ * how many threads it runs, and whether there is memory to run it on. */
+#include "kernel/loop.h"
+
+void tri_loop_threads(const struct tri_kernels *self, const struct tri_loop_args *args)
+{
+#pragma omp parallel for num_threads(self->threads) schedule(static) if (args->n > args->piece)
+    for (int64_t begin = 0; begin < args->n; begin += args->piece) {
+        int64_t end = begin + args->piece < args->n ? begin + args->piece : args->n;
+        args->run(args->state, begin, end);
+    }
+}
+
+void tri_loop_plain(const struct tri_kernels *self, const struct tri_loop_args *args)
+{
+    (void)self;
+    for (int64_t begin = 0; begin < args->n; begin += args->piece) {
+        int64_t end = begin + args->piece < args->n ? begin + args->piece : args->n;
+        args->run(args->state, begin, end);
+    }
+}
