@@ -99,7 +99,7 @@ static enum tri_status read_chunks(struct load *l, const char *path,
         }
         expect_next(l, in);
         tri_chunks_hash(c, NULL);
-        tri_param_deal(l->params, c->parts, c->part, tri_chunks_values(c));
+        tri_param_deal(l->params, c->parts, c->part, tri_chunks_values(c), &c->room);
     }
     tri_part_file_destroy(in);
     return status;

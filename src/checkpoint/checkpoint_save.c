@@ -135,7 +135,7 @@ static enum tri_status write_chunks(struct save *s, const char *name, const char
         if (c->begin < file->data) {
             memcpy(c->buffer, header + c->begin, (size_t)((unsigned char *)values - c->buffer));
         }
-        tri_param_collect(s->params, c->parts, c->part, values);
+        tri_param_collect(s->params, c->parts, c->part, values, &c->room);
         tri_chunks_hash(c, tensors);
         if (status == TRI_OK && c->begin < c->end) {
             status = write_chunk(s, name, &out, error);

@@ -6,7 +6,7 @@
 
 enum {
     LEAST_ROOM = 8 << 20, /* where the largest tensor is smaller */
-    LARGEST = 4 << 20, /* a chunk: still in the last level of cache when it is hashed and moved */
+    LARGEST = 16 << 20,   /* a chunk: what passing its hash on takes is little beside it */
     LEAST_WRITTEN = 1 << 20,
     LEAST_READ = 1 << 18,
     PAGE = 4096,
@@ -65,6 +65,7 @@ void tri_chunks_destroy(struct tri_chunks *chunks)
     }
     tri_hash_destroy(chunks->whole);
     tri_hash_destroy(chunks->tensor);
+    tri_param_room_fini(&chunks->room);
     tri_free(chunks->buffer);
     tri_free(chunks->rows);
     tri_free(chunks->packed);
@@ -105,7 +106,7 @@ void tri_chunks_begin(struct tri_chunks *chunks, const struct tri_chunk_file *fi
 
 static void grow(struct tri_chunks *c)
 {
-    int room = c->room ? 2 * c->room : 64;
+    int room = c->part_room ? 2 * c->part_room : 64;
     struct tri_param_part *part = tri_alloc(TRI_MEMORY_OTHER, (size_t)room * sizeof(*part));
     int *entry_of = tri_alloc(TRI_MEMORY_OTHER, (size_t)room * sizeof(*entry_of));
     if (c->parts > 0) {
@@ -116,7 +117,7 @@ static void grow(struct tri_chunks *c)
     tri_free(c->entry_of);
     c->part = part;
     c->entry_of = entry_of;
-    c->room = room;
+    c->part_room = room;
 }
 
 /* Adds what bytes [begin, end) of the file hold of tensors. */
@@ -129,7 +130,7 @@ static void add_parts(struct tri_chunks *c, uint64_t begin, uint64_t end, int ow
         uint64_t from = begin > e->begin ? begin : e->begin;
         uint64_t to = end < tensor_end ? end : tensor_end;
         if (from < to) {
-            if (c->parts == c->room) {
+            if (c->parts == c->part_room) {
                 grow(c);
             }
             c->entry_of[c->parts] = c->entry;

@@ -36,17 +36,18 @@ struct tri_chunks {
     int turn;      /* whose the first chunk of the file is */
     int after;     /* of the next file */
     const struct tri_chunk_file *file;
-    int entry;               /* where the round's first tensor is looked for */
-    struct tri_hash *whole;  /* of the file, to the end of the last chunk that was here */
-    struct tri_hash *tensor; /* of the tensor there */
-    int64_t *rows;           /* [2][ranks] */
-    unsigned char *packed;   /* hashes that go and come */
+    int entry;                  /* where the round's first tensor is looked for */
+    struct tri_hash *whole;     /* of the file, to the end of the last chunk that was here */
+    struct tri_hash *tensor;    /* of the tensor there */
+    int64_t *rows;              /* [2][ranks] */
+    struct tri_param_room room; /* of what goes between the ranks */
+    unsigned char *packed;      /* hashes that go and come */
     /* The round. */
     int64_t first;         /* its first chunk */
     int count;             /* chunks */
     uint64_t begin, end;   /* of this rank's chunk in the file; equal where it has none */
     unsigned char *buffer; /* that chunk */
-    int parts, room;
+    int parts, part_room;
     struct tri_param_part *part; /* what the round holds of tensors */
     int *entry_of;               /* of each part */
 };

@@ -83,8 +83,9 @@ static enum tri_status resolve(const struct tri_arguments *arguments, const char
         status = tri_checkpoint_resolve(given, choice, error);
     }
     TRI_TRY(tri_comm_agree(all, status, error));
-    tri_broadcast(all, (struct tri_where){TRI_PHASE_SETUP, TRI_KIND_META}, choice, sizeof(*choice),
-                  TRI_U8, 0);
+    tri_broadcast(all, (struct tri_where){TRI_PHASE_SETUP, TRI_KIND_META}, choice->path,
+                  TRI_PATH_MAX, TRI_U8, 0);
+    choice->of_run = strcmp(choice->path, given) != 0;
     return TRI_OK;
 }
 

@@ -250,6 +250,13 @@ struct tri_param_part {
     int owner; /* a rank of the world */
 };
 
+/* What goes and comes, kept from call to call; begins zeroed. */
+struct tri_param_room {
+    void *send, *recv;
+    size_t send_bytes, recv_bytes;
+};
+void tri_param_room_fini(struct tri_param_room *room);
+
 /* Collects parts from the ranks that hold their elements: WEIGHT, M, V from the optimizer's shards
  * (WEIGHT from the stored weights when there is no optimizer), GRADIENT from the shards of the
  * reduced gradients. values receives the parts that this rank owns, one behind the other, and may
@@ -257,12 +264,13 @@ struct tri_param_part {
  * its own elements of the parts, and as much as values holds. Every rank passes the same parts.
  * Collective over the mesh's world. */
 void tri_param_collect(const struct tri_params *params, int parts,
-                       const struct tri_param_part *part, float *values);
+                       const struct tri_param_part *part, float *values,
+                       struct tri_param_room *room);
 /* The reverse: each owner's values to all ranks that hold some of them; WEIGHT is rounded to the
  * stored dtype, M and V go where they are allocated. Who deals a row in parts deals its end last.
  * Collective over the mesh's world. */
 void tri_param_deal(struct tri_params *params, int parts, const struct tri_param_part *part,
-                    const float *values);
+                    const float *values, struct tri_param_room *room);
 
 /* A whole row to world rank 0; global is untouched elsewhere (may be NULL there). Collective over
  * the mesh's world. */

@@ -296,13 +296,22 @@ static int64_t places(const struct exchange *x, const int64_t *rows)
     return sum;
 }
 
+void tri_param_room_fini(struct tri_param_room *room)
+{
+    tri_free(room->send);
+    tri_free(room->recv);
+    *room = (struct tri_param_room){0};
+}
+
 /* Memory for what goes and comes; at[] is that of the rows sent. */
-static void exchange_allocate(struct exchange *x)
+static void exchange_allocate(struct exchange *x, struct tri_param_room *room)
 {
     int64_t received = places(x, x->recv_rows);
     int64_t sent = places(x, x->send_rows);
-    x->recv = tri_alloc(TRI_MEMORY_OTHER, (size_t)received * sizeof(*x->recv));
-    x->send = tri_alloc(TRI_MEMORY_OTHER, (size_t)sent * sizeof(*x->send));
+    x->recv = tri_grow(TRI_MEMORY_OTHER, &room->recv, &room->recv_bytes,
+                       (size_t)received * sizeof(*x->recv));
+    x->send =
+        tri_grow(TRI_MEMORY_OTHER, &room->send, &room->send_bytes, (size_t)sent * sizeof(*x->send));
 }
 
 /* Collective; afterwards at[] is that of the rows received. */
@@ -315,8 +324,6 @@ static void exchange_run(struct exchange *x)
 
 static void exchange_end(struct exchange *x)
 {
-    tri_free(x->recv);
-    tri_free(x->send);
     tri_free(x->counts);
     tri_free(x->pieces);
 }
@@ -358,7 +365,8 @@ static void unpack_given(struct exchange *x, int i, float *own)
 }
 
 void tri_param_collect(const struct tri_params *params, int parts,
-                       const struct tri_param_part *part, float *values)
+                       const struct tri_param_part *part, float *values,
+                       struct tri_param_room *room)
 {
     struct exchange x = exchange_begin(params, parts, part, given);
     for (int i = 0; i < parts; i++) {
@@ -370,7 +378,7 @@ void tri_param_collect(const struct tri_params *params, int parts,
             x.recv_rows[r] += r == x.me ? 0 : elements(piece_of(&x, r, i), &part[i]);
         }
     }
-    exchange_allocate(&x);
+    exchange_allocate(&x, room);
     float *own = values;
     for (int i = 0; i < parts; i++) {
         pack_given(&x, i, own);
@@ -418,7 +426,7 @@ static void unpack_taken(struct exchange *x, int i)
 }
 
 void tri_param_deal(struct tri_params *params, int parts, const struct tri_param_part *part,
-                    const float *values)
+                    const float *values, struct tri_param_room *room)
 {
     struct exchange x = exchange_begin(params, parts, part, taken);
     for (int i = 0; i < parts; i++) {
@@ -430,7 +438,7 @@ void tri_param_deal(struct tri_params *params, int parts, const struct tri_param
             x.send_rows[r] += r == x.me ? 0 : elements(piece_of(&x, r, i), &part[i]);
         }
     }
-    exchange_allocate(&x);
+    exchange_allocate(&x, room);
     const float *own = values;
     for (int i = 0; i < parts; i++) {
         if (part[i].owner == x.me) {
@@ -458,5 +466,7 @@ void tri_param_gather(const struct tri_params *params, const struct tri_param *p
                       enum tri_field field, float *global)
 {
     struct tri_param_part whole = {param, field, 0, param->shape[0] * param->shape[1], 0};
-    tri_param_collect(params, 1, &whole, global);
+    struct tri_param_room room = {0};
+    tri_param_collect(params, 1, &whole, global, &room);
+    tri_param_room_fini(&room);
 }

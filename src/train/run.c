@@ -96,7 +96,8 @@ static enum tri_status find_start(const struct run *run, struct tri_checkpoint_c
     }
     TRI_TRY(agree_to_start(run, status, error));
     tri_broadcast(run->session->mesh->world, (struct tri_where){TRI_PHASE_SETUP, TRI_KIND_META},
-                  choice, sizeof(*choice), TRI_U8, 0);
+                  choice->path, TRI_PATH_MAX, TRI_U8, 0);
+    choice->of_run = strcmp(choice->path, run->config->resume) != 0;
     return TRI_OK;
 }
 
