@@ -5,9 +5,9 @@
 #
 # Prints seconds and, as medians over the rounds, the ratios to dd's. Writing ends with a sync in
 # both; before reading the bytes are put out of the system's cache, and before each turn what others
-# have not yet written is waited for. Checksums are taken in both directions. The checkpoint has 2 GB
-# unless keys make it another; DIR (default build/checkpoint_bench) is on the disk that is measured.
-# BUILD=DIR has bin/checkpoint (default build/release).
+# have not yet written is waited for. Checksums are taken in both directions. The checkpoint has
+# 2 GB unless keys make it another; DIR (default build/checkpoint_bench) is on the disk that is
+# measured. BUILD=DIR has bin/checkpoint (default build/release).
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -41,7 +41,9 @@ now() { echo "$EPOCHREALTIME"; }
 # Out of the cache, for dd and for us.
 forget() {
     sync
-    for file in "$@"; do dd of="$file" oflag=nocache conv=notrunc,fdatasync count=0 2>/dev/null; done
+    for file in "$@"; do
+        dd of="$file" oflag=nocache conv=notrunc,fdatasync count=0 2>/dev/null
+    done
 }
 # seconds COMMAND …
 seconds() {
@@ -67,7 +69,9 @@ for ((i = 1; i <= rounds; i++)); do
     echo "round $i: $blocks MiB; dd writes $write s, save $save; dd reads $read, load $load"
     echo "$write $save $read $load" >>"$dir/times"
 done
-median() { sort -g | awk '{v[NR] = $1} END {print (v[int((NR + 1) / 2)] + v[int(NR / 2) + 1]) / 2}'; }
+median() {
+    sort -g | awk '{v[NR] = $1} END {print (v[int((NR + 1) / 2)] + v[int(NR / 2) + 1]) / 2}'
+}
 printf 'save / dd %.2f, load / dd %.2f (medians of %d)\n' \
     "$(awk '{print $2 / $1}' "$dir/times" | median)" \
     "$(awk '{print $4 / $3}' "$dir/times" | median)" "$rounds"

@@ -127,7 +127,8 @@ static void fill(struct tri_params *params)
     }
 }
 
-/* The manifest holds the hash of every file: as the program wrote it when rank 0 wrote alone (f3b6f48). */
+/* The manifest holds the hash of every file: as the program wrote it when rank 0 wrote alone
+ * (f3b6f48). */
 static void test_bytes_of_old(void **state)
 {
     (void)state;
