@@ -60,7 +60,7 @@ static enum tri_status bench_main(int argc, char **argv, struct tri_comm *comm,
                             error));
     struct tri_params *params = tri_params_create(&config, mesh);
     tri_params_allocate(params, false);
-    tri_params_init(params, 1, 1);
+    tri_params_init(params, tri_kernels_ref(), 1);
     struct tri_optimizer *optimizer = tri_optimizer_create(&config, params, tri_kernels_ref());
     enum tri_status status = run(saves, argv[1], params, &config, &seconds, error);
     if (status == TRI_OK && mesh->rank == 0) {
