@@ -15,7 +15,8 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-enum { LOOKS = 100, YIELDS = 40 };
+/* BATCH: letters that a box takes at once, so that it has soon had all that it needs. */
+enum { LOOKS = 100, YIELDS = 40, BATCH = 16 };
 
 enum state {
     ALONE, /* one end has come */
@@ -35,12 +36,18 @@ struct letter {
     struct letter *next;
 };
 
+struct batch {
+    struct batch *next;
+    struct letter letter[BATCH];
+};
+
 /* From one rank to one other. Under lock: letters whose other end has not come, of one kind always,
  * and free ones. */
 struct box {
     pthread_mutex_t lock;
     struct letter *first, **last;
     struct letter *free;
+    struct batch *batches;
 };
 
 /* A group, while it has an open end. */
@@ -127,10 +134,10 @@ static void destroy_meeting(struct tri_meeting *meeting)
     for (int i = 0; i < meeting->size * meeting->size; i++) {
         struct box *box = &meeting->box[i];
         TRI_REQUIRE(!box->first);
-        while (box->free) {
-            struct letter *letter = box->free;
-            box->free = letter->next;
-            free(letter);
+        while (box->batches) {
+            struct batch *batch = box->batches;
+            box->batches = batch->next;
+            free(batch);
         }
         (void)pthread_mutex_destroy(&box->lock);
     }
@@ -181,6 +188,23 @@ static void close_end(struct tri_transport *self, struct tri_endpoint *base)
 
 /* ---- messages -------------------------------------------------------------------------------- */
 
+/* A free letter; under lock. */
+static struct letter *take_letter(struct box *box)
+{
+    if (!box->free) {
+        struct batch *batch = take(sizeof(*batch));
+        batch->next = box->batches;
+        box->batches = batch;
+        for (int i = 0; i < BATCH; i++) {
+            batch->letter[i].next = box->free;
+            box->free = &batch->letter[i];
+        }
+    }
+    struct letter *letter = box->free;
+    box->free = letter->next;
+    return letter;
+}
+
 /* One end of a message: exactly one of from and to is given. The letter that both ends share. */
 static struct letter *post(const struct endpoint *end, struct box *box, const void *from, void *to,
                            size_t bytes)
@@ -192,8 +216,7 @@ static struct letter *post(const struct endpoint *end, struct box *box, const vo
         box->first = letter->next;
         box->last = box->first ? box->last : &box->first;
     } else {
-        letter = box->free ? box->free : take(sizeof(*letter));
-        box->free = letter == box->free ? letter->next : box->free;
+        letter = take_letter(box);
         *letter = (struct letter){.bytes = bytes, .state = ALONE, .ends = 2, .box = box};
         *box->last = letter;
         box->last = &letter->next;

@@ -225,8 +225,7 @@ static const struct bad_input inputs[] = {
      .continues = true},
     {.run = "train c.yaml train.steps=6",
      .fault = "rename:EIO:step_6",
-     .says =
-         "step_6.trident.tmp/model-00001-of-00001.safetensors: cannot finish: Input/output error",
+     .says = "step_6.trident.tmp/state.json: cannot finish: Input/output error",
      .status = 3,
      .continues = true},
     {.run = "train c.yaml train.steps=6",

@@ -129,9 +129,10 @@ static void refresh(struct tri_residency *self, const struct tri_params *params,
 static const struct tri_residency_ops ops = {open_weights, close_weights, open_gradients,
                                              close_gradients, refresh};
 
-void __real_tri_params_init(struct tri_params *params, uint64_t seed);
-void __wrap_tri_params_init(struct tri_params *params, uint64_t seed);
-void __wrap_tri_params_init(struct tri_params *params, uint64_t seed)
+/* Of the type of what they stand for: a change of that is an error here. */
+__typeof__(tri_params_init) __real_tri_params_init, __wrap_tri_params_init;
+void __wrap_tri_params_init(struct tri_params *params, const struct tri_kernels *kernels,
+                            uint64_t seed)
 {
     if (params->mesh->ranks >= moving_least && !params->param[0].residency) {
         struct moving *m = calloc(1, sizeof(*m));
@@ -146,7 +147,7 @@ void __wrap_tri_params_init(struct tri_params *params, uint64_t seed)
             params->param[p].residency = &m->base;
         }
     }
-    __real_tri_params_init(params, seed);
+    __real_tri_params_init(params, kernels, seed);
 }
 
 void __real_tri_params_destroy(struct tri_params *params);
