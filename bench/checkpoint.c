@@ -24,7 +24,7 @@ static enum tri_status run(bool saves, const char *dir, struct tri_params *param
                            struct tri_error *error)
 {
     struct tri_checkpoint_state state = {.step = 1, .seed = 1};
-    struct tri_group *world = params->mesh->world;
+    struct tri_group *world = tri_mesh_group(params->mesh, TRI_ON_ALL);
     enum tri_status status;
     char *yaml = tri_config_to_yaml(config);
     state.config = yaml;

@@ -59,14 +59,15 @@ static int64_t count_elsewhere(const struct tri_config *config, const struct tri
     int64_t per_rank = config->moe.num_experts / mesh->size[TRI_AXIS_EXPERT];
     int64_t row = config->data.sequence_length * config->moe.top_k;
     struct tri_range rows =
-        tri_rows_share(config->train.global_batch, tri_group_size(mesh->expert_data),
-                       tri_group_rank(mesh->expert_data));
+        tri_rows_share(config->train.global_batch,
+                       tri_group_size(tri_mesh_group(mesh, TRI_ON_EXPERT | TRI_ON_DATA)),
+                       tri_group_rank(tri_mesh_group(mesh, TRI_ON_EXPERT | TRI_ON_DATA)));
     int64_t count = 0;
     for (int64_t i = rows.begin * row; i < rows.end * row; i++) {
         count += chosen[i] / per_rank != mesh->coord[TRI_AXIS_EXPERT];
     }
-    tri_all_reduce_sum(mesh->expert_data, (struct tri_where){TRI_PHASE_SETUP, TRI_KIND_META},
-                       &count, 1, TRI_I64);
+    tri_all_reduce_sum(tri_mesh_group(mesh, TRI_ON_EXPERT | TRI_ON_DATA),
+                       (struct tri_where){TRI_PHASE_SETUP, TRI_KIND_META}, &count, 1, TRI_I64);
     return count;
 }
 
@@ -75,8 +76,9 @@ static void sum_bytes(const struct tri_mesh *mesh, struct tri_ledger *ledger)
 {
     struct tri_ledger_cell *cells = &ledger->cell[0][0][0][0];
     for (size_t i = 0; i < sizeof(ledger->cell) / sizeof(*cells); i++) {
-        tri_all_reduce_sum(mesh->world, (struct tri_where){TRI_PHASE_SETUP, TRI_KIND_META},
-                           &cells[i].bytes, 1, TRI_I64);
+        tri_all_reduce_sum(tri_mesh_group(mesh, TRI_ON_ALL),
+                           (struct tri_where){TRI_PHASE_SETUP, TRI_KIND_META}, &cells[i].bytes, 1,
+                           TRI_I64);
     }
 }
 
@@ -249,9 +251,8 @@ static void print_call(const struct result *results, int op, int group, int phas
     if (!used) {
         return;
     }
-    (void)printf("| %s | %s | %s | %s |", tri_op_name((enum tri_op)op),
-                 tri_group_id_name((enum tri_group_id)group), tri_phase_name((enum tri_phase)phase),
-                 tri_kind_name((enum tri_kind)kind));
+    (void)printf("| %s | %s | %s | %s |", tri_op_name((enum tri_op)op), tri_groups[group].name,
+                 tri_phase_name((enum tri_phase)phase), tri_kind_name((enum tri_kind)kind));
     for (int i = 0; i < LAYOUTS; i++) {
         struct tri_ledger_cell cell = with_both(results, i)->ledger.cell[op][group][phase][kind];
         if (cell.calls) {

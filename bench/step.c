@@ -126,7 +126,7 @@ static double measure_ceiling(struct bench *bench)
     const struct tri_ceiling_way *way = tri_ceiling_best(
         bench->config.precision == TRI_PRECISION_BF16, bench->session->kernels->threads, &gflops);
     bench->ceiling_way = way ? way->name : "unknown";
-    tri_all_reduce_sum(bench->session->mesh->world, meta, &gflops, 1, TRI_F64);
+    tri_all_reduce_sum(tri_mesh_group(bench->session->mesh, TRI_ON_ALL), meta, &gflops, 1, TRI_F64);
     return gflops;
 }
 
@@ -135,8 +135,9 @@ static void measure_use(struct bench *bench)
     struct rusage use;
     (void)getrusage(RUSAGE_SELF, &use);
     double peak = 1024.0 * (double)use.ru_maxrss;
-    tri_all_reduce_max(bench->session->mesh->world, meta, &peak, 1, TRI_F64);
-    tri_all_reduce_sum(bench->session->mesh->world, meta, &bench->cpu_seconds, 1, TRI_F64);
+    tri_all_reduce_max(tri_mesh_group(bench->session->mesh, TRI_ON_ALL), meta, &peak, 1, TRI_F64);
+    tri_all_reduce_sum(tri_mesh_group(bench->session->mesh, TRI_ON_ALL), meta, &bench->cpu_seconds,
+                       1, TRI_F64);
     bench->peak_bytes = peak;
 }
 

@@ -206,7 +206,7 @@ static enum tri_status load_chunks(const char *path, struct tri_params *params,
 {
     struct load l = {.path = path,
                      .params = params,
-                     .world = params->mesh->world,
+                     .world = tri_mesh_group(params->mesh, TRI_ON_ALL),
                      .tries_older = damaged != NULL};
     l.root = tri_group_rank(l.world) == 0;
     if (state) {

@@ -315,7 +315,9 @@ enum tri_status tri_checkpoint_write_parts(const char *path, const struct tri_pa
                                            bool with_optimizer, int64_t part_bytes,
                                            int64_t chunk_bytes, struct tri_error *error)
 {
-    struct save s = {.params = params, .world = params->mesh->world, .part_bytes = part_bytes};
+    struct save s = {.params = params,
+                     .world = tri_mesh_group(params->mesh, TRI_ON_ALL),
+                     .part_bytes = part_bytes};
     s.root = tri_group_rank(s.world) == 0;
     TRI_TRY(tri_path_format(s.temporary, sizeof(s.temporary), error, "%s" TRI_TEMPORARY, path));
     if (s.root) {
@@ -350,7 +352,7 @@ enum tri_status tri_checkpoint_save(const char *run_dir, const struct tri_params
                                     const struct tri_checkpoint_state *state, int64_t keep_last,
                                     struct tri_error *error)
 {
-    struct tri_group *world = params->mesh->world;
+    struct tri_group *world = tri_mesh_group(params->mesh, TRI_ON_ALL);
     bool root = tri_group_rank(world) == 0;
     char dir[TRI_CHECKPOINT_PATH], path[TRI_CHECKPOINT_PATH + 32];
     int64_t step = root ? state->step : 0;

@@ -46,7 +46,7 @@ struct tri_chunks *tri_chunks_create(const struct tri_params *params, bool writi
     struct tri_chunks *c = tri_alloc(TRI_MEMORY_OTHER, sizeof(*c));
     TRI_REQUIRE(wanted % (int64_t)sizeof(float) == 0);
     c->params = params;
-    c->world = params->mesh->world;
+    c->world = tri_mesh_group(params->mesh, TRI_ON_ALL);
     c->ranks = tri_group_size(c->world);
     c->me = tri_group_rank(c->world);
     fit(c, writing, wanted);

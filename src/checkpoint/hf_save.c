@@ -266,7 +266,8 @@ enum tri_status tri_hf_save_shards(const char *dir, const struct tri_config *con
                                    const struct tri_params *params, enum tri_dtype dtype,
                                    int64_t shard_bytes, struct tri_error *error)
 {
-    struct save s = {.params = params, .world = params->mesh->world, .dtype = dtype};
+    struct save s = {
+        .params = params, .world = tri_mesh_group(params->mesh, TRI_ON_ALL), .dtype = dtype};
     TRI_REQUIRE(dtype == TRI_F32 || dtype == TRI_BF16);
     s.root = tri_group_rank(s.world) == 0;
     enum tri_status status =

@@ -271,7 +271,7 @@ static enum tri_status check_use(struct loader *l, struct tri_error *error)
                             tensor->path, tensor->name, l->used[i], tensor->count);
         }
     }
-    if (passed > 0 && tri_group_rank(l->params->mesh->world) == 0) {
+    if (passed > 0 && tri_group_rank(tri_mesh_group(l->params->mesh, TRI_ON_ALL)) == 0) {
         tri_log_warn("%s: tensors that the model of config.json has no place for are passed over: "
                      "%" PRId64 ", the first is %s",
                      l->dir, passed, l->passed);
@@ -331,5 +331,6 @@ static enum tri_status load_local(const char *dir, struct tri_params *params,
 enum tri_status tri_hf_load_weights(const char *dir, struct tri_params *params,
                                     struct tri_error *error)
 {
-    return tri_comm_agree(params->mesh->world, load_local(dir, params, error), error);
+    return tri_comm_agree(tri_mesh_group(params->mesh, TRI_ON_ALL), load_local(dir, params, error),
+                          error);
 }

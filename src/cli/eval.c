@@ -138,7 +138,7 @@ static enum tri_status evaluate(struct request *request, struct tri_session *ses
     tri_checkpoint_state_fini(&state);
     if (status == TRI_OK && request->bytes == 0) {
         status = count_bytes(session->config, text.tokens, &request->bytes, error);
-        status = tri_comm_agree(session->mesh->world, status, error);
+        status = tri_comm_agree(tri_mesh_group(session->mesh, TRI_ON_ALL), status, error);
     }
     if (status == TRI_OK) {
         status = tri_evaluate(session->engine, text.loader, 0, &evaluation, error);

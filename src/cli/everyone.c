@@ -12,7 +12,7 @@
 enum tri_status tri_agree_everywhere(const struct tri_arguments *arguments, enum tri_status status,
                                      struct tri_error *error)
 {
-    return tri_comm_agree(arguments->everyone->world, status, error);
+    return tri_comm_agree(tri_mesh_group(arguments->everyone, TRI_ON_ALL), status, error);
 }
 
 /* ---- the command ----------------------------------------------------------------------------- */
@@ -29,7 +29,8 @@ static enum tri_status compare_options(const struct tri_arguments *arguments,
                                                       : value[0] ? value
                                                                  : "given"};
     }
-    enum tri_status status = tri_comm_compare(arguments->everyone->world, count, facts, error);
+    enum tri_status status =
+        tri_comm_compare(tri_mesh_group(arguments->everyone, TRI_ON_ALL), count, facts, error);
     tri_free(facts);
     return status;
 }
@@ -39,14 +40,14 @@ static enum tri_status compare_words(const struct tri_arguments *arguments, stru
     char count[16];
     (void)snprintf(count, sizeof(count), "%d", arguments->num_words);
     struct tri_fact number = {"the number of words on the command line", count};
-    TRI_TRY(tri_comm_compare(arguments->everyone->world, 1, &number, error));
+    TRI_TRY(tri_comm_compare(tri_mesh_group(arguments->everyone, TRI_ON_ALL), 1, &number, error));
     struct tri_fact *facts =
         tri_alloc(TRI_MEMORY_OTHER, (size_t)(arguments->num_words + 1) * sizeof(*facts));
     for (int i = 0; i < arguments->num_words; i++) {
         facts[i] = (struct tri_fact){"a word of the command line", arguments->words[i]};
     }
-    enum tri_status status =
-        tri_comm_compare(arguments->everyone->world, arguments->num_words, facts, error);
+    enum tri_status status = tri_comm_compare(tri_mesh_group(arguments->everyone, TRI_ON_ALL),
+                                              arguments->num_words, facts, error);
     tri_free(facts);
     return status;
 }
@@ -57,8 +58,8 @@ enum tri_status tri_agree_on_command(const struct tri_arguments *arguments, enum
     const struct tri_command *command = arguments->command;
     TRI_TRY(tri_agree_everywhere(arguments, status, error));
     struct tri_fact facts[] = {{"the program", tri_version()}, {"the command", command->name}};
-    TRI_TRY(
-        tri_comm_compare(arguments->everyone->world, sizeof(facts) / sizeof(*facts), facts, error));
+    TRI_TRY(tri_comm_compare(tri_mesh_group(arguments->everyone, TRI_ON_ALL),
+                             sizeof(facts) / sizeof(*facts), facts, error));
     TRI_TRY(compare_options(arguments, error));
     /* A config may lie under another path on each node: what is in it is compared. */
     return command->traits & TRI_READS_CONFIG ? TRI_OK : compare_words(arguments, error);
@@ -68,7 +69,7 @@ enum tri_status tri_agree_on_config(const struct tri_arguments *arguments, enum 
                                     const struct tri_config *config, struct tri_error *error)
 {
     TRI_TRY(tri_agree_everywhere(arguments, status, error));
-    return tri_alike_config(arguments->everyone->world, config, error);
+    return tri_alike_config(tri_mesh_group(arguments->everyone, TRI_ON_ALL), config, error);
 }
 
 /* ---- the config of a checkpoint -------------------------------------------------------------- */
@@ -77,7 +78,7 @@ enum tri_status tri_agree_on_config(const struct tri_arguments *arguments, enum 
 static enum tri_status resolve(const struct tri_arguments *arguments, const char *given,
                                struct tri_checkpoint_choice *choice, struct tri_error *error)
 {
-    struct tri_group *all = arguments->everyone->world;
+    struct tri_group *all = tri_mesh_group(arguments->everyone, TRI_ON_ALL);
     enum tri_status status = TRI_OK;
     if (tri_group_rank(all) == 0) {
         status = tri_checkpoint_resolve(given, choice, error);

@@ -160,8 +160,9 @@ static void generate(const struct request *request, struct tri_session *session,
                                                   : tri_sample(logits, vocab, &request->sampling,
                                                                (uint64_t)count, scratch);
         }
-        tri_broadcast(session->mesh->world, (struct tri_where){TRI_PHASE_EVAL, TRI_KIND_META},
-                      &all[count], 1, TRI_I32, 0);
+        tri_broadcast(tri_mesh_group(session->mesh, TRI_ON_ALL),
+                      (struct tri_where){TRI_PHASE_EVAL, TRI_KIND_META}, &all[count], 1, TRI_I32,
+                      0);
         if (all[count] == UNREAD) {
             sequence->count = count;
             break;

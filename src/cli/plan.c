@@ -71,8 +71,7 @@ static json_t *json_of_plan(const struct tri_layout_plan *plan)
     json_t *root = json_of_layout(&plan->layout);
     json_t *sent = json_object();
     for (int group = 0; group < TRI_GROUP_COUNT; group++) {
-        (void)json_object_set_new(sent, tri_group_id_name((enum tri_group_id)group),
-                                  json_integer(plan->sent[group]));
+        (void)json_object_set_new(sent, tri_groups[group].name, json_integer(plan->sent[group]));
     }
     (void)json_object_set_new(root, "rank", json_integer(plan->rank));
     (void)json_object_set_new(root, "scratch", json_integer(plan->memory.scratch));
@@ -93,8 +92,7 @@ static void print_sent(const struct tri_layout_plan *plan)
     (void)printf("a step sends, MB:");
     for (int group = 0; group < TRI_GROUP_COUNT; group++) {
         if (plan->sent[group] > 0) {
-            (void)printf("  %s %.3f", tri_group_id_name((enum tri_group_id)group),
-                         megabytes(plan->sent[group]));
+            (void)printf("  %s %.3f", tri_groups[group].name, megabytes(plan->sent[group]));
         }
     }
     (void)printf("\n");
@@ -163,9 +161,11 @@ static void print_line(const struct tri_layout_plan *plan)
 {
     const struct tri_layout *layout = &plan->layout;
     const int64_t *bytes = plan->memory.bytes;
-    int64_t over_experts = plan->sent[TRI_GROUP_EXPERT] + plan->sent[TRI_GROUP_TENSOR_EXPERT];
-    int64_t over_replicas = plan->sent[TRI_GROUP_DATA] + plan->sent[TRI_GROUP_EXPERT_DATA] +
-                            plan->sent[TRI_GROUP_WORLD];
+    int64_t over_experts = plan->sent[tri_group_id(TRI_ON_EXPERT)] +
+                           plan->sent[tri_group_id(TRI_ON_TENSOR | TRI_ON_EXPERT)];
+    int64_t over_replicas = plan->sent[tri_group_id(TRI_ON_DATA)] +
+                            plan->sent[tri_group_id(TRI_ON_EXPERT | TRI_ON_DATA)] +
+                            plan->sent[tri_group_id(TRI_ON_ALL)];
     (void)printf("%6d %6d %6d %4d %10.1f %10.1f %10.1f %10.1f %10.1f %8.1f %8.1f %8.1f %7.1f "
                  "%10.1f %10.1f %10.1f\n",
                  layout->tensor, layout->expert, layout->data, layout->expert_tensor,
@@ -173,8 +173,9 @@ static void print_line(const struct tri_layout_plan *plan)
                  megabytes(bytes[TRI_MEMORY_GRADIENTS]), megabytes(bytes[TRI_MEMORY_OPTIMIZER]),
                  megabytes(bytes[TRI_MEMORY_ACTIVATIONS]), megabytes(bytes[TRI_MEMORY_STASH]),
                  megabytes(bytes[TRI_MEMORY_BUFFERS]), megabytes(bytes[TRI_MEMORY_TILES]),
-                 megabytes(bytes[TRI_MEMORY_OTHER]), megabytes(plan->sent[TRI_GROUP_TENSOR]),
-                 megabytes(over_experts), megabytes(over_replicas));
+                 megabytes(bytes[TRI_MEMORY_OTHER]),
+                 megabytes(plan->sent[tri_group_id(TRI_ON_TENSOR)]), megabytes(over_experts),
+                 megabytes(over_replicas));
 }
 
 static void print_all(const struct request *request, const struct tri_layout_plan *plans, int count)

@@ -7,6 +7,7 @@
 #define TRIDENT_COMM_COMM_H
 
 #include "base/status.h"
+#include "comm/axes.h"
 #include "comm/ledger.h"
 #include "tensor/dtype.h"
 
@@ -62,8 +63,6 @@ void tri_comm_set_timeout(struct tri_comm *comm, double seconds);
 
 /* ---- mesh and groups ------------------------------------------------------------------------- */
 
-enum tri_axis { TRI_AXIS_TENSOR, TRI_AXIS_EXPERT, TRI_AXIS_DATA, TRI_AXIS_COUNT };
-
 struct tri_group;
 
 enum tri_reduction { TRI_REDUCE_SUM, TRI_REDUCE_MAX };
@@ -84,13 +83,7 @@ struct tri_mesh {
     int64_t max_message;         /* longest single message, in elements (at first 2^30); longer ones
                                   are split; the same on all ranks */
     tri_reduce_function *reduce; /* what adds up; tri_reduce until its owner sets another */
-    /* Borrowed views; groups of one are valid and send nothing. */
-    struct tri_group *tensor;        /* {tensor} */
-    struct tri_group *expert;        /* {expert} */
-    struct tri_group *tensor_expert; /* {tensor, expert}: ETP = 1 experts; tensor fastest */
-    struct tri_group *data;          /* {data}: replicas of an expert shard */
-    struct tri_group *expert_data;   /* {expert, data}: replicas of a non-expert shard */
-    struct tri_group *world;         /* all axes */
+    struct tri_group *group[TRI_AXIS_SETS]; /* by set of axes: see tri_mesh_group */
 };
 
 /* Collective over the job's ranks, whose number must be tensor x expert x data (checked: BAD_INPUT,
@@ -106,6 +99,15 @@ struct tri_mesh *tri_mesh_create_view(int tensor, int expert, int data, int rank
 void tri_mesh_destroy(struct tri_mesh *mesh);
 void tri_mesh_set_max_message(struct tri_mesh *mesh, int64_t elements);
 void tri_mesh_coords(const struct tri_mesh *mesh, int rank, int coord[TRI_AXIS_COUNT]);
+
+/* The group of this rank over a set of axes (TRI_ON_TENSOR | TRI_ON_EXPERT), one that axes.c has.
+ * Borrowed; groups of one are valid and send nothing. A member's place counts the axes in their
+ * order. */
+static inline struct tri_group *tri_mesh_group(const struct tri_mesh *mesh, int axes)
+{
+    TRI_ASSERT(mesh->group[axes]);
+    return mesh->group[axes];
+}
 
 int tri_group_size(const struct tri_group *group);
 int tri_group_rank(const struct tri_group *group); /* this rank's place in the group */

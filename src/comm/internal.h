@@ -59,7 +59,7 @@ struct tri_pool {
 };
 
 struct tri_group {
-    enum tri_group_id id;
+    int id;
     int size, rank;
     /* NULL: a group of one. What it is asked by is a copy. */
     struct tri_endpoint *end;
@@ -79,9 +79,9 @@ struct tri_group {
 };
 
 /* Ranks of a group of kind id in a mesh of these sizes. */
-int tri_mesh_group_size(const int size[TRI_AXIS_COUNT], enum tri_group_id id);
+int tri_mesh_group_size(const int size[TRI_AXIS_COUNT], int id);
 /* World rank of member `index` of the group of kind id that world rank `rank` is in. */
-int tri_mesh_member(const int size[TRI_AXIS_COUNT], enum tri_group_id id, int rank, int index);
+int tri_mesh_member(const int size[TRI_AXIS_COUNT], int id, int rank, int index);
 
 /* ---- one call -------------------------------------------------------------------------------- */
 

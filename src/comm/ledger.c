@@ -7,9 +7,8 @@ void tri_ledger_reset(struct tri_ledger *ledger)
     memset(ledger, 0, sizeof(*ledger));
 }
 
-void tri_ledger_book(struct tri_ledger *ledger, enum tri_op op, enum tri_group_id group,
-                     enum tri_phase phase, enum tri_kind kind, int64_t bytes, double seconds,
-                     double seconds_exposed)
+void tri_ledger_book(struct tri_ledger *ledger, enum tri_op op, int group, enum tri_phase phase,
+                     enum tri_kind kind, int64_t bytes, double seconds, double seconds_exposed)
 {
     struct tri_ledger_cell *cell = &ledger->cell[op][group][phase][kind];
     cell->calls++;
@@ -56,13 +55,6 @@ const char *tri_op_name(enum tri_op op)
     static const char *const names[TRI_OP_COUNT] = {"all_reduce", "all_gather", "reduce_scatter",
                                                     "all_to_all", "broadcast"};
     return names[op];
-}
-
-const char *tri_group_id_name(enum tri_group_id group)
-{
-    static const char *const names[TRI_GROUP_COUNT] = {"tensor", "expert",      "tensor_expert",
-                                                       "data",   "expert_data", "world"};
-    return names[group];
 }
 
 const char *tri_phase_name(enum tri_phase phase)

@@ -4,6 +4,8 @@
 #ifndef TRIDENT_COMM_LEDGER_H
 #define TRIDENT_COMM_LEDGER_H
 
+#include "comm/axes.h"
+
 #include <stdint.h>
 
 enum tri_op {
@@ -13,15 +15,6 @@ enum tri_op {
     TRI_OP_ALL_TO_ALL,
     TRI_OP_BROADCAST,
     TRI_OP_COUNT
-};
-enum tri_group_id {
-    TRI_GROUP_TENSOR,
-    TRI_GROUP_EXPERT,
-    TRI_GROUP_TENSOR_EXPERT,
-    TRI_GROUP_DATA,
-    TRI_GROUP_EXPERT_DATA,
-    TRI_GROUP_WORLD,
-    TRI_GROUP_COUNT
 };
 enum tri_phase {
     TRI_PHASE_SETUP,
@@ -61,15 +54,13 @@ struct tri_ledger {
 };
 
 void tri_ledger_reset(struct tri_ledger *ledger);
-void tri_ledger_book(struct tri_ledger *ledger, enum tri_op op, enum tri_group_id group,
-                     enum tri_phase phase, enum tri_kind kind, int64_t bytes, double seconds,
-                     double seconds_exposed);
+void tri_ledger_book(struct tri_ledger *ledger, enum tri_op op, int group, enum tri_phase phase,
+                     enum tri_kind kind, int64_t bytes, double seconds, double seconds_exposed);
 /* Sums with wildcards: -1 matches all. 0 of no ledger, NULL. */
 struct tri_ledger_cell tri_ledger_sum(const struct tri_ledger *ledger, int op, int group, int phase,
                                       int kind);
 
 const char *tri_op_name(enum tri_op op);
-const char *tri_group_id_name(enum tri_group_id group);
 const char *tri_phase_name(enum tri_phase phase);
 const char *tri_kind_name(enum tri_kind kind);
 

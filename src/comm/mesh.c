@@ -1,4 +1,4 @@
-/* The mesh: ranks as a grid of tensor (fastest) x expert x data, and its groups.
+/* The mesh: ranks as a grid over the axes of axes.h, and its groups.
  *
  * A group is the set of ranks that differ only on its axes; a member's place counts those axes in
  * the mesh's order. TED's topology follows: ranks = T x E x D, where D are the replicas of an
@@ -6,6 +6,8 @@
 #include "comm/internal.h"
 
 #include "base/memory.h"
+
+#include <string.h>
 
 enum { MAX_MESSAGE = 1 << 30 }; /* elements */
 
@@ -17,17 +19,6 @@ struct block {
     struct tri_transport *transport; /* of its ends; borrowed */
     struct tri_transport nowhere;    /* of a planned mesh */
     int channel;                     /* of the first group; -1: no communication */
-};
-
-enum { TENSOR = 1 << TRI_AXIS_TENSOR, EXPERT = 1 << TRI_AXIS_EXPERT, DATA = 1 << TRI_AXIS_DATA };
-
-static const int axes_of[TRI_GROUP_COUNT] = {
-    [TRI_GROUP_TENSOR] = TENSOR,
-    [TRI_GROUP_EXPERT] = EXPERT,
-    [TRI_GROUP_TENSOR_EXPERT] = TENSOR | EXPERT,
-    [TRI_GROUP_DATA] = DATA,
-    [TRI_GROUP_EXPERT_DATA] = EXPERT | DATA,
-    [TRI_GROUP_WORLD] = TENSOR | EXPERT | DATA,
 };
 
 static void coords_of(const int size[TRI_AXIS_COUNT], int rank, int coord[TRI_AXIS_COUNT])
@@ -44,31 +35,33 @@ void tri_mesh_coords(const struct tri_mesh *mesh, int rank, int coord[TRI_AXIS_C
     coords_of(mesh->size, rank, coord);
 }
 
-int tri_mesh_group_size(const int size[TRI_AXIS_COUNT], enum tri_group_id id)
+int tri_mesh_group_size(const int size[TRI_AXIS_COUNT], int id)
 {
     int ranks = 1;
     for (int axis = 0; axis < TRI_AXIS_COUNT; axis++) {
-        ranks *= axes_of[id] & 1 << axis ? size[axis] : 1;
+        ranks *= tri_groups[id].axes & 1 << axis ? size[axis] : 1;
     }
     return ranks;
 }
 
-int tri_mesh_member(const int size[TRI_AXIS_COUNT], enum tri_group_id id, int rank, int index)
+int tri_mesh_member(const int size[TRI_AXIS_COUNT], int id, int rank, int index)
 {
     int coord[TRI_AXIS_COUNT];
     coords_of(size, rank, coord);
     for (int axis = 0; axis < TRI_AXIS_COUNT; axis++) {
-        if (axes_of[id] & 1 << axis) {
+        if (tri_groups[id].axes & 1 << axis) {
             coord[axis] = index % size[axis];
             index /= size[axis];
         }
     }
-    return coord[TRI_AXIS_TENSOR] +
-           size[TRI_AXIS_TENSOR] *
-               (coord[TRI_AXIS_EXPERT] + size[TRI_AXIS_EXPERT] * coord[TRI_AXIS_DATA]);
+    int member = 0;
+    for (int axis = TRI_AXIS_COUNT - 1; axis >= 0; axis--) {
+        member = member * size[axis] + coord[axis];
+    }
+    return member;
 }
 
-static void init_group(struct tri_group *group, const struct tri_mesh *mesh, enum tri_group_id id)
+static void init_group(struct tri_group *group, const struct tri_mesh *mesh, int id)
 {
     group->id = id;
     group->mesh = mesh;
@@ -77,7 +70,7 @@ static void init_group(struct tri_group *group, const struct tri_mesh *mesh, enu
     group->size = tri_mesh_group_size(mesh->size, id);
     group->rank = 0;
     for (int axis = 0, stride = 1; axis < TRI_AXIS_COUNT; axis++) {
-        if (axes_of[id] & 1 << axis) {
+        if (tri_groups[id].axes & 1 << axis) {
             group->rank += mesh->coord[axis] * stride;
             stride *= mesh->size[axis];
         }
@@ -98,14 +91,12 @@ static void take_work(struct tri_group *group)
     group->source = (const void **)(void *)(group->words + places);
 }
 
-static struct block *create_block(struct tri_comm *comm, int tensor, int expert, int data, int rank)
+static struct block *create_block(struct tri_comm *comm, const int size[TRI_AXIS_COUNT], int rank)
 {
     struct block *block = tri_alloc(TRI_MEMORY_OTHER, sizeof(*block));
     struct tri_mesh *mesh = &block->mesh;
-    mesh->size[TRI_AXIS_TENSOR] = tensor;
-    mesh->size[TRI_AXIS_EXPERT] = expert;
-    mesh->size[TRI_AXIS_DATA] = data;
-    mesh->ranks = tensor * expert * data;
+    memcpy(mesh->size, size, sizeof(mesh->size));
+    mesh->ranks = tri_mesh_group_size(size, tri_group_id(TRI_ON_ALL));
     mesh->rank = rank;
     mesh->comm = comm;
     mesh->ledger = comm ? tri_comm_ledger(comm) : NULL;
@@ -113,18 +104,13 @@ static struct block *create_block(struct tri_comm *comm, int tensor, int expert,
     mesh->reduce = tri_reduce;
     coords_of(mesh->size, rank, mesh->coord);
     for (int id = 0; id < TRI_GROUP_COUNT; id++) {
-        init_group(&block->group[id], mesh, (enum tri_group_id)id);
+        init_group(&block->group[id], mesh, id);
+        mesh->group[tri_groups[id].axes] = &block->group[id];
         block->group[id].pool = &block->pool;
         if (block->group[id].size > 1) {
             take_work(&block->group[id]);
         }
     }
-    mesh->tensor = &block->group[TRI_GROUP_TENSOR];
-    mesh->expert = &block->group[TRI_GROUP_EXPERT];
-    mesh->tensor_expert = &block->group[TRI_GROUP_TENSOR_EXPERT];
-    mesh->data = &block->group[TRI_GROUP_DATA];
-    mesh->expert_data = &block->group[TRI_GROUP_EXPERT_DATA];
-    mesh->world = &block->group[TRI_GROUP_WORLD];
     block->channel = -1;
     return block;
 }
@@ -140,7 +126,7 @@ static void connect(struct block *block, struct tri_transport *transport)
             int first = tri_mesh_member(block->mesh.size, group->id, block->mesh.rank, 0);
             group->ops = transport->ops;
             group->end = transport->ops->open(transport, group->size, group->rank, first,
-                                              tri_group_id_name(group->id));
+                                              tri_groups[group->id].name);
         }
     }
 }
@@ -171,7 +157,10 @@ enum tri_status tri_mesh_create(struct tri_comm *comm, int tensor, int expert,
                         "of this job",
                         tensor, expert, ranks, ranks == 1 ? "" : "s");
     }
-    struct block *block = create_block(comm, tensor, expert, ranks / (int)product, comm->rank);
+    const int size[TRI_AXIS_COUNT] = {[TRI_AXIS_TENSOR] = tensor,
+                                      [TRI_AXIS_EXPERT] = expert,
+                                      [TRI_AXIS_DATA] = ranks / (int)product};
+    struct block *block = create_block(comm, size, comm->rank);
     if (ranks > 1) {
         block->channel = tri_watch_mesh_open(comm->watch, block->mesh.size);
         tri_watch_enter_stage(comm->watch, TRI_VERB_MESH);
@@ -187,7 +176,11 @@ enum tri_status tri_mesh_create(struct tri_comm *comm, int tensor, int expert,
 
 struct tri_mesh *tri_mesh_create_serial(void)
 {
-    return &create_block(NULL, 1, 1, 1, 0)->mesh;
+    int size[TRI_AXIS_COUNT];
+    for (int axis = 0; axis < TRI_AXIS_COUNT; axis++) {
+        size[axis] = 1;
+    }
+    return &create_block(NULL, size, 0)->mesh;
 }
 
 /* Sums of data that never came. */
@@ -207,7 +200,9 @@ struct tri_mesh *tri_mesh_create_view(int tensor, int expert, int data, int rank
     TRI_REQUIRE(tensor > 0 && expert > 0 && data > 0);
     TRI_REQUIRE((int64_t)tensor * expert <= INT32_MAX / data);
     TRI_REQUIRE(rank >= 0 && rank < tensor * expert * data);
-    struct block *block = create_block(NULL, tensor, expert, data, rank);
+    const int size[TRI_AXIS_COUNT] = {
+        [TRI_AXIS_TENSOR] = tensor, [TRI_AXIS_EXPERT] = expert, [TRI_AXIS_DATA] = data};
+    struct block *block = create_block(NULL, size, rank);
     block->mesh.reduce = reduce_nothing;
     tri_transport_init_planned(&block->nowhere);
     connect(block, &block->nowhere);
@@ -255,5 +250,5 @@ int tri_group_rank(const struct tri_group *group)
 
 const char *tri_group_name(const struct tri_group *group)
 {
-    return tri_group_id_name(group->id);
+    return tri_groups[group->id].name;
 }

@@ -78,7 +78,7 @@ void tri_mesh_progress(const struct tri_mesh *mesh)
 {
     bool arrived = true;
     tri_work_progress();
-    struct tri_request *request = mesh->world->pool->begun;
+    struct tri_request *request = tri_mesh_group(mesh, TRI_ON_ALL)->pool->begun;
     for (; request && arrived; request = request->next) {
         arrived =
             request->call.arrived > 0.0 || tri_flight_test(request->call.group, &request->flight);

@@ -56,8 +56,9 @@ void tri_watch_open(struct tri_watch *watch, struct tri_watch_record **records, 
         watch->place[records[i]->rank] = i;
     }
     watch->mesh[0].used = true;
-    watch->mesh[0].size[TRI_AXIS_TENSOR] = watch->mesh[0].size[TRI_AXIS_EXPERT] = 1;
-    watch->mesh[0].size[TRI_AXIS_DATA] = comm->size;
+    for (int axis = 0; axis < TRI_AXIS_COUNT; axis++) {
+        watch->mesh[0].size[axis] = axis == TRI_AXIS_DATA ? comm->size : 1;
+    }
     (void)pthread_mutex_lock(&watch->lock);
     watch->own = records[comm->node_rank];
     (void)pthread_mutex_unlock(&watch->lock);
@@ -123,7 +124,7 @@ void tri_watch_enter_stage(struct tri_watch *watch, enum tri_verb verb)
 {
     if (watch->own) {
         watch->sequence++;
-        enter(watch->own, TRI_GROUP_WORLD, watch->sequence, watch->sequence, verb,
+        enter(watch->own, tri_group_id(TRI_ON_ALL), watch->sequence, watch->sequence, verb,
               (struct tri_where){0});
     } else {
         watch->stage = tri_verb_name(verb);

@@ -88,7 +88,7 @@ static void find_absence(const struct tri_watch *watch, const struct tri_watch_r
 {
     int channel = atomic_load(&waiting->channel);
     const int *size = tri_watch_mesh_size(watch, channel);
-    enum tri_group_id id = (enum tri_group_id)(channel % TRI_GROUP_COUNT);
+    int id = (channel % TRI_GROUP_COUNT);
     uint64_t sequence = atomic_load(&waiting->sequence);
     memset(absence, 0, sizeof(*absence));
     for (int i = 0; i < tri_mesh_group_size(size, id); i++) {
@@ -156,8 +156,7 @@ static void print_report(const struct tri_watch_record *waiting, const struct ab
     (void)snprintf(line, sizeof(line),
                    "trident: error: rank %d: %s over group %s%s has waited %.1f s%s%s\n",
                    waiting->rank, tri_verb_name((enum tri_verb)verb),
-                   tri_group_id_name((enum tri_group_id)(channel % TRI_GROUP_COUNT)), place,
-                   seconds, reason, unseen);
+                   tri_groups[channel % TRI_GROUP_COUNT].name, place, seconds, reason, unseen);
     tri_error_write(line, PATIENCE);
 }
 

@@ -262,8 +262,8 @@ static enum tri_status forward(struct tri_rank *rank, void *argument, struct tri
     struct tri_session *session = &r->model->session[rank->number];
     const struct tri_config *config = session->config;
     const struct tri_mesh *mesh = session->mesh;
-    int replicas = tri_group_size(mesh->expert_data);
-    int replica = tri_group_rank(mesh->expert_data);
+    int replicas = tri_group_size(tri_mesh_group(mesh, TRI_ON_EXPERT | TRI_ON_DATA));
+    int replica = tri_group_rank(tri_mesh_group(mesh, TRI_ON_EXPERT | TRI_ON_DATA));
     int64_t micro = config->train.micro_batch;
     int64_t vocabulary = config->model.vocab_size;
     size_t tokens = (size_t)(micro * r->length);

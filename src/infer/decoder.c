@@ -106,7 +106,7 @@ void tri_decoder_feed(struct tri_decoder *decoder, const int32_t *tokens, int64_
 {
     const struct tri_context *context = tri_model_context(decoder->model);
     TRI_REQUIRE(n >= 1 && decoder->cache.length + n <= decoder->cache.capacity);
-    bool works = tri_group_rank(context->mesh->expert_data) == 0;
+    bool works = tri_group_rank(tri_mesh_group(context->mesh, TRI_ON_EXPERT | TRI_ON_DATA)) == 0;
     struct tri_pass pass = {
         .rows = works ? 1 : 0,
         .seq = n,

@@ -159,7 +159,8 @@ static void norm_forward(const struct attention *a, const struct tri_frame *fram
     struct norm_part parts[2] = {norm_part(a, 0), norm_part(a, 1)};
     int64_t stats = n * (parts[0].inner + parts[1].inner);
     bool filled = false;
-    float *squares = full ? tri_keep_result(frame, context->mesh->tensor, stats, TRI_F32, &filled)
+    float *squares = full ? tri_keep_result(frame, tri_mesh_group(context->mesh, TRI_ON_TENSOR),
+                                            stats, TRI_F32, &filled)
                           : tri_frame_take_f32(frame, stats);
     kept->rstd[0] = squares;
     kept->rstd[1] = squares + n * parts[0].inner;
@@ -177,7 +178,7 @@ static void norm_forward(const struct attention *a, const struct tri_frame *fram
         kernels->rms_squares(kernels, &args);
     }
     if (full && !filled) {
-        tri_all_reduce_sum(context->mesh->tensor,
+        tri_all_reduce_sum(tri_mesh_group(context->mesh, TRI_ON_TENSOR),
                            (struct tri_where){pass->phase, TRI_KIND_ATTENTION}, squares, 2 * n,
                            TRI_F32);
     }
@@ -257,7 +258,7 @@ static void norm_backward(const struct attention *a, const struct tri_frame *fra
         kernels->rms_dots(kernels, &args);
     }
     if (full) {
-        tri_all_reduce_sum(context->mesh->tensor,
+        tri_all_reduce_sum(tri_mesh_group(context->mesh, TRI_ON_TENSOR),
                            (struct tri_where){TRI_PHASE_BACKWARD, TRI_KIND_ATTENTION}, dots[0],
                            2 * n, TRI_F32);
     }
@@ -342,7 +343,7 @@ static void *project_out(const struct attention *a, const struct tri_frame *fram
 {
     const struct tri_pass *pass = &frame->pass;
     const struct tri_context *context = a->base.context;
-    struct tri_group *tensor = context->mesh->tensor;
+    struct tri_group *tensor = tri_mesh_group(context->mesh, TRI_ON_TENSOR);
     int64_t hidden = context->config->model.hidden_size;
     int64_t own = tri_stream_count(frame);
     bool whole = tri_sum_is_whole(context);

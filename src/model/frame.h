@@ -39,7 +39,8 @@ struct tri_context {
 /* Whether a rank's sum over what tensor cuts is whole as one product makes it. */
 static inline bool tri_sum_is_whole(const struct tri_context *context)
 {
-    return tri_group_size(context->mesh->tensor) == 1 && !context->reproducible;
+    return tri_group_size(tri_mesh_group(context->mesh, TRI_ON_TENSOR)) == 1 &&
+           !context->reproducible;
 }
 
 enum tri_stage {

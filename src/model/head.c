@@ -133,7 +133,7 @@ static void chunk_loss(const struct tri_frame *frame, const struct head *head,
     const struct tri_context *context = frame->context;
     const struct tri_pass *pass = &frame->pass;
     const struct tri_kernels *kernels = context->kernels;
-    struct tri_group *tensor = context->mesh->tensor;
+    struct tri_group *tensor = tri_mesh_group(context->mesh, TRI_ON_TENSOR);
     struct tri_where where = {pass->phase, TRI_KIND_HEAD};
     int64_t cols = tri_range_size(head->cols);
     int64_t n = chunk->n;
@@ -235,7 +235,7 @@ void tri_head_logits(const struct tri_frame *frame, const void *h, int64_t n, fl
 {
     const struct tri_context *context = frame->context;
     struct head head = open_head(context, TRI_USE_FORWARD);
-    struct tri_group *tensor = context->mesh->tensor;
+    struct tri_group *tensor = tri_mesh_group(context->mesh, TRI_ON_TENSOR);
     int ranks = tri_group_size(tensor);
     int64_t vocab = context->config->model.vocab_size;
     if (ranks == 1) {

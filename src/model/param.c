@@ -448,7 +448,8 @@ static void describe_buffers(const struct builder *b)
         buffer->replicas = i < 2 ? TRI_NONEXPERT : TRI_EXPERT;
         buffer->dtype = i % 2 ? TRI_BF16 : TRI_F32;
         buffer->gradient_dtype = b->config->reproducible ? TRI_I64 : narrow ? TRI_BF16 : TRI_F32;
-        buffer->group = i < 2 ? b->mesh->expert_data : b->mesh->data;
+        buffer->group = i < 2 ? tri_mesh_group(b->mesh, TRI_ON_EXPERT | TRI_ON_DATA)
+                              : tri_mesh_group(b->mesh, TRI_ON_DATA);
         buffer->segment =
             tri_alloc(TRI_MEMORY_OTHER, (size_t)(b->params->layers + 2) * sizeof(*buffer->segment));
     }

@@ -261,7 +261,7 @@ static struct exchange exchange_begin(
     const struct tri_params *params, int parts, const struct tri_param_part *part,
     struct piece (*find)(const struct tri_params *, const struct tri_param *, enum tri_field))
 {
-    struct tri_group *world = params->mesh->world;
+    struct tri_group *world = tri_mesh_group(params->mesh, TRI_ON_ALL);
     struct exchange x = {.params = params,
                          .ranks = tri_group_size(world),
                          .me = tri_group_rank(world),
@@ -317,8 +317,8 @@ static void exchange_allocate(struct exchange *x, struct tri_param_room *room)
 /* Collective; afterwards at[] is that of the rows received. */
 static void exchange_run(struct exchange *x)
 {
-    tri_all_to_all_v(x->params->mesh->world, where, x->send, x->send_rows, x->recv, x->recv_rows, 1,
-                     TRI_F32);
+    tri_all_to_all_v(tri_mesh_group(x->params->mesh, TRI_ON_ALL), where, x->send, x->send_rows,
+                     x->recv, x->recv_rows, 1, TRI_F32);
     (void)places(x, x->recv_rows);
 }
 

@@ -56,7 +56,8 @@ void tri_tokens_gather(const struct tri_frame *frame, struct tri_where where, vo
 {
     const struct tri_context *context = frame->context;
     size_t mark = tri_arena_mark(frame->arena);
-    tri_all_gather_v(context->mesh->tensor, where, whole, part_counts(frame, width), dtype);
+    tri_all_gather_v(tri_mesh_group(context->mesh, TRI_ON_TENSOR), where, whole,
+                     part_counts(frame, width), dtype);
     tri_arena_rewind(frame->arena, mark);
 }
 
@@ -97,7 +98,7 @@ const void *tri_stream_whole(const struct tri_frame *frame, struct tri_where whe
     if (!tri_stream_is_cut(context->config, context->mesh)) {
         return x;
     }
-    void *whole = tri_keep_result(frame, context->mesh->tensor,
+    void *whole = tri_keep_result(frame, tri_mesh_group(context->mesh, TRI_ON_TENSOR),
                                   tri_pass_tokens(pass) * hidden_of(context), context->dt, &filled);
     if (!filled) {
         copy_and_gather(frame, where, x, whole);
@@ -135,7 +136,7 @@ void tri_stream_sum(const struct tri_frame *frame, struct tri_where where, void 
     const struct tri_context *context = frame->context;
     const struct tri_pass *pass = &frame->pass;
     int64_t hidden = hidden_of(context);
-    struct tri_group *tensor = context->mesh->tensor;
+    struct tri_group *tensor = tri_mesh_group(context->mesh, TRI_ON_TENSOR);
     const void *sum = partial;
     if (tri_stream_is_cut(context->config, context->mesh)) {
         size_t mark = tri_arena_mark(frame->arena);

@@ -47,7 +47,7 @@ static struct batch batch_of(const struct tri_context *context, const struct tri
                              int replica)
 {
     const struct tri_config *config = context->config;
-    int replicas = tri_group_size(context->mesh->expert_data);
+    int replicas = tri_group_size(tri_mesh_group(context->mesh, TRI_ON_EXPERT | TRI_ON_DATA));
     struct tri_range rows = tri_rows_micro(pass->batch_rows, replicas, replica,
                                            config->train.micro_batch, pass->micro_step);
     struct batch batch = {.first = rows.begin * pass->seq,
@@ -90,7 +90,7 @@ void tri_peers_counts(const struct tri_peers *peers, const struct tri_pass *pass
 {
     const struct tri_mesh *mesh = peers->context->mesh;
     int tensor = mesh->size[TRI_AXIS_TENSOR];
-    bool whole = peers->homes == mesh->tensor_expert && tensor > 1;
+    bool whole = peers->homes == tri_mesh_group(mesh, TRI_ON_TENSOR | TRI_ON_EXPERT) && tensor > 1;
     int homes = tri_group_size(peers->homes);
     TRI_REQUIRE(peers->context->config->moe.router->ops->routes_by_place);
     for (int s = 0; s < homes; s++) {

@@ -82,14 +82,14 @@ void tri_aux_model_begin(const struct tri_config *config, int64_t rows, void *bl
 struct tri_router;
 
 /* One for each MoE layer (cheap), which works with so many threads; config is borrowed, as is mesh:
- * window step exchanges counts over mesh->expert_data, window rank and sequence send nothing. */
+ * window step exchanges counts over expert x data, window rank and sequence send nothing. */
 struct tri_router *tri_router_create(const struct tri_config *config, const struct tri_mesh *mesh,
                                      int threads);
 void tri_router_destroy(struct tri_router *router);
 
 /* model is NULL unless aux_scope is model (its layers' aux_loss is then 0). deepspeed_*: capacity,
  * order of queues, balance loss and weights as DeepSpeed 0.19's gates, window by window (theirs is
- * `rank`). Collective over mesh->expert_data when a window is step. */
+ * `rank`). Collective over expert x data when a window is step. */
 void tri_router_forward(struct tri_router *router, const struct tri_router_call *call,
                         struct tri_routes *routes, struct tri_aux_model *model);
 
@@ -100,7 +100,7 @@ void tri_router_backward(struct tri_router *router, const struct tri_router_call
                          struct tri_range own, const float *dweight, float *dlogits);
 
 /* Exchanges the sums when the window is step; returns this rank's share of the unscaled model-wide
- * loss (see aux_loss above). Collective over mesh->expert_data when the window is step. */
+ * loss (see aux_loss above). Collective over expert x data when the window is step. */
 double tri_aux_model_finish(struct tri_router *router, struct tri_aux_model *model,
                             enum tri_phase phase, int64_t global_tokens);
 

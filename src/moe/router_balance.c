@@ -113,7 +113,7 @@ static void measure_layer(struct tri_router *router, const struct tri_router_cal
         }
         bool booked = true;
         if (kind == TRI_WINDOW_STEP) {
-            struct tri_group *group = router->mesh->expert_data;
+            struct tri_group *group = tri_mesh_group(router->mesh, TRI_ON_EXPERT | TRI_ON_DATA);
             tri_all_reduce_sum(group, (struct tri_where){call->phase, TRI_KIND_META}, sums,
                                1 + 2 * experts, TRI_F64);
             booked = tri_group_rank(group) == 0;
@@ -160,7 +160,7 @@ double tri_aux_model_finish(struct tri_router *router, struct tri_aux_model *mod
     const int64_t cells = model->rows * model->experts;
     if (router->config->moe.aux_window == TRI_WINDOW_STEP) {
         const struct tri_where where = {phase, TRI_KIND_META};
-        struct tri_group *group = router->mesh->expert_data;
+        struct tri_group *group = tri_mesh_group(router->mesh, TRI_ON_EXPERT | TRI_ON_DATA);
         tri_all_reduce_sum(group, where, &model->tokens, 1, TRI_F64);
         tri_all_reduce_sum(group, where, model->counts, cells, TRI_F64);
         tri_all_reduce_sum(group, where, model->probs, cells, TRI_F64);

@@ -209,7 +209,7 @@ static const float *score_routes(const struct tri_router *router,
 static const int64_t *exchange_counts(struct tri_router *router, const struct tri_router_call *call,
                                       const int32_t *chosen, int64_t *all_tokens)
 {
-    struct tri_group *group = router->mesh->expert_data;
+    struct tri_group *group = tri_mesh_group(router->mesh, TRI_ON_EXPERT | TRI_ON_DATA);
     const int ranks = tri_group_size(group);
     const int64_t width = 1 + classes(&router->rules) * router->rules.experts;
     struct tri_router_scratch *scratch = &router->gather;
@@ -235,8 +235,8 @@ static void fill_step_by_position(struct tri_router *router, struct window w, co
 {
     const struct tri_router_rules *rules = &router->rules;
     const int64_t cells = classes(rules) * rules->experts;
-    const int ranks = tri_group_size(router->mesh->expert_data);
-    const int rank = tri_group_rank(router->mesh->expert_data);
+    const int ranks = tri_group_size(tri_mesh_group(router->mesh, TRI_ON_EXPERT | TRI_ON_DATA));
+    const int rank = tri_group_rank(tri_mesh_group(router->mesh, TRI_ON_EXPERT | TRI_ON_DATA));
     struct work work = get_work(router, 0);
     w.next = work.next;
     for (int64_t e = 0; e < rules->experts; e++) {
@@ -257,7 +257,7 @@ static void fill_step_by_position(struct tri_router *router, struct window w, co
 static void fill_step_by_score(struct tri_router *router, const struct tri_router_call *call,
                                struct window own, const int64_t *table, int64_t all_tokens)
 {
-    struct tri_group *group = router->mesh->expert_data;
+    struct tri_group *group = tri_mesh_group(router->mesh, TRI_ON_EXPERT | TRI_ON_DATA);
     const int64_t k = router->rules.k;
     const int64_t width = 1 + router->rules.experts;
     const int ranks = tri_group_size(group);

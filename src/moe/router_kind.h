@@ -37,7 +37,7 @@ struct tri_router_ops {
     void (*choose)(const struct tri_router *router, const struct tri_router_call *call,
                    struct tri_routes *routes);
     /* Fills load, fraction and both losses; adds to model when the scope is model. This and fill
-     * are collective over mesh->expert_data when their window is step. */
+     * are collective over expert x data when their window is step. */
     void (*measure)(struct tri_router *router, const struct tri_router_call *call,
                     struct tri_routes *routes, struct tri_aux_model *model);
     /* Fills expert, capacity and dropped. */

@@ -83,7 +83,8 @@ static void send_to_experts(const struct ted *ted, const struct tri_route_plan *
                      own_part(ted, plan, arrived, context->dt), plan->recv_rows, hidden_of(ted),
                      context->dt);
     if (ted->peers.parts > 1) {
-        tri_all_gather_v(context->mesh->tensor, where, arrived, plan->part_counts, context->dt);
+        tri_all_gather_v(tri_mesh_group(context->mesh, TRI_ON_TENSOR), where, arrived,
+                         plan->part_counts, context->dt);
     }
     if (plan->row_from) {
         const struct tri_gather_args args = {
@@ -153,8 +154,8 @@ static void send_back(const struct ted *ted, const struct tri_route_plan *plan,
     bool in_parts = ted->peers.parts > 1;
     if (!in_parts) {
         if (ted->cut) {
-            tri_all_reduce_sum(context->mesh->tensor, where, rows, plan->rows * hidden_of(ted),
-                               context->sum_dt);
+            tri_all_reduce_sum(tri_mesh_group(context->mesh, TRI_ON_TENSOR), where, rows,
+                               plan->rows * hidden_of(ted), context->sum_dt);
         }
         round_sums(ted, plan, &r, plan->rows, slots);
         if (with_bias) {
@@ -175,8 +176,8 @@ static void send_back(const struct ted *ted, const struct tri_route_plan *plan,
         context->kernels->gather_rows(context->kernels, &args);
     }
     if (in_parts) {
-        tri_reduce_scatter_v(context->mesh->tensor, where, r.rows, plan->part_counts,
-                             context->sum_dt);
+        tri_reduce_scatter_v(tri_mesh_group(context->mesh, TRI_ON_TENSOR), where, r.rows,
+                             plan->part_counts, context->sum_dt);
         r.rows = own_part(ted, plan, r.rows, context->sum_dt);
         round_sums(ted, plan, &r, plan->part_rows, slots);
         for (int s = 0; with_bias && s < tri_group_size(ted->peers.homes); s++) {
@@ -223,7 +224,7 @@ static bool is_direct(const struct ted *ted)
 /* The largest group that the experts' rows and results pass through. */
 static const struct tri_group *widest_group(const struct ted *ted)
 {
-    const struct tri_group *tensor = ted->base.context->mesh->tensor;
+    const struct tri_group *tensor = tri_mesh_group(ted->base.context->mesh, TRI_ON_TENSOR);
     return tri_group_size(ted->peers.homes) > 1 ? ted->peers.homes : tensor;
 }
 
@@ -420,7 +421,8 @@ static struct tri_schedule *create(const struct tri_context *context, struct tri
     ted->split = tri_moe_splits_tokens(config, mesh);
     ted->cut = tensor > 1 && !whole;
     ted->partial = ted->cut || context->reproducible;
-    struct tri_group *homes = whole ? mesh->tensor_expert : mesh->expert;
+    struct tri_group *homes = whole ? tri_mesh_group(mesh, TRI_ON_TENSOR | TRI_ON_EXPERT)
+                                    : tri_mesh_group(mesh, TRI_ON_EXPERT);
     ted->peers = (struct tri_peers){
         .context = context,
         .homes = homes,

@@ -72,7 +72,7 @@ static void make_output(const struct tri_shared_expert *shared, const struct tri
 {
     const struct tri_pass *pass = &frame->pass;
     const struct tri_context *context = shared->context;
-    struct tri_group *tensor = context->mesh->tensor;
+    struct tri_group *tensor = tri_mesh_group(context->mesh, TRI_ON_TENSOR);
     int64_t hidden = context->config->model.hidden_size;
     int64_t offsets[2] = {0, tri_pass_tokens(pass)};
     int64_t own[2] = {0, tri_stream_count(frame)};

@@ -74,7 +74,7 @@ static void sum_overlap(struct tri_params *params, const struct tri_kernels *ker
     const struct tri_copy_args back = {.src = mine, .dst = local, .bytes = local_bytes};
     kernels->zero(kernels, &zero);
     kernels->copy(kernels, &there);
-    tri_all_reduce_sum(params->mesh->tensor, where, whole, n, dtype);
+    tri_all_reduce_sum(tri_mesh_group(params->mesh, TRI_ON_TENSOR), where, whole, n, dtype);
     kernels->copy(kernels, &back);
 }
 
@@ -82,8 +82,9 @@ static void sum_over_tensor(struct tri_params *params, const struct tri_kernels 
                             const struct tri_param *param)
 {
     if (param->sync == TRI_SYNC_SUM) {
-        tri_all_reduce_sum(params->mesh->tensor, where, tri_param_gradients(params, param),
-                           param->count, gradient_dtype(params, param));
+        tri_all_reduce_sum(tri_mesh_group(params->mesh, TRI_ON_TENSOR), where,
+                           tri_param_gradients(params, param), param->count,
+                           gradient_dtype(params, param));
     } else if (param->sync == TRI_SYNC_OVERLAP) {
         sum_overlap(params, kernels, param);
     }
@@ -170,8 +171,9 @@ static double exact_norm(const struct tri_params *params, const struct tri_kerne
         tri_exact_add(&sum, (double)NAN);
     }
     tri_exact_carry(&sum);
-    tri_all_reduce_sum(params->mesh->world, (struct tri_where){TRI_PHASE_OPTIMIZER, TRI_KIND_META},
-                       sum.word, TRI_EXACT_WORDS, TRI_I64);
+    tri_all_reduce_sum(tri_mesh_group(params->mesh, TRI_ON_ALL),
+                       (struct tri_where){TRI_PHASE_OPTIMIZER, TRI_KIND_META}, sum.word,
+                       TRI_EXACT_WORDS, TRI_I64);
     return sqrt(tri_exact_get(&sum));
 }
 
@@ -190,7 +192,7 @@ double tri_gradients_norm(const struct tri_params *params, const struct tri_kern
                                                 .n = tri_range_size(range),
                                                 .dt = buffer->gradient_dtype});
     }
-    tri_all_reduce_sum(params->mesh->world, (struct tri_where){TRI_PHASE_OPTIMIZER, TRI_KIND_META},
-                       &sum, 1, TRI_F64);
+    tri_all_reduce_sum(tri_mesh_group(params->mesh, TRI_ON_ALL),
+                       (struct tri_where){TRI_PHASE_OPTIMIZER, TRI_KIND_META}, &sum, 1, TRI_F64);
     return sqrt(sum);
 }

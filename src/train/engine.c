@@ -94,7 +94,7 @@ static enum tri_status read_rows(struct tri_engine *engine, const struct tri_row
     for (int64_t i = 0; i < rows * source->seq; i++) {
         engine->positions[i] = (int32_t)(i % source->seq);
     }
-    return tri_comm_agree(engine->mesh->world, status, error);
+    return tri_comm_agree(tri_mesh_group(engine->mesh, TRI_ON_ALL), status, error);
 }
 
 static struct tri_pass make_pass(struct tri_engine *engine, const struct tri_rows_source *source,
@@ -136,10 +136,10 @@ static void sum_tally(struct tri_engine *engine, const struct tri_rows_source *s
         int64_t targets, dropped;
     } sums = {tally->cross_entropy, tally->aux_loss, tally->z_loss, tally->targets, tally->dropped};
     tri_exact_carry(&sums.cross_entropy);
-    tri_all_reduce_sum(engine->mesh->expert_data, where, &sums, sizeof(sums) / sizeof(int64_t),
-                       TRI_I64);
-    tri_all_reduce_sum(engine->mesh->expert_data, where, tally->load,
-                       engine->moe_layers * moe->num_experts, TRI_I64);
+    tri_all_reduce_sum(tri_mesh_group(engine->mesh, TRI_ON_EXPERT | TRI_ON_DATA), where, &sums,
+                       sizeof(sums) / sizeof(int64_t), TRI_I64);
+    tri_all_reduce_sum(tri_mesh_group(engine->mesh, TRI_ON_EXPERT | TRI_ON_DATA), where,
+                       tally->load, engine->moe_layers * moe->num_experts, TRI_I64);
     report->cross_entropy = tri_exact_get(&sums.cross_entropy) / (double)source->counted_tokens;
     report->aux_loss = tri_exact_get(&sums.aux_loss);
     report->z_loss = tri_exact_get(&sums.z_loss);
@@ -161,8 +161,8 @@ static enum tri_status run(struct tri_engine *engine, const struct tri_rows_sour
                            int64_t step, struct tri_pass options, struct tri_error *error)
 {
     const struct tri_mesh *mesh = engine->mesh;
-    int replicas = tri_group_size(mesh->expert_data);
-    int replica = tri_group_rank(mesh->expert_data);
+    int replicas = tri_group_size(tri_mesh_group(mesh, TRI_ON_EXPERT | TRI_ON_DATA));
+    int replica = tri_group_rank(tri_mesh_group(mesh, TRI_ON_EXPERT | TRI_ON_DATA));
     int64_t micro = engine->config->train.micro_batch;
     struct tri_range share = tri_rows_share(source->rows, replicas, replica);
     int64_t micro_steps = tri_rows_micro_steps(source->rows, replicas, micro);

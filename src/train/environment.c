@@ -129,8 +129,8 @@ char *tri_environment_describe(const struct tri_kernels *kernels, const struct t
         counts[r] = PLACE_BYTES;
     }
     describe_place(places + (size_t)mesh->rank * PLACE_BYTES);
-    tri_all_gather_v(mesh->world, (struct tri_where){TRI_PHASE_SETUP, TRI_KIND_META}, places,
-                     counts, TRI_U8);
+    tri_all_gather_v(tri_mesh_group(mesh, TRI_ON_ALL),
+                     (struct tri_where){TRI_PHASE_SETUP, TRI_KIND_META}, places, counts, TRI_U8);
     char *text = NULL;
     if (mesh->rank == 0) {
         json_t *list = json_array();

@@ -105,7 +105,8 @@ enum tri_status tri_evaluate(struct tri_engine *engine, const struct tri_loader 
         rest = 0;
     }
     int64_t counted = rows * seq + rest;
-    int64_t at_once = tri_evaluate_rows(config, tri_group_size(engine->mesh->expert_data));
+    int64_t at_once = tri_evaluate_rows(
+        config, tri_group_size(tri_mesh_group(engine->mesh, TRI_ON_EXPERT | TRI_ON_DATA)));
     int64_t loads = engine->moe_layers * config->moe.num_experts;
     enum tri_status status = TRI_OK;
     *result = (struct tri_evaluation){

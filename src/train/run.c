@@ -36,7 +36,7 @@ struct run {
 static bool must_stop(const struct run *run)
 {
     int64_t asked = tri_signals_stop_asked();
-    tri_all_reduce_max(run->session->mesh->world,
+    tri_all_reduce_max(tri_mesh_group(run->session->mesh, TRI_ON_ALL),
                        (struct tri_where){TRI_PHASE_OPTIMIZER, TRI_KIND_META}, &asked, 1, TRI_I64);
     return asked != 0;
 }
@@ -51,7 +51,7 @@ static bool is_root(const struct run *run)
 /* Rank 0's status and error become everyone's. */
 static enum tri_status agree(const struct run *run, enum tri_status status, struct tri_error *error)
 {
-    return tri_comm_agree(run->session->mesh->world, status, error);
+    return tri_comm_agree(tri_mesh_group(run->session->mesh, TRI_ON_ALL), status, error);
 }
 
 /* The same while nothing has been trained: a signal stops the run here. */
@@ -95,8 +95,9 @@ static enum tri_status find_start(const struct run *run, struct tri_checkpoint_c
         }
     }
     TRI_TRY(agree_to_start(run, status, error));
-    tri_broadcast(run->session->mesh->world, (struct tri_where){TRI_PHASE_SETUP, TRI_KIND_META},
-                  choice->path, TRI_PATH_MAX, TRI_U8, 0);
+    tri_broadcast(tri_mesh_group(run->session->mesh, TRI_ON_ALL),
+                  (struct tri_where){TRI_PHASE_SETUP, TRI_KIND_META}, choice->path, TRI_PATH_MAX,
+                  TRI_U8, 0);
     choice->of_run = strcmp(choice->path, run->config->resume) != 0;
     return TRI_OK;
 }
@@ -180,8 +181,8 @@ static void find_evaluation_due(struct run *run)
     if (is_root(run)) {
         due = tri_run_folder_lacks_evaluation(run->folder, run->state.step);
     }
-    tri_broadcast(run->session->mesh->world, (struct tri_where){TRI_PHASE_SETUP, TRI_KIND_META},
-                  &due, 1, TRI_I64, 0);
+    tri_broadcast(tri_mesh_group(run->session->mesh, TRI_ON_ALL),
+                  (struct tri_where){TRI_PHASE_SETUP, TRI_KIND_META}, &due, 1, TRI_I64, 0);
     run->evaluation_due = due != 0;
 }
 
@@ -209,7 +210,7 @@ static enum tri_status save_ledger(const struct run *run, struct tri_error *erro
     enum tri_status status = TRI_OK;
     struct tri_ledger *ledgers = tri_alloc(TRI_MEMORY_OTHER, 2 * sizeof(*ledgers));
     ledgers[0] = *run->session->mesh->ledger;
-    tri_ledger_sum_ranks(run->session->mesh->world, &ledgers[0], &ledgers[1]);
+    tri_ledger_sum_ranks(tri_mesh_group(run->session->mesh, TRI_ON_ALL), &ledgers[0], &ledgers[1]);
     if (is_root(run)) {
         status = tri_run_folder_save_ledger(run->folder, &ledgers[0], &ledgers[1], error);
         status = tri_ending_of_own_file(status, error);

@@ -357,7 +357,7 @@ static json_t *ledger_rows(const struct tri_ledger *ledger, const struct tri_led
                     }
                     json_t *row = json_pack(
                         "{ss ss ss ss sI sI sI sf sf}", "operation", tri_op_name((enum tri_op)op),
-                        "group", tri_group_id_name((enum tri_group_id)group), "phase",
+                        "group", tri_groups[group].name, "phase",
                         tri_phase_name((enum tri_phase)phase), "kind",
                         tri_kind_name((enum tri_kind)kind), "calls", (json_int_t)cell->calls,
                         "bytes", (json_int_t)cell->bytes, "bytes_all_ranks", (json_int_t)all->bytes,

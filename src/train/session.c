@@ -83,8 +83,8 @@ static enum tri_status make_kernels(struct tri_session *session, struct tri_erro
     const char *path = tri_environment_kernels();
     int threads = tri_environment_threads(config, session->mesh->comm);
     int64_t fewest = -threads;
-    tri_all_reduce_max(session->mesh->world, (struct tri_where){TRI_PHASE_SETUP, TRI_KIND_META},
-                       &fewest, 1, TRI_I64);
+    tri_all_reduce_max(tri_mesh_group(session->mesh, TRI_ON_ALL),
+                       (struct tri_where){TRI_PHASE_SETUP, TRI_KIND_META}, &fewest, 1, TRI_I64);
     if (-fewest < threads) {
         threads = (int)-fewest;
         tri_log_info("%d threads here, as on the rank that may have the fewest", threads);
@@ -113,7 +113,7 @@ enum tri_status tri_session_create(struct tri_comm *comm, const struct tri_confi
         if (status == TRI_OK) {
             status = check_memory(s, training, beside, error);
         }
-        status = tri_comm_agree(s->mesh->world, status, error);
+        status = tri_comm_agree(tri_mesh_group(s->mesh, TRI_ON_ALL), status, error);
     }
     if (status != TRI_OK) {
         tri_session_destroy(s);
@@ -153,9 +153,10 @@ enum tri_status tri_text_open(const struct tri_session *session, const char *pat
         status = evaluation ? tri_loader_create_eval(&args, &text->loader, error)
                             : tri_loader_create(&args, &text->loader, error);
     }
-    status = tri_comm_agree(session->mesh->world, status, error);
+    status = tri_comm_agree(tri_mesh_group(session->mesh, TRI_ON_ALL), status, error);
     if (status == TRI_OK) {
-        status = tri_alike_tokens(session->mesh->world, pattern, text->tokens, error);
+        status = tri_alike_tokens(tri_mesh_group(session->mesh, TRI_ON_ALL), pattern, text->tokens,
+                                  error);
     }
     if (status != TRI_OK) {
         tri_text_close(text);
@@ -203,7 +204,7 @@ static enum tri_status take_bias(struct tri_session *session, const char *path,
 enum tri_status tri_session_load(struct tri_session *session, struct tri_checkpoint_choice *choice,
                                  struct tri_checkpoint_state *state, struct tri_error *error)
 {
-    TRI_TRY(tri_alike_checkpoint(session->mesh->world, choice->path, error));
+    TRI_TRY(tri_alike_checkpoint(tri_mesh_group(session->mesh, TRI_ON_ALL), choice->path, error));
     TRI_TRY(tri_checkpoint_load_choice(choice, session->engine->params, state, error));
     return take_bias(session, choice->path, state, error);
 }
@@ -254,5 +255,5 @@ void tri_session_print(const struct tri_session *session)
 
 void tri_session_print_memory(const struct tri_session *session)
 {
-    tri_memory_compare(&session->plan, session->load, session->mesh->world);
+    tri_memory_compare(&session->plan, session->load, tri_mesh_group(session->mesh, TRI_ON_ALL));
 }

@@ -38,9 +38,10 @@ static enum tri_status reference_gradients(struct verify *v, int64_t step,
         status = tri_engine_gradients(v->reference, &v->reference_source, step, &v->reference_tap,
                                       report, error);
     }
-    TRI_TRY(tri_comm_agree(v->session->mesh->world, status, error));
+    TRI_TRY(tri_comm_agree(tri_mesh_group(v->session->mesh, TRI_ON_ALL), status, error));
     double said[3] = {report->loss, report->grad_norm, report->finite};
-    tri_broadcast(v->session->mesh->world, tri_verify_where, said, 3, TRI_F64, 0);
+    tri_broadcast(tri_mesh_group(v->session->mesh, TRI_ON_ALL), tri_verify_where, said, 3, TRI_F64,
+                  0);
     report->loss = said[0];
     report->grad_norm = said[1];
     report->finite = said[2] != 0.0;
@@ -140,7 +141,8 @@ static void conclude(struct verify *v)
             tri_verify_note(v, r->worst_changed, r->worst_change, (double)INFINITY);
         }
     }
-    tri_broadcast(v->session->mesh->world, tri_verify_where, r, (int64_t)sizeof(*r), TRI_U8, 0);
+    tri_broadcast(tri_mesh_group(v->session->mesh, TRI_ON_ALL), tri_verify_where, r,
+                  (int64_t)sizeof(*r), TRI_U8, 0);
 }
 
 /* ---- setup ----------------------------------------------------------------------------------- */
@@ -180,7 +182,7 @@ static enum tri_status check_root(struct verify *v, struct tri_error *error)
 static enum tri_status check_memory(struct verify *v, struct tri_error *error)
 {
     enum tri_status status = verify_is_root(v) ? check_root(v, error) : TRI_OK;
-    return tri_comm_agree(v->session->mesh->world, status, error);
+    return tri_comm_agree(tri_mesh_group(v->session->mesh, TRI_ON_ALL), status, error);
 }
 
 static void find_largest(struct verify *v)

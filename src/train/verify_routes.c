@@ -46,7 +46,7 @@ static void reorder(const struct verify *v, int32_t *global, int32_t *reference,
 static void collect_routes(struct verify *v, int64_t *routes)
 {
     int64_t n = tap_size(v);
-    struct tri_group *replicas = v->session->mesh->expert_data;
+    struct tri_group *replicas = tri_mesh_group(v->session->mesh, TRI_ON_EXPERT | TRI_ON_DATA);
     struct tri_range share =
         tri_rows_share(v->source.rows, tri_group_size(replicas), tri_group_rank(replicas));
     int64_t row = v->source.seq * v->tap.k;
@@ -97,7 +97,8 @@ bool tri_verify_compare_routes(struct verify *v)
         tri_free(expected);
     }
     tri_free(routes);
-    tri_broadcast(v->session->mesh->world, tri_verify_where, counts, 2, TRI_I64, 0);
+    tri_broadcast(tri_mesh_group(v->session->mesh, TRI_ON_ALL), tri_verify_where, counts, 2,
+                  TRI_I64, 0);
     v->result->near_ties += counts[0];
     v->result->wrong_routes += counts[1];
     return counts[0] + counts[1] > 0;
@@ -110,6 +111,8 @@ void tri_verify_share_routes(struct verify *v)
         reorder(v, v->tap.chosen, v->reference_tap.chosen, true);
         reorder(v, v->tap.expert, v->reference_tap.expert, true);
     }
-    tri_broadcast(v->session->mesh->world, tri_verify_where, v->tap.chosen, n, TRI_I32, 0);
-    tri_broadcast(v->session->mesh->world, tri_verify_where, v->tap.expert, n, TRI_I32, 0);
+    tri_broadcast(tri_mesh_group(v->session->mesh, TRI_ON_ALL), tri_verify_where, v->tap.chosen, n,
+                  TRI_I32, 0);
+    tri_broadcast(tri_mesh_group(v->session->mesh, TRI_ON_ALL), tri_verify_where, v->tap.expert, n,
+                  TRI_I32, 0);
 }

@@ -41,7 +41,7 @@ enum tri_status tri_verify_order_rows(struct verify *v, struct tri_error *error)
     const struct tri_config *config = &v->config;
     int64_t rows = config->train.global_batch;
     int64_t micro = config->train.micro_batch;
-    int replicas = tri_group_size(v->session->mesh->expert_data);
+    int replicas = tri_group_size(tri_mesh_group(v->session->mesh, TRI_ON_EXPERT | TRI_ON_DATA));
     v->row_of = tri_alloc(TRI_MEMORY_OTHER, (size_t)rows * sizeof(*v->row_of));
     for (int64_t j = 0; j < rows; j++) {
         v->row_of[j] = j;

@@ -24,7 +24,8 @@ static void share_biases(const struct verify *v)
         if (verify_is_root(v)) {
             memcpy(bias, tri_verify_biases(v->reference), (size_t)n * sizeof(*bias));
         }
-        tri_broadcast(v->session->mesh->world, tri_verify_where, bias, n, TRI_F32, 0);
+        tri_broadcast(tri_mesh_group(v->session->mesh, TRI_ON_ALL), tri_verify_where, bias, n,
+                      TRI_F32, 0);
     }
 }
 
@@ -41,8 +42,8 @@ void tri_verify_share_state(struct verify *v)
             tri_param_gather(v->reference->params, &v->reference->params->param[p], fields[i],
                              v->whole[0] + i * n);
         }
-        tri_broadcast(v->session->mesh->world, tri_verify_where, v->whole[0], FIELDS * n, TRI_F32,
-                      0);
+        tri_broadcast(tri_mesh_group(v->session->mesh, TRI_ON_ALL), tri_verify_where, v->whole[0],
+                      FIELDS * n, TRI_F32, 0);
         for (int i = 0; i < FIELDS; i++) {
             tri_param_scatter(params, param, fields[i], v->whole[0] + i * n);
         }

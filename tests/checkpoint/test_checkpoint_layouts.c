@@ -65,7 +65,7 @@ static void barrier(void)
     struct tri_mesh *mesh;
     struct tri_error error;
     assert_int_equal(tri_mesh_create(job(), 1, 1, &mesh, &error), TRI_OK);
-    tri_barrier(mesh->world);
+    tri_barrier(tri_mesh_group(mesh, TRI_ON_ALL));
     tri_mesh_destroy(mesh);
 }
 

@@ -102,8 +102,8 @@ static void test_memory_and_reads(void **state)
     }
     int64_t bytes = bytes_read() - before, weights = 4 * params->total;
     assert_int_equal(unsetenv("TRIDENT_FILE_FAULT"), 0);
-    tri_all_reduce_sum(mesh->world, (struct tri_where){TRI_PHASE_SETUP, TRI_KIND_META}, &bytes, 1,
-                       TRI_I64);
+    tri_all_reduce_sum(tri_mesh_group(mesh, TRI_ON_ALL),
+                       (struct tri_where){TRI_PHASE_SETUP, TRI_KIND_META}, &bytes, 1, TRI_I64);
     assert_in_range(bytes, weights, weights + mesh->ranks * SLACK);
     tri_params_destroy(params);
 }
@@ -170,7 +170,7 @@ static int set_up(void **state)
 static int tear_down(void **state)
 {
     (void)state;
-    tri_barrier(mesh->world);
+    tri_barrier(tri_mesh_group(mesh, TRI_ON_ALL));
     if (root) {
         fixture_remove(path);
     }

@@ -33,17 +33,18 @@ static void stop_here(const char *path)
 /* One rank stops before a collective of all. */
 static void stop_before(const struct tri_mesh *mesh, const char *path)
 {
-    tri_all_reduce_sum(mesh->world, here, data, 10, TRI_F32);
+    tri_all_reduce_sum(tri_mesh_group(mesh, TRI_ON_ALL), here, data, 10, TRI_F32);
     if (mesh->rank == mesh->ranks - 1) {
         stop_here(path);
     }
-    tri_all_reduce_sum(mesh->world, here, data, 10, TRI_F32);
+    tri_all_reduce_sum(tri_mesh_group(mesh, TRI_ON_ALL), here, data, 10, TRI_F32);
 }
 
 /* One rank stops between the begin and the end of a collective. */
 static void stop_inside(const struct tri_mesh *mesh, const char *path)
 {
-    struct tri_request *request = tri_all_reduce_sum_begin(mesh->world, here, data, N, TRI_F32);
+    struct tri_request *request =
+        tri_all_reduce_sum_begin(tri_mesh_group(mesh, TRI_ON_ALL), here, data, N, TRI_F32);
     if (mesh->rank == mesh->ranks - 1) {
         stop_here(path);
     }
@@ -54,14 +55,15 @@ static void stop_inside(const struct tri_mesh *mesh, const char *path)
  * for a waiting rank has nothing to say. */
 static void stop_chain(const struct tri_mesh *mesh, const char *path)
 {
-    tri_barrier(mesh->world);
+    tri_barrier(tri_mesh_group(mesh, TRI_ON_ALL));
     if (mesh->rank == mesh->ranks - 1) {
         stop_here(path);
     }
     if (mesh->coord[TRI_AXIS_EXPERT] == mesh->size[TRI_AXIS_EXPERT] - 1) {
-        tri_barrier(mesh->tensor);
+        tri_barrier(tri_mesh_group(mesh, TRI_ON_TENSOR));
     }
-    tri_reduce_scatter_v(mesh->expert, here, data, (const int64_t[]){5, 5}, TRI_F32);
+    tri_reduce_scatter_v(tri_mesh_group(mesh, TRI_ON_EXPERT), here, data, (const int64_t[]){5, 5},
+                         TRI_F32);
 }
 
 /* One rank works for longer than the timeout before it comes, and says so. */
@@ -72,7 +74,7 @@ static void work(const struct tri_mesh *mesh)
         (void)nanosleep(&time, NULL);
         tri_work_progress();
     }
-    tri_barrier(mesh->world);
+    tri_barrier(tri_mesh_group(mesh, TRI_ON_ALL));
 }
 
 /* As if each half of the ranks had a node. */
@@ -113,7 +115,7 @@ static void late(const struct tri_mesh *mesh)
         while (nanosleep(&time, &time) != 0) {
         }
     }
-    tri_barrier(mesh->world);
+    tri_barrier(tri_mesh_group(mesh, TRI_ON_ALL));
 }
 
 static void sleep_tenths(int tenths)
@@ -142,9 +144,9 @@ static void mismatch(const struct tri_mesh *mesh)
 {
     int64_t counts[64] = {0};
     if (mesh->rank == 1) {
-        tri_all_gather_v(mesh->world, here, data, counts, TRI_F32);
+        tri_all_gather_v(tri_mesh_group(mesh, TRI_ON_ALL), here, data, counts, TRI_F32);
     } else {
-        tri_all_reduce_sum(mesh->world, here, data, 8, TRI_F32);
+        tri_all_reduce_sum(tri_mesh_group(mesh, TRI_ON_ALL), here, data, 8, TRI_F32);
     }
 }
 
@@ -153,7 +155,8 @@ static void mismatch_rows(const struct tri_mesh *mesh)
     int64_t send[64] = {0};
     int64_t recv[64] = {0};
     recv[0] = mesh->rank == 1 ? 3 : 0;
-    tri_all_to_all_v(mesh->world, here, data, send, data + 50, recv, 2, TRI_F32);
+    tri_all_to_all_v(tri_mesh_group(mesh, TRI_ON_ALL), here, data, send, data + 50, recv, 2,
+                     TRI_F32);
 }
 
 static void panic(const struct tri_mesh *mesh)
@@ -161,13 +164,13 @@ static void panic(const struct tri_mesh *mesh)
     if (mesh->rank == 1) {
         tri_panic(TRI_BAD_INPUT, "the disk\nis full");
     }
-    tri_barrier(mesh->world);
+    tri_barrier(tri_mesh_group(mesh, TRI_ON_ALL));
 }
 
 /* What goes wrong on all ranks alike. */
 static void panic_all(const struct tri_mesh *mesh)
 {
-    tri_barrier(mesh->world);
+    tri_barrier(tri_mesh_group(mesh, TRI_ON_ALL));
     tri_panic(TRI_FAILED, "the disk is full for all");
 }
 
@@ -179,7 +182,7 @@ static void mpi_error(const struct tri_mesh *mesh)
         TRI_MPI(MPI_Comm_set_errhandler(own, MPI_ERRORS_RETURN));
         TRI_MPI(MPI_Bcast(data, 1, MPI_FLOAT, 1000, own));
     }
-    tri_barrier(mesh->world);
+    tri_barrier(tri_mesh_group(mesh, TRI_ON_ALL));
 }
 
 static const char far[] = "far-";

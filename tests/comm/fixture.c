@@ -7,8 +7,12 @@
 
 static void visit_mesh(const struct tri_mesh *mesh, visit_group visit)
 {
-    struct tri_group *groups[] = {mesh->tensor, mesh->expert,      mesh->tensor_expert,
-                                  mesh->data,   mesh->expert_data, mesh->world};
+    struct tri_group *groups[] = {tri_mesh_group(mesh, TRI_ON_TENSOR),
+                                  tri_mesh_group(mesh, TRI_ON_EXPERT),
+                                  tri_mesh_group(mesh, TRI_ON_TENSOR | TRI_ON_EXPERT),
+                                  tri_mesh_group(mesh, TRI_ON_DATA),
+                                  tri_mesh_group(mesh, TRI_ON_EXPERT | TRI_ON_DATA),
+                                  tri_mesh_group(mesh, TRI_ON_ALL)};
     for (size_t i = 0; i < sizeof(groups) / sizeof(groups[0]); i++) {
         visit(groups[i]);
     }

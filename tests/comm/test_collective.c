@@ -221,7 +221,7 @@ static void check_group(struct tri_group *group)
     check_broadcast(group, 0, TRI_F32);
     check_broadcast(group, 2100, TRI_BF16);
     /* Several segments of the pipeline, the last one short. */
-    if (group->id == TRI_GROUP_WORLD && group->mesh->max_message > 1000) {
+    if (group->id == tri_group_id(TRI_ON_ALL) && group->mesh->max_message > 1000) {
         check_reduce_scatter(group, 40000, TRI_F64);
         check_all_reduce(group, 150001, TRI_F32);
     }

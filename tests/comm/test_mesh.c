@@ -11,21 +11,20 @@
 
 #include <cmocka.h>
 
-/* Writes the members of each distinct group of kind id, in order of their first rank:
+/* Writes the members of each distinct group over a set of axes, in order of their first rank:
  * "0,2,4,6 8,10,12,14 …". */
-static void groups_text(int tensor, int expert, int data, enum tri_group_id id, char *text,
-                        size_t size)
+static void groups_text(int tensor, int expert, int data, int axes, char *text, size_t size)
 {
     size_t used = 0;
+    int id = tri_group_id(axes);
+    assert_int_equal(tri_groups[id].axes, axes);
     for (int rank = 0; rank < tensor * expert * data; rank++) {
         struct tri_mesh *mesh = tri_mesh_create_view(tensor, expert, data, rank);
-        struct tri_group *groups[TRI_GROUP_COUNT] = {mesh->tensor,        mesh->expert,
-                                                     mesh->tensor_expert, mesh->data,
-                                                     mesh->expert_data,   mesh->world};
-        int members = tri_group_size(groups[id]);
+        const struct tri_group *group = tri_mesh_group(mesh, axes);
+        int members = tri_group_size(group);
         int first = tri_mesh_member(mesh->size, id, rank, 0);
-        assert_int_equal(tri_mesh_member(mesh->size, id, rank, tri_group_rank(groups[id])), rank);
-        assert_string_equal(tri_group_name(groups[id]), tri_group_id_name(id));
+        assert_int_equal(tri_mesh_member(mesh->size, id, rank, tri_group_rank(group)), rank);
+        assert_string_equal(tri_group_name(group), tri_groups[id].name);
         for (int i = 0; first == rank && i < members; i++) {
             const char *before = i > 0 ? "," : used > 0 ? " " : "";
             used += (size_t)snprintf(text + used, size - used, "%s%d", before,
@@ -40,18 +39,22 @@ static void groups_text(int tensor, int expert, int data, enum tri_group_id id, 
 static void test_ted_groups(void **state)
 {
     (void)state;
-    static const char *const expected[TRI_GROUP_COUNT] = {
-        [TRI_GROUP_TENSOR] = "0,1 2,3 4,5 6,7 8,9 10,11 12,13 14,15",
-        [TRI_GROUP_EXPERT] = "0,2,4,6 1,3,5,7 8,10,12,14 9,11,13,15",
-        [TRI_GROUP_TENSOR_EXPERT] = "0,1,2,3,4,5,6,7 8,9,10,11,12,13,14,15",
-        [TRI_GROUP_DATA] = "0,8 1,9 2,10 3,11 4,12 5,13 6,14 7,15",
-        [TRI_GROUP_EXPERT_DATA] = "0,2,4,6,8,10,12,14 1,3,5,7,9,11,13,15",
-        [TRI_GROUP_WORLD] = "0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15",
+    static const struct {
+        int axes;
+        const char *text;
+    } expected[] = {
+        {TRI_ON_TENSOR, "0,1 2,3 4,5 6,7 8,9 10,11 12,13 14,15"},
+        {TRI_ON_EXPERT, "0,2,4,6 1,3,5,7 8,10,12,14 9,11,13,15"},
+        {TRI_ON_TENSOR | TRI_ON_EXPERT, "0,1,2,3,4,5,6,7 8,9,10,11,12,13,14,15"},
+        {TRI_ON_DATA, "0,8 1,9 2,10 3,11 4,12 5,13 6,14 7,15"},
+        {TRI_ON_EXPERT | TRI_ON_DATA, "0,2,4,6,8,10,12,14 1,3,5,7,9,11,13,15"},
+        {TRI_ON_ALL, "0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15"},
     };
-    for (int id = 0; id < TRI_GROUP_COUNT; id++) {
+    assert_int_equal(sizeof(expected) / sizeof(*expected), TRI_GROUP_COUNT);
+    for (int i = 0; i < TRI_GROUP_COUNT; i++) {
         char text[256] = "";
-        groups_text(2, 4, 2, (enum tri_group_id)id, text, sizeof(text));
-        assert_string_equal(text, expected[id]);
+        groups_text(2, 4, 2, expected[i].axes, text, sizeof(text));
+        assert_string_equal(text, expected[i].text);
     }
 }
 
@@ -60,11 +63,11 @@ static void test_paper_groups(void **state)
 {
     (void)state;
     char text[256] = "";
-    groups_text(2, 2, 1, TRI_GROUP_EXPERT, text, sizeof(text));
+    groups_text(2, 2, 1, TRI_ON_EXPERT, text, sizeof(text));
     assert_string_equal(text, "0,2 1,3");
-    groups_text(2, 2, 1, TRI_GROUP_EXPERT_DATA, text, sizeof(text));
+    groups_text(2, 2, 1, TRI_ON_EXPERT | TRI_ON_DATA, text, sizeof(text));
     assert_string_equal(text, "0,2 1,3");
-    groups_text(2, 2, 1, TRI_GROUP_DATA, text, sizeof(text));
+    groups_text(2, 2, 1, TRI_ON_DATA, text, sizeof(text));
     assert_string_equal(text, "0 1 2 3");
 }
 
@@ -84,10 +87,14 @@ static void test_equation(void **state)
             assert_memory_equal(coord, mesh->coord, sizeof(coord));
             assert_int_equal(rank, coord[0] + t * (coord[1] + e * coord[2]));
             assert_int_equal(mesh->rank, rank);
-            assert_int_equal(mesh->ranks, t * tri_group_size(mesh->expert_data));
-            assert_int_equal(mesh->ranks, t * e * tri_group_size(mesh->data));
-            assert_int_equal(tri_group_rank(mesh->tensor_expert), coord[0] + t * coord[1]);
-            assert_int_equal(tri_group_rank(mesh->expert_data), coord[1] + e * coord[2]);
+            assert_int_equal(mesh->ranks,
+                             t * tri_group_size(tri_mesh_group(mesh, TRI_ON_EXPERT | TRI_ON_DATA)));
+            assert_int_equal(mesh->ranks,
+                             t * e * tri_group_size(tri_mesh_group(mesh, TRI_ON_DATA)));
+            assert_int_equal(tri_group_rank(tri_mesh_group(mesh, TRI_ON_TENSOR | TRI_ON_EXPERT)),
+                             coord[0] + t * coord[1]);
+            assert_int_equal(tri_group_rank(tri_mesh_group(mesh, TRI_ON_EXPERT | TRI_ON_DATA)),
+                             coord[1] + e * coord[2]);
             tri_mesh_destroy(mesh);
         }
     }
@@ -103,29 +110,34 @@ static void test_serial(void **state)
     mesh->ledger = &ledger;
     float data[3] = {1, 2, 3};
     int64_t counts[1] = {3};
-    tri_all_reduce_sum(mesh->world, where, data, 3, TRI_F32);
-    tri_all_reduce_max(mesh->tensor, where, data, 3, TRI_F32);
-    tri_all_gather_v(mesh->data, where, data, counts, TRI_F32);
-    tri_reduce_scatter_v(mesh->expert, where, data, counts, TRI_F32);
-    tri_broadcast(mesh->world, where, data, 3, TRI_F32, 0);
-    tri_barrier(mesh->world);
-    tri_request_end(tri_all_reduce_sum_begin(mesh->world, where, data, 3, TRI_F32));
-    tri_request_end(tri_all_gather_v_begin(mesh->world, where, data, counts, TRI_F32));
-    tri_request_end(tri_reduce_scatter_v_begin(mesh->world, where, data, counts, TRI_F32));
+    tri_all_reduce_sum(tri_mesh_group(mesh, TRI_ON_ALL), where, data, 3, TRI_F32);
+    tri_all_reduce_max(tri_mesh_group(mesh, TRI_ON_TENSOR), where, data, 3, TRI_F32);
+    tri_all_gather_v(tri_mesh_group(mesh, TRI_ON_DATA), where, data, counts, TRI_F32);
+    tri_reduce_scatter_v(tri_mesh_group(mesh, TRI_ON_EXPERT), where, data, counts, TRI_F32);
+    tri_broadcast(tri_mesh_group(mesh, TRI_ON_ALL), where, data, 3, TRI_F32, 0);
+    tri_barrier(tri_mesh_group(mesh, TRI_ON_ALL));
+    tri_request_end(
+        tri_all_reduce_sum_begin(tri_mesh_group(mesh, TRI_ON_ALL), where, data, 3, TRI_F32));
+    tri_request_end(
+        tri_all_gather_v_begin(tri_mesh_group(mesh, TRI_ON_ALL), where, data, counts, TRI_F32));
+    tri_request_end(
+        tri_reduce_scatter_v_begin(tri_mesh_group(mesh, TRI_ON_ALL), where, data, counts, TRI_F32));
     assert_true(data[0] == 1 && data[1] == 2 && data[2] == 3);
     float recv[3] = {0};
     int64_t rows[1] = {1};
-    tri_all_to_all_v(mesh->expert, where, data, rows, recv, rows, 3, TRI_F32);
+    tri_all_to_all_v(tri_mesh_group(mesh, TRI_ON_EXPERT), where, data, rows, recv, rows, 3,
+                     TRI_F32);
     assert_memory_equal(recv, data, sizeof(data));
     memset(recv, 0, sizeof(recv));
-    tri_request_end(
-        tri_all_to_all_v_begin(mesh->expert, where, data, rows, recv, rows, 3, TRI_F32));
+    tri_request_end(tri_all_to_all_v_begin(tri_mesh_group(mesh, TRI_ON_EXPERT), where, data, rows,
+                                           recv, rows, 3, TRI_F32));
     assert_memory_equal(recv, data, sizeof(data));
     int64_t received[1] = {0};
-    tri_all_to_all_counts(mesh->expert, where, counts, received, 1);
+    tri_all_to_all_counts(tri_mesh_group(mesh, TRI_ON_EXPERT), where, counts, received, 1);
     assert_int_equal(received[0], 3);
     struct tri_error error = {.status = TRI_BAD_INPUT, .message = "mine"};
-    assert_int_equal(tri_comm_agree(mesh->world, TRI_BAD_INPUT, &error), TRI_BAD_INPUT);
+    assert_int_equal(tri_comm_agree(tri_mesh_group(mesh, TRI_ON_ALL), TRI_BAD_INPUT, &error),
+                     TRI_BAD_INPUT);
     assert_string_equal(error.message, "mine");
     assert_int_equal(tri_ledger_sum(&ledger, -1, -1, -1, -1).calls, 0);
     tri_mesh_destroy(mesh);
@@ -153,18 +165,18 @@ static void test_ledger(void **state)
     (void)state;
     static struct tri_ledger ledger;
     memset(&ledger, 0, sizeof(ledger));
-    tri_ledger_book(&ledger, TRI_OP_ALL_REDUCE, TRI_GROUP_TENSOR, TRI_PHASE_FORWARD, TRI_KIND_MLP,
-                    10, 0.5, 0.25);
-    tri_ledger_book(&ledger, TRI_OP_ALL_REDUCE, TRI_GROUP_TENSOR, TRI_PHASE_BACKWARD, TRI_KIND_MLP,
-                    20, 1, 1);
-    tri_ledger_book(&ledger, TRI_OP_ALL_TO_ALL, TRI_GROUP_EXPERT, TRI_PHASE_FORWARD, TRI_KIND_MOE,
-                    40, 2, 0);
+    tri_ledger_book(&ledger, TRI_OP_ALL_REDUCE, tri_group_id(TRI_ON_TENSOR), TRI_PHASE_FORWARD,
+                    TRI_KIND_MLP, 10, 0.5, 0.25);
+    tri_ledger_book(&ledger, TRI_OP_ALL_REDUCE, tri_group_id(TRI_ON_TENSOR), TRI_PHASE_BACKWARD,
+                    TRI_KIND_MLP, 20, 1, 1);
+    tri_ledger_book(&ledger, TRI_OP_ALL_TO_ALL, tri_group_id(TRI_ON_EXPERT), TRI_PHASE_FORWARD,
+                    TRI_KIND_MOE, 40, 2, 0);
     struct tri_ledger_cell all = tri_ledger_sum(&ledger, -1, -1, -1, -1);
     assert_int_equal(all.calls, 3);
     assert_int_equal(all.bytes, 70);
     assert_true(all.seconds == 3.5 && all.seconds_exposed == 1.25);
     assert_int_equal(tri_ledger_sum(&ledger, TRI_OP_ALL_REDUCE, -1, -1, -1).bytes, 30);
-    assert_int_equal(tri_ledger_sum(&ledger, -1, TRI_GROUP_EXPERT, -1, -1).bytes, 40);
+    assert_int_equal(tri_ledger_sum(&ledger, -1, tri_group_id(TRI_ON_EXPERT), -1, -1).bytes, 40);
     assert_int_equal(tri_ledger_sum(&ledger, -1, -1, TRI_PHASE_FORWARD, -1).bytes, 50);
     assert_int_equal(tri_ledger_sum(&ledger, -1, -1, -1, TRI_KIND_MLP).bytes, 30);
     assert_int_equal(tri_ledger_sum(&ledger, -1, -1, TRI_PHASE_EVAL, -1).calls, 0);

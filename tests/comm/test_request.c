@@ -153,13 +153,15 @@ static void check_two_groups(struct tri_group *group)
     fill(a, N, TRI_F32, rank);
     fill(b, N, TRI_F32, rank);
     fill(c, N, TRI_F32, rank);
-    struct tri_request *first = tri_all_reduce_sum_begin(mesh->tensor, here, a, N, TRI_F32);
-    struct tri_request *second = tri_all_reduce_sum_begin(mesh->expert_data, here, b, N, TRI_F32);
+    struct tri_request *first =
+        tri_all_reduce_sum_begin(tri_mesh_group(mesh, TRI_ON_TENSOR), here, a, N, TRI_F32);
+    struct tri_request *second = tri_all_reduce_sum_begin(
+        tri_mesh_group(mesh, TRI_ON_EXPERT | TRI_ON_DATA), here, b, N, TRI_F32);
     tri_all_reduce_sum(group, here, c, N, TRI_F32);
     tri_request_end(first);
     tri_request_end(second);
-    CHECK(is_sum(mesh->tensor, a, 0, N, TRI_F32));
-    CHECK(is_sum(mesh->expert_data, b, 0, N, TRI_F32));
+    CHECK(is_sum(tri_mesh_group(mesh, TRI_ON_TENSOR), a, 0, N, TRI_F32));
+    CHECK(is_sum(tri_mesh_group(mesh, TRI_ON_EXPERT | TRI_ON_DATA), b, 0, N, TRI_F32));
     CHECK(is_sum(group, c, 0, N, TRI_F32));
 }
 

@@ -30,7 +30,7 @@ static void forward_whole(struct subject *s)
         first_key[i] = i > 0 && s->tokens[i - 1] == separator ? i : i > 0 ? first_key[i - 1] : 0;
     }
     struct tri_pass pass = {
-        .rows = tri_group_rank(s->mesh->expert_data) == 0 ? 1 : 0,
+        .rows = tri_group_rank(tri_mesh_group(s->mesh, TRI_ON_EXPERT | TRI_ON_DATA)) == 0 ? 1 : 0,
         .seq = LENGTH,
         .tokens = s->tokens,
         .positions = positions,

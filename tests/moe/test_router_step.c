@@ -28,8 +28,9 @@ static void check_share(const struct tri_config *config, struct tri_mesh *mesh, 
 {
     const int64_t k = config->moe.top_k;
     const int64_t tokens = rows * SEQ;
-    const int rank = tri_group_rank(mesh->expert_data);
-    const struct tri_range own = tri_range_part(rows, tri_group_size(mesh->expert_data), rank);
+    const int rank = tri_group_rank(tri_mesh_group(mesh, TRI_ON_EXPERT | TRI_ON_DATA));
+    const struct tri_range own = tri_range_part(
+        rows, tri_group_size(tri_mesh_group(mesh, TRI_ON_EXPERT | TRI_ON_DATA)), rank);
     const int64_t at = own.begin * SEQ;
     const int64_t n = tri_range_size(own) * SEQ;
     const size_t routes = (size_t)(n * k) * sizeof(int32_t);
@@ -56,9 +57,10 @@ static void check_share(const struct tri_config *config, struct tri_mesh *mesh, 
     assert_memory_equal(found, expected + at * 8, (size_t)(n * 8) * sizeof(float));
     assert_int_equal(f.routes.capacity, whole.routes.capacity);
     assert_true(rank == 0 || !(share > 0));
-    assert_close(sum_over(mesh->expert_data, share), loss, 1e-12);
-    assert_close(sum_over(mesh->expert_data, (double)f.routes.dropped),
-                 (double)whole.routes.dropped, 0);
+    assert_close(sum_over(tri_mesh_group(mesh, TRI_ON_EXPERT | TRI_ON_DATA), share), loss, 1e-12);
+    assert_close(
+        sum_over(tri_mesh_group(mesh, TRI_ON_EXPERT | TRI_ON_DATA), (double)f.routes.dropped),
+        (double)whole.routes.dropped, 0);
     fixture_end(&f);
     fixture_end(&whole);
 }
@@ -122,8 +124,8 @@ static void test_silence(void **state)
         tri_ledger_reset(job_ledger());
         (void)fixture_forward(&f);
         int64_t bytes = tri_ledger_sum(job_ledger(), -1, -1, -1, -1).bytes;
-        int64_t meta = tri_ledger_sum(job_ledger(), -1, TRI_GROUP_EXPERT_DATA, TRI_PHASE_FORWARD,
-                                      TRI_KIND_META)
+        int64_t meta = tri_ledger_sum(job_ledger(), -1, tri_group_id(TRI_ON_EXPERT | TRI_ON_DATA),
+                                      TRI_PHASE_FORWARD, TRI_KIND_META)
                            .bytes;
         bool speaks = window == TRI_WINDOW_STEP && job_size() > 1;
         /* tokens, counts and sums of 8 experts; tokens and counts */

@@ -218,7 +218,7 @@ static void check(const char *words, struct small_layout layout, const struct tr
     tri_params_allocate(params, true);
     tri_params_init(params, tri_kernels_ref(), 1);
     int tensor = mesh->size[TRI_AXIS_TENSOR];
-    int replica = tri_group_rank(mesh->expert_data);
+    int replica = tri_group_rank(tri_mesh_group(mesh, TRI_ON_EXPERT | TRI_ON_DATA));
     int64_t before = 0;
     for (int r = 0; r < replica; r++) {
         before += (FIRST_ROWS + r) % 4;

@@ -106,7 +106,8 @@ static void compare(const struct tri_engine *engine, const struct tri_engine *st
         }
         /* The stored weights are the masters' values, everywhere: gathered from all shards. */
         const struct tri_where meta = {TRI_PHASE_SETUP, TRI_KIND_META};
-        tri_broadcast(engine->mesh->world, meta, whole, (int64_t)n, TRI_F32, 0);
+        tri_broadcast(tri_mesh_group(engine->mesh, TRI_ON_ALL), meta, whole, (int64_t)n, TRI_F32,
+                      0);
         int64_t columns = tri_range_size(param->local[1]);
         for (int64_t at = 0; at < param->count; at++) {
             int64_t i = param->local[0].begin + at / columns;

@@ -32,7 +32,7 @@ static enum tri_status fill(void *state, int64_t step, int64_t first_row, int64_
 /* Router logits of one layer, whole on every rank: each replica recorded its own rows. */
 static void sum_over_replicas(const struct subject *subject, float *data, int64_t n)
 {
-    tri_all_reduce_sum(subject->mesh->expert_data,
+    tri_all_reduce_sum(tri_mesh_group(subject->mesh, TRI_ON_EXPERT | TRI_ON_DATA),
                        (struct tri_where){TRI_PHASE_EVAL, TRI_KIND_META}, data, n, TRI_F32);
 }
 
@@ -42,9 +42,10 @@ static void check_logits(struct check *check, const struct subject *subject,
 {
     int64_t vocab = subject->config.model.vocab_size;
     int64_t n = batch->rows * batch->seq;
-    int replicas = tri_group_size(subject->mesh->expert_data);
+    int replicas = tri_group_size(tri_mesh_group(subject->mesh, TRI_ON_EXPERT | TRI_ON_DATA));
     struct tri_range share =
-        tri_rows_share(batch->rows, replicas, tri_group_rank(subject->mesh->expert_data));
+        tri_rows_share(batch->rows, replicas,
+                       tri_group_rank(tri_mesh_group(subject->mesh, TRI_ON_EXPERT | TRI_ON_DATA)));
     int32_t *tokens = tri_alloc(TRI_MEMORY_OTHER, (size_t)n * 3 * sizeof(*tokens));
     int32_t *positions = tokens + n;
     struct tri_error error;
@@ -158,8 +159,8 @@ static void check_greedy(struct check *check, const struct subject *subject,
         bool first = i == prompt;
         tri_decoder_feed(decoder, first ? tokens : tokens + i - 1, first ? prompt : 1, logits);
         tokens[i] = tri_sample(logits, vocab, &greedy, 0, NULL);
-        tri_broadcast(subject->mesh->world, (struct tri_where){TRI_PHASE_EVAL, TRI_KIND_META},
-                      &tokens[i], 1, TRI_I32, 0);
+        tri_broadcast(tri_mesh_group(subject->mesh, TRI_ON_ALL),
+                      (struct tri_where){TRI_PHASE_EVAL, TRI_KIND_META}, &tokens[i], 1, TRI_I32, 0);
         wrong += tokens[i] != expected[i];
     }
     check_value(check, "greedy tokens that differ", (double)wrong, 0.0);

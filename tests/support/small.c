@@ -187,7 +187,7 @@ void small_copy_weights(const struct tri_engine *from, struct tri_engine *to)
         if (to->mesh->rank == 0) {
             tri_param_gather(from->params, &from->params->param[p], TRI_FIELD_WEIGHT, whole);
         }
-        tri_broadcast(to->mesh->world, where, whole, n, TRI_F32, 0);
+        tri_broadcast(tri_mesh_group(to->mesh, TRI_ON_ALL), where, whole, n, TRI_F32, 0);
         tri_param_scatter(to->params, param, TRI_FIELD_WEIGHT, whole);
         tri_free(whole);
     }

@@ -63,8 +63,8 @@ static void after_block(void *state, int64_t block)
 static void make_pass(struct subject *s, int index)
 {
     int64_t rows = s->source.rows;
-    int replicas = tri_group_size(s->mesh->expert_data);
-    int replica = tri_group_rank(s->mesh->expert_data);
+    int replicas = tri_group_size(tri_mesh_group(s->mesh, TRI_ON_EXPERT | TRI_ON_DATA));
+    int replica = tri_group_rank(tri_mesh_group(s->mesh, TRI_ON_EXPERT | TRI_ON_DATA));
     struct tri_range share = tri_rows_share(rows, replicas, replica);
     struct tri_range micro =
         tri_rows_micro(rows, replicas, replica, s->config.train.micro_batch, index);
@@ -94,9 +94,10 @@ static void begin(struct subject *s, struct tri_mesh *mesh, const struct tri_ker
     s->engine = tri_engine_create(&s->config, mesh, kernels, true);
     int64_t loads = s->engine->moe_layers * s->config.moe.num_experts;
     s->tally.load = tri_alloc(TRI_MEMORY_OTHER, (size_t)loads * sizeof(*s->tally.load));
-    int replicas = tri_group_size(mesh->expert_data);
+    int replicas = tri_group_size(tri_mesh_group(mesh, TRI_ON_EXPERT | TRI_ON_DATA));
     struct tri_range share =
-        tri_rows_share(s->source.rows, replicas, tri_group_rank(mesh->expert_data));
+        tri_rows_share(s->source.rows, replicas,
+                       tri_group_rank(tri_mesh_group(mesh, TRI_ON_EXPERT | TRI_ON_DATA)));
     size_t n = (size_t)(tri_range_size(share) * s->source.seq);
     int32_t **const arrays[] = {&s->tokens, &s->targets, &s->first_key, &s->positions};
     for (int i = 0; i < COUNT(arrays); i++) {

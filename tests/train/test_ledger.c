@@ -22,7 +22,7 @@ struct books {
     struct tri_ledger ledger; /* what is expected */
 };
 
-static void book(struct books *b, enum tri_op op, enum tri_group_id group, enum tri_phase phase,
+static void book(struct books *b, enum tri_op op, int group, enum tri_phase phase,
                  enum tri_kind kind, int64_t bytes)
 {
     tri_ledger_book(&b->ledger, op, group, phase, kind, bytes, 0.0, 0.0);
@@ -31,24 +31,24 @@ static void book(struct books *b, enum tri_op op, enum tri_group_id group, enum 
 static void over_tensor(struct books *b, enum tri_phase phase, enum tri_kind kind, int64_t bytes)
 {
     if (b->mesh->size[TRI_AXIS_TENSOR] > 1) {
-        book(b, TRI_OP_ALL_REDUCE, TRI_GROUP_TENSOR, phase, kind, bytes);
+        book(b, TRI_OP_ALL_REDUCE, tri_group_id(TRI_ON_TENSOR), phase, kind, bytes);
     }
 }
 
-static int ranks_of(const struct books *b, enum tri_group_id group)
+static int ranks_of(const struct books *b, int group)
 {
     const int *size = b->mesh->size;
-    return group == TRI_GROUP_TENSOR   ? size[TRI_AXIS_TENSOR]
-           : group == TRI_GROUP_EXPERT ? size[TRI_AXIS_EXPERT]
-                                       : size[TRI_AXIS_TENSOR] * size[TRI_AXIS_EXPERT];
+    return group == tri_group_id(TRI_ON_TENSOR)   ? size[TRI_AXIS_TENSOR]
+           : group == tri_group_id(TRI_ON_EXPERT) ? size[TRI_AXIS_EXPERT]
+                                                  : size[TRI_AXIS_TENSOR] * size[TRI_AXIS_EXPERT];
 }
 
 /* Where a collective of a layer takes place: a recompute without communication-aware checkpointing
  * needs again what leads to something that the backward reads. */
 enum when { FORWARD_ONLY, FORWARD_AND_RECOMPUTE, BACKWARD };
 
-static void at_layer(struct books *b, int64_t layer, enum when when, enum tri_op op,
-                     enum tri_group_id group, enum tri_kind kind, int64_t bytes)
+static void at_layer(struct books *b, int64_t layer, enum when when, enum tri_op op, int group,
+                     enum tri_kind kind, int64_t bytes)
 {
     const struct tri_config *config = b->config;
     if (ranks_of(b, group) == 1) {
@@ -80,15 +80,16 @@ static void into_and_out(struct books *b, int64_t layer, enum tri_kind kind, int
     int64_t row = b->config->model.hidden_size * b->w;
     int64_t sum = n * b->config->model.hidden_size * b->s;
     if (!is_cut(b)) {
-        at_layer(b, layer, output, TRI_OP_ALL_REDUCE, TRI_GROUP_TENSOR, kind, sum);
-        at_layer(b, layer, BACKWARD, TRI_OP_ALL_REDUCE, TRI_GROUP_TENSOR, kind, sum);
+        at_layer(b, layer, output, TRI_OP_ALL_REDUCE, tri_group_id(TRI_ON_TENSOR), kind, sum);
+        at_layer(b, layer, BACKWARD, TRI_OP_ALL_REDUCE, tri_group_id(TRI_ON_TENSOR), kind, sum);
         return;
     }
     int64_t own = own_tokens(b, n) * row;
-    at_layer(b, layer, FORWARD_AND_RECOMPUTE, TRI_OP_ALL_GATHER, TRI_GROUP_TENSOR, kind, own);
-    at_layer(b, layer, output, TRI_OP_REDUCE_SCATTER, TRI_GROUP_TENSOR, kind, sum);
-    at_layer(b, layer, BACKWARD, TRI_OP_ALL_GATHER, TRI_GROUP_TENSOR, kind, own);
-    at_layer(b, layer, BACKWARD, TRI_OP_REDUCE_SCATTER, TRI_GROUP_TENSOR, kind, sum);
+    at_layer(b, layer, FORWARD_AND_RECOMPUTE, TRI_OP_ALL_GATHER, tri_group_id(TRI_ON_TENSOR), kind,
+             own);
+    at_layer(b, layer, output, TRI_OP_REDUCE_SCATTER, tri_group_id(TRI_ON_TENSOR), kind, sum);
+    at_layer(b, layer, BACKWARD, TRI_OP_ALL_GATHER, tri_group_id(TRI_ON_TENSOR), kind, own);
+    at_layer(b, layer, BACKWARD, TRI_OP_REDUCE_SCATTER, tri_group_id(TRI_ON_TENSOR), kind, sum);
 }
 
 /* ---- MoE ------------------------------------------------------------------------------------- */
@@ -182,28 +183,30 @@ static void book_moe(struct books *b, int64_t layer, int64_t i, int64_t n)
         }
     }
     int64_t part = received + count_routes(b, layer, i, me, home_at(b, me));
-    enum tri_group_id homes = is_whole(b) ? TRI_GROUP_TENSOR_EXPERT : TRI_GROUP_EXPERT;
+    int homes =
+        is_whole(b) ? tri_group_id(TRI_ON_TENSOR | TRI_ON_EXPERT) : tri_group_id(TRI_ON_EXPERT);
     int64_t block = b->block;
     for (int way = 0; way < 2; way++) {
         enum when when = way ? BACKWARD : FORWARD_AND_RECOMPUTE;
         at_layer(b, block, when, TRI_OP_ALL_TO_ALL, homes, TRI_KIND_MOE, sent * row);
         at_layer(b, block, when, TRI_OP_ALL_TO_ALL, homes, TRI_KIND_MOE, received * row);
         if (is_split(b) && !is_whole(b)) {
-            at_layer(b, block, when, TRI_OP_ALL_GATHER, TRI_GROUP_TENSOR, TRI_KIND_MOE, part * row);
-            at_layer(b, block, when, TRI_OP_REDUCE_SCATTER, TRI_GROUP_TENSOR, TRI_KIND_MOE,
-                     rows_of_all_parts(b, layer, i) * sum_row);
+            at_layer(b, block, when, TRI_OP_ALL_GATHER, tri_group_id(TRI_ON_TENSOR), TRI_KIND_MOE,
+                     part * row);
+            at_layer(b, block, when, TRI_OP_REDUCE_SCATTER, tri_group_id(TRI_ON_TENSOR),
+                     TRI_KIND_MOE, rows_of_all_parts(b, layer, i) * sum_row);
         } else if (!is_whole(b)) {
-            at_layer(b, block, when, TRI_OP_ALL_REDUCE, TRI_GROUP_TENSOR, TRI_KIND_MOE,
+            at_layer(b, block, when, TRI_OP_ALL_REDUCE, tri_group_id(TRI_ON_TENSOR), TRI_KIND_MOE,
                      part * sum_row);
         }
         if (is_split(b) && !is_cut(b)) {
-            at_layer(b, block, way ? BACKWARD : FORWARD_ONLY, TRI_OP_ALL_GATHER, TRI_GROUP_TENSOR,
-                     TRI_KIND_MOE, own_tokens(b, n) * row);
+            at_layer(b, block, way ? BACKWARD : FORWARD_ONLY, TRI_OP_ALL_GATHER,
+                     tri_group_id(TRI_ON_TENSOR), TRI_KIND_MOE, own_tokens(b, n) * row);
         }
     }
     if (is_cut(b)) {
-        at_layer(b, block, FORWARD_ONLY, TRI_OP_ALL_GATHER, TRI_GROUP_TENSOR, TRI_KIND_MOE,
-                 own_tokens(b, n) * b->config->moe.num_experts * 4);
+        at_layer(b, block, FORWARD_ONLY, TRI_OP_ALL_GATHER, tri_group_id(TRI_ON_TENSOR),
+                 TRI_KIND_MOE, own_tokens(b, n) * b->config->moe.num_experts * 4);
     }
 }
 
@@ -216,11 +219,14 @@ static void book_ends(struct books *b, int64_t n)
     int64_t own = own_tokens(b, n) * b->config->model.hidden_size * b->w;
     int64_t sum = n * b->config->model.hidden_size * b->s;
     if (is_cut(b)) {
-        book(b, TRI_OP_REDUCE_SCATTER, TRI_GROUP_TENSOR, TRI_PHASE_FORWARD, TRI_KIND_EMBEDDING,
-             bytes);
-        book(b, TRI_OP_ALL_GATHER, TRI_GROUP_TENSOR, TRI_PHASE_BACKWARD, TRI_KIND_EMBEDDING, own);
-        book(b, TRI_OP_ALL_GATHER, TRI_GROUP_TENSOR, TRI_PHASE_FORWARD, TRI_KIND_HEAD, own);
-        book(b, TRI_OP_REDUCE_SCATTER, TRI_GROUP_TENSOR, TRI_PHASE_BACKWARD, TRI_KIND_HEAD, sum);
+        book(b, TRI_OP_REDUCE_SCATTER, tri_group_id(TRI_ON_TENSOR), TRI_PHASE_FORWARD,
+             TRI_KIND_EMBEDDING, bytes);
+        book(b, TRI_OP_ALL_GATHER, tri_group_id(TRI_ON_TENSOR), TRI_PHASE_BACKWARD,
+             TRI_KIND_EMBEDDING, own);
+        book(b, TRI_OP_ALL_GATHER, tri_group_id(TRI_ON_TENSOR), TRI_PHASE_FORWARD, TRI_KIND_HEAD,
+             own);
+        book(b, TRI_OP_REDUCE_SCATTER, tri_group_id(TRI_ON_TENSOR), TRI_PHASE_BACKWARD,
+             TRI_KIND_HEAD, sum);
     } else {
         over_tensor(b, TRI_PHASE_FORWARD, TRI_KIND_EMBEDDING, bytes);
         over_tensor(b, TRI_PHASE_BACKWARD, TRI_KIND_HEAD, sum);
@@ -247,10 +253,10 @@ static void book_micro_step(struct books *b, int64_t i)
         b->block = layer;
         into_and_out(b, layer, TRI_KIND_ATTENTION, n, FORWARD_AND_RECOMPUTE);
         if (config->model.qk_norm == TRI_QK_NORM_FULL) {
-            at_layer(b, layer, FORWARD_AND_RECOMPUTE, TRI_OP_ALL_REDUCE, TRI_GROUP_TENSOR,
+            at_layer(b, layer, FORWARD_AND_RECOMPUTE, TRI_OP_ALL_REDUCE,
+                     tri_group_id(TRI_ON_TENSOR), TRI_KIND_ATTENTION, 2 * n * 4);
+            at_layer(b, layer, BACKWARD, TRI_OP_ALL_REDUCE, tri_group_id(TRI_ON_TENSOR),
                      TRI_KIND_ATTENTION, 2 * n * 4);
-            at_layer(b, layer, BACKWARD, TRI_OP_ALL_REDUCE, TRI_GROUP_TENSOR, TRI_KIND_ATTENTION,
-                     2 * n * 4);
         }
         if (!tri_config_layer_is_moe(config, layer)) {
             into_and_out(b, layer, TRI_KIND_MLP, n, FORWARD_ONLY);
@@ -337,9 +343,10 @@ static void book_shard(struct books *b, int64_t block, bool experts, bool narrow
             count += tri_range_size(param->local[0]) * tri_range_size(param->local[1]);
         }
     }
-    enum tri_group_id group = experts ? TRI_GROUP_DATA : TRI_GROUP_EXPERT_DATA;
+    int group = experts ? tri_group_id(TRI_ON_DATA) : tri_group_id(TRI_ON_EXPERT | TRI_ON_DATA);
     int replicas = b->mesh->size[TRI_AXIS_DATA] * (experts ? 1 : b->mesh->size[TRI_AXIS_EXPERT]);
-    int place = tri_group_rank(experts ? b->mesh->data : b->mesh->expert_data);
+    int place = tri_group_rank(experts ? tri_mesh_group(b->mesh, TRI_ON_DATA)
+                                       : tri_mesh_group(b->mesh, TRI_ON_EXPERT | TRI_ON_DATA));
     int64_t shard = tri_range_size(tri_range_part(count, replicas, place));
     CHECK(shard * replicas < count + replicas && shard * replicas > count - replicas);
     if (replicas > 1 && count > 0) {
@@ -373,8 +380,7 @@ static void compare(const struct books *b, const struct tri_ledger *found, const
                         tri_panic(TRI_FAILED,
                                   "%s: %s over %s, %s, %s: %lld calls of %lld bytes, expected "
                                   "%lld of %lld",
-                                  where, tri_op_name((enum tri_op)op),
-                                  tri_group_id_name((enum tri_group_id)group),
+                                  where, tri_op_name((enum tri_op)op), tri_groups[group].name,
                                   tri_phase_name((enum tri_phase)phase),
                                   tri_kind_name((enum tri_kind)kind), (long long)got.calls,
                                   (long long)got.bytes, (long long)expected.calls,
@@ -389,8 +395,8 @@ static void compare(const struct books *b, const struct tri_ledger *found, const
 /* Replicas fill disjoint rows of zeroed arrays. */
 static void collect_routes(const struct tri_mesh *mesh, struct tri_route_tap *tap, int64_t n)
 {
-    tri_all_reduce_sum(mesh->expert_data, (struct tri_where){TRI_PHASE_SETUP, TRI_KIND_META},
-                       tap->chosen, n, TRI_I32);
+    tri_all_reduce_sum(tri_mesh_group(mesh, TRI_ON_EXPERT | TRI_ON_DATA),
+                       (struct tri_where){TRI_PHASE_SETUP, TRI_KIND_META}, tap->chosen, n, TRI_I32);
 }
 
 /* The step's digits, and all cells that a rank booked. */

@@ -64,8 +64,7 @@ static void compare_ledgers(const struct tri_ledger *plan, const struct counted 
                                   "%s, %s: %s over %s, %s, %s: %lld calls of %lld bytes planned, "
                                   "%lld of %lld counted",
                                   words, small_layout_text(layout), tri_op_name((enum tri_op)op),
-                                  tri_group_id_name((enum tri_group_id)group),
-                                  tri_phase_name((enum tri_phase)phase),
+                                  tri_groups[group].name, tri_phase_name((enum tri_phase)phase),
                                   tri_kind_name((enum tri_kind)kind), (long long)p->calls,
                                   (long long)p->bytes, (long long)c->calls, (long long)c->bytes);
                     }

@@ -201,7 +201,7 @@ static int run_job(int argc, char **argv)
     struct tri_mesh *mesh;
     struct tri_error error;
     CHECK(tri_mesh_create(job(), 1, 1, &mesh, &error) == TRI_OK);
-    run_and_resume(mesh->world);
+    run_and_resume(tri_mesh_group(mesh, TRI_ON_ALL));
     tri_mesh_destroy(mesh);
     return 0;
 }

@@ -55,13 +55,13 @@ void __wrap_tri_gradients_reduce(struct tri_params *params, const struct tri_ker
         scale_experts(params, block, 1.0 / mesh->size[TRI_AXIS_EXPERT]);
     }
     if (fault == FAULT_EXPERTS_OVER_EXPERT) {
-        use_expert_group(params, mesh->expert);
+        use_expert_group(params, tri_mesh_group(mesh, TRI_ON_EXPERT));
     }
     for (int p = 0; fault == FAULT_NO_TENSOR_SYNC && p < params->count; p++) {
         params->param[p].sync = TRI_SYNC_NONE;
     }
     __real_tri_gradients_reduce(params, kernels, block, begin);
-    use_expert_group(params, mesh->data);
+    use_expert_group(params, tri_mesh_group(mesh, TRI_ON_DATA));
 }
 
 void __real_tri_all_reduce_sum(struct tri_group *group, struct tri_where where, void *data,

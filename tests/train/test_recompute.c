@@ -114,8 +114,8 @@ static void with_recompute(enum small_style style, const char *flavour, struct s
 
 static int64_t over_tensor(const struct tri_mesh *mesh, int64_t bytes)
 {
-    tri_all_reduce_sum(mesh->tensor, (struct tri_where){TRI_PHASE_SETUP, TRI_KIND_META}, &bytes, 1,
-                       TRI_I64);
+    tri_all_reduce_sum(tri_mesh_group(mesh, TRI_ON_TENSOR),
+                       (struct tri_where){TRI_PHASE_SETUP, TRI_KIND_META}, &bytes, 1, TRI_I64);
     return bytes;
 }
 

@@ -20,9 +20,9 @@ static void step(struct tri_engine *engine, const struct tri_rows_source *source
 /* Of the process, while no rank of it is in a step. */
 static size_t heap_of(const struct tri_mesh *mesh)
 {
-    tri_barrier(mesh->world);
+    tri_barrier(tri_mesh_group(mesh, TRI_ON_ALL));
     size_t bytes = mallinfo2().uordblks;
-    tri_barrier(mesh->world);
+    tri_barrier(tri_mesh_group(mesh, TRI_ON_ALL));
     return bytes;
 }
 
