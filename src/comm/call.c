@@ -1,4 +1,4 @@
-/* The frame around every collective: the watchdog's record, the debug check, the clock, the
+/* The frame around every call: the watchdog's record, the debug check, the clock, the
  * ledger. */
 #include "comm/internal.h"
 
@@ -16,6 +16,8 @@ const char *tri_verb_name(enum tri_verb verb)
         [TRI_VERB_ALL_TO_ALL] = "all_to_all",
         [TRI_VERB_COUNTS] = "all_to_all_counts",
         [TRI_VERB_BROADCAST] = "broadcast",
+        [TRI_VERB_SEND] = "send",
+        [TRI_VERB_RECEIVE] = "receive",
         [TRI_VERB_BARRIER] = "barrier",
         [TRI_VERB_AGREE] = "agree",
         [TRI_VERB_START] = "starting MPI",
@@ -35,6 +37,8 @@ static enum tri_op op_of(enum tri_verb verb)
         [TRI_VERB_ALL_TO_ALL] = TRI_OP_ALL_TO_ALL,
         [TRI_VERB_COUNTS] = TRI_OP_ALL_TO_ALL,
         [TRI_VERB_BROADCAST] = TRI_OP_BROADCAST,
+        [TRI_VERB_SEND] = TRI_OP_SEND,
+        [TRI_VERB_RECEIVE] = TRI_OP_SEND,
         [TRI_VERB_BARRIER] = TRI_OP_COUNT,
         [TRI_VERB_AGREE] = TRI_OP_ALL_REDUCE,
         [TRI_VERB_START] = TRI_OP_COUNT,
@@ -92,7 +96,10 @@ void tri_call_describe(const struct tri_call *call, char *text, size_t size)
     }
     char extra[64] = "";
     if (call->verb == TRI_VERB_BROADCAST) {
-        (void)snprintf(extra, sizeof(extra), " from %d", call->root);
+        (void)snprintf(extra, sizeof(extra), " from %d", call->peer);
+    } else if (tri_verb_is_pair(call->verb)) {
+        (void)snprintf(extra, sizeof(extra), " %s rank %d",
+                       call->verb == TRI_VERB_SEND ? "to" : "from", tri_call_peer(call));
     } else if (call->parts) {
         int used = snprintf(extra, sizeof(extra), " in parts");
         for (int r = 0; r < group->size && used < (int)sizeof(extra); r++) {
@@ -106,16 +113,25 @@ void tri_call_describe(const struct tri_call *call, char *text, size_t size)
                    tri_phase_name(call->where.phase), tri_kind_name(call->where.kind));
 }
 
+int tri_call_peer(const struct tri_call *call)
+{
+    const struct tri_mesh *mesh = call->group->mesh;
+    return tri_mesh_member(mesh->size, call->group->id, mesh->rank, call->peer);
+}
+
 void tri_call_enter(struct tri_call *call)
 {
     struct tri_group *group = call->group;
     if (!group->carries) {
         return;
     }
-    call->sequence = ++group->sequence;
+    bool pair = tri_verb_is_pair(call->verb);
+    call->sequence = pair ? 0 : ++group->sequence;
     tri_call_resume(call);
     call->began = call->entered;
-    tri_check_call(call);
+    if (!pair) {
+        tri_check_call(call);
+    }
 }
 
 void tri_call_resume(struct tri_call *call)

@@ -1,5 +1,6 @@
 /* The debug check: before a collective, the ranks of the group compare what they are about to call,
- * so that a mismatch is a message instead of a hang or of wrong numbers (PETSc's idea). */
+ * so that a mismatch is a message instead of a hang or of wrong numbers (PETSc's idea). Who
+ * receives from one rank compares with what that said ahead. */
 #include "comm/internal.h"
 
 #ifdef TRIDENT_DEBUG
@@ -101,3 +102,14 @@ void tri_check_rows(const struct tri_group *group, const int64_t *send_rows,
 }
 
 #endif
+
+void tri_check_notice(const struct tri_call *receive, const struct tri_notice *notice)
+{
+    if (notice->n == receive->n && notice->dtype == (int64_t)receive->dtype) {
+        return;
+    }
+    char text[256];
+    tri_call_describe(receive, text, sizeof(text));
+    tri_panic(TRI_FAILED, "%s: it sends %lld %s", text, (long long)notice->n,
+              tri_dtype_name((enum tri_dtype)notice->dtype));
+}

@@ -113,7 +113,7 @@ void tri_broadcast(struct tri_group *group, struct tri_where where, void *data, 
         .where = where,
         .dtype = dtype,
         .n = n,
-        .root = root,
+        .peer = root,
         .bytes = bytes_of(n, dtype),
     };
     tri_call_enter(&call);

@@ -174,6 +174,32 @@ struct tri_request *tri_all_to_all_v_begin(struct tri_group *group, struct tri_w
                                            const int64_t *recv_rows, int64_t width,
                                            enum tri_dtype dtype);
 void tri_request_end(struct tri_request *request);
+
+/* ---- between two ranks ----------------------------------------------------------------------- */
+
+/* n elements from this member of the group to another one, which receives as many of the same type.
+ * Messages from one member to another arrive in the order in which they are begun, whatever calls
+ * of all ranks are under way. A send may last until its receive has begun: two ranks that send to
+ * each other begin to, or one receives first. n may be 0, and then nobody waits, but in debug
+ * builds. Booked as `send`, the receive with 0 bytes.
+ *
+ * Who receives another length than was sent panics: in debug builds always, where the sender tells
+ * length and type ahead; in release builds where the transport sees it, which is one message at a
+ * time (max_message): threads when the two lengths differ, MPI when what was sent does not fit.
+ *
+ * Collective over the two ranks, of a group that has both. */
+void tri_send(struct tri_group *group, struct tri_where where, int to, const void *data, int64_t n,
+              enum tri_dtype dtype);
+void tri_receive(struct tri_group *group, struct tri_where where, int from, void *data, int64_t n,
+                 enum tri_dtype dtype);
+/* Ended by tri_request_end, in any order. */
+struct tri_request *tri_send_begin(struct tri_group *group, struct tri_where where, int to,
+                                   const void *data, int64_t n, enum tri_dtype dtype);
+struct tri_request *tri_receive_begin(struct tri_group *group, struct tri_where where, int from,
+                                      void *data, int64_t n, enum tri_dtype dtype);
+
+/* ---- while calls are under way --------------------------------------------------------------- */
+
 /* Lets the messages of the mesh's begun calls move on (Open MPI moves large ones only inside MPI's
  * functions), and tells the watchdog that this rank works: who computes for long calls this now and
  * then. Cheap. Local. */

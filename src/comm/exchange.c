@@ -3,7 +3,8 @@
  * Everything but the gathers goes through here. Both ends of a pair know how long their message is,
  * so each pair cuts its own at the longest length a transport is given, without asking the others:
  * counts past 2^31 need no agreement, and a displacement is a pointer, never an int. All ranks
- * begin in the same order, so messages of several calls in flight match by their order alone. On
+ * begin in the same order, so messages of several calls in flight match by their order alone; those
+ * between two ranks have a lane of their own, since no other rank knows when they begin. On
  * shared memory this is as fast as MPI_Alltoallv or faster; the non-blocking form costs nothing
  * extra. */
 #include "comm/internal.h"
@@ -43,11 +44,34 @@ int64_t tri_exchange_messages(const struct tri_group *group, const int64_t *send
     return pieces(group, send_counts, max) + pieces(group, recv_counts, max);
 }
 
+void tri_flight_receive(const struct tri_group *group, struct tri_way way, void *data, int64_t n,
+                        enum tri_dtype dtype, struct tri_flight *flight)
+{
+    int64_t width = (int64_t)tri_dtype_size(dtype);
+    char *place = data;
+    for (int64_t left = n; left > 0; left -= way.max) {
+        group->ops->receive(group->end, way.lane, way.peer, place, left < way.max ? left : way.max,
+                            dtype, &flight->item[flight->count++]);
+        place += way.max * width;
+    }
+}
+
+void tri_flight_send(const struct tri_group *group, struct tri_way way, const void *data, int64_t n,
+                     enum tri_dtype dtype, struct tri_flight *flight)
+{
+    int64_t width = (int64_t)tri_dtype_size(dtype);
+    const char *place = data;
+    for (int64_t left = n; left > 0; left -= way.max) {
+        group->ops->send(group->end, way.lane, way.peer, place, left < way.max ? left : way.max,
+                         dtype, &flight->item[flight->count++]);
+        place += way.max * width;
+    }
+}
+
 void tri_exchange_post(const struct tri_group *group, enum tri_dtype dtype, int64_t max,
                        const void *send, struct tri_side send_side, void *recv,
                        struct tri_side recv_side, struct tri_flight *flight)
 {
-    const struct tri_transport_ops *ops = group->ops;
     int64_t width = (int64_t)tri_dtype_size(dtype);
     int size = group->size;
     TRI_REQUIRE(flight->count == 0);
@@ -56,21 +80,15 @@ void tri_exchange_post(const struct tri_group *group, enum tri_dtype dtype, int6
     }
     for (int step = 1; step < size; step++) {
         int from = (group->rank - step + size) % size;
-        char *place = (char *)recv + recv_side.at[from] * width;
-        for (int64_t left = recv_side.counts[from]; left > 0; left -= max) {
-            ops->receive(group->end, from, place, left < max ? left : max, dtype,
-                         &flight->item[flight->count++]);
-            place += max * width;
-        }
+        tri_flight_receive(group, (struct tri_way){TRI_LANE_GROUP, from, max},
+                           (char *)recv + recv_side.at[from] * width, recv_side.counts[from], dtype,
+                           flight);
     }
     for (int step = 1; step < size; step++) {
         int to = (group->rank + step) % size;
-        const char *place = (const char *)send + send_side.at[to] * width;
-        for (int64_t left = send_side.counts[to]; left > 0; left -= max) {
-            ops->send(group->end, to, place, left < max ? left : max, dtype,
-                      &flight->item[flight->count++]);
-            place += max * width;
-        }
+        tri_flight_send(group, (struct tri_way){TRI_LANE_GROUP, to, max},
+                        (const char *)send + send_side.at[to] * width, send_side.counts[to], dtype,
+                        flight);
     }
 }
 

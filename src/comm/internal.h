@@ -66,7 +66,7 @@ struct tri_group {
     const struct tri_transport_ops *ops;
     bool carries;      /* false: data that is not there is neither read nor written */
     int channel;       /* its row in the watchdog's records */
-    uint64_t sequence; /* calls so far */
+    uint64_t sequence; /* calls of all its ranks so far */
     const struct tri_mesh *mesh;
     struct tri_pool *pool; /* the mesh's */
     /* Work space of a call while it is posted or summed; no call in flight refers to it. Each
@@ -93,6 +93,8 @@ enum tri_verb {
     TRI_VERB_ALL_TO_ALL,
     TRI_VERB_COUNTS,
     TRI_VERB_BROADCAST,
+    TRI_VERB_SEND,
+    TRI_VERB_RECEIVE,
     TRI_VERB_BARRIER,
     TRI_VERB_AGREE,
     /* From here on no call of a group, but a stage that all ranks go through. */
@@ -103,6 +105,11 @@ enum tri_verb {
 };
 
 const char *tri_verb_name(enum tri_verb verb);
+/* Whether it is between two ranks, and not a call of all ranks of the group. */
+static inline bool tri_verb_is_pair(enum tri_verb verb)
+{
+    return verb == TRI_VERB_SEND || verb == TRI_VERB_RECEIVE;
+}
 
 /* What a rank says when it enters a collective. The members from verb to parts are what the ranks
  * of a group must agree on. */
@@ -113,10 +120,10 @@ struct tri_call {
     enum tri_dtype dtype;
     int64_t n;            /* elements; elements of a row for all_to_all */
     const int64_t *parts; /* [group size], or NULL; read only while the call is entered */
-    int root;
+    int peer; /* place of a broadcast's root, or of the other end of a send or receive */
     bool begun;
-    int64_t bytes; /* for the ledger */
-    uint64_t sequence;
+    int64_t bytes;     /* for the ledger */
+    uint64_t sequence; /* 0: between two ranks */
     /* Times: when it began; when its messages were seen to have arrived while nobody waited, or 0;
      * when begin or end was entered last. Seconds spent in begin. */
     double began, arrived, entered, exposed;
@@ -137,6 +144,8 @@ void tri_call_resume(struct tri_call *call);
 /* Closes the call and books it: what has passed since enter or resume was exposed. */
 void tri_call_leave(struct tri_call *call);
 
+/* The world rank of the peer. */
+int tri_call_peer(const struct tri_call *call);
 /* "all_reduce of 8 F32 over group world (forward, mlp)". */
 void tri_call_describe(const struct tri_call *call, char *text, size_t size);
 
@@ -146,6 +155,21 @@ void tri_check_call(const struct tri_call *call);
 /* The same for the pairwise row counts of an all-to-all. */
 void tri_check_rows(const struct tri_group *group, const int64_t *send_rows,
                     const int64_t *recv_rows);
+
+/* What the sender says of a message between two ranks ahead of it, in debug builds. */
+struct tri_notice {
+    int64_t n, dtype;
+};
+/* Messages that the notice takes: 0 in release builds. */
+enum {
+#ifdef TRIDENT_DEBUG
+    TRI_NOTICE_MESSAGES = 1
+#else
+    TRI_NOTICE_MESSAGES = 0
+#endif
+};
+/* Panics unless the receiver was told of what it receives. */
+void tri_check_notice(const struct tri_call *receive, const struct tri_notice *notice);
 
 /* ---- data ------------------------------------------------------------------------------------ */
 
@@ -163,6 +187,17 @@ int64_t tri_exchange_messages(const struct tri_group *group, const int64_t *send
 void tri_exchange_post(const struct tri_group *group, enum tri_dtype dtype, int64_t max,
                        const void *send, struct tri_side send_side, void *recv,
                        struct tri_side recv_side, struct tri_flight *flight);
+/* Where the pieces of one message go: to or from which rank, cut at max elements. */
+struct tri_way {
+    enum tri_lane lane;
+    int peer;
+    int64_t max;
+};
+/* Add messages to flight. Where nothing is carried they must not be called. */
+void tri_flight_receive(const struct tri_group *group, struct tri_way way, void *data, int64_t n,
+                        enum tri_dtype dtype, struct tri_flight *flight);
+void tri_flight_send(const struct tri_group *group, struct tri_way way, const void *data, int64_t n,
+                     enum tri_dtype dtype, struct tri_flight *flight);
 /* Whether all of them have arrived; forgets those of the end that have. */
 bool tri_flight_test(const struct tri_group *group, struct tri_flight *flight);
 void tri_flight_wait(const struct tri_group *group, struct tri_flight *flight);

@@ -53,7 +53,7 @@ struct tri_ledger_cell tri_ledger_sum(const struct tri_ledger *ledger, int op, i
 const char *tri_op_name(enum tri_op op)
 {
     static const char *const names[TRI_OP_COUNT] = {"all_reduce", "all_gather", "reduce_scatter",
-                                                    "all_to_all", "broadcast"};
+                                                    "all_to_all", "broadcast",  "send"};
     return names[op];
 }
 

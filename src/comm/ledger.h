@@ -1,6 +1,7 @@
-/* The ledger: every collective is booked by operation, group, phase and kind. Bytes are the payload
+/* The ledger: every call is booked by operation, group, phase and kind. Bytes are the payload
  * a rank hands to the call: all_reduce and broadcast n*w; all_gather its own part; reduce_scatter
- * its whole input; all_to_all_v the rows meant for other ranks. Groups of one book nothing. */
+ * its whole input; all_to_all_v the rows meant for other ranks; send n*w. A receive is booked as a
+ * send of 0 bytes, for the time it waited. Groups of one book nothing. */
 #ifndef TRIDENT_COMM_LEDGER_H
 #define TRIDENT_COMM_LEDGER_H
 
@@ -14,6 +15,7 @@ enum tri_op {
     TRI_OP_REDUCE_SCATTER,
     TRI_OP_ALL_TO_ALL,
     TRI_OP_BROADCAST,
+    TRI_OP_SEND,
     TRI_OP_COUNT
 };
 enum tri_phase {

@@ -17,7 +17,7 @@ static void receive(struct batch *batch, int from, void *data, int64_t n)
 {
     const struct tri_group *group = batch->group;
     if (n > 0) {
-        group->ops->receive(group->end, from, data, n, batch->dtype,
+        group->ops->receive(group->end, TRI_LANE_GROUP, from, data, n, batch->dtype,
                             &batch->message[batch->count++]);
     }
 }
@@ -26,7 +26,8 @@ static void send(struct batch *batch, int to, const void *data, int64_t n)
 {
     const struct tri_group *group = batch->group;
     if (n > 0) {
-        group->ops->send(group->end, to, data, n, batch->dtype, &batch->message[batch->count++]);
+        group->ops->send(group->end, TRI_LANE_GROUP, to, data, n, batch->dtype,
+                         &batch->message[batch->count++]);
     }
 }
 

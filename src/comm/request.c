@@ -7,6 +7,8 @@
 #include "base/memory.h"
 #include "base/work.h"
 
+enum { NOTICE_WORDS = sizeof(struct tri_notice) / sizeof(int64_t) };
+
 struct tri_request {
     struct tri_call call;
     /* In one block: what the others sent where it has to be summed, then the messages. */
@@ -221,6 +223,93 @@ struct tri_request *tri_all_to_all_v_begin(struct tri_group *group, struct tri_w
     return set_aside(request);
 }
 
+/* The two ends of a message between two ranks: a notice of it where there is one, then the data. In
+ * the block the notice is followed by the messages. */
+static struct tri_request *begin_pair(struct tri_call call, const void *send, void *recv)
+{
+    struct tri_group *group = call.group;
+    TRI_REQUIRE(call.n >= 0);
+    TRI_REQUIRE(call.peer >= 0 && call.peer < group->size && call.peer != group->rank);
+    tri_call_enter(&call);
+    struct tri_way way = {TRI_LANE_PAIR, call.peer, group->mesh->max_message};
+    struct tri_way ahead = {TRI_LANE_PAIR, call.peer, NOTICE_WORDS};
+    int64_t words = TRI_NOTICE_MESSAGES * NOTICE_WORDS;
+    int64_t messages = TRI_NOTICE_MESSAGES + (call.n + way.max - 1) / way.max;
+    struct tri_request *request =
+        take(group->pool, sizeof(struct tri_notice) + (size_t)messages * sizeof(union tri_message));
+    struct tri_notice *notice = request->block;
+    request->flight.item = (union tri_message *)(void *)(notice + 1);
+    request->own_n = 0;
+    request->gathers = false;
+    request->call = call;
+    if (group->carries && call.verb == TRI_VERB_SEND) {
+        *notice = (struct tri_notice){call.n, (int64_t)call.dtype};
+        tri_flight_send(group, ahead, notice, words, TRI_I64, &request->flight);
+        tri_flight_send(group, way, send, call.n, call.dtype, &request->flight);
+    } else if (group->carries) {
+        tri_flight_receive(group, ahead, notice, words, TRI_I64, &request->flight);
+        tri_flight_receive(group, way, recv, call.n, call.dtype, &request->flight);
+    }
+    return set_aside(request);
+}
+
+struct tri_request *tri_send_begin(struct tri_group *group, struct tri_where where, int to,
+                                   const void *data, int64_t n, enum tri_dtype dtype)
+{
+    struct tri_call call = {
+        .group = group,
+        .verb = TRI_VERB_SEND,
+        .where = where,
+        .dtype = dtype,
+        .n = n,
+        .peer = to,
+        .bytes = n * (int64_t)tri_dtype_size(dtype),
+    };
+    return begin_pair(call, data, NULL);
+}
+
+struct tri_request *tri_receive_begin(struct tri_group *group, struct tri_where where, int from,
+                                      void *data, int64_t n, enum tri_dtype dtype)
+{
+    struct tri_call call = {
+        .group = group,
+        .verb = TRI_VERB_RECEIVE,
+        .where = where,
+        .dtype = dtype,
+        .n = n,
+        .peer = from,
+    };
+    return begin_pair(call, NULL, data);
+}
+
+void tri_send(struct tri_group *group, struct tri_where where, int to, const void *data, int64_t n,
+              enum tri_dtype dtype)
+{
+    tri_request_end(tri_send_begin(group, where, to, data, n, dtype));
+}
+
+void tri_receive(struct tri_group *group, struct tri_where where, int from, void *data, int64_t n,
+                 enum tri_dtype dtype)
+{
+    tri_request_end(tri_receive_begin(group, where, from, data, n, dtype));
+}
+
+/* The notice is looked at before the data is waited for, which may not fit. */
+static void wait_for_pair(struct tri_request *request)
+{
+    const struct tri_group *group = request->call.group;
+    struct tri_flight *flight = &request->flight;
+    if (TRI_NOTICE_MESSAGES && group->carries) {
+        if (flight->count > 0) {
+            group->ops->wait(group->end, flight->item, 1);
+            flight->item++;
+            flight->count--;
+        }
+        tri_check_notice(&request->call, request->block);
+    }
+    tri_flight_wait(group, flight);
+}
+
 void tri_request_end(struct tri_request *request)
 {
     if (!request) {
@@ -230,7 +319,11 @@ void tri_request_end(struct tri_request *request)
     enum tri_dtype dtype = request->call.dtype;
     take_off(request);
     tri_call_resume(&request->call);
-    tri_flight_wait(group, &request->flight);
+    if (request->call.verb == TRI_VERB_RECEIVE) {
+        wait_for_pair(request);
+    } else {
+        tri_flight_wait(group, &request->flight);
+    }
     if (request->own_n > 0) {
         char *own = (char *)request->data + request->own_at * (int64_t)tri_dtype_size(dtype);
         tri_slots_sum(group, own, request->block, request->own_n, request->own_n, dtype,

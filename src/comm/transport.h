@@ -27,6 +27,13 @@ union tri_message {
     uint64_t number;
 };
 
+/* Messages of different lanes between the same two ranks have nothing to do with each other. */
+enum tri_lane {
+    TRI_LANE_GROUP, /* of collectives */
+    TRI_LANE_PAIR,  /* of one rank to one other */
+    TRI_LANE_COUNT
+};
+
 struct tri_transport_ops {
     const char *name;
     /* This rank's end of a group of more than one rank, of which `first` is the lowest world rank;
@@ -36,12 +43,12 @@ struct tri_transport_ops {
                                  const char *name);
     /* Collective likewise; no message is under way. */
     void (*close)(struct tri_transport *self, struct tri_endpoint *end);
-    /* Begin to move n elements; 0 < n <= the mesh's max_message. Messages between two ranks of a
-     * group match in the order in which they were begun. The data belongs to the transport until
-     * test or wait say that the message has arrived, which they say once. */
-    void (*receive)(struct tri_endpoint *end, int from, void *data, int64_t n, enum tri_dtype dtype,
-                    union tri_message *message);
-    void (*send)(struct tri_endpoint *end, int to, const void *data, int64_t n,
+    /* Begin to move n elements; 0 < n <= the mesh's max_message. Messages of a lane between
+     * two ranks of a group match in the order in which they were begun. The data belongs to the
+     * transport until test or wait say that the message has arrived, which they say once. */
+    void (*receive)(struct tri_endpoint *end, enum tri_lane lane, int from, void *data, int64_t n,
+                    enum tri_dtype dtype, union tri_message *message);
+    void (*send)(struct tri_endpoint *end, enum tri_lane lane, int to, const void *data, int64_t n,
                  enum tri_dtype dtype, union tri_message *message);
     /* Whether it has arrived; moves others on where that is needed. */
     bool (*test)(struct tri_endpoint *end, union tri_message *message);

@@ -4,7 +4,7 @@
 
 #include <stdlib.h>
 
-enum { TAG = 1 };
+enum { TAG = 1 }; /* of the first lane */
 
 struct endpoint {
     struct tri_endpoint base;
@@ -78,16 +78,18 @@ static MPI_Request *request_of(union tri_message *message)
     return (MPI_Request *)(void *)message;
 }
 
-static void receive(struct tri_endpoint *end, int from, void *data, int64_t n, enum tri_dtype dtype,
-                    union tri_message *message)
+static void receive(struct tri_endpoint *end, enum tri_lane lane, int from, void *data, int64_t n,
+                    enum tri_dtype dtype, union tri_message *message)
 {
-    TRI_MPI(MPI_Irecv(data, (int)n, type_of(dtype), from, TAG, comm_of(end), request_of(message)));
+    TRI_MPI(MPI_Irecv(data, (int)n, type_of(dtype), from, TAG + (int)lane, comm_of(end),
+                      request_of(message)));
 }
 
-static void send(struct tri_endpoint *end, int to, const void *data, int64_t n,
+static void send(struct tri_endpoint *end, enum tri_lane lane, int to, const void *data, int64_t n,
                  enum tri_dtype dtype, union tri_message *message)
 {
-    TRI_MPI(MPI_Isend(data, (int)n, type_of(dtype), to, TAG, comm_of(end), request_of(message)));
+    TRI_MPI(MPI_Isend(data, (int)n, type_of(dtype), to, TAG + (int)lane, comm_of(end),
+                      request_of(message)));
 }
 
 static bool test(struct tri_endpoint *end, union tri_message *message)

@@ -28,7 +28,7 @@ enum state {
 struct letter {
     const void *from;
     void *to;
-    size_t bytes;
+    size_t bytes, room; /* that are sent, and that are received */
     _Atomic int state;
     _Atomic int ends; /* that have not been told yet that it has arrived */
     struct tri_bell *sender, *receiver;
@@ -55,7 +55,7 @@ struct tri_meeting {
     uint64_t number; /* of the calls that opened it */
     int first;       /* its lowest rank */
     int size, ends;
-    struct box *box; /* [to * size + from] */
+    struct box *box; /* [(lane * size + to) * size + from] */
     struct tri_meeting *next;
 };
 
@@ -117,7 +117,7 @@ static struct tri_meeting *find_meeting(struct tri_hub *hub, uint64_t number, in
 static struct tri_meeting *create_meeting(struct tri_hub *hub, uint64_t number, int first, int size)
 {
     struct tri_meeting *meeting = take(sizeof(*meeting));
-    size_t boxes = (size_t)size * (size_t)size;
+    size_t boxes = TRI_LANE_COUNT * (size_t)size * (size_t)size;
     *meeting = (struct tri_meeting){.number = number, .first = first, .size = size};
     meeting->box = take(boxes * sizeof(*meeting->box));
     for (size_t i = 0; i < boxes; i++) {
@@ -131,7 +131,7 @@ static struct tri_meeting *create_meeting(struct tri_hub *hub, uint64_t number, 
 
 static void destroy_meeting(struct tri_meeting *meeting)
 {
-    for (int i = 0; i < meeting->size * meeting->size; i++) {
+    for (int i = 0; i < (int)TRI_LANE_COUNT * meeting->size * meeting->size; i++) {
         struct box *box = &meeting->box[i];
         TRI_REQUIRE(!box->first);
         while (box->batches) {
@@ -217,41 +217,44 @@ static struct letter *post(const struct endpoint *end, struct box *box, const vo
         box->last = box->first ? box->last : &box->first;
     } else {
         letter = take_letter(box);
-        *letter = (struct letter){.bytes = bytes, .state = ALONE, .ends = 2, .box = box};
+        *letter = (struct letter){.state = ALONE, .ends = 2, .box = box};
         *box->last = letter;
         box->last = &letter->next;
     }
     *(from ? &letter->sender : &letter->receiver) = end->bell;
     letter->from = from ? from : letter->from;
     letter->to = to ? to : letter->to;
-    size_t other = letter->bytes;
+    *(from ? &letter->bytes : &letter->room) = bytes;
     struct tri_bell *waiting = from ? letter->receiver : letter->sender;
     if (meets) {
         atomic_store(&letter->state, BOTH);
     }
     (void)pthread_mutex_unlock(&box->lock);
-    if (meets && other != bytes) {
-        tri_panic(TRI_FAILED, "a message of %zu bytes meets one of %zu", bytes, other);
-    }
     if (meets) {
         ring(waiting);
     }
     return letter;
 }
 
-static void receive(struct tri_endpoint *base, int from, void *data, int64_t n,
+static struct box *box_of(const struct endpoint *end, enum tri_lane lane, int to, int from)
+{
+    int size = end->base.size;
+    return &end->meeting->box[((int)lane * size + to) * size + from];
+}
+
+static void receive(struct tri_endpoint *base, enum tri_lane lane, int from, void *data, int64_t n,
                     enum tri_dtype dtype, union tri_message *message)
 {
     const struct endpoint *end = (const struct endpoint *)base;
-    struct box *box = &end->meeting->box[base->rank * base->size + from];
+    struct box *box = box_of(end, lane, base->rank, from);
     message->place = post(end, box, NULL, data, (size_t)n * tri_dtype_size(dtype));
 }
 
-static void send(struct tri_endpoint *base, int to, const void *data, int64_t n,
+static void send(struct tri_endpoint *base, enum tri_lane lane, int to, const void *data, int64_t n,
                  enum tri_dtype dtype, union tri_message *message)
 {
     const struct endpoint *end = (const struct endpoint *)base;
-    struct box *box = &end->meeting->box[to * base->size + base->rank];
+    struct box *box = box_of(end, lane, to, base->rank);
     message->place = post(end, box, data, NULL, (size_t)n * tri_dtype_size(dtype));
 }
 
@@ -273,6 +276,13 @@ static bool test(struct tri_endpoint *base, union tri_message *message)
     const struct endpoint *end = (const struct endpoint *)base;
     struct letter *letter = message->place;
     int both = BOTH;
+    if (atomic_load(&letter->state) == BOTH && letter->bytes != letter->room) {
+        if (letter->sender == end->bell) {
+            return false; /* the receiver says it */
+        }
+        tri_panic(TRI_FAILED, "%zu bytes are received where %zu are sent", letter->room,
+                  letter->bytes);
+    }
     if (atomic_compare_exchange_strong(&letter->state, &both, BUSY)) {
         struct tri_bell *other = letter->sender == end->bell ? letter->receiver : letter->sender;
         memcpy(letter->to, letter->from, letter->bytes);

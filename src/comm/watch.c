@@ -111,8 +111,13 @@ static void enter(struct tri_watch_record *own, int channel, uint64_t reached, u
 void tri_watch_enter(const struct tri_call *call)
 {
     const struct tri_group *group = call->group;
-    enter(group->mesh->comm->watch->own, group->channel, group->sequence, call->sequence,
-          call->verb, call->where);
+    struct tri_watch_record *own = group->mesh->comm->watch->own;
+    if (tri_verb_is_pair(call->verb)) {
+        atomic_store_explicit(&own->n, call->n, memory_order_relaxed);
+        atomic_store_explicit(&own->dtype, (int)call->dtype, memory_order_relaxed);
+        atomic_store_explicit(&own->peer, tri_call_peer(call), memory_order_relaxed);
+    }
+    enter(own, group->channel, group->sequence, call->sequence, call->verb, call->where);
 }
 
 void tri_watch_leave(struct tri_watch *watch)

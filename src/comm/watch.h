@@ -24,6 +24,8 @@ struct tri_watch_record {
     _Atomic int64_t since;     /* tri_clock_nanoseconds when the wait began; 0: waits in none */
     _Atomic uint64_t sequence; /* the call it waits in */
     _Atomic int channel, verb, phase, kind;
+    _Atomic int64_t n; /* of a call between two ranks: its length, type and other rank */
+    _Atomic int dtype, peer;
     _Atomic int claimed; /* in the node's first record: some rank has begun to report */
     _Atomic int ended;   /* is about to exit */
     int rank, process;

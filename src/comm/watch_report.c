@@ -90,10 +90,12 @@ static void find_absence(const struct tri_watch *watch, const struct tri_watch_r
     const int *size = tri_watch_mesh_size(watch, channel);
     int id = (channel % TRI_GROUP_COUNT);
     uint64_t sequence = atomic_load(&waiting->sequence);
+    bool pair = tri_verb_is_pair((enum tri_verb)atomic_load(&waiting->verb));
+    int peer = atomic_load(&waiting->peer);
     memset(absence, 0, sizeof(*absence));
     for (int i = 0; i < tri_mesh_group_size(size, id); i++) {
         int rank = tri_mesh_member(size, id, waiting->rank, i);
-        if (rank == waiting->rank) {
+        if (rank == waiting->rank || (pair && rank != peer)) {
             continue;
         }
         if (watch->place[rank] < 0) {
@@ -107,7 +109,7 @@ static void find_absence(const struct tri_watch *watch, const struct tri_watch_r
         const char *state = tri_watch_halted(other->process);
         char file[TRI_WORK_FILE + 64];
         describe_file(other, file, sizeof(file));
-        if (atomic_load(&other->arrived[channel]) < sequence) {
+        if (pair || atomic_load(&other->arrived[channel]) < sequence) {
             list_add(&absence->late, rank, file);
             absence->root = absence->root || !waits(other) || *state;
         } else if (*state) {
@@ -122,7 +124,9 @@ static void find_absence(const struct tri_watch *watch, const struct tri_watch_r
 
 static void print_report(const struct tri_watch_record *waiting, const struct absence *absence)
 {
-    char reason[1280];
+    enum tri_verb verb = (enum tri_verb)atomic_load(&waiting->verb);
+    bool pair = tri_verb_is_pair(verb);
+    char reason[1280] = "";
     const char *s = "s";
     if (absence->late.count) {
         (void)snprintf(reason, sizeof(reason), " for rank%s %s", absence->late.count > 1 ? s : "",
@@ -135,7 +139,7 @@ static void print_report(const struct tri_watch_record *waiting, const struct ab
                        "; all have begun it, rank%s %s do%s not wait for its end",
                        absence->busy.count > 1 ? s : "", absence->busy.text,
                        absence->busy.count > 1 ? "" : "es");
-    } else {
+    } else if (!pair) {
         (void)snprintf(reason, sizeof(reason), "; all its ranks on this node have arrived");
     }
     char unseen[640] = "";
@@ -144,18 +148,24 @@ static void print_report(const struct tri_watch_record *waiting, const struct ab
                        absence->unseen.count > 1 ? s : "", absence->unseen.text);
     }
     char place[96] = "";
-    int verb = atomic_load(&waiting->verb);
     if (verb != TRI_VERB_BARRIER && verb < TRI_VERB_AGREE) {
         (void)snprintf(place, sizeof(place), " (%s, %s)",
                        tri_phase_name((enum tri_phase)atomic_load(&waiting->phase)),
                        tri_kind_name((enum tri_kind)atomic_load(&waiting->kind)));
     }
+    char what[96] = "";
+    if (pair) {
+        (void)snprintf(what, sizeof(what), " of %lld %s %s rank %d",
+                       (long long)atomic_load(&waiting->n),
+                       tri_dtype_name((enum tri_dtype)atomic_load(&waiting->dtype)),
+                       verb == TRI_VERB_SEND ? "to" : "from", atomic_load(&waiting->peer));
+    }
     int channel = atomic_load(&waiting->channel);
     double seconds = (double)(tri_clock_nanoseconds() - atomic_load(&waiting->since)) * 1e-9;
     char line[2560];
     (void)snprintf(line, sizeof(line),
-                   "trident: error: rank %d: %s over group %s%s has waited %.1f s%s%s\n",
-                   waiting->rank, tri_verb_name((enum tri_verb)verb),
+                   "trident: error: rank %d: %s%s over group %s%s has waited %.1f s%s%s\n",
+                   waiting->rank, tri_verb_name(verb), what,
                    tri_groups[channel % TRI_GROUP_COUNT].name, place, seconds, reason, unseen);
     tri_error_write(line, PATIENCE);
 }

@@ -159,6 +159,32 @@ static void mismatch_rows(const struct tri_mesh *mesh)
                      TRI_F32);
 }
 
+/* The last rank never sends what the first waits for; the others wait for all. */
+static void no_sender(const struct tri_mesh *mesh, const char *path)
+{
+    struct tri_group *all = tri_mesh_group(mesh, TRI_ON_ALL);
+    tri_barrier(all);
+    if (mesh->rank == mesh->ranks - 1) {
+        stop_here(path);
+    }
+    if (mesh->rank == 0) {
+        tri_receive(all, here, mesh->ranks - 1, data, 8, TRI_F32);
+    }
+    tri_barrier(all);
+}
+
+/* The first rank sends another length than the second receives. */
+static void mismatch_pair(const struct tri_mesh *mesh, int64_t sent)
+{
+    struct tri_group *all = tri_mesh_group(mesh, TRI_ON_ALL);
+    if (mesh->rank == 0) {
+        tri_send(all, here, 1, data, sent, TRI_F32);
+    } else if (mesh->rank == 1) {
+        tri_receive(all, here, 0, data, 8, TRI_F32);
+    }
+    tri_barrier(all);
+}
+
 static void panic(const struct tri_mesh *mesh)
 {
     if (mesh->rank == 1) {
@@ -222,6 +248,12 @@ static int run_job(int argc, char **argv)
         mismatch(mesh);
     } else if (strcmp(mode, "mismatch-rows") == 0) {
         mismatch_rows(mesh);
+    } else if (strcmp(mode, "no-sender") == 0) {
+        no_sender(mesh, path);
+    } else if (strcmp(mode, "mismatch-long") == 0) {
+        mismatch_pair(mesh, 16);
+    } else if (strcmp(mode, "mismatch-short") == 0) {
+        mismatch_pair(mesh, 4);
     } else if (strcmp(mode, "panic") == 0) {
         panic(mesh);
     } else if (strcmp(mode, "panic-all") == 0) {

@@ -287,6 +287,50 @@ static void test_mismatch_rows(void **state)
 #endif
 }
 
+static void test_no_sender(void **state)
+{
+    (void)state;
+    char line[256];
+    const struct process_result *outcome = run_job("no-sender");
+    (void)snprintf(line, sizeof(line),
+                   "trident: error: rank 0: receive of 8 F32 from rank %d over group world "
+                   "(forward, attention) has waited 1.",
+                   ranks - 1);
+    check_failed(outcome, line);
+    (void)snprintf(line, sizeof(line), " s for rank %d\n", ranks - 1);
+    check_failed(outcome, line);
+    check_ended();
+    outcome = run_threads("no-sender");
+    check_failed(outcome, "trident: error: rank 0: receive of 8 F32 from rank 3 over group world "
+                          "(forward, attention) has waited 1.");
+    check_failed(outcome, " s for rank 3\n");
+}
+
+/* What is longer than expected is always seen, by who receives it. */
+static void test_mismatch_pair(void **state)
+{
+    (void)state;
+    static const char *const modes[] = {"mismatch-long", "mismatch-short"};
+    for (int i = 0; i < 2; i++) {
+        const char *line = "trident: error: rank 1: ";
+#ifdef TRIDENT_DEBUG
+        char said[256];
+        (void)snprintf(said, sizeof(said),
+                       "%sreceive of 8 F32 from rank 0 over group world (forward, attention): it "
+                       "sends %d F32\n",
+                       line, i == 0 ? 16 : 4);
+        line = said;
+#endif
+        check_failed(run_threads(modes[i]), line);
+#ifndef TRIDENT_DEBUG
+        if (i == 1) {
+            break;
+        }
+#endif
+        check_failed(run_job(modes[i]), line);
+    }
+}
+
 int main(int argc, char **argv)
 {
     mpiexec_flags = argv + 1;
@@ -312,6 +356,8 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_mpi_error),
         cmocka_unit_test(test_mismatch),
         cmocka_unit_test(test_mismatch_rows),
+        cmocka_unit_test(test_no_sender),
+        cmocka_unit_test(test_mismatch_pair),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

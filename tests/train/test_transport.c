@@ -41,19 +41,19 @@ static void close_end(struct tri_transport *self, struct tri_endpoint *base)
     tri_free(base);
 }
 
-static void receive(struct tri_endpoint *base, int from, void *data, int64_t n,
+static void receive(struct tri_endpoint *base, enum tri_lane lane, int from, void *data, int64_t n,
                     enum tri_dtype dtype, union tri_message *message)
 {
     const struct endpoint *end = (const struct endpoint *)base;
-    end->slow->inner->ops->receive(end->inner, from, data, n, dtype, message);
+    end->slow->inner->ops->receive(end->inner, lane, from, data, n, dtype, message);
 }
 
-static void send(struct tri_endpoint *base, int to, const void *data, int64_t n,
+static void send(struct tri_endpoint *base, enum tri_lane lane, int to, const void *data, int64_t n,
                  enum tri_dtype dtype, union tri_message *message)
 {
     const struct endpoint *end = (const struct endpoint *)base;
     end->slow->sent++;
-    end->slow->inner->ops->send(end->inner, to, data, n, dtype, message);
+    end->slow->inner->ops->send(end->inner, lane, to, data, n, dtype, message);
 }
 
 static bool test(struct tri_endpoint *base, union tri_message *message)
