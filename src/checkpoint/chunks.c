@@ -78,7 +78,7 @@ void tri_chunks_destroy(struct tri_chunks *chunks)
 
 static int64_t chunks_of(const struct tri_chunks *c)
 {
-    return ((int64_t)c->file->bytes + c->bytes - 1) / c->bytes;
+    return ((int64_t)c->file.bytes + c->bytes - 1) / c->bytes;
 }
 
 static int owner_of(const struct tri_chunks *c, int64_t chunk)
@@ -89,13 +89,13 @@ static int owner_of(const struct tri_chunks *c, int64_t chunk)
 static uint64_t end_of(const struct tri_chunks *c, int64_t chunk)
 {
     uint64_t end = (uint64_t)(chunk + 1) * (uint64_t)c->bytes;
-    return end < c->file->bytes ? end : c->file->bytes;
+    return end < c->file.bytes ? end : c->file.bytes;
 }
 
 void tri_chunks_begin(struct tri_chunks *chunks, const struct tri_chunk_file *file)
 {
     chunks->turn = chunks->after; /* small files are not all rank 0's */
-    chunks->file = file;
+    chunks->file = *file;
     chunks->after = owner_of(chunks, chunks_of(chunks));
     chunks->entry = 0;
     chunks->first = 0;
@@ -123,7 +123,7 @@ static void grow(struct tri_chunks *c)
 /* Adds what bytes [begin, end) of the file hold of tensors. */
 static void add_parts(struct tri_chunks *c, uint64_t begin, uint64_t end, int owner)
 {
-    const struct tri_chunk_file *file = c->file;
+    const struct tri_chunk_file *file = &c->file;
     while (c->entry < file->count) {
         const struct tri_chunk_entry *e = &file->entry[c->entry];
         uint64_t tensor_end = e->begin + (uint64_t)elements(e->param) * sizeof(float);
@@ -168,7 +168,7 @@ bool tri_chunks_next(struct tri_chunks *chunks)
 
 float *tri_chunks_values(const struct tri_chunks *chunks)
 {
-    uint64_t data = chunks->file->data;
+    uint64_t data = chunks->file.data;
     uint64_t header = data <= chunks->begin ? 0
                       : data >= chunks->end ? chunks->end - chunks->begin
                                             : data - chunks->begin;

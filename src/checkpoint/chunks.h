@@ -31,11 +31,11 @@ struct tri_chunks {
     const struct tri_params *params;
     struct tri_group *world;
     int ranks, me;
-    int64_t bytes; /* of a chunk */
-    int most;      /* in a round */
-    int turn;      /* whose the first chunk of the file is */
-    int after;     /* of the next file */
-    const struct tri_chunk_file *file;
+    int64_t bytes;              /* of a chunk */
+    int most;                   /* in a round */
+    int turn;                   /* whose the first chunk of the file is */
+    int after;                  /* of the next file */
+    struct tri_chunk_file file; /* its entries are borrowed until the last chunk */
     int entry;                  /* where the round's first tensor is looked for */
     struct tri_hash *whole;     /* of the file, to the end of the last chunk that was here */
     struct tri_hash *tensor;    /* of the tensor there */
