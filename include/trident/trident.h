@@ -8,7 +8,8 @@
  * Every function that can fail returns a status and, unless error is NULL, fills *error. When no
  * memory was left, or something is wrong that must not be, the runtime is broken: every call fails
  * with the same text, and all that is left to do is to destroy it, which leaves behind what its
- * threads held. */
+ * threads held. One thing is OpenMP's: where it cannot start a thread it ends the program; threads: 1
+ * starts none. */
 #ifndef TRIDENT_TRIDENT_H
 #define TRIDENT_TRIDENT_H
 
@@ -38,7 +39,8 @@ struct trident_model;
 struct trident_options {
     int ranks;   /* threads that a model is laid out over; 0: 1 */
     int threads; /* of the kernels, for each rank; 0: the processors of this process / ranks */
-    /* Takes lines, each with its newline, from the runtime's threads; NULL: they are dropped. */
+    /* Takes lines, each with its newline, from the runtime's threads, several at a time; it must not
+     * call the runtime. NULL: they are dropped. */
     void (*log)(void *state, const char *line);
     void *log_state;
 };
@@ -47,7 +49,7 @@ struct trident_options {
 enum trident_status trident_runtime_create(const struct trident_options *options,
                                            struct trident_runtime **runtime,
                                            struct trident_error *error);
-/* After its models. NULL is fine. */
+/* After its models: while one is left it does nothing. NULL is fine. */
 void trident_runtime_destroy(struct trident_runtime *runtime);
 /* 1 when nothing but its destruction is left to do. */
 int trident_runtime_is_broken(const struct trident_runtime *runtime);
@@ -60,7 +62,8 @@ enum trident_status trident_model_create(struct trident_runtime *runtime, const 
                                          struct trident_model **model, struct trident_error *error);
 enum trident_use {
     TRIDENT_ANSWERS, /* weights alone */
-    TRIDENT_TRAINS   /* gradients and the optimizer's state too, as far as that was saved */
+    TRIDENT_TRAINS   /* gradients and the optimizer's state too; refused where weights alone of a
+                        trained model were saved */
 };
 /* The model of a run's newest whole checkpoint, or of one checkpoint. changes: "key=value" of its
  * config, ended by NULL, or NULL. Without changes of `parallel` it is laid out as it was trained

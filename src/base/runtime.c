@@ -30,6 +30,8 @@ struct tri_runtime *tri_runtime_create(int rank)
     runtime->memory.blocks = 1;
     runtime->work = &runtime->unread;
     runtime->file_hook = parent->file_hook;
+    runtime->panic.catcher = parent->panic.catcher;
+    runtime->panic.catcher_state = parent->panic.catcher_state;
     return runtime;
 }
 

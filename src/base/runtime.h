@@ -43,8 +43,8 @@ struct tri_runtime {
     tri_file_hook *file_hook;
 };
 
-/* Logs where the calling thread's runtime does and has its file hook and environment; counts from
- * zero; hooks of a panic it has none. NULL: no memory. */
+/* Logs where the calling thread's runtime does and has its file hook, environment and catcher of a
+ * panic; counts from zero; other hooks of a panic it has none. NULL: no memory. */
 struct tri_runtime *tri_runtime_create(int rank);
 /* No thread may work for it any more. Blocks that it counts may be freed later: it goes with the
  * last of them. */
@@ -56,7 +56,7 @@ void tri_runtime_embed(struct tri_runtime *runtime);
 
 /* How many ranks share the process, this one too; 1 until somebody says so. */
 void tri_runtime_set_ranks(struct tri_runtime *runtime, int ranks);
-/* That of the calling thread's. */
+/* The same of the calling thread's runtime. */
 int tri_runtime_ranks(void);
 
 /* Binds it to the calling thread; NULL: the default one. OpenMP's threads are bound by

@@ -61,16 +61,13 @@ static void *take(void *unused)
     return unused;
 }
 
-/* All but those that tell a thread of its own mistake. */
-static void block(void)
+void tri_signals_outside(sigset_t *set)
 {
     static const int own[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT, SIGTRAP, SIGSYS};
-    sigset_t set;
-    (void)sigfillset(&set);
+    (void)sigfillset(set);
     for (size_t i = 0; i < sizeof(own) / sizeof(*own); i++) {
-        (void)sigdelset(&set, own[i]);
+        (void)sigdelset(set, own[i]);
     }
-    (void)pthread_sigmask(SIG_BLOCK, &set, NULL);
 }
 
 void tri_signals_start(bool stops)
@@ -82,7 +79,9 @@ void tri_signals_start(bool stops)
     noted = stops;
     (void)signal(SIGPIPE, SIG_IGN);
     (void)signal(SIGXFSZ, SIG_IGN);
-    block();
+    sigset_t outside;
+    tri_signals_outside(&outside);
+    (void)pthread_sigmask(SIG_BLOCK, &outside, NULL);
     pthread_t thread;
     pthread_attr_t attributes;
     (void)pthread_attr_init(&attributes);

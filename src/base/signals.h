@@ -5,14 +5,16 @@
 #ifndef TRIDENT_BASE_SIGNALS_H
 #define TRIDENT_BASE_SIGNALS_H
 
+#include <signal.h>
 #include <stdbool.h>
 
-/* Blocks the signals in the calling thread, and so in all that it starts later (MPI's, OpenMP's),
+/* All signals but those that tell a thread of its own mistake. */
+void tri_signals_outside(sigset_t *set);
+/* Blocks them in the calling thread, and so in all that it starts later (MPI's, OpenMP's),
  * and starts the thread that takes them. SIGPIPE and SIGXFSZ are ignored: the write that would
  * raise them fails instead. stops: SIGTERM and SIGUSR1 are noted and nothing else; otherwise they
  * end the process as they would without us, as every other signal does. Call it before MPI starts;
- * again it does nothing, nor where the
- * runtime is embedded. */
+ * again it does nothing, nor where the runtime is embedded. */
 void tri_signals_start(bool stops);
 /* Whether one of the noted signals has come. From any thread. */
 bool tri_signals_stop_asked(void);

@@ -3,6 +3,8 @@
  * text over and parks the thread where it is, for nobody can unwind it. */
 #include "embed/internal.h"
 
+#include "base/signals.h"
+
 #include <errno.h>
 #include <signal.h>
 #include <stdio.h>
@@ -103,10 +105,10 @@ static void *start(void *state)
 /* The caller's signals are for its own threads: none runs a handler on one that computes. */
 static int start_thread(struct trident_runtime *runtime)
 {
-    sigset_t all;
+    sigset_t outside;
     sigset_t before;
-    (void)sigfillset(&all);
-    (void)pthread_sigmask(SIG_SETMASK, &all, &before);
+    tri_signals_outside(&outside);
+    (void)pthread_sigmask(SIG_SETMASK, &outside, &before);
     int code = pthread_create(&runtime->starter, NULL, start, runtime);
     (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
     return code;

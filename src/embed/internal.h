@@ -35,6 +35,7 @@ struct trident_runtime {
     tri_rank_work *work; /* of the call under way */
     void *argument;
     int64_t calls; /* begun so far */
+    int models;    /* that are not destroyed */
     int wanted;    /* ranks that the call is for: the first so many */
     int busy;      /* that have not ended it */
     bool ends;     /* the threads are to end */

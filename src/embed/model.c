@@ -20,14 +20,23 @@ struct trident_model {
 
 /* ---- building -------------------------------------------------------------------------------- */
 
+static void count(struct trident_runtime *runtime, int models)
+{
+    (void)pthread_mutex_lock(&runtime->lock);
+    runtime->models += models;
+    (void)pthread_mutex_unlock(&runtime->lock);
+}
+
 static struct trident_model *new_model(struct trident_runtime *runtime)
 {
     struct trident_model *model = calloc(1, sizeof(*model));
     if (model) {
         model->owner = runtime;
+        count(runtime, 1);
         model->session = calloc((size_t)runtime->ranks, sizeof(*model->session));
     }
     if (model && !model->session) {
+        count(runtime, -1);
         free(model);
         model = NULL;
     }
@@ -58,6 +67,9 @@ static enum tri_status build(struct tri_rank *rank, void *argument, struct tri_e
     }
     if (status == TRI_OK && rank->number == 0) {
         model->state = state;
+        if (state.samples < 0) { /* not written down before there were batches that change */
+            model->state.samples = state.step * config->train.global_batch;
+        }
         model->state.bias = NULL;
         model->state.config = NULL;
     }
@@ -80,6 +92,7 @@ static enum tri_status take_apart(struct tri_rank *rank, void *argument, struct 
 void trident_model_destroy(struct trident_model *model)
 {
     if (model && tri_ranks_do(model->owner, true, take_apart, model, NULL) == TRIDENT_OK) {
+        count(model->owner, -1);
         free(model->session);
         free(model);
     }
@@ -112,9 +125,12 @@ static enum tri_status parse(struct tri_rank *rank, void *argument, struct tri_e
 enum trident_status trident_model_create(struct trident_runtime *runtime, const char *config,
                                          struct trident_model **model, struct trident_error *error)
 {
+    *model = NULL;
+    if (!config) {
+        return tri_embed_fail(error, TRI_BAD_INPUT, "config: none given");
+    }
     struct trident_model *built = new_model(runtime);
     struct text text = {built, config};
-    *model = NULL;
     if (!built) {
         return tri_embed_fail(error, TRI_FAILED, "out of memory");
     }
@@ -124,6 +140,15 @@ enum trident_status trident_model_create(struct trident_runtime *runtime, const 
         status = tri_ranks_do(runtime, true, build, built, error);
     }
     return finish(built, status, model);
+}
+
+static enum tri_status check_path(const char *path, struct tri_error *error)
+{
+    if (!path || !*path || strlen(path) >= TRI_FOLDER_PATH_MAX) {
+        return tri_fail(error, TRI_BAD_INPUT, "path: %s",
+                        path && *path ? "too long" : "none given");
+    }
+    return TRI_OK;
 }
 
 struct source {
@@ -160,9 +185,13 @@ enum trident_status trident_model_load(struct trident_runtime *runtime, const ch
                                        enum trident_use use, const char *const *changes,
                                        struct trident_model **model, struct trident_error *error)
 {
+    struct tri_error why = {0};
+    *model = NULL;
+    if (check_path(path, &why) != TRI_OK) {
+        return tri_embed_fail(error, why.status, why.message);
+    }
     struct trident_model *built = new_model(runtime);
     struct source source = {built, path, changes};
-    *model = NULL;
     if (!built) {
         return tri_embed_fail(error, TRI_FAILED, "out of memory");
     }
@@ -193,52 +222,105 @@ int64_t trident_model_longest(const struct trident_model *model)
 
 int64_t trident_model_steps(const struct trident_model *model)
 {
-    return model->state.step;
+    struct trident_model *m = (struct trident_model *)(uintptr_t)model;
+    (void)pthread_mutex_lock(&m->owner->turn);
+    int64_t steps = m->state.step;
+    (void)pthread_mutex_unlock(&m->owner->turn);
+    return steps;
 }
 
 /* ---- rows ------------------------------------------------------------------------------------ */
 
-/* What a call works on, the caller's. */
+/* What a call works on: no memory of the caller's, who gets an answer as soon as one rank breaks,
+ * while others are still at it. */
 struct rows {
     struct trident_model *model;
-    const int32_t *tokens, *targets;
+    int32_t *tokens, *targets; /* [rows, length]; targets NULL: none */
     int64_t rows, length, counted;
-    float *logits;
+    float *logits; /* [rows, length, vocabulary], or NULL */
     double learning_rate;
     struct trident_step step;
 };
 
-static enum tri_status check_tokens(const struct rows *r, const char *name, const int32_t *tokens,
+static void free_rows(struct rows *r)
+{
+    free(r->tokens);
+    free(r->targets);
+    free(r->logits);
+    free(r);
+}
+
+static int32_t *copy_of(const int32_t *tokens, size_t count)
+{
+    int32_t *copy = malloc(count * sizeof(*copy));
+    return copy ? memcpy(copy, tokens, count * sizeof(*copy)) : NULL;
+}
+
+static enum tri_status check_tokens(const struct trident_model *model, const char *name,
+                                    const int32_t *tokens, int64_t rows, int64_t length,
                                     int32_t least, struct tri_error *error)
 {
-    int64_t vocabulary = trident_model_vocabulary(r->model);
-    for (int64_t i = 0; i < r->rows * r->length; i++) {
+    int64_t vocabulary = trident_model_vocabulary(model);
+    if (!tokens) {
+        return tri_fail(error, TRI_BAD_INPUT, "%s: none given", name);
+    }
+    for (int64_t i = 0; i < rows * length; i++) {
         if (tokens[i] < least || tokens[i] >= vocabulary) {
             return tri_fail(error, TRI_BAD_INPUT, "%s: found %d in row %lld, expected %d to %lld",
-                            name, tokens[i], (long long)(i / r->length), least,
+                            name, tokens[i], (long long)(i / length), least,
                             (long long)(vocabulary - 1));
         }
     }
     return TRI_OK;
 }
 
-static enum tri_status check_rows(struct rows *r, struct tri_error *error)
+static enum tri_status check_shape(const struct trident_model *model, int64_t rows, int64_t length,
+                                   struct tri_error *error)
 {
-    int64_t longest = trident_model_longest(r->model);
-    if (r->rows < 1 || r->length < 1 || r->length > longest) {
+    int64_t longest = trident_model_longest(model);
+    if (rows < 1 || length < 1 || length > longest || rows > INT64_MAX / 8 / length) {
         return tri_fail(error, TRI_BAD_INPUT,
                         "found %lld rows of %lld tokens, expected at least one row of 1 to %lld",
-                        (long long)r->rows, (long long)r->length, (long long)longest);
+                        (long long)rows, (long long)length, (long long)longest);
     }
-    TRI_TRY(check_tokens(r, "tokens", r->tokens, 0, error));
-    if (!r->targets) {
-        return TRI_OK;
+    return TRI_OK;
+}
+
+/* A copy of what was given, checked; NULL, and error filled, where it is not right. */
+static struct rows *take_rows(struct trident_model *model, const int32_t *tokens,
+                              const int32_t *targets, int64_t rows, int64_t length, bool trains,
+                              struct tri_error *error)
+{
+    if (check_shape(model, rows, length, error) != TRI_OK ||
+        check_tokens(model, "tokens", tokens, rows, length, 0, error) != TRI_OK ||
+        (trains && check_tokens(model, "targets", targets, rows, length, -1, error) != TRI_OK)) {
+        return NULL;
     }
-    TRI_TRY(check_tokens(r, "targets", r->targets, -1, error));
-    for (int64_t i = 0; i < r->rows * r->length; i++) {
-        r->counted += r->targets[i] >= 0;
+    size_t count = (size_t)(rows * length);
+    size_t vocabulary = (size_t)trident_model_vocabulary(model);
+    struct rows *r = calloc(1, sizeof(*r));
+    if (r) {
+        *r = (struct rows){.model = model, .rows = rows, .length = length};
+        r->tokens = copy_of(tokens, count);
+        r->targets = trains ? copy_of(targets, count) : NULL;
+        r->logits = trains ? NULL : calloc(count, vocabulary * sizeof(*r->logits));
     }
-    return r->counted > 0 ? TRI_OK : tri_fail(error, TRI_BAD_INPUT, "targets: none counts");
+    if (!r || !r->tokens || !(trains ? (void *)r->targets : (void *)r->logits)) {
+        if (r) {
+            free_rows(r);
+        }
+        (void)tri_fail(error, TRI_FAILED, "out of memory");
+        return NULL;
+    }
+    for (size_t i = 0; i < count && trains; i++) {
+        r->counted += targets[i] >= 0;
+    }
+    if (trains && r->counted == 0) {
+        free_rows(r);
+        (void)tri_fail(error, TRI_BAD_INPUT, "targets: none counts");
+        return NULL;
+    }
+    return r;
 }
 
 /* As in training (data/loader.h): a separator belongs to the document that it ends. */
@@ -308,13 +390,24 @@ enum trident_status trident_model_forward(struct trident_model *model, const int
                                           int64_t rows, int64_t length, float *logits,
                                           struct trident_error *error)
 {
-    struct rows r = {
-        .model = model, .tokens = tokens, .rows = rows, .length = length, .logits = logits};
     struct tri_error why = {0};
-    if (check_rows(&r, &why) != TRI_OK) {
+    struct rows *r = take_rows(model, tokens, NULL, rows, length, false, &why);
+    if (!r || !logits) {
+        if (r) {
+            free_rows(r);
+            (void)tri_fail(&why, TRI_BAD_INPUT, "logits: no room given");
+        }
         return tri_embed_fail(error, why.status, why.message);
     }
-    return tri_ranks_do(model->owner, true, forward, &r, error);
+    enum trident_status status = tri_ranks_do(model->owner, true, forward, r, error);
+    if (status == TRIDENT_OK) {
+        size_t count = (size_t)(rows * length * trident_model_vocabulary(model));
+        memcpy(logits, r->logits, count * sizeof(*logits));
+    }
+    if (!trident_runtime_is_broken(model->owner)) {
+        free_rows(r); /* else ranks may be at it */
+    }
+    return status;
 }
 
 /* ---- a step ---------------------------------------------------------------------------------- */
@@ -340,19 +433,26 @@ static enum tri_status fill(void *state, int64_t step, int64_t first_row, int64_
 static enum tri_status step(struct tri_rank *rank, void *argument, struct tri_error *error)
 {
     struct rows *r = argument;
-    const struct trident_model *model = r->model;
+    struct trident_model *model = r->model;
     struct tri_engine *engine = model->session[rank->number].engine;
     struct tri_rows_source source = {r,         fill,       r->rows,
                                      r->length, r->counted, model->config.data.separator >= 0};
     struct tri_step_report report;
+    /* Before the ranks meet: after that rank 0 changes them. */
     int64_t done = model->state.step;
+    int64_t update = done + 1 - model->state.skipped_steps;
     TRI_TRY(tri_engine_gradients(engine, &source, done, NULL, &report, error));
     if (report.finite) {
-        tri_engine_update(engine, done + 1 - model->state.skipped_steps, r->learning_rate, &report);
+        tri_engine_update(engine, update, r->learning_rate, &report);
     }
     if (rank->number == 0) {
         r->step = (struct trident_step){report.loss, report.cross_entropy, report.grad_norm,
                                         report.targets, report.finite};
+        model->state.step++;
+        model->state.tokens += report.targets;
+        model->state.samples += r->rows;
+        model->state.skipped_steps += !report.finite;
+        model->state.skipped_in_a_row = report.finite ? 0 : model->state.skipped_in_a_row + 1;
     }
     return TRI_OK;
 }
@@ -362,29 +462,26 @@ enum trident_status trident_model_step(struct trident_model *model, const int32_
                                        double learning_rate, struct trident_step *report,
                                        struct trident_error *error)
 {
-    struct rows r = {.model = model,
-                     .tokens = tokens,
-                     .targets = targets,
-                     .rows = rows,
-                     .length = length,
-                     .learning_rate = learning_rate};
     struct tri_error why = {0};
     if (!model->training) {
         return tri_embed_fail(error, TRI_BAD_INPUT, "the model was loaded to be asked only");
     }
-    if (check_rows(&r, &why) != TRI_OK) {
+    if (!isfinite(learning_rate) || learning_rate < 0.0) {
+        return tri_embed_fail(error, TRI_BAD_INPUT, "learning_rate: no number of 0 or more");
+    }
+    struct rows *r = take_rows(model, tokens, targets, rows, length, true, &why);
+    if (!r) {
         return tri_embed_fail(error, why.status, why.message);
     }
-    enum trident_status status = tri_ranks_do(model->owner, true, step, &r, error);
+    r->learning_rate = learning_rate;
+    enum trident_status status = tri_ranks_do(model->owner, true, step, r, error);
     if (status == TRIDENT_OK) {
-        model->state.step++;
-        model->state.tokens += r.step.targets;
-        model->state.samples += rows;
-        model->state.skipped_steps += !r.step.updated;
-        model->state.skipped_in_a_row = r.step.updated ? 0 : model->state.skipped_in_a_row + 1;
+        if (report) {
+            *report = r->step;
+        }
     }
-    if (report) {
-        *report = r.step;
+    if (!trident_runtime_is_broken(model->owner)) {
+        free_rows(r); /* else ranks may be at it */
     }
     return status;
 }
@@ -393,7 +490,7 @@ enum trident_status trident_model_step(struct trident_model *model, const int32_
 
 struct target {
     struct trident_model *model;
-    const char *path;
+    char path[TRI_PATH_MAX];
 };
 
 static enum tri_status save(struct tri_rank *rank, void *argument, struct tri_error *error)
@@ -412,6 +509,19 @@ static enum tri_status save(struct tri_rank *rank, void *argument, struct tri_er
 enum trident_status trident_model_save(struct trident_model *model, const char *path,
                                        struct trident_error *error)
 {
-    struct target target = {model, path};
-    return tri_ranks_do(model->owner, true, save, &target, error);
+    struct tri_error why = {0};
+    if (check_path(path, &why) != TRI_OK) {
+        return tri_embed_fail(error, why.status, why.message);
+    }
+    struct target *target = calloc(1, sizeof(*target));
+    if (!target) {
+        return tri_embed_fail(error, TRI_FAILED, "out of memory");
+    }
+    target->model = model;
+    (void)snprintf(target->path, sizeof(target->path), "%s", path);
+    enum trident_status status = tri_ranks_do(model->owner, true, save, target, error);
+    if (!trident_runtime_is_broken(model->owner)) {
+        free(target); /* else ranks may be at it */
+    }
+    return status;
 }

@@ -80,8 +80,9 @@ enum trident_status trident_runtime_create(const struct trident_options *options
 
 void trident_runtime_destroy(struct trident_runtime *runtime)
 {
-    /* Threads that are parked, or wait for one that is, refer to all of a broken one. */
-    if (runtime && !runtime->broken) {
+    /* Threads that are parked, or wait for one that is, refer to all of a broken one; so do models
+     * that are left. */
+    if (runtime && !runtime->broken && runtime->models == 0) {
         tri_ranks_stop(runtime);
         release(runtime);
     }

@@ -9,6 +9,9 @@
 #include <stdint.h>
 #include <cmocka.h>
 
+#include <dlfcn.h>
+#include <errno.h>
+#include <math.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
@@ -175,6 +178,7 @@ static void test_bad_input(void **state)
     (void)state;
     struct trident_runtime *runtime;
     struct trident_model *model;
+    struct trident_model *other = NULL;
     struct trident_error error;
     struct trident_options wrong = {.ranks = -1};
     int32_t tokens[LENGTH] = {0};
@@ -200,9 +204,71 @@ static void test_bad_input(void **state)
     expect_bad(trident_model_step(model, tokens, tokens, 1, LENGTH, 0.1, NULL, &error), &error,
                "asked only");
     assert_int_equal(trident_model_forward(model, tokens, 1, LENGTH, logits, &error), TRIDENT_OK);
+    expect_bad(trident_model_forward(model, NULL, 1, LENGTH, logits, &error), &error, "tokens: ");
+    expect_bad(trident_model_forward(model, tokens, 1, LENGTH, NULL, &error), &error, "logits: ");
+    expect_bad(trident_model_create(runtime, NULL, &other, &error), &error, "config: ");
+    expect_bad(trident_model_create(runtime, configs[0], &other, &error) == TRIDENT_OK
+                   ? trident_model_step(other, tokens, NULL, 1, LENGTH, 0.1, NULL, &error)
+                   : TRIDENT_OK,
+               &error, "targets: ");
+    expect_bad(trident_model_step(other, tokens, tokens, 1, LENGTH, (double)NAN, NULL, &error),
+               &error, "learning_rate: ");
+    static char path[2000];
+    memset(path, 'p', sizeof(path) - 1);
+    expect_bad(trident_model_save(other, path, &error), &error, "path: too long");
+    expect_bad(trident_model_save(other, NULL, &error), &error, "path: ");
+    trident_model_destroy(other);
+    expect_bad(trident_model_load(runtime, path, TRIDENT_ANSWERS, NULL, &other, &error), &error,
+               "path: too long");
     assert_int_equal(trident_runtime_is_broken(runtime), 0);
     trident_model_destroy(model);
     trident_runtime_destroy(runtime);
+}
+
+/* ---- several threads, one model -------------------------------------------------------------- */
+
+enum { CALLERS = 3, CALLS = 100 };
+
+static void *step_often(void *state)
+{
+    int32_t tokens[LENGTH] = {1, 2, 3};
+    for (int i = 0; i < CALLS; i++) {
+        if (trident_model_step(state, tokens, tokens, 1, LENGTH, 1e-3, NULL, NULL) != TRIDENT_OK) {
+            return state;
+        }
+    }
+    return NULL;
+}
+
+/* Every call is a step of its own: where two were the same one, the weights would differ. */
+static void test_callers(void **state)
+{
+    (void)state;
+    struct trident_options options = {.ranks = 2, .threads = 1};
+    int32_t tokens[LENGTH] = {1, 2, 3};
+    static float logits[2][LENGTH * VOCABULARY];
+    for (int several = 0; several < 2; several++) {
+        struct trident_runtime *runtime;
+        struct trident_model *model;
+        pthread_t thread[CALLERS];
+        assert_int_equal(trident_runtime_create(&options, &runtime, NULL), TRIDENT_OK);
+        assert_int_equal(trident_model_create(runtime, configs[1], &model, NULL), TRIDENT_OK);
+        for (int i = 0; i < CALLERS; i++) {
+            assert_int_equal(pthread_create(&thread[i], NULL, step_often, model), 0);
+            if (!several) {
+                assert_int_equal(pthread_join(thread[i], NULL), 0);
+            }
+        }
+        for (int i = 0; i < CALLERS && several; i++) {
+            assert_int_equal(pthread_join(thread[i], NULL), 0);
+        }
+        assert_int_equal(trident_model_steps(model), CALLERS * CALLS);
+        assert_int_equal(trident_model_forward(model, tokens, 1, LENGTH, logits[several], NULL),
+                         TRIDENT_OK);
+        trident_model_destroy(model);
+        trident_runtime_destroy(runtime);
+    }
+    assert_memory_equal(logits[0], logits[1], sizeof(logits[0]));
 }
 
 /* ---- in a child ------------------------------------------------------------------------------ */
@@ -268,6 +334,70 @@ static int run_out_of_memory(void)
     return 0;
 }
 
+/* Which of the threads that are to be started cannot be; 0: none. */
+static int fails_at;
+
+int pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*run)(void *),
+                   void *argument)
+{
+    static int (*real)(pthread_t *, const pthread_attr_t *, void *(*)(void *), void *);
+    if (!real) {
+        void *found = dlsym(RTLD_NEXT, "pthread_create");
+        memcpy(&real, &found, sizeof(real));
+    }
+    if (fails_at > 0 && __atomic_sub_fetch(&fails_at, 1, __ATOMIC_SEQ_CST) == 0) {
+        return EAGAIN;
+    }
+    return real(thread, attributes, run, argument);
+}
+
+static int wanted_failure;
+
+static int run_out_of_threads(void)
+{
+    struct trident_options options = {.ranks = 2, .threads = 1};
+    struct trident_runtime *runtime;
+    struct trident_error error;
+    fails_at = wanted_failure;
+    bool failed = trident_runtime_create(&options, &runtime, &error) == TRIDENT_FAILED;
+    return failed && strstr(error.message, "cannot start") ? 0 : 10 + wanted_failure;
+}
+
+/* A runtime that still has models is left as it is. */
+static int destroy_too_early(void)
+{
+    struct trident_options options = {.ranks = 2, .threads = 1};
+    struct trident_runtime *runtime;
+    struct trident_model *model;
+    if (trident_runtime_create(&options, &runtime, NULL) != TRIDENT_OK ||
+        trident_model_create(runtime, configs[0], &model, NULL) != TRIDENT_OK) {
+        return 10;
+    }
+    (void)alarm(60);
+    trident_runtime_destroy(runtime);
+    trident_model_destroy(model);
+    trident_runtime_destroy(runtime);
+    return 0;
+}
+
+static void test_early(void **state)
+{
+    (void)state;
+    expect_quiet(destroy_too_early);
+}
+
+static void test_no_threads(void **state)
+{
+    (void)state;
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+    skip(); /* they have pthread_create for themselves */
+#endif
+    /* The starter, two ranks and two watchdogs. */
+    for (wanted_failure = 1; wanted_failure <= 5; wanted_failure++) {
+        expect_quiet(run_out_of_threads);
+    }
+}
+
 static void test_broken(void **state)
 {
     (void)state;
@@ -307,7 +437,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_two),       cmocka_unit_test(test_saved),
         cmocka_unit_test(test_bad_input), cmocka_unit_test(test_broken),
-        cmocka_unit_test(test_quiet),
+        cmocka_unit_test(test_quiet),     cmocka_unit_test(test_callers),
+        cmocka_unit_test(test_early),     cmocka_unit_test(test_no_threads),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
