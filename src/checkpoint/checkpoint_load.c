@@ -176,6 +176,19 @@ static enum tri_status open_files(struct load *l, bool with_optimizer, struct tr
     return TRI_OK;
 }
 
+/* A checkpoint without moments is one before the first step. What is there may be of another that
+ * was refused on the way. */
+static void clear_moments(struct tri_params *params)
+{
+    for (int b = 0; b < TRI_BUFFERS; b++) {
+        const struct tri_buffer *buffer = &params->buffer[b];
+        if (buffer->m) {
+            memset(buffer->m, 0, (size_t)buffer->shard * sizeof(float));
+            memset(buffer->v, 0, (size_t)buffer->shard * sizeof(float));
+        }
+    }
+}
+
 static enum tri_status load(struct load *l, bool with_optimizer, struct tri_checkpoint_state *state,
                             struct tri_error *error)
 {
@@ -185,8 +198,13 @@ static enum tri_status load(struct load *l, bool with_optimizer, struct tri_chec
     }
     TRI_TRY(tri_comm_agree(l->world, status, error));
     TRI_TRY(load_part(l, TRI_MANIFEST_MODEL, l->files.weights, error));
-    return l->files.moments ? load_part(l, TRI_MANIFEST_OPTIMIZER, l->files.moments, error)
-                            : TRI_OK;
+    if (l->files.moments) {
+        return load_part(l, TRI_MANIFEST_OPTIMIZER, l->files.moments, error);
+    }
+    if (with_optimizer) {
+        clear_moments(l->params);
+    }
+    return TRI_OK;
 }
 
 static void sort_rows(struct load *l)

@@ -78,6 +78,13 @@ static enum tri_status open_folder(struct run *run, struct tri_error *error)
     return agree_to_start(run, status, error);
 }
 
+/* Whether a path lies in this run's folder, whatever else has named it. */
+static bool is_own(const struct run *run, const char *path)
+{
+    size_t length = strlen(run->config->run_dir);
+    return strncmp(path, run->config->run_dir, length) == 0 && path[length] == '/';
+}
+
 /* The checkpoint to start from: this run's newest, or that of `resume`; path "" for none. Same on
  * all ranks: rank 0 looks. */
 static enum tri_status find_start(const struct run *run, struct tri_checkpoint_choice *choice,
@@ -98,7 +105,7 @@ static enum tri_status find_start(const struct run *run, struct tri_checkpoint_c
     tri_broadcast(tri_mesh_group(run->session->mesh, TRI_ON_ALL),
                   (struct tri_where){TRI_PHASE_SETUP, TRI_KIND_META}, choice->path, TRI_PATH_MAX,
                   TRI_U8, 0);
-    choice->of_run = strcmp(choice->path, run->config->resume) != 0;
+    choice->of_run = strcmp(choice->path, run->config->resume) != 0 || is_own(run, choice->path);
     return TRI_OK;
 }
 

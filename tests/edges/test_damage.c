@@ -147,6 +147,12 @@ static void test_moments_unread(void **state)
                                                "--fresh", "train.steps=3", CONSTANT));
     expect_warning(&result, DAMAGED_MOMENTS);
     cli_expect_status(&result, 0);
+    /* `resume` may name what the run would go on from by itself. */
+    lose(DAMAGED_MOMENTS);
+    result = cli_run(cli_ranks(), CLI_WORDS_OF("train", "c.yaml", "run_dir=r", CONSTANT,
+                                               "resume=r/checkpoints/step_4", "train.steps=5"));
+    expect_warning(&result, DAMAGED_MOMENTS);
+    cli_expect_status(&result, 0);
 }
 
 /* A copy under a name of the future is of no step: the run goes on past it, again and again. */
