@@ -8,8 +8,8 @@
  * Every function that can fail returns a status and, unless error is NULL, fills *error. When no
  * memory was left, or something is wrong that must not be, the runtime is broken: every call fails
  * with the same text, and all that is left to do is to destroy it, which leaves behind what its
- * threads held. One thing is OpenMP's: where it cannot start a thread it ends the program; threads: 1
- * starts none. */
+ * threads held. One thing is OpenMP's: where it cannot start a thread it ends the program. With one
+ * thread a rank it starts none. */
 #ifndef TRIDENT_TRIDENT_H
 #define TRIDENT_TRIDENT_H
 
@@ -39,7 +39,7 @@ struct trident_model;
 struct trident_options {
     int ranks;   /* threads that a model is laid out over; 0: 1 */
     int threads; /* of the kernels, for each rank; 0: the processors of this process / ranks */
-    /* Takes lines, each with its newline, from the runtime's threads, several at a time; it must not
+    /* Takes lines, each with its newline, from the runtime's threads, several at a time; must not
      * call the runtime. NULL: they are dropped. */
     void (*log)(void *state, const char *line);
     void *log_state;
