@@ -1,7 +1,7 @@
-/* What moe.router and moe.schedule may be. Each strategy is a constant in a file of its own in
- * moe/: here is what is known of one without its functions, and so without asking for its name. A
- * config is read with a list of them (moe/strategies.h has ours), and points to those that it
- * names. */
+/* What moe.router and moe.schedule may be, and where weights may be kept. Each strategy is a
+ * constant in a file of its own in moe/: here is what is known of one without its functions, and so
+ * without asking for its name. A config is read with a list of them (moe/strategies.h has ours),
+ * and points to those that it names. */
 #ifndef TRIDENT_CONFIG_STRATEGY_H
 #define TRIDENT_CONFIG_STRATEGY_H
 
@@ -48,11 +48,14 @@ struct tri_schedule_kind {
     const struct tri_schedule_ops *ops; /* moe/schedule.h */
 };
 
-/* Lists that end in NULL, of the `strategy` that the kinds begin with; the first of each is the
- * default. */
+/* Lists that end in NULL. Of routers and schedules the `strategy` that the kinds begin with, the
+ * first of each being the default; of residencies all that are asked, of any config, what they keep
+ * (model/param_open.h). */
+struct tri_residency_kind;
 struct tri_strategies {
     const struct tri_strategy *const *routers;
     const struct tri_strategy *const *schedules;
+    const struct tri_residency_kind *const *residencies;
 };
 
 #endif

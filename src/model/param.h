@@ -140,10 +140,11 @@ struct tri_params {
     int *first_expert;   /* [num_layers]: where the rows of its experts begin: they come last */
     int expert_rows;     /* of one expert */
     int64_t layers;
-    struct tri_gradient_state *state; /* [count] */
-    int open;                         /* weights and gradients that are open */
-    struct tri_fixed fixed;           /* what gradients of i64 (reproducible mode) refuse */
-    void *scratch;                    /* of the gradient reduction; grows once */
+    struct tri_gradient_state *state;  /* [count] */
+    int open;                          /* weights and gradients that are open */
+    struct tri_residency *residencies; /* that keep rows, or NULL; owned */
+    struct tri_fixed fixed;            /* what gradients of i64 (reproducible mode) refuse */
+    void *scratch;                     /* of the gradient reduction; grows once */
     size_t scratch_bytes;
     int64_t total, active; /* parameters of the whole model; those a token meets */
 };

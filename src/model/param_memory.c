@@ -1,8 +1,7 @@
 /* Memory and initial values of the parameter table. */
-#include "model/param.h"
-
 #include "base/memory.h"
 #include "base/random.h"
+#include "model/param_open.h"
 
 #include <string.h>
 
@@ -25,6 +24,11 @@ void tri_params_destroy(struct tri_params *params)
         return;
     }
     tri_params_settle(params);
+    while (params->residencies) {
+        struct tri_residency *residency = params->residencies;
+        params->residencies = residency->next;
+        residency->ops->destroy(residency);
+    }
     for (int i = 0; i < TRI_BUFFERS; i++) {
         struct tri_buffer *buffer = &params->buffer[i];
         tri_free(buffer->master);

@@ -1,5 +1,17 @@
 #include "model/param_open.h"
 
+void tri_params_house(struct tri_params *params, const struct tri_config *config)
+{
+    const struct tri_residency_kind *const *kinds = config->known->residencies;
+    for (int i = 0; kinds[i]; i++) {
+        struct tri_residency *made = kinds[i]->create(config, params);
+        if (made) {
+            made->next = params->residencies;
+            params->residencies = made;
+        }
+    }
+}
+
 struct tri_span tri_span_make(const struct tri_params *params, const struct tri_param *row,
                               int rows)
 {

@@ -31,11 +31,9 @@ struct tri_span {
 /* What a weight is opened for: W as it is in y = x W^T, or in dx = dy W. */
 enum tri_use { TRI_USE_FORWARD, TRI_USE_BACKWARD };
 
-/* Where weights and gradients are when nobody has them open. Handed in row by row
- * (tri_param.residency) before the weights have their first values; borrowed; it must outlive the
- * table. The buffers stay the place that the optimizer, checkpoints and the reduction work on. All
- * functions are called by the thread that runs the model; spans are never empty, and all rows of
- * one have the same residency. */
+/* Where weights and gradients are when nobody has them open. The buffers stay the place that the
+ * optimizer, checkpoints and the reduction work on. All functions are called by the thread that
+ * runs the model; spans are never empty, and all rows of one have the same residency. */
 struct tri_residency;
 struct tri_residency_ops {
     /* The weights of a span, to be read until they are closed. */
@@ -52,10 +50,25 @@ struct tri_residency_ops {
     /* The row has new weights in its buffer, whole. It is not open. */
     void (*refresh)(struct tri_residency *self, const struct tri_params *params,
                     const struct tri_param *row);
+    /* With the table. */
+    void (*destroy)(struct tri_residency *self);
 };
 struct tri_residency {
     const struct tri_residency_ops *ops;
+    struct tri_residency *next; /* of the table's */
 };
+
+/* One kind: a constant of model/residency_NAME.c, with a line in the list that a config is read
+ * with. create makes what keeps rows of this table by this config and puts it into them
+ * (tri_param.residency), or returns NULL: it keeps none. Rows whose gradients lie together and are
+ * opened as one span get one residency. */
+struct tri_residency_kind {
+    struct tri_residency *(*create)(const struct tri_config *config, struct tri_params *params);
+};
+
+/* Asks all kinds of the config's list, after tri_params_allocate and before the weights have their
+ * first values. Local. */
+void tri_params_house(struct tri_params *params, const struct tri_config *config);
 
 /* `rows` rows of the table from `row` on, which must lie together; of no row where it is NULL. */
 struct tri_span tri_span_make(const struct tri_params *params, const struct tri_param *row,

@@ -13,4 +13,7 @@ static const struct tri_strategy *const schedules[] = {
     NULL,
 };
 
-const struct tri_strategies tri_strategies = {routers, schedules};
+/* All rows are plain. */
+static const struct tri_residency_kind *const residencies[] = {NULL};
+
+const struct tri_strategies tri_strategies = {routers, schedules, residencies};

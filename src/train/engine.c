@@ -1,6 +1,7 @@
 #include "train/engine.h"
 
 #include "base/clock.h"
+#include "model/param_open.h"
 #include "moe/moe.h"
 #include "shard/rows.h"
 
@@ -27,6 +28,7 @@ struct tri_engine *tri_engine_create(const struct tri_config *config, const stru
     engine->mesh = mesh;
     engine->params = tri_params_create(config, mesh);
     tri_params_allocate(engine->params, training);
+    tri_params_house(engine->params, config);
     if (training) {
         engine->optimizer = tri_optimizer_create(config, engine->params, kernels);
     }

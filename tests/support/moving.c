@@ -1,5 +1,6 @@
 #include "support/moving.h"
 
+#include "support/own_strategies.h"
 #include "support/small.h"
 
 #include <stdlib.h>
@@ -15,7 +16,8 @@ struct moving {
     struct tri_residency base;
     char *region;
     size_t page, at;
-    void **copy; /* [rows of the table] the weights, as they were at the last refresh */
+    int rows;    /* of the table */
+    void **copy; /* [rows] the weights, as they were at the last refresh */
 };
 
 int moving_least = 2;
@@ -126,43 +128,48 @@ static void refresh(struct tri_residency *self, const struct tri_params *params,
     memcpy(*copy, tri_param_weights(params, row), bytes);
 }
 
-static const struct tri_residency_ops ops = {open_weights, close_weights, open_gradients,
-                                             close_gradients, refresh};
-
-/* Of the type of what they stand for: a change of that is an error here. */
-__typeof__(tri_params_init) __real_tri_params_init, __wrap_tri_params_init;
-void __wrap_tri_params_init(struct tri_params *params, const struct tri_kernels *kernels,
-                            uint64_t seed)
+static void destroy(struct tri_residency *self)
 {
-    if (params->mesh->ranks >= moving_least && !params->param[0].residency) {
-        struct moving *m = calloc(1, sizeof(*m));
-        CHECK(m);
-        m->base.ops = &ops;
-        m->page = (size_t)sysconf(_SC_PAGESIZE);
-        m->region =
-            mmap(NULL, REGION, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-        m->copy = calloc((size_t)params->count, sizeof(*m->copy));
-        CHECK(m->region != MAP_FAILED && m->copy);
-        for (int p = 0; p < params->count; p++) {
-            params->param[p].residency = &m->base;
-        }
+    struct moving *m = (struct moving *)self;
+    CHECK(munmap(m->region, REGION) == 0);
+    for (int p = 0; p < m->rows; p++) {
+        free(m->copy[p]);
     }
-    __real_tri_params_init(params, kernels, seed);
+    free(m->copy);
+    free(m);
 }
 
-void __real_tri_params_destroy(struct tri_params *params);
-void __wrap_tri_params_destroy(struct tri_params *params);
-void __wrap_tri_params_destroy(struct tri_params *params)
+static const struct tri_residency_ops ops = {
+    open_weights, close_weights, open_gradients, close_gradients, refresh, destroy,
+};
+
+static struct tri_residency *create(const struct tri_config *config, struct tri_params *params)
 {
-    struct moving *m = params ? (struct moving *)params->param[0].residency : NULL;
-    int rows = params ? params->count : 0;
-    __real_tri_params_destroy(params); /* may end gatherings, and refresh */
-    if (m) {
-        CHECK(munmap(m->region, REGION) == 0);
-        for (int p = 0; p < rows; p++) {
-            free(m->copy[p]);
-        }
-        free(m->copy);
-        free(m);
+    (void)config;
+    if (params->mesh->ranks < moving_least) {
+        return NULL;
     }
+    struct moving *m = calloc(1, sizeof(*m));
+    CHECK(m);
+    m->base.ops = &ops;
+    m->page = (size_t)sysconf(_SC_PAGESIZE);
+    m->region = mmap(NULL, REGION, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    m->rows = params->count;
+    m->copy = calloc((size_t)params->count, sizeof(*m->copy));
+    CHECK(m->region != MAP_FAILED && m->copy);
+    for (int p = 0; p < params->count; p++) {
+        params->param[p].residency = &m->base;
+    }
+    return &m->base;
+}
+
+static const struct tri_residency_kind moving = {create};
+static const struct tri_residency_kind *const residencies[] = {&moving, NULL};
+static struct tri_strategies strategies;
+
+__attribute__((constructor)) static void enter(void)
+{
+    strategies = own_strategies;
+    strategies.residencies = residencies;
+    small_strategies = &strategies;
 }

@@ -2,8 +2,8 @@
  * closed is gone, so that whoever keeps a pointer, or reads past its end, faults. Weights come from
  * a copy that only a refresh renews, so that a refresh that is left out shows as old numbers.
  *
- * A program that links trident_moving (the linker's --wrap) has it under every table that gets
- * values, but those of a mesh with fewer ranks than moving_least says. */
+ * A program that links trident_moving has it in the list that small_config reads configs with, and
+ * so under every engine's table, but those of a mesh with fewer ranks than moving_least says. */
 #ifndef TRIDENT_TESTS_SUPPORT_MOVING_H
 #define TRIDENT_TESTS_SUPPORT_MOVING_H
 

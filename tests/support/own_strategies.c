@@ -20,4 +20,6 @@ static const struct tri_strategy *const schedules[] = {
     NULL,
 };
 
-const struct tri_strategies own_strategies = {routers, schedules};
+static const struct tri_residency_kind *const residencies[] = {NULL};
+
+const struct tri_strategies own_strategies = {routers, schedules, residencies};

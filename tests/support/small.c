@@ -28,6 +28,8 @@ static const char llama_text[] =
 
 enum { WORDS = 32 };
 
+const struct tri_strategies *small_strategies = &own_strategies;
+
 enum tri_status small_config_try(enum small_style style, const char *words,
                                  struct tri_config *config, struct tri_error *error)
 {
@@ -40,7 +42,7 @@ enum tri_status small_config_try(enum small_style style, const char *words,
         CHECK(count < WORDS);
         word[count++] = w;
     }
-    enum tri_status status = tri_config_parse(&own_strategies, "small.yaml", text, strlen(text),
+    enum tri_status status = tri_config_parse(small_strategies, "small.yaml", text, strlen(text),
                                               count, word, config, error);
     tri_free(copy);
     return status;

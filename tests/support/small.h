@@ -20,8 +20,10 @@
  * vocabulary and inner sizes are odd. */
 enum small_style { SMALL_GPT, SMALL_LLAMA };
 
-/* The config of a style with "key=value" words, separated by spaces, on top; read with
- * own_strategies. */
+/* What configs are read with; own_strategies at first. */
+extern const struct tri_strategies *small_strategies;
+
+/* The config of a style with "key=value" words, separated by spaces, on top. */
 void small_config(enum small_style style, const char *words, struct tri_config *config);
 /* The same of words that may be wrong. */
 enum tri_status small_config_try(enum small_style style, const char *words,
