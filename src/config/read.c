@@ -44,8 +44,10 @@ static enum tri_status fail_type(const struct tri_config *config, const struct t
 {
     char *found = tri_node_found_text(node);
     char *expected = tri_value_expected_text(key, config->known);
+    bool reserved = node->kind == TRI_NODE_SCALAR && tri_word_is_reserved(key, node->text);
     enum tri_status status =
-        tri_config_refuse(config, error, key->name, "found %s, expected %s", found, expected);
+        tri_config_refuse(config, error, key->name, "found %s%s, expected %s", found,
+                          reserved ? ", which is not built yet" : "", expected);
     free(found);
     free(expected);
     return status;
@@ -81,6 +83,9 @@ static enum tri_status fail_unknown(const char *place, const char *written, bool
                                     struct tri_error *error)
 {
     const char *what = section ? "section" : "key";
+    if (tri_key_is_reserved(written)) {
+        return tri_fail(error, TRI_BAD_INPUT, "%skey '%s': not built yet", place, written);
+    }
     if (!section && tri_key_find(written) >= 0) {
         const char *dot = strchr(written, '.');
         return tri_fail(error, TRI_BAD_INPUT,

@@ -68,6 +68,9 @@ extern const size_t tri_sections_count;
 /* Index in tri_keys of a full name; -1 when there is none. */
 int tri_key_find(const char *name);
 bool tri_section_find(const char *name);
+/* Whether a full name, or a word of a key, is kept for what is planned and is not built yet. */
+bool tri_key_is_reserved(const char *name);
+bool tri_word_is_reserved(const struct tri_key *key, const char *word);
 /* Whether the key lies in the section ("" is the top). */
 bool tri_key_in_section(const struct tri_key *key, const char *section);
 /* The name without its section. */

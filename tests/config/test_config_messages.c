@@ -1,4 +1,5 @@
 /* Every kind of bad input, and the one line it produces. */
+#include "config/schema.h"
 #include "config_testing.h"
 #include "moe/strategies.h"
 
@@ -47,6 +48,40 @@ static void test_unknown(void **state)
          "c.yaml:1: key 'a?b?[1m': unknown key; the nearest known one is 'seed'"},
     };
     check_all(cases, COUNT(cases));
+}
+
+/* What the plan has names for is told from what nobody knows. */
+static void test_reserved(void **state)
+{
+    (void)state;
+    static const struct bad cases[] = {
+        {"parallel:\n  pipe: 1\n", "c.yaml:2: key 'parallel.pipe': not built yet"},
+        {"init_from: model\n", "c.yaml:1: key 'init_from': not built yet"},
+        {"init_from: {}\n", "c.yaml:1: key 'init_from': not built yet"},
+        {"train: {lora: {rank: 4}}\n", "c.yaml:1: key 'train.lora': not built yet"},
+        {"moe: {num_experts: 4, router: sparsemixer}\n",
+         "c.yaml:1: key 'moe.router': found 'sparsemixer', which is not built yet, expected "
+         "top_k, balanced, deepspeed_top1, deepspeed_top2 or deepspeed_topk"},
+        {"moe: {num_experts: 4, schedule: s1}\n",
+         "c.yaml:1: key 'moe.schedule': found 's1', which is not built yet, expected ted"},
+        {"train: {recompute: auto}\n",
+         "c.yaml:1: key 'train.recompute': found 'auto', which is not built yet, expected none, "
+         "full or block numbers, as [0, 3]"},
+    };
+    check_all(cases, COUNT(cases));
+}
+
+/* None of them is a key or a word that there is: who builds one takes it from the list. */
+static void test_reserved_is_not_built(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < tri_keys_count; i++) {
+        const struct tri_key *key = &tri_keys[i];
+        assert_false(tri_key_is_reserved(key->name));
+        for (size_t w = 0; tri_key_word(key, &tri_strategies, w); w++) {
+            assert_false(tri_word_is_reserved(key, tri_key_word(key, &tri_strategies, w)));
+        }
+    }
 }
 
 static void test_wrong_type(void **state)
@@ -369,6 +404,7 @@ static void test_overrides(void **state)
                              "from 0 to below 1, as [0.9, 0.95]"},
         {"train.recompute=some", "command line: key 'train.recompute': found 'some', expected "
                                  "none, full or block numbers, as [0, 3]"},
+        {"moe.chunks=auto", "command line: key 'moe.chunks': not built yet"},
         {"train.recompute=[0,", "command line: key 'train.recompute': found '[0,', expected "
                                 "none, full or block numbers, as [0, 3]"},
         {"train.recompute=[4]",
@@ -420,10 +456,16 @@ static void test_later_refusals_name_the_line(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_unknown),    cmocka_unit_test(test_wrong_type),
-        cmocka_unit_test(test_mechanisms), cmocka_unit_test(test_combinations),
-        cmocka_unit_test(test_yaml),       cmocka_unit_test(test_long_values_are_cut),
-        cmocka_unit_test(test_overrides),  cmocka_unit_test(test_later_refusals_name_the_line),
+        cmocka_unit_test(test_unknown),
+        cmocka_unit_test(test_reserved),
+        cmocka_unit_test(test_reserved_is_not_built),
+        cmocka_unit_test(test_wrong_type),
+        cmocka_unit_test(test_mechanisms),
+        cmocka_unit_test(test_combinations),
+        cmocka_unit_test(test_yaml),
+        cmocka_unit_test(test_long_values_are_cut),
+        cmocka_unit_test(test_overrides),
+        cmocka_unit_test(test_later_refusals_name_the_line),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
