@@ -48,6 +48,11 @@ void tri_runtime_embed(struct tri_runtime *runtime)
     runtime->embedded = true;
 }
 
+bool tri_runtime_is_embedded(void)
+{
+    return tri_runtime_get()->embedded;
+}
+
 void tri_runtime_set_ranks(struct tri_runtime *runtime, int ranks)
 {
     runtime->ranks = ranks;
@@ -75,5 +80,5 @@ struct tri_runtime *tri_runtime_bound(void)
 
 const char *tri_runtime_getenv(const char *name)
 {
-    return tri_runtime_get()->embedded ? NULL : getenv(name);
+    return tri_runtime_is_embedded() ? NULL : getenv(name);
 }

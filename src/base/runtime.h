@@ -53,6 +53,8 @@ void tri_runtime_destroy(struct tri_runtime *runtime);
 /* It is in a program of somebody else's: it reads no environment and installs no handler of a
  * signal. */
 void tri_runtime_embed(struct tri_runtime *runtime);
+/* Whether the calling thread's is. */
+bool tri_runtime_is_embedded(void);
 
 /* How many ranks share the process, this one too; 1 until somebody says so. */
 void tri_runtime_set_ranks(struct tri_runtime *runtime, int ranks);

@@ -5,6 +5,7 @@
 #include "comm/watch.h"
 
 #include "base/memory.h"
+#include "base/processors.h"
 #include "base/runtime.h"
 #include "base/signals.h"
 
@@ -81,6 +82,7 @@ static void *work(void *argument)
     struct crew *crew = worker->crew;
     tri_runtime_bind(worker->runtime);
     tri_runtime_set_ranks(worker->runtime, crew->hub.ranks);
+    tri_processors_open();
     struct tri_comm *comm = create_comm(crew, worker->rank);
     worker->status = crew->body(comm, crew->state);
     destroy_comm(crew, comm);

@@ -1,6 +1,7 @@
 #include "kernel/kernel.h"
 
 #include "base/memory.h"
+#include "base/processors.h"
 #include "base/runtime.h"
 #include "kernel/own.h"
 #include "kernel/x86/attention.h"
@@ -158,13 +159,17 @@ static void fill_fast(struct tri_kernels *kernels, enum tri_kernels_kind kind, c
     }
 }
 
-/* Threads that are made for the calling thread work for the same rank as it. */
+/* Threads that are made for the calling thread work for the same rank as it, and where it may. The
+ * first region of a thread is where libgomp binds it, too, so there is one. */
 static void bind_threads(int threads)
 {
     struct tri_runtime *runtime = tri_runtime_bound();
-    if (runtime && threads > 1) {
+    if (runtime) {
 #pragma omp parallel num_threads(threads)
-        tri_runtime_bind(runtime);
+        {
+            tri_runtime_bind(runtime);
+            tri_processors_open();
+        }
     }
 }
 

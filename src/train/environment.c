@@ -3,10 +3,12 @@
 #include "base/cgroup.h"
 #include "base/log.h"
 #include "base/memory.h"
+#include "base/processors.h"
 #include "base/runtime.h"
 #include "kernel/kernel.h"
 
 #include <hwloc.h>
+#include <hwloc/glibc-sched.h>
 #include <jansson.h>
 #include <math.h>
 #include <sched.h>
@@ -28,7 +30,7 @@ const char *tri_version(void)
     return "trident " TRIDENT_VERSION " (" TRIDENT_COMMIT ")";
 }
 
-/* Physical cores of the node, and those that this process may run on. */
+/* Physical cores of the node, and those that this rank may run on. */
 struct cores {
     int all, usable;
 };
@@ -40,13 +42,16 @@ static struct cores count_cores(void)
     if (hwloc_topology_init(&topology) != 0) {
         return cores;
     }
+    struct tri_processors processors;
     hwloc_bitmap_t bound = hwloc_bitmap_alloc();
     if (hwloc_topology_load(topology) == 0) {
         int all = hwloc_get_nbobjs_by_type(topology, HWLOC_OBJ_CORE);
         cores.all = cores.usable = all > 0 ? all : 1;
-        if (bound && hwloc_get_cpubind(topology, bound, HWLOC_CPUBIND_PROCESS) == 0) {
+        if (bound && tri_processors_find(&processors) &&
+            hwloc_cpuset_from_glibc_sched_affinity(topology, bound, processors.set,
+                                                   sizeof(processors.set)) == 0) {
             int usable = hwloc_get_nbobjs_inside_cpuset_by_type(topology, bound, HWLOC_OBJ_CORE);
-            /* A process bound to one hardware thread of a core has no whole core inside. */
+            /* A rank bound to one hardware thread of a core has no whole core inside. */
             cores.usable = usable > 0 ? usable : 1;
         }
     }

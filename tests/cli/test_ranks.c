@@ -48,6 +48,23 @@ static void test_train(void **state)
     }
 }
 
+/* Where OpenMP binds threads, ranks run on all the processors that they have without that. */
+static void test_bound(void **state)
+{
+    (void)state;
+    size_t bytes;
+    const char *const changes[] = {"OMP_PROC_BIND=close", "OMP_PLACES=threads", NULL};
+    struct process_result result = cli_run_with(
+        0, changes, CLI_WORDS_OF("train", "c.yaml", layouts[0], "run_dir=bound", "--ranks", "2"));
+    cli_expect_status(&result, 0);
+    char *bound = cli_read("bound/environment.json", &bytes);
+    char *unbound = cli_read("threads_0/environment.json", &bytes);
+    assert_non_null(strstr(bound, "cores"));
+    assert_string_equal(bound, unbound);
+    free(bound);
+    free(unbound);
+}
+
 /* What is printed is the same, and printed once. */
 static void expect_same_output(const char *const *over_mpi, const char *const *over_threads)
 {
@@ -139,7 +156,7 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_train),   cmocka_unit_test(test_others),
         cmocka_unit_test(test_refused), cmocka_unit_test(test_failures),
-        cmocka_unit_test(test_stopped),
+        cmocka_unit_test(test_stopped), cmocka_unit_test(test_bound),
     };
     return cmocka_run_group_tests(tests, NULL, end);
 }
