@@ -284,9 +284,11 @@ void tri_watch_close(struct tri_watch *watch);
  * or NULL. */
 double tri_watch_read_timeout(const char **text);
 _Noreturn void tri_watch_refuse_timeout(const char *text);
-/* A place for a mesh's six groups in the records; the same on every rank, since meshes are created
- * and destroyed collectively. Local; the caller synchronises the ranks before the first call. */
-int tri_watch_mesh_open(struct tri_watch *watch, const int size[TRI_AXIS_COUNT]);
+/* A place for a mesh's groups in the records, the channel of the first; the same on every rank, as
+ * is BAD_INPUT where none is left, since meshes are created and destroyed collectively. Local; the
+ * caller synchronises the ranks before the first call. */
+enum tri_status tri_watch_mesh_open(struct tri_watch *watch, const int size[TRI_AXIS_COUNT],
+                                    int *channel, struct tri_error *error) TRI_NODISCARD;
 void tri_watch_mesh_close(struct tri_watch *watch, int channel);
 /* Whether this rank is the one of its node that tells why the job ends; if not, or when another
  * node may tell it, gives that one time to end the job. From any thread. */

@@ -160,9 +160,13 @@ enum tri_status tri_mesh_create(struct tri_comm *comm, int tensor, int expert,
     const int size[TRI_AXIS_COUNT] = {[TRI_AXIS_TENSOR] = tensor,
                                       [TRI_AXIS_EXPERT] = expert,
                                       [TRI_AXIS_DATA] = ranks / (int)product};
+    int channel = -1;
+    if (ranks > 1) {
+        TRI_TRY(tri_watch_mesh_open(comm->watch, size, &channel, error));
+    }
     struct block *block = create_block(comm, size, comm->rank);
     if (ranks > 1) {
-        block->channel = tri_watch_mesh_open(comm->watch, block->mesh.size);
+        block->channel = channel;
         tri_watch_enter_stage(comm->watch, TRI_VERB_MESH);
         connect(block, tri_comm_transport(comm));
         for (int id = 0; id < TRI_GROUP_COUNT; id++) {

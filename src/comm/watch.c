@@ -73,21 +73,26 @@ void tri_watch_leave_records(struct tri_watch *watch)
     (void)pthread_mutex_unlock(&watch->lock);
 }
 
-int tri_watch_mesh_open(struct tri_watch *watch, const int size[TRI_AXIS_COUNT])
+enum tri_status tri_watch_mesh_open(struct tri_watch *watch, const int size[TRI_AXIS_COUNT],
+                                    int *channel, struct tri_error *error)
 {
     int place = 0;
     while (place < TRI_WATCH_MESHES && watch->mesh[place].used) {
         place++;
     }
     if (place == TRI_WATCH_MESHES) {
-        tri_panic(TRI_FAILED, "more than %d meshes at a time", TRI_WATCH_MESHES - 1);
+        return tri_fail(error, TRI_BAD_INPUT,
+                        "no room for more than %d meshes of %d ranks at a time, of which each "
+                        "model has one",
+                        TRI_WATCH_MESHES - 1, watch->comm->size);
     }
     watch->mesh[place].used = true;
     memcpy(watch->mesh[place].size, size, sizeof(watch->mesh[place].size));
     for (int id = 0; id < TRI_GROUP_COUNT; id++) {
         atomic_store(&watch->own->arrived[place * TRI_GROUP_COUNT + id], 0);
     }
-    return place * TRI_GROUP_COUNT;
+    *channel = place * TRI_GROUP_COUNT;
+    return TRI_OK;
 }
 
 void tri_watch_mesh_close(struct tri_watch *watch, int channel)

@@ -10,7 +10,7 @@
 #include <stdatomic.h>
 
 enum {
-    TRI_WATCH_MESHES = 16,
+    TRI_WATCH_MESHES = 256,
     TRI_WATCH_CHANNELS = TRI_WATCH_MESHES * TRI_GROUP_COUNT,
     TRI_WATCH_SECOND = 1000000000, /* in nanoseconds */
     /* So many times as long as another wait may last a call on a file, and a wait for ranks of
