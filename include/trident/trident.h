@@ -1,15 +1,17 @@
 /* Trident inside another program: load a model, ask it for logits, train it, save it.
  *
- * A runtime is one model's ranks: threads of this process that belong to it. They do all the work;
- * the caller's threads only wait for them, and keep their signal masks and OpenMP settings. Nothing
- * here prints, exits, installs a signal handler or reads the environment. Several runtimes in one
- * process share nothing; calls on one runtime from several threads come one after the other.
+ * A runtime is the ranks of its models: threads of this process that belong to it. They do all the
+ * work; the caller's threads only wait for them, and keep their signal masks and OpenMP settings.
+ * Nothing here prints, exits, installs a signal handler or reads the environment, though OpenMP,
+ * hwloc, oneDNN and MPI have variables of their own. Several runtimes in one process share nothing;
+ * calls on one runtime from several threads come one after the other. Where OMP_PROC_BIND or
+ * OMP_PLACES bind OpenMP's threads, those of a runtime may still run on all of the places.
  *
- * Every function that can fail returns a status and, unless error is NULL, fills *error. When no
- * memory was left, or something is wrong that must not be, the runtime is broken: every call fails
- * with the same text, and all that is left to do is to destroy it, which leaves behind what its
- * threads held. One thing is OpenMP's: where it cannot start a thread it ends the program. With one
- * thread a rank it starts none. */
+ * Every function that can fail returns a status and, unless error is NULL, fills *error. A bad
+ * argument is BAD_INPUT, and nothing has changed. When no memory was left, or something is wrong
+ * that must not be, the runtime is broken: every call fails with the same text, and all that is
+ * left to do is to destroy it, which leaves behind what its threads held. One thing is OpenMP's:
+ * where it cannot start a thread it ends the program. With one thread a rank it starts none. */
 #ifndef TRIDENT_TRIDENT_H
 #define TRIDENT_TRIDENT_H
 
@@ -37,10 +39,12 @@ struct trident_model;
 
 /* All zeros are the defaults. */
 struct trident_options {
-    int ranks;   /* threads that a model is laid out over; 0: 1 */
-    int threads; /* of the kernels, for each rank; 0: the processors of this process / ranks */
-    /* Takes lines, each with its newline, from the runtime's threads, several at a time; must not
-     * call the runtime. NULL: they are dropped. */
+    int ranks; /* threads that a model is laid out over; 0: 1 */
+    /* Of the kernels, for each rank. 0: what `threads` of a model's config says, and where that is
+     * 0 a rank's share of the cores that affinity and quotas of processor time leave. */
+    int threads;
+    /* Takes lines, each with its newline, from the runtime's threads, several at a time. What
+     * returns a status is refused in it, and what destroys does nothing. NULL: they are dropped. */
     void (*log)(void *state, const char *line);
     void *log_state;
 };
@@ -57,13 +61,16 @@ int trident_runtime_is_broken(const struct trident_runtime *runtime);
 /* ---- a model --------------------------------------------------------------------------------- */
 
 /* A new model with the initial weights that `config` (YAML, docs/config.md) says, laid out as it
- * says. */
+ * says. The keys of a run (its folder, data files, number of steps, learning rates, checkpoints,
+ * evaluation, log) and comm.timeout_seconds have no meaning here: what the caller waits for has no
+ * limit of time. A runtime of several ranks has room for 254 models or one more. Memory is not
+ * planned ahead: a model that does not fit breaks the runtime. */
 enum trident_status trident_model_create(struct trident_runtime *runtime, const char *config,
                                          struct trident_model **model, struct trident_error *error);
 enum trident_use {
     TRIDENT_ANSWERS, /* weights alone */
     TRIDENT_TRAINS   /* gradients and the optimizer's state too; refused where weights alone of a
-                        trained model were saved */
+                        model that has taken steps were saved */
 };
 /* The model of a run's newest whole checkpoint, or of one checkpoint. changes: "key=value" of its
  * config, ended by NULL, or NULL. Without changes of `parallel` it is laid out as it was trained
@@ -71,8 +78,8 @@ enum trident_use {
 enum trident_status trident_model_load(struct trident_runtime *runtime, const char *path,
                                        enum trident_use use, const char *const *changes,
                                        struct trident_model **model, struct trident_error *error);
-/* A checkpoint at exactly path, which any layout and `trident` itself read. One that is there is
- * replaced. */
+/* A checkpoint at exactly path, which any layout and `trident` itself read: weights, and of a model
+ * that trains the optimizer's state. One that is there is replaced. */
 enum trident_status trident_model_save(struct trident_model *model, const char *path,
                                        struct trident_error *error);
 /* NULL is fine. */
@@ -81,7 +88,7 @@ void trident_model_destroy(struct trident_model *model);
 int64_t trident_model_vocabulary(const struct trident_model *model);
 /* Tokens that a row may have. */
 int64_t trident_model_longest(const struct trident_model *model);
-/* Steps that made it what it is. */
+/* Steps that made it what it is; never waits. */
 int64_t trident_model_steps(const struct trident_model *model);
 
 /* logits [rows, length, vocabulary]: of what follows each token of tokens [rows, length]. */

@@ -24,7 +24,15 @@ struct tri_comm;
  * installs the panic hook; before that takes the signals (base/signals.h) unless the caller did.
  * First thing in main; MPI starts once in a process. */
 struct tri_comm *tri_comm_start(int *argc, char ***argv);
-/* Ends MPI and frees the job, whose meshes are gone. Collective over all ranks. */
+/* A job in a program of somebody else's, whose ranks are those of its MPI communicator; given by
+ * the address of the MPI_Comm, which only comm/ knows, and duplicated. No time limit; it ends
+ * neither MPI nor the program, and a panic tells no other rank: the caller has a catcher
+ * (base/status.h). The thread that calls it is the rank, and makes all calls of MPI. Collective. */
+struct tri_comm *tri_comm_join(const void *communicator);
+/* Whether that may be: MPI runs, and lets a thread other than its own call it. Local. */
+enum tri_status tri_comm_may_join(const void *communicator, struct tri_error *error) TRI_NODISCARD;
+/* Ends MPI if it was started here, and frees the job, whose meshes are gone. Collective over all
+ * ranks. */
 void tri_comm_finish(struct tri_comm *comm);
 /* What a rank does: its job and what all were given. Returns an exit status. */
 typedef int tri_rank_body(struct tri_comm *comm, void *state);
@@ -86,8 +94,8 @@ struct tri_mesh {
     struct tri_group *group[TRI_AXIS_SETS]; /* by set of axes: see tri_mesh_group */
 };
 
-/* Collective over the job's ranks, whose number must be tensor x expert x data (checked: BAD_INPUT,
- * the same on all ranks). */
+/* Collective over the job's ranks, whose number must be tensor x expert x data, with no more than
+ * 254 such meshes beside it (checked: BAD_INPUT, the same on all ranks). */
 enum tri_status tri_mesh_create(struct tri_comm *comm, int tensor, int expert,
                                 struct tri_mesh **mesh, struct tri_error *error) TRI_NODISCARD;
 /* A mesh of this rank alone (every group has one rank). Local. */

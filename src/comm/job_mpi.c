@@ -1,4 +1,5 @@
-/* The job whose ranks MPI starts: its beginning and its end, and what the watchdog needs of it. */
+/* The job whose ranks MPI starts: its beginning and its end, and what the watchdog needs of it. MPI
+ * may be somebody else's: then it goes on after the job, and nothing here ends it. */
 #include "comm/mpi_internal.h"
 
 #include "base/memory.h"
@@ -16,8 +17,9 @@ enum { ABORT_SECONDS = 2, PAGE = 4096 };
 struct mpi_comm {
     struct tri_comm base;
     struct tri_mpi_transport transport;
-    bool running;         /* MPI is */
-    MPI_Comm world, node; /* our duplicate of MPI_COMM_WORLD; its ranks on this node */
+    bool joined;          /* MPI is somebody else's */
+    bool running;         /* MPI is ours, and runs */
+    MPI_Comm world, node; /* our duplicate of all; its ranks on this node */
     MPI_Win records;      /* of the watchdog; MPI_WIN_NULL: there are none */
     bool mapped;          /* the records are our own mapping of the window's memory */
 };
@@ -65,8 +67,9 @@ static void name_library(char name[TRI_LIBRARY_BYTES])
 
 /* ---- the watchdog's records ------------------------------------------------------------------ */
 
-/* The record at base as a mapping of our own, which outlives the window: MPI_Finalize is watched
- * too. An old size of 0 asks for a second mapping of the same pages. NULL where that is refused. */
+/* The record at base as a mapping of our own, which outlives the window and ends with the process:
+ * MPI_Finalize is watched too. An old size of 0 asks for a second mapping of the same pages. NULL
+ * where that is refused. */
 static struct tri_watch_record *map_again(void *base)
 {
     size_t offset = (uintptr_t)base % PAGE;
@@ -81,7 +84,7 @@ static struct tri_watch_record **find_records(struct mpi_comm *mpi)
     int ranks = mpi->base.node_size;
     struct tri_watch_record **records =
         tri_alloc(TRI_MEMORY_OTHER, (size_t)ranks * sizeof(*records));
-    mpi->mapped = true;
+    mpi->mapped = !mpi->joined;
     for (int i = 0; i < ranks; i++) {
         MPI_Aint bytes = 0;
         int unit = 0;
@@ -145,19 +148,21 @@ static void check_environment(const struct mpi_comm *mpi)
 
 /* ---- beginning and end ----------------------------------------------------------------------- */
 
-struct tri_comm *tri_comm_start(int *argc, char ***argv)
+static struct mpi_comm *create(bool joined)
 {
-    tri_signals_start(false);
     struct mpi_comm *mpi = tri_alloc(TRI_MEMORY_OTHER, sizeof(*mpi));
-    struct tri_comm *comm = &mpi->base;
+    mpi->joined = joined;
     mpi->records = MPI_WIN_NULL;
-    comm->end_all = end_all;
-    comm->watch = tri_watch_start(comm);
-    tri_watch_enter_stage(comm->watch, TRI_VERB_START);
-    tri_launcher_init(argc, argv);
-    mpi->running = true;
-    tri_comm_take_panics(comm);
-    TRI_MPI(MPI_Comm_dup(MPI_COMM_WORLD, &mpi->world));
+    mpi->base.end_all = end_all;
+    mpi->base.watch = tri_watch_start(&mpi->base);
+    return mpi;
+}
+
+/* Finds this rank's place among all. */
+static void find_place(struct mpi_comm *mpi, MPI_Comm all)
+{
+    struct tri_comm *comm = &mpi->base;
+    TRI_MPI(MPI_Comm_dup(all, &mpi->world));
     TRI_MPI(MPI_Comm_set_errhandler(mpi->world, MPI_ERRORS_RETURN));
     TRI_MPI(MPI_Comm_set_name(mpi->world, "trident"));
     TRI_MPI(MPI_Comm_rank(mpi->world, &comm->rank));
@@ -170,12 +175,64 @@ struct tri_comm *tri_comm_start(int *argc, char ***argv)
     TRI_MPI(MPI_Comm_rank(mpi->node, &comm->node_rank));
     TRI_MPI(MPI_Comm_size(mpi->node, &comm->node_size));
     name_library(comm->library);
+}
+
+struct tri_comm *tri_comm_start(int *argc, char ***argv)
+{
+    tri_signals_start(false);
+    struct mpi_comm *mpi = create(false);
+    struct tri_comm *comm = &mpi->base;
+    tri_watch_enter_stage(comm->watch, TRI_VERB_START);
+    tri_launcher_init(argc, argv);
+    mpi->running = true;
+    tri_comm_take_panics(comm);
+    find_place(mpi, MPI_COMM_WORLD);
     check_environment(mpi);
     if (comm->size > 1) {
         share_records(mpi);
     }
     tri_watch_leave_stage(comm->watch);
     return comm;
+}
+
+enum tri_status tri_comm_may_join(const void *communicator, struct tri_error *error)
+{
+    const MPI_Comm *all = communicator;
+    int started = 0;
+    int ended = 0;
+    int level = MPI_THREAD_SINGLE;
+    int inter = 0;
+    (void)MPI_Initialized(&started);
+    (void)MPI_Finalized(&ended);
+    if (!started || ended) {
+        return tri_fail(error, TRI_BAD_INPUT, "MPI %s", ended ? "has ended" : "is not initialised");
+    }
+    (void)MPI_Query_thread(&level);
+    if (level < MPI_THREAD_SERIALIZED) {
+        return tri_fail(error, TRI_BAD_INPUT,
+                        "MPI was initialised with MPI_THREAD_%s, expected MPI_THREAD_SERIALIZED or "
+                        "MPI_THREAD_MULTIPLE: a thread of the runtime calls it",
+                        level == MPI_THREAD_SINGLE ? "SINGLE" : "FUNNELED");
+    }
+    if (*all != MPI_COMM_NULL) {
+        (void)MPI_Comm_test_inter(*all, &inter);
+    }
+    if (*all == MPI_COMM_NULL || inter) {
+        return tri_fail(error, TRI_BAD_INPUT, "communicator: found %s, expected one of one group",
+                        inter ? "an intercommunicator" : "MPI_COMM_NULL");
+    }
+    return TRI_OK;
+}
+
+struct tri_comm *tri_comm_join(const void *communicator)
+{
+    struct mpi_comm *mpi = create(true);
+    tri_comm_set_timeout(&mpi->base, 0.0);
+    find_place(mpi, *(const MPI_Comm *)communicator);
+    if (mpi->base.size > 1) {
+        share_records(mpi);
+    }
+    return &mpi->base;
 }
 
 void tri_comm_finish(struct tri_comm *comm)
@@ -188,8 +245,12 @@ void tri_comm_finish(struct tri_comm *comm)
     TRI_MPI(MPI_Comm_free(&mpi->node));
     TRI_MPI(MPI_Comm_free(&mpi->world));
     mpi->running = false;
-    TRI_MPI(MPI_Finalize());
+    if (!mpi->joined) {
+        TRI_MPI(MPI_Finalize());
+    }
     tri_watch_close(comm->watch);
-    tri_panic_set_hooks(NULL, NULL, NULL);
+    if (!mpi->joined) {
+        tri_panic_set_hooks(NULL, NULL, NULL);
+    }
     tri_free(mpi);
 }

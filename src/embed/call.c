@@ -3,6 +3,7 @@
  * text over and parks the thread where it is, for nobody can unwind it. */
 #include "embed/internal.h"
 
+#include "base/processors.h"
 #include "base/signals.h"
 
 #include <errno.h>
@@ -19,6 +20,22 @@ enum trident_status tri_embed_fail(struct trident_error *error, enum tri_status 
         (void)snprintf(error->message, sizeof(error->message), "%s", message);
     }
     return (enum trident_status)status;
+}
+
+enum trident_status tri_embed_missing(struct trident_error *error, const char *name)
+{
+    char text[64];
+    (void)snprintf(text, sizeof(text), "%s: none given", name);
+    return tri_embed_fail(error, TRI_BAD_INPUT, text);
+}
+
+enum trident_status tri_embed_check_caller(struct trident_error *error)
+{
+    return tri_runtime_is_embedded()
+               ? tri_embed_fail(error, TRI_BAD_INPUT,
+                                "called from within a call: what takes the log's lines must not "
+                                "do that")
+               : TRIDENT_OK;
 }
 
 /* ---- a rank's thread ------------------------------------------------------------------------- */
@@ -53,7 +70,7 @@ static bool wait_for_work(struct tri_rank *rank, int64_t *seen)
 {
     struct trident_runtime *runtime = rank->owner;
     (void)pthread_mutex_lock(&runtime->lock);
-    while (!runtime->ends && (runtime->calls == *seen || rank->number >= runtime->wanted)) {
+    while (!runtime->ends && (runtime->calls == *seen || rank->place >= runtime->wanted)) {
         *seen = runtime->calls;
         (void)pthread_cond_wait(&runtime->changed, &runtime->lock);
     }
@@ -72,20 +89,43 @@ static void end_work(struct trident_runtime *runtime)
 }
 
 /* As long as the runtime. No watchdog ends anything: it is the caller who waits. */
-static int live(struct tri_comm *comm, void *state)
+static void serve(struct tri_rank *rank)
 {
-    struct trident_runtime *runtime = state;
-    struct tri_rank *rank = &runtime->rank[tri_comm_rank(comm)];
+    struct trident_runtime *runtime = rank->owner;
     int64_t seen = 0;
-    rank->comm = comm;
-    tri_panic_set_catcher(break_down, rank);
-    tri_comm_set_timeout(comm, 0.0);
     end_work(runtime);
     while (wait_for_work(rank, &seen)) {
         rank->status = runtime->work(rank, runtime->argument, &rank->error);
         end_work(runtime);
     }
+}
+
+static int live(struct tri_comm *comm, void *state)
+{
+    struct trident_runtime *runtime = state;
+    struct tri_rank *rank = &runtime->rank[tri_comm_rank(comm)];
+    rank->comm = comm;
+    tri_panic_set_catcher(break_down, rank);
+    tri_comm_set_timeout(comm, 0.0);
+    serve(rank);
     return 0;
+}
+
+/* The one rank here of a job over MPI. */
+static void live_joined(struct trident_runtime *runtime)
+{
+    struct tri_rank *rank = &runtime->rank[0];
+    struct tri_error error = {0};
+    tri_panic_set_catcher(break_down, rank);
+    rank->comm = tri_comm_join(runtime->communicator);
+    rank->number = tri_comm_rank(rank->comm);
+    runtime->ranks = tri_comm_size(rank->comm);
+    if (tri_mesh_create(rank->comm, 1, 1, &rank->world, &error) != TRI_OK) {
+        tri_panic(error.status, "%s", error.message);
+    }
+    serve(rank);
+    tri_mesh_destroy(rank->world);
+    tri_comm_finish(rank->comm);
 }
 
 /* ---- starting and stopping ------------------------------------------------------------------- */
@@ -97,7 +137,12 @@ static void *start(void *state)
     tri_runtime_embed(runtime->base);
     tri_log_set_sink(take_line, runtime);
     tri_panic_set_catcher(break_down, &runtime->in_charge);
-    (void)tri_comm_run_threads(runtime->ranks, live, runtime);
+    tri_processors_open();
+    if (runtime->communicator) {
+        live_joined(runtime);
+    } else {
+        (void)tri_comm_run_threads(runtime->ranks, live, runtime);
+    }
     tri_runtime_bind(NULL);
     return NULL;
 }
@@ -116,11 +161,11 @@ static int start_thread(struct trident_runtime *runtime)
 
 enum tri_status tri_ranks_start(struct trident_runtime *runtime, struct tri_error *error)
 {
-    for (int r = 0; r < runtime->ranks; r++) {
-        runtime->rank[r] = (struct tri_rank){.owner = runtime, .number = r};
+    for (int r = 0; r < runtime->here; r++) {
+        runtime->rank[r] = (struct tri_rank){.owner = runtime, .number = r, .place = r};
     }
     runtime->in_charge = (struct tri_rank){.owner = runtime};
-    runtime->busy = runtime->ranks;
+    runtime->busy = runtime->here;
     runtime->base = tri_runtime_create(0);
     int code = runtime->base ? start_thread(runtime) : ENOMEM;
     if (code != 0) {
@@ -167,20 +212,38 @@ static enum trident_status collect(const struct trident_runtime *runtime,
 enum trident_status tri_ranks_do(struct trident_runtime *runtime, bool all, tri_rank_work *work,
                                  void *argument, struct trident_error *error)
 {
+    enum trident_status status = tri_embed_check_caller(error);
+    if (status != TRIDENT_OK) {
+        return status;
+    }
     (void)pthread_mutex_lock(&runtime->turn);
     (void)pthread_mutex_lock(&runtime->lock);
     if (!runtime->broken) {
         runtime->work = work;
         runtime->argument = argument;
-        runtime->wanted = runtime->busy = all ? runtime->ranks : 1;
+        runtime->wanted = runtime->busy = all ? runtime->here : 1;
         runtime->calls++;
         (void)pthread_cond_broadcast(&runtime->changed);
     }
     while (runtime->busy > 0 && !runtime->broken) {
         (void)pthread_cond_wait(&runtime->changed, &runtime->lock);
     }
-    enum trident_status status = collect(runtime, error);
+    status = collect(runtime, error);
     (void)pthread_mutex_unlock(&runtime->lock);
     (void)pthread_mutex_unlock(&runtime->turn);
     return status;
+}
+
+/* ---- several processes ----------------------------------------------------------------------- */
+
+enum tri_status tri_ranks_agree(struct tri_rank *rank, const char *call, const char *given,
+                                enum tri_status status, struct tri_error *error)
+{
+    if (!rank->world) {
+        return status;
+    }
+    const struct tri_fact facts[] = {{"the call", call}, {"what it is given", given}};
+    struct tri_group *all = tri_mesh_group(rank->world, TRI_ON_ALL);
+    TRI_TRY(tri_comm_agree(all, status, error));
+    return tri_comm_compare(all, sizeof(facts) / sizeof(*facts), facts, error);
 }

@@ -75,13 +75,13 @@ static enum tri_status check_memory(struct tri_session *session, bool training, 
 }
 
 /* What a rank computes may depend on how many threads it has, in the last bits, and tensor ranks
- * compute some things twice: so all take as many as the one that may have the fewest. Collective;
- * the status is of this rank. */
-static enum tri_status make_kernels(struct tri_session *session, struct tri_error *error)
+ * compute some things twice. */
+enum tri_status tri_session_make_kernels(struct tri_session *session, int threads,
+                                         struct tri_error *error)
 {
     const struct tri_config *config = session->config;
     const char *path = tri_environment_kernels();
-    int threads = tri_environment_threads(config, session->mesh->comm);
+    threads = threads ? threads : tri_environment_threads(config, session->mesh->comm);
     int64_t fewest = -threads;
     tri_all_reduce_max(tri_mesh_group(session->mesh, TRI_ON_ALL),
                        (struct tri_where){TRI_PHASE_SETUP, TRI_KIND_META}, &fewest, 1, TRI_I64);
@@ -109,7 +109,7 @@ enum tri_status tri_session_create(struct tri_comm *comm, const struct tri_confi
                                              (int)config->parallel.expert, &s->mesh, error);
     if (status == TRI_OK) {
         tri_mesh_set_max_message(s->mesh, config->comm_max_message);
-        status = make_kernels(s, error);
+        status = tri_session_make_kernels(s, 0, error);
         if (status == TRI_OK) {
             status = check_memory(s, training, beside, error);
         }

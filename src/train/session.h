@@ -32,6 +32,11 @@ enum tri_status tri_session_create(struct tri_comm *comm, const struct tri_confi
                                    bool training, int64_t beside, struct tri_session **session,
                                    struct tri_error *error) TRI_NODISCARD;
 void tri_session_destroy(struct tri_session *session);
+/* A part of that: the kernels, for so many threads on each rank, 0: as many as config and
+ * environment say; on all as many as on the rank that may have the fewest. Collective over the
+ * mesh; the status is of this rank. */
+enum tri_status tri_session_make_kernels(struct tri_session *session, int threads,
+                                         struct tri_error *error) TRI_NODISCARD;
 
 /* Opens the shards of `pattern` on every rank and a loader over them (for evaluation, or training).
  * Collective; the status is the same on all ranks. */

@@ -1,8 +1,8 @@
 #!/bin/bash
-# install_test.sh BUILD SOURCE TMP: what `cmake --install` leaves is enough to build and run the
-# example, by pkg-config and by find_package, from a folder that has been moved since.
+# install_test.sh BUILD SOURCE TMP MPICC: what `cmake --install` leaves is enough to build and run
+# the example, by pkg-config and by find_package, from a folder that has been moved since.
 set -euo pipefail
-build=$1 source=$2 tmp=$3/install
+build=$1 source=$2 tmp=$3/install mpicc=$4
 rm -rf "$tmp"
 mkdir -p "$tmp"
 cmake --install "$build" --prefix "$tmp/first" >"$tmp/log"
@@ -13,6 +13,9 @@ export PKG_CONFIG_PATH
 cc=$(sed -n 's/^CMAKE_C_COMPILER:[A-Z]*=//p' "$build/CMakeCache.txt")
 # shellcheck disable=SC2046 # flags are words
 "$cc" -std=c17 "$source/embed.c" $(pkg-config --cflags --libs trident) -o "$tmp/by_pkg_config"
+# shellcheck disable=SC2046
+echo '#include <trident/trident_mpi.h>' |
+    "$mpicc" -std=c17 $(pkg-config --cflags trident) -fsyntax-only -x c -
 cmake -S "$source" -B "$tmp/build" -DCMAKE_PREFIX_PATH="$tmp/moved" -DCMAKE_C_COMPILER="$cc" \
     >>"$tmp/log"
 cmake --build "$tmp/build" >>"$tmp/log"

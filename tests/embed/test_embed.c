@@ -207,6 +207,13 @@ static void test_bad_input(void **state)
     expect_bad(trident_model_forward(model, NULL, 1, LENGTH, logits, &error), &error, "tokens: ");
     expect_bad(trident_model_forward(model, tokens, 1, LENGTH, NULL, &error), &error, "logits: ");
     expect_bad(trident_model_create(runtime, NULL, &other, &error), &error, "config: ");
+    expect_bad(trident_model_create(NULL, configs[0], &other, &error), &error, "runtime: ");
+    expect_bad(trident_model_create(runtime, configs[0], NULL, &error), &error, "model: ");
+    expect_bad(trident_model_forward(NULL, tokens, 1, LENGTH, logits, &error), &error, "model: ");
+    expect_bad(
+        trident_model_load(runtime, alone[0].path, (enum trident_use)2, NULL, &other, &error),
+        &error, "use: found 2");
+    expect_bad(trident_runtime_create(NULL, NULL, &error), &error, "runtime: ");
     expect_bad(trident_model_create(runtime, configs[0], &other, &error) == TRIDENT_OK
                    ? trident_model_step(other, tokens, NULL, 1, LENGTH, 0.1, NULL, &error)
                    : TRIDENT_OK,

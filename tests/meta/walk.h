@@ -10,9 +10,10 @@
 struct scope {
     const char *root;
     struct findings *findings;
-    int level;                    /* of the folder that the files belong to */
-    const char *only_in, *header; /* rules_check_foreign_headers */
-    int limit;                    /* rules_check_lengths */
+    int level; /* of the folder that the files belong to */
+    /* rules_check_foreign_headers; except: one file more, or NULL */
+    const char *only_in, *header, *except;
+    int limit; /* rules_check_lengths */
 };
 
 typedef void (*visit_line)(const struct scope *scope, const char *path, int number,
