@@ -1,7 +1,8 @@
-# cmake --install: the program, and for programs that embed Trident its header, all folders as one
+# cmake --install: the program, and for programs that embed Trident its headers, all folders as one
 # archive, and what pkg-config and find_package(trident) read.
 include(GNUInstallDirs)
 include(CMakePackageConfigHelpers)
+include(cmake/pkg_config.cmake)
 
 set(folders embed train infer plan checkpoint data optim moe model comm shard kernel tensor config
     base)
@@ -23,7 +24,7 @@ list(JOIN TRIDENT_REQUIRES " " TRIDENT_REQUIRES)
 set(TRIDENT_LIBRARIES ${DNNL_LIBRARY} ${MPI_C_LIBRARIES})
 list(JOIN TRIDENT_LIBRARIES " " TRIDENT_LIBRARIES_LINE)
 set(destination ${CMAKE_INSTALL_LIBDIR}/cmake/trident)
-configure_file(cmake/trident.pc.in ${CMAKE_BINARY_DIR}/trident.pc @ONLY)
+trident_pkg_config(${CMAKE_SOURCE_DIR}/cmake/trident.pc.in ${CMAKE_BINARY_DIR}/trident.pc)
 configure_package_config_file(cmake/trident-config.cmake.in
     ${CMAKE_BINARY_DIR}/trident-config.cmake INSTALL_DESTINATION ${destination}
     PATH_VARS CMAKE_INSTALL_INCLUDEDIR CMAKE_INSTALL_LIBDIR)

@@ -1,0 +1,15 @@
+# trident_pkg_config(IN OUT): writes OUT, a .pc file for the library folder's pkgconfig/, from IN.
+# Where that folder is below the prefix all is named from there: an installation may be moved.
+function(trident_pkg_config in out)
+    set(TRIDENT_PC_PREFIX ${CMAKE_INSTALL_PREFIX})
+    if(NOT IS_ABSOLUTE "${CMAKE_INSTALL_LIBDIR}")
+        file(RELATIVE_PATH way /${CMAKE_INSTALL_LIBDIR}/pkgconfig /)
+        string(REGEX REPLACE "/$" "" way ${way})
+        set(TRIDENT_PC_PREFIX "\${pcfiledir}/${way}")
+    endif()
+    set(TRIDENT_PC_INCLUDEDIR ${CMAKE_INSTALL_INCLUDEDIR})
+    if(NOT IS_ABSOLUTE "${CMAKE_INSTALL_INCLUDEDIR}")
+        set(TRIDENT_PC_INCLUDEDIR "\${prefix}/${CMAKE_INSTALL_INCLUDEDIR}")
+    endif()
+    configure_file(${in} ${out} @ONLY)
+endfunction()
