@@ -3,10 +3,11 @@
 #
 #   scripts/check.sh           every test once (release); unit and 2-rank tests under
 #                              AddressSanitizer with UBSan; unit tests under Valgrind; 1- and 2-rank
-#                              tests under MPICH
+#                              tests under MPICH; ranks that are threads, a test or two of each
+#                              kind, under ThreadSanitizer
 #   scripts/check.sh --quick   unit and 2-rank tests of the debug build
 #   scripts/check.sh --full    every test in every preset, clang-tidy included, and under Valgrind;
-#                              two ranks that are threads under ThreadSanitizer
+#                              all tests of two ranks that are threads under ThreadSanitizer
 #
 # A build that fails counts as one failed test. What failed is named before the last line. Logs and
 # JUnit files: build/check/.
@@ -56,12 +57,12 @@ failed_in() {
         END { flush() }' "$1"
 }
 
-# build NAME CONFIGURE-ARGUMENT…: into build/NAME
+# build NAME CONFIGURE-ARGUMENT…: into build/NAME, $target or all of it
 build() {
     local name=$1 log=$reports/$1.build.log
     shift
     printf '\n== %s: build\n' "$name"
-    if ! { cmake "$@" && cmake --build "build/$name" -j "$jobs"; } >"$log" 2>&1; then
+    if ! { cmake "$@" && cmake --build "build/$name" -j "$jobs" --target "${target-all}"; } >"$log" 2>&1; then
         # clang-tidy and the compilers name the culprit well before ninja's last words.
         grep -E 'error:|FAILED:|CMake Error' "$log" | head -n 40
         tail -n 20 "$log"
@@ -131,12 +132,13 @@ case $mode in
         preset asan -L '^(unit|ranks2)$' -LE '^once$'
         valgrind_preset
         preset mpich -L '^ranks[12]$' -LE '^once$'
+        target=trident_races preset tsan -L '^races$'
         ;;
     full)
         for name in release dev asan mpich tidy; do
             preset "$name"
         done
-        preset tsan -L '^threads2$'
+        preset tsan -L '^(races|threads2)$'
         valgrind_preset
         ;;
 esac

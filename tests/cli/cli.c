@@ -22,6 +22,7 @@ static struct {
     char **flags; /* of mpiexec */
     int num_flags;
     int ranks;
+    bool threads; /* the ranks are */
     const char *wrapper;
 } cli;
 
@@ -58,7 +59,8 @@ static void write_text(const char *path)
 void cli_begin(const char *name, int argc, char **argv)
 {
     int first = 1;
-    if (argc > 2 && strcmp(argv[1], "--ranks") == 0) {
+    cli.threads = argc > 2 && strcmp(argv[1], "--threads") == 0;
+    if (cli.threads || (argc > 2 && strcmp(argv[1], "--ranks") == 0)) {
         cli.ranks = (int)strtol(argv[2], NULL, 10);
         first = 3;
     }
@@ -72,6 +74,7 @@ void cli_begin(const char *name, int argc, char **argv)
     /* Jobs that are killed leave files of Open MPI: here, where cli_end removes them. */
     (void)setenv("TMPDIR", cli.folder, 1);
     (void)setenv("OMPI_MCA_btl_vader_backing_directory", cli.folder, 1);
+    cli_set_grace("0");
     (void)setenv("ASAN_OPTIONS", "detect_leaks=0", 1);
     (void)setenv("OMP_NUM_THREADS", "1", 1);
     cli_write("c.yaml", config);
@@ -86,9 +89,19 @@ void cli_end(void)
     cli_tool(CLI_WORDS_OF("rm", "-rf", cli.folder));
 }
 
+void cli_set_grace(const char *seconds)
+{
+    (void)setenv("OMPI_MCA_odls_base_sigkill_timeout", seconds, 1);
+}
+
 int cli_ranks(void)
 {
     return cli.ranks;
+}
+
+bool cli_over_threads(void)
+{
+    return cli.threads;
 }
 
 /* ---- runs ------------------------------------------------------------------------------------ */
@@ -105,13 +118,25 @@ static bool wants_faults(const char *const *changes)
     return found;
 }
 
+/* Whether this command makes ranks of its own where it is asked for them. */
+static bool makes_ranks(const char *command)
+{
+    static const char *const commands[] = {"train", "eval", "generate", "verify"};
+    bool found = false;
+    for (size_t i = 0; command && i < sizeof(commands) / sizeof(*commands); i++) {
+        found = found || strcmp(command, commands[i]) == 0;
+    }
+    return found;
+}
+
 void cli_start(struct process *process, int ranks, const char *const *changes,
                const char *const *words)
 {
     const char *argv[CLI_WORDS + 16];
     char count[16];
     size_t used = 0;
-    if (ranks > 0) {
+    bool threads = cli.threads && ranks > 0 && makes_ranks(words[0]);
+    if (ranks > 0 && !cli.threads) {
         (void)snprintf(count, sizeof(count), "%d", ranks);
         argv[used++] = MPIEXEC;
         for (int i = 0; i < cli.num_flags; i++) {
@@ -125,8 +150,13 @@ void cli_start(struct process *process, int ranks, const char *const *changes,
     }
     argv[used++] = wants_faults(changes) ? TRIDENT_FAULTS_BIN "/trident" : TRIDENT_BIN "/trident";
     for (; *words; words++) {
-        assert_true(used < sizeof(argv) / sizeof(*argv) - 1);
+        assert_true(used < sizeof(argv) / sizeof(*argv) - 3);
         argv[used++] = *words;
+    }
+    if (threads) {
+        (void)snprintf(count, sizeof(count), "%d", ranks);
+        argv[used++] = "--ranks";
+        argv[used++] = count;
     }
     argv[used] = NULL;
     process_start(process, argv, changes);
@@ -246,7 +276,7 @@ void cli_expect_error(struct process_result *result, int ranks, int status, cons
                 cli_count(result->err, start) == 1 && strstr(line, text) &&
                 !has_crashed(result->err);
     /* Under mpiexec the launcher adds its own words behind. */
-    if (good && ranks == 0) {
+    if (good && (ranks == 0 || cli.threads)) {
         size_t length = strlen(result->err);
         good = length > strlen(line) &&
                strncmp(result->err + length - strlen(line) - 1, line, strlen(line)) == 0;

@@ -1,5 +1,7 @@
-/* Bad input of every kind, without mpiexec or on as many ranks as the test was started with: one
- * line that names the place, the right exit status, in seconds, and every file as it was. */
+/* Bad input of every kind, on one rank and on as many as the test was started with: one line that
+ * names the place, the right exit status, in seconds, and every file as it was. Ranks that are
+ * threads show all of it; under mpiexec, where a start takes ten times as long, a third does, and
+ * whatever makes a file fail. */
 #include "cli/cli.h"
 
 #include <setjmp.h>
@@ -333,6 +335,10 @@ static void split(char *command, const char **words)
 static void test_input(void **state)
 {
     const struct bad_input *input = *state;
+    bool launched = cli_ranks() > 0 && !cli_over_threads();
+    if (launched && !input->fault && (input - inputs) % 3 != 0) {
+        return;
+    }
     char command[512];
     char fault[256];
     const char *words[CLI_WORDS];

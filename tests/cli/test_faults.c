@@ -206,6 +206,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_stopped_rank),           cmocka_unit_test(test_killed_rank),
     };
     cli_begin("faults", argc, argv);
+    cli_set_grace("1");
     /* The last three need ranks. */
     size_t count = sizeof(tests) / sizeof(*tests) - (cli_ranks() < 2 ? 3 : 0);
     int failed = _cmocka_run_group_tests("faults", tests, count, NULL, NULL);

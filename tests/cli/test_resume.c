@@ -242,7 +242,8 @@ static void test_launcher_signalled(void **state)
         struct process job;
         struct process_result result;
         int watch = watch_run("launched");
-        cli_start(&job, cli_ranks(), NULL, CLI_WORDS_OF(LONGER_RUN, "run_dir=launched"));
+        cli_start(&job, cli_ranks(), CLI_WORDS_OF("OMPI_MCA_odls_base_sigkill_timeout=1"),
+                  CLI_WORDS_OF(LONGER_RUN, "run_dir=launched"));
         bool runs = wait_events(watch, &job, 40, NULL);
         if (runs) {
             (void)kill(job.pid, signals[i]);

@@ -394,6 +394,7 @@ static void test_broken_outputs(void **state)
 int main(int argc, char **argv)
 {
     cli_begin("signals", argc, argv);
+    cli_set_grace("1");
     const struct CMUnitTest launched[] = {
         cmocka_unit_test(test_handlers),
         cmocka_unit_test(test_in_evaluation),

@@ -78,8 +78,10 @@ static void check_products(const struct tri_kernels *fast, enum tri_dtype dt)
 {
     for (unsigned variant = 0; variant < 4; variant++) {
         check_product(fast, dt, TRI_F32, variant);
-        check_product(fast, dt, dt, variant);
         check_product(fast, dt, TRI_I64, variant);
+        if (dt != TRI_F32) {
+            check_product(fast, dt, dt, variant);
+        }
     }
 }
 

@@ -181,11 +181,12 @@ static void test_wide(void **state)
 static void check_rows(const struct tri_product_isa *isa, enum tri_dtype ab, enum tri_dtype c)
 {
     static const int64_t rows[] = {1, 3, 15, 16, 17, 100, 249};
+    static const unsigned variants[] = {0, B_TRANSPOSED, BIAS, BIAS | B_TRANSPOSED};
     if (isa == &onednn) {
         return; /* makes no such promise */
     }
-    for (unsigned variant = 0; variant < ALL_VARIANTS; variant += B_TRANSPOSED) {
-        struct operands o = operands_create(250, 130, 700, variant & ~(unsigned)ACCUMULATE, ab, c);
+    for (size_t v = 0; v < sizeof(variants) / sizeof(*variants); v++) {
+        struct operands o = operands_create(250, 100, 530, variants[v], ab, c);
         size_t row_bytes = (size_t)o.fast.ldc * tri_dtype_size(c);
         o.ref = o.fast;
         o.ref.c = o.c.ref;
