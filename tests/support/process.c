@@ -135,7 +135,7 @@ void process_reap_all(void)
 /* ---- trees ----------------------------------------------------------------------------------- */
 
 /* Reads "PID (COMMAND) STATE PARENT" of one process; false when it has gone. */
-static bool read_stat(const char *pid, char command[64], pid_t *parent)
+static bool read_stat(const char *pid, char command[64], char *state, pid_t *parent)
 {
     char path[300];
     char line[512] = "";
@@ -151,6 +151,7 @@ static bool read_stat(const char *pid, char command[64], pid_t *parent)
         return false;
     }
     (void)snprintf(command, 64, "%.*s", (int)(close - open - 1), open + 1);
+    *state = close[2];
     *parent = (pid_t)strtol(close + 4, NULL, 10);
     return true;
 }
@@ -168,9 +169,10 @@ static int read_processes(const char *name, struct entry *entries, int room)
     int count = 0;
     for (struct dirent *found; count < room && (found = readdir(processes));) {
         char command[64];
+        char state;
         pid_t parent;
         if (isdigit((unsigned char)found->d_name[0]) &&
-            read_stat(found->d_name, command, &parent)) {
+            read_stat(found->d_name, command, &state, &parent)) {
             entries[count++] = (struct entry){(pid_t)strtol(found->d_name, NULL, 10), parent,
                                               !name || strcmp(name, command) == 0};
         }
@@ -197,6 +199,16 @@ int process_tree(pid_t root, const char *name, pid_t *found, int room)
         }
     }
     return used;
+}
+
+bool process_lives(pid_t pid)
+{
+    char name[32];
+    char command[64];
+    char state = 'Z';
+    pid_t parent;
+    (void)snprintf(name, sizeof(name), "%d", (int)pid);
+    return read_stat(name, command, &state, &parent) && state != 'Z' && state != 'X';
 }
 
 void process_kill_tree(pid_t root)

@@ -32,6 +32,9 @@ void process_result_fini(struct process_result *result);
 
 /* Root and its descendants, those whose command is `name` (NULL: all); at most `room`. */
 int process_tree(pid_t root, const char *name, pid_t *found, int room);
+/* Whether it runs, waits or is stopped: one that has ended does not, though nobody has asked for its
+ * status yet. */
+bool process_lives(pid_t pid);
 /* Sends SIGKILL to root and all its descendants. */
 void process_kill_tree(pid_t root);
 /* Waits until no child is left, orphans included; one that stays for 30 seconds ends this process
