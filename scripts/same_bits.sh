@@ -106,6 +106,12 @@ deepspeed_topk         | 2 | moe.router=deepspeed_topk moe.capacity_factor=1.25 
 noise and jitter       | 4 | moe.noise=0.5 moe.jitter=0.1 tensor=2 expert=2
 bias balancing         | 4 | moe.bias_balancing=0.01 tensor=2 expert=2
 balance of the model   | 4 | moe.aux_scope=model moe.aux_window=step moe.z_loss=0.001 expert=2
+idle experts           | 1 | threads=2 moe.num_experts=64 moe.top_k=1 moe.normalize_top_k=false
+idle experts e2        | 2 | threads=2 moe.num_experts=64 expert=2
+idle experts bf16      | 2 | threads=2 moe.num_experts=64 precision=bf16 tensor=2
+idle experts capacity  | 2 | threads=2 moe.num_experts=64 moe.capacity_factor=1 expert=2
+idle experts recompute | 4 | threads=2 moe.num_experts=64 recompute=full tensor=2 expert=2
+idle experts exact     | 2 | threads=2 moe.num_experts=64 reproducible=true expert=2
 shared expert          | 4 | moe.shared_intermediate_size=48 moe.shared_gate=true tensor=2 expert=2
 every layer            | 4 | moe.every=1 tensor=2 expert=2
 dense t2               | 4 | dense tensor=2
