@@ -62,7 +62,8 @@ build() {
     local name=$1 log=$reports/$1.build.log
     shift
     printf '\n== %s: build\n' "$name"
-    if ! { cmake "$@" && cmake --build "build/$name" -j "$jobs" --target "${target-all}"; } >"$log" 2>&1; then
+    if ! { cmake "$@" && cmake --build "build/$name" -j "$jobs" --target "${target-all}"; } \
+        >"$log" 2>&1; then
         # clang-tidy and the compilers name the culprit well before ninja's last words.
         grep -E 'error:|FAILED:|CMake Error' "$log" | head -n 40
         tail -n 20 "$log"

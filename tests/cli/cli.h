@@ -23,8 +23,8 @@ enum { CLI_PATH = 512, CLI_WORDS = 32 };
  * for ranks that are threads of the program. */
 void cli_begin(const char *name, int argc, char **argv);
 /* How long mpiexec lets the other ranks be when one has failed. At first 0: where the ranks have
- * agreed on a failure they have all said what they say when the first of them ends. Whoever looks at
- * ranks that fail alone sets what users have, "1". MPICH's knows nothing of it. */
+ * agreed on a failure they have all said what they say when the first of them ends. Whoever looks
+ * at ranks that fail alone sets what users have, "1". MPICH's knows nothing of it. */
 void cli_set_grace(const char *seconds);
 /* Removes the scratch folder. */
 void cli_end(void);
@@ -33,9 +33,9 @@ int cli_ranks(void);
 /* Whether those are threads: what takes no --ranks of its own then runs alone. */
 bool cli_over_threads(void);
 
-/* Starts trident with these words on so many ranks; 0: on one, without mpiexec. The program that users get
- * has no hook to make files fail. A change of a variable whose name ends in _FAULT, for one
- * "TRIDENT_FILE_FAULT=write:ENOSPC:model-" (support/file_fault.c), starts its twin that has. */
+/* Starts trident with these words on so many ranks; 0: on one, without mpiexec. The program that
+ * users get has no hook to make files fail. A change of a variable whose name ends in _FAULT, for
+ * one "TRIDENT_FILE_FAULT=write:ENOSPC:model-" (support/file_fault.c), starts its twin that has. */
 void cli_start(struct process *process, int ranks, const char *const *changes,
                const char *const *words);
 /* Runs trident through a program that is given its command line; NULL: no longer. */

@@ -77,8 +77,8 @@ static bool wait_launcher(const struct process *job, int milliseconds)
 
 /* The job has one rank that is stopped. All its others end by themselves, with one line or more.
  * mpiexec then ends the stopped one, unless that holds up mpiexec itself, in the middle of their
- * first words to each other. Open MPI's may hang for ever when its last rank is gone: it is known by
- * that, for no rank of ours is left. */
+ * first words to each other. Open MPI's may hang for ever in its own end: no rank of ours is left
+ * then. */
 static void expect_all_ended(struct process *job, pid_t stopped)
 {
     struct process_result result;

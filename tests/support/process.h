@@ -32,8 +32,8 @@ void process_result_fini(struct process_result *result);
 
 /* Root and its descendants, those whose command is `name` (NULL: all); at most `room`. */
 int process_tree(pid_t root, const char *name, pid_t *found, int room);
-/* Whether it runs, waits or is stopped: one that has ended does not, though nobody has asked for its
- * status yet. */
+/* Whether it runs, waits or is stopped; one that has ended and whose status nobody has asked for
+ * does not. */
 bool process_lives(pid_t pid);
 /* Sends SIGKILL to root and all its descendants. */
 void process_kill_tree(pid_t root);
