@@ -14,6 +14,8 @@
 #include <math.h>
 #include <string.h>
 
+enum { LOOP_PIECE = 4096 };
+
 struct attention {
     struct tri_sublayer base;
     int64_t heads, kv_heads, first_head, first_kv, group, dim;
@@ -147,6 +149,22 @@ static void shard_dots(void *state, int shard, float *sums)
     }
 }
 
+/* Means of squares over `total` columns become what their roots are divided by. */
+struct roots {
+    float *rstd;
+    int64_t total;
+    double epsilon;
+};
+
+static void take_roots(void *state, int64_t begin, int64_t end)
+{
+    const struct roots *roots = state;
+    for (int64_t j = begin; j < end; j++) {
+        double mean = (double)roots->rstd[j] / (double)roots->total;
+        roots->rstd[j] = (float)(1.0 / sqrt(mean + roots->epsilon));
+    }
+}
+
 static void norm_forward(const struct attention *a, const struct tri_frame *frame,
                          struct kept *kept)
 {
@@ -186,10 +204,14 @@ static void norm_forward(const struct attention *a, const struct tri_frame *fram
     open_norm(a, TRI_USE_FORWARD, norm);
     for (int i = 0; i < 2; i++) {
         struct norm_part p = parts[i];
-        for (int64_t j = 0; j < n * p.inner && !filled; j++) {
-            double mean = (double)kept->rstd[i][j] / (double)p.total;
-            kept->rstd[i][j] = (float)(1.0 / sqrt(mean + context->config->model.norm_epsilon));
-        }
+        struct roots roots = {kept->rstd[i], p.total, context->config->model.norm_epsilon};
+        const struct tri_loop_args loop = {
+            .n = filled ? 0 : n * p.inner,
+            .piece = LOOP_PIECE,
+            .run = take_roots,
+            .state = &roots,
+        };
+        kernels->loop(kernels, &loop);
         const struct tri_rms_args apply = {
             .x = view(a, kept->raw, n, ld, p.begin, p.inner, p.width),
             .rstd = kept->rstd[i],
@@ -274,7 +296,7 @@ static void norm_backward(const struct attention *a, const struct tri_frame *fra
                       dots[i]);
         if (p.shared) {
             /* The term with the dot product belongs to the rank that counts these columns. */
-            memset(dots[i], 0, (size_t)n * sizeof(float));
+            tri_context_zero(context, dots[i], (size_t)n * sizeof(float));
             norm_gradient(a, frame, kept, d, i, sums.norm[i], (struct tri_range){0, p.shared},
                           dots[i]);
         }

@@ -136,6 +136,22 @@ static struct tri_rows head_of(const struct tri_context *context, struct tri_row
     return part;
 }
 
+/* One head's statistics, of rows from `first` on. */
+struct column {
+    const float *rstd, *dots;
+    float *own_rstd, *own_dots;
+    int64_t first, stride;
+};
+
+static void pick_column(void *state, int64_t begin, int64_t end)
+{
+    const struct column *c = state;
+    for (int64_t i = begin; i < end; i++) {
+        c->own_rstd[i] = c->rstd[(c->first + i) * c->stride];
+        c->own_dots[i] = c->dots[(c->first + i) * c->stride];
+    }
+}
+
 void tri_gradient_rms(const struct tri_frame *frame, struct tri_cuts cuts, struct tri_rows dy,
                       struct tri_rows x, const float *rstd, const float *weight, float *dots,
                       int64_t total_width, void *dweight)
@@ -164,10 +180,11 @@ void tri_gradient_rms(const struct tri_frame *frame, struct tri_cuts cuts, struc
         float *term = take_zeros(frame, x.width);
         float *own_rstd = tri_frame_take_f32(frame, end - begin);
         float *own_dots = tri_frame_take_f32(frame, end - begin);
-        for (int64_t row = begin; row < end; row++) {
-            own_rstd[row - begin] = rstd[row * x.inner + head];
-            own_dots[row - begin] = dots[row * x.inner + head];
-        }
+        struct column column = {rstd + head, dots + head, own_rstd, own_dots, begin, x.inner};
+        kernels->loop(kernels, &(struct tri_loop_args){.n = end - begin,
+                                                       .piece = end - begin,
+                                                       .run = pick_column,
+                                                       .state = &column});
         args.x = head_of(context, x, head, begin, end);
         args.dy = head_of(context, dy, head, begin, end);
         args.rstd = own_rstd;

@@ -42,6 +42,33 @@ static void count_routes(const struct tri_peers *peers, const struct tri_route_p
     }
 }
 
+/* What only kernels read is written where they are there to read it. */
+static void run_once(const struct tri_peers *peers, int64_t n,
+                     void (*run)(void *state, int64_t begin, int64_t end), void *state)
+{
+    const struct tri_kernels *kernels = peers->context->kernels;
+    kernels->loop(kernels, &(struct tri_loop_args){.n = n, .piece = n, .run = run, .state = state});
+}
+
+struct slots {
+    const struct tri_route_plan *plan;
+    const int32_t *expert; /* of own routes */
+    int64_t *next;         /* slot of each expert */
+    int64_t k;
+};
+
+static void deal_slots(void *state, int64_t begin, int64_t end)
+{
+    const struct slots *s = state;
+    for (int64_t i = begin; i < end; i++) {
+        int32_t slot = s->expert[i] >= 0 ? (int32_t)s->next[s->expert[i]]++ : -1;
+        s->plan->slot_of[i] = slot;
+        if (slot >= 0) {
+            s->plan->token_of[slot] = (int32_t)(i / s->k);
+        }
+    }
+}
+
 /* Own slots by expert (counting sort, tokens in order). */
 static void plan_slots(const struct tri_peers *peers, const struct tri_frame *frame,
                        struct tri_route_plan *plan, const struct tri_routes *routes,
@@ -49,7 +76,6 @@ static void plan_slots(const struct tri_peers *peers, const struct tri_frame *fr
 {
     const struct tri_config_moe *moe = &peers->context->config->moe;
     int64_t n = tri_range_size(plan->own) * moe->top_k;
-    const int32_t *expert = routes->expert + plan->own.begin * moe->top_k;
     size_t mark = tri_arena_mark(frame->arena);
     int64_t *next = scratch(frame, moe->num_experts, sizeof(*next));
     plan->slots = 0;
@@ -62,13 +88,8 @@ static void plan_slots(const struct tri_peers *peers, const struct tri_frame *fr
         plan->send_rows[home] += count;
     }
     TRI_REQUIRE(plan->slots <= n);
-    for (int64_t i = 0; i < n; i++) {
-        int32_t slot = expert[i] >= 0 ? (int32_t)next[expert[i]]++ : -1;
-        plan->slot_of[i] = slot;
-        if (slot >= 0) {
-            plan->token_of[slot] = (int32_t)(i / moe->top_k);
-        }
-    }
+    struct slots slots = {plan, routes->expert + plan->own.begin * moe->top_k, next, moe->top_k};
+    run_once(peers, n, deal_slots, &slots);
     tri_arena_rewind(frame->arena, mark);
 }
 
@@ -105,6 +126,31 @@ static void count_rows(const struct tri_peers *peers, struct tri_route_plan *pla
     plan->offsets[peers->experts] = plan->rows;
 }
 
+struct order {
+    const struct tri_peers *peers;
+    const struct tri_route_plan *plan;
+    const int64_t *received;
+    const int64_t *next; /* [runs], in the experts' order */
+};
+
+/* Runs of rows in the order in which they arrive. */
+static void order_runs(void *state, int64_t begin, int64_t end)
+{
+    const struct order *o = state;
+    const struct tri_peers *peers = o->peers;
+    int64_t homes = tri_group_size(peers->homes);
+    int64_t from = 0;
+    for (int64_t run = begin; run < end; run++) {
+        int64_t p = run / (homes * peers->experts);
+        int64_t count =
+            received_at(peers, o->received, run / peers->experts % homes, p, run % peers->experts);
+        for (int64_t i = 0; i < count; i++, from++) {
+            o->plan->row_from[o->next[run] + i] = (int32_t)from;
+            o->plan->row_to[from] = (int32_t)(o->next[run] + i);
+        }
+    }
+}
+
 /* Arrival is by (part, source, expert), the experts' order by (expert, source, part). */
 static void order_rows(const struct tri_peers *peers, const struct tri_frame *frame,
                        struct tri_route_plan *plan, const int64_t *received)
@@ -127,16 +173,8 @@ static void order_rows(const struct tri_peers *peers, const struct tri_frame *fr
             }
         }
     }
-    int64_t from = 0;
-    for (int64_t run = 0; run < peers->parts * homes * peers->experts; run++) {
-        int64_t p = run / (homes * peers->experts);
-        int64_t count =
-            received_at(peers, received, run / peers->experts % homes, p, run % peers->experts);
-        for (int64_t i = 0; i < count; i++, from++) {
-            plan->row_from[next[run] + i] = (int32_t)from;
-            plan->row_to[from] = (int32_t)(next[run] + i);
-        }
-    }
+    struct order order = {peers, plan, received, next};
+    run_once(peers, peers->parts * homes * peers->experts, order_runs, &order);
     tri_arena_rewind(frame->arena, mark);
 }
 

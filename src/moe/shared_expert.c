@@ -5,6 +5,8 @@
 
 #include <math.h>
 
+enum { LOOP_PIECE = 1024 };
+
 struct tri_shared_expert {
     const struct tri_context *context;
     struct tri_network network;
@@ -44,15 +46,31 @@ static const float *as_f32(const struct tri_frame *frame, const void *x, int64_t
     return copy;
 }
 
+static void open_wide(void *state, int64_t begin, int64_t end)
+{
+    float *opening = state;
+    for (int64_t i = begin; i < end; i++) {
+        opening[i] = 1.0F;
+    }
+}
+
+static void take_sigmoids(void *state, int64_t begin, int64_t end)
+{
+    float *opening = state;
+    for (int64_t i = begin; i < end; i++) {
+        opening[i] = (float)(1.0 / (1.0 + exp(-(double)opening[i])));
+    }
+}
+
 static void open_gate(const struct tri_shared_expert *shared, const struct tri_frame *frame,
                       struct tri_shared_kept *kept, const void *x, int64_t n)
 {
     const struct tri_context *context = shared->context;
     int64_t hidden = context->config->model.hidden_size;
+    struct tri_loop_args loop = {
+        .n = n, .piece = LOOP_PIECE, .run = open_wide, .state = kept->opening};
     if (!shared->gate.rows.row) {
-        for (int64_t i = 0; i < n; i++) {
-            kept->opening[i] = 1.0F;
-        }
+        context->kernels->loop(context->kernels, &loop);
         return;
     }
     size_t mark = tri_arena_mark(frame->arena);
@@ -60,9 +78,8 @@ static void open_gate(const struct tri_shared_expert *shared, const struct tri_f
     tri_linear_forward(&gate, context->kernels, n, as_f32(frame, x, n * hidden), NULL,
                        kept->opening, TRI_F32);
     tri_linear_close(context->params, &gate);
-    for (int64_t i = 0; i < n; i++) {
-        kept->opening[i] = (float)(1.0 / (1.0 + exp(-(double)kept->opening[i])));
-    }
+    loop.run = take_sigmoids;
+    context->kernels->loop(context->kernels, &loop);
     tri_arena_rewind(frame->arena, mark);
 }
 
@@ -126,6 +143,19 @@ void tri_shared_expert_forward(const struct tri_shared_expert *shared,
     }
 }
 
+struct slopes {
+    float *slope;
+    const float *opening;
+};
+
+static void slope_down(void *state, int64_t begin, int64_t end)
+{
+    const struct slopes *s = state;
+    for (int64_t i = begin; i < end; i++) {
+        s->slope[i] *= s->opening[i] * (1.0F - s->opening[i]);
+    }
+}
+
 /* Through opening = sigmoid(x . gate): slope[t] = dL/d(x . gate); d_gate += slope^T x; dx += slope
  * gate. */
 static void gate_backward(const struct tri_shared_expert *shared, const struct tri_frame *frame,
@@ -145,9 +175,10 @@ static void gate_backward(const struct tri_shared_expert *shared, const struct t
         .dt = context->dt,
     };
     context->kernels->row_dots(context->kernels, &args);
-    for (int64_t i = 0; i < n; i++) {
-        slope[i] *= kept->opening[i] * (1.0F - kept->opening[i]);
-    }
+    struct slopes slopes = {slope, kept->opening};
+    context->kernels->loop(
+        context->kernels,
+        &(struct tri_loop_args){.n = n, .piece = LOOP_PIECE, .run = slope_down, .state = &slopes});
     const struct tri_linear open =
         tri_linear_open(context->params, &shared->gate, TRI_USE_BACKWARD);
     tri_linear_weight_gradient(&open, context->kernels, n, slope,

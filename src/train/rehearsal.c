@@ -112,7 +112,7 @@ static void extend(struct tri_ledger *ledger, const struct tri_ledger *longer, i
 /* ---- whether there is room ------------------------------------------------------------------- */
 
 /* Bytes that are touched, not only counted: targets and positions; the router's work. */
-enum { TOKEN_BYTES = 8, ROUTED_BYTES = 4, ROUTE_BYTES = 24 };
+enum { TOKEN_BYTES = 8, ROUTED_BYTES = 4, ROUTE_BYTES = 8 };
 
 static double gigabytes(int64_t bytes)
 {
