@@ -15,7 +15,7 @@ enum tri_memory {
     TRI_MEMORY_STASH,
     TRI_MEMORY_BUFFERS, /* exchange and communication buffers */
     TRI_MEMORY_TILES,
-    TRI_MEMORY_KERNELS, /* scratch of the kernels, kept until the process ends; in no plan */
+    TRI_MEMORY_KERNELS, /* the kernels and their scratch, kept as long as they; in no plan */
     TRI_MEMORY_OTHER,
     TRI_MEMORY_COUNT
 };

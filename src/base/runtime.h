@@ -61,8 +61,8 @@ void tri_runtime_set_ranks(struct tri_runtime *runtime, int ranks);
 /* The same of the calling thread's runtime. */
 int tri_runtime_ranks(void);
 
-/* Binds it to the calling thread; NULL: the default one. OpenMP's threads are bound by
- * tri_kernels_create. */
+/* Binds it to the calling thread; NULL: the default one. OpenMP's threads are bound by the kernels
+ * that they work for (kernel/own.h). */
 void tri_runtime_bind(struct tri_runtime *runtime);
 /* That of the calling thread; never NULL. */
 struct tri_runtime *tri_runtime_get(void);

@@ -9,6 +9,7 @@
 #include "kernel/x86/scratch.h"
 #include "kernel/x86/x86.h"
 
+#include <omp.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -159,8 +160,8 @@ static void fill_fast(struct tri_kernels *kernels, enum tri_kernels_kind kind, c
     }
 }
 
-/* Threads that are made for the calling thread work for the same rank as it, and where it may. The
- * first region of a thread is where libgomp binds it, too, so there is one. */
+/* The first region of a thread is where libgomp binds it and its team to processors; they may run
+ * wherever the calling thread may, and work for the same rank. */
 static void bind_threads(int threads)
 {
     struct tri_runtime *runtime = tri_runtime_bound();
@@ -173,6 +174,16 @@ static void bind_threads(int threads)
     }
 }
 
+int tri_kernels_join(const struct tri_kernels *self)
+{
+    int thread = omp_get_level() > 0 ? omp_get_ancestor_thread_num(1) : 0;
+    if (thread > 0 && tri_runtime_bound() != self->own->runtime) {
+        tri_runtime_bind(self->own->runtime);
+        tri_processors_open();
+    }
+    return thread;
+}
+
 struct tri_kernels *tri_kernels_create(enum tri_kernels_kind kind, const char *path, int threads)
 {
     struct tri_error error;
@@ -182,6 +193,7 @@ struct tri_kernels *tri_kernels_create(enum tri_kernels_kind kind, const char *p
     TRI_REQUIRE(threads > 0);
     struct tri_kernels *kernels = tri_alloc(TRI_MEMORY_KERNELS, sizeof(*kernels));
     struct tri_kernels_own *own = tri_alloc(TRI_MEMORY_KERNELS, sizeof(*own));
+    own->runtime = tri_runtime_bound();
     if (kind == TRI_KERNELS_DRY) {
         tri_dry_fill(kernels);
         own->counted = is_reference(path) ? NULL : sets[choose(path)].attention;

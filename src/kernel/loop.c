@@ -2,12 +2,18 @@
  * how many threads it runs, and whether there is memory to run it on. */
 #include "kernel/loop.h"
 
+#include "kernel/own.h"
+
 void tri_loop_threads(const struct tri_kernels *self, const struct tri_loop_args *args)
 {
-#pragma omp parallel for num_threads(self->threads) schedule(static) if (args->n > args->piece)
-    for (int64_t begin = 0; begin < args->n; begin += args->piece) {
-        int64_t end = begin + args->piece < args->n ? begin + args->piece : args->n;
-        args->run(args->state, begin, end);
+#pragma omp parallel num_threads(self->threads) if (args->n > args->piece)
+    {
+        (void)tri_kernels_join(self);
+#pragma omp for schedule(static)
+        for (int64_t begin = 0; begin < args->n; begin += args->piece) {
+            int64_t end = begin + args->piece < args->n ? begin + args->piece : args->n;
+            args->run(args->state, begin, end);
+        }
     }
 }
 

@@ -9,6 +9,7 @@ struct tri_onednn;
 struct tri_scratch;
 
 struct tri_kernels_own {
+    struct tri_runtime *runtime; /* that it works for, as tri_runtime_bind takes it */
     struct tri_scratch *scratch; /* one for each thread */
     struct tri_onednn *onednn;   /* NULL: products are all our own */
     /* Of oneDNN's table: our own products, for what it does not take or is slow at. */
@@ -20,6 +21,11 @@ struct tri_kernels_own {
     int counted_threads;
     int64_t most;
 };
+
+/* At the head of what a thread of OpenMP does that may allocate or panic: from now on it works for
+ * the rank that the kernels work for. (libgomp ends threads of a team that shrinks, and makes new
+ * ones.) Its place in the outermost team, whatever regions of one thread are open inside that. */
+int tri_kernels_join(const struct tri_kernels *self);
 
 /* Fills in what a rehearsal calls. */
 void tri_dry_fill(struct tri_kernels *table);

@@ -83,7 +83,6 @@ static float impose(const struct tri_scores *s, int64_t experts, int64_t k, cons
     float taken = INFINITY;
     float refused = -INFINITY;
     for (int64_t j = 0; j < k; j++) {
-        TRI_REQUIRE(imposed[j] >= 0 && imposed[j] < experts);
         chosen[j] = imposed[j];
     }
     for (int64_t e = 0; e < experts; e++) {
@@ -127,6 +126,9 @@ void tri_router_choose_tokens(const struct tri_router *router, const struct tri_
                               struct tri_routes *routes)
 {
     const int64_t tokens = call->rows * call->seq;
+    for (int64_t i = 0; call->imposed && i < tokens * router->rules.k; i++) {
+        TRI_REQUIRE(call->imposed[i] >= 0 && call->imposed[i] < router->rules.experts);
+    }
 #pragma omp parallel for num_threads(router->threads)                                              \
     schedule(static) if (tokens > TRI_TOKENS_ALONE)
     for (int64_t t = 0; t < tokens; t++) {

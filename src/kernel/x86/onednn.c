@@ -426,12 +426,19 @@ static void run_group(const struct tri_kernels *self, const struct tri_matmul *p
         struct deal deal = {.products = products, .count = count, .threads = self->threads};
         deal_sort(&deal);
 #pragma omp parallel num_threads(self->threads)
-        deal_work(self, &deal);
+        {
+            (void)tri_kernels_join(self);
+            deal_work(self, &deal);
+        }
         return;
     }
-#pragma omp parallel for num_threads(self->threads) schedule(dynamic, 1)
-    for (int64_t i = 0; i < count; i++) {
-        execute(self, &products[i]);
+#pragma omp parallel num_threads(self->threads)
+    {
+        (void)tri_kernels_join(self);
+#pragma omp for schedule(dynamic, 1)
+        for (int64_t i = 0; i < count; i++) {
+            execute(self, &products[i]);
+        }
     }
 }
 

@@ -4,8 +4,6 @@
 #include "base/status.h"
 #include "kernel/own.h"
 
-#include <omp.h>
-
 struct tri_scratch {
     void *block;
     size_t capacity;
@@ -26,8 +24,7 @@ void tri_scratch_destroy(struct tri_scratch *scratch, int threads)
 
 void *tri_scratch_get(const struct tri_kernels *self, size_t bytes)
 {
-    /* The place in the outermost team, whatever regions of one thread are open inside it. */
-    int thread = omp_get_level() > 0 ? omp_get_ancestor_thread_num(1) : 0;
+    int thread = tri_kernels_join(self);
     TRI_REQUIRE(thread < self->threads);
     struct tri_scratch *own = &self->own->scratch[thread];
     /* A block of nothing is a pointer behind a header, which leak checkers take for a lost one. */
