@@ -6,6 +6,7 @@
 #include "base/runtime.h"
 #include "base/status.h"
 
+#include <errno.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <string.h>
@@ -20,13 +21,16 @@ enum { ALIGN = 64, GUARD = 1 << 16 };
  * less where so much is refused though no limit is seen (Valgrind, sandboxes). */
 #define DRY_RESERVE       ((size_t)1 << 43)
 #define DRY_RESERVE_LEAST ((size_t)1 << 30)
+/* Whatever is asked for, ranks that share a process share this much, of each kind of arena. */
+#define RESERVE_OF_ALL ((size_t)1 << 45)
 
-/* Where address space, or what is promised, is limited, nothing is reserved: an arena has its own
- * stretch of addresses that the kernel hands out to nobody who does not ask for them, and takes of
- * it what it uses, some at a time. */
-#define STRETCH       ((size_t)1 << 39)
-#define FIRST_STRETCH ((uintptr_t)1 << 45)
-enum { STRETCHES = 64, MORE = 1 << 21 };
+/* Where address space, or what is promised, is limited, nothing is reserved: an arena begins at a
+ * place that the kernel hands out to nobody who does not ask for it, and takes what it uses, some
+ * at a time. The places are taken so that each new one halves the widest gap that is left: few
+ * arenas have much room to grow, and many have some. */
+#define FIRST_PLACE ((uintptr_t)1 << 45)
+#define PLACES_SPAN ((uintptr_t)1 << 45)
+enum { PLACE_BITS = 14, MORE = 1 << 21 };
 
 struct tri_arena {
     char *base;
@@ -80,14 +84,27 @@ static bool extend(struct tri_arena *arena, size_t to)
     return true;
 }
 
-/* A stretch that is free, with its first piece. */
-static void take_stretch(struct tri_arena *arena)
+/* The i-th place: i with its bits in reverse. */
+static char *place(uintptr_t i)
 {
-    for (size_t i = 0; i < STRETCHES && !arena->base; i++) {
-        arena->base = map((char *)(FIRST_STRETCH + i * STRETCH), MORE); // NOLINT
+    uintptr_t at = 0;
+    for (int bit = 0; bit < PLACE_BITS; bit++) {
+        at |= (i >> bit & 1) << (PLACE_BITS - 1 - bit);
+    }
+    return (char *)(FIRST_PLACE + at * (PLACES_SPAN >> PLACE_BITS)); // NOLINT
+}
+
+/* The first place that is free, with its first piece. */
+static void take_place(struct tri_arena *arena)
+{
+    for (uintptr_t i = 0; i >> PLACE_BITS == 0 && !arena->base; i++) {
+        errno = 0;
+        arena->base = map(place(i), MORE);
+        if (!arena->base && errno == ENOMEM) {
+            break; /* no place is free of the limit */
+        }
     }
     arena->mapped = arena->base ? MORE : 0;
-    arena->reserve = arena->reserve < STRETCH ? arena->reserve : STRETCH;
 }
 
 static void take_all(struct tri_arena *arena)
@@ -103,12 +120,18 @@ static void take_all(struct tri_arena *arena)
 struct tri_arena *tri_arena_create(enum tri_memory category, const char *name, size_t reserve)
 {
     struct tri_arena *arena = tri_alloc(TRI_MEMORY_OTHER, sizeof(*arena));
+    size_t share = RESERVE_OF_ALL / (size_t)tri_runtime_ranks();
     arena->dry = reserve == 0;
     arena->reserve = arena->dry ? DRY_RESERVE : reserve;
-    if (is_limited()) {
-        take_stretch(arena);
+    arena->reserve = arena->reserve < share ? arena->reserve : share;
+    bool limited = is_limited();
+    if (limited) {
+        take_place(arena);
     } else {
         take_all(arena);
+    }
+    if (!arena->base && limited) {
+        tri_room_exhausted(MORE, name);
     }
     if (!arena->base) {
         tri_panic(TRI_FAILED, "arena %s: cannot reserve %zu bytes of address space", name,

@@ -11,9 +11,11 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -21,8 +23,7 @@
 
 /* ---- files that shrink ----------------------------------------------------------------------- */
 
-/* What is mapped now. The handler walks the list without the lock, for a signal must wait for
- * nothing: at worst another thread that drops a mapping at that moment spoils the last line. */
+/* What is mapped now, under lock. */
 struct place {
     const unsigned char *data;
     size_t size;
@@ -34,18 +35,34 @@ static struct place *places;
 static pthread_mutex_t places_lock = PTHREAD_MUTEX_INITIALIZER;
 static struct sigaction before;
 
-/* Runs where the file was touched, which is in no library and under no lock of theirs. */
-static void on_bus_error(int number, siginfo_t *info, void *context)
+static bool find_place(const unsigned char *at, char *path, size_t size)
 {
-    (void)context;
-    const unsigned char *at = info->si_addr;
-    for (const struct place *p = places; p; p = p->next) {
-        if (at >= p->data && at < p->data + p->size) {
-            tri_panic(TRI_FAILED, "%s: was cut short, or its disk failed, while it was in use",
-                      p->path);
+    bool found = false;
+    (void)pthread_mutex_lock(&places_lock);
+    for (const struct place *p = places; p && !found; p = p->next) {
+        found = at >= p->data && at < p->data + p->size;
+        if (found) {
+            (void)snprintf(path, size, "%s", p->path);
         }
     }
+    (void)pthread_mutex_unlock(&places_lock);
+    return found;
+}
+
+/* What the kernel sends comes where the file was touched, which is in no library and under no lock,
+ * ours neither; another thread soon gives that back. What somebody else sends may come anywhere. */
+static void on_bus_error(int number, siginfo_t *info, void *context)
+{
+    char path[PATH_MAX];
+    bool touched = info->si_code > 0;
+    (void)context;
+    if (touched && find_place(info->si_addr, path, sizeof(path))) {
+        tri_panic(TRI_FAILED, "%s: was cut short, or its disk failed, while it was in use", path);
+    }
     (void)sigaction(number, &before, NULL); /* not ours: once more, for whoever it is */
+    if (!touched) {
+        (void)raise(number);
+    }
 }
 
 static void watch_place(const char *path, const struct tri_mapping *mapping)

@@ -47,9 +47,9 @@ struct tri_memory_room tri_room_of_machine(const char *root)
 
 /* ---- this process ---------------------------------------------------------------------------- */
 
-/* What a limit of this process leaves each of its ranks beside what it has; which: as in
- * tri_memory_statm. */
-static int64_t room_of_limit(int resource, int which)
+/* What a limit of this process leaves each of its ranks beside what it has, where so many of the
+ * node's ask; which: as in tri_memory_statm. */
+static int64_t room_of_limit(int resource, int which, int local_ranks)
 {
     struct rlimit limit;
     if (getrlimit((__rlimit_resource_t)resource, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY ||
@@ -58,14 +58,15 @@ static int64_t room_of_limit(int resource, int which)
     }
     int64_t used = tri_memory_statm(which);
     int64_t left = (int64_t)limit.rlim_cur > used ? (int64_t)limit.rlim_cur - used : 0;
-    return left / tri_runtime_ranks();
+    int ranks = tri_runtime_ranks();
+    return left / (ranks < local_ranks ? ranks : local_ranks);
 }
 
-static struct tri_memory_room of_process(struct tri_memory_room room)
+static struct tri_memory_room of_process(struct tri_memory_room room, int local_ranks)
 {
     enum { ADDRESSES = 0, DATA = 5 };
-    room = smaller(room, room_of_limit(RLIMIT_AS, ADDRESSES), "ulimit -v");
-    return smaller(room, room_of_limit(RLIMIT_DATA, DATA), "ulimit -d");
+    room = smaller(room, room_of_limit(RLIMIT_AS, ADDRESSES, local_ranks), "ulimit -v");
+    return smaller(room, room_of_limit(RLIMIT_DATA, DATA, local_ranks), "ulimit -d");
 }
 
 static struct tri_memory_room share_of(struct tri_memory_room room, int local_ranks)
@@ -92,7 +93,7 @@ struct tri_memory_room tri_room_find(int local_ranks)
     if (override) {
         return (struct tri_memory_room){parse_override(override), "TRIDENT_MEMORY_LIMIT"};
     }
-    return of_process(share_of(tri_room_of_machine(""), local_ranks));
+    return of_process(share_of(tri_room_of_machine(""), local_ranks), local_ranks);
 }
 
 struct tri_memory_room tri_room_before_throttle(const char *root, int local_ranks)
@@ -104,7 +105,7 @@ struct tri_memory_room tri_room_before_throttle(const char *root, int local_rank
 struct tri_memory_room tri_room_of_addresses(int local_ranks)
 {
     const struct tri_memory_room none = {INT64_MAX, "none"};
-    return of_process(share_of(of_promises("", none), local_ranks));
+    return of_process(share_of(of_promises("", none), local_ranks), local_ranks);
 }
 
 /* ---- none left ------------------------------------------------------------------------------- */

@@ -13,8 +13,9 @@ struct tri_memory_room {
     const char *limit; /* the one that holds, as users know it */
 };
 
-/* What this process may still take: what the machine and the control groups have left, divided by
- * the ranks on this node, but no more than its own limits (ulimit -v, -d) leave. */
+/* What each of so many ranks of this node may still take: its part of what the machine and the
+ * control groups have left, but no more than its part of what its process's own limits (ulimit -v,
+ * -d) leave, which ranks that are threads of the process share. 1: all of it. */
 struct tri_memory_room tri_room_find(int local_ranks);
 /* What of it is had at full speed: beyond a control group's memory.high each page is waited for.
  * root: as below. */

@@ -188,19 +188,18 @@ static int count_threads(struct start *start)
 {
     enum { RANKS_MOST = 1024 };
     int64_t ranks = 0;
-    int place = 0;
+    char launchers[128];
     if (start->status != TRI_OK || !(start->command->traits & TRI_STARTS_RANKS)) {
         return 0;
     }
     start->status =
         tri_arguments_int(&start->arguments, "--ranks", 1, RANKS_MOST, 0, &ranks, &start->error);
-    const char *launcher = tri_comm_launcher(&place);
-    if (start->status == TRI_OK && ranks > 0 && launcher) {
+    if (start->status == TRI_OK && ranks > 0 && tri_comm_launchers(launchers, sizeof(launchers))) {
         start->status =
             tri_fail(&start->error, TRI_BAD_INPUT,
-                     "command line: --ranks makes the ranks itself, but %s says that a launcher "
-                     "started this process: expected one of the two",
-                     launcher);
+                     "command line: --ranks makes the ranks itself, but a launcher started this "
+                     "process: leave out --ranks, or, where it is the only one, unset %s",
+                     launchers);
     }
     return start->status == TRI_OK ? (int)ranks : 0;
 }

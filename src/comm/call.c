@@ -20,9 +20,9 @@ const char *tri_verb_name(enum tri_verb verb)
         [TRI_VERB_RECEIVE] = "receive",
         [TRI_VERB_BARRIER] = "barrier",
         [TRI_VERB_AGREE] = "agree",
-        [TRI_VERB_START] = "starting MPI",
+        [TRI_VERB_START] = "starting the job",
         [TRI_VERB_MESH] = "connecting the ranks",
-        [TRI_VERB_FINISH] = "ending MPI",
+        [TRI_VERB_FINISH] = "ending the job",
     };
     return names[verb];
 }

@@ -12,6 +12,7 @@
 #include "tensor/dtype.h"
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 /* ---- the job --------------------------------------------------------------------------------- */
@@ -48,12 +49,16 @@ int tri_comm_size(const struct tri_comm *comm);
  * so, with their number and this one's place among them; they are strangers to each other. Else
  * NULL. Local. */
 const char *tri_comm_strangers(const struct tri_comm *comm, int *count, int *place);
-/* The variable by which a launcher says that it started this process, as one of many or as the only
- * one, and this one's place; NULL: none did. Local. */
-const char *tri_comm_launcher(int *place);
+/* The variables by which launchers say that they started this process, as one of many or as the
+ * only one: "PMI_SIZE, SLURM_STEP_NUM_TASKS" into names; false: none did. Local. */
+bool tri_comm_launchers(char *names, size_t size);
 /* Ranks on this node, and this rank's place among them. */
 int tri_comm_local_size(const struct tri_comm *comm);
 int tri_comm_local_rank(const struct tri_comm *comm);
+/* Ranks that are threads of one process do one after the other what lies between: each finds the
+ * process as it is without the others. Local; between them is no call of a group. */
+void tri_comm_begin_turn(struct tri_comm *comm);
+void tri_comm_end_turn(struct tri_comm *comm);
 /* "Open MPI 4.1.4", "MPICH 4.0.2". Borrowed. */
 const char *tri_comm_library(const struct tri_comm *comm);
 /* Filled by every collective of the job's meshes. Borrowed. */

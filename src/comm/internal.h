@@ -6,6 +6,7 @@
 #include "comm/comm.h"
 #include "comm/transport.h"
 
+#include <pthread.h>
 #include <stdbool.h>
 #include <stddef.h>
 
@@ -20,6 +21,7 @@ struct tri_comm {
     struct tri_transport *transport; /* of the meshes that are created from now on; borrowed */
     int rank, size;
     int node_rank, node_size;
+    pthread_mutex_t *turn; /* that the ranks of this process share; NULL: it is the only one */
     char library[TRI_LIBRARY_BYTES];
     /* Ends every rank, as far as it can; may return. From any thread. */
     void (*end_all)(struct tri_comm *comm, int exit_status);
@@ -285,14 +287,17 @@ void tri_watch_close(struct tri_watch *watch);
 double tri_watch_read_timeout(const char **text);
 _Noreturn void tri_watch_refuse_timeout(const char *text);
 /* A place for a mesh's groups in the records, the channel of the first; the same on every rank, as
- * is BAD_INPUT where none is left, since meshes are created and destroyed collectively. Local; the
- * caller synchronises the ranks before the first call. */
+ * is BAD_INPUT where none is left, since meshes are created and destroyed collectively. Local. */
 enum tri_status tri_watch_mesh_open(struct tri_watch *watch, const int size[TRI_AXIS_COUNT],
                                     int *channel, struct tri_error *error) TRI_NODISCARD;
+/* The number that the first call of a mesh at this place comes after, the same on every rank. */
+uint64_t tri_watch_mesh_before(const struct tri_watch *watch, int channel);
 void tri_watch_mesh_close(struct tri_watch *watch, int channel);
 /* Whether this rank is the one of its node that tells why the job ends; if not, or when another
  * node may tell it, gives that one time to end the job. From any thread. */
 bool tri_watch_claim(struct tri_watch *watch);
+/* The same where there is no watchdog yet, by the first record of the node. */
+bool tri_watch_claim_record(struct tri_watch_record *first);
 /* This rank has reached the call, and waits in it from now on. */
 void tri_watch_enter(const struct tri_call *call);
 void tri_watch_leave(struct tri_watch *watch);

@@ -44,6 +44,20 @@ int tri_comm_local_rank(const struct tri_comm *comm)
     return comm->node_rank;
 }
 
+void tri_comm_begin_turn(struct tri_comm *comm)
+{
+    if (comm->turn) {
+        (void)pthread_mutex_lock(comm->turn);
+    }
+}
+
+void tri_comm_end_turn(struct tri_comm *comm)
+{
+    if (comm->turn) {
+        (void)pthread_mutex_unlock(comm->turn);
+    }
+}
+
 const char *tri_comm_library(const struct tri_comm *comm)
 {
     return comm->library;

@@ -17,6 +17,7 @@
 struct crew {
     struct tri_hub hub;
     struct tri_watch_record *record; /* [ranks] */
+    pthread_mutex_t turn;
     pthread_barrier_t end;
     tri_rank_body *body;
     void *state;
@@ -41,6 +42,12 @@ static void end_all(struct tri_comm *comm, int exit_status)
     (void)exit_status;
 }
 
+/* Until a rank has a watchdog to ask: one of those that cannot begin says so. */
+static bool speaks_first(void *crew)
+{
+    return tri_watch_claim_record(((struct crew *)crew)->record);
+}
+
 static struct tri_comm *create_comm(struct crew *crew, int rank)
 {
     struct thread_comm *threads = tri_alloc(TRI_MEMORY_OTHER, sizeof(*threads));
@@ -52,6 +59,7 @@ static struct tri_comm *create_comm(struct crew *crew, int rank)
     comm->size = comm->node_size = ranks;
     (void)snprintf(comm->library, sizeof(comm->library), "threads");
     comm->end_all = end_all;
+    comm->turn = &crew->turn;
     comm->watch = tri_watch_start(comm);
     tri_comm_take_panics(comm);
     if (ranks > 1) {
@@ -83,6 +91,7 @@ static void *work(void *argument)
     tri_runtime_bind(worker->runtime);
     tri_runtime_set_ranks(worker->runtime, crew->hub.ranks);
     tri_processors_open();
+    tri_panic_set_hooks(speaks_first, NULL, crew);
     struct tri_comm *comm = create_comm(crew, worker->rank);
     worker->status = crew->body(comm, crew->state);
     destroy_comm(crew, comm);
@@ -102,11 +111,13 @@ int tri_comm_run_threads(int ranks, tri_rank_body *body, void *state)
     }
     tri_hub_init(&crew.hub, ranks);
     crew.record = tri_alloc(TRI_MEMORY_OTHER, (size_t)ranks * sizeof(*crew.record));
+    (void)pthread_mutex_init(&crew.turn, NULL);
     (void)pthread_barrier_init(&crew.end, NULL, (unsigned int)ranks);
     struct worker *workers = tri_alloc(TRI_MEMORY_OTHER, (size_t)ranks * sizeof(*workers));
     for (int rank = 0; rank < ranks; rank++) {
         tri_watch_record_init(&crew.record[rank], rank);
     }
+    tri_panic_set_hooks(speaks_first, NULL, &crew);
     for (int rank = 0; rank < ranks; rank++) {
         struct worker *worker = &workers[rank];
         *worker = (struct worker){.crew = &crew, .runtime = tri_runtime_create(rank), .rank = rank};
@@ -120,9 +131,11 @@ int tri_comm_run_threads(int ranks, tri_rank_body *body, void *state)
         (void)pthread_join(workers[rank].thread, NULL);
         status = workers[rank].status > status ? workers[rank].status : status;
     }
+    tri_panic_set_hooks(NULL, NULL, NULL);
     tri_free(workers);
     tri_free(crew.record);
     (void)pthread_barrier_destroy(&crew.end);
+    (void)pthread_mutex_destroy(&crew.turn);
     tri_hub_fini(&crew.hub);
     return status;
 }

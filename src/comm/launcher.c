@@ -4,6 +4,7 @@
 #include "base/log.h"
 
 #include <limits.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -82,15 +83,16 @@ static const char *const names[][2] = {{"OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD
                                        {"SLURM_STEP_NUM_TASKS", "SLURM_PROCID"}};
 enum { LAUNCHERS = sizeof(names) / sizeof(*names), SLURM = LAUNCHERS - 1 };
 
-const char *tri_comm_launcher(int *place)
+bool tri_comm_launchers(char *text, size_t size)
 {
-    for (int i = 0; i < LAUNCHERS; i++) {
+    size_t used = 0;
+    for (int i = 0; i < LAUNCHERS && used < size; i++) {
         if (is_set(names[i][0])) {
-            *place = number(names[i][1]);
-            return names[i][0];
+            used +=
+                (size_t)snprintf(text + used, size - used, "%s%s", used ? ", " : "", names[i][0]);
         }
     }
-    return NULL;
+    return used > 0;
 }
 
 const char *tri_comm_strangers(const struct tri_comm *comm, int *count, int *place)

@@ -171,6 +171,7 @@ enum tri_status tri_mesh_create(struct tri_comm *comm, int tensor, int expert,
         connect(block, tri_comm_transport(comm));
         for (int id = 0; id < TRI_GROUP_COUNT; id++) {
             block->group[id].channel = block->channel + id;
+            block->group[id].sequence = tri_watch_mesh_before(comm->watch, channel);
         }
         tri_watch_leave_stage(comm->watch);
     }

@@ -75,7 +75,8 @@ static void take_off(const struct tri_request *request)
     *at = request->next;
 }
 
-/* A transport looks after all messages whenever it is asked for one that has not arrived. */
+/* A transport looks after all messages whenever it is asked for one that has not arrived: the calls
+ * begun later are helped on too, and are seen to have arrived with the next. */
 void tri_mesh_progress(const struct tri_mesh *mesh)
 {
     bool arrived = true;

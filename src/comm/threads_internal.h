@@ -13,6 +13,7 @@ struct tri_bell {
     _Atomic int asleep;
 };
 
+struct tri_letter_end;
 struct tri_meeting;
 
 /* What the ranks of one job share. */
@@ -32,7 +33,8 @@ struct tri_threads_transport {
     struct tri_transport base;
     struct tri_hub *hub; /* borrowed */
     int rank;
-    uint64_t opened; /* groups so far, the same on every rank */
+    uint64_t opened;             /* groups so far, the same on every rank */
+    struct tri_letter_end *open; /* messages of this rank that are under way */
 };
 void tri_threads_transport_init(struct tri_threads_transport *transport, struct tri_hub *hub,
                                 int rank);

@@ -35,7 +35,6 @@ enum tri_lane {
 };
 
 struct tri_transport_ops {
-    const char *name;
     /* This rank's end of a group of more than one rank, of which `first` is the lowest world rank;
      * what a rank's groups have to do with each other is up to them. Collective over the job: every
      * rank opens an end, each in one of the groups that they are divided into. */
@@ -50,7 +49,8 @@ struct tri_transport_ops {
                     enum tri_dtype dtype, union tri_message *message);
     void (*send)(struct tri_endpoint *end, enum tri_lane lane, int to, const void *data, int64_t n,
                  enum tri_dtype dtype, union tri_message *message);
-    /* Whether it has arrived; moves others on where that is needed. */
+    /* Whether it has arrived; if not, moves this rank's others on, of all groups, where a transport
+     * needs that. */
     bool (*test)(struct tri_endpoint *end, union tri_message *message);
     void (*wait)(struct tri_endpoint *end, union tri_message *messages, int count);
 

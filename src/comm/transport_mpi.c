@@ -148,7 +148,6 @@ static void barrier(struct tri_endpoint *end)
 void tri_mpi_transport_init(struct tri_mpi_transport *transport, MPI_Comm world)
 {
     static const struct tri_transport_ops ops = {
-        .name = "mpi",
         .open = open_end,
         .close = close_end,
         .receive = receive,

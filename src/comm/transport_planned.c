@@ -22,7 +22,6 @@ static void close_end(struct tri_transport *self, struct tri_endpoint *end)
 
 void tri_transport_init_planned(struct tri_transport *transport)
 {
-    static const struct tri_transport_ops ops = {
-        .name = "planned", .open = open_end, .close = close_end};
+    static const struct tri_transport_ops ops = {.open = open_end, .close = close_end};
     *transport = (struct tri_transport){&ops, false};
 }

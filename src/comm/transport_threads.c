@@ -19,10 +19,17 @@
 enum { LOOKS = 100, YIELDS = 40, BATCH = 16 };
 
 enum state {
-    ALONE, /* one end has come */
-    BOTH,  /* both have: whoever waits copies */
-    BUSY,  /* one of them does */
-    HERE   /* has arrived */
+    ALONE,  /* one end has come */
+    UNLIKE, /* both have, and are not of one length: the receiver says so */
+    BOTH,   /* both have: whoever looks after it copies */
+    BUSY,   /* one of them does */
+    HERE    /* has arrived */
+};
+
+/* A letter in the list of those that one rank looks after; only that rank's thread reads it. */
+struct tri_letter_end {
+    struct letter *letter;
+    struct tri_letter_end *next, **before; /* before: what points at this one */
 };
 
 struct letter {
@@ -32,6 +39,7 @@ struct letter {
     _Atomic int state;
     _Atomic int ends; /* that have not been told yet that it has arrived */
     struct tri_bell *sender, *receiver;
+    struct tri_letter_end sends, receives;
     struct box *box;
     struct letter *next;
 };
@@ -62,7 +70,9 @@ struct tri_meeting {
 struct endpoint {
     struct tri_endpoint base;
     struct tri_meeting *meeting;
-    struct tri_bell *bell; /* this rank's */
+    /* This rank's: its bell, and its messages of all groups that are under way. */
+    struct tri_bell *bell;
+    struct tri_letter_end **open;
 };
 
 /* Not counted, as little as what MPI takes. */
@@ -154,6 +164,7 @@ static struct tri_endpoint *open_end(struct tri_transport *self, int size, int r
     (void)name;
     end->base = (struct tri_endpoint){size, rank};
     end->bell = &hub->bell[threads->rank];
+    end->open = &threads->open;
     threads->opened++;
     (void)pthread_mutex_lock(&hub->lock);
     end->meeting = find_meeting(hub, threads->opened, first);
@@ -227,12 +238,24 @@ static struct letter *post(const struct endpoint *end, struct box *box, const vo
     *(from ? &letter->bytes : &letter->room) = bytes;
     struct tri_bell *waiting = from ? letter->receiver : letter->sender;
     if (meets) {
-        atomic_store(&letter->state, BOTH);
+        atomic_store(&letter->state, letter->bytes == letter->room ? BOTH : UNLIKE);
     }
     (void)pthread_mutex_unlock(&box->lock);
     if (meets) {
         ring(waiting);
     }
+    return letter;
+}
+
+/* From now on this rank looks after it. */
+static struct letter *look_after(const struct endpoint *end, struct letter *letter,
+                                 struct tri_letter_end *own)
+{
+    *own = (struct tri_letter_end){letter, *end->open, end->open};
+    if (own->next) {
+        own->next->before = &own->next;
+    }
+    *end->open = own;
     return letter;
 }
 
@@ -247,7 +270,8 @@ static void receive(struct tri_endpoint *base, enum tri_lane lane, int from, voi
 {
     const struct endpoint *end = (const struct endpoint *)base;
     struct box *box = box_of(end, lane, base->rank, from);
-    message->place = post(end, box, NULL, data, (size_t)n * tri_dtype_size(dtype));
+    struct letter *letter = post(end, box, NULL, data, (size_t)n * tri_dtype_size(dtype));
+    message->place = look_after(end, letter, &letter->receives);
 }
 
 static void send(struct tri_endpoint *base, enum tri_lane lane, int to, const void *data, int64_t n,
@@ -255,13 +279,20 @@ static void send(struct tri_endpoint *base, enum tri_lane lane, int to, const vo
 {
     const struct endpoint *end = (const struct endpoint *)base;
     struct box *box = box_of(end, lane, to, base->rank);
-    message->place = post(end, box, data, NULL, (size_t)n * tri_dtype_size(dtype));
+    struct letter *letter = post(end, box, data, NULL, (size_t)n * tri_dtype_size(dtype));
+    message->place = look_after(end, letter, &letter->sends);
 }
 
 /* This end has been told. */
-static void let_go(struct letter *letter)
+static void let_go(const struct endpoint *end, struct letter *letter)
 {
     struct box *box = letter->box;
+    const struct tri_letter_end *own =
+        letter->sender == end->bell ? &letter->sends : &letter->receives;
+    *own->before = own->next;
+    if (own->next) {
+        own->next->before = own->before;
+    }
     if (atomic_fetch_sub(&letter->ends, 1) == 1) {
         (void)pthread_mutex_lock(&box->lock);
         letter->next = box->free;
@@ -270,46 +301,69 @@ static void let_go(struct letter *letter)
     }
 }
 
-/* Whether it has arrived, after what this rank can do for it. */
-static bool test(struct tri_endpoint *base, union tri_message *message)
+/* Copies, where both ends have come and the other rank does not. Whether it has arrived. */
+static bool move(const struct endpoint *end, struct letter *letter)
 {
-    const struct endpoint *end = (const struct endpoint *)base;
-    struct letter *letter = message->place;
-    int both = BOTH;
-    if (atomic_load(&letter->state) == BOTH && letter->bytes != letter->room) {
-        if (letter->sender == end->bell) {
-            return false; /* the receiver says it */
-        }
-        tri_panic(TRI_FAILED, "%zu bytes are received where %zu are sent", letter->room,
-                  letter->bytes);
-    }
-    if (atomic_compare_exchange_strong(&letter->state, &both, BUSY)) {
+    int state = BOTH;
+    if (atomic_compare_exchange_strong(&letter->state, &state, BUSY)) {
         struct tri_bell *other = letter->sender == end->bell ? letter->receiver : letter->sender;
         memcpy(letter->to, letter->from, letter->bytes);
         atomic_store(&letter->state, HERE);
         ring(other);
-    } else if (both != HERE) {
+        return true;
+    }
+    return state == HERE;
+}
+
+/* Whether it has arrived, after what this rank can do for it. */
+static bool arrives(const struct endpoint *end, union tri_message *message)
+{
+    struct letter *letter = message->place;
+    if (!move(end, letter)) {
+        if (atomic_load(&letter->state) == UNLIKE && letter->receiver == end->bell) {
+            tri_panic(TRI_FAILED, "%zu bytes are received where %zu are sent", letter->room,
+                      letter->bytes);
+        }
         return false;
     }
-    let_go(letter);
+    let_go(end, letter);
     message->place = NULL;
     return true;
 }
 
+/* Others that are under way. */
+static void move_all(const struct endpoint *end)
+{
+    for (struct tri_letter_end *at = *end->open; at; at = at->next) {
+        (void)move(end, at->letter);
+    }
+}
+
+static bool test(struct tri_endpoint *base, union tri_message *message)
+{
+    const struct endpoint *end = (const struct endpoint *)base;
+    bool arrived = arrives(end, message);
+    if (!arrived) {
+        move_all(end);
+    }
+    return arrived;
+}
+
 static void wait_for(struct tri_endpoint *base, union tri_message *messages, int count)
 {
-    struct tri_bell *bell = ((const struct endpoint *)base)->bell;
+    const struct endpoint *end = (const struct endpoint *)base;
     for (;;) {
-        uint32_t heard = atomic_load(&bell->rung);
+        uint32_t heard = atomic_load(&end->bell->rung);
         bool all = true;
         for (int i = 0; i < count; i++) {
-            bool arrived = !messages[i].place || test(base, &messages[i]);
+            bool arrived = !messages[i].place || arrives(end, &messages[i]);
             all = all && arrived;
         }
         if (all) {
             return;
         }
-        listen_for(bell, heard);
+        move_all(end);
+        listen_for(end->bell, heard);
     }
 }
 
@@ -337,7 +391,6 @@ void tri_threads_transport_init(struct tri_threads_transport *transport, struct 
                                 int rank)
 {
     static const struct tri_transport_ops ops = {
-        .name = "threads",
         .open = open_end,
         .close = close_end,
         .receive = receive,
@@ -345,5 +398,5 @@ void tri_threads_transport_init(struct tri_threads_transport *transport, struct 
         .test = test,
         .wait = wait_for,
     };
-    *transport = (struct tri_threads_transport){{&ops, true}, hub, rank, 0};
+    *transport = (struct tri_threads_transport){{&ops, true}, hub, rank, 0, NULL};
 }

@@ -22,7 +22,9 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { STACK_BYTES = 256 << 10, DEFAULT_SECONDS = 600 };
+/* CALLS_BITS: the calls of each mesh at a place are counted from a multiple of 2 to this power on:
+ * what a rank has reached of an earlier mesh at that place is less than any of them. */
+enum { STACK_BYTES = 256 << 10, DEFAULT_SECONDS = 600, CALLS_BITS = 40 };
 
 const int *tri_watch_mesh_size(const struct tri_watch *watch, int channel)
 {
@@ -87,12 +89,15 @@ enum tri_status tri_watch_mesh_open(struct tri_watch *watch, const int size[TRI_
                         TRI_WATCH_MESHES - 1, watch->comm->size);
     }
     watch->mesh[place].used = true;
+    watch->mesh[place].opened++;
     memcpy(watch->mesh[place].size, size, sizeof(watch->mesh[place].size));
-    for (int id = 0; id < TRI_GROUP_COUNT; id++) {
-        atomic_store(&watch->own->arrived[place * TRI_GROUP_COUNT + id], 0);
-    }
     *channel = place * TRI_GROUP_COUNT;
     return TRI_OK;
+}
+
+uint64_t tri_watch_mesh_before(const struct tri_watch *watch, int channel)
+{
+    return watch->mesh[channel / TRI_GROUP_COUNT].opened << CALLS_BITS;
 }
 
 void tri_watch_mesh_close(struct tri_watch *watch, int channel)

@@ -46,6 +46,7 @@ struct tri_watch {
     /* The first is all ranks, for starting and ending. */
     struct {
         bool used;
+        uint64_t opened; /* how often */
         int size[TRI_AXIS_COUNT];
     } mesh[TRI_WATCH_MESHES];
     _Atomic int64_t timeout; /* nanoseconds; 0: none */

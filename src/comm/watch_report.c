@@ -176,17 +176,23 @@ static void pause_seconds(int seconds)
     (void)nanosleep(&pause, NULL);
 }
 
-bool tri_watch_claim(struct tri_watch *watch)
+bool tri_watch_claim_record(struct tri_watch_record *first)
 {
     int unclaimed = 0;
-    if (!watch->own) {
-        return true;
+    bool claimed = atomic_compare_exchange_strong(&first->claimed, &unclaimed, 1);
+    if (!claimed) {
+        pause_seconds(RANK_SECONDS);
     }
-    bool first = atomic_compare_exchange_strong(&watch->record[0]->claimed, &unclaimed, 1);
-    if (!first || watch->node_index > 0) {
-        pause_seconds(first ? NODE_SECONDS : RANK_SECONDS);
+    return claimed;
+}
+
+bool tri_watch_claim(struct tri_watch *watch)
+{
+    bool claimed = !watch->own || tri_watch_claim_record(watch->record[0]);
+    if (claimed && watch->own && watch->node_index > 0) {
+        pause_seconds(NODE_SECONDS);
     }
-    return first;
+    return claimed;
 }
 
 /* The lowest rank of the node that waits for one which itself waits nowhere; NULL when there is

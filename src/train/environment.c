@@ -143,14 +143,15 @@ char *tri_environment_describe(const struct tri_kernels *kernels, const struct t
             int coord[TRI_AXIS_COUNT];
             tri_mesh_coords(mesh, (int)r, coord);
             (void)json_array_append_new(
-                list, json_pack("{si si si si ss}", "rank", (int)r, "tensor", coord[0], "expert",
-                                coord[1], "data", coord[2], "cores", places + r * PLACE_BYTES));
+                list, json_pack("{si si si si ss}", "rank", (int)r, "tensor",
+                                coord[TRI_AXIS_TENSOR], "expert", coord[TRI_AXIS_EXPERT], "data",
+                                coord[TRI_AXIS_DATA], "cores", places + r * PLACE_BYTES));
         }
         char path[TRI_KERNELS_TEXT];
         tri_kernels_describe(tri_environment_kernels(), kernels->reproducible, path);
         json_t *root =
             json_pack("{ss ss ss ss si so}", "version", TRIDENT_VERSION, "commit", TRIDENT_COMMIT,
-                      "kernels", path, "mpi", tri_comm_library(mesh->comm), "threads_per_rank",
+                      "kernels", path, "messages", tri_comm_library(mesh->comm), "threads_per_rank",
                       kernels->threads, "ranks", list);
         text = json_dumps(root, JSON_INDENT(1));
         json_decref(root);

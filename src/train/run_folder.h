@@ -1,7 +1,7 @@
 /* A run's folder on disk:
  *
  *   RUN/config.yaml        the resolved config
- *   RUN/environment.json   version, processor, MPI, where each rank runs
+ *   RUN/environment.json   version, processor, what carries messages, where ranks run
  *   RUN/metrics.jsonl      one line a step, and one for each evaluation
  *   RUN/ledger.json        what was sent
  *   RUN/checkpoints/       checkpoint/

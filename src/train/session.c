@@ -1,6 +1,7 @@
 #include "train/session.h"
 
 #include "base/log.h"
+#include "base/room.h"
 #include "moe/moe.h"
 #include "moe/strategies.h"
 #include "plan/compare.h"
@@ -50,8 +51,8 @@ enum tri_status tri_session_config(const char *path, int ranks, int count, char 
 
 /* ---- the session ----------------------------------------------------------------------------- */
 
-static enum tri_status check_memory(struct tri_session *session, bool training, int64_t beside,
-                                    struct tri_error *error)
+static enum tri_status rehearse(struct tri_session *session, bool training, int64_t beside,
+                                struct tri_error *error)
 {
     const struct tri_mesh *mesh = session->mesh;
     struct tri_rehearsal rehearsal = {
@@ -70,6 +71,22 @@ static enum tri_status check_memory(struct tri_session *session, bool training, 
         tri_memory_process_constant(session->kernels->threads) + session->plan.scratch;
     if (status == TRI_OK) {
         status = tri_memory_check(&session->plan, tri_comm_local_size(session->mesh->comm), error);
+    }
+    return status;
+}
+
+/* Where what is asked for counts, ranks of one process that rehearsed at once would find each
+ * other's rehearsals in their way, by chance. */
+static enum tri_status check_memory(struct tri_session *session, bool training, int64_t beside,
+                                    struct tri_error *error)
+{
+    bool limited = tri_room_of_addresses(1).bytes < INT64_MAX;
+    if (limited) {
+        tri_comm_begin_turn(session->mesh->comm);
+    }
+    enum tri_status status = rehearse(session, training, beside, error);
+    if (limited) {
+        tri_comm_end_turn(session->mesh->comm);
     }
     return status;
 }

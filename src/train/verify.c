@@ -12,6 +12,7 @@
 
 #include "base/memory.h"
 #include "base/room.h"
+#include "base/runtime.h"
 #include "plan/memory.h"
 #include "train/evaluate.h"
 #include "train/rehearsal.h"
@@ -147,6 +148,22 @@ static void conclude(struct verify *v)
 
 /* ---- setup ----------------------------------------------------------------------------------- */
 
+/* Whether rank 0's reference has room beside so many ranks that take `each` bytes more. */
+static enum tri_status check_ranks(const struct verify *v, int ranks, int64_t each,
+                                   const char *whose, struct tri_memory_room room,
+                                   struct tri_error *error)
+{
+    int64_t needed = v->result->reference_bytes + ranks * each;
+    if (needed <= room.bytes) {
+        return TRI_OK;
+    }
+    return tri_fail(error, TRI_FAILED,
+                    "verify: rank 0 needs %.2f GB for the reference, and %s ranks %.2f GB in all, "
+                    "but %.2f GB are free (limit: %s)",
+                    (double)v->result->reference_bytes / 1e9, whose, (double)needed / 1e9,
+                    (double)room.bytes / 1e9, room.limit);
+}
+
 /* Rank 0 also holds the reference, whose weights and moments are whole, and what is compared. */
 static enum tri_status check_root(struct verify *v, struct tri_error *error)
 {
@@ -163,20 +180,17 @@ static enum tri_status check_root(struct verify *v, struct tri_error *error)
     struct tri_memory_counters now = tri_memory_get();
     int64_t compared = (v->session->engine->params->total + 4 * v->largest) * WORD;
     v->result->reference_bytes = plan.total + compared;
-    int64_t needed = v->result->reference_bytes + local * (own->total + own->process);
     /* What the layout has taken already is no longer free. */
+    int64_t each = own->total + own->process;
     for (int i = 0; i < TRI_MEMORY_COUNT; i++) {
-        needed -= local * now.current[i];
+        each -= now.current[i];
     }
-    struct tri_memory_room room = tri_room_find(1);
-    if (needed <= room.bytes) {
-        return TRI_OK;
-    }
-    return tri_fail(error, TRI_FAILED,
-                    "verify: rank 0 needs %.2f GB for the reference, and this node's ranks %.2f GB "
-                    "in all, but %.2f GB are free (limit: %s)",
-                    (double)v->result->reference_bytes / 1e9, (double)needed / 1e9,
-                    (double)room.bytes / 1e9, room.limit);
+    int here = tri_runtime_ranks();
+    const char *whose = here == local ? "this node's" : "this process's";
+    TRI_TRY(check_ranks(v, here, each, whose, tri_room_find(1), error));
+    return here == local
+               ? TRI_OK
+               : check_ranks(v, local, each, "this node's", tri_room_of_machine(""), error);
 }
 
 static enum tri_status check_memory(struct verify *v, struct tri_error *error)

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -95,11 +96,15 @@ static void test_refused(void **state)
 {
     (void)state;
     static const char says[] = "--ranks makes the ranks itself";
+    static const char way[] = "unset PMI_SIZE, SLURM_STEP_NUM_TASKS";
     struct process_result result = cli_run(2, CLI_WORDS_OF("train", "c.yaml", "--ranks", "2"));
     cli_expect_error(&result, 2, 2, says);
     result = cli_run_with(0, CLI_WORDS_OF("SLURM_STEP_NUM_TASKS=1", "SLURM_PROCID=0"),
                           CLI_WORDS_OF("eval", "mpi_0", "--ranks", "2"));
     cli_expect_error(&result, 0, 2, says);
+    result = cli_run_with(0, CLI_WORDS_OF("SLURM_STEP_NUM_TASKS=1", "PMI_SIZE=1"),
+                          CLI_WORDS_OF("eval", "mpi_0", "--ranks", "2"));
+    cli_expect_error(&result, 0, 2, way);
     result = cli_run(0, CLI_WORDS_OF("train", "c.yaml", "--ranks", "0"));
     cli_expect_error(&result, 0, 2, "--ranks");
     result = cli_run(0, CLI_WORDS_OF("train", "c.yaml", "--ranks", "3", "parallel.expert=2"));
@@ -119,6 +124,43 @@ static void test_failures(void **state)
     result = cli_run_with(0, CLI_WORDS_OF("TRIDENT_MEMORY_LIMIT=1000"),
                           CLI_WORDS_OF("train", "c.yaml", "--ranks", "2", "run_dir=small"));
     cli_expect_error(&result, 0, 3, "limit: TRIDENT_MEMORY_LIMIT");
+}
+
+static void limit(const char *how)
+{
+    char script[80];
+    (void)snprintf(script, sizeof(script), "#!/bin/sh\n%s\nexec \"$@\"\n", how);
+    cli_write("limited.sh", script);
+    assert_int_equal(chmod("limited.sh", 0755), 0);
+    cli_set_wrapper("./limited.sh");
+}
+
+/* Far more ranks than cores share the addresses of one process, also where those are limited. */
+static void test_many(void **state)
+{
+    (void)state;
+    static const char *const limits[] = {"", "ulimit -v 4000000", "ulimit -d 3000000"};
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+    enum { LIMITS = 1 }; /* they reserve more addresses than that */
+#else
+    enum { LIMITS = sizeof(limits) / sizeof(*limits) };
+#endif
+    for (int i = 0; i < LIMITS; i++) {
+        limit(limits[i]);
+        cli_run_well(0,
+                     CLI_WORDS_OF("verify", "c.yaml", "--ranks", "64", "--steps", "0", "--compare",
+                                  "1", "parallel.expert=4", "train.global_batch=64"));
+        cli_run_well(0, CLI_WORDS_OF("train", "c.yaml", "--ranks", "34", "--fresh", "run_dir=many",
+                                     "train.global_batch=34", "train.steps=1",
+                                     "train.recompute=full"));
+    }
+    if (LIMITS > 1) {
+        /* All of the process's room is for all of its ranks. */
+        limit("ulimit -d 200000");
+        cli_run_well(
+            0, CLI_WORDS_OF("verify", "c.yaml", "--ranks", "4", "--steps", "0", "--compare", "1"));
+    }
+    cli_set_wrapper(NULL);
 }
 
 /* A signal is for all ranks: they save, and the same command goes on. */
@@ -157,6 +199,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_train),   cmocka_unit_test(test_others),
         cmocka_unit_test(test_refused), cmocka_unit_test(test_failures),
         cmocka_unit_test(test_stopped), cmocka_unit_test(test_bound),
+        cmocka_unit_test(test_many),
     };
     return cmocka_run_group_tests(tests, NULL, end);
 }

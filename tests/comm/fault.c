@@ -5,9 +5,14 @@
 #include "comm/mpi_internal.h"
 
 #include "base/memory.h"
+#include "base/signals.h"
 #include "base/work.h"
 
+#include <dlfcn.h>
+#include <errno.h>
+#include <pthread.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -38,6 +43,20 @@ static void stop_before(const struct tri_mesh *mesh, const char *path)
         stop_here(path);
     }
     tri_all_reduce_sum(tri_mesh_group(mesh, TRI_ON_ALL), here, data, 10, TRI_F32);
+}
+
+/* One rank stops before it makes a mesh whose place another one had, on which there were calls. */
+static void stop_before_mesh(const char *path)
+{
+    for (int i = 0; i < 2; i++) {
+        struct tri_mesh *mesh = NULL;
+        if (i == 1 && job_rank() == job_size() - 1) {
+            stop_here(path);
+        }
+        CHECK(tri_mesh_create(job(), job_size(), 1, &mesh, NULL) == TRI_OK);
+        tri_all_reduce_sum(tri_mesh_group(mesh, TRI_ON_ALL), here, data, 10, TRI_F32);
+        tri_mesh_destroy(mesh);
+    }
 }
 
 /* One rank stops between the begin and the end of a collective. */
@@ -211,7 +230,27 @@ static void mpi_error(const struct tri_mesh *mesh)
     tri_barrier(tri_mesh_group(mesh, TRI_ON_ALL));
 }
 
+/* Threads that can still be started; -1: any number. */
+static _Atomic int startable = -1;
+
+int pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*run)(void *),
+                   void *argument)
+{
+    static int (*real)(pthread_t *, const pthread_attr_t *, void *(*)(void *), void *);
+    if (!real) {
+        void *found = dlsym(RTLD_NEXT, "pthread_create");
+        memcpy(&real, &found, sizeof(real));
+    }
+    bool counted = atomic_load(&startable) >= 0;
+    if (counted && atomic_fetch_sub(&startable, 1) <= 0) {
+        atomic_store(&startable, 0);
+        return EAGAIN;
+    }
+    return real(thread, attributes, run, argument);
+}
+
 static const char far[] = "far-";
+static const char few[] = "threads-";
 
 static int run_job(int argc, char **argv)
 {
@@ -226,6 +265,8 @@ static int run_job(int argc, char **argv)
     CHECK(tri_mesh_create(job(), half, 2, &mesh, &error) == TRI_OK);
     if (strcmp(mode, "stop-before") == 0) {
         stop_before(mesh, path);
+    } else if (strcmp(mode, "stop-before-mesh") == 0) {
+        stop_before_mesh(path);
     } else if (strcmp(mode, "stop-inside") == 0) {
         stop_inside(mesh, path);
     } else if (strcmp(mode, "stop-chain") == 0) {
@@ -258,6 +299,8 @@ static int run_job(int argc, char **argv)
         panic(mesh);
     } else if (strcmp(mode, "panic-all") == 0) {
         panic_all(mesh);
+    } else if (strncmp(mode, few, strlen(few)) == 0) {
+        tri_barrier(tri_mesh_group(mesh, TRI_ON_ALL)); /* for ranks that never come */
     } else if (strcmp(mode, "mpi-error") == 0) {
         mpi_error(mesh);
     } else {
@@ -273,5 +316,9 @@ int main(int argc, char **argv)
     CHECK(argc >= 3);
     two_nodes = strncmp(argv[1], far, strlen(far)) == 0;
     threads = strcmp(argv[argc - 2], "--ranks") == 0;
+    if (strncmp(argv[1], few, strlen(few)) == 0) {
+        tri_signals_start(false);
+        startable = (int)strtol(argv[1] + strlen(few), NULL, 10);
+    }
     return job_run(argc, argv, run_job);
 }

@@ -191,7 +191,7 @@ static void test_stopped_at_the_end(void **state)
     for (int i = 0; i < 3; i++) {
         char rank[32];
         const struct process_result *outcome = run_job(modes[i]);
-        check_failed(outcome, "ending MPI over group world has waited 1.");
+        check_failed(outcome, "ending the job over group world has waited 1.");
         (void)snprintf(rank, sizeof(rank), i == 0 ? " s for rank %d\n" : "rank %d (stopped)\n",
                        ranks - 1);
         check_failed(outcome, rank);
@@ -226,6 +226,7 @@ static void test_threads(void **state)
                  "trident: error: rank 0: all_reduce over group world (forward, attention) has "
                  "waited 1.");
     check_failed(run_threads("stop-before"), " s for rank 3\n");
+    check_failed(run_threads("stop-before-mesh"), " s for rank 3\n");
     check_failed(run_threads("stop-inside"),
                  " s; all have begun it, rank 3 does not wait for its end\n");
     check_failed(run_threads("stop-chain"), "trident: error: rank 1: reduce_scatter over group "
@@ -238,7 +239,24 @@ static void test_threads(void **state)
     check_failed(run_threads("panic-all"), ": the disk is full for all\n");
 #ifdef TRIDENT_DEBUG
     check_failed(run_threads("mismatch"), "the ranks call different collectives: rank 0 ");
+#else
+    check_failed(run_threads("mismatch-long"), "rank 1: 32 bytes are received where 64 are sent\n");
+    check_failed(run_threads("mismatch-short"),
+                 "rank 1: 32 bytes are received where 16 are sent\n");
 #endif
+}
+
+/* Ranks or watchdogs that cannot be started: one rank says so. */
+static void test_no_threads(void **state)
+{
+    (void)state;
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+    skip(); /* they have pthread_create for themselves */
+#endif
+    check_failed(run_threads("threads-0"), "trident: error: rank 0: cannot start rank 0: ");
+    check_failed(run_threads("threads-3"), ": cannot start ");
+    check_failed(run_threads("threads-4"), ": cannot start ");
+    check_failed(run_threads("threads-6"), ": cannot start ");
 }
 
 static void test_panic_all(void **state)
@@ -351,6 +369,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_late),
         cmocka_unit_test(test_suspended),
         cmocka_unit_test(test_threads),
+        cmocka_unit_test(test_no_threads),
         cmocka_unit_test(test_panic),
         cmocka_unit_test(test_panic_all),
         cmocka_unit_test(test_mpi_error),

@@ -72,7 +72,6 @@ static void wait_for(struct tri_endpoint *base, union tri_message *messages, int
 }
 
 static const struct tri_transport_ops slow_ops = {
-    .name = "slow",
     .open = open_end,
     .close = close_end,
     .receive = receive,
