@@ -271,8 +271,8 @@ struct tri_adamw {
     int64_t n;
 };
 
-/* A loop of the caller's own over [0, n): run is called for pieces of at most `piece`, which cover
- * it and which threads take in any order. */
+/* A loop of the caller's own over [0, n): run is called for pieces of at most `piece` > 0, which
+ * cover it and which threads take in any order. */
 struct tri_loop_args {
     int64_t n, piece;
     void (*run)(void *state, int64_t begin, int64_t end);

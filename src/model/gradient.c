@@ -182,7 +182,7 @@ void tri_gradient_rms(const struct tri_frame *frame, struct tri_cuts cuts, struc
         float *own_dots = tri_frame_take_f32(frame, end - begin);
         struct column column = {rstd + head, dots + head, own_rstd, own_dots, begin, x.inner};
         kernels->loop(kernels, &(struct tri_loop_args){.n = end - begin,
-                                                       .piece = end - begin,
+                                                       .piece = end - begin + 1,
                                                        .run = pick_column,
                                                        .state = &column});
         args.x = head_of(context, x, head, begin, end);

@@ -47,7 +47,8 @@ static void run_once(const struct tri_peers *peers, int64_t n,
                      void (*run)(void *state, int64_t begin, int64_t end), void *state)
 {
     const struct tri_kernels *kernels = peers->context->kernels;
-    kernels->loop(kernels, &(struct tri_loop_args){.n = n, .piece = n, .run = run, .state = state});
+    kernels->loop(kernels,
+                  &(struct tri_loop_args){.n = n, .piece = n + 1, .run = run, .state = state});
 }
 
 struct slots {
