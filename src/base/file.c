@@ -14,7 +14,6 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
-#include <xxhash.h>
 
 /* ---- the fault hook -------------------------------------------------------------------------- */
 
@@ -33,8 +32,7 @@ int tri_file_fault(const char *operation, const char *path, uint64_t done)
 
 struct tri_writer {
     int fd;
-    uint64_t bytes;
-    XXH3_state_t *hash;
+    uint64_t bytes;  /* so far */
     char *path;      /* as it was given: for messages */
     char *place;     /* what a link at path leads to, or path: links stay */
     char *temporary; /* beside place */
@@ -49,7 +47,6 @@ void tri_writer_destroy(struct tri_writer *writer)
         (void)close(writer->fd);
         (void)unlink(writer->temporary);
     }
-    (void)XXH3_freeState(writer->hash);
     tri_free(writer->path);
     tri_free(writer->place);
     tri_free(writer->temporary);
@@ -81,9 +78,6 @@ enum tri_status tri_writer_create(const char *path, struct tri_writer **writer,
     size_t room = strlen(w->place) + sizeof(TRI_TEMPORARY);
     w->temporary = tri_alloc(TRI_MEMORY_OTHER, room);
     tri_path_make(w->temporary, room, "%s" TRI_TEMPORARY, w->place);
-    w->hash = XXH3_createState();
-    TRI_REQUIRE(w->hash);
-    (void)XXH3_64bits_reset(w->hash);
     tri_work_file_begin(path);
     int code = tri_file_fault("open", path, 0);
     /* A leftover by that name goes first, for it need not be a file: never written through. */
@@ -130,7 +124,6 @@ enum tri_status tri_writer_write(struct tri_writer *writer, const void *data, si
     if (code) {
         return tri_system_error(error, "write", writer->path, code);
     }
-    (void)XXH3_64bits_update(writer->hash, data, bytes);
     writer->bytes += bytes;
     return TRI_OK;
 }
@@ -158,16 +151,6 @@ enum tri_status tri_writer_close(struct tri_writer **writer, struct tri_error *e
     enum tri_status status = code ? tri_system_error(error, "finish", w->path, code) : TRI_OK;
     tri_writer_destroy(w);
     return status;
-}
-
-uint64_t tri_writer_hash(const struct tri_writer *writer)
-{
-    return XXH3_64bits_digest(writer->hash);
-}
-
-uint64_t tri_writer_bytes(const struct tri_writer *writer)
-{
-    return writer->bytes;
 }
 
 enum tri_status tri_file_save(const char *path, const void *data, size_t bytes,

@@ -40,9 +40,6 @@ enum tri_status tri_writer_write(struct tri_writer *writer, const void *data, si
                                  struct tri_error *error) TRI_NODISCARD;
 enum tri_status tri_writer_close(struct tri_writer **writer, struct tri_error *error) TRI_NODISCARD;
 void tri_writer_destroy(struct tri_writer *writer);
-/* XXH3-64 of all bytes written so far, and their number. */
-uint64_t tri_writer_hash(const struct tri_writer *writer);
-uint64_t tri_writer_bytes(const struct tri_writer *writer);
 
 /* A file that several processes write or read, each its own parts of it. Created is what is not
  * there yet by whoever comes first, under the name itself: it is whole when all have closed theirs.

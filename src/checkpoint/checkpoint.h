@@ -94,6 +94,11 @@ enum tri_status tri_checkpoint_resolve(const char *given, struct tri_checkpoint_
 /* path, of a run, is damaged: choice->again. Local. */
 void tri_checkpoint_refuse(struct tri_checkpoint_choice *choice, const struct tri_error *why);
 
+/* Whether path, of a run, has gone away since it was chosen, as beside a run that goes on: what
+ * failed then is nobody's fault, and another one is to be chosen. Collective over group; the same on
+ * all ranks. */
+bool tri_checkpoint_is_gone(const struct tri_checkpoint_choice *choice, struct tri_group *group);
+
 /* ---- reading --------------------------------------------------------------------------------- */
 
 /* Checks on every rank manifest, sizes, headers and state, and every tensor against the table; then
@@ -102,14 +107,14 @@ void tri_checkpoint_refuse(struct tri_checkpoint_choice *choice, const struct tr
  * with_optimizer: m and v too, else their files are not opened; where there are none, they stay as
  * they are when nothing has been trained, else that is refused. BAD_INPUT names the file, the
  * tensor, found and expected, and the newest older checkpoint that is good. After a failure of the
- * checks the weights are as they were; after a wrong hash, which the whole file shows, they are
- * undefined. Collective over the mesh's world; the status is the same on all ranks. */
+ * checks the weights are as they were; after a wrong hash, which the whole file shows, or a file
+ * that cannot be read to its end, they are undefined. Collective over the mesh's world; the status is the same on all ranks. */
 enum tri_status tri_checkpoint_load(const char *path, struct tri_params *params,
                                     struct tri_checkpoint_state *state, bool with_optimizer,
                                     struct tri_error *error) TRI_NODISCARD;
 /* The checkpoint that was chosen, the same on all ranks, with its moments if they are wanted. When
- * a hash is wrong and it is of a run, it is refused (choice->again) and no other one is named.
- * Collective, as above. */
+ * its bytes are damaged or cannot be read and it is of a run, it is refused (choice->again) and no
+ * other one is named; when it has gone away, again is set alone. Collective, as above. */
 enum tri_status tri_checkpoint_load_choice(struct tri_checkpoint_choice *choice,
                                            struct tri_params *params,
                                            struct tri_checkpoint_state *state,

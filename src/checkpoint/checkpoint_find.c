@@ -88,6 +88,13 @@ void tri_checkpoint_refuse(struct tri_checkpoint_choice *choice, const struct tr
     choice->again = true;
 }
 
+bool tri_checkpoint_is_gone(const struct tri_checkpoint_choice *choice, struct tri_group *group)
+{
+    int64_t gone = choice->of_run && tri_group_rank(group) == 0 && !tri_file_exists(choice->path);
+    tri_broadcast(group, (struct tri_where){TRI_PHASE_SETUP, TRI_KIND_META}, &gone, 1, TRI_I64, 0);
+    return gone != 0;
+}
+
 int64_t tri_checkpoint_newest_until(const char *run_dir, int64_t step)
 {
     char dir[TRI_CHECKPOINT_PATH];

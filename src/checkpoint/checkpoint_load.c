@@ -1,5 +1,5 @@
-/* Loading. Every rank checks all but the bytes of the tensors; then each reads its own chunks of
- * the files, once, and gives the others what they hold of them. */
+/* Loading. Every rank checks all but the bytes of the tensors; then each reads its own parts of the
+ * files, once, and gives the others what they hold of them (chunks.h). */
 #include "checkpoint/checkpoint.h"
 
 #include "base/file.h"
@@ -22,8 +22,8 @@ struct load {
     const struct tri_param **by_name; /* the table's rows, sorted */
     struct tri_chunks *chunks;
     struct tri_checkpoint_files files;
-    bool tries_older; /* the caller, when a hash is wrong: no need to look for a good one here */
-    bool damaged;     /* a hash is wrong; the same on all ranks */
+    bool tries_older; /* the caller, when there is damage: no need to look for a good one here */
+    bool damaged;     /* bytes of tensors are, or cannot be read; the same on all ranks */
 };
 
 /* ---- files ----------------------------------------------------------------------------------- */
@@ -74,56 +74,63 @@ static enum tri_status lay_out(const struct load *l, const struct tri_safetensor
     return TRI_OK;
 }
 
-static void expect_next(const struct load *l, const struct tri_part_file *in)
+/* What this rank reads of a file. */
+struct reading {
+    struct tri_part_file *in;
+    enum tri_status status;
+    struct tri_error *error;
+};
+
+static void read_bytes(void *data, uint64_t begin, void *bytes, size_t count)
 {
-    uint64_t begin, end;
-    if (in && tri_chunks_peek(l->chunks, &begin, &end)) {
-        tri_part_file_expect(in, begin, (size_t)(end - begin));
+    struct reading *r = data;
+    if (r->status == TRI_OK) {
+        r->status = tri_part_file_read(r->in, begin, bytes, count, r->error);
     }
 }
 
-/* This rank's chunks of a file, and what it holds of the others'. Collective; the status is this
- * rank's own. */
-static enum tri_status read_chunks(struct load *l, const char *path,
-                                   const struct tri_chunk_file *file, struct tri_error *error)
+static void expect_bytes(void *data, uint64_t begin, size_t count)
 {
-    struct tri_chunks *c = l->chunks;
-    struct tri_part_file *in = NULL;
-    enum tri_status status = tri_part_file_open(path, &in, error);
-    tri_chunks_begin(c, file);
-    expect_next(l, in);
-    while (tri_chunks_next(c)) {
-        if (status == TRI_OK && c->begin < c->end) {
-            status =
-                tri_part_file_read(in, c->begin, c->buffer, (size_t)(c->end - c->begin), error);
-        }
-        expect_next(l, in);
-        tri_chunks_hash(c, NULL);
-        tri_param_deal(l->params, c->parts, c->part, tri_chunks_values(c), &c->room);
+    const struct reading *r = data;
+    if (r->status == TRI_OK) {
+        tri_part_file_expect(r->in, begin, count);
     }
-    tri_part_file_destroy(in);
-    return status;
+}
+
+/* Collective; the status is this rank's own. */
+static enum tri_status read_file(const struct load *l, const char *path,
+                                 const struct tri_chunk_file *file, struct tri_error *error)
+{
+    struct reading r = {.error = error};
+    const struct tri_chunk_disk disk = {&r, read_bytes, expect_bytes};
+    r.status = tri_part_file_open(path, &r.in, error);
+    tri_chunks_move(l->chunks, file, &disk, NULL);
+    tri_part_file_destroy(r.in);
+    return r.status;
+}
+
+/* Collective; the status is agreed. status: of the damage, the same on all ranks. */
+static enum tri_status say_damaged(struct load *l, enum tri_status status, struct tri_error *error)
+{
+    l->damaged = true;
+    if (l->root && !l->tries_older) {
+        tri_checkpoint_advise(l->path, error);
+    }
+    return tri_comm_agree(l->world, status, error);
 }
 
 /* Collective; the status is agreed. */
 static enum tri_status check_hash(struct load *l, const char *path,
                                   const struct tri_manifest_file *file, struct tri_error *error)
 {
-    const struct tri_where where = {TRI_PHASE_CHECKPOINT, TRI_KIND_META};
-    uint64_t hash = tri_chunks_has_end(l->chunks) ? tri_hash_get(l->chunks->whole) : 0;
-    tri_all_reduce_sum(l->world, where, &hash, 1, TRI_I64); /* one has it */
+    uint64_t hash = tri_chunks_hash(l->chunks);
     if (hash == file->hash) {
         return TRI_OK;
     }
-    l->damaged = true;
-    enum tri_status status = TRI_OK;
-    if (l->root) {
-        status = tri_manifest_name_damage(path, file, hash, l->files.manifest, error);
-        if (!l->tries_older) {
-            tri_checkpoint_advise(l->path, error);
-        }
-    }
-    return tri_comm_agree(l->world, status, error);
+    enum tri_status status =
+        l->root ? tri_manifest_name_damage(path, file, hash, l->files.manifest, error)
+                : TRI_BAD_INPUT;
+    return say_damaged(l, status, error);
 }
 
 /* Collective; the status is agreed. */
@@ -136,11 +143,13 @@ static enum tri_status load_file(struct load *l, const struct tri_safetensors *h
     status = tri_comm_agree(l->world, status, error);
     if (status == TRI_OK) {
         uint64_t data = header->count > 0 ? entries[0].begin : header->bytes;
-        struct tri_chunk_file chunks = {header->bytes, data, (int)header->count, entries};
-        status = tri_comm_agree(l->world, read_chunks(l, header->path, &chunks, error), error);
+        struct tri_chunk_file chunks = {header->bytes, data, NULL, (int)header->count, entries};
+        status = tri_comm_agree(l->world, read_file(l, header->path, &chunks, error), error);
+        status = status == TRI_OK ? check_hash(l, header->path, file, error)
+                                  : say_damaged(l, status, error);
     }
     tri_free(entries);
-    return status == TRI_OK ? check_hash(l, header->path, file, error) : status;
+    return status;
 }
 
 static enum tri_status load_part(struct load *l, enum tri_manifest_part part,
@@ -217,7 +226,7 @@ static void sort_rows(struct load *l)
     qsort((void *)l->by_name, rows, sizeof(*l->by_name), compare_rows);
 }
 
-/* damaged: whether a hash was wrong; NULL: the error names the older checkpoint that is good. */
+/* damaged: whether bytes of tensors are; NULL: the error names the older checkpoint that is good. */
 static enum tri_status load_chunks(const char *path, struct tri_params *params,
                                    struct tri_checkpoint_state *state, bool with_optimizer,
                                    int64_t chunk_bytes, bool *damaged, struct tri_error *error)
@@ -231,7 +240,7 @@ static enum tri_status load_chunks(const char *path, struct tri_params *params,
         *state = (struct tri_checkpoint_state){0};
     }
     sort_rows(&l);
-    l.chunks = tri_chunks_create(params, false, chunk_bytes);
+    l.chunks = tri_chunks_create(params, params, chunk_bytes);
     enum tri_status status = load(&l, with_optimizer, state, error);
     tri_chunks_destroy(l.chunks);
     tri_free((void *)l.by_name);
@@ -270,7 +279,10 @@ enum tri_status tri_checkpoint_load_choice(struct tri_checkpoint_choice *choice,
     bool damaged;
     enum tri_status status =
         load_chunks(choice->path, params, state, choice->moments, 0, &damaged, error);
-    if (damaged) {
+    if (status != TRI_OK) {
+        choice->again = tri_checkpoint_is_gone(choice, tri_mesh_group(params->mesh, TRI_ON_ALL));
+    }
+    if (damaged && !choice->again) {
         tri_checkpoint_refuse(choice, error);
     }
     return status;

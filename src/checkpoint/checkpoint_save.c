@@ -1,5 +1,5 @@
-/* Saving. All ranks walk the same files, and each writes its own chunks of them. A rank that cannot
- * write goes on with the others to the end of the file, where all agree to stop. */
+/* Saving. All ranks walk the same files, and each writes its own parts of them (chunks.h). A rank
+ * that cannot write goes on with the others to the end of the file, where all agree to stop. */
 #include "checkpoint/checkpoint.h"
 
 #include "base/file.h"
@@ -101,7 +101,7 @@ static char *lay_out(int count, const struct entry *entries, struct tri_chunk_en
     size_t bytes;
     char *header = tri_safetensors_make_header(count, specs, &bytes);
     tri_free(specs);
-    *file = (struct tri_chunk_file){bytes, bytes, count, places};
+    *file = (struct tri_chunk_file){bytes, bytes, header, count, places};
     for (int i = 0; i < count; i++) {
         places[i] = (struct tri_chunk_entry){entries[i].param, entries[i].field, file->bytes};
         file->bytes += (uint64_t)elements(entries[i].param) * sizeof(float);
@@ -109,56 +109,55 @@ static char *lay_out(int count, const struct entry *entries, struct tri_chunk_en
     return header;
 }
 
-static enum tri_status write_chunk(const struct save *s, const char *name,
-                                   struct tri_part_file **out, struct tri_error *error)
+/* What this rank writes of a file. */
+struct writing {
+    const char *path;
+    struct tri_part_file *out; /* made when it has something to write */
+    enum tri_status status;
+    struct tri_error *error;
+};
+
+static void write_bytes(void *data, uint64_t begin, void *bytes, size_t count)
 {
-    const struct tri_chunks *c = s->chunks;
-    if (!*out) {
-        char path[TRI_CHECKPOINT_PATH + 64];
-        tri_path_make(path, sizeof(path), "%s/%s", s->temporary, name);
-        TRI_TRY(tri_part_file_create(path, out, error));
+    struct writing *w = data;
+    if (w->status == TRI_OK && !w->out) {
+        w->status = tri_part_file_create(w->path, &w->out, w->error);
     }
-    return tri_part_file_write(*out, c->begin, c->buffer, (size_t)(c->end - c->begin), error);
+    if (w->status == TRI_OK) {
+        w->status = tri_part_file_write(w->out, begin, bytes, count, w->error);
+    }
 }
 
-/* This rank's chunks of a file. Collective; the status is this rank's own. */
-static enum tri_status write_chunks(struct save *s, const char *name, const char *header,
-                                    const struct tri_chunk_file *file, uint64_t *tensors,
-                                    struct tri_error *error)
+/* Collective; the status is this rank's own. */
+static enum tri_status write_file(const struct save *s, const char *name,
+                                  const struct tri_chunk_file *file, uint64_t *tensors,
+                                  struct tri_error *error)
 {
-    struct tri_chunks *c = s->chunks;
-    struct tri_part_file *out = NULL;
-    enum tri_status status = TRI_OK;
-    tri_chunks_begin(c, file);
-    while (tri_chunks_next(c)) {
-        float *values = tri_chunks_values(c);
-        if (c->begin < file->data) {
-            memcpy(c->buffer, header + c->begin, (size_t)((unsigned char *)values - c->buffer));
-        }
-        tri_param_collect(s->params, c->parts, c->part, values, &c->room);
-        tri_chunks_hash(c, tensors);
-        if (status == TRI_OK && c->begin < c->end) {
-            status = write_chunk(s, name, &out, error);
-        }
+    char path[TRI_CHECKPOINT_PATH + 64];
+    struct writing w = {.path = path, .error = error};
+    const struct tri_chunk_disk disk = {&w, write_bytes, NULL};
+    tri_path_make(path, sizeof(path), "%s/%s", s->temporary, name);
+    tri_chunks_move(s->chunks, file, &disk, tensors);
+    if (w.status == TRI_OK && w.out) {
+        return tri_part_file_close(&w.out, error);
     }
-    if (status == TRI_OK && out) {
-        return tri_part_file_close(&out, error);
-    }
-    tri_part_file_destroy(out);
-    return status;
+    tri_part_file_destroy(w.out);
+    return w.status;
 }
 
-/* The hashes, each of which one rank has, on all of them: of the file and, where tensors are told
- * apart, behind it of each of its tensors. */
+/* The hashes of the file and, where tensors are told apart, of each of its tensors: one rank has
+ * each of these, and all get them. */
 static void note_file(struct save *s, enum tri_manifest_part part, const char *name, uint64_t bytes,
-                      int count, const struct entry *entries, uint64_t *hashes)
+                      int count, const struct entry *entries, uint64_t *tensors)
 {
     const struct tri_where where = {TRI_PHASE_CHECKPOINT, TRI_KIND_META};
-    count = part == TRI_MANIFEST_MODEL ? count : 0;
-    hashes[0] = tri_chunks_has_end(s->chunks) ? tri_hash_get(s->chunks->whole) : 0;
-    tri_all_reduce_sum(s->world, where, hashes, 1 + count, TRI_I64);
+    uint64_t hash = tri_chunks_hash(s->chunks);
     s->manifest.file[s->manifest.files++] =
-        (struct tri_manifest_file){.name = name, .part = part, .bytes = bytes, .hash = hashes[0]};
+        (struct tri_manifest_file){.name = name, .part = part, .bytes = bytes, .hash = hash};
+    if (!tensors) {
+        return;
+    }
+    tri_all_reduce_sum(s->world, where, tensors, count, TRI_I64);
     for (int i = 0; i < count; i++) {
         const struct tri_param *param = entries[i].param;
         s->manifest.tensor[s->manifest.count++] =
@@ -166,7 +165,7 @@ static void note_file(struct save *s, enum tri_manifest_part part, const char *n
                                          .file = name,
                                          .dims = param->dims,
                                          .shape = {param->shape[0], param->shape[1]},
-                                         .hash = hashes[1 + i]};
+                                         .hash = tensors[i]};
     }
 }
 
@@ -177,13 +176,13 @@ static enum tri_status write_part(struct save *s, enum tri_manifest_part part, c
     size_t n = (size_t)count;
     struct tri_chunk_file file;
     struct tri_chunk_entry *places = tri_alloc(TRI_MEMORY_OTHER, n * sizeof(*places));
-    uint64_t *hashes = tri_alloc(TRI_MEMORY_OTHER, (n + 1) * sizeof(*hashes));
+    uint64_t *tensors =
+        part == TRI_MANIFEST_MODEL ? tri_alloc(TRI_MEMORY_OTHER, n * sizeof(*tensors)) : NULL;
     char *header = lay_out(count, entries, places, &file);
-    uint64_t *tensors = part == TRI_MANIFEST_MODEL ? hashes + 1 : NULL;
-    enum tri_status status = write_chunks(s, name, header, &file, tensors, error);
-    note_file(s, part, name, file.bytes, count, entries, hashes);
+    enum tri_status status = write_file(s, name, &file, tensors, error);
+    note_file(s, part, name, file.bytes, count, entries, tensors);
     tri_free(header);
-    tri_free(hashes);
+    tri_free(tensors);
     tri_free(places);
     return tri_comm_agree(s->world, status, error);
 }
@@ -275,9 +274,32 @@ static enum tri_status put_in_place(const struct save *s, const char *path, stru
     return tri_file_remove_tree(old, error);
 }
 
+/* Whether what all ranks have written is here: else they do not see the same folder. A file is
+ * opened, for a network's file system may remember another size until then. */
+static enum tri_status check_sizes(const struct save *s, struct tri_error *error)
+{
+    for (int i = 0; i < s->manifest.files; i++) {
+        const struct tri_manifest_file *expected = &s->manifest.file[i];
+        char path[TRI_CHECKPOINT_PATH + 64];
+        struct tri_part_file *file;
+        tri_path_make(path, sizeof(path), "%s/%s", s->temporary, expected->name);
+        TRI_TRY(tri_part_file_open(path, &file, error));
+        uint64_t bytes = tri_part_file_size(file);
+        tri_part_file_destroy(file);
+        if (bytes != expected->bytes) {
+            return tri_fail(error, TRI_FAILED,
+                            "%s: has %" PRIu64 " bytes when all ranks have written it, expected "
+                            "%" PRIu64 ": not all of them write to this folder",
+                            path, bytes, expected->bytes);
+        }
+    }
+    return TRI_OK;
+}
+
 static enum tri_status finish(struct save *s, const char *path,
                               const struct tri_checkpoint_state *state, struct tri_error *error)
 {
+    TRI_TRY(check_sizes(s, error));
     struct tri_manifest_file *file = &s->manifest.file[s->manifest.files++];
     *file = (struct tri_manifest_file){.name = "state.json", .part = TRI_MANIFEST_STATE};
     TRI_TRY(tri_checkpoint_state_save(s->temporary, state, &file->bytes, &file->hash, error));
@@ -289,7 +311,7 @@ static enum tri_status finish(struct save *s, const char *path,
 static void allocate(struct save *s, int64_t chunk_bytes)
 {
     size_t rows = (size_t)s->params->count;
-    s->chunks = tri_chunks_create(s->params, true, chunk_bytes);
+    s->chunks = tri_chunks_create(s->params, NULL, chunk_bytes);
     /* A part holds one row at least, so there are at most two parts a row, and the state. */
     s->manifest.file = tri_alloc(TRI_MEMORY_OTHER, (2 * rows + 1) * sizeof(*s->manifest.file));
     s->manifest.tensor = tri_alloc(TRI_MEMORY_OTHER, rows * sizeof(*s->manifest.tensor));

@@ -173,7 +173,7 @@ static enum tri_status write_shard(struct save *s, const char *name, int first, 
         tri_safetensors_writer_destroy(writer);
         return status;
     }
-    return tri_safetensors_writer_close(&writer, NULL, NULL, error);
+    return tri_safetensors_writer_close(&writer, error);
 }
 
 static enum tri_status write_index(const struct save *s, struct tri_error *error)

@@ -151,10 +151,8 @@ enum tri_status tri_safetensors_writer_create(const char *path, int64_t count,
 enum tri_status tri_safetensors_writer_write(struct tri_safetensors_writer *writer,
                                              const void *data, size_t bytes,
                                              struct tri_error *error) TRI_NODISCARD;
-/* Every tensor must have been written. Frees the writer, also on failure; bytes and hash
- * (XXH3-64 of the whole file) may be NULL. */
+/* Every tensor must have been written. Frees the writer, also on failure. */
 enum tri_status tri_safetensors_writer_close(struct tri_safetensors_writer **writer,
-                                             uint64_t *bytes, uint64_t *hash,
                                              struct tri_error *error) TRI_NODISCARD;
 /* Gives up; removes what was written. */
 void tri_safetensors_writer_destroy(struct tri_safetensors_writer *writer);

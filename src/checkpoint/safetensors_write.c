@@ -111,18 +111,11 @@ enum tri_status tri_safetensors_writer_write(struct tri_safetensors_writer *writ
 }
 
 enum tri_status tri_safetensors_writer_close(struct tri_safetensors_writer **writer,
-                                             uint64_t *bytes, uint64_t *hash,
                                              struct tri_error *error)
 {
     struct tri_safetensors_writer *w = *writer;
     *writer = NULL;
     TRI_REQUIRE(w->next == w->count);
-    if (bytes) {
-        *bytes = tri_writer_bytes(w->out);
-    }
-    if (hash) {
-        *hash = tri_writer_hash(w->out);
-    }
     enum tri_status status = tri_writer_close(&w->out, error);
     tri_safetensors_writer_destroy(w);
     return status;

@@ -100,5 +100,10 @@ enum tri_status tri_config_of_checkpoint(const char *given, const struct tri_arg
     enum tri_status status =
         tri_session_config(choice->path, tri_comm_size(arguments->comm), arguments->num_overrides,
                            arguments->overrides, config, error);
-    return tri_agree_on_config(arguments, status, config, error);
+    status = tri_agree_on_config(arguments, status, config, error);
+    if (status != TRI_OK) {
+        choice->again =
+            tri_checkpoint_is_gone(choice, tri_mesh_group(arguments->everyone, TRI_ON_ALL));
+    }
+    return status;
 }

@@ -111,6 +111,15 @@ void tri_flight_wait(const struct tri_group *group, struct tri_flight *flight)
     }
 }
 
+void tri_flight_doze(const struct tri_group *group, struct tri_flight *flight)
+{
+    if (flight->count > 0 && group->ops->doze) {
+        group->ops->doze(group->end, flight->item, flight->count);
+        flight->count = 0;
+    }
+    tri_flight_wait(group, flight);
+}
+
 /* ---- what a transport may have of its own ---------------------------------------------------- */
 
 void tri_end_all_gather(const struct tri_group *group, void *data, const int64_t *counts,

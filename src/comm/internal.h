@@ -203,6 +203,8 @@ void tri_flight_send(const struct tri_group *group, struct tri_way way, const vo
 /* Whether all of them have arrived; forgets those of the end that have. */
 bool tri_flight_test(const struct tri_group *group, struct tri_flight *flight);
 void tri_flight_wait(const struct tri_group *group, struct tri_flight *flight);
+/* Without taking a core from ranks that work (transport.h). */
+void tri_flight_doze(const struct tri_group *group, struct tri_flight *flight);
 
 /* at[r] <- sum of counts[0..r-1]; returns the sum of all. */
 int64_t tri_places(int64_t *at, const int64_t *counts, int size);

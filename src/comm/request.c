@@ -295,6 +295,16 @@ void tri_receive(struct tri_group *group, struct tri_where where, int from, void
     tri_request_end(tri_receive_begin(group, where, from, data, n, dtype));
 }
 
+/* Who reads or writes files beside the others leaves them the cores while it waits. */
+static void wait_for_flight(struct tri_request *request)
+{
+    if (request->call.where.phase == TRI_PHASE_CHECKPOINT) {
+        tri_flight_doze(request->call.group, &request->flight);
+    } else {
+        tri_flight_wait(request->call.group, &request->flight);
+    }
+}
+
 /* The notice is looked at before the data is waited for, which may not fit. */
 static void wait_for_pair(struct tri_request *request)
 {
@@ -308,7 +318,7 @@ static void wait_for_pair(struct tri_request *request)
         }
         tri_check_notice(&request->call, request->block);
     }
-    tri_flight_wait(group, flight);
+    wait_for_flight(request);
 }
 
 void tri_request_end(struct tri_request *request)
@@ -323,7 +333,7 @@ void tri_request_end(struct tri_request *request)
     if (request->call.verb == TRI_VERB_RECEIVE) {
         wait_for_pair(request);
     } else {
-        tri_flight_wait(group, &request->flight);
+        wait_for_flight(request);
     }
     if (request->own_n > 0) {
         char *own = (char *)request->data + request->own_at * (int64_t)tri_dtype_size(dtype);

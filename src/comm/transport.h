@@ -53,6 +53,8 @@ struct tri_transport_ops {
      * needs that. */
     bool (*test)(struct tri_endpoint *end, union tri_message *message);
     void (*wait)(struct tri_endpoint *end, union tri_message *messages, int count);
+    /* The same, sleeping: later, but the core is free for ranks that work. NULL: wait sleeps. */
+    void (*doze)(struct tri_endpoint *end, union tri_message *messages, int count);
 
     /* ---- may be NULL: made of messages (messages.c) ---- */
     /* Rank r's counts[r] elements, at data + at[r] elements of it, to everyone; all n of them no

@@ -2,7 +2,9 @@
  * network. */
 #include "comm/mpi_internal.h"
 
+#include <sched.h>
 #include <stdlib.h>
+#include <time.h>
 
 enum { TAG = 1 }; /* of the first lane */
 
@@ -108,6 +110,21 @@ static void wait_for(struct tri_endpoint *end, union tri_message *messages, int 
     }
 }
 
+static void doze(struct tri_endpoint *end, union tri_message *messages, int count)
+{
+    enum { LOOKS = 20, NANOSECONDS = 50000 };
+    const struct timespec pause = {0, NANOSECONDS};
+    for (int i = 0; i < count; i++) {
+        for (int looks = 0; !test(end, &messages[i]); looks++) {
+            if (looks < LOOKS) {
+                (void)sched_yield();
+            } else {
+                (void)nanosleep(&pause, NULL);
+            }
+        }
+    }
+}
+
 static void all_gather(struct tri_endpoint *base, void *data, const int64_t *counts,
                        const int64_t *at, enum tri_dtype dtype)
 {
@@ -154,6 +171,7 @@ void tri_mpi_transport_init(struct tri_mpi_transport *transport, MPI_Comm world)
         .send = send,
         .test = test,
         .wait = wait_for,
+        .doze = doze,
         .all_gather = all_gather,
         .all_gather_even = all_gather_even,
         .broadcast = broadcast,

@@ -273,6 +273,29 @@ void tri_param_collect(const struct tri_params *params, int parts,
 void tri_param_deal(struct tri_params *params, int parts, const struct tri_param_part *part,
                     const float *values, struct tri_param_room *room);
 
+/* What this rank gives of a field of a row when it is collected, every element being given by one
+ * rank, and takes when it is dealt: elements of the tensor, in C order, where `plain`. */
+struct tri_param_share {
+    struct tri_range given, taken;
+    bool plain;   /* its slice is whole rows, all of which it counts: else not to be used */
+    bool floats;  /* what it gives is f32 in its memory */
+    bool sharded; /* every replica gives its shard, else the first one all */
+};
+/* Collective over the groups of the buffers, as tri_params_settle_row. */
+struct tri_param_share tri_param_share(const struct tri_params *params,
+                                       const struct tri_param *param, enum tri_field field);
+/* Where an element that this rank gives or takes is f32, those behind it following, or NULL: of a
+ * bf16 weight its master, in this rank's shard. Local. */
+float *tri_param_floats(const struct tri_params *params, const struct tri_param *param,
+                        enum tri_field field, int64_t element);
+/* Where an element that this rank takes of the weights is, in the row's dtype. Local. */
+void *tri_param_stored(const struct tri_params *params, const struct tri_param *param,
+                       int64_t element);
+/* To n elements that this rank takes, from `element` on, as tri_param_deal. The values may be where
+ * tri_param_floats says. Who stores a row in parts refreshes it at last. Local. */
+void tri_param_store(struct tri_params *params, const struct tri_param *param, enum tri_field field,
+                     int64_t element, int64_t n, const float *values);
+
 /* A whole row to world rank 0; global is untouched elsewhere (may be NULL there). Collective over
  * the mesh's world. */
 void tri_param_gather(const struct tri_params *params, const struct tri_param *param,

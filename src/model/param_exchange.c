@@ -171,12 +171,20 @@ static int64_t elements(const struct piece *piece, const struct tri_param_part *
 
 /* ---- writing --------------------------------------------------------------------------------- */
 
+/* What is there already stays. */
+static void copy(float *to, const float *values, int64_t n)
+{
+    if (to != values) {
+        memcpy(to, values, (size_t)n * sizeof(float));
+    }
+}
+
 /* To element `place` of an array of f32, bf16 or fixed-point sums. */
 static void write_values(void *array, enum tri_dtype dtype, int64_t place, int64_t n,
                          const float *values)
 {
     if (dtype == TRI_F32) {
-        memcpy((float *)array + place, values, (size_t)n * sizeof(float));
+        copy((float *)array + place, values, n);
         return;
     }
     for (int64_t i = 0; i < n; i++) {
@@ -193,8 +201,8 @@ static void write_shard(float *shard, const struct tri_segment *segment, int64_t
 {
     struct tri_range part = tri_segment_own(segment, (struct tri_range){place, place + n});
     if (shard && tri_range_size(part) > 0) {
-        memcpy(shard + tri_segment_place(segment, part.begin), values + (part.begin - place),
-               (size_t)tri_range_size(part) * sizeof(float));
+        copy(shard + tri_segment_place(segment, part.begin), values + (part.begin - place),
+             tri_range_size(part));
     }
 }
 
@@ -234,6 +242,71 @@ void tri_param_scatter(struct tri_params *params, const struct tri_param *param,
     if (field == TRI_FIELD_WEIGHT) {
         tri_params_refresh_row(params, param);
     }
+}
+
+/* ---- shares ---------------------------------------------------------------------------------- */
+
+/* A piece of whole rows as elements of the tensor. */
+static struct tri_range in_tensor(const struct piece *piece, const struct tri_param *param)
+{
+    int64_t first = piece->rows.begin * param->shape[1];
+    if (tri_range_size(piece->flat) == 0) {
+        return (struct tri_range){0, 0};
+    }
+    return (struct tri_range){first + piece->flat.begin, first + piece->flat.end};
+}
+
+struct tri_param_share tri_param_share(const struct tri_params *params,
+                                       const struct tri_param *param, enum tri_field field)
+{
+    const struct tri_buffer *buffer = &params->buffer[param->buffer];
+    struct tri_param_share share = {.plain = true,
+                                    .floats = field != TRI_FIELD_WEIGHT ||
+                                              buffer->dtype == TRI_F32 || buffer->master,
+                                    .sharded = is_sharded(buffer, field)};
+    tri_params_settle_row(params, param);
+    if (param->count > 0) {
+        struct piece gives = given(params, param, field), takes = taken(params, param, field);
+        share.plain = tri_range_size(param->local[1]) == param->shape[1] &&
+                      param->counted.begin == param->local[0].begin &&
+                      param->counted.end == param->local[0].end;
+        share.given = in_tensor(&gives, param);
+        share.taken = in_tensor(&takes, param);
+    }
+    return share;
+}
+
+/* The place in the row's slice. */
+static int64_t local_of(const struct tri_param *param, int64_t element)
+{
+    return element - param->local[0].begin * param->shape[1];
+}
+
+float *tri_param_floats(const struct tri_params *params, const struct tri_param *param,
+                        enum tri_field field, int64_t element)
+{
+    const struct tri_buffer *buffer = &params->buffer[param->buffer];
+    int64_t place = param->offset + local_of(param, element);
+    if (field == TRI_FIELD_WEIGHT && buffer->dtype == TRI_F32) {
+        return (float *)buffer->weights + place;
+    }
+    float *shard = field == TRI_FIELD_M   ? buffer->m
+                   : field == TRI_FIELD_V ? buffer->v
+                                          : buffer->master;
+    return shard ? shard + tri_segment_place(&buffer->segment[param->segment], place) : NULL;
+}
+
+void *tri_param_stored(const struct tri_params *params, const struct tri_param *param,
+                       int64_t element)
+{
+    return tri_buffer_weights(&params->buffer[param->buffer],
+                              param->offset + local_of(param, element));
+}
+
+void tri_param_store(struct tri_params *params, const struct tri_param *param, enum tri_field field,
+                     int64_t element, int64_t n, const float *values)
+{
+    write_field(params, param, field, local_of(param, element), n, values);
 }
 
 /* ---- between the ranks ----------------------------------------------------------------------- */
@@ -317,8 +390,9 @@ static void exchange_allocate(struct exchange *x, struct tri_param_room *room)
 /* Collective; afterwards at[] is that of the rows received. */
 static void exchange_run(struct exchange *x)
 {
-    tri_all_to_all_v(tri_mesh_group(x->params->mesh, TRI_ON_ALL), where, x->send, x->send_rows,
-                     x->recv, x->recv_rows, 1, TRI_F32);
+    tri_request_end(tri_all_to_all_v_begin(tri_mesh_group(x->params->mesh, TRI_ON_ALL), where,
+                                           x->send, x->send_rows, x->recv, x->recv_rows, 1,
+                                           TRI_F32));
     (void)places(x, x->recv_rows);
 }
 

@@ -75,7 +75,9 @@ static enum tri_status open_folder(struct run *run, struct tri_error *error)
             status = tri_checkpoint_clean(run->config->run_dir, error);
         }
     }
-    return agree_to_start(run, status, error);
+    TRI_TRY(agree_to_start(run, status, error));
+    return tri_run_folder_show(run->folder, run->config->run_dir,
+                               tri_mesh_group(run->session->mesh, TRI_ON_ALL), error);
 }
 
 /* Whether a path lies in this run's folder, whatever else has named it. */
@@ -123,7 +125,12 @@ static enum tri_status load_start(struct run *run, struct tri_checkpoint_choice 
         status =
             tri_resume_check(choice->path, run->config, data, run->options->accept_data, error);
     }
-    TRI_TRY(agree_to_start(run, status, error));
+    status = agree_to_start(run, status, error);
+    if (status != TRI_OK) {
+        choice->again =
+            tri_checkpoint_is_gone(choice, tri_mesh_group(run->session->mesh, TRI_ON_ALL));
+        return status;
+    }
     return tri_session_load(run->session, choice, &run->state, error);
 }
 

@@ -1,5 +1,6 @@
 #include "train/run_folder.h"
 
+#include "base/clock.h"
 #include "base/file.h"
 #include "base/log.h"
 #include "base/memory.h"
@@ -8,6 +9,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -158,6 +160,62 @@ enum tri_status tri_run_folder_open(const char *path, bool fresh, struct tri_run
     *folder = f;
     return TRI_OK;
 }
+
+/* ---- all ranks ------------------------------------------------------------------------------- */
+
+/* Whether this rank finds rank 0's file, and could write it. */
+static enum tri_status find_shown(const char *path, int rank, struct tri_error *error)
+{
+    char host[64] = "";
+    struct tri_part_file *file;
+    struct tri_error why;
+    enum tri_status status = tri_part_file_open(path, &file, &why);
+    if (status == TRI_OK) {
+        tri_part_file_destroy(file);
+        status = tri_part_file_create(path, &file, &why);
+    }
+    if (status == TRI_OK) {
+        tri_part_file_destroy(file);
+        return TRI_OK;
+    }
+    (void)gethostname(host, sizeof(host) - 1);
+    return tri_fail(error, status,
+                    "%s; rank %d, on %s, saves its part of checkpoints there too: run_dir must be "
+                    "the same folder on all nodes",
+                    why.message, rank, host);
+}
+
+enum tri_status tri_run_folder_show(const struct tri_run_folder *folder, const char *run_dir,
+                                    struct tri_group *group, struct tri_error *error)
+{
+    char show[MEMBER_PATH_MAX], path[MEMBER_PATH_MAX + 32];
+    int rank = tri_group_rank(group);
+    enum tri_status status = TRI_OK;
+    if (tri_group_size(group) == 1) {
+        return TRI_OK;
+    }
+    /* Another name each time: nobody remembers that it was not there. */
+    int64_t name = tri_clock_nanoseconds();
+    tri_broadcast(group, (struct tri_where){TRI_PHASE_SETUP, TRI_KIND_META}, &name, 1, TRI_I64, 0);
+    tri_path_make(show, sizeof(show), "%s/checkpoints/trident.show", run_dir);
+    tri_path_make(path, sizeof(path), "%s/%" PRId64, show, name);
+    if (folder) {
+        status = tri_file_remove_tree(show, error);
+        status = status == TRI_OK ? tri_file_make_dirs(show, error) : status;
+        status = status == TRI_OK ? tri_file_save(path, "\n", 1, error) : status;
+    }
+    TRI_TRY(tri_comm_agree(group, status, error));
+    status = rank == 0 ? TRI_OK : find_shown(path, rank, error);
+    status = tri_comm_agree(group, status, error);
+    if (folder) {
+        struct tri_error second;
+        enum tri_status removed = tri_file_remove_tree(show, status == TRI_OK ? error : &second);
+        status = status == TRI_OK ? removed : status;
+    }
+    return tri_comm_agree(group, status, error);
+}
+
+/* ---- closing --------------------------------------------------------------------------------- */
 
 void tri_run_folder_close(struct tri_run_folder *folder)
 {

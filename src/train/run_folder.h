@@ -7,7 +7,7 @@
  *   RUN/checkpoints/       checkpoint/
  *   RUN/lock               held while a job works in the folder
  *
- * Rank 0 alone touches it; callers agree on the outcome. Whatever writes here first makes sure that
+ * Rank 0 alone touches it, but for checkpoints; callers agree on the outcome. Whatever writes here first makes sure that
  * the path still leads to the folder that was locked: FAILED when it was renamed or replaced. */
 #ifndef TRIDENT_TRAIN_RUN_FOLDER_H
 #define TRIDENT_TRAIN_RUN_FOLDER_H
@@ -22,6 +22,11 @@ struct tri_run_folder;
  * run left; links stay, what they lead to is emptied. Local to rank 0. */
 enum tri_status tri_run_folder_open(const char *path, bool fresh, struct tri_run_folder **folder,
                                     struct tri_error *error) TRI_NODISCARD;
+/* Whether every rank sees the folder in which rank 0 works, and can make files in it: all of them
+ * write checkpoints. FAILED or BAD_INPUT names a rank, and its node, that cannot. folder: of rank 0,
+ * NULL elsewhere. Collective over group; the status is the same on all ranks. */
+enum tri_status tri_run_folder_show(const struct tri_run_folder *folder, const char *run_dir,
+                                    struct tri_group *group, struct tri_error *error) TRI_NODISCARD;
 /* Releases the lock. */
 void tri_run_folder_close(struct tri_run_folder *folder);
 

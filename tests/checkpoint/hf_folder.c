@@ -120,7 +120,7 @@ void hf_write(struct hf_items *items, const char *name, int first, int end)
         assert_int_equal(tri_safetensors_writer_write(writer, item->data, item->bytes, &error),
                          TRI_OK);
     }
-    assert_int_equal(tri_safetensors_writer_close(&writer, NULL, NULL, &error), TRI_OK);
+    assert_int_equal(tri_safetensors_writer_close(&writer, &error), TRI_OK);
 }
 
 void hf_free(struct hf_items *items)

@@ -16,6 +16,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -257,6 +258,34 @@ static void test_full_disk_on_all_ranks(void **state)
     tri_mesh_destroy(mesh);
 }
 
+/* The last rank, which writes the end of the files, sees another folder of the same name. */
+static void test_other_folder(void **state)
+{
+    (void)state;
+    struct tri_mesh *mesh;
+    struct tri_error error;
+    char here[600], there[600];
+    if (job_size() == 1 || strcmp(job_transport(), "mpi") != 0) {
+        return; /* threads have one working folder */
+    }
+    struct tri_params *params = plain_params(&mesh);
+    in_run(here, "here");
+    in_run(there, "there/step_6.trident.tmp");
+    assert_int_equal(tri_file_make_dirs(here, &error), TRI_OK);
+    assert_int_equal(tri_file_make_dirs(there, &error), TRI_OK);
+    in_run(there, "there");
+    char *before = getcwd(NULL, 0);
+    assert_non_null(before);
+    assert_int_equal(chdir(job_rank() == job_size() - 1 ? there : here), 0);
+    assert_int_equal(save_chunks("step_6", params, &error), TRI_FAILED);
+    assert_non_null(strstr(error.message, "not all of them write to this folder"));
+    assert_false(tri_file_exists("step_6"));
+    assert_int_equal(chdir(before), 0);
+    free(before);
+    tri_params_destroy(params);
+    tri_mesh_destroy(mesh);
+}
+
 static void test_damage_on_all_ranks(void **state)
 {
     (void)state;
@@ -407,6 +436,7 @@ static int run_job(int argc, char **argv)
         cmocka_unit_test(test_layouts_f32),
         cmocka_unit_test(test_layouts_bf16),
         cmocka_unit_test(test_full_disk_on_all_ranks),
+        cmocka_unit_test(test_other_folder),
         cmocka_unit_test(test_damage_on_all_ranks),
         cmocka_unit_test(test_imports),
         cmocka_unit_test(test_missing_directory_on_all_ranks),

@@ -300,12 +300,7 @@ static void write_file(const char *path, int64_t count, struct tri_safetensors_s
         const void *data = data_of(specs[i].name, &bytes);
         assert_int_equal(tri_safetensors_writer_write(writer, data, bytes, &error), TRI_OK);
     }
-    uint64_t bytes, hash;
-    assert_int_equal(tri_safetensors_writer_close(&writer, &bytes, &hash, &error), TRI_OK);
-    struct tri_mapping mapping;
-    assert_int_equal(tri_file_map(path, &mapping, &error), TRI_OK);
-    assert_int_equal(mapping.size, bytes);
-    tri_file_unmap(&mapping);
+    assert_int_equal(tri_safetensors_writer_close(&writer, &error), TRI_OK);
 }
 
 static const float floats[] = {1.5F, -2.5F, 3.5F, 4.0F, 5.0F, 6.0F};
@@ -388,7 +383,7 @@ static void test_rewrites_foreign_bytes(void **state)
         const struct tri_safetensor *t = tri_safetensors_find(file, specs[i].name);
         assert_int_equal(tri_safetensors_writer_write(writer, t->data, t->bytes, &error), TRI_OK);
     }
-    assert_int_equal(tri_safetensors_writer_close(&writer, NULL, NULL, &error), TRI_OK);
+    assert_int_equal(tri_safetensors_writer_close(&writer, &error), TRI_OK);
     struct tri_mapping mine;
     assert_int_equal(tri_file_map(out, &mine, &error), TRI_OK);
     assert_int_equal(mine.size, file->mapping.size);

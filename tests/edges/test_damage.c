@@ -5,10 +5,12 @@
 #include "base/file.h"
 
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
 
 #include <cmocka.h>
 
@@ -155,6 +157,56 @@ static void test_moments_unread(void **state)
     cli_expect_status(&result, 0);
 }
 
+static void expect_taken(struct process_result *result, const char *checkpoint)
+{
+    json_t *root = cli_expect_json(result, 0);
+    assert_string_equal(json_string_value(json_object_get(root, "checkpoint")), checkpoint);
+    json_decref(root);
+}
+
+/* A disk that cannot give the bytes back is damage like another: seen when they are loaded. */
+static void test_unreadable(void **state)
+{
+    (void)state;
+    const char *const fault[] = {"TRIDENT_FILE_FAULT=read:EIO:step_4/model-:20000", NULL};
+    shell("rm -rf r && cp -r whole r");
+    struct process_result result =
+        cli_run_with(cli_ranks(), fault, CLI_WORDS_OF("eval", "r", "--json"));
+    assert_int_equal(cli_count(result.err, "model-00001-of-00001.safetensors: cannot read: "
+                                           "Input/output error; the checkpoint before it is tried"),
+                     1);
+    expect_taken(&result, "r/checkpoints/step_2");
+    result = cli_run_with(cli_ranks(), fault, CLI_WORDS_OF("eval", "r/checkpoints/step_4"));
+    cli_expect_error(&result, cli_ranks(), 2, "the last good checkpoint is r/checkpoints/step_2");
+}
+
+/* The run goes on meanwhile: what was chosen is pruned before it is read, and a newer one is there.
+ * The command stops itself when it has opened the first. */
+static void test_pruned_meanwhile(void **state)
+{
+    (void)state;
+    struct process job;
+    struct process_result result;
+    siginfo_t info;
+    if (cli_ranks() > 0) {
+        return;
+    }
+    shell("rm -rf r && cp -r whole r");
+    cli_start(&job, 0, CLI_WORDS_OF("TRIDENT_FILE_FAULT=read:SIGSTOP:step_4/model-"),
+              CLI_WORDS_OF("eval", "r", "--json"));
+    assert_int_equal(waitid(P_PID, (id_t)job.pid, &info, WSTOPPED), 0);
+    shell("cp -r longer/checkpoints/step_6 r/checkpoints/step_6 && rm -r r/checkpoints/step_4");
+    assert_int_equal(kill(job.pid, SIGCONT), 0);
+    while (kill(job.pid, 0) == 0 &&
+           waitid(P_PID, (id_t)job.pid, &info, WSTOPPED | WEXITED | WNOWAIT) == 0 &&
+           info.si_code == CLD_STOPPED) {
+        assert_int_equal(kill(job.pid, SIGCONT), 0);
+    }
+    process_wait(&job, 20, &result);
+    assert_int_equal(cli_count(result.err, "is tried"), 0);
+    expect_taken(&result, "r/checkpoints/step_6");
+}
+
 /* A copy under a name of the future is of no step: the run goes on past it, again and again. */
 static void test_copied_ahead(void **state)
 {
@@ -268,6 +320,7 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_run_goes_on),    cmocka_unit_test(test_others_take_it),
         cmocka_unit_test(test_moments_unread), cmocka_unit_test(test_copied_ahead),
+        cmocka_unit_test(test_unreadable),     cmocka_unit_test(test_pruned_meanwhile),
         cmocka_unit_test(test_nothing_whole),  cmocka_unit_test(test_metrics),
         cmocka_unit_test(test_parents_synced),
     };

@@ -164,6 +164,20 @@ static void test_newest(void **state)
     json_decref(root);
 }
 
+/* Every rank writes its part of a checkpoint: one that does not see the folder is found out at the
+ * start. */
+static void test_other_folder(void **state)
+{
+    (void)state;
+    struct process_result result = cli_run_apart(
+        cli_ranks(), CLI_WORDS_OF(TRIDENT, "train", "c.yaml", "run_dir=unseen"),
+        CLI_WORDS_OF("env", "-C", "newer", TRIDENT, "train", "c.yaml", "run_dir=unseen"));
+    assert_non_null(strstr(result.err, "rank 1, on "));
+    cli_expect_error(&result, cli_ranks(), 2, "run_dir must be the same folder on all nodes");
+    assert_int_equal(access("unseen/metrics.jsonl", F_OK), -1);
+    assert_int_equal(access("unseen/checkpoints/trident.show", F_OK), -1);
+}
+
 /* Ranks that may have other numbers of threads take the fewest. */
 static void test_threads(void **state)
 {
@@ -231,11 +245,12 @@ static void test_environment(void **state)
 
 int main(int argc, char **argv)
 {
-    enum { PAIRS = sizeof(pairs) / sizeof(*pairs), COUNT = PAIRS + 6 };
+    enum { PAIRS = sizeof(pairs) / sizeof(*pairs), COUNT = PAIRS + 7 };
     static struct CMUnitTest tests[COUNT] = {
         cmocka_unit_test(test_alike),        cmocka_unit_test(test_newest),
-        cmocka_unit_test(test_threads),      cmocka_unit_test(test_strangers),
-        cmocka_unit_test(test_no_strangers), cmocka_unit_test(test_environment)};
+        cmocka_unit_test(test_other_folder), cmocka_unit_test(test_threads),
+        cmocka_unit_test(test_strangers),    cmocka_unit_test(test_no_strangers),
+        cmocka_unit_test(test_environment)};
     static char names[PAIRS][256];
     for (int i = 0; i < PAIRS; i++) {
         (void)snprintf(names[i], sizeof(names[i]), "%d: %s", i, pairs[i].says);
