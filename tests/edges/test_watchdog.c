@@ -191,12 +191,13 @@ static void test_slow_reference(void **state)
     cli_expect_status(&result, 0);
 }
 
-/* One that never ends does end the job, ten times later, and the line names the file. */
+/* One that never ends, where the others wait for it, does end the job, ten times later, and the line
+ * names the file. */
 static void test_hung_file(void **state)
 {
     (void)state;
     struct process job;
-    cli_start(&job, cli_ranks(), CLI_WORDS_OF("TRIDENT_FILE_FAULT=sync:SLEEP=1000000:optimizer"),
+    cli_start(&job, cli_ranks(), CLI_WORDS_OF("TRIDENT_FILE_FAULT=sync:SLEEP=1000000:state.json"),
               CLI_WORDS_OF("train", "c.yaml", "comm.timeout_seconds=0.5", "run_dir=hung"));
     expect_ended(&job, "s in a call on ", 1);
 }
