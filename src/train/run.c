@@ -75,9 +75,7 @@ static enum tri_status open_folder(struct run *run, struct tri_error *error)
             status = tri_checkpoint_clean(run->config->run_dir, error);
         }
     }
-    TRI_TRY(agree_to_start(run, status, error));
-    return tri_run_folder_show(run->folder, run->config->run_dir,
-                               tri_mesh_group(run->session->mesh, TRI_ON_ALL), error);
+    return agree_to_start(run, status, error);
 }
 
 /* Whether a path lies in this run's folder, whatever else has named it. */
@@ -88,7 +86,7 @@ static bool is_own(const struct run *run, const char *path)
 }
 
 /* The checkpoint to start from: this run's newest, or that of `resume`; path "" for none. Same on
- * all ranks: rank 0 looks. */
+ * all ranks: rank 0 looks. The others see whether they have its folder. */
 static enum tri_status find_start(const struct run *run, struct tri_checkpoint_choice *choice,
                                   struct tri_error *error)
 {
@@ -102,6 +100,8 @@ static enum tri_status find_start(const struct run *run, struct tri_checkpoint_c
                 status = tri_checkpoint_resolve(run->config->resume, choice, error);
             }
         }
+    } else {
+        status = tri_run_folder_look(run->config->run_dir, run->session->mesh->rank, error);
     }
     TRI_TRY(agree_to_start(run, status, error));
     tri_broadcast(tri_mesh_group(run->session->mesh, TRI_ON_ALL),
@@ -142,6 +142,9 @@ static enum tri_status restore(struct run *run, struct tri_error *error)
     do {
         status = load_start(run, &choice, &data, error);
     } while (status != TRI_OK && choice.again);
+    if (is_root(run)) {
+        tri_run_folder_seen(run->folder);
+    }
     TRI_TRY(status);
     run->saved_step = -1;
     if (!choice.path[0]) {

@@ -1,6 +1,5 @@
 #include "train/run_folder.h"
 
-#include "base/clock.h"
 #include "base/file.h"
 #include "base/log.h"
 #include "base/memory.h"
@@ -9,7 +8,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <inttypes.h>
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -21,7 +19,10 @@ struct tri_run_folder {
     char path[TRI_PATH_MAX];
     int self, lock; /* the folder itself and RUN/lock, open; -1: not */
     bool self_locked, file_locked;
+    bool tried; /* what was tried is still there, for the others to see */
 };
+
+#define TRIED "checkpoints/trident.tried"
 
 enum { MEMBER_PATH_MAX = TRI_PATH_MAX + 64 };
 
@@ -103,21 +104,21 @@ static enum tri_status check_held(const struct tri_run_folder *folder, struct tr
 /* ---- opening --------------------------------------------------------------------------------- */
 
 /* What the end of a run asks of the file system, once, before there is work to lose. */
-static enum tri_status try_saving(const struct tri_run_folder *folder, struct tri_error *error)
+static enum tri_status try_saving(struct tri_run_folder *folder, struct tri_error *error)
 {
     char checkpoints[MEMBER_PATH_MAX], from[MEMBER_PATH_MAX], to[MEMBER_PATH_MAX],
         file[MEMBER_PATH_MAX];
     member(folder, "checkpoints", checkpoints);
     member(folder, "checkpoints/trident.try", from);
     member(folder, "checkpoints/trident.try/file", file);
-    member(folder, "checkpoints/trident.tried", to);
+    member(folder, TRIED, to);
     TRI_TRY(tri_file_remove_tree(to, error));
     TRI_TRY(tri_file_make_dirs(from, error));
     TRI_TRY(tri_file_save(file, "\n", 1, error));
     TRI_TRY(tri_file_sync_dir(from, error));
     TRI_TRY(tri_file_rename(from, to, error));
+    folder->tried = true;
     TRI_TRY(tri_file_sync_dir(checkpoints, error));
-    TRI_TRY(tri_file_remove_tree(to, error));
     /* The other thing that is written when all is done. */
     struct tri_writer *ledger;
     member(folder, "ledger.json", file);
@@ -163,56 +164,37 @@ enum tri_status tri_run_folder_open(const char *path, bool fresh, struct tri_run
 
 /* ---- all ranks ------------------------------------------------------------------------------- */
 
-/* Whether this rank finds rank 0's file, and could write it. */
-static enum tri_status find_shown(const char *path, int rank, struct tri_error *error)
+enum tri_status tri_run_folder_look(const char *path, int rank, struct tri_error *error)
 {
-    char host[64] = "";
-    struct tri_part_file *file;
+    char host[64] = "", file[MEMBER_PATH_MAX];
+    struct tri_part_file *part;
     struct tri_error why;
-    enum tri_status status = tri_part_file_open(path, &file, &why);
+    tri_path_make(file, sizeof(file), "%s/" TRIED "/file", path);
+    enum tri_status status = tri_part_file_open(file, &part, &why);
     if (status == TRI_OK) {
-        tri_part_file_destroy(file);
-        status = tri_part_file_create(path, &file, &why);
+        tri_part_file_destroy(part);
+        status = tri_part_file_create(file, &part, &why);
     }
     if (status == TRI_OK) {
-        tri_part_file_destroy(file);
+        tri_part_file_destroy(part);
         return TRI_OK;
     }
     (void)gethostname(host, sizeof(host) - 1);
     return tri_fail(error, status,
-                    "%s; rank %d, on %s, saves its part of checkpoints there too: run_dir must be "
-                    "the same folder on all nodes",
+                    "%.600s; rank %d, on %s, saves its part of checkpoints there too: run_dir must "
+                    "be the same folder on all nodes",
                     why.message, rank, host);
 }
 
-enum tri_status tri_run_folder_show(const struct tri_run_folder *folder, const char *run_dir,
-                                    struct tri_group *group, struct tri_error *error)
+void tri_run_folder_seen(struct tri_run_folder *folder)
 {
-    char show[MEMBER_PATH_MAX], path[MEMBER_PATH_MAX + 32];
-    int rank = tri_group_rank(group);
-    enum tri_status status = TRI_OK;
-    if (tri_group_size(group) == 1) {
-        return TRI_OK;
+    char tried[MEMBER_PATH_MAX];
+    struct tri_error error;
+    member(folder, TRIED, tried);
+    if (folder->tried && tri_file_remove_tree(tried, &error) != TRI_OK) {
+        tri_log_warn("%s", error.message);
     }
-    /* Another name each time: nobody remembers that it was not there. */
-    int64_t name = tri_clock_nanoseconds();
-    tri_broadcast(group, (struct tri_where){TRI_PHASE_SETUP, TRI_KIND_META}, &name, 1, TRI_I64, 0);
-    tri_path_make(show, sizeof(show), "%s/checkpoints/trident.show", run_dir);
-    tri_path_make(path, sizeof(path), "%s/%" PRId64, show, name);
-    if (folder) {
-        status = tri_file_remove_tree(show, error);
-        status = status == TRI_OK ? tri_file_make_dirs(show, error) : status;
-        status = status == TRI_OK ? tri_file_save(path, "\n", 1, error) : status;
-    }
-    TRI_TRY(tri_comm_agree(group, status, error));
-    status = rank == 0 ? TRI_OK : find_shown(path, rank, error);
-    status = tri_comm_agree(group, status, error);
-    if (folder) {
-        struct tri_error second;
-        enum tri_status removed = tri_file_remove_tree(show, status == TRI_OK ? error : &second);
-        status = status == TRI_OK ? removed : status;
-    }
-    return tri_comm_agree(group, status, error);
+    folder->tried = false;
 }
 
 /* ---- closing --------------------------------------------------------------------------------- */
@@ -222,6 +204,7 @@ void tri_run_folder_close(struct tri_run_folder *folder)
     if (!folder) {
         return;
     }
+    tri_run_folder_seen(folder);
     if (folder->lock >= 0) {
         (void)close(folder->lock);
     }

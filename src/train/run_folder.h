@@ -22,11 +22,12 @@ struct tri_run_folder;
  * run left; links stay, what they lead to is emptied. Local to rank 0. */
 enum tri_status tri_run_folder_open(const char *path, bool fresh, struct tri_run_folder **folder,
                                     struct tri_error *error) TRI_NODISCARD;
-/* Whether every rank sees the folder in which rank 0 works, and can make files in it: all of them
- * write checkpoints. FAILED or BAD_INPUT names a rank, and its node, that cannot. folder: of rank 0,
- * NULL elsewhere. Collective over group; the status is the same on all ranks. */
-enum tri_status tri_run_folder_show(const struct tri_run_folder *folder, const char *run_dir,
-                                    struct tri_group *group, struct tri_error *error) TRI_NODISCARD;
+/* Whether this other rank sees the folder that rank 0 has opened, and may write files in it, as each
+ * rank does when it saves. BAD_INPUT or FAILED names the rank and its node. Local. */
+enum tri_status tri_run_folder_look(const char *path, int rank,
+                                    struct tri_error *error) TRI_NODISCARD;
+/* All ranks have looked: what they looked at goes. Local to rank 0. */
+void tri_run_folder_seen(struct tri_run_folder *folder);
 /* Releases the lock. */
 void tri_run_folder_close(struct tri_run_folder *folder);
 

@@ -175,7 +175,7 @@ static void test_other_folder(void **state)
     assert_non_null(strstr(result.err, "rank 1, on "));
     cli_expect_error(&result, cli_ranks(), 2, "run_dir must be the same folder on all nodes");
     assert_int_equal(access("unseen/metrics.jsonl", F_OK), -1);
-    assert_int_equal(access("unseen/checkpoints/trident.show", F_OK), -1);
+    assert_int_equal(access("unseen/checkpoints/trident.tried", F_OK), -1);
 }
 
 /* Ranks that may have other numbers of threads take the fewest. */

@@ -191,8 +191,8 @@ static void test_slow_reference(void **state)
     cli_expect_status(&result, 0);
 }
 
-/* One that never ends, where the others wait for it, does end the job, ten times later, and the line
- * names the file. */
+/* One that never ends, where the others wait for it, does end the job, ten times later, and the
+ * line names the file. */
 static void test_hung_file(void **state)
 {
     (void)state;
