@@ -95,8 +95,8 @@ enum tri_status tri_checkpoint_resolve(const char *given, struct tri_checkpoint_
 void tri_checkpoint_refuse(struct tri_checkpoint_choice *choice, const struct tri_error *why);
 
 /* Whether path, of a run, has gone away since it was chosen, as beside a run that goes on: what
- * failed then is nobody's fault, and another one is to be chosen. Collective over group; the same on
- * all ranks. */
+ * failed then is nobody's fault, and another one is to be chosen. Collective over group; the same
+ * on all ranks. */
 bool tri_checkpoint_is_gone(const struct tri_checkpoint_choice *choice, struct tri_group *group);
 
 /* ---- reading --------------------------------------------------------------------------------- */
@@ -108,7 +108,8 @@ bool tri_checkpoint_is_gone(const struct tri_checkpoint_choice *choice, struct t
  * they are when nothing has been trained, else that is refused. BAD_INPUT names the file, the
  * tensor, found and expected, and the newest older checkpoint that is good. After a failure of the
  * checks the weights are as they were; after a wrong hash, which the whole file shows, or a file
- * that cannot be read to its end, they are undefined. Collective over the mesh's world; the status is the same on all ranks. */
+ * that cannot be read to its end, they are undefined. Collective over the mesh's world; the status
+ * is the same on all ranks. */
 enum tri_status tri_checkpoint_load(const char *path, struct tri_params *params,
                                     struct tri_checkpoint_state *state, bool with_optimizer,
                                     struct tri_error *error) TRI_NODISCARD;

@@ -226,7 +226,7 @@ static void sort_rows(struct load *l)
     qsort((void *)l->by_name, rows, sizeof(*l->by_name), compare_rows);
 }
 
-/* damaged: whether bytes of tensors are; NULL: the error names the older checkpoint that is good. */
+/* damaged: whether bytes of tensors are; NULL: the error names the last good checkpoint. */
 static enum tri_status load_chunks(const char *path, struct tri_params *params,
                                    struct tri_checkpoint_state *state, bool with_optimizer,
                                    int64_t chunk_bytes, bool *damaged, struct tri_error *error)

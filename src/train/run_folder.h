@@ -7,8 +7,9 @@
  *   RUN/checkpoints/       checkpoint/
  *   RUN/lock               held while a job works in the folder
  *
- * Rank 0 alone touches it, but for checkpoints; callers agree on the outcome. Whatever writes here first makes sure that
- * the path still leads to the folder that was locked: FAILED when it was renamed or replaced. */
+ * Rank 0 alone touches it, but for checkpoints; callers agree on the outcome. Whatever writes here
+ * first makes sure that the path still leads to the folder that was locked: FAILED when it was
+ * renamed or replaced. */
 #ifndef TRIDENT_TRAIN_RUN_FOLDER_H
 #define TRIDENT_TRAIN_RUN_FOLDER_H
 
@@ -22,8 +23,8 @@ struct tri_run_folder;
  * run left; links stay, what they lead to is emptied. Local to rank 0. */
 enum tri_status tri_run_folder_open(const char *path, bool fresh, struct tri_run_folder **folder,
                                     struct tri_error *error) TRI_NODISCARD;
-/* Whether this other rank sees the folder that rank 0 has opened, and may write files in it, as each
- * rank does when it saves. BAD_INPUT or FAILED names the rank and its node. Local. */
+/* Whether this other rank sees the folder that rank 0 has opened, and may write files in it, as
+ * each rank does when it saves. BAD_INPUT or FAILED names the rank and its node. Local. */
 enum tri_status tri_run_folder_look(const char *path, int rank,
                                     struct tri_error *error) TRI_NODISCARD;
 /* All ranks have looked: what they looked at goes. Local to rank 0. */
