@@ -24,14 +24,6 @@ say() {
     printf '\n== %s\n' "$*"
 }
 
-# Open MPI refuses root, and more ranks than cores, unless told; unbound ranks may use every core.
-launch() {
-    local flags=(--bind-to none)
-    if [ "$(id -u)" -eq 0 ]; then flags+=(--allow-run-as-root); fi
-    if [ "$(nproc)" -lt "$ranks" ]; then flags+=(--oversubscribe); fi
-    mpiexec.openmpi "${flags[@]}" -n "$ranks" "$@"
-}
-
 # The first and the last validation in the run's metrics. A token is a byte here.
 print_validations() {
     sed -n 's/.*"step": *\([0-9]*\).*"valid_loss": *\([0-9.eE+-]*\).*/\1 \2/p' \
@@ -67,12 +59,13 @@ fi
 "$trident" tokenize --tokenizer byte --out "$tokens" --valid 0.05 "${texts[@]}"
 
 say "training on $ranks ranks: $config"
-launch "$trident" train "$config" --fresh "run_dir=$run" eval.at_start=true eval.batches=0 \
-    "data.train=$tokens/train_*.bin" "data.valid=$tokens/valid_*.bin"
+"$trident" train "$config" --ranks "$ranks" --fresh "run_dir=$run" \
+    eval.at_start=true eval.batches=0 "data.train=$tokens/train_*.bin" \
+    "data.valid=$tokens/valid_*.bin"
 
 say "validation"
 print_validations
-launch "$trident" eval "$run" --data "$tokens/valid_*.bin"
+"$trident" eval "$run" --ranks "$ranks" --data "$tokens/valid_*.bin"
 
 say "a sample: one rank reads what $ranks ranks wrote"
 "$trident" generate "$run" --prompt "$prompt" --tokens "$sample_tokens" --temperature 0.8 --seed 1
