@@ -134,7 +134,7 @@ static int count_narrow(int all)
     int narrow = 0;
     DIR *tasks = opendir("/proc/self/task");
     for (struct dirent *task = readdir(tasks); task; task = readdir(tasks)) {
-        pid_t thread = (pid_t)atoi(task->d_name);
+        pid_t thread = (pid_t)strtol(task->d_name, NULL, 10);
         narrow += thread > 0 && thread != getpid() && processors(thread) != all;
     }
     (void)closedir(tasks);
@@ -191,7 +191,7 @@ static void test_bound(void **state)
 int main(int argc, char **argv)
 {
     if (argc > 1) {
-        return live_bound(atoi(argv[1]));
+        return live_bound((int)strtol(argv[1], NULL, 10));
     }
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_many),
