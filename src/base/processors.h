@@ -1,6 +1,8 @@
 /* The processors that threads may run on. Where OMP_PROC_BIND or OMP_PLACES ask for it, libgomp
  * binds the thread that loads it to one place, every thread that is started inherits that, and each
- * rank's team would be bound to the same first places. */
+ * rank's team would be bound to the same first places. A program built with clang has two OpenMP
+ * libraries, its own and, through oneDNN, libgomp: its own knows of no place but the one that
+ * libgomp left, and nothing here helps. */
 #ifndef TRIDENT_BASE_PROCESSORS_H
 #define TRIDENT_BASE_PROCESSORS_H
 
