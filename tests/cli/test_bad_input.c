@@ -98,7 +98,7 @@ static const struct bad_input inputs[] = {
     {.run = "train c.yaml parallel.expert_tensor=2", .says = "parallel.expert_tensor"},
     {.run = "verify c.yaml parallel.tensor=4 parallel.expert=4", .says = "the number of ranks"},
     {.run = "eval run parallel.tensor=4 parallel.expert=4", .says = "the number of ranks"},
-    {.run = "train c.yaml model.hidden_size=262144 model.intermediate_size=1048576",
+    {.run = "train c.yaml model.hidden_size=65536 model.intermediate_size=262144",
      .says = " GB a rank is free",
      .status = 3},
 
