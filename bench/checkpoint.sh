@@ -4,10 +4,10 @@
 #   bench/checkpoint.sh [--ranks N] [--rounds N] [--dir DIR] [key=value …]
 #
 # Prints seconds and, as medians over the rounds, the ratios to dd's. Writing ends with a sync in
-# both; before reading the bytes are put out of the system's cache, and before each turn what others
-# have not yet written is waited for. Checksums are taken in both directions. The checkpoint has
-# 2 GB unless keys make it another; DIR (default build/checkpoint_bench) is on the disk that is
-# measured. BUILD=DIR has bin/checkpoint (default build/release).
+# both; both read the same files, which are put out of the system's cache before, and before each
+# turn what others have not yet written is waited for. Checksums are taken in both directions. The
+# checkpoint has 2 GB unless keys make it another; DIR (default build/checkpoint_bench) is on the
+# disk that is measured. BUILD=DIR has bin/checkpoint (default build/release).
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -45,6 +45,11 @@ forget() {
         dd of="$file" oflag=nocache conv=notrunc,fdatasync count=0 2>/dev/null
     done
 }
+read_all() {
+    for file in "$@"; do
+        dd if="$file" of=/dev/null bs=1M
+    done
+}
 # seconds COMMAND …
 seconds() {
     local begin
@@ -63,8 +68,10 @@ for ((i = 1; i <= rounds; i++)); do
     rm -f "$dir/dd"
     sync
     write=$(seconds dd if=/dev/zero of="$dir/dd" bs=1M count="$blocks" conv=fsync)
-    forget "$dir"/step_1/* "$dir/dd"
-    read=$(seconds dd if="$dir/dd" of=/dev/null bs=1M)
+    rm -f "$dir/dd"
+    forget "$dir"/step_1/*
+    read=$(seconds read_all "$dir"/step_1/*)
+    forget "$dir"/step_1/*
     load=$(checkpoint load "$dir/step_1" "$@")
     echo "round $i: $blocks MiB; dd writes $write s, save $save; dd reads $read, load $load"
     echo "$write $save $read $load" >>"$dir/times"
