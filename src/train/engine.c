@@ -142,6 +142,8 @@ static void sum_tally(struct tri_engine *engine, const struct tri_rows_source *s
                        sizeof(sums) / sizeof(int64_t), TRI_I64);
     tri_all_reduce_sum(tri_mesh_group(engine->mesh, TRI_ON_EXPERT | TRI_ON_DATA), where,
                        tally->load, engine->moe_layers * moe->num_experts, TRI_I64);
+    report->cross_entropy_sum = sums.cross_entropy;
+    report->aux_loss_sum = sums.aux_loss;
     report->cross_entropy = tri_exact_get(&sums.cross_entropy) / (double)source->counted_tokens;
     report->aux_loss = tri_exact_get(&sums.aux_loss);
     report->z_loss = tri_exact_get(&sums.z_loss);

@@ -3,6 +3,7 @@
 #ifndef TRIDENT_TRAIN_ENGINE_H
 #define TRIDENT_TRAIN_ENGINE_H
 
+#include "base/exact.h"
 #include "model/model.h"
 #include "optim/optim.h"
 
@@ -22,6 +23,8 @@ struct tri_step_report {
     double cross_entropy, aux_loss, z_loss,
         loss;         /* loss = cross_entropy + aux_coef * aux + z_coef * z */
     double grad_norm; /* before clipping */
+    /* The sums that two of them are made of: cross_entropy * counted_tokens, and aux_loss. */
+    struct tri_exact cross_entropy_sum, aux_loss_sum;
     int64_t targets, dropped;
     const int64_t *load; /* [MoE layers, experts]; borrowed from the engine until the next step */
     double seconds, seconds_attention, seconds_router, seconds_exchange, seconds_experts,

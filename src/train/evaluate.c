@@ -71,10 +71,16 @@ int64_t tri_evaluate_rows(const struct tri_config *config, int replicas)
     return config->train.micro_batch * replicas * 8;
 }
 
+/* Exact, so that how many rows are taken at once, which follows the layout, changes no bit. */
+struct losses {
+    struct tri_exact cross_entropy, aux;
+};
+
 /* Adds the sums over `rows` rows of `seq` tokens, from row `first` on. */
 static enum tri_status add_rows(struct tri_engine *engine, const struct tri_loader *loader,
                                 int64_t first, int64_t rows, int64_t seq, int64_t counted,
-                                struct tri_evaluation *result, struct tri_error *error)
+                                struct losses *losses, struct tri_evaluation *result,
+                                struct tri_error *error)
 {
     const struct tri_config *config = engine->config;
     struct window window = {loader, first};
@@ -82,8 +88,8 @@ static enum tri_status add_rows(struct tri_engine *engine, const struct tri_load
                                      seq,     counted,         config->data.separator >= 0};
     struct tri_step_report report;
     TRI_TRY(tri_engine_evaluate(engine, &source, &report, error));
-    result->loss += report.cross_entropy;
-    result->aux_loss += report.aux_loss;
+    tri_exact_merge(&losses->cross_entropy, &report.cross_entropy_sum);
+    tri_exact_merge(&losses->aux, &report.aux_loss_sum);
     result->targets += report.targets;
     result->dropped += report.dropped;
     for (int64_t i = 0; i < engine->moe_layers * config->moe.num_experts; i++) {
@@ -108,17 +114,20 @@ enum tri_status tri_evaluate(struct tri_engine *engine, const struct tri_loader 
     int64_t at_once = tri_evaluate_rows(
         config, tri_group_size(tri_mesh_group(engine->mesh, TRI_ON_EXPERT | TRI_ON_DATA)));
     int64_t loads = engine->moe_layers * config->moe.num_experts;
+    struct losses losses = {0};
     enum tri_status status = TRI_OK;
     *result = (struct tri_evaluation){
         .load = tri_alloc(TRI_MEMORY_OTHER, (size_t)loads * sizeof(int64_t))};
     for (int64_t first = 0; status == TRI_OK && first < rows; first += at_once) {
         int64_t next = at_once < rows - first ? at_once : rows - first;
-        status = add_rows(engine, loader, first, next, seq, counted, result, error);
+        status = add_rows(engine, loader, first, next, seq, counted, &losses, result, error);
     }
     /* The end of the set is a shorter row, not a padded one: padding would be routed like text. */
     if (status == TRI_OK && rest > 0) {
-        status = add_rows(engine, loader, rows, 1, rest, counted, result, error);
+        status = add_rows(engine, loader, rows, 1, rest, counted, &losses, result, error);
     }
+    result->loss = tri_exact_get(&losses.cross_entropy) / (double)counted;
+    result->aux_loss = tri_exact_get(&losses.aux);
     if (status != TRI_OK) {
         tri_free(result->load);
         result->load = NULL;

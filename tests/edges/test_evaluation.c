@@ -117,6 +117,24 @@ static void test_ends(void **state)
     }
 }
 
+/* More rows than are taken at once, which is 8 micro-batches of each replica: reproducible losses
+ * are the same bits all the same. */
+static void test_many_rows(void **state)
+{
+    (void)state;
+    static const char *const rows[] = {"train.micro_batch=1", "train.micro_batch=3",
+                                       "train.micro_batch=60"};
+    double loss = 0.0;
+    cut_set("many", 3900);
+    for (int i = 0; i < 3; i++) {
+        const char *const words[] = {"reproducible=true", "train.global_batch=60", rows[i], NULL};
+        struct evaluation evaluation = evaluate(cli_ranks(), "many", words);
+        expect_counted(&evaluation, 3900);
+        loss = i == 0 ? evaluation.loss : loss;
+        assert_true(evaluation.loss == loss);
+    }
+}
+
 /* The evaluation within a run is the same one. */
 static void test_valid_loss(void **state)
 {
@@ -142,6 +160,7 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_fits_a_row),
         cmocka_unit_test(test_ends),
+        cmocka_unit_test(test_many_rows),
         cmocka_unit_test(test_valid_loss),
     };
     cli_begin("edges_evaluation", argc, argv);
