@@ -2,6 +2,7 @@
 
 #include "base/log.h"
 #include "base/room.h"
+#include "base/runtime.h"
 #include "moe/moe.h"
 #include "moe/strategies.h"
 #include "plan/compare.h"
@@ -9,6 +10,7 @@
 #include "train/environment.h"
 #include "train/rehearsal.h"
 
+#include <limits.h>
 #include <string.h>
 
 /* ---- the config of a checkpoint -------------------------------------------------------------- */
@@ -98,13 +100,19 @@ enum tri_status tri_session_make_kernels(struct tri_session *session, int thread
 {
     const struct tri_config *config = session->config;
     const char *path = tri_environment_kernels();
-    threads = threads ? threads : tri_environment_threads(config, session->mesh->comm);
+    /* Ranks of one process have the same cores: one of them counts. */
+    bool counts = tri_runtime_ranks() == 1 || session->mesh->rank == 0;
+    if (threads == 0) {
+        threads = counts ? tri_environment_threads(config, session->mesh->comm) : INT_MAX;
+    }
     int64_t fewest = -threads;
     tri_all_reduce_max(tri_mesh_group(session->mesh, TRI_ON_ALL),
                        (struct tri_where){TRI_PHASE_SETUP, TRI_KIND_META}, &fewest, 1, TRI_I64);
     if (-fewest < threads) {
         threads = (int)-fewest;
-        tri_log_info("%d threads here, as on the rank that may have the fewest", threads);
+        if (counts) {
+            tri_log_info("%d threads here, as on the rank that may have the fewest", threads);
+        }
     }
     TRI_TRY(tri_kernels_check(path, error));
     session->kernels = tri_kernels_create(
@@ -221,7 +229,12 @@ static enum tri_status take_bias(struct tri_session *session, const char *path,
 enum tri_status tri_session_load(struct tri_session *session, struct tri_checkpoint_choice *choice,
                                  struct tri_checkpoint_state *state, struct tri_error *error)
 {
-    TRI_TRY(tri_alike_checkpoint(tri_mesh_group(session->mesh, TRI_ON_ALL), choice->path, error));
+    struct tri_group *all = tri_mesh_group(session->mesh, TRI_ON_ALL);
+    enum tri_status status = tri_alike_checkpoint(all, choice->path, error);
+    if (status != TRI_OK) {
+        choice->again = tri_checkpoint_is_gone(choice, all);
+        return status;
+    }
     TRI_TRY(tri_checkpoint_load_choice(choice, session->engine->params, state, error));
     return take_bias(session, choice->path, state, error);
 }
