@@ -91,7 +91,7 @@ int64_t tri_checkpoint_newest_until(const char *run_dir, int64_t step);
 /* RUN|CHECKPOINT: a checkpoint folder as it is, damaged or not; a run's as above. */
 enum tri_status tri_checkpoint_resolve(const char *given, struct tri_checkpoint_choice *choice,
                                        struct tri_error *error) TRI_NODISCARD;
-/* path, of a run, is damaged: choice->again. Local. */
+/* path, of a run, is damaged, or has gone away meanwhile: choice->again. Local. */
 void tri_checkpoint_refuse(struct tri_checkpoint_choice *choice, const struct tri_error *why);
 
 /* Whether path, of a run, has gone away since it was chosen, as beside a run that goes on: what

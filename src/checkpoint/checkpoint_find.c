@@ -9,8 +9,10 @@
 #include "checkpoint/checkpoint_check.h"
 #include "checkpoint/checkpoint_dir.h"
 
+#include <errno.h>
 #include <glob.h>
 #include <inttypes.h>
+#include <sys/stat.h>
 
 static enum tri_status check(struct tri_checkpoint_choice *choice, int64_t step,
                              struct tri_error *error)
@@ -21,6 +23,13 @@ static enum tri_status check(struct tri_checkpoint_choice *choice, int64_t step,
     }
     return tri_checkpoint_check(
         choice->path, choice->moments ? TRI_CHECKPOINT_HEADERS : TRI_CHECKPOINT_WEIGHTS, error);
+}
+
+/* An entry of the folder; where a link leads does not matter. */
+static bool is_there(const char *path)
+{
+    struct stat info;
+    return lstat(path, &info) == 0 || errno != ENOENT;
 }
 
 /* The newest of the steps that may be whole into choice->path, and into newest what the newest of
@@ -38,7 +47,7 @@ static bool find_whole(struct tri_checkpoint_choice *choice, const char *dir, co
         if (check(choice, steps[i], &one) == TRI_OK) {
             return true;
         }
-        if (!tri_file_exists(choice->path)) {
+        if (!is_there(choice->path)) {
             *gone = true;
             return false;
         }
@@ -82,15 +91,19 @@ enum tri_status tri_checkpoint_latest(const char *run_dir, struct tri_checkpoint
 void tri_checkpoint_refuse(struct tri_checkpoint_choice *choice, const struct tri_error *why)
 {
     char dir[TRI_CHECKPOINT_PATH];
-    TRI_REQUIRE(choice->of_run && tri_checkpoint_split(choice->path, dir, &choice->refused));
-    choice->refuses = true;
-    choice->why = *why;
+    int64_t step;
+    TRI_REQUIRE(choice->of_run && tri_checkpoint_split(choice->path, dir, &step));
     choice->again = true;
+    if (is_there(choice->path)) {
+        choice->refuses = true;
+        choice->refused = step;
+        choice->why = *why;
+    }
 }
 
 bool tri_checkpoint_is_gone(const struct tri_checkpoint_choice *choice, struct tri_group *group)
 {
-    int64_t gone = choice->of_run && tri_group_rank(group) == 0 && !tri_file_exists(choice->path);
+    int64_t gone = choice->of_run && tri_group_rank(group) == 0 && !is_there(choice->path);
     tri_broadcast(group, (struct tri_where){TRI_PHASE_SETUP, TRI_KIND_META}, &gone, 1, TRI_I64, 0);
     return gone != 0;
 }

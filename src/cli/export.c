@@ -51,14 +51,20 @@ static enum tri_status export_choice(const char *from, struct tri_checkpoint_cho
     struct tri_config config;
     enum tri_hf_family family;
     TRI_TRY(tri_checkpoint_resolve(from, choice, error));
-    TRI_TRY(tri_checkpoint_read_config(path, &tri_strategies, &config, error));
+    enum tri_status status = tri_checkpoint_read_config(path, &tri_strategies, &config, error);
+    if (status != TRI_OK) {
+        if (choice->of_run) {
+            tri_checkpoint_refuse(choice, error);
+        }
+        return status;
+    }
     config.precision = TRI_PRECISION_F32;
     config.parallel = (struct tri_config_parallel){1, 1, 1};
     TRI_TRY(tri_hf_family_of(&config, &family, error));
     TRI_TRY(tri_hf_check_target(to, error));
     struct tri_mesh *mesh = tri_mesh_create_serial();
     struct tri_params *params = tri_params_create(&config, mesh);
-    enum tri_status status = copy(choice, to, family, &config, params, dtype, error);
+    status = copy(choice, to, family, &config, params, dtype, error);
     if (status == TRI_OK && json) {
         tri_print_json(json_pack("{ss sI ss}", "family", tri_hf_family_name(family), "parameters",
                                  (json_int_t)params->total, "folder", to));

@@ -182,18 +182,13 @@ static void test_unreadable(void **state)
 
 /* The run goes on meanwhile: what was chosen is pruned before it is read, and a newer one is there.
  * The command stops itself when it has opened the first. */
-static void test_pruned_meanwhile(void **state)
+static void pruned_meanwhile(const char *command, struct process_result *result)
 {
-    (void)state;
     struct process job;
-    struct process_result result;
     siginfo_t info;
-    if (cli_ranks() > 0) {
-        return;
-    }
     shell("rm -rf r && cp -r whole r");
     cli_start(&job, 0, CLI_WORDS_OF("TRIDENT_FILE_FAULT=read:SIGSTOP:step_4/model-"),
-              CLI_WORDS_OF("eval", "r", "--json"));
+              CLI_WORDS_OF(command, "r", "--json"));
     assert_int_equal(waitid(P_PID, (id_t)job.pid, &info, WSTOPPED), 0);
     shell("cp -r longer/checkpoints/step_6 r/checkpoints/step_6 && rm -r r/checkpoints/step_4");
     assert_int_equal(kill(job.pid, SIGCONT), 0);
@@ -202,9 +197,34 @@ static void test_pruned_meanwhile(void **state)
            info.si_code == CLD_STOPPED) {
         assert_int_equal(kill(job.pid, SIGCONT), 0);
     }
-    process_wait(&job, 20, &result);
-    assert_int_equal(cli_count(result.err, "is tried"), 0);
+    process_wait(&job, 20, result);
+    assert_int_equal(cli_count(result->err, "is tried"), 0);
+}
+
+static void test_pruned_meanwhile(void **state)
+{
+    (void)state;
+    struct process_result result;
+    if (cli_ranks() > 0) {
+        return;
+    }
+    pruned_meanwhile("eval", &result);
     expect_taken(&result, "r/checkpoints/step_6");
+    pruned_meanwhile("inspect", &result);
+    json_t *root = cli_expect_json(&result, 0);
+    assert_int_equal(json_integer_value(json_object_get(root, "step")), 6);
+    json_decref(root);
+}
+
+/* What a link to a disk that is gone leads to is damage like any other. */
+static void test_dangling(void **state)
+{
+    (void)state;
+    shell("rm -rf r && cp -r whole r && rm -r r/checkpoints/step_4 && ln -s /nowhere "
+          "r/checkpoints/step_4");
+    struct process_result result = cli_run(cli_ranks(), CLI_WORDS_OF("eval", "r", "--json"));
+    assert_int_equal(cli_count(result.err, "the checkpoint before it is tried"), 1);
+    expect_taken(&result, "r/checkpoints/step_2");
 }
 
 /* A copy under a name of the future is of no step: the run goes on past it, again and again. */
@@ -322,7 +342,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_moments_unread), cmocka_unit_test(test_copied_ahead),
         cmocka_unit_test(test_unreadable),     cmocka_unit_test(test_pruned_meanwhile),
         cmocka_unit_test(test_nothing_whole),  cmocka_unit_test(test_metrics),
-        cmocka_unit_test(test_parents_synced),
+        cmocka_unit_test(test_parents_synced), cmocka_unit_test(test_dangling),
     };
     cli_begin("damage", argc, argv);
     int failed = cmocka_run_group_tests(tests, train_whole, NULL);
