@@ -4,9 +4,13 @@
  * the sender's memory to the receiver's. So a rank that computes is never waited for by one that
  * could do its work, and nothing is copied twice.
  *
- * A rank that waits looks a few times whether its bell was rung, gives its core to others a few
- * times, and then sleeps: there may be more ranks than cores. */
+ * A rank that waits looks a few times whether its bell was rung, then offers its core to others,
+ * and then sleeps. Who sleeps is woken late, on a virtual machine with idle cores very late; but who
+ * does not takes the core from threads that have work. So a rank goes on offering for long, and
+ * sleeps at once when somebody takes the offer: it then comes back late. */
 #include "comm/threads_internal.h"
+
+#include "base/clock.h"
 
 #include <linux/futex.h>
 #include <sched.h>
@@ -15,8 +19,9 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-/* BATCH: letters that a box takes at once, so that it has soon had all that it needs. */
-enum { LOOKS = 100, YIELDS = 40, BATCH = 16 };
+/* BATCH: letters that a box takes at once, so that it has soon had all that it needs. In nanoseconds:
+ * how long a rank offers its core, and from when on somebody took it. */
+enum { LOOKS = 100, BATCH = 16, PATIENCE = 20000000, TAKEN = 20000 };
 
 enum state {
     ALONE,  /* one end has come */
@@ -95,19 +100,38 @@ static void ring(struct tri_bell *bell)
     }
 }
 
+static bool is_rung(const struct tri_bell *bell, uint32_t heard)
+{
+    return atomic_load(&bell->rung) != heard;
+}
+
+/* Without sleep. */
+static bool hears(const struct tri_bell *bell, uint32_t heard)
+{
+    for (int i = 0; i < LOOKS; i++) {
+        if (is_rung(bell, heard)) {
+            return true;
+        }
+    }
+    int64_t now = tri_clock_nanoseconds();
+    int64_t until = now + PATIENCE;
+    int64_t before;
+    do {
+        before = now;
+        (void)sched_yield();
+        now = tri_clock_nanoseconds();
+    } while (!is_rung(bell, heard) && now - before < TAKEN && now < until);
+    return is_rung(bell, heard);
+}
+
 /* Until the bell has been rung more often than `heard` times; or now and then for nothing. */
 static void listen_for(struct tri_bell *bell, uint32_t heard)
 {
-    for (int i = 0; i < LOOKS + YIELDS; i++) {
-        if (atomic_load(&bell->rung) != heard) {
-            return;
-        }
-        if (i >= LOOKS) {
-            (void)sched_yield();
-        }
+    if (hears(bell, heard)) {
+        return;
     }
     atomic_store(&bell->asleep, 1);
-    if (atomic_load(&bell->rung) == heard) {
+    if (!is_rung(bell, heard)) {
         (void)syscall(SYS_futex, &bell->rung, FUTEX_WAIT_PRIVATE, heard, NULL, NULL, 0);
     }
     atomic_store(&bell->asleep, 0);
