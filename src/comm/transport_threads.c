@@ -5,8 +5,8 @@
  * could do its work, and nothing is copied twice.
  *
  * A rank that waits looks a few times whether its bell was rung, then offers its core to others,
- * and then sleeps. Who sleeps is woken late, on a virtual machine with idle cores very late; but who
- * does not takes the core from threads that have work. So a rank goes on offering for long, and
+ * and then sleeps. Who sleeps is woken late, on a virtual machine with idle cores very late; but
+ * who does not takes the core from threads that have work. So a rank goes on offering for long, and
  * sleeps at once when somebody takes the offer: it then comes back late. */
 #include "comm/threads_internal.h"
 
@@ -19,8 +19,8 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-/* BATCH: letters that a box takes at once, so that it has soon had all that it needs. In nanoseconds:
- * how long a rank offers its core, and from when on somebody took it. */
+/* BATCH: letters that a box takes at once, so that it has soon had all that it needs. PATIENCE and
+ * TAKEN, in nanoseconds: how long a rank offers its core, and from when on somebody took it. */
 enum { LOOKS = 100, BATCH = 16, PATIENCE = 20000000, TAKEN = 20000 };
 
 enum state {

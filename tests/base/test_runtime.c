@@ -130,9 +130,10 @@ static void *work_with_helpers(void *state)
     const struct tri_loop_args loop = {.n = RANKS + 1, .piece = 1, .run = take_and_free};
     kernels->loop(kernels, &loop);
     /* A library's smaller team: libgomp ends the other threads. */
-#pragma omp parallel num_threads(2)
-    {
-    }
+    int team = 0;
+#pragma omp parallel num_threads(2) reduction(+ : team)
+    team++;
+    assert_int_equal(team, 2);
     kernels->loop(kernels, &loop);
     rank->counters = tri_memory_get();
     rank->counters.calls -= before;
