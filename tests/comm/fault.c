@@ -7,12 +7,9 @@
 #include "base/memory.h"
 #include "base/signals.h"
 #include "base/work.h"
+#include "support/thread_fault.h"
 
-#include <dlfcn.h>
-#include <errno.h>
-#include <pthread.h>
 #include <signal.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -230,25 +227,6 @@ static void mpi_error(const struct tri_mesh *mesh)
     tri_barrier(tri_mesh_group(mesh, TRI_ON_ALL));
 }
 
-/* Threads that can still be started; -1: any number. */
-static _Atomic int startable = -1;
-
-int pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*run)(void *),
-                   void *argument)
-{
-    static int (*real)(pthread_t *, const pthread_attr_t *, void *(*)(void *), void *);
-    if (!real) {
-        void *found = dlsym(RTLD_NEXT, "pthread_create");
-        memcpy(&real, &found, sizeof(real));
-    }
-    bool counted = atomic_load(&startable) >= 0;
-    if (counted && atomic_fetch_sub(&startable, 1) <= 0) {
-        atomic_store(&startable, 0);
-        return EAGAIN;
-    }
-    return real(thread, attributes, run, argument);
-}
-
 static const char far[] = "far-";
 static const char few[] = "threads-";
 
@@ -318,7 +296,7 @@ int main(int argc, char **argv)
     threads = strcmp(argv[argc - 2], "--ranks") == 0;
     if (strncmp(argv[1], few, strlen(few)) == 0) {
         tri_signals_start(false);
-        startable = (int)strtol(argv[1] + strlen(few), NULL, 10);
+        thread_fault_after((int)strtol(argv[1] + strlen(few), NULL, 10), true);
     }
     return job_run(argc, argv, run_job);
 }

@@ -1,5 +1,6 @@
 /* What other programs see of Trident: two models in two threads do not disturb each other, what is
  * saved is what is loaded, and no failure ends the program, prints or leaves a handler behind. */
+#include "support/thread_fault.h"
 #include "trident/trident.h"
 
 #include <setjmp.h>
@@ -9,8 +10,6 @@
 #include <stdint.h>
 #include <cmocka.h>
 
-#include <dlfcn.h>
-#include <errno.h>
 #include <math.h>
 #include <pthread.h>
 #include <signal.h>
@@ -351,31 +350,14 @@ static int run_out_of_memory(void)
     return 0;
 }
 
-/* Which of the threads that are to be started cannot be; 0: none. */
-static int fails_at;
-
-int pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*run)(void *),
-                   void *argument)
-{
-    static int (*real)(pthread_t *, const pthread_attr_t *, void *(*)(void *), void *);
-    if (!real) {
-        void *found = dlsym(RTLD_NEXT, "pthread_create");
-        memcpy(&real, &found, sizeof(real));
-    }
-    if (fails_at > 0 && __atomic_sub_fetch(&fails_at, 1, __ATOMIC_SEQ_CST) == 0) {
-        return EAGAIN;
-    }
-    return real(thread, attributes, run, argument);
-}
-
-static int wanted_failure;
+static int wanted_failure; /* which of the threads that are started */
 
 static int run_out_of_threads(void)
 {
     struct trident_options options = {.ranks = 2, .threads = 1};
     struct trident_runtime *runtime;
     struct trident_error error;
-    fails_at = wanted_failure;
+    thread_fault_after(wanted_failure - 1, false);
     bool failed = trident_runtime_create(&options, &runtime, &error) == TRIDENT_FAILED;
     return failed && strstr(error.message, "cannot start") ? 0 : 10 + wanted_failure;
 }
