@@ -84,8 +84,8 @@ static int64_t sample_start(const struct tri_loader *loader, int64_t sample)
     return (int64_t)phase + (int64_t)window * loader->args.sequence_length;
 }
 
-static void mark_documents(const int32_t *tokens, int64_t seq, int64_t separator,
-                           int32_t *first_key)
+void tri_loader_mark_documents(const int32_t *tokens, int64_t seq, int64_t separator,
+                               int32_t *first_key)
 {
     int32_t first = 0;
     for (int64_t t = 0; t < seq; t++) {
@@ -103,7 +103,7 @@ static enum tri_status read_row(const struct tri_loader *loader, int64_t start, 
 {
     TRI_TRY(tri_tokens_read(loader->args.tokens, start, length, tokens, error));
     TRI_TRY(tri_tokens_read(loader->args.tokens, start + 1, length, targets, error));
-    mark_documents(tokens, length, loader->args.separator, first_key);
+    tri_loader_mark_documents(tokens, length, loader->args.separator, first_key);
     return TRI_OK;
 }
 

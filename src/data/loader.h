@@ -62,6 +62,10 @@ enum tri_status tri_loader_rows(const struct tri_loader *loader, int64_t step, i
                                 int64_t rows, int32_t *tokens, int32_t *targets, int32_t *first_key,
                                 struct tri_error *error) TRI_NODISCARD;
 
+/* first_key [seq] of one row, as there; separator -1: all is one document. */
+void tri_loader_mark_documents(const int32_t *tokens, int64_t seq, int64_t separator,
+                               int32_t *first_key);
+
 /* Whole rows of the set, and the tokens of the shorter row behind them, row number eval_count; 0:
  * there is none. Nothing is padded: what does not exist takes no part in anything. */
 int64_t tri_loader_eval_count(const struct tri_loader *loader);

@@ -2,6 +2,7 @@
 #include "embed/internal.h"
 
 #include "base/work.h"
+#include "data/loader.h"
 #include "shard/rows.h"
 
 #include <math.h>
@@ -160,17 +161,6 @@ static void let_go(const struct trident_model *model, struct rows *r)
     }
 }
 
-/* As in training (data/loader.h): a separator belongs to the document that it ends. */
-static void mark_documents(const int32_t *tokens, int64_t length, int64_t separator,
-                           int32_t *first_key)
-{
-    int32_t document = 0;
-    for (int64_t i = 0; i < length; i++) {
-        first_key[i] = document;
-        document = tokens[i] == separator ? (int32_t)(i + 1) : document;
-    }
-}
-
 /* ---- forward --------------------------------------------------------------------------------- */
 
 /* Each process is to have the logits of all rows; those of the replicas lie one after the other. */
@@ -215,8 +205,8 @@ static enum tri_status forward(struct tri_rank *rank, void *argument, struct tri
             positions[t] = (int32_t)(t % r->length);
         }
         for (int64_t row = 0; row < tri_range_size(part); row++) {
-            mark_documents(first + row * r->length, r->length, config->data.separator,
-                           first_key + row * r->length);
+            tri_loader_mark_documents(first + row * r->length, r->length, config->data.separator,
+                                      first_key + row * r->length);
         }
         struct tri_pass pass = {
             .rows = tri_range_size(part),
@@ -273,8 +263,8 @@ static enum tri_status fill(void *state, int64_t step, int64_t first_row, int64_
     memcpy(tokens, r->tokens + at, bytes);
     memcpy(targets, r->targets + at, bytes);
     for (int64_t row = 0; row < rows; row++) {
-        mark_documents(tokens + row * r->length, r->length, r->model->config.data.separator,
-                       first_key + row * r->length);
+        tri_loader_mark_documents(tokens + row * r->length, r->length,
+                                  r->model->config.data.separator, first_key + row * r->length);
     }
     return TRI_OK;
 }
