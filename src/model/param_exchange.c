@@ -387,7 +387,8 @@ static void exchange_allocate(struct exchange *x, struct tri_param_room *room)
         tri_grow(TRI_MEMORY_OTHER, &room->send, &room->send_bytes, (size_t)sent * sizeof(*x->send));
 }
 
-/* Collective; afterwards at[] is that of the rows received. */
+/* Collective; afterwards at[] is that of the rows received. Begun and ended, for that is how a rank
+ * that waits leaves its core to others that read and write (tri_request_end). */
 static void exchange_run(struct exchange *x)
 {
     tri_request_end(tri_all_to_all_v_begin(tri_mesh_group(x->params->mesh, TRI_ON_ALL), where,
