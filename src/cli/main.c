@@ -6,7 +6,9 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <jansson.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -22,6 +24,16 @@ static void hold_standard_files(void)
     if (fd >= 0) {
         (void)close(fd);
     }
+}
+
+/* jansson calls a file malformed where it only had no memory to read it. */
+static void *allocate_json(size_t bytes)
+{
+    void *block = malloc(bytes);
+    if (!block) {
+        tri_panic(TRI_FAILED, "out of memory: %zu bytes for JSON", bytes);
+    }
+    return block;
 }
 
 static enum tri_status refuse(int argc, char **argv, struct tri_error *error)
@@ -233,6 +245,7 @@ int main(int argc, char **argv)
     struct tri_error error = {0};
     bool answered;
     hold_standard_files();
+    json_set_alloc_funcs(allocate_json, free);
     enum tri_status status = answer_alone(argc, argv, &answered, &error);
     if (answered) {
         if (status != TRI_OK) {

@@ -21,8 +21,10 @@ void tri_config_init(const struct tri_strategies *known, struct tri_config *conf
         if (initial) {
             struct tri_node *node = NULL;
             if (key->type == TRI_KEY_PAIR) {
-                TRI_REQUIRE(tri_yaml_parse(key->name, initial, strlen(initial), &node, NULL) ==
-                            TRI_OK);
+                struct tri_error error;
+                if (tri_yaml_parse(key->name, initial, strlen(initial), &node, &error) != TRI_OK) {
+                    tri_panic(TRI_FAILED, "%s", error.message);
+                }
             } else {
                 node = tri_node_create_scalar(initial);
                 node->quoted = key->type == TRI_KEY_TEXT;

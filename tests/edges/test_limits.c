@@ -130,11 +130,39 @@ static void test_import_of_too_much(void **state)
     cli_expect_error(&result, 0, 3, "(weights 275.9");
 }
 
+/* So little memory that it ends while files are read: never is a file called bad for it. (hwloc and
+ * the MPI libraries don't look whether they were given memory: the status may be a signal's.) */
+static void test_hardly_any(void **state)
+{
+    (void)state;
+    enum { BAD_INPUT = 2, REFUSED = 3 };
+    int refused = 0;
+    if (cli_ranks() != 0) {
+        skip(); /* ranks that are threads need no launcher */
+    }
+    cli_run_well(0, CLI_WORDS_OF("train", "c.yaml", "run_dir=least"));
+    cli_set_wrapper("./least.sh");
+    for (int megabytes = 40; megabytes < 100; megabytes += 3) {
+        char limit[32];
+        (void)snprintf(limit, sizeof(limit), "LEAST=%d", megabytes * 1000);
+        const char *const changes[] = {limit, NULL};
+        struct process_result result =
+            cli_run_with(0, changes, CLI_WORDS_OF("eval", "least", "--ranks", "1"));
+        assert_int_not_equal(result.status, BAD_INPUT);
+        refused += result.status == REFUSED && cli_count(result.err, "trident: error: ") == 1;
+        process_result_fini(&result);
+    }
+    cli_set_wrapper("./limited.sh");
+    assert_true(refused > 2);
+}
+
 int main(int argc, char **argv)
 {
     cli_begin("limits", argc, argv);
     cli_write("limited.sh", "#!/bin/sh\nulimit -v 1500000\nexec \"$@\"\n");
     (void)chmod("limited.sh", 0755);
+    cli_write("least.sh", "#!/bin/sh\nulimit -v $LEAST\nexec \"$@\"\n");
+    (void)chmod("least.sh", 0755);
 #ifndef __SANITIZE_ADDRESS__
     cli_set_wrapper("./limited.sh");
 #endif
@@ -142,7 +170,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_commands),           cmocka_unit_test(test_too_much),
         cmocka_unit_test(test_malformed),          cmocka_unit_test(test_generate),
         cmocka_unit_test(test_reference),          cmocka_unit_test(test_copies),
-        cmocka_unit_test(test_import_of_too_much),
+        cmocka_unit_test(test_import_of_too_much), cmocka_unit_test(test_hardly_any),
     };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     cli_end();
