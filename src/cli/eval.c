@@ -2,6 +2,7 @@
 #include "base/path.h"
 #include "cli/command.h"
 #include "data/tokenizer.h"
+#include "train/choices.h"
 #include "train/evaluate.h"
 #include "train/metrics.h"
 #include "train/session.h"
@@ -12,7 +13,7 @@
 struct request {
     struct tri_config config;
     struct tri_checkpoint_choice choice;
-    char data[TRI_PATH_MAX];
+    char data[TRI_PATH_MAX], choices[TRI_PATH_MAX];
     int64_t bytes; /* of the text behind the tokens; 0: those that are bytes */
     bool json;
 };
@@ -24,7 +25,15 @@ static enum tri_status read_request(const struct tri_arguments *arguments, struc
     TRI_TRY(tri_config_of_checkpoint(arguments->words[0], arguments, &request->config,
                                      &request->choice, error));
     TRI_TRY(tri_arguments_path(arguments, "--data", request->data, error));
+    TRI_TRY(tri_arguments_path(arguments, "--choices", request->choices, error));
     request->json = tri_arguments_has(arguments, "--json");
+    if (request->choices[0] && (request->data[0] || request->bytes)) {
+        return tri_fail(error, TRI_BAD_INPUT,
+                        "command line: --choices goes without --data and --bytes");
+    }
+    if (request->choices[0]) {
+        return TRI_OK;
+    }
     if (!request->data[0]) {
         tri_path_make(request->data, sizeof(request->data), "%s", request->config.data.valid);
     }
@@ -156,11 +165,89 @@ static enum tri_status evaluate(struct request *request, struct tri_session *ses
     return TRI_OK;
 }
 
+/* ---- multiple choice ------------------------------------------------------------------------- */
+
+static void print_choices(const struct request *request, const struct tri_choices_result *result)
+{
+    double questions = (double)result->questions;
+    double by_mean = (double)result->right_by_mean / questions;
+    double by_sum = (double)result->right_by_sum / questions;
+    if (request->json) {
+        json_t *root = json_object();
+        (void)json_object_set_new(root, "checkpoint", json_string(request->choice.path));
+        (void)json_object_set_new(root, "questions", json_integer(result->questions));
+        (void)json_object_set_new(root, "accuracy", tri_json_number(by_mean));
+        (void)json_object_set_new(root, "accuracy_by_sum", tri_json_number(by_sum));
+        tri_print_json(root);
+    } else {
+        (void)printf("questions   %lld\n", (long long)result->questions);
+        (void)printf("accuracy    %.4f by the loss a token, %lld right\n", by_mean,
+                     (long long)result->right_by_mean);
+        (void)printf("            %.4f by the loss in all, %lld right\n", by_sum,
+                     (long long)result->right_by_sum);
+    }
+}
+
+static enum tri_status answer(struct request *request, const struct tri_choices *choices,
+                              struct tri_session *session, struct tri_error *error)
+{
+    struct tri_checkpoint_state state = {0};
+    struct tri_choices_result result;
+    enum tri_status status = tri_session_load(session, &request->choice, &state, error);
+    tri_checkpoint_state_fini(&state);
+    TRI_TRY(status);
+    TRI_TRY(tri_choices_answer(session->engine, choices, &result, error));
+    if (session->mesh->rank == 0) {
+        print_choices(request, &result);
+    }
+    return TRI_OK;
+}
+
+/* Opens the file, and makes room for its longest row and no more. */
+static enum tri_status open_choices(struct request *request, struct tri_choices **choices,
+                                    struct tri_error *error)
+{
+    struct tri_config *config = &request->config;
+    TRI_TRY(tri_choices_open(request->choices, config->model.vocab_size, choices, error));
+    int64_t longest = tri_choices_longest(*choices);
+    if (longest > config->model.max_position) {
+        return tri_fail(error, TRI_BAD_INPUT,
+                        "%s: a question with a completion has %lld tokens, expected at most %lld "
+                        "(model.max_position)",
+                        request->choices, (long long)longest,
+                        (long long)config->model.max_position);
+    }
+    config->data.sequence_length = longest;
+    config->data.separator = -1;
+    return TRI_OK;
+}
+
+static enum tri_status open_and_answer(const struct tri_arguments *arguments,
+                                       struct request *request, struct tri_error *error)
+{
+    struct tri_choices *choices = NULL;
+    struct tri_session *session;
+    enum tri_status status =
+        tri_agree_everywhere(arguments, open_choices(request, &choices, error), error);
+    if (status == TRI_OK) {
+        status = tri_session_create(arguments->comm, &request->config, false, 0, &session, error);
+    }
+    if (status == TRI_OK) {
+        status = answer(request, choices, session, error);
+        tri_session_destroy(session);
+    }
+    tri_choices_close(choices);
+    return status;
+}
+
 static enum tri_status read_and_evaluate(const struct tri_arguments *arguments,
                                          struct request *request, struct tri_error *error)
 {
     struct tri_session *session;
     TRI_TRY(read_request(arguments, request, error));
+    if (request->choices[0]) {
+        return open_and_answer(arguments, request, error);
+    }
     TRI_TRY(tri_session_create(arguments->comm, &request->config, false, 0, &session, error));
     enum tri_status status = evaluate(request, session, error);
     tri_session_destroy(session);

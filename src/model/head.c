@@ -62,6 +62,7 @@ static void narrow_gradient(const struct tri_context *context, const struct tri_
 
 /* One chunk of tokens of the loss. */
 struct chunk {
+    int64_t first; /* its place in the micro-batch */
     int64_t n;
     const void *h;          /* [n, hidden] */
     void *dh;               /* [n, hidden] sum_dt or NULL */
@@ -153,9 +154,12 @@ static void chunk_loss(const struct tri_frame *frame, const struct head *head,
     tri_all_reduce_sum(tensor, where, chunk->sums, 2 * n, TRI_F32);
     for (int64_t i = 0; i < n; i++) {
         if (chunk->targets[i] >= 0) {
-            tri_exact_add(&pass->tally->cross_entropy,
-                          log((double)chunk->sums[i]) - (double)chunk->sums[n + i]);
+            double loss = log((double)chunk->sums[i]) - (double)chunk->sums[n + i];
+            tri_exact_add(&pass->tally->cross_entropy, loss);
             pass->tally->targets++;
+            if (pass->row_losses) {
+                pass->row_losses[pass->first_row + (chunk->first + i) / pass->seq] += loss;
+            }
         }
     }
     if (chunk->dh) {
@@ -215,6 +219,7 @@ void *tri_head_loss(const struct tri_frame *frame, const void *h)
     size_t row_bytes = (size_t)hidden * tri_dtype_size(context->dt);
     for (int64_t first = 0; first < tokens; first += chunk.n) {
         size_t chunk_mark = tri_arena_mark(frame->arena);
+        chunk.first = first;
         chunk.n = chunk_size(frame, first, most);
         chunk.cuts = chunk_cuts(frame, chunk.n);
         chunk.h = (const char *)h + (size_t)first * row_bytes;

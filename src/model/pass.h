@@ -58,6 +58,8 @@ struct tri_pass {
     bool training; /* noise, training capacity */
     bool backward; /* a backward follows */
     enum tri_phase phase;
+    double *row_losses; /* [batch_rows] or NULL: each row's sum over counted targets of -log p is
+                           added to its element, on every tensor rank */
     struct tri_cache *cache;   /* decoding; or NULL */
     struct tri_route_tap *tap; /* or NULL */
     struct tri_tally *tally;

@@ -182,6 +182,7 @@ static enum tri_status run(struct tri_engine *engine, const struct tri_rows_sour
         pass.backward = options.backward;
         pass.phase = options.phase;
         pass.tap = options.tap;
+        pass.row_losses = options.row_losses;
         engine->last = i + 1 == micro_steps;
         tri_model_step(engine->model, &pass);
     }
@@ -254,5 +255,20 @@ enum tri_status tri_engine_evaluate(struct tri_engine *engine, const struct tri_
     *report = (struct tri_step_report){0};
     TRI_TRY(run(engine, source, 0, (struct tri_pass){.phase = TRI_PHASE_EVAL}, error));
     sum_tally(engine, source, TRI_PHASE_EVAL, report);
+    return TRI_OK;
+}
+
+enum tri_status tri_engine_score(struct tri_engine *engine, const struct tri_rows_source *source,
+                                 double *row_losses, struct tri_step_report *report,
+                                 struct tri_error *error)
+{
+    struct tri_pass options = {.phase = TRI_PHASE_EVAL, .row_losses = row_losses};
+    *report = (struct tri_step_report){0};
+    memset(row_losses, 0, (size_t)source->rows * sizeof(*row_losses));
+    TRI_TRY(run(engine, source, 0, options, error));
+    sum_tally(engine, source, TRI_PHASE_EVAL, report);
+    tri_all_reduce_sum(tri_mesh_group(engine->mesh, TRI_ON_EXPERT | TRI_ON_DATA),
+                       (struct tri_where){TRI_PHASE_EVAL, TRI_KIND_META}, row_losses, source->rows,
+                       TRI_F64);
     return TRI_OK;
 }

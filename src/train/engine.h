@@ -75,5 +75,10 @@ void tri_engine_update(struct tri_engine *engine, int64_t update, double learnin
 enum tri_status tri_engine_evaluate(struct tri_engine *engine, const struct tri_rows_source *source,
                                     struct tri_step_report *report,
                                     struct tri_error *error) TRI_NODISCARD;
+/* The same; row_losses [rows] <- each row's sum over its counted targets of -log p, the same on all
+ * ranks. */
+enum tri_status tri_engine_score(struct tri_engine *engine, const struct tri_rows_source *source,
+                                 double *row_losses, struct tri_step_report *report,
+                                 struct tri_error *error) TRI_NODISCARD;
 
 #endif

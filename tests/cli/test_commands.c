@@ -6,6 +6,7 @@
 #include <pty.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -105,6 +106,48 @@ static void test_eval(void **state)
     assert_int_equal(cli_count(result.out, " bits per byte\n"), 1);
     assert_int_equal(cli_count(result.out, "load 1 "), 1);
     cli_expect_status(&result, 0);
+}
+
+/* One question of two completions; the context has `context` tokens. */
+static void write_question(const char *path, int context)
+{
+    int32_t header[256] = {20240522, 1, 1, 0};
+    uint16_t words[256] = {65535, 0, 0, 1, 2, (uint16_t)context};
+    size_t count = 6 + (size_t)context;
+    for (int i = 0; i < 2; i++) {
+        words[count++] = 1;
+        words[count++] = (uint16_t)('a' + i);
+    }
+    words[1] = (uint16_t)(2 * count);
+    FILE *file = fopen(path, "wb");
+    assert_non_null(file);
+    assert_int_equal(fwrite(header, sizeof(header), 1, file), 1);
+    assert_int_equal(fwrite(words, sizeof(*words), count, file), count);
+    assert_int_equal(fclose(file), 0);
+}
+
+static void test_choices(void **state)
+{
+    (void)state;
+    int ranks = cli_ranks();
+    write_question("q.bin", 20);
+    struct process_result result =
+        cli_run(ranks, CLI_WORDS_OF("eval", "run", "--choices", "q.bin", "--json"));
+    json_t *root = cli_expect_json(&result, 0);
+    expect_members(root, "checkpoint:s questions:i accuracy:r accuracy_by_sum:r");
+    assert_int_equal(json_integer_value(json_object_get(root, "questions")), 1);
+    json_decref(root);
+    result = cli_run(ranks, CLI_WORDS_OF("eval", "run", "--choices", "q.bin"));
+    assert_int_equal(cli_count(result.out, "questions   1\n"), 1);
+    assert_int_equal(cli_count(result.out, " by the loss a token, "), 1);
+    cli_expect_status(&result, 0);
+    write_question("q.bin", 33);
+    result = cli_run(ranks, CLI_WORDS_OF("eval", "run", "--choices", "q.bin"));
+    cli_expect_error(&result, ranks, 2, "has 33 tokens, expected at most 32 (model.max_position)");
+    result = cli_run(ranks, CLI_WORDS_OF("eval", "run", "--choices", "c.yaml"));
+    cli_expect_error(&result, ranks, 2, "c.yaml: ");
+    result = cli_run(ranks, CLI_WORDS_OF("eval", "run", "--choices", "q.bin", "--bytes", "9"));
+    cli_expect_error(&result, ranks, 2, "--choices goes without --data and --bytes");
 }
 
 static void test_verify(void **state)
@@ -339,12 +382,13 @@ static int prepare(void **state)
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_no_command),    cmocka_unit_test(test_eval),
-        cmocka_unit_test(test_verify),        cmocka_unit_test(test_inspect),
-        cmocka_unit_test(test_metrics),       cmocka_unit_test(test_generate),
-        cmocka_unit_test(test_digest),        cmocka_unit_test(test_help),
-        cmocka_unit_test(test_help_markdown), cmocka_unit_test(test_train_json),
-        cmocka_unit_test(test_plain_lines),   cmocka_unit_test(test_live_line),
+        cmocka_unit_test(test_no_command), cmocka_unit_test(test_eval),
+        cmocka_unit_test(test_choices),    cmocka_unit_test(test_verify),
+        cmocka_unit_test(test_inspect),    cmocka_unit_test(test_metrics),
+        cmocka_unit_test(test_generate),   cmocka_unit_test(test_digest),
+        cmocka_unit_test(test_help),       cmocka_unit_test(test_help_markdown),
+        cmocka_unit_test(test_train_json), cmocka_unit_test(test_plain_lines),
+        cmocka_unit_test(test_live_line),
     };
     cli_begin("commands", argc, argv);
     /* The last five have nothing to do with ranks. */
