@@ -2,6 +2,7 @@
 #include "base/path.h"
 #include "cli/command.h"
 #include "data/tokenizer.h"
+#include "train/alike.h"
 #include "train/choices.h"
 #include "train/evaluate.h"
 #include "train/metrics.h"
@@ -229,6 +230,10 @@ static enum tri_status open_and_answer(const struct tri_arguments *arguments,
     struct tri_session *session;
     enum tri_status status =
         tri_agree_everywhere(arguments, open_choices(request, &choices, error), error);
+    if (status == TRI_OK) {
+        status = tri_alike_choices(tri_mesh_group(arguments->everyone, TRI_ON_ALL),
+                                   request->choices, choices, error);
+    }
     if (status == TRI_OK) {
         status = tri_session_create(arguments->comm, &request->config, false, 0, &session, error);
     }

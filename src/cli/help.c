@@ -33,19 +33,18 @@ const struct tri_command tri_commands[] = {
      tri_command_train},
     {"eval",
      "loss, perplexity, bits per byte, expert load",
-     "trident eval RUN|CHECKPOINT [--ranks N] [--data SHARDS | --choices FILE] [--bytes N] "
-     "[--json]\n"
-     "             [key=value …]\n"
+     "trident eval RUN|CHECKPOINT [--data SHARDS | --choices FILE] [options] [key=value …]\n"
      "\n"
      "Evaluates the last good checkpoint of a run, or one checkpoint, on all of the shards, or on\n"
      "questions of multiple choice.\n\n"
      "  --ranks N       so many ranks, threads of this process, without mpiexec\n"
      "  --data SHARDS   a glob of token shards; without it the run's data.valid\n"
-     "  --choices FILE  questions in llm.c's format (HellaSwag, MMLU): how many are answered "
-     "right\n"
+     "  --choices FILE  questions in llm.c's format (HellaSwag, MMLU): how often the right\n"
+     "                  completion is the likeliest\n"
      "  --bytes N       bytes of the text behind the tokens, for bits per byte with a vocabulary\n"
      "                  that is not bytes\n"
-     "  --json          one JSON object: loss, perplexity, bits_per_byte, tokens, …\n"
+     "  --json          one JSON object: loss, perplexity, bits_per_byte, tokens, …; of --choices\n"
+     "                  questions, accuracy, accuracy_by_sum\n"
      "  key=value       replaces a value of the run's config, as in parallel.expert=2\n",
      OPTIONS({"--ranks", true}, {"--data", true}, {"--choices", true}, {"--bytes", true},
              {"--json", false}, {NULL, false}),

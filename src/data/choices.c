@@ -7,6 +7,7 @@
 #include <inttypes.h>
 #include <stdbool.h>
 #include <string.h>
+#include <xxhash.h>
 
 /* Words before the context; of a question at least: with two completions, a token each. */
 enum { HEADER_BYTES = 1024, START = 65535, START_WORDS = 5, LEAST_WORDS = START_WORDS + 3 * 2 };
@@ -209,6 +210,11 @@ int64_t tri_choices_longest(const struct tri_choices *choices)
 int64_t tri_choices_most_completions(const struct tri_choices *choices)
 {
     return choices->most_completions;
+}
+
+uint64_t tri_choices_contents(const struct tri_choices *choices)
+{
+    return XXH3_64bits(choices->mapping.data, choices->mapping.size);
 }
 
 struct tri_choices_question tri_choices_question(const struct tri_choices *choices, int64_t index)

@@ -31,6 +31,8 @@ int64_t tri_choices_count(const struct tri_choices *choices);
 /* Inputs of the longest row of all; completions of the question that has most. */
 int64_t tri_choices_longest(const struct tri_choices *choices);
 int64_t tri_choices_most_completions(const struct tri_choices *choices);
+/* XXH3-64 of the whole file. */
+uint64_t tri_choices_contents(const struct tri_choices *choices);
 struct tri_choices_question tri_choices_question(const struct tri_choices *choices, int64_t index);
 
 /* One row: the context and a completion. tokens, targets [seq], seq at least that row's inputs:

@@ -81,6 +81,20 @@ enum tri_status tri_alike_tokens(struct tri_group *group, const char *pattern,
     return status;
 }
 
+enum tri_status tri_alike_choices(struct tri_group *group, const char *path,
+                                  const struct tri_choices *choices, struct tri_error *error)
+{
+    char line[LINE];
+    if (tri_group_size(group) == 1) {
+        return TRI_OK;
+    }
+    (void)snprintf(line, sizeof(line), "%.1000s (%lld questions, contents %016llx)", path,
+                   (long long)tri_choices_count(choices),
+                   (unsigned long long)tri_choices_contents(choices));
+    struct tri_fact fact = {"the file of questions", line};
+    return tri_comm_compare(group, 1, &fact, error);
+}
+
 enum tri_status tri_alike_checkpoint(struct tri_group *group, const char *path,
                                      struct tri_error *error)
 {

@@ -6,6 +6,7 @@
 
 #include "comm/comm.h"
 #include "config/config.h"
+#include "data/choices.h"
 #include "data/shards.h"
 
 /* Every key of the table, and the kernels that this config runs on. Collective over group. */
@@ -17,6 +18,11 @@ enum tri_status tri_alike_config(struct tri_group *group, const struct tri_confi
 enum tri_status tri_alike_tokens(struct tri_group *group, const char *pattern,
                                  const struct tri_tokens *tokens,
                                  struct tri_error *error) TRI_NODISCARD;
+
+/* The questions of the file at `path`. Collective over group. */
+enum tri_status tri_alike_choices(struct tri_group *group, const char *path,
+                                  const struct tri_choices *choices,
+                                  struct tri_error *error) TRI_NODISCARD;
 
 /* The manifest of the checkpoint at `path`, so all that is in it. Collective over group. */
 enum tri_status tri_alike_checkpoint(struct tri_group *group, const char *path,

@@ -4,6 +4,7 @@
 #include "base/signals.h"
 #include "train/evaluate.h"
 
+#include <math.h>
 #include <string.h>
 
 /* Some questions, their completions row by row. */
@@ -56,11 +57,14 @@ static int64_t deal(struct batch *batch, int64_t first, int64_t most)
     return rows;
 }
 
-/* The completion of least loss, of those whose rows begin at `row`. */
+/* The completion of least loss; -1 where one has none, and nothing is the least. */
 static int least(const double *losses, int completions)
 {
     int best = 0;
-    for (int i = 1; i < completions; i++) {
+    for (int i = 0; i < completions; i++) {
+        if (!isfinite(losses[i])) {
+            return -1;
+        }
         best = losses[i] < losses[best] ? i : best;
     }
     return best;

@@ -11,7 +11,8 @@ struct tri_choices_result {
     int64_t right_by_sum;  /* the least of the whole completion: acc */
 };
 
-/* Every row is a context and one completion; where two are equally likely the first one counts.
+/* Every row is a context and one completion; where two are equally likely the first one counts, and
+ * where a loss is not finite no answer is right.
  * The engine's config has data.sequence_length at least tri_choices_longest. REQUEUE when a signal
  * that stops the run comes before the last. Collective over the engine's mesh; the result and the
  * status are the same on all ranks. */

@@ -445,3 +445,20 @@ void cli_snapshot_expect_kept(struct cli_snapshot *snapshot, bool continues)
     }
     free(snapshot);
 }
+
+void cli_write_question(const char *path, int context)
+{
+    int32_t header[256] = {20240522, 1, 1, 0};
+    uint16_t words[256] = {65535, 0, 0, 1, 2, (uint16_t)context};
+    size_t count = 6 + (size_t)context;
+    for (int i = 0; i < 2; i++) {
+        words[count++] = 1;
+        words[count++] = (uint16_t)('a' + i);
+    }
+    words[1] = (uint16_t)(2 * count);
+    FILE *file = fopen(path, "wbe");
+    assert_non_null(file);
+    assert_int_equal(fwrite(header, sizeof(header), 1, file), 1);
+    assert_int_equal(fwrite(words, sizeof(*words), count, file), count);
+    assert_int_equal(fclose(file), 0);
+}

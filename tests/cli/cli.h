@@ -62,6 +62,9 @@ int cli_count(const char *text, const char *what);
 /* A whole file with a NUL behind it; NULL when there is none. */
 char *cli_read(const char *path, size_t *bytes);
 void cli_write(const char *path, const char *text);
+/* A file for `eval --choices`: one question of two completions, whose context has so many tokens,
+ * at most 200. */
+void cli_write_question(const char *path, int context);
 /* The one JSON object that is all of the standard output. Frees the result, whose status must be
  * `status`. */
 json_t *cli_expect_json(struct process_result *result, int status);

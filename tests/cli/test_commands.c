@@ -6,7 +6,6 @@
 #include <pty.h>
 #include <setjmp.h>
 #include <stdarg.h>
-#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -108,29 +107,11 @@ static void test_eval(void **state)
     cli_expect_status(&result, 0);
 }
 
-/* One question of two completions; the context has `context` tokens. */
-static void write_question(const char *path, int context)
-{
-    int32_t header[256] = {20240522, 1, 1, 0};
-    uint16_t words[256] = {65535, 0, 0, 1, 2, (uint16_t)context};
-    size_t count = 6 + (size_t)context;
-    for (int i = 0; i < 2; i++) {
-        words[count++] = 1;
-        words[count++] = (uint16_t)('a' + i);
-    }
-    words[1] = (uint16_t)(2 * count);
-    FILE *file = fopen(path, "wb");
-    assert_non_null(file);
-    assert_int_equal(fwrite(header, sizeof(header), 1, file), 1);
-    assert_int_equal(fwrite(words, sizeof(*words), count, file), count);
-    assert_int_equal(fclose(file), 0);
-}
-
 static void test_choices(void **state)
 {
     (void)state;
     int ranks = cli_ranks();
-    write_question("q.bin", 20);
+    cli_write_question("q.bin", 20);
     struct process_result result =
         cli_run(ranks, CLI_WORDS_OF("eval", "run", "--choices", "q.bin", "--json"));
     json_t *root = cli_expect_json(&result, 0);
@@ -141,7 +122,7 @@ static void test_choices(void **state)
     assert_int_equal(cli_count(result.out, "questions   1\n"), 1);
     assert_int_equal(cli_count(result.out, " by the loss a token, "), 1);
     cli_expect_status(&result, 0);
-    write_question("q.bin", 33);
+    cli_write_question("q.bin", 33);
     result = cli_run(ranks, CLI_WORDS_OF("eval", "run", "--choices", "q.bin"));
     cli_expect_error(&result, ranks, 2, "has 33 tokens, expected at most 32 (model.max_position)");
     result = cli_run(ranks, CLI_WORDS_OF("eval", "run", "--choices", "c.yaml"));

@@ -15,7 +15,7 @@
 #define TRIDENT TRIDENT_BIN "/trident"
 
 struct pair {
-    const char *first[8], *rest[8]; /* the words of rank 0, and of the others */
+    const char *first[10], *rest[10]; /* the words of rank 0, and of the others */
     const char *says;
 };
 
@@ -72,6 +72,9 @@ static const struct pair pairs[] = {
     {{TRIDENT, "eval", "run"},
      {"env", "-C", "changed", TRIDENT, "eval", "run"},
      "run/checkpoints/step_2"},
+    {{TRIDENT, "eval", "run", "--choices", "q.bin"},
+     {"env", "-C", "changed", TRIDENT, "eval", "run", "--choices", "q.bin"},
+     "the file of questions is q.bin (1 questions, contents "},
 };
 
 static void test_pair(void **state)
@@ -210,6 +213,8 @@ static int prepare(void **state)
     cli_tool(CLI_WORDS_OF("cp", "longer/tok/train_000000.bin", "more/tok/train_000001.bin"));
     cli_tool(CLI_WORDS_OF("cp", "tok/valid_000000.bin", "longer/tok/train_000000.bin"));
     /* The same step of a run on other data, of the same name. */
+    cli_write_question("q.bin", 9);
+    cli_write_question("changed/q.bin", 8);
     assert_int_equal(chdir("changed"), 0);
     cli_tool(CLI_WORDS_OF("cp", "tok/valid_000000.bin", "tok/train_000000.bin"));
     cli_tool(CLI_WORDS_OF("rm", "-r", "run"));
