@@ -58,10 +58,11 @@ void edges_state_write(const char *run, int64_t step, json_t *root)
     char path[CLI_PATH];
     char *text = json_dumps(root, JSON_INDENT(1) | JSON_REAL_PRECISION(17));
     assert_non_null(text);
-    json_decref(root);
     path_of(run, step, "state.json", path);
     cli_write(path, text);
     json_t *manifest = load(run, step, "manifest.json");
+    (void)json_object_set(manifest, "step", json_object_get(root, "step"));
+    json_decref(root);
     size_t at;
     json_t *file;
     json_array_foreach(json_object_get(manifest, "files"), at, file)

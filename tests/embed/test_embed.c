@@ -434,10 +434,11 @@ static void test_quiet(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_two),       cmocka_unit_test(test_saved),
-        cmocka_unit_test(test_bad_input), cmocka_unit_test(test_broken),
-        cmocka_unit_test(test_quiet),     cmocka_unit_test(test_callers),
-        cmocka_unit_test(test_early),     cmocka_unit_test(test_no_threads),
+        /* First: a handler that an earlier test had got would not be installed again. */
+        cmocka_unit_test(test_quiet),  cmocka_unit_test(test_two),
+        cmocka_unit_test(test_saved),  cmocka_unit_test(test_bad_input),
+        cmocka_unit_test(test_broken), cmocka_unit_test(test_callers),
+        cmocka_unit_test(test_early),  cmocka_unit_test(test_no_threads),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

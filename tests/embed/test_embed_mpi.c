@@ -185,9 +185,17 @@ static void test_differing(void **state)
     expect_bad(trident_model_forward(model, tokens, ROWS, LENGTH, logits, &error), &error,
                "tokens: found 48 in row 0");
     if (size > 1) {
+        int32_t targets[ROWS * LENGTH];
         tokens[2] = odd;
         expect_bad(trident_model_step(model, tokens, tokens, ROWS, LENGTH, 0.1, NULL, &error),
                    &error, "parallel ranks differ");
+        write_tokens(tokens, 0);
+        write_tokens(targets, odd);
+        expect_bad(trident_model_step(model, tokens, targets, ROWS, LENGTH, 0.1, NULL, &error),
+                   &error, "parallel ranks differ");
+        expect_bad(
+            trident_model_step(model, tokens, tokens, ROWS, LENGTH, odd ? 0.1 : 0.2, NULL, &error),
+            &error, "parallel ranks differ");
     }
     assert_int_equal(trident_model_steps(model), 0);
     assert_int_equal(trident_runtime_is_broken(runtime), 0);
@@ -207,6 +215,16 @@ static void test_refused(void **state)
     assert_null(runtime);
     expect_bad(trident_runtime_create_mpi(MPI_COMM_NULL, NULL, &runtime, &error), &error,
                "MPI_COMM_NULL");
+    if (size > 1) {
+        MPI_Comm half;
+        MPI_Comm between;
+        MPI_Comm_split(MPI_COMM_WORLD, own % 2, own, &half);
+        MPI_Intercomm_create(half, 0, MPI_COMM_WORLD, 1 - own % 2, 1, &between);
+        expect_bad(trident_runtime_create_mpi(between, NULL, &runtime, &error), &error,
+                   "an intercommunicator");
+        MPI_Comm_free(&between);
+        MPI_Comm_free(&half);
+    }
 }
 
 static void test_level(void **state)

@@ -10,7 +10,9 @@
 #include <cmocka.h>
 
 #include <dirent.h>
+#include <pthread.h>
 #include <sched.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -120,6 +122,89 @@ static void test_log(void **state)
     trident_runtime_destroy(listener.runtime);
 }
 
+/* ---- signals --------------------------------------------------------------------------------- */
+
+/* The signals that a thread has blocked, as bits. */
+static unsigned long long blocked_in(const char *thread)
+{
+    char path[300];
+    char line[256];
+    unsigned long long blocked = 0;
+    (void)snprintf(path, sizeof(path), "/proc/self/task/%s/status", thread);
+    FILE *file = fopen(path, "r");
+    while (file && fgets(line, sizeof(line), file)) {
+        if (strncmp(line, "SigBlk:", 7) == 0) {
+            blocked = strtoull(line + 7, NULL, 16);
+        }
+    }
+    if (file) {
+        (void)fclose(file);
+    }
+    return blocked;
+}
+
+/* Threads of this process but the first that a handler of the program's could run on, of all. */
+static int count_open(int *all)
+{
+    int open = 0;
+    const unsigned long long outside = 1ULL << (SIGTERM - 1) | 1ULL << (SIGUSR1 - 1);
+    DIR *tasks = opendir("/proc/self/task");
+    *all = 0;
+    for (struct dirent *task = readdir(tasks); task; task = readdir(tasks)) {
+        pid_t thread = (pid_t)strtol(task->d_name, NULL, 10);
+        if (thread > 0 && thread != getpid()) {
+            ++*all;
+            open += (blocked_in(task->d_name) & outside) != outside;
+        }
+    }
+    (void)closedir(tasks);
+    return open;
+}
+
+/* The program's signals are for its own threads, which take them as before. */
+static int live_beside_signals(void)
+{
+    struct trident_options options = {.ranks = 2, .threads = 2};
+    struct trident_runtime *runtime;
+    struct trident_model *model;
+    int32_t tokens[LENGTH] = {1, 2, 3};
+    sigset_t before;
+    sigset_t after;
+    int all;
+    (void)sigemptyset(&before);
+    (void)sigaddset(&before, SIGUSR2);
+    (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
+    if (trident_runtime_create(&options, &runtime, NULL) != TRIDENT_OK ||
+        trident_model_create(runtime, config, &model, NULL) != TRIDENT_OK ||
+        trident_model_step(model, tokens, tokens, 1, LENGTH, 1e-3, NULL, NULL) != TRIDENT_OK) {
+        return 10;
+    }
+    if (count_open(&all) > 0 || all < 3) {
+        return 11;
+    }
+    trident_model_destroy(model);
+    trident_runtime_destroy(runtime);
+    (void)pthread_sigmask(SIG_SETMASK, NULL, &after);
+    return sigismember(&after, SIGUSR2) == 1 && sigismember(&after, SIGUSR1) == 0 &&
+                   sigismember(&after, SIGTERM) == 0
+               ? 0
+               : 12;
+}
+
+static void test_signals(void **state)
+{
+    (void)state;
+    int status = 0;
+    pid_t child = fork();
+    assert_true(child >= 0);
+    if (child == 0) {
+        _exit(live_beside_signals());
+    }
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_true(WIFEXITED(status));
+    assert_int_equal(WEXITSTATUS(status), 0);
+}
+
 /* ---- bound by OpenMP ------------------------------------------------------------------------- */
 
 static int processors(pid_t thread)
@@ -197,6 +282,7 @@ int main(int argc, char **argv)
         return live_bound((int)strtol(argv[1], NULL, 10));
     }
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_signals), /* first: sanitizers start threads of their own later */
         cmocka_unit_test(test_many),
         cmocka_unit_test(test_log),
         cmocka_unit_test(test_bound),
