@@ -1,6 +1,7 @@
 /* Opening weights and gradients: what is handed out, which write is a step's first, what may be
  * open when; plain, and under a residency that moves (support/moving.h). */
 #include "base/memory.h"
+#include "checkpoint/checkpoint.h"
 #include "support/moving.h"
 #include "support/small.h"
 
@@ -191,6 +192,72 @@ static void test_moving_moves(void **state)
     end(&s);
 }
 
+/* ---- weights that come from elsewhere -------------------------------------------------------- */
+
+/* What is opened is what was written, also where the residency keeps a copy. */
+static void expect_seen(const struct subject *s)
+{
+    int kept = 0;
+    for (int p = 0; p < s->params->count; p++) {
+        const struct tri_param *row = &s->params->param[p];
+        const struct tri_span span = tri_span_make(s->params, row, 1);
+        if (row->count > 0) {
+            const void *weights = tri_weights_open(s->params, span, TRI_USE_FORWARD);
+            kept += weights != tri_param_weights(s->params, row);
+            assert_memory_equal(weights, tri_param_weights(s->params, row),
+                                (size_t)row->count * tri_dtype_size(row->dtype));
+            tri_weights_close(s->params, span, weights);
+        }
+    }
+    assert_true(kept > 10);
+}
+
+static void test_loaded_is_seen(void **state)
+{
+    (void)state;
+    static const char path[] = TEST_TMP "/param_open";
+    struct tri_checkpoint_state saved = {.step = 1, .config = (char[]){""}};
+    struct subject from;
+    struct subject to;
+    struct tri_error error;
+    begin(&from, false, SMALL_LLAMA, "seed=5");
+    begin(&to, true, SMALL_LLAMA, "seed=6");
+    assert_int_equal(tri_checkpoint_write(path, from.params, &saved, true, &error), TRI_OK);
+    assert_int_equal(tri_checkpoint_load(path, to.params, NULL, true, &error), TRI_OK);
+    for (int b = 0; b < TRI_BUFFERS; b++) {
+        const struct tri_buffer *x = &from.params->buffer[b];
+        assert_memory_equal(x->weights, to.params->buffer[b].weights,
+                            (size_t)x->count * tri_dtype_size(x->dtype));
+    }
+    expect_seen(&to);
+    end(&to);
+    end(&from);
+}
+
+/* A tensor in two parts, of which the second one ends it. */
+static void test_dealt_is_seen(void **state)
+{
+    (void)state;
+    struct subject s;
+    begin(&s, true, SMALL_LLAMA, "");
+    const struct tri_param *row = span_of(&s, TRI_ROLE_Q, 1).row;
+    int64_t n = row->shape[0] * row->shape[1];
+    const struct tri_param_part parts[] = {{row, TRI_FIELD_WEIGHT, 0, n / 3, 0},
+                                           {row, TRI_FIELD_WEIGHT, n / 3, n - n / 3, 0}};
+    struct tri_param_room room = {0};
+    float *values = tri_alloc(TRI_MEMORY_OTHER, (size_t)n * sizeof(*values));
+    for (int64_t i = 0; i < n; i++) {
+        values[i] = (float)i;
+    }
+    tri_param_deal(s.params, 1, &parts[0], values, &room);
+    tri_param_deal(s.params, 1, &parts[1], values + n / 3, &room);
+    assert_memory_equal(tri_param_weights(s.params, row), values, (size_t)n * sizeof(*values));
+    expect_seen(&s);
+    tri_param_room_fini(&room);
+    tri_free(values);
+    end(&s);
+}
+
 /* ---- what must not be ------------------------------------------------------------------------ */
 
 enum misuse { KEPT, PAST_ITS_END, WRITTEN, OPEN_TWICE, NOT_CLOSED, LATE, SET_AS_SUM };
@@ -317,6 +384,8 @@ int main(void)
         cmocka_unit_test(test_first_writes),
         cmocka_unit_test(test_sums_have_no_first_write),
         cmocka_unit_test(test_moving_moves),
+        cmocka_unit_test(test_loaded_is_seen),
+        cmocka_unit_test(test_dealt_is_seen),
         cmocka_unit_test(test_misuse_ends_the_run),
         cmocka_unit_test(test_moving_changes_no_bit),
     };
