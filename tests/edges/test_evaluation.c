@@ -135,24 +135,30 @@ static void test_many_rows(void **state)
     }
 }
 
-/* The evaluation within a run is the same one. */
+/* The evaluation within a run is the same one; of eval.batches batches it is whole rows alone. */
 static void test_valid_loss(void **state)
 {
     (void)state;
-    cut_set("valid", 41);
-    cli_run_well(cli_ranks(),
-                 CLI_WORDS_OF("train", "c.yaml", "run_dir=other", "train.steps=1",
-                              "data.valid=valid/train_*.bin", "moe.eval_capacity_factor=0.5"));
-    json_t *lines = cli_metrics("other");
-    json_t *last = json_array_get(lines, json_array_size(lines) - 1);
-    json_t *load = json_array_get(json_object_get(last, "valid_expert_load"), 0);
-    json_int_t routes = 0;
-    assert_true(json_is_real(json_object_get(last, "valid_loss")));
-    for (size_t e = 0; e < json_array_size(load); e++) {
-        routes += json_integer_value(json_array_get(load, e));
+    static const char *const batches[] = {"eval.batches=0", "eval.batches=1", "eval.batches=2"};
+    static const int tokens[] = {4 * 16 + 8, 2 * 16, 4 * 16};
+    cut_set("valid", tokens[0] + 1);
+    for (int i = 0; i < 3; i++) {
+        cli_run_well(cli_ranks(),
+                     CLI_WORDS_OF("train", "c.yaml", "run_dir=other", "train.steps=1",
+                                  "data.valid=valid/train_*.bin", "moe.eval_capacity_factor=0.5",
+                                  "train.global_batch=2", "train.micro_batch=1", batches[i],
+                                  "--fresh"));
+        json_t *lines = cli_metrics("other");
+        json_t *last = json_array_get(lines, json_array_size(lines) - 1);
+        json_t *load = json_array_get(json_object_get(last, "valid_expert_load"), 0);
+        json_int_t routes = 0;
+        assert_true(json_is_real(json_object_get(last, "valid_loss")));
+        for (size_t e = 0; e < json_array_size(load); e++) {
+            routes += json_integer_value(json_array_get(load, e));
+        }
+        assert_int_equal(routes, TOP_K * tokens[i]);
+        json_decref(lines);
     }
-    assert_int_equal(routes, TOP_K * 40);
-    json_decref(lines);
 }
 
 int main(int argc, char **argv)

@@ -229,6 +229,14 @@ static void test_bad_input(void **state)
                &error, "targets: ");
     expect_bad(trident_model_step(other, tokens, tokens, 1, LENGTH, (double)NAN, NULL, &error),
                &error, "learning_rate: ");
+    expect_bad(trident_model_step(other, tokens, tokens, 1, LENGTH, -0.1, NULL, &error), &error,
+               "learning_rate: ");
+    int32_t targets[LENGTH] = {-1, -1, -1, -1, -1, -1, -1, -2};
+    expect_bad(trident_model_step(other, tokens, targets, 1, LENGTH, 0.1, NULL, &error), &error,
+               "targets: found -2 in row 0");
+    targets[LENGTH - 1] = -1;
+    expect_bad(trident_model_step(other, tokens, targets, 1, LENGTH, 0.1, NULL, &error), &error,
+               "targets: none counts");
     static char path[2000];
     memset(path, 'p', sizeof(path) - 1);
     expect_bad(trident_model_save(other, path, &error), &error, "path: too long");
