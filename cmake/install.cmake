@@ -31,6 +31,9 @@ configure_package_config_file(cmake/trident-config.cmake.in
 write_basic_package_version_file(${CMAKE_BINARY_DIR}/trident-config-version.cmake
     COMPATIBILITY SameMinorVersion)
 
+# Whoever has built the program alone has no archive yet.
+install(CODE "execute_process(COMMAND \"${CMAKE_COMMAND}\" --build \"${CMAKE_BINARY_DIR}\"
+    --target trident trident_archive COMMAND_ERROR_IS_FATAL ANY)")
 install(TARGETS trident)
 install(DIRECTORY include/trident TYPE INCLUDE)
 install(FILES ${archive} TYPE LIB)

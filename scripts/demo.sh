@@ -4,6 +4,8 @@
 #
 #   scripts/demo.sh               on the King James Bible (Debian's package bible-kjv)
 #   scripts/demo.sh FILE…         on texts of your own
+#
+# What an earlier demo left in runs/demo and runs/demo-tokens is replaced.
 set -eu
 
 ranks=2
@@ -15,7 +17,10 @@ sample_tokens=400
 
 texts=()
 for text in "$@"; do
-    [ -r "$text" ] || { echo "demo: cannot read $text" >&2; exit 2; }
+    if [ ! -f "$text" ] || [ ! -r "$text" ]; then
+        echo "demo: $text is no text to read; usage: scripts/demo.sh [FILE…]" >&2
+        exit 2
+    fi
     texts+=("$(realpath -- "$text")")
 done
 cd "$(dirname "$0")/.."

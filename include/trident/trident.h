@@ -8,7 +8,8 @@
  * OMP_PLACES bind OpenMP's threads, those of a runtime may still run on all of the places.
  *
  * Every function that can fail returns a status and, unless error is NULL, fills *error. A bad
- * argument is BAD_INPUT, and nothing has changed. When no memory was left, or something is wrong
+ * argument is BAD_INPUT, and nothing has changed; a runtime or model that was to be made is NULL
+ * then. When no memory was left, or something is wrong
  * that must not be, the runtime is broken: every call fails with the same text, and all that is
  * left to do is to destroy it, which leaves behind what its threads held. One thing is OpenMP's:
  * where it cannot start a thread it ends the program. With one thread a rank it starts none. */
@@ -55,16 +56,16 @@ enum trident_status trident_runtime_create(const struct trident_options *options
                                            struct trident_error *error);
 /* After its models: while one is left it does nothing. NULL is fine. */
 void trident_runtime_destroy(struct trident_runtime *runtime);
-/* 1 when nothing but its destruction is left to do. */
+/* 1 when nothing but its destruction is left to do, and of NULL. */
 int trident_runtime_is_broken(const struct trident_runtime *runtime);
 
 /* ---- a model --------------------------------------------------------------------------------- */
 
 /* A new model with the initial weights that `config` (YAML, docs/config.md) says, laid out as it
- * says. The keys of a run (its folder, data files, number of steps, learning rates, checkpoints,
- * evaluation, log) and comm.timeout_seconds have no meaning here: what the caller waits for has no
- * limit of time. A runtime of several ranks has room for 254 models or one more. Memory is not
- * planned ahead: a model that does not fit breaks the runtime. */
+ * says. The keys of a run (its folder, data files, number of steps, batch, learning rates,
+ * checkpoints, evaluation) and comm.timeout_seconds have no meaning here: what the caller waits for
+ * has no limit of time. A runtime of several ranks has room for 254 models or one more. Memory is
+ * not planned ahead: a model that does not fit breaks the runtime. */
 enum trident_status trident_model_create(struct trident_runtime *runtime, const char *config,
                                          struct trident_model **model, struct trident_error *error);
 enum trident_use {
@@ -79,12 +80,15 @@ enum trident_status trident_model_load(struct trident_runtime *runtime, const ch
                                        enum trident_use use, const char *const *changes,
                                        struct trident_model **model, struct trident_error *error);
 /* A checkpoint at exactly path, which any layout and `trident` itself read: weights, and of a model
- * that trains the optimizer's state. One that is there is replaced. */
+ * that trains the optimizer's state. Folders above it are made. A checkpoint that is there is
+ * replaced, and where path is a link to one, so is the link; anything else that is there is
+ * refused. */
 enum trident_status trident_model_save(struct trident_model *model, const char *path,
                                        struct trident_error *error);
 /* NULL is fine. */
 void trident_model_destroy(struct trident_model *model);
 
+/* Of NULL these three are 0. */
 int64_t trident_model_vocabulary(const struct trident_model *model);
 /* Tokens that a row may have. */
 int64_t trident_model_longest(const struct trident_model *model);
@@ -105,7 +109,8 @@ struct trident_step {
 };
 
 /* One step of AdamW on targets [rows, length], -1 where none counts; clipping, decay and the rest
- * are the config's. report may be NULL. */
+ * are the config's. Any number of rows is one batch, which every rank takes its share of,
+ * train.micro_batch rows at a time. report may be NULL. */
 enum trident_status trident_model_step(struct trident_model *model, const int32_t *tokens,
                                        const int32_t *targets, int64_t rows, int64_t length,
                                        double learning_rate, struct trident_step *report,

@@ -1,5 +1,6 @@
 /* Trident inside another program that runs under MPI: a model over the ranks of a communicator. For
- * the MPI that Trident was built with, whose mpi.h the compiler must find. */
+ * the MPI that Trident was built with, whose mpi.h the compiler must find: compile with its mpicc,
+ * or in CMake link MPI::MPI_C beside trident::trident. */
 #ifndef TRIDENT_TRIDENT_MPI_H
 #define TRIDENT_TRIDENT_MPI_H
 

@@ -43,6 +43,17 @@ void tri_log_info(const char *format, ...)
     va_end(args);
 }
 
+void tri_log_note(const char *format, ...)
+{
+    if (tri_rank_get() != 0) {
+        return;
+    }
+    va_list args;
+    va_start(args, format);
+    print("", format, args);
+    va_end(args);
+}
+
 void tri_log_warn(const char *format, ...)
 {
     char prefix[64];

@@ -3,6 +3,7 @@
 #include "base/path.h"
 #include "cli/command.h"
 #include "config/text.h"
+#include "moe/strategies.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -193,6 +194,19 @@ const char *tri_arguments_get(const struct tri_arguments *arguments, const char 
 bool tri_arguments_has(const struct tri_arguments *arguments, const char *name)
 {
     return tri_arguments_get(arguments, name) != NULL;
+}
+
+enum tri_status tri_arguments_config(const struct tri_arguments *arguments,
+                                     struct tri_config *config, struct tri_error *error)
+{
+    const struct tri_mapping *file = arguments->config_file;
+    const char *path = arguments->words[0];
+    if (file) {
+        return tri_config_parse(&tri_strategies, path, (const char *)file->data, file->size,
+                                arguments->num_overrides, arguments->overrides, config, error);
+    }
+    return tri_config_load(&tri_strategies, path, arguments->num_overrides, arguments->overrides,
+                           config, error);
 }
 
 enum tri_status tri_arguments_path(const struct tri_arguments *arguments, const char *name,

@@ -27,6 +27,9 @@ struct tri_arguments {
     int num_words;
     char **overrides; /* key=value */
     int num_overrides;
+    /* The config that words[0] names, when it has been read before the ranks were there: a pipe
+     * gives it once, and ranks that are threads have one between them. Borrowed, or NULL. */
+    const struct tri_mapping *config_file;
     bool help; /* --help or -h is among them; nothing else has been looked at then */
 };
 
@@ -97,6 +100,10 @@ bool tri_arguments_has(const struct tri_arguments *arguments, const char *name);
  * long. */
 enum tri_status tri_arguments_path(const struct tri_arguments *arguments, const char *name,
                                    char path[TRI_PATH_MAX], struct tri_error *error) TRI_NODISCARD;
+/* The config that words[0] names, with the overrides. */
+enum tri_status tri_arguments_config(const struct tri_arguments *arguments,
+                                     struct tri_config *config,
+                                     struct tri_error *error) TRI_NODISCARD;
 /* The option as a number in [low, high], or absent's value. */
 enum tri_status tri_arguments_int(const struct tri_arguments *arguments, const char *name,
                                   int64_t low, int64_t high, int64_t absent, int64_t *value,

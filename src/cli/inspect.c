@@ -4,7 +4,6 @@
 #include "comm/comm.h"
 #include "config/text.h"
 #include "data/shards.h"
-#include "moe/strategies.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -34,8 +33,7 @@ static enum tri_status inspect_config(const struct tri_arguments *arguments, boo
                                       struct tri_error *error)
 {
     struct tri_config config;
-    TRI_TRY(tri_config_load(&tri_strategies, arguments->words[0], arguments->num_overrides,
-                            arguments->overrides, &config, error));
+    TRI_TRY(tri_arguments_config(arguments, &config, error));
     struct tri_mesh *mesh = tri_mesh_create_serial();
     struct tri_config whole = config;
     whole.parallel = (struct tri_config_parallel){1, 1, 1};

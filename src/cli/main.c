@@ -216,6 +216,23 @@ static int count_threads(struct start *start)
     return start->status == TRI_OK ? (int)ranks : 0;
 }
 
+/* The config is read here, once, for all ranks. */
+static enum tri_status run_threads(int ranks, struct start *start)
+{
+    struct tri_mapping file;
+    bool reads = start->command->traits & TRI_READS_CONFIG;
+    if (reads) {
+        start->status = tri_config_read(start->arguments.words[0], &file, &start->error);
+    }
+    bool is_read = reads && start->status == TRI_OK;
+    start->arguments.config_file = is_read ? &file : NULL;
+    enum tri_status status = (enum tri_status)tri_comm_run_threads(ranks, run_thread, start);
+    if (is_read) {
+        tri_file_unmap(&file);
+    }
+    return status;
+}
+
 /* Starts the ranks for a command that is there, or for saying once that there is none. */
 static enum tri_status run_on_ranks(int argc, char **argv)
 {
@@ -233,8 +250,7 @@ static enum tri_status run_on_ranks(int argc, char **argv)
         }
     } else {
         int threads = count_threads(&start);
-        status = threads > 0 ? (enum tri_status)tri_comm_run_threads(threads, run_thread, &start)
-                             : run_over_mpi(argc, argv, &start);
+        status = threads > 0 ? run_threads(threads, &start) : run_over_mpi(argc, argv, &start);
     }
     tri_arguments_fini(&start.arguments);
     return status;

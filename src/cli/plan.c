@@ -1,7 +1,6 @@
 #include "base/memory.h"
 #include "cli/command.h"
 #include "comm/comm.h"
-#include "moe/strategies.h"
 #include "train/environment.h"
 #include "train/rehearsal.h"
 
@@ -25,8 +24,7 @@ static enum tri_status read_request(const struct tri_arguments *arguments, struc
     TRI_TRY(tri_arguments_int(arguments, "--ranks", 1, RANKS_MOST, 0, &ranks, error));
     request->layouts = tri_arguments_has(arguments, "--layouts");
     request->json = tri_arguments_has(arguments, "--json");
-    TRI_TRY(tri_config_load(&tri_strategies, arguments->words[0], arguments->num_overrides,
-                            arguments->overrides, &request->config, error));
+    TRI_TRY(tri_arguments_config(arguments, &request->config, error));
     int threads = request->config.threads > 0 ? (int)request->config.threads : 1;
     TRI_TRY(tri_kernels_check(tri_environment_kernels(), error));
     request->process = tri_memory_process_constant(threads);

@@ -1,5 +1,4 @@
 #include "cli/command.h"
-#include "moe/strategies.h"
 #include "train/run.h"
 
 enum tri_status tri_command_train(const struct tri_arguments *arguments, struct tri_error *error)
@@ -8,9 +7,7 @@ enum tri_status tri_command_train(const struct tri_arguments *arguments, struct 
     struct tri_run_options run = {tri_arguments_has(arguments, "--fresh"),
                                   tri_arguments_has(arguments, "--accept-data"),
                                   tri_arguments_has(arguments, "--json")};
-    enum tri_status status =
-        tri_config_load(&tri_strategies, arguments->words[0], arguments->num_overrides,
-                        arguments->overrides, &config, error);
+    enum tri_status status = tri_arguments_config(arguments, &config, error);
     TRI_TRY(tri_agree_on_config(arguments, status, &config, error));
     return tri_run(arguments->comm, &config, &run, error);
 }

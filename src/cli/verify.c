@@ -2,7 +2,6 @@
 
 #include "cli/command.h"
 #include "comm/comm.h"
-#include "moe/strategies.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -45,8 +44,7 @@ static enum tri_status read_request(const struct tri_arguments *arguments, struc
         tri_arguments_int(arguments, "--compare", 1, 1000, 2, &request->options.compared, error));
     TRI_TRY(read_plant(tri_arguments_get(arguments, "--plant"), request, error));
     request->json = tri_arguments_has(arguments, "--json");
-    return tri_config_load(&tri_strategies, arguments->words[0], arguments->num_overrides,
-                           arguments->overrides, &request->config, error);
+    return tri_arguments_config(arguments, &request->config, error);
 }
 
 static void print_json(const struct tri_verify_result *result)

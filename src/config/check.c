@@ -374,8 +374,9 @@ enum tri_status tri_config_check_layout(const struct tri_config *config, int ran
     if (ranks % (p->tensor * p->expert) != 0) {
         return tri_key_refuse(config, error, "parallel.tensor", "parallel.expert",
                               "found %" PRId64 " x expert %" PRId64 " = %" PRId64
-                              ", expected a divisor of the number of ranks (%d)",
-                              p->tensor, p->expert, p->tensor * p->expert, ranks);
+                              ", expected a divisor of the number of ranks (%d)%s",
+                              p->tensor, p->expert, p->tensor * p->expert, ranks,
+                              ranks > 1 ? "" : ": --ranks N or a launcher starts more");
     }
     return TRI_OK;
 }

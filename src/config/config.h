@@ -5,6 +5,7 @@
 #ifndef TRIDENT_CONFIG_CONFIG_H
 #define TRIDENT_CONFIG_CONFIG_H
 
+#include "base/file.h"
 #include "base/status.h"
 #include "config/strategy.h"
 
@@ -140,6 +141,9 @@ enum tri_status tri_config_load(const struct tri_strategies *known, const char *
 enum tri_status tri_config_parse(const struct tri_strategies *known, const char *path,
                                  const char *text, size_t length, int count, char *const *overrides,
                                  struct tri_config *config, struct tri_error *error) TRI_NODISCARD;
+/* The text of such a file; tri_file_unmap it. A pipe gives it once. */
+enum tri_status tri_config_read(const char *path, struct tri_mapping *file,
+                                struct tri_error *error) TRI_NODISCARD;
 
 /* Whether "section.key=value" is about a key that there is; BAD_INPUT names the nearest one. */
 enum tri_status tri_config_check_override(const char *text, struct tri_error *error) TRI_NODISCARD;

@@ -261,17 +261,22 @@ static enum tri_status refuse_folder(const char *path, struct tri_error *error)
                     path);
 }
 
+enum tri_status tri_config_read(const char *path, struct tri_mapping *file, struct tri_error *error)
+{
+    enum { BYTES_MOST = 1 << 22 };
+    if (tri_file_is_dir(path)) {
+        return refuse_folder(path, error);
+    }
+    return tri_file_read(path, BYTES_MOST, file, error); /* also <(a pipe) */
+}
+
 enum tri_status tri_config_load(const struct tri_strategies *known, const char *path, int count,
                                 char *const *overrides, struct tri_config *config,
                                 struct tri_error *error)
 {
-    enum { BYTES_MOST = 1 << 22 };
-    tri_config_init(known, config);
     struct tri_mapping file;
-    if (tri_file_is_dir(path)) {
-        return refuse_folder(path, error);
-    }
-    TRI_TRY(tri_file_read(path, BYTES_MOST, &file, error)); /* also <(a pipe) */
+    tri_config_init(known, config);
+    TRI_TRY(tri_config_read(path, &file, error));
     enum tri_status status = tri_config_parse(known, path, (const char *)file.data, file.size,
                                               count, overrides, config, error);
     tri_file_unmap(&file);

@@ -1,6 +1,7 @@
 /* A model's life: made, loaded, saved, destroyed. */
 #include "embed/internal.h"
 
+#include "base/path.h"
 #include "moe/strategies.h"
 #include "train/alike.h"
 
@@ -163,25 +164,34 @@ enum trident_status trident_model_create(struct trident_runtime *runtime, const 
     return finish(built, status, model);
 }
 
-static enum tri_status check_path(const char *path, struct tri_error *error)
+/* copy <- the path without a slash at its end. */
+static enum tri_status take_path(const char *path, char copy[TRI_PATH_MAX], struct tri_error *error)
 {
+    copy[0] = '\0';
     if (!path || !*path || strlen(path) >= TRI_FOLDER_PATH_MAX) {
         return tri_fail(error, TRI_BAD_INPUT, "path: %s",
                         path && *path ? "too long" : "none given");
     }
+    tri_path_make(copy, TRI_PATH_MAX, "%s", path);
+    tri_path_trim(copy);
     return TRI_OK;
 }
 
 struct source {
     struct trident_model *model;
-    const char *path;
+    char path[TRI_PATH_MAX];
+    enum tri_status status; /* of the caller's look at it, and why */
+    struct tri_error why;
     const char *const *changes;
     enum trident_use use;
 };
 
 static enum tri_status check_source(const struct source *source, struct tri_error *error)
 {
-    TRI_TRY(check_path(source->path, error));
+    if (source->status != TRI_OK) {
+        *error = source->why;
+        return source->status;
+    }
     return source->use == TRIDENT_ANSWERS || source->use == TRIDENT_TRAINS
                ? TRI_OK
                : tri_fail(error, TRI_BAD_INPUT,
@@ -263,7 +273,8 @@ enum trident_status trident_model_load(struct trident_runtime *runtime, const ch
                                        struct trident_model **model, struct trident_error *error)
 {
     enum trident_status status = check_handles(runtime, model, error);
-    struct source source = {.path = path, .changes = changes, .use = use};
+    struct source source = {.changes = changes, .use = use};
+    source.status = take_path(path, source.path, &source.why);
     if (status != TRIDENT_OK) {
         return status;
     }
@@ -279,17 +290,17 @@ enum trident_status trident_model_load(struct trident_runtime *runtime, const ch
 
 int64_t trident_model_vocabulary(const struct trident_model *model)
 {
-    return model->config.model.vocab_size;
+    return model ? model->config.model.vocab_size : 0;
 }
 
 int64_t trident_model_longest(const struct trident_model *model)
 {
-    return model->config.model.max_position;
+    return model ? model->config.model.max_position : 0;
 }
 
 int64_t trident_model_steps(const struct trident_model *model)
 {
-    return atomic_load(&model->steps);
+    return model ? atomic_load(&model->steps) : 0;
 }
 
 /* ---- saving ---------------------------------------------------------------------------------- */
@@ -332,10 +343,7 @@ enum trident_status trident_model_save(struct trident_model *model, const char *
         return tri_embed_fail(error, TRI_FAILED, "out of memory");
     }
     target->model = model;
-    target->status = check_path(path, &target->why);
-    if (target->status == TRI_OK) {
-        (void)snprintf(target->path, sizeof(target->path), "%s", path);
-    }
+    target->status = take_path(path, target->path, &target->why);
     enum trident_status status = tri_ranks_do(model->owner, true, save, target, error);
     if (!trident_runtime_is_broken(model->owner)) {
         free(target);

@@ -107,6 +107,9 @@ void trident_runtime_destroy(struct trident_runtime *runtime)
 int trident_runtime_is_broken(const struct trident_runtime *runtime)
 {
     struct trident_runtime *r = (struct trident_runtime *)(uintptr_t)runtime;
+    if (!r) {
+        return 1;
+    }
     (void)pthread_mutex_lock(&r->lock);
     int broken = r->broken;
     (void)pthread_mutex_unlock(&r->lock);

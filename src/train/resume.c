@@ -68,7 +68,7 @@ static enum tri_status check_name(const char *path, const struct tri_config *bef
                         "data.train '%.300s'; --accept-data goes on",
                         path, before->data.train, config->data.train);
     }
-    tri_log_info("%s was written by an older version: whether data.train holds what it was trained "
+    tri_log_note("%s was written by an older version: whether data.train holds what it was trained "
                  "on cannot be said",
                  path);
     return TRI_OK;
@@ -91,7 +91,7 @@ static enum tri_status check_data(const char *path, const struct tri_config *con
                         before->data_tokens, before->data_contents,
                         advice(path, config, ", --fresh starts over"));
     }
-    tri_log_info("data.train '%s' holds other tokens than the run began with: %" PRId64
+    tri_log_note("data.train '%s' holds other tokens than the run began with: %" PRId64
                  " instead of %" PRId64 "; the samples are counted on",
                  config->data.train, data->data_tokens, before->data_tokens);
     return TRI_OK;
@@ -164,7 +164,9 @@ static void tell_rate(const struct tri_config *before, const struct tri_config *
         char from[NUMBER_BYTES], to[NUMBER_BYTES];
         spell_rate(tri_learning_rate(&before->train, step - 1), from);
         spell_rate(next, to);
-        (void)snprintf(text, TEXT_BYTES, "; rate %s → %s", from, to);
+        if (strcmp(from, to) != 0) {
+            (void)snprintf(text, TEXT_BYTES, "; rate %s → %s", from, to);
+        }
     }
 }
 
@@ -184,7 +186,7 @@ static void tell_changes(const struct tri_config *before, const struct tri_confi
     }
     bool other =
         tri_config_list_changes(before, now, TRI_EFFECT_OUTPUT, output, sizeof(output)) > 0;
-    tri_log_info("changed  %s%s%s%s", changes, rate, sample,
+    tri_log_note("changed  %s%s%s%s", changes, rate, sample,
                  other ? "; the weights give other results than they were trained for" : "");
 }
 

@@ -153,7 +153,7 @@ static enum tri_status restore(struct run *run, struct tri_error *error)
     run->state.data_tokens = data.data_tokens;
     run->state.data_contents = data.data_contents;
     run->saved_step = run->state.step;
-    tri_log_info("continuing from %s, step %lld", choice.path, (long long)run->state.step);
+    tri_log_note("continuing from %s, step %lld", choice.path, (long long)run->state.step);
     status = tri_resume_begin(choice.path, run->config, &run->state, error);
     TRI_TRY(agree_to_start(run, status, error));
     tri_loader_continue(run->train.loader, run->state.step, run->state.samples);
@@ -387,8 +387,9 @@ static enum tri_status run_to_end(struct run *run, struct tri_error *error)
     find_evaluation_due(run);
     bool finished = run->state.step >= config->train.steps && !run->evaluation_due;
     if (finished) {
-        tri_log_info("%s is finished: it has trained all of its %lld steps", config->run_dir,
-                     (long long)config->train.steps);
+        bool all = run->state.step == config->train.steps;
+        tri_log_note("%s is finished: it has trained %s %lld steps", config->run_dir,
+                     all ? "all of its" : "more than its", (long long)config->train.steps);
     } else {
         TRI_TRY(describe(run, error));
         tri_session_print(run->session);

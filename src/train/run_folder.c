@@ -139,10 +139,58 @@ static enum tri_status remove_old(const struct tri_run_folder *folder, struct tr
     return TRI_OK;
 }
 
+static bool has(const char *path, const char *name)
+{
+    char file[MEMBER_PATH_MAX];
+    tri_path_make(file, sizeof(file), "%s/%s", path, name);
+    return tri_file_exists(file);
+}
+
+static enum tri_status see(const char *name, void *seen)
+{
+    bool *found = seen;
+    *found = *found || (strcmp(name, ".") != 0 && strcmp(name, "..") != 0);
+    return TRI_OK;
+}
+
+/* A text, and no link, that says where one is to be. */
+static bool has_text(const char *path, const char *name)
+{
+    char file[MEMBER_PATH_MAX];
+    struct stat info;
+    tri_path_make(file, sizeof(file), "%s/%s", path, name);
+    return lstat(file, &info) == 0 && S_ISREG(info.st_mode) && info.st_size > 0;
+}
+
+/* What is there of a run's names and no run has made is somebody's, and is not replaced. An empty
+ * folder of checkpoints, or a link to one, says where they are wanted; only starting over would
+ * remove what is in it. */
+static enum tri_status check_is_ours(const char *path, bool fresh, struct tri_error *error)
+{
+    char checkpoints[MEMBER_PATH_MAX];
+    bool filled = false;
+    if (has(path, "lock") || has(path, "environment.json")) {
+        return TRI_OK;
+    }
+    tri_path_make(checkpoints, sizeof(checkpoints), "%s/checkpoints", path);
+    if (fresh && tri_file_is_dir(checkpoints)) {
+        TRI_TRY(tri_file_list(checkpoints, see, &filled, error));
+    }
+    const char *theirs = has_text(path, "config.yaml") ? "config.yaml"
+                         : filled                      ? "checkpoints"
+                                                       : NULL;
+    return theirs ? tri_fail(error, TRI_BAD_INPUT,
+                             "%s/%s: is there already and no run has made it: not replaced; choose "
+                             "another run_dir",
+                             path, theirs)
+                  : TRI_OK;
+}
+
 enum tri_status tri_run_folder_open(const char *path, bool fresh, struct tri_run_folder **folder,
                                     struct tri_error *error)
 {
     *folder = NULL;
+    TRI_TRY(check_is_ours(path, fresh, error));
     TRI_TRY(tri_file_make_dirs(path, error));
     struct tri_run_folder *f = tri_alloc(TRI_MEMORY_OTHER, sizeof(*f));
     f->self = f->lock = -1;

@@ -289,6 +289,13 @@ static void test_finished_and_fresh(void **state)
     assert_int_equal(cli_count(result.err, "done is finished: it has trained all of its 4 steps"),
                      1);
     cli_expect_status(&result, 0);
+    /* Scripts are told too. */
+    result = cli_run(cli_ranks(),
+                     CLI_WORDS_OF("train", "c.yaml", "run_dir=done", "train.steps=3", "--json"));
+    assert_int_equal(cli_count(result.err, "continuing from done/checkpoints/step_4, step 4"), 1);
+    assert_int_equal(cli_count(result.err, "changed  train.steps 4 → 3"), 1);
+    assert_int_equal(cli_count(result.err, "has trained more than its 3 steps"), 1);
+    cli_expect_status(&result, 0);
     json_t *second = cli_metrics("done");
     assert_true(json_equal(first, second));
     json_decref(second);

@@ -270,9 +270,16 @@ static void test_kinds_written(void **state)
     expect_file("written/environment.json");
 }
 
+/* Ranks that are threads have one pipe between them. */
 static void test_config_of_a_pipe(void **state)
 {
     (void)state;
+    if (cli_ranks() == 0) {
+        cli_tool(CLI_WORDS_OF("bash", "-c", "\"$0\" train <(cat c.yaml) run_dir=piped3 --ranks 3",
+                              program));
+        cli_tool(
+            CLI_WORDS_OF("bash", "-c", "cat c.yaml | \"$0\" verify /dev/stdin --ranks 2", program));
+    }
     cli_tool(
         CLI_WORDS_OF("bash", "-c", "\"$0\" train <(sleep 0.2; cat c.yaml) run_dir=piped", program));
     cli_tool(
@@ -282,6 +289,34 @@ static void test_config_of_a_pipe(void **state)
     cli_digest("piped", first);
     cli_digest("piped2", second);
     assert_string_equal(first, second);
+}
+
+/* A config or checkpoints that no run has made are somebody's. */
+static void test_not_ours(void **state)
+{
+    (void)state;
+    static const char *const fresh[] = {"--", "--fresh"};
+    char *kept = cli_read("c.yaml", NULL);
+    cli_tool(CLI_WORDS_OF("mkdir", "-p", "mine", "theirs/checkpoints/best"));
+    cli_tool(CLI_WORDS_OF("cp", "c.yaml", "mine/config.yaml"));
+    for (int i = 0; i < 2; i++) {
+        struct process_result result = cli_run(
+            cli_ranks(), CLI_WORDS_OF("train", "run_dir=mine", fresh[i], "mine/config.yaml"));
+        cli_expect_error(&result, cli_ranks(), 2, "mine/config.yaml: is there already and no run");
+    }
+    struct process_result result =
+        cli_run(cli_ranks(), CLI_WORDS_OF("train", "run_dir=theirs", "--fresh", "c.yaml"));
+    cli_expect_error(&result, cli_ranks(), 2, "theirs/checkpoints: is there already and no run");
+    char *text = cli_read("mine/config.yaml", NULL);
+    assert_string_equal(text, kept);
+    assert_int_equal(access("theirs/checkpoints/best", F_OK), 0);
+    assert_int_equal(access("mine/lock", F_OK), -1);
+    free(text);
+    free(kept);
+    /* Its own is no stranger's. */
+    cli_run_well(cli_ranks(), CLI_WORDS_OF("train", "c.yaml", "run_dir=ours", "train.steps=2"));
+    cli_run_well(cli_ranks(), CLI_WORDS_OF("train", "ours/config.yaml"));
+    cli_run_well(cli_ranks(), CLI_WORDS_OF("train", "ours/config.yaml", "--fresh"));
 }
 
 /* ---- under a run ----------------------------------------------------------------------------- */
@@ -368,6 +403,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_kinds),
         cmocka_unit_test(test_kinds_written),
         cmocka_unit_test(test_config_of_a_pipe),
+        cmocka_unit_test(test_not_ours),
         cmocka_unit_test(test_shard_cut_short),
         cmocka_unit_test(test_folder_taken_away),
     };

@@ -6,6 +6,7 @@ set -euo pipefail
 build=$1 source=$2 tmp=$3/install mpicc=$4 cpp=$5
 rm -rf "$tmp"
 mkdir -p "$tmp"
+rm "$build/lib/libtrident.a" # as where the program alone was built
 cmake --install "$build" --prefix "$tmp/first" >"$tmp/log"
 mv "$tmp/first" "$tmp/moved"
 pc=$(find "$tmp/moved" -name trident.pc)

@@ -241,7 +241,17 @@ static void test_bad_input(void **state)
     memset(path, 'p', sizeof(path) - 1);
     expect_bad(trident_model_save(other, path, &error), &error, "path: too long");
     expect_bad(trident_model_save(other, NULL, &error), &error, "path: ");
+    static const char saved[] = TEST_TMP "/embed_slash/", same[] = TEST_TMP "/embed_slash/.";
+    assert_int_equal(trident_model_save(other, saved, &error), TRIDENT_OK);
+    assert_int_equal(trident_model_save(other, same, &error), TRIDENT_OK);
     trident_model_destroy(other);
+    assert_int_equal(trident_model_load(runtime, saved, TRIDENT_ANSWERS, NULL, &other, &error),
+                     TRIDENT_OK);
+    trident_model_destroy(other);
+    assert_int_equal(trident_model_vocabulary(NULL), 0);
+    assert_int_equal(trident_model_longest(NULL), 0);
+    assert_int_equal(trident_model_steps(NULL), 0);
+    assert_int_equal(trident_runtime_is_broken(NULL), 1);
     expect_bad(trident_model_load(runtime, path, TRIDENT_ANSWERS, NULL, &other, &error), &error,
                "path: too long");
     assert_int_equal(trident_runtime_is_broken(runtime), 0);
