@@ -96,7 +96,8 @@ static enum trident_status answer(struct trident_runtime *runtime, const char *p
 
 int main(int argc, char **argv)
 {
-    struct trident_options options = {.ranks = argc > 1 ? atoi(argv[1]) : 1, .threads = 1};
+    struct trident_options options = {.ranks = argc > 1 ? (int)strtol(argv[1], NULL, 10) : 1,
+                                      .threads = 1};
     struct trident_error error;
     struct trident_runtime *first;
     struct trident_runtime *second;

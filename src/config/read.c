@@ -274,7 +274,7 @@ enum tri_status tri_config_load(const struct tri_strategies *known, const char *
                                 char *const *overrides, struct tri_config *config,
                                 struct tri_error *error)
 {
-    struct tri_mapping file;
+    struct tri_mapping file = {0};
     tri_config_init(known, config);
     TRI_TRY(tri_config_read(path, &file, error));
     enum tri_status status = tri_config_parse(known, path, (const char *)file.data, file.size,

@@ -398,6 +398,7 @@ static void replace(const char *dir, const char *name, const char *from, const c
     unsigned char *at = memmem(bytes, size, from, strlen(from));
     if (!at) {
         fail_msg("%s has no %s", path, from);
+        return;
     }
     size_t before = (size_t)(at - bytes), after = size - before - strlen(from);
     unsigned char *changed = tri_alloc(TRI_MEMORY_OTHER, size + strlen(to));

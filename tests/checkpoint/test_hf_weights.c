@@ -21,6 +21,7 @@ static const float *weights(const struct tri_params *params, const char *name)
     const struct tri_param *param = tri_params_by_name(params, name);
     if (!param) {
         fail_msg("no row %s", name);
+        return NULL;
     }
     return tri_param_weights(params, param);
 }

@@ -64,7 +64,8 @@ static const struct process_result *run_job(const char *mode)
 /* The same of ranks that are threads. */
 static const struct process_result *run_threads(const char *mode)
 {
-    const char *args[] = {TRIDENT_BIN "/comm_fault", mode, "-", "--ranks", "4", NULL};
+    static const char program[] = TRIDENT_BIN "/comm_fault";
+    const char *args[] = {program, mode, "-", "--ranks", "4", NULL};
     return run_program(args);
 }
 

@@ -12,7 +12,7 @@
 
 #include <cmocka.h>
 
-#define TRIDENT TRIDENT_BIN "/trident"
+static const char trident[] = TRIDENT_BIN "/trident";
 
 struct pair {
     const char *first[10], *rest[10]; /* the words of rank 0, and of the others */
@@ -20,60 +20,60 @@ struct pair {
 };
 
 static const struct pair pairs[] = {
-    {{TRIDENT, "train", "c.yaml"},
-     {TRIDENT, "train", "c.yaml", "train.learning_rate=3e-4"},
+    {{trident, "train", "c.yaml"},
+     {trident, "train", "c.yaml", "train.learning_rate=3e-4"},
      "key 'train.learning_rate' is 0.001 on rank 0 and 0.0003 on rank"},
-    {{TRIDENT, "train", "c.yaml"},
-     {TRIDENT, "train", "c.yaml", "model.hidden_size=64"},
+    {{trident, "train", "c.yaml"},
+     {trident, "train", "c.yaml", "model.hidden_size=64"},
      "key 'model.hidden_size' is 32 on rank 0 and 64 on rank"},
-    {{TRIDENT, "train", "c.yaml", "seed=2"}, {TRIDENT, "train", "c.yaml"}, "key 'seed' is 2 on"},
-    {{TRIDENT, "train", "c.yaml", "parallel.tensor=2"}, {TRIDENT, "train", "c.yaml"}, "parallel."},
-    {{TRIDENT, "verify", "c.yaml"},
-     {TRIDENT, "verify", "c.yaml", "data.sequence_length=8"},
+    {{trident, "train", "c.yaml", "seed=2"}, {trident, "train", "c.yaml"}, "key 'seed' is 2 on"},
+    {{trident, "train", "c.yaml", "parallel.tensor=2"}, {trident, "train", "c.yaml"}, "parallel."},
+    {{trident, "verify", "c.yaml"},
+     {trident, "verify", "c.yaml", "data.sequence_length=8"},
      "key 'data.sequence_length' is 16 on rank 0 and 8 on rank"},
     /* model.max_position follows it there, and is not what somebody wrote. */
-    {{TRIDENT, "plan", "follows.yaml"},
-     {TRIDENT, "plan", "follows.yaml", "data.sequence_length=8"},
+    {{trident, "plan", "follows.yaml"},
+     {trident, "plan", "follows.yaml", "data.sequence_length=8"},
      "key 'data.sequence_length' is 16 on rank 0 and 8 on rank"},
-    {{TRIDENT, "verify", "c.yaml", "--steps", "3"},
-     {TRIDENT, "verify", "c.yaml"},
+    {{trident, "verify", "c.yaml", "--steps", "3"},
+     {trident, "verify", "c.yaml"},
      "--steps is 3 on rank 0 and not given on rank"},
-    {{TRIDENT, "plan", "c.yaml"}, {TRIDENT, "plan", "c.yaml", "moe.top_k=1"}, "key 'moe.top_k'"},
-    {{TRIDENT, "train", "c.yaml"}, {TRIDENT, "eval", "run"}, "the command is train on rank 0 and"},
-    {{TRIDENT, "train", "c.yaml"}, {TRIDENT, "evil"}, "unknown command 'evil'"},
-    {{TRIDENT, "train", "c.yaml"}, {TRIDENT, "train"}, "usage: trident train"},
-    {{TRIDENT, "inspect", "c.yaml"}, {TRIDENT, "inspect", "c.yaml", "-q"}, "unknown option '-q'"},
-    {{TRIDENT, "eval", "run"}, {TRIDENT, "eval", "run", "moe.top_k=1"}, "key 'moe.top_k'"},
-    {{TRIDENT, "eval", "run", "--data", "tok/valid*"},
-     {TRIDENT, "eval", "run", "--data", "tok/train*"},
+    {{trident, "plan", "c.yaml"}, {trident, "plan", "c.yaml", "moe.top_k=1"}, "key 'moe.top_k'"},
+    {{trident, "train", "c.yaml"}, {trident, "eval", "run"}, "the command is train on rank 0 and"},
+    {{trident, "train", "c.yaml"}, {trident, "evil"}, "unknown command 'evil'"},
+    {{trident, "train", "c.yaml"}, {trident, "train"}, "usage: trident train"},
+    {{trident, "inspect", "c.yaml"}, {trident, "inspect", "c.yaml", "-q"}, "unknown option '-q'"},
+    {{trident, "eval", "run"}, {trident, "eval", "run", "moe.top_k=1"}, "key 'moe.top_k'"},
+    {{trident, "eval", "run", "--data", "tok/valid*"},
+     {trident, "eval", "run", "--data", "tok/train*"},
      "--data is tok/valid* on rank 0 and tok/train* on"},
-    {{TRIDENT, "generate", "run", "--seed=1"},
-     {TRIDENT, "generate", "run", "--seed=2"},
+    {{trident, "generate", "run", "--seed=1"},
+     {trident, "generate", "run", "--seed=2"},
      "--seed is 1 on rank 0 and 2 on"},
-    {{TRIDENT, "inspect", "run"}, {TRIDENT, "inspect", "c.yaml"}, "a word of the command line is"},
-    {{TRIDENT, "import", "a", "b"}, {TRIDENT, "import", "a", "c"}, "a word of the command line is"},
-    {{TRIDENT, "export", "run", "b"}, {TRIDENT, "export", "run", "c"}, "is b on rank 0 and c on"},
-    {{TRIDENT, "tokenize", "--tokenizer", "byte", "--out", "x", "t.txt"},
-     {TRIDENT, "tokenize", "--tokenizer", "byte", "--out", "y", "t.txt"},
+    {{trident, "inspect", "run"}, {trident, "inspect", "c.yaml"}, "a word of the command line is"},
+    {{trident, "import", "a", "b"}, {trident, "import", "a", "c"}, "a word of the command line is"},
+    {{trident, "export", "run", "b"}, {trident, "export", "run", "c"}, "is b on rank 0 and c on"},
+    {{trident, "tokenize", "--tokenizer", "byte", "--out", "x", "t.txt"},
+     {trident, "tokenize", "--tokenizer", "byte", "--out", "y", "t.txt"},
      "--out is x on rank 0 and y on"},
-    {{TRIDENT, "train", "c.yaml"},
-     {"env", "TRIDENT_KERNELS=ref", TRIDENT, "train", "c.yaml"},
+    {{trident, "train", "c.yaml"},
+     {"env", "TRIDENT_KERNELS=ref", trident, "train", "c.yaml"},
      "the kernel path is "},
     /* The same words, and other files by the same names. */
-    {{TRIDENT, "train", "c.yaml"},
-     {"env", "-C", "longer", TRIDENT, "train", "c.yaml"},
+    {{trident, "train", "c.yaml"},
+     {"env", "-C", "longer", trident, "train", "c.yaml"},
      "a shard is tok/train_000000.bin ("},
-    {{TRIDENT, "train", "c.yaml"},
-     {"env", "-C", "changed", TRIDENT, "train", "c.yaml"},
+    {{trident, "train", "c.yaml"},
+     {"env", "-C", "changed", trident, "train", "c.yaml"},
      "a shard is tok/train_000000.bin ("},
-    {{TRIDENT, "train", "c.yaml"},
-     {"env", "-C", "more", TRIDENT, "train", "c.yaml"},
+    {{trident, "train", "c.yaml"},
+     {"env", "-C", "more", trident, "train", "c.yaml"},
      "the number of shards that 'tok/train_*.bin' matches is 1 on rank 0 and 2 on"},
-    {{TRIDENT, "eval", "run"},
-     {"env", "-C", "changed", TRIDENT, "eval", "run"},
+    {{trident, "eval", "run"},
+     {"env", "-C", "changed", trident, "eval", "run"},
      "run/checkpoints/step_2"},
-    {{TRIDENT, "eval", "run", "--choices", "q.bin"},
-     {"env", "-C", "changed", TRIDENT, "eval", "run", "--choices", "q.bin"},
+    {{trident, "eval", "run", "--choices", "q.bin"},
+     {"env", "-C", "changed", trident, "eval", "run", "--choices", "q.bin"},
      "the file of questions is q.bin (1 questions, contents "},
 };
 
@@ -98,8 +98,8 @@ static void test_alike(void **state)
 {
     (void)state;
     struct process_result result = cli_run_apart(
-        cli_ranks(), CLI_WORDS_OF(TRIDENT, "train", "c.yaml", "run_dir=apart", "train.steps=2"),
-        CLI_WORDS_OF(TRIDENT, "train", "more/../c.yaml", "run_dir=apart", "train.steps=2"));
+        cli_ranks(), CLI_WORDS_OF(trident, "train", "c.yaml", "run_dir=apart", "train.steps=2"),
+        CLI_WORDS_OF(trident, "train", "more/../c.yaml", "run_dir=apart", "train.steps=2"));
     cli_expect_status(&result, 0);
 }
 
@@ -157,10 +157,10 @@ static void test_no_strangers(void **state)
 static void test_newest(void **state)
 {
     (void)state;
-    cli_tool(CLI_WORDS_OF("env", "-C", "newer", TRIDENT, "train", "c.yaml", "train.steps=4"));
+    cli_tool(CLI_WORDS_OF("env", "-C", "newer", trident, "train", "c.yaml", "train.steps=4"));
     struct process_result result =
-        cli_run_apart(cli_ranks(), CLI_WORDS_OF(TRIDENT, "eval", "run", "--json"),
-                      CLI_WORDS_OF("env", "-C", "newer", TRIDENT, "eval", "run", "--json"));
+        cli_run_apart(cli_ranks(), CLI_WORDS_OF(trident, "eval", "run", "--json"),
+                      CLI_WORDS_OF("env", "-C", "newer", trident, "eval", "run", "--json"));
     json_t *root = cli_expect_json(&result, 0);
     assert_string_equal(json_string_value(json_object_get(root, "checkpoint")),
                         "run/checkpoints/step_2");
@@ -173,8 +173,8 @@ static void test_other_folder(void **state)
 {
     (void)state;
     struct process_result result = cli_run_apart(
-        cli_ranks(), CLI_WORDS_OF(TRIDENT, "train", "c.yaml", "run_dir=unseen"),
-        CLI_WORDS_OF("env", "-C", "newer", TRIDENT, "train", "c.yaml", "run_dir=unseen"));
+        cli_ranks(), CLI_WORDS_OF(trident, "train", "c.yaml", "run_dir=unseen"),
+        CLI_WORDS_OF("env", "-C", "newer", trident, "train", "c.yaml", "run_dir=unseen"));
     assert_non_null(strstr(result.err, "rank 1, on "));
     cli_expect_error(&result, cli_ranks(), 2, "run_dir must be the same folder on all nodes");
     assert_int_equal(access("unseen/metrics.jsonl", F_OK), -1);
@@ -187,9 +187,9 @@ static void test_threads(void **state)
     (void)state;
     struct process_result result =
         cli_run_apart(cli_ranks(),
-                      CLI_WORDS_OF("env", "OMP_NUM_THREADS=3", TRIDENT, "train", "c.yaml",
+                      CLI_WORDS_OF("env", "OMP_NUM_THREADS=3", trident, "train", "c.yaml",
                                    "threads=0", "run_dir=threads", "train.steps=1"),
-                      CLI_WORDS_OF("env", "OMP_NUM_THREADS=2", TRIDENT, "train", "c.yaml",
+                      CLI_WORDS_OF("env", "OMP_NUM_THREADS=2", trident, "train", "c.yaml",
                                    "threads=0", "run_dir=threads", "train.steps=1"));
     assert_non_null(strstr(result.err, ", 2 threads each"));
     cli_expect_status(&result, 0);

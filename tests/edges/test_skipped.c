@@ -47,7 +47,7 @@ static void expect_good_one(char path[CLI_PATH])
     }
     json_decref(metrics);
     assert_true(step >= 2);
-    (void)snprintf(path, CLI_PATH, "run/checkpoints/step_%lld", (long long)(step / 2 * 2));
+    (void)snprintf(path, CLI_PATH, "run/checkpoints/step_%lld", (long long)step / 2 * 2);
     cli_run_well(0, CLI_WORDS_OF("inspect", path));
 }
 

@@ -113,10 +113,10 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_windows),
         cmocka_unit_test(test_key_bias),
     };
+    static const char text[] = TRIDENT_SOURCE_DIR "/examples/data/tinyshakespeare.txt";
     cli_begin("edges_verify", argc, argv);
     cli_write("chaos.yaml", config);
-    cli_run_well(0, CLI_WORDS_OF("tokenize", "--tokenizer", "byte", "--out", "english",
-                                 TRIDENT_SOURCE_DIR "/examples/data/tinyshakespeare.txt"));
+    cli_run_well(0, CLI_WORDS_OF("tokenize", "--tokenizer", "byte", "--out", "english", text));
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     cli_end();
     return failed;

@@ -16,7 +16,7 @@
 
 #define PATIENCE "TRIDENT_TIMEOUT_SECONDS=2"
 
-enum { FAILED = 3, LATE = 60 };
+enum { FAILED = 3, LATE = 60, HALF = LATE / 2 };
 
 /* The process that is the last rank of the job. */
 static pid_t last_rank(const struct process *job)
@@ -84,10 +84,10 @@ static void expect_all_ended(struct process *job, pid_t stopped)
     struct process_result result;
     pid_t ranks[16];
     int count = process_tree(job->pid, "trident", ranks, 16);
-    bool ended = wait_ranks(ranks, count, stopped, LATE / 2);
+    bool ended = wait_ranks(ranks, count, stopped, HALF);
     if (ended && !wait_launcher(job, 1500)) {
         (void)kill(stopped, SIGKILL);
-        ended = wait_ranks(ranks, count, -1, LATE / 2);
+        ended = wait_ranks(ranks, count, -1, HALF);
     }
     bool hangs = !wait_launcher(job, 5000);
     if (hangs) {

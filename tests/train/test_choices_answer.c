@@ -97,7 +97,7 @@ static void expect_answers(struct tri_engine *engine, const struct tri_choices *
     int64_t by_mean = 0, by_sum = 0;
     for (int64_t q = 0; q < QUESTIONS; q++) {
         struct tri_choices_question question = tri_choices_question(choices, q);
-        double least_mean = INFINITY, least_sum = INFINITY;
+        double least_mean = HUGE_VAL, least_sum = HUGE_VAL;
         int best_mean = -1, best_sum = -1;
         for (int c = 0; c < question.completions; c++) {
             int64_t length = length_of(choices, q, c, tri_choices_longest(choices));

@@ -130,7 +130,7 @@ static void with_window_of_rank(struct small_layout layout, int index)
 static int run_job(int argc, char **argv)
 {
     struct small_layout layouts[SMALL_LAYOUTS];
-    int every = argc > 1 ? atoi(argv[1]) : 1;
+    int every = argc > 1 ? (int)strtol(argv[1], NULL, 10) : 1;
     int ranks = job_size();
     int count = small_layouts(ranks, 8, layouts);
     /* Few layouts: more flavours on each, so that every rank count sees all of them. */
