@@ -96,19 +96,23 @@ void tri_loader_mark_documents(const int32_t *tokens, int64_t seq, int64_t separ
     }
 }
 
-/* The row of `length` tokens from `start` on. */
+/* The row of `length` tokens from `start` on, to place `at` of the arrays. */
 static enum tri_status read_row(const struct tri_loader *loader, int64_t start, int64_t length,
-                                int32_t *tokens, int32_t *targets, int32_t *first_key,
+                                const struct tri_row_arrays *out, int64_t at,
                                 struct tri_error *error)
 {
-    TRI_TRY(tri_tokens_read(loader->args.tokens, start, length, tokens, error));
-    TRI_TRY(tri_tokens_read(loader->args.tokens, start + 1, length, targets, error));
-    tri_loader_mark_documents(tokens, length, loader->args.separator, first_key);
+    TRI_TRY(tri_tokens_read(loader->args.tokens, start, length, out->tokens + at, error));
+    TRI_TRY(tri_tokens_read(loader->args.tokens, start + 1, length, out->targets + at, error));
+    tri_loader_mark_documents(out->tokens + at, length, loader->args.separator,
+                              out->first_key + at);
+    for (int64_t t = 0; t < length; t++) {
+        out->positions[at + t] = (int32_t)t;
+    }
     return TRI_OK;
 }
 
 enum tri_status tri_loader_rows(const struct tri_loader *loader, int64_t step, int64_t first_row,
-                                int64_t rows, int32_t *tokens, int32_t *targets, int32_t *first_key,
+                                int64_t rows, const struct tri_row_arrays *out,
                                 struct tri_error *error)
 {
     int64_t seq = loader->args.sequence_length;
@@ -118,8 +122,7 @@ enum tri_status tri_loader_rows(const struct tri_loader *loader, int64_t step, i
     int64_t first = loader->first_sample + (step - loader->first_step) * batch + first_row;
     for (int64_t i = 0; i < rows; i++) {
         int64_t start = sample_start(loader, first + i);
-        TRI_TRY(read_row(loader, start, seq, tokens + i * seq, targets + i * seq,
-                         first_key + i * seq, error));
+        TRI_TRY(read_row(loader, start, seq, out, i * seq, error));
     }
     return TRI_OK;
 }
@@ -135,8 +138,8 @@ int64_t tri_loader_eval_rest(const struct tri_loader *loader)
 }
 
 enum tri_status tri_loader_eval_rows(const struct tri_loader *loader, int64_t first_row,
-                                     int64_t rows, int32_t *tokens, int32_t *targets,
-                                     int32_t *first_key, struct tri_error *error)
+                                     int64_t rows, const struct tri_row_arrays *out,
+                                     struct tri_error *error)
 {
     int64_t seq = loader->args.sequence_length;
     int64_t count = tri_loader_eval_count(loader);
@@ -144,8 +147,7 @@ enum tri_status tri_loader_eval_rows(const struct tri_loader *loader, int64_t fi
     TRI_REQUIRE(first_row >= 0 && rows >= 0 && first_row + rows <= count + rest);
     int64_t length = rest ? tri_loader_eval_rest(loader) : seq;
     for (int64_t i = 0; i < rows; i++) {
-        TRI_TRY(read_row(loader, (first_row + i) * seq, length, tokens + i * seq, targets + i * seq,
-                         first_key + i * seq, error));
+        TRI_TRY(read_row(loader, (first_row + i) * seq, length, out, i * seq, error));
     }
     return TRI_OK;
 }

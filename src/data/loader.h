@@ -50,16 +50,21 @@ void tri_loader_destroy(struct tri_loader *loader);
  * asked for: a run goes on with the next sample, whatever its batch was before. */
 void tri_loader_continue(struct tri_loader *loader, int64_t step, int64_t sample);
 
+/* Where rows go, each [rows, seq]; the caller's. */
+struct tri_row_arrays {
+    int32_t *tokens;
+    int32_t *targets; /* the token after each; the one after a separator is predicted too */
+    /* The place in the row where a position's document begins: attention at position t sees
+     * [first_key[t], t]. A separator belongs to the document that it ends. */
+    int32_t *first_key;
+    int32_t *positions; /* places in the row */
+};
+
 /* Rows [first_row, first_row + rows) of step's global batch, which the caller keeps within it; step
- * counts from 0.
- *   tokens    [rows, seq]
- *   targets   [rows, seq]  the token after each; the one after a separator is predicted too
- *   first_key [rows, seq]  the place in the row where a position's document begins: attention at
- *             position t sees [first_key[t], t]. A separator belongs to the document that it ends.
- * BAD_INPUT when a token is not below the vocabulary size (tri_tokens_read). Writes nothing else,
- * and may be called from several threads. */
+ * counts from 0. BAD_INPUT when a token is not below the vocabulary size (tri_tokens_read). Writes
+ * nothing else, and may be called from several threads. */
 enum tri_status tri_loader_rows(const struct tri_loader *loader, int64_t step, int64_t first_row,
-                                int64_t rows, int32_t *tokens, int32_t *targets, int32_t *first_key,
+                                int64_t rows, const struct tri_row_arrays *out,
                                 struct tri_error *error) TRI_NODISCARD;
 
 /* first_key [seq] of one row, as there; separator -1: all is one document. */
@@ -74,7 +79,7 @@ int64_t tri_loader_eval_rest(const struct tri_loader *loader);
 /* Whole rows of the evaluation, as above; or, asked for alone, the one behind them, of which
  * eval_rest elements are filled. */
 enum tri_status tri_loader_eval_rows(const struct tri_loader *loader, int64_t first_row,
-                                     int64_t rows, int32_t *tokens, int32_t *targets,
-                                     int32_t *first_key, struct tri_error *error) TRI_NODISCARD;
+                                     int64_t rows, const struct tri_row_arrays *out,
+                                     struct tri_error *error) TRI_NODISCARD;
 
 #endif

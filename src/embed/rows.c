@@ -105,8 +105,7 @@ static enum tri_status copy(struct rows *r, const struct given *given, struct tr
     for (size_t i = 0; i < count && given->trains; i++) {
         r->counted += r->targets[i] >= 0;
     }
-    return given->trains && r->counted == 0 ? tri_fail(error, TRI_BAD_INPUT, "targets: none counts")
-                                            : TRI_OK;
+    return TRI_OK;
 }
 
 /* A copy of what was given, or why it is not right: other processes are to hear that too. NULL: no
@@ -218,6 +217,7 @@ static enum tri_status forward(struct tri_rank *rank, void *argument, struct tri
             .batch_rows = r->rows,
             .micro_step = i,
             .global_tokens = r->rows * r->length,
+            .batch_tokens = r->rows * r->length,
             .phase = TRI_PHASE_EVAL,
         };
         float *out = writes ? r->logits + part.begin * r->length * vocabulary : spare;
@@ -252,19 +252,19 @@ enum trident_status trident_model_forward(struct trident_model *model, const int
 /* ---- a step ---------------------------------------------------------------------------------- */
 
 static enum tri_status fill(void *state, int64_t step, int64_t first_row, int64_t rows,
-                            int32_t *tokens, int32_t *targets, int32_t *first_key,
-                            struct tri_error *error)
+                            const struct tri_row_arrays *out, struct tri_error *error)
 {
     const struct rows *r = state;
     size_t at = (size_t)(first_row * r->length);
-    size_t bytes = (size_t)(rows * r->length) * sizeof(*tokens);
+    size_t bytes = (size_t)(rows * r->length) * sizeof(*out->tokens);
     (void)step;
     (void)error;
-    memcpy(tokens, r->tokens + at, bytes);
-    memcpy(targets, r->targets + at, bytes);
+    memcpy(out->tokens, r->tokens + at, bytes);
+    memcpy(out->targets, r->targets + at, bytes);
     for (int64_t row = 0; row < rows; row++) {
-        tri_loader_mark_documents(tokens + row * r->length, r->length,
-                                  r->model->config.data.separator, first_key + row * r->length);
+        tri_loader_mark_documents(out->tokens + row * r->length, r->length,
+                                  r->model->config.data.separator,
+                                  out->first_key + row * r->length);
     }
     return TRI_OK;
 }
@@ -275,8 +275,13 @@ static enum tri_status step(struct tri_rank *rank, void *argument, struct tri_er
     struct trident_model *model = r->model;
     struct tri_engine *engine = model->session[rank->place].engine;
     TRI_TRY(admit(rank, "trident_model_step", r, error));
-    struct tri_rows_source source = {r,         fill,       r->rows,
-                                     r->length, r->counted, model->config.data.separator >= 0};
+    struct tri_rows_source source = {.state = r,
+                                     .fill = fill,
+                                     .rows = r->rows,
+                                     .seq = r->length,
+                                     .counted_tokens = r->counted,
+                                     .tokens = r->rows * r->length,
+                                     .documents = model->config.data.separator >= 0};
     struct tri_step_report report;
     /* Before the ranks meet: after that the first one changes them. */
     int64_t done = model->state.step;

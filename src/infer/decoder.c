@@ -114,6 +114,7 @@ void tri_decoder_feed(struct tri_decoder *decoder, const int32_t *tokens, int64_
         .positions = decoder->positions + decoder->cache.length,
         .first_key = mark_documents(decoder, tokens, n),
         .global_tokens = n,
+        .batch_tokens = n,
         .phase = TRI_PHASE_EVAL,
         .cache = &decoder->cache,
     };

@@ -116,7 +116,7 @@ static void chunk_backward(const struct tri_frame *frame, const struct head *hea
         .sums = chunk->sums,
         .targets = chunk->targets,
         .first_col = head->cols.begin,
-        .scale = 1.0 / (double)pass->global_tokens,
+        .scale = pass->global_tokens > 0 ? 1.0 / (double)pass->global_tokens : 0.0,
         .d = chunk->dlogits,
         .ld_d = cols,
         .n = chunk->n,

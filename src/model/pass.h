@@ -53,7 +53,8 @@ struct tri_pass {
     int64_t first_row;              /* of the global batch */
     int64_t batch_rows, micro_step; /* rows of the global batch, and which of its micro-steps this
                                        is: what tri_rows_micro takes, for any replica */
-    int64_t global_tokens; /* counted targets of the global batch: every mean is over these */
+    int64_t global_tokens; /* counted targets of the global batch, 0 or more: the loss's mean */
+    int64_t batch_tokens;  /* tokens of the global batch: the means of routers' losses */
     uint64_t seed, step;
     bool training; /* noise, training capacity */
     bool backward; /* a backward follows */

@@ -179,7 +179,7 @@ static struct tri_router_call make_call(const struct layer *layer, const struct 
         .rows = pass->rows,
         .seq = pass->seq,
         .first_row = pass->first_row,
-        .global_tokens = pass->global_tokens,
+        .global_tokens = pass->batch_tokens,
         .seed = pass->seed,
         .step = pass->step,
         .layer = layer->base.layer,
@@ -383,7 +383,7 @@ static void end(void *shared, const struct tri_frame *frame)
     struct tri_moe *moe = shared;
     if (scope_is_model(moe->context)) {
         double loss =
-            tri_aux_model_finish(moe->router, frame->moe, pass->phase, pass->global_tokens);
+            tri_aux_model_finish(moe->router, frame->moe, pass->phase, pass->batch_tokens);
         if (pass->tally) {
             tri_exact_add(&pass->tally->aux_loss, loss);
         }

@@ -16,7 +16,8 @@ struct tri_router_call {
     const float *logits;   /* [rows*seq, experts] */
     int64_t rows, seq;     /* whole sequences; may be 0 rows */
     int64_t first_row;     /* global row, within the global batch, of the first */
-    int64_t global_tokens; /* of the whole global batch: every mean is over these */
+    int64_t global_tokens; /* of the whole global batch, counted as targets or not: every mean is
+                              over these */
     uint64_t seed, step;
     int64_t layer; /* counted over all layers */
     bool training;

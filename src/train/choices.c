@@ -17,8 +17,7 @@ struct batch {
 };
 
 static enum tri_status fill(void *state, int64_t step, int64_t first_row, int64_t rows,
-                            int32_t *tokens, int32_t *targets, int32_t *first_key,
-                            struct tri_error *error)
+                            const struct tri_row_arrays *out, struct tri_error *error)
 {
     const struct batch *batch = state;
     (void)step;
@@ -29,9 +28,9 @@ static enum tri_status fill(void *state, int64_t step, int64_t first_row, int64_
     for (int64_t i = 0; i < rows; i++) {
         int64_t at = i * batch->seq;
         (void)tri_choices_row(batch->choices, batch->question[first_row + i],
-                              batch->completion[first_row + i], batch->seq, tokens + at,
-                              targets + at);
-        memset(first_key + at, 0, (size_t)batch->seq * sizeof(*first_key));
+                              batch->completion[first_row + i], batch->seq, out->tokens + at,
+                              out->targets + at);
+        memset(out->first_key + at, 0, (size_t)batch->seq * sizeof(*out->first_key));
     }
     return TRI_OK;
 }

@@ -89,14 +89,17 @@ static enum tri_status read_rows(struct tri_engine *engine, const struct tri_row
     enum tri_status status = TRI_OK;
     int64_t rows = tri_range_size(share);
     make_room(engine, rows, source->seq);
-    if (rows > 0) {
-        status = source->fill(source->state, step, share.begin, rows, engine->tokens,
-                              engine->targets, engine->first_key, error);
-    }
     for (int64_t i = 0; i < rows * source->seq; i++) {
         engine->positions[i] = (int32_t)(i % source->seq);
     }
-    return tri_comm_agree(tri_mesh_group(engine->mesh, TRI_ON_ALL), status, error);
+    if (rows > 0) {
+        const struct tri_row_arrays out = {engine->tokens, engine->targets, engine->first_key,
+                                           engine->positions};
+        status = source->fill(source->state, step, share.begin, rows, &out, error);
+    }
+    TRI_TRY(tri_comm_agree(tri_mesh_group(engine->mesh, TRI_ON_ALL), status, error));
+    engine->counted = source->count ? source->count(source->state, step) : source->counted_tokens;
+    return TRI_OK;
 }
 
 static struct tri_pass make_pass(struct tri_engine *engine, const struct tri_rows_source *source,
@@ -111,7 +114,8 @@ static struct tri_pass make_pass(struct tri_engine *engine, const struct tri_row
         .positions = engine->positions + at,
         .first_key = source->documents ? engine->first_key + at : NULL,
         .first_row = rows.begin,
-        .global_tokens = source->counted_tokens,
+        .global_tokens = engine->counted,
+        .batch_tokens = source->tokens > 0 ? source->tokens : source->rows * source->seq,
         .seed = (uint64_t)engine->config->seed,
         .tally = &engine->tally,
         .hooks = &engine->hooks,
@@ -127,8 +131,8 @@ static void reset_tally(struct tri_engine *engine)
     engine->tally = (struct tri_tally){.load = load};
 }
 
-static void sum_tally(struct tri_engine *engine, const struct tri_rows_source *source,
-                      enum tri_phase phase, struct tri_step_report *report)
+static void sum_tally(struct tri_engine *engine, enum tri_phase phase,
+                      struct tri_step_report *report)
 {
     const struct tri_config_moe *moe = &engine->config->moe;
     struct tri_tally *tally = &engine->tally;
@@ -144,7 +148,8 @@ static void sum_tally(struct tri_engine *engine, const struct tri_rows_source *s
                        tally->load, engine->moe_layers * moe->num_experts, TRI_I64);
     report->cross_entropy_sum = sums.cross_entropy;
     report->aux_loss_sum = sums.aux_loss;
-    report->cross_entropy = tri_exact_get(&sums.cross_entropy) / (double)source->counted_tokens;
+    report->cross_entropy =
+        engine->counted > 0 ? tri_exact_get(&sums.cross_entropy) / (double)engine->counted : 0.0;
     report->aux_loss = tri_exact_get(&sums.aux_loss);
     report->z_loss = tri_exact_get(&sums.z_loss);
     report->loss =
@@ -215,7 +220,7 @@ enum tri_status tri_engine_gradients(struct tri_engine *engine,
     struct tri_pass options = {
         .training = true, .backward = true, .phase = TRI_PHASE_FORWARD, .tap = tap};
     TRI_TRY(run(engine, source, step, options, error));
-    sum_tally(engine, source, TRI_PHASE_OPTIMIZER, report);
+    sum_tally(engine, TRI_PHASE_OPTIMIZER, report);
     double reduce = tri_clock_now();
     reduce_gradients(engine);
     report->grad_norm =
@@ -254,7 +259,7 @@ enum tri_status tri_engine_evaluate(struct tri_engine *engine, const struct tri_
 {
     *report = (struct tri_step_report){0};
     TRI_TRY(run(engine, source, 0, (struct tri_pass){.phase = TRI_PHASE_EVAL}, error));
-    sum_tally(engine, source, TRI_PHASE_EVAL, report);
+    sum_tally(engine, TRI_PHASE_EVAL, report);
     return TRI_OK;
 }
 
@@ -266,7 +271,7 @@ enum tri_status tri_engine_score(struct tri_engine *engine, const struct tri_row
     *report = (struct tri_step_report){0};
     memset(row_losses, 0, (size_t)source->rows * sizeof(*row_losses));
     TRI_TRY(run(engine, source, 0, options, error));
-    sum_tally(engine, source, TRI_PHASE_EVAL, report);
+    sum_tally(engine, TRI_PHASE_EVAL, report);
     tri_all_reduce_sum(tri_mesh_group(engine->mesh, TRI_ON_EXPERT | TRI_ON_DATA),
                        (struct tri_where){TRI_PHASE_EVAL, TRI_KIND_META}, row_losses, source->rows,
                        TRI_F64);

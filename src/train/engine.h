@@ -4,18 +4,24 @@
 #define TRIDENT_TRAIN_ENGINE_H
 
 #include "base/exact.h"
+#include "data/loader.h"
 #include "model/model.h"
 #include "optim/optim.h"
 
-/* Where a step's rows come from. fill must give the same row on whichever rank asks for it. */
+/* Where a step's rows come from. fill must give the same row on whichever rank asks for it; it
+ * finds places in the row as positions, and may put others there. Targets of -1 do not count. */
 struct tri_rows_source {
     void *state;
     enum tri_status (*fill)(void *state, int64_t step, int64_t first_row, int64_t rows,
-                            int32_t *tokens, int32_t *targets, int32_t *first_key,
-                            struct tri_error *error);
-    int64_t rows, seq;      /* of the global batch */
-    int64_t counted_tokens; /* targets that count in it: every mean is over these */
-    bool documents;         /* first_key matters */
+                            const struct tri_row_arrays *out, struct tri_error *error);
+    /* Targets that count in the step's global batch, the same on every rank without a message;
+     * NULL: counted_tokens. Called after fill. */
+    int64_t (*count)(void *state, int64_t step);
+    int64_t rows, seq; /* of the global batch */
+    /* What the loss is a mean over, and what routers' losses are means over: targets that count in
+     * the global batch, and tokens in it (0: rows * seq); of a part of a larger one, in that. */
+    int64_t counted_tokens, tokens;
+    bool documents; /* first_key matters */
 };
 
 /* Sums over all ranks of a step's tallies: means over the global batch. */
@@ -23,9 +29,10 @@ struct tri_step_report {
     double cross_entropy, aux_loss, z_loss,
         loss;         /* loss = cross_entropy + aux_coef * aux + z_coef * z */
     double grad_norm; /* before clipping */
-    /* The sums that two of them are made of: cross_entropy * counted_tokens, and aux_loss. */
+    /* The sums that two of them are made of: cross_entropy * counted targets, and aux_loss. */
     struct tri_exact cross_entropy_sum, aux_loss_sum;
-    int64_t targets, dropped;
+    int64_t targets; /* that count */
+    int64_t dropped;
     const int64_t *load; /* [MoE layers, experts]; borrowed from the engine until the next step */
     double seconds, seconds_attention, seconds_router, seconds_exchange, seconds_experts,
         seconds_optimizer, seconds_exposed; /* of this rank */
@@ -45,6 +52,7 @@ struct tri_engine {
     int64_t moe_layers;
     int32_t *tokens, *targets, *first_key, *positions; /* this replica's rows of a step */
     int64_t row_capacity;                              /* rows * seq that they hold */
+    int64_t counted; /* targets that count in the step's global batch */
 };
 
 /* Builds table, weights (initial values of config->seed), model and, when

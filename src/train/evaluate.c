@@ -5,10 +5,9 @@
 #include "base/signals.h"
 
 static enum tri_status fill_training(void *state, int64_t step, int64_t first_row, int64_t rows,
-                                     int32_t *tokens, int32_t *targets, int32_t *first_key,
-                                     struct tri_error *error)
+                                     const struct tri_row_arrays *out, struct tri_error *error)
 {
-    return tri_loader_rows(state, step, first_row, rows, tokens, targets, first_key, error);
+    return tri_loader_rows(state, step, first_row, rows, out, error);
 }
 
 struct tri_rows_source tri_source_of_loader(const struct tri_loader *loader,
@@ -16,14 +15,17 @@ struct tri_rows_source tri_source_of_loader(const struct tri_loader *loader,
 {
     int64_t rows = config->train.global_batch;
     int64_t seq = config->data.sequence_length;
-    return (struct tri_rows_source){
-        (void *)(uintptr_t)loader,  fill_training, rows, seq, rows * seq,
-        config->data.separator >= 0};
+    return (struct tri_rows_source){.state = (void *)(uintptr_t)loader,
+                                    .fill = fill_training,
+                                    .rows = rows,
+                                    .seq = seq,
+                                    .counted_tokens = rows * seq,
+                                    .tokens = rows * seq,
+                                    .documents = config->data.separator >= 0};
 }
 
 static enum tri_status fill_random(void *state, int64_t step, int64_t first_row, int64_t rows,
-                                   int32_t *tokens, int32_t *targets, int32_t *first_key,
-                                   struct tri_error *error)
+                                   const struct tri_row_arrays *out, struct tri_error *error)
 {
     const struct tri_config *config = state;
     int64_t seq = config->data.sequence_length;
@@ -32,9 +34,10 @@ static enum tri_status fill_random(void *state, int64_t step, int64_t first_row,
     (void)error;
     for (int64_t i = 0; i < rows * seq; i++) {
         uint64_t place = (uint64_t)((first_row + i / seq) * (seq + 1) + i % seq);
-        tokens[i] = (int32_t)(tri_random_bits((uint64_t)config->seed, stream, place) % vocab);
-        targets[i] = (int32_t)(tri_random_bits((uint64_t)config->seed, stream, place + 1) % vocab);
-        first_key[i] = 0;
+        uint64_t seed = (uint64_t)config->seed;
+        out->tokens[i] = (int32_t)(tri_random_bits(seed, stream, place) % vocab);
+        out->targets[i] = (int32_t)(tri_random_bits(seed, stream, place + 1) % vocab);
+        out->first_key[i] = 0;
     }
     return TRI_OK;
 }
@@ -43,8 +46,12 @@ struct tri_rows_source tri_source_random(const struct tri_config *config)
 {
     int64_t rows = config->train.global_batch;
     int64_t seq = config->data.sequence_length;
-    return (struct tri_rows_source){
-        (void *)(uintptr_t)config, fill_random, rows, seq, rows * seq, false};
+    return (struct tri_rows_source){.state = (void *)(uintptr_t)config,
+                                    .fill = fill_random,
+                                    .rows = rows,
+                                    .seq = seq,
+                                    .counted_tokens = rows * seq,
+                                    .tokens = rows * seq};
 }
 
 struct window {
@@ -53,8 +60,7 @@ struct window {
 };
 
 static enum tri_status fill_evaluation(void *state, int64_t step, int64_t first_row, int64_t rows,
-                                       int32_t *tokens, int32_t *targets, int32_t *first_key,
-                                       struct tri_error *error)
+                                       const struct tri_row_arrays *out, struct tri_error *error)
 {
     const struct window *window = state;
     (void)step;
@@ -62,8 +68,7 @@ static enum tri_status fill_evaluation(void *state, int64_t step, int64_t first_
     if (tri_signals_stop_asked()) {
         return TRI_REQUEUE;
     }
-    return tri_loader_eval_rows(window->loader, window->first + first_row, rows, tokens, targets,
-                                first_key, error);
+    return tri_loader_eval_rows(window->loader, window->first + first_row, rows, out, error);
 }
 
 int64_t tri_evaluate_rows(const struct tri_config *config, int replicas)
@@ -84,8 +89,13 @@ static enum tri_status add_rows(struct tri_engine *engine, const struct tri_load
 {
     const struct tri_config *config = engine->config;
     struct window window = {loader, first};
-    struct tri_rows_source source = {&window, fill_evaluation, rows,
-                                     seq,     counted,         config->data.separator >= 0};
+    struct tri_rows_source source = {.state = &window,
+                                     .fill = fill_evaluation,
+                                     .rows = rows,
+                                     .seq = seq,
+                                     .counted_tokens = counted,
+                                     .tokens = counted,
+                                     .documents = config->data.separator >= 0};
     struct tri_step_report report;
     TRI_TRY(tri_engine_evaluate(engine, &source, &report, error));
     tri_exact_merge(&losses->cross_entropy, &report.cross_entropy_sum);

@@ -40,16 +40,13 @@ static struct batch shorten(const struct tri_config *config, int replicas, int64
 
 /* Tokens 0, and no target that counts: nobody looks at them. */
 static enum tri_status fill(void *state, int64_t step, int64_t first_row, int64_t rows,
-                            int32_t *tokens, int32_t *targets, int32_t *first_key,
-                            struct tri_error *error)
+                            const struct tri_row_arrays *out, struct tri_error *error)
 {
     int64_t n = rows * *(const int64_t *)state;
     (void)step;
     (void)first_row;
-    (void)tokens;
-    (void)first_key;
     (void)error;
-    memset(targets, 0xff, (size_t)n * sizeof(*targets));
+    memset(out->targets, 0xff, (size_t)n * sizeof(*out->targets));
     return TRI_OK;
 }
 
@@ -85,8 +82,13 @@ static struct tri_memory_counters run(const struct tri_rehearsal *rehearsal,
     if (engine->moe_layers > 0) {
         tri_moe_set_load(tri_model_moe(engine->model), loads[rehearsal->load]);
     }
-    struct tri_rows_source source = {&seq, fill,       rows,
-                                     seq,  rows * seq, config->data.separator >= 0};
+    struct tri_rows_source source = {.state = &seq,
+                                     .fill = fill,
+                                     .rows = rows,
+                                     .seq = seq,
+                                     .counted_tokens = rows * seq,
+                                     .tokens = rows * seq,
+                                     .documents = config->data.separator >= 0};
     mesh->ledger = ledger;
     for (int64_t i = 0; i < STEPS; i++) {
         memset(ledger, 0, sizeof(*ledger));

@@ -9,16 +9,22 @@
 
 /* The reference's row j is row row_of[j] of the global batch. */
 static enum tri_status fill_reference(void *state, int64_t step, int64_t first_row, int64_t rows,
-                                      int32_t *tokens, int32_t *targets, int32_t *first_key,
-                                      struct tri_error *error)
+                                      const struct tri_row_arrays *out, struct tri_error *error)
 {
     const struct verify *v = state;
     int64_t seq = v->source.seq;
     for (int64_t j = 0; j < rows; j++) {
-        TRI_TRY(v->source.fill(v->source.state, step, v->row_of[first_row + j], 1, tokens + j * seq,
-                               targets + j * seq, first_key + j * seq, error));
+        const struct tri_row_arrays row = {out->tokens + j * seq, out->targets + j * seq,
+                                           out->first_key + j * seq, out->positions + j * seq};
+        TRI_TRY(v->source.fill(v->source.state, step, v->row_of[first_row + j], 1, &row, error));
     }
     return TRI_OK;
+}
+
+static int64_t count_reference(void *state, int64_t step)
+{
+    const struct verify *v = state;
+    return v->source.count(v->source.state, step);
 }
 
 static bool uses_window(const struct tri_config *config, enum tri_window window)
@@ -88,5 +94,6 @@ enum tri_status tri_verify_order_rows(struct verify *v, struct tri_error *error)
     v->reference_source = v->source;
     v->reference_source.state = v;
     v->reference_source.fill = fill_reference;
+    v->reference_source.count = v->source.count ? count_reference : NULL;
     return TRI_OK;
 }

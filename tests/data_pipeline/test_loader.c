@@ -39,19 +39,23 @@ static struct tri_loader *loader_of(const struct tri_tokens *tokens, int64_t see
 
 enum { ROOM = 4096 };
 struct rows {
-    int32_t tokens[ROOM], targets[ROOM], first_key[ROOM];
+    int32_t tokens[ROOM], targets[ROOM], first_key[ROOM], positions[ROOM];
 };
+
+static struct tri_row_arrays arrays_at(struct rows *rows, int64_t at)
+{
+    return (struct tri_row_arrays){rows->tokens + at, rows->targets + at, rows->first_key + at,
+                                   rows->positions + at};
+}
 
 static void read_rows(const struct tri_loader *loader, int64_t step, struct tri_range range,
                       int64_t seq, struct rows *rows)
 {
     struct tri_error error = {0};
     assert_true(range.end * seq <= ROOM);
-    int64_t at = range.begin * seq;
-    assert_int_equal(tri_loader_rows(loader, step, range.begin, tri_range_size(range),
-                                     rows->tokens + at, rows->targets + at, rows->first_key + at,
-                                     &error),
-                     TRI_OK);
+    const struct tri_row_arrays out = arrays_at(rows, range.begin * seq);
+    assert_int_equal(
+        tri_loader_rows(loader, step, range.begin, tri_range_size(range), &out, &error), TRI_OK);
 }
 
 /* ---- training -------------------------------------------------------------------------------- */
@@ -326,14 +330,11 @@ static void evaluation_predicts_every_token_but_the_first_once(void **state)
         assert_int_equal(full, (count - 1) / seq);
         struct rows rows;
         memset(&rows, 0xff, sizeof(rows));
-        assert_int_equal(tri_loader_eval_rows(loader, 0, full, rows.tokens, rows.targets,
-                                              rows.first_key, &error),
-                         TRI_OK);
+        const struct tri_row_arrays whole = arrays_at(&rows, 0);
+        const struct tri_row_arrays last = arrays_at(&rows, full * seq);
+        assert_int_equal(tri_loader_eval_rows(loader, 0, full, &whole, &error), TRI_OK);
         if (rest > 0) {
-            assert_int_equal(tri_loader_eval_rows(loader, full, 1, rows.tokens + full * seq,
-                                                  rows.targets + full * seq,
-                                                  rows.first_key + full * seq, &error),
-                             TRI_OK);
+            assert_int_equal(tri_loader_eval_rows(loader, full, 1, &last, &error), TRI_OK);
         }
         int64_t next = 1;
         for (int64_t i = 0; i < full * seq + rest; i++) {

@@ -36,6 +36,7 @@ static void forward_whole(struct subject *s)
         .positions = positions,
         .first_key = separator >= 0 ? first_key : NULL,
         .global_tokens = LENGTH,
+        .batch_tokens = LENGTH,
         .phase = TRI_PHASE_EVAL,
     };
     tri_model_logits(s->engine->model, &pass, false, s->whole);

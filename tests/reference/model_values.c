@@ -1,6 +1,8 @@
-/* reference.safetensors: one batch's losses, logits, router logits, gradients; greedy decoding. */
+/* reference.safetensors: one batch's losses, logits, router logits, gradients; greedy decoding.
+ * masked.safetensors: loss, logits and gradients of rows of several documents, partly masked. */
 #include "reference_check.h"
 
+#include "base/file.h"
 #include "base/memory.h"
 #include "infer/decoder.h"
 #include "shard/rows.h"
@@ -12,21 +14,37 @@
 struct batch {
     int64_t rows, seq;
     int64_t *inputs, *targets;
+    int64_t *documents, *positions; /* NULL: a row is one document */
 };
 
 static enum tri_status fill(void *state, int64_t step, int64_t first_row, int64_t rows,
-                            int32_t *tokens, int32_t *targets, int32_t *first_key,
-                            struct tri_error *error)
+                            const struct tri_row_arrays *out, struct tri_error *error)
 {
     const struct batch *batch = state;
+    const int64_t *documents = batch->documents;
     (void)step;
     (void)error;
     for (int64_t i = 0; i < rows * batch->seq; i++) {
-        tokens[i] = (int32_t)batch->inputs[first_row * batch->seq + i];
-        targets[i] = (int32_t)batch->targets[first_row * batch->seq + i];
-        first_key[i] = 0;
+        int64_t at = first_row * batch->seq + i;
+        int64_t place = i % batch->seq;
+        bool goes_on = place > 0 && (!documents || documents[at] == documents[at - 1]);
+        out->tokens[i] = (int32_t)batch->inputs[at];
+        out->targets[i] = (int32_t)(batch->targets[at] < 0 ? -1 : batch->targets[at]);
+        out->first_key[i] = goes_on ? out->first_key[i - 1] : (int32_t)place;
+        out->positions[i] = (int32_t)(batch->positions ? batch->positions[at] : place);
     }
     return TRI_OK;
+}
+
+static struct tri_rows_source source_of(struct batch *batch, int64_t counted)
+{
+    return (struct tri_rows_source){.state = batch,
+                                    .fill = fill,
+                                    .rows = batch->rows,
+                                    .seq = batch->seq,
+                                    .counted_tokens = counted,
+                                    .tokens = batch->rows * batch->seq,
+                                    .documents = batch->documents != NULL};
 }
 
 /* Router logits of one layer, whole on every rank: each replica recorded its own rows. */
@@ -46,29 +64,28 @@ static void check_logits(struct check *check, const struct subject *subject,
     struct tri_range share =
         tri_rows_share(batch->rows, replicas,
                        tri_group_rank(tri_mesh_group(subject->mesh, TRI_ON_EXPERT | TRI_ON_DATA)));
-    int32_t *tokens = tri_alloc(TRI_MEMORY_OTHER, (size_t)n * 3 * sizeof(*tokens));
-    int32_t *positions = tokens + n;
+    int32_t *arrays = tri_alloc(TRI_MEMORY_OTHER, (size_t)n * 4 * sizeof(*arrays));
+    const struct tri_row_arrays out = {arrays, arrays + n, arrays + 2 * n, arrays + 3 * n};
+    const int64_t at = share.begin * batch->seq;
     struct tri_error error;
-    (void)fill((void *)(uintptr_t)batch, 0, 0, batch->rows, tokens, positions, positions + n,
-               &error);
-    for (int64_t i = 0; i < n; i++) {
-        positions[i] = (int32_t)(i % batch->seq);
-    }
+    (void)fill((void *)(uintptr_t)batch, 0, 0, batch->rows, &out, &error);
     float *logits = tri_alloc(TRI_MEMORY_OTHER, (size_t)(n * vocab) * sizeof(*logits));
     struct tri_pass pass = {.rows = tri_range_size(share),
                             .seq = batch->seq,
-                            .tokens = tokens + share.begin * batch->seq,
-                            .positions = positions,
+                            .tokens = out.tokens + at,
+                            .positions = out.positions + at,
+                            .first_key = out.first_key + at,
                             .first_row = share.begin,
                             .global_tokens = n,
+                            .batch_tokens = n,
                             .phase = TRI_PHASE_EVAL};
-    tri_model_logits(engine->model, &pass, false, logits + share.begin * batch->seq * vocab);
+    tri_model_logits(engine->model, &pass, false, logits + at * vocab);
     sum_over_replicas(subject, logits, n * vocab);
     float *expected = read_f32(reference, "logits", NULL);
     check_value(check, "logits", relative_l2(logits, expected, n * vocab), 1e-5);
     tri_free(expected);
     tri_free(logits);
-    tri_free(tokens);
+    tri_free(arrays);
 }
 
 static void check_router_logits(struct check *check, const struct subject *subject,
@@ -180,11 +197,13 @@ void check_model_values(struct check *check, const struct subject *subject)
         quit(&error);
     }
     const struct tri_safetensor *ids = need(reference, "input_ids");
-    struct batch batch = {ids->shape[0], ids->shape[1], read_i64(reference, "input_ids", NULL),
-                          read_i64(reference, "targets", NULL)};
+    struct batch batch = {.rows = ids->shape[0],
+                          .seq = ids->shape[1],
+                          .inputs = read_i64(reference, "input_ids", NULL),
+                          .targets = read_i64(reference, "targets", NULL)};
     int64_t n = batch.rows * batch.seq;
     struct tri_engine *engine = subject_engine(subject);
-    struct tri_rows_source source = {&batch, fill, batch.rows, batch.seq, n, false};
+    struct tri_rows_source source = source_of(&batch, n);
     int64_t k = subject->config.moe.top_k;
     int64_t layers = tri_model_moe_layers(&subject->config);
     struct tri_route_tap tap = {.tokens = n, .k = k};
@@ -209,5 +228,48 @@ void check_model_values(struct check *check, const struct subject *subject)
     tri_free(batch.inputs);
     tri_free(batch.targets);
     tri_engine_destroy(engine);
+    tri_safetensors_close(reference);
+}
+
+/* No balance loss: the reference has none either. */
+void check_masked_values(struct check *check, const struct subject *subject)
+{
+    char path[TRI_PATH_MAX + 32];
+    struct tri_error error;
+    struct tri_safetensors *reference;
+    (void)snprintf(path, sizeof(path), "%s/masked.safetensors", subject->dir);
+    if (!tri_file_exists(path)) {
+        return;
+    }
+    if (tri_safetensors_open(path, &reference, &error) != TRI_OK) {
+        quit(&error);
+    }
+    struct subject masked = *subject;
+    masked.config.moe.aux_loss = 0.0;
+    const struct tri_safetensor *ids = need(reference, "input_ids");
+    struct batch batch = {.rows = ids->shape[0],
+                          .seq = ids->shape[1],
+                          .inputs = read_i64(reference, "input_ids", NULL),
+                          .targets = read_i64(reference, "targets", NULL),
+                          .documents = read_i64(reference, "documents", NULL),
+                          .positions = read_i64(reference, "positions", NULL)};
+    int64_t *counted = read_i64(reference, "counted", NULL);
+    struct tri_engine *engine = subject_engine(&masked);
+    struct tri_rows_source source = source_of(&batch, *counted);
+    struct tri_step_report report;
+    if (tri_engine_gradients(engine, &source, 0, NULL, &report, &error) != TRI_OK) {
+        quit(&error);
+    }
+    check_value(check, "masked: targets", fabs((double)(report.targets - *counted)), 0.0);
+    check_value(check, "masked: cross_entropy",
+                relative(report.cross_entropy, scalar(reference, "cross_entropy")), 2e-6);
+    check_gradients(check, &masked, engine, reference);
+    check_logits(check, &masked, engine, &batch, reference);
+    tri_engine_destroy(engine);
+    tri_free(counted);
+    tri_free(batch.inputs);
+    tri_free(batch.targets);
+    tri_free(batch.documents);
+    tri_free(batch.positions);
     tri_safetensors_close(reference);
 }

@@ -45,6 +45,7 @@ void subject_assemble(const struct subject *subject, const struct tri_params *pa
 void subject_release(const struct tri_params *params, float **rows);
 
 void check_model_values(struct check *check, const struct subject *subject);
+void check_masked_values(struct check *check, const struct subject *subject);
 void check_training_values(struct check *check, const struct subject *subject);
 void check_gates(struct check *check, const char *dir);
 

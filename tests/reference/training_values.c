@@ -13,8 +13,7 @@ struct batches {
 };
 
 static enum tri_status fill(void *state, int64_t step, int64_t first_row, int64_t rows,
-                            int32_t *tokens, int32_t *targets, int32_t *first_key,
-                            struct tri_error *error)
+                            const struct tri_row_arrays *out, struct tri_error *error)
 {
     const struct batches *batches = state;
     (void)error;
@@ -22,9 +21,9 @@ static enum tri_status fill(void *state, int64_t step, int64_t first_row, int64_
         const int64_t *from =
             batches->tokens + (step * batches->rows + first_row + row) * (batches->seq + 1);
         for (int64_t i = 0; i < batches->seq; i++) {
-            tokens[row * batches->seq + i] = (int32_t)from[i];
-            targets[row * batches->seq + i] = (int32_t)from[i + 1];
-            first_key[row * batches->seq + i] = 0;
+            out->tokens[row * batches->seq + i] = (int32_t)from[i];
+            out->targets[row * batches->seq + i] = (int32_t)from[i + 1];
+            out->first_key[row * batches->seq + i] = 0;
         }
     }
     return TRI_OK;
@@ -46,9 +45,13 @@ static void worst(double *worst_so_far, double got, double expected)
 static void train(struct tri_engine *engine, const struct batches *batches, const float *losses,
                   const float *norms, struct history *history)
 {
-    struct tri_rows_source source = {
-        (void *)(uintptr_t)batches,   fill, batches->rows, batches->seq,
-        batches->rows * batches->seq, false};
+    int64_t n = batches->rows * batches->seq;
+    struct tri_rows_source source = {.state = (void *)(uintptr_t)batches,
+                                     .fill = fill,
+                                     .rows = batches->rows,
+                                     .seq = batches->seq,
+                                     .counted_tokens = n,
+                                     .tokens = n};
     struct tri_error error;
     for (int64_t step = 0; step <= batches->steps; step++) {
         struct tri_step_report report;

@@ -114,8 +114,7 @@ struct tri_mesh *small_mesh(const struct tri_config *config)
 /* ---- rows ------------------------------------------------------------------------------------ */
 
 static enum tri_status fill_random(void *state, int64_t step, int64_t first_row, int64_t rows,
-                                   int32_t *tokens, int32_t *targets, int32_t *first_key,
-                                   struct tri_error *error)
+                                   const struct tri_row_arrays *out, struct tri_error *error)
 {
     const struct tri_config *config = state;
     int64_t seq = config->data.sequence_length;
@@ -123,16 +122,15 @@ static enum tri_status fill_random(void *state, int64_t step, int64_t first_row,
     (void)error;
     for (int64_t i = 0; i < rows * seq; i++) {
         uint64_t place = (uint64_t)((first_row + i / seq) * (seq + 1) + i % seq);
-        tokens[i] = (int32_t)(tri_random_bits(3, (uint64_t)step, place) % vocab);
-        targets[i] = (int32_t)(tri_random_bits(3, (uint64_t)step, place + 1) % vocab);
-        first_key[i] = 0;
+        out->tokens[i] = (int32_t)(tri_random_bits(3, (uint64_t)step, place) % vocab);
+        out->targets[i] = (int32_t)(tri_random_bits(3, (uint64_t)step, place + 1) % vocab);
+        out->first_key[i] = 0;
     }
     return TRI_OK;
 }
 
 static enum tri_status fill_repetitive(void *state, int64_t step, int64_t first_row, int64_t rows,
-                                       int32_t *tokens, int32_t *targets, int32_t *first_key,
-                                       struct tri_error *error)
+                                       const struct tri_row_arrays *out, struct tri_error *error)
 {
     const struct tri_config *config = state;
     int64_t seq = config->data.sequence_length;
@@ -140,9 +138,9 @@ static enum tri_status fill_repetitive(void *state, int64_t step, int64_t first_
     (void)error;
     for (int64_t i = 0; i < rows * seq; i++) {
         int64_t place = step + 5 * (first_row + i / seq) + i % seq;
-        tokens[i] = (int32_t)(place % 11 * 7 % vocab);
-        targets[i] = (int32_t)((place + 1) % 11 * 7 % vocab);
-        first_key[i] = 0;
+        out->tokens[i] = (int32_t)(place % 11 * 7 % vocab);
+        out->targets[i] = (int32_t)((place + 1) % 11 * 7 % vocab);
+        out->first_key[i] = 0;
     }
     return TRI_OK;
 }
@@ -151,7 +149,12 @@ static struct tri_rows_source source(struct tri_config *config)
 {
     int64_t rows = config->train.global_batch;
     int64_t seq = config->data.sequence_length;
-    return (struct tri_rows_source){config, fill_random, rows, seq, rows * seq, false};
+    return (struct tri_rows_source){.state = config,
+                                    .fill = fill_random,
+                                    .rows = rows,
+                                    .seq = seq,
+                                    .counted_tokens = rows * seq,
+                                    .tokens = rows * seq};
 }
 
 struct tri_rows_source small_source(struct tri_config *config)

@@ -65,16 +65,15 @@ struct alone {
 };
 
 static enum tri_status fill_alone(void *state, int64_t step, int64_t first_row, int64_t rows,
-                                  int32_t *tokens, int32_t *targets, int32_t *first_key,
-                                  struct tri_error *error)
+                                  const struct tri_row_arrays *out, struct tri_error *error)
 {
     const struct alone *alone = state;
     (void)step;
     (void)error;
     CHECK(first_row == 0 && rows == 1);
-    (void)tri_choices_row(alone->choices, alone->question, alone->completion, alone->seq, tokens,
-                          targets);
-    memset(first_key, 0, (size_t)alone->seq * sizeof(*first_key));
+    (void)tri_choices_row(alone->choices, alone->question, alone->completion, alone->seq,
+                          out->tokens, out->targets);
+    memset(out->first_key, 0, (size_t)alone->seq * sizeof(*out->first_key));
     return TRI_OK;
 }
 

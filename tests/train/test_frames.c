@@ -78,6 +78,7 @@ static void make_pass(struct subject *s, int index)
                                        .batch_rows = rows,
                                        .micro_step = index,
                                        .global_tokens = s->source.counted_tokens,
+                                       .batch_tokens = s->source.tokens,
                                        .seed = (uint64_t)s->config.seed,
                                        .training = true,
                                        .backward = true,
@@ -103,8 +104,9 @@ static void begin(struct subject *s, struct tri_mesh *mesh, const struct tri_ker
     for (int i = 0; i < COUNT(arrays); i++) {
         *arrays[i] = tri_alloc(TRI_MEMORY_OTHER, n * sizeof(int32_t));
     }
-    CHECK(s->source.fill(s->source.state, 0, share.begin, tri_range_size(share), s->tokens,
-                         s->targets, s->first_key, &error) == TRI_OK);
+    const struct tri_row_arrays out = {s->tokens, s->targets, s->first_key, s->positions};
+    CHECK(s->source.fill(s->source.state, 0, share.begin, tri_range_size(share), &out, &error) ==
+          TRI_OK);
     for (size_t i = 0; i < n; i++) {
         s->positions[i] = (int32_t)((int64_t)i % s->source.seq);
     }

@@ -33,15 +33,13 @@ static bool others(int64_t place)
 }
 
 static enum tri_status fill(void *state, int64_t step, int64_t first_row, int64_t rows,
-                            int32_t *tokens, int32_t *targets, int32_t *first_key,
-                            struct tri_error *error)
+                            const struct tri_row_arrays *out, struct tri_error *error)
 {
     const struct some *some = state;
     int64_t seq = some->all.seq;
-    CHECK(some->all.fill(some->all.state, step, first_row, rows, tokens, targets, first_key,
-                         error) == TRI_OK);
+    CHECK(some->all.fill(some->all.state, step, first_row, rows, out, error) == TRI_OK);
     for (int64_t i = 0; i < rows * seq; i++) {
-        targets[i] = some->keep(first_row * seq + i) ? targets[i] : -1;
+        out->targets[i] = some->keep(first_row * seq + i) ? out->targets[i] : -1;
     }
     return TRI_OK;
 }
@@ -116,6 +114,29 @@ static void check_parts(const char *words, struct small_layout layout, double li
     tri_free(a.values);
     tri_free(b.values);
     tri_free(all.values);
+}
+
+/* Routers count tokens, their targets counted or not: their losses have the same bits, and where
+ * nothing else counts they are the loss. */
+static void check_routers(struct small_layout layout)
+{
+    static const char *const windows[] = {"sequence", "step moe.capacity_window=step",
+                                          "step moe.aux_scope=model", "rank precision=bf16"};
+    for (size_t i = 0; i < sizeof(windows) / sizeof(*windows); i++) {
+        char words[256];
+        (void)snprintf(words, sizeof(words),
+                       "moe.aux_loss=0.1 moe.z_loss=0.01 moe.capacity_factor=1.5 moe.aux_window=%s",
+                       windows[i]);
+        struct gradients g[3] = {compute(words, layout, NULL), compute(words, layout, third),
+                                 compute(words, layout, none)};
+        for (int j = 0; j < 3; j++) {
+            CHECK(g[j].report.finite && g[j].report.aux_loss == g[0].report.aux_loss &&
+                  g[j].report.z_loss == g[0].report.z_loss);
+            tri_free(g[j].values);
+        }
+        CHECK(g[0].report.aux_loss > 0 && g[0].report.z_loss > 0 && g[2].report.grad_norm > 0);
+        CHECK(g[2].report.targets == 0 && g[2].report.cross_entropy == 0);
+    }
 }
 
 static void check_ignored(struct small_layout layout)
@@ -214,6 +235,8 @@ static int run_job(int argc, char **argv)
         check_ignored(layouts[i]);
     }
     struct small_layout cut = {ranks, 1, ranks};
+    check_routers(cut);
+    check_routers((struct small_layout){1, ranks, 1});
     check_chunks(cut);
     check_chunk_bits(cut);
     check_rounded_once(cut);
