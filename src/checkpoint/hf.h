@@ -46,6 +46,10 @@ bool tri_hf_source_get(enum tri_hf_family family, const struct tri_param *param,
 int64_t tri_hf_buffer_bytes(enum tri_hf_family family, const struct tri_params *params,
                             int64_t num_experts);
 
+/* What tri_hf_load_weights takes beside the weights, unless a row alone is larger: a block as the
+ * file has it, as numbers, and a line of it. */
+enum { TRI_HF_LOAD_BYTES = 16 << 20 };
+
 /* DIR/config.json: sets config to defaults, fills sections model and moe (precision f32, the
  * sequence length no longer than the model's), finishes it. family may be NULL. BAD_INPUT names
  * the key that Trident cannot honour: an unknown architecture, windows in use, scaled rope,
@@ -54,11 +58,17 @@ enum tri_status tri_hf_load_config(const char *dir, struct tri_config *config,
                                    enum tri_hf_family *family,
                                    struct tri_error *error) TRI_NODISCARD;
 
+/* Whether DIR, which has a config.json, has weights that can be read too: BAD_INPUT says what is
+ * there instead, or which header is damaged. Local. */
+enum tri_status tri_hf_check_folder(const char *dir, struct tri_error *error) TRI_NODISCARD;
+
 /* The weights that transformers would read from DIR into params, built from the config above on any
- * mesh and allocated. Every rank maps the files and takes its own slices. Every row must be filled
- * and every element of a tensor of its blocks used, once; rotary tables, attention masks and a head
- * that equals tied embeddings are passed over, and with a warning what lies beside the model.
- * Collective over the mesh's world; the status is the same on all ranks. */
+ * mesh and allocated. Every rank reads its own slices, in blocks of TRI_HF_LOAD_BYTES in all beside
+ * them. Every row must be filled and every element of a tensor of its blocks used, once; rotary
+ * tables, attention masks and a head that equals tied embeddings are passed over, and with a
+ * warning what lies beside the model. Of a dense folder and params with experts each expert is
+ * filled with the dense MLP, and routers stay as they are. Collective over the mesh's world; the
+ * status is the same on all ranks. */
 enum tri_status tri_hf_load_weights(const char *dir, struct tri_params *params,
                                     struct tri_error *error) TRI_NODISCARD;
 

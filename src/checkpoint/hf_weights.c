@@ -1,6 +1,5 @@
-/* Weights of a Hugging Face directory -> this rank's slices. Each row of the table is built
- * whole in a scratch (or read in place, where the file holds it as Trident does) and scattered;
- * a count of the elements used of every tensor shows at the end that none was left out. */
+/* Weights of a Hugging Face directory -> this rank's slices, in blocks of a few megabytes; a count
+ * of the elements used of every tensor shows at the end that none was left out. */
 #include "checkpoint/hf.h"
 
 #include "base/file.h"
@@ -19,7 +18,7 @@
 
 #define HEAD "lm_head.weight"
 
-enum { PATH_BYTES = 2048 };
+enum { PATH_BYTES = 2048, BLOCK = 1 << 20 };
 
 struct loader {
     const char *dir;
@@ -29,8 +28,11 @@ struct loader {
     int64_t *used;    /* elements, of each tensor of the set */
     char passed[160]; /* the first tensor that is passed over */
     int64_t num_experts;
-    void *scratch;
-    size_t scratch_bytes;
+    bool upcycled;            /* experts are copies of the folder's dense MLPs */
+    struct tri_part_file *in; /* the file that was read last, or NULL */
+    const char *in_path;
+    void *raw, *values, *line; /* as a file has them; of a block; of a line of it */
+    size_t raw_bytes, values_bytes, line_bytes;
 };
 
 /* What stands before the names of all but the head; files of a base model alone lack it. */
@@ -54,6 +56,17 @@ static bool is_tied(const struct loader *l, const struct tri_param *param)
 {
     return param->role == TRI_ROLE_EMBEDDING &&
            !tri_params_find(l->params, TRI_ROLE_HEAD, TRI_PLACE_DENSE, -1, -1);
+}
+
+/* The row of which the folder has a tensor: of an expert that becomes one, the dense MLP's. */
+static struct tri_param in_folder(const struct loader *l, const struct tri_param *param)
+{
+    struct tri_param row = *param;
+    if (l->upcycled && row.place == TRI_PLACE_EXPERT) {
+        row.place = TRI_PLACE_DENSE;
+        row.expert = -1;
+    }
+    return row;
 }
 
 /* The tensor of a row, under each of its spellings; its index in the set, or an error naming the
@@ -83,85 +96,122 @@ static enum tri_status locate(const struct loader *l, const struct tri_param *pa
     return tri_safetensor_expect_shape(l->set->tensor[*at], source->dims, source->shape, error);
 }
 
-static float *scratch(struct loader *l, int64_t elements)
-{
-    return tri_grow(TRI_MEMORY_OTHER, &l->scratch, &l->scratch_bytes,
-                    (size_t)elements * sizeof(float));
-}
-
-/* Rows [first, first + rows) of a [columns, width] matrix held transposed: out[i][j] =
- * in[j][first + i]. */
-static enum tri_status read_transposed(struct loader *l, const struct tri_safetensor *tensor,
-                                       const struct tri_hf_source *source,
-                                       const struct tri_param *param, const float **values,
-                                       struct tri_error *error)
-{
-    enum { BLOCK = 32 }; /* both sides of a block stay in the first-level cache */
-    int64_t rows = param->shape[0], columns = param->shape[1], width = source->shape[1];
-    float *out = scratch(l, tensor->count + rows * columns);
-    float *in = out + rows * columns;
-    TRI_TRY(tri_safetensor_read_f32(tensor, 0, tensor->count, in, error));
-    for (int64_t jb = 0; jb < columns; jb += BLOCK) {
-        int64_t je = jb + BLOCK < columns ? jb + BLOCK : columns;
-        for (int64_t i = 0; i < rows; i++) {
-            for (int64_t j = jb; j < je; j++) {
-                out[i * columns + j] = in[j * width + source->first + i];
-            }
-        }
-    }
-    *values = out;
-    return TRI_OK;
-}
-
 static bool is_real(const struct tri_safetensor *tensor)
 {
     return tensor->dtype == TRI_ST_F32 || tensor->dtype == TRI_ST_BF16 ||
            tensor->dtype == TRI_ST_F16 || tensor->dtype == TRI_ST_F64;
 }
 
-static enum tri_status read_row(struct loader *l, const struct tri_safetensor *tensor,
-                                const struct tri_hf_source *source, const struct tri_param *param,
-                                const float **values, struct tri_error *error)
+static enum tri_status expect_real(const struct tri_safetensor *tensor, struct tri_error *error)
 {
-    if (!is_real(tensor)) {
-        return tri_fail(error, TRI_BAD_INPUT,
-                        "%s: tensor %s: dtype %s, expected F32, BF16, F16 or F64", tensor->path,
-                        tensor->name, tri_safetensors_dtype_name(tensor->dtype));
+    return is_real(tensor)
+               ? TRI_OK
+               : tri_fail(error, TRI_BAD_INPUT,
+                          "%s: tensor %s: dtype %s, expected F32, BF16, F16 or F64", tensor->path,
+                          tensor->name, tri_safetensors_dtype_name(tensor->dtype));
+}
+
+static enum tri_status open_file(struct loader *l, const char *path, struct tri_error *error)
+{
+    if (l->in && strcmp(l->in_path, path) == 0) {
+        return TRI_OK;
     }
+    tri_part_file_destroy(l->in);
+    l->in = NULL;
+    TRI_TRY(tri_part_file_open(path, &l->in, error));
+    l->in_path = path;
+    return TRI_OK;
+}
+
+/* Elements [first, first + count) of a tensor. */
+static enum tri_status read_elements(struct loader *l, const struct tri_safetensor *tensor,
+                                     int64_t first, int64_t count, float *out,
+                                     struct tri_error *error)
+{
+    size_t each = tensor->count > 0 ? tensor->bytes / (size_t)tensor->count : 0;
+    size_t bytes = (size_t)count * each;
+    TRI_TRY(open_file(l, tensor->path, error));
+    tri_work_progress();
+    uint64_t offset = tensor->offset + (uint64_t)first * each;
+    if (tensor->dtype == TRI_ST_F32) {
+        return tri_part_file_read(l->in, offset, out, bytes, error);
+    }
+    struct tri_safetensor here = *tensor;
+    here.data = tri_grow(TRI_MEMORY_OTHER, &l->raw, &l->raw_bytes, bytes);
+    here.count = count;
+    TRI_TRY(tri_part_file_read(l->in, offset, l->raw, bytes, error));
+    return tri_safetensor_read_f32(&here, 0, count, out, error);
+}
+
+/* Rows of a [columns, width] matrix held transposed: out[i][j] = in[j][first + i]. */
+static enum tri_status read_transposed(struct loader *l, const struct tri_safetensor *tensor,
+                                       const struct tri_hf_source *source, struct tri_range rows,
+                                       int64_t columns, float *out, struct tri_error *error)
+{
+    int64_t n = tri_range_size(rows);
+    float *in = tri_grow(TRI_MEMORY_OTHER, &l->line, &l->line_bytes, (size_t)n * sizeof(*in));
+    for (int64_t j = 0; j < columns; j++) {
+        int64_t at = j * source->shape[1] + source->first + rows.begin;
+        TRI_TRY(read_elements(l, tensor, at, n, in, error));
+        for (int64_t i = 0; i < n; i++) {
+            out[i * columns + j] = in[i];
+        }
+    }
+    return TRI_OK;
+}
+
+static enum tri_status read_rows(struct loader *l, const struct tri_safetensor *tensor,
+                                 const struct tri_hf_source *source, struct tri_range rows,
+                                 int64_t columns, float *out, struct tri_error *error)
+{
     if (source->transposed) {
-        return read_transposed(l, tensor, source, param, values, error);
+        return read_transposed(l, tensor, source, rows, columns, out, error);
     }
-    int64_t count = param->shape[0] * param->shape[1];
-    int64_t at = source->first * param->shape[1];
+    int64_t at = (source->first + rows.begin) * columns;
     if (source->dims == 3) {
         at += source->index * source->shape[1] * source->shape[2];
     }
-    const unsigned char *place = tensor->data + (size_t)at * sizeof(float);
-    if (tensor->dtype == TRI_ST_F32 && (uintptr_t)place % _Alignof(float) == 0) {
-        *values = (const float *)(const void *)place;
-        return TRI_OK;
+    return read_elements(l, tensor, at, tri_range_size(rows) * columns, out, error);
+}
+
+/* This rank's rows of a tensor, as many at once as a block holds. */
+static enum tri_status load_row(struct loader *l, const struct tri_safetensor *tensor,
+                                const struct tri_hf_source *source, const struct tri_param *param,
+                                struct tri_error *error)
+{
+    int64_t columns = param->shape[1];
+    int64_t step = columns < BLOCK ? BLOCK / columns : 1;
+    struct tri_range local = param->local[0];
+    TRI_TRY(expect_real(tensor, error));
+    for (int64_t row = local.begin; row < local.end; row += step) {
+        struct tri_range rows = {row, row + step < local.end ? row + step : local.end};
+        size_t bytes = (size_t)(tri_range_size(rows) * columns) * sizeof(float);
+        float *values = tri_grow(TRI_MEMORY_OTHER, &l->values, &l->values_bytes, bytes);
+        TRI_TRY(read_rows(l, tensor, source, rows, columns, values, error));
+        tri_param_scatter_rows(l->params, param, TRI_FIELD_WEIGHT, rows, values);
     }
-    float *out = scratch(l, count);
-    *values = out;
-    return tri_safetensor_read_f32(tensor, at, count, out, error);
+    return TRI_OK;
 }
 
 static enum tri_status load_rows(struct loader *l, struct tri_error *error)
 {
     struct tri_params *params = l->params;
+    tri_params_settle(params);
     for (int p = 0; p < params->count; p++) {
         const struct tri_param *param = &params->param[p];
+        const struct tri_param row = in_folder(l, param);
         struct tri_hf_source source;
         int64_t at = -1;
-        TRI_TRY(locate(l, param, &source, &at, error));
-        l->used[at] += param->shape[0] * param->shape[1];
-        if (!param->held) {
-            continue;
+        if (l->upcycled && param->role == TRI_ROLE_ROUTER) {
+            continue; /* the folder has none: it stays as it was drawn */
         }
-        tri_work_progress();
-        const float *values = NULL;
-        TRI_TRY(read_row(l, l->set->tensor[at], &source, param, &values, error));
-        tri_param_scatter(params, param, TRI_FIELD_WEIGHT, values);
+        TRI_TRY(locate(l, &row, &source, &at, error));
+        if (row.place == param->place || param->expert == 0) {
+            l->used[at] += param->shape[0] * param->shape[1];
+        }
+        if (param->held) {
+            TRI_TRY(load_row(l, l->set->tensor[at], &source, param, error));
+        }
     }
     return TRI_OK;
 }
@@ -183,13 +233,15 @@ static enum tri_status compare(struct loader *l, const struct tri_safetensor *a,
                                const struct tri_safetensor *b, bool *equal, struct tri_error *error)
 {
     *equal = a->count == b->count && is_real(a) && is_real(b);
-    if (!*equal) {
-        return TRI_OK;
+    size_t bytes = (size_t)BLOCK * sizeof(float);
+    float *x = tri_grow(TRI_MEMORY_OTHER, &l->values, &l->values_bytes, bytes);
+    float *y = tri_grow(TRI_MEMORY_OTHER, &l->line, &l->line_bytes, bytes);
+    for (int64_t at = 0; *equal && at < a->count; at += BLOCK) {
+        int64_t n = at + BLOCK < a->count ? BLOCK : a->count - at;
+        TRI_TRY(read_elements(l, a, at, n, x, error));
+        TRI_TRY(read_elements(l, b, at, n, y, error));
+        *equal = memcmp(x, y, (size_t)n * sizeof(*x)) == 0;
     }
-    float *x = scratch(l, 2 * a->count), *y = x + a->count;
-    TRI_TRY(tri_safetensor_read_f32(a, 0, a->count, x, error));
-    TRI_TRY(tri_safetensor_read_f32(b, 0, b->count, y, error));
-    *equal = memcmp(x, y, (size_t)a->count * sizeof(*x)) == 0;
     return TRI_OK;
 }
 
@@ -289,25 +341,34 @@ static int64_t count_experts(const struct tri_params *params)
 }
 
 /* config.json may name the file of the weights. An adapter beside it would change them. */
-static enum tri_status open_set(struct loader *l, struct tri_error *error)
+static enum tri_status open_set(const char *dir, struct tri_safetensors_set **set,
+                                struct tri_error *error)
 {
     char path[PATH_BYTES];
     json_t *root;
     const char *name = NULL;
-    TRI_TRY(tri_path_format(path, sizeof(path), error, "%s/adapter_config.json", l->dir));
+    TRI_TRY(tri_path_format(path, sizeof(path), error, "%s/adapter_config.json", dir));
     if (tri_file_exists(path)) {
         return tri_fail(error, TRI_BAD_INPUT,
                         "%s: adapters are not applied: merge it into the model first", path);
     }
-    TRI_TRY(tri_path_format(path, sizeof(path), error, "%s/config.json", l->dir));
+    TRI_TRY(tri_path_format(path, sizeof(path), error, "%s/config.json", dir));
     TRI_TRY(tri_json_load(path, &root, error));
     enum tri_status status =
         tri_json_get_text(path, root, "transformers_weights", false, &name, error);
     if (status == TRI_OK) {
-        status = tri_safetensors_set_open(l->dir, name, &l->set, error);
+        status = tri_safetensors_set_open(dir, name, set, error);
     }
     json_decref(root);
     return status;
+}
+
+enum tri_status tri_hf_check_folder(const char *dir, struct tri_error *error)
+{
+    struct tri_safetensors_set *set = NULL;
+    TRI_TRY(open_set(dir, &set, error));
+    tri_safetensors_set_close(set);
+    return TRI_OK;
 }
 
 static enum tri_status load_local(const char *dir, struct tri_params *params,
@@ -316,13 +377,17 @@ static enum tri_status load_local(const char *dir, struct tri_params *params,
     struct tri_config config; /* read again for its family; the caller built params from it */
     struct loader l = {.dir = dir, .params = params, .num_experts = count_experts(params)};
     TRI_TRY(tri_hf_load_config(dir, &config, &l.family, error));
-    TRI_TRY(open_set(&l, error));
+    l.upcycled = config.moe.num_experts == 0 && l.num_experts > 0;
+    TRI_TRY(open_set(dir, &l.set, error));
     l.used = tri_alloc(TRI_MEMORY_OTHER, (size_t)l.set->count * sizeof(*l.used));
     enum tri_status status = load_rows(&l, error);
     if (status == TRI_OK) {
         status = check_use(&l, error);
     }
-    tri_free(l.scratch);
+    tri_part_file_destroy(l.in);
+    tri_free(l.raw);
+    tri_free(l.values);
+    tri_free(l.line);
     tri_free(l.used);
     tri_safetensors_set_close(l.set);
     return status;

@@ -111,9 +111,9 @@ struct tri_safetensors_set {
     const struct tri_safetensor **tensor; /* of all files, sorted by name */
 };
 
-/* The weights of a folder, those that transformers reads, mapped: of `name`, or where that is NULL
- * of model.safetensors, or else of model.safetensors.index.json. An index (NAME.json) lists files;
- * all tensors of these count, whatever it says of each. */
+/* The headers of a folder's weights, those that transformers reads: of `name`, or where that is
+ * NULL of model.safetensors, or else of model.safetensors.index.json. An index (NAME.json) lists
+ * files; all tensors of these count, whatever it says of each. */
 enum tri_status tri_safetensors_set_open(const char *dir, const char *name,
                                          struct tri_safetensors_set **set,
                                          struct tri_error *error) TRI_NODISCARD;

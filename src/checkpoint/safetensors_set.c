@@ -130,7 +130,7 @@ static enum tri_status open_index(const char *dir, const char *path,
     int files = 0;
     enum tri_status status = index_files(path, map, names, &files, error);
     if (status == TRI_OK) {
-        status = tri_safetensors_set_open_files(dir, files, names, true, set, error);
+        status = tri_safetensors_set_open_files(dir, files, names, false, set, error);
     }
     tri_free((void *)names);
     json_decref(root);
@@ -170,7 +170,7 @@ enum tri_status tri_safetensors_set_open(const char *dir, const char *name,
         TRI_TRY(tri_path_format(path, sizeof(path), error, "%s/%s", dir, name));
         return open_index(dir, path, set, error);
     }
-    return tri_safetensors_set_open_files(dir, 1, &name, true, set, error);
+    return tri_safetensors_set_open_files(dir, 1, &name, false, set, error);
 }
 
 void tri_safetensors_set_close(struct tri_safetensors_set *set)

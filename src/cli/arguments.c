@@ -3,7 +3,7 @@
 #include "base/path.h"
 #include "cli/command.h"
 #include "config/text.h"
-#include "moe/strategies.h"
+#include "train/start.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -196,17 +196,12 @@ bool tri_arguments_has(const struct tri_arguments *arguments, const char *name)
     return tri_arguments_get(arguments, name) != NULL;
 }
 
-enum tri_status tri_arguments_config(const struct tri_arguments *arguments,
+enum tri_status tri_arguments_config(const struct tri_arguments *arguments, bool goes_on,
                                      struct tri_config *config, struct tri_error *error)
 {
-    const struct tri_mapping *file = arguments->config_file;
-    const char *path = arguments->words[0];
-    if (file) {
-        return tri_config_parse(&tri_strategies, path, (const char *)file->data, file->size,
-                                arguments->num_overrides, arguments->overrides, config, error);
-    }
-    return tri_config_load(&tri_strategies, path, arguments->num_overrides, arguments->overrides,
-                           config, error);
+    return tri_start_config(tri_mesh_group(arguments->everyone, TRI_ON_ALL), arguments->words[0],
+                            arguments->config_file, arguments->num_overrides, arguments->overrides,
+                            goes_on, config, error);
 }
 
 enum tri_status tri_arguments_path(const struct tri_arguments *arguments, const char *name,

@@ -4,6 +4,7 @@
 #include "comm/comm.h"
 #include "config/text.h"
 #include "data/shards.h"
+#include "train/start.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -33,8 +34,14 @@ static enum tri_status inspect_config(const struct tri_arguments *arguments, boo
                                       struct tri_error *error)
 {
     struct tri_config config;
-    TRI_TRY(tri_arguments_config(arguments, &config, error));
     struct tri_mesh *mesh = tri_mesh_create_serial();
+    enum tri_status status =
+        tri_start_config(tri_mesh_group(mesh, TRI_ON_ALL), arguments->words[0], NULL,
+                         arguments->num_overrides, arguments->overrides, false, &config, error);
+    if (status != TRI_OK) {
+        tri_mesh_destroy(mesh);
+        return status;
+    }
     struct tri_config whole = config;
     whole.parallel = (struct tri_config_parallel){1, 1, 1};
     struct tri_params *params = tri_params_create(&whole, mesh);

@@ -222,7 +222,7 @@ static enum tri_status run_threads(int ranks, struct start *start)
     struct tri_mapping file;
     bool reads = start->command->traits & TRI_READS_CONFIG;
     if (reads) {
-        start->status = tri_config_read(start->arguments.words[0], &file, &start->error);
+        start->status = tri_config_map(start->arguments.words[0], &file, &start->error);
     }
     bool is_read = reads && start->status == TRI_OK;
     start->arguments.config_file = is_read ? &file : NULL;

@@ -24,7 +24,7 @@ static enum tri_status read_request(const struct tri_arguments *arguments, struc
     TRI_TRY(tri_arguments_int(arguments, "--ranks", 1, RANKS_MOST, 0, &ranks, error));
     request->layouts = tri_arguments_has(arguments, "--layouts");
     request->json = tri_arguments_has(arguments, "--json");
-    TRI_TRY(tri_arguments_config(arguments, &request->config, error));
+    TRI_TRY(tri_arguments_config(arguments, false, &request->config, error));
     int threads = request->config.threads > 0 ? (int)request->config.threads : 1;
     TRI_TRY(tri_kernels_check(tri_environment_kernels(), error));
     request->process = tri_memory_process_constant(threads);

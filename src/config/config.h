@@ -107,7 +107,8 @@ struct tri_config {
     enum tri_precision precision;
     bool reproducible; /* the same bits on every layout */
     char run_dir[TRI_PATH_MAX];
-    char resume[TRI_PATH_MAX]; /* another run to continue from; "" when absent */
+    char resume[TRI_PATH_MAX];    /* another run to continue from; "" when absent */
+    char init_from[TRI_PATH_MAX]; /* where the first weights are; "" when absent */
     struct tri_config_model model;
     struct tri_config_moe moe;
     struct tri_config_parallel parallel;
@@ -125,6 +126,7 @@ struct tri_config {
     /* By key, in the table's order: the line that set it, TRI_LINE_COMMAND, or 0 for a default.
      * Messages read it, and tri_config_to_yaml. */
     int32_t lines[TRI_KEYS_MAX];
+    int32_t moe_line; /* of the section moe, or 0 */
 };
 
 /* All defaults; a key that follows others is 0 (integers) or -1 (numbers) until tri_config_finish.
@@ -142,8 +144,19 @@ enum tri_status tri_config_parse(const struct tri_strategies *known, const char 
                                  const char *text, size_t length, int count, char *const *overrides,
                                  struct tri_config *config, struct tri_error *error) TRI_NODISCARD;
 /* The text of such a file; tri_file_unmap it. A pipe gives it once. */
-enum tri_status tri_config_read(const char *path, struct tri_mapping *file,
-                                struct tri_error *error) TRI_NODISCARD;
+enum tri_status tri_config_map(const char *path, struct tri_mapping *file,
+                               struct tri_error *error) TRI_NODISCARD;
+
+/* tri_config_load in two parts: a config that is only read, from `file`, the text that there is
+ * already, or where that is NULL from path, and the rest. What its sections model
+ * and moe leave out is taken from `source`, the finished config of weights that there are (NULL:
+ * there are none); BAD_INPUT names a key of which the weights have another value. A dense source
+ * and a config with experts go together: then section moe is the config's alone. */
+enum tri_status tri_config_read(const struct tri_strategies *known, const char *path,
+                                const struct tri_mapping *file, int count, char *const *overrides,
+                                struct tri_config *config, struct tri_error *error) TRI_NODISCARD;
+enum tri_status tri_config_complete(struct tri_config *config, const struct tri_config *source,
+                                    struct tri_error *error) TRI_NODISCARD;
 
 /* Whether "section.key=value" is about a key that there is; BAD_INPUT names the nearest one. */
 enum tri_status tri_config_check_override(const char *text, struct tri_error *error) TRI_NODISCARD;

@@ -105,6 +105,88 @@ const char *tri_config_first_difference(const struct tri_config *a, const struct
     return found;
 }
 
+/* ---- a config for weights that there are ----------------------------------------------------- */
+
+static bool is_given(const struct tri_config *config, const char *name)
+{
+    return config->lines[tri_key_find(name)] != 0;
+}
+
+/* Two ways to say the same thing are given, or taken, together. */
+static bool is_taken(const struct tri_key *key, const struct tri_config *config)
+{
+    if (is_key(key, "moe.every") || is_key(key, "moe.layers")) {
+        return !is_given(config, "moe.every") && !is_given(config, "moe.layers");
+    }
+    return config->lines[key - tri_keys] == 0;
+}
+
+/* What else is of the weights: they were trained for so many experts a token, weighed so. */
+static bool is_of_model(const struct tri_key *key)
+{
+    return binds(key, false) || is_key(key, "moe.top_k") || is_key(key, "moe.normalize_top_k");
+}
+
+static enum tri_status check_adopted(const struct tri_config *config,
+                                     const struct tri_config *source, const struct tri_key *key,
+                                     struct tri_error *error)
+{
+    char *given, *wanted;
+    enum tri_status status = TRI_OK;
+    bool layers = is_key(key, "moe.every") || is_key(key, "moe.layers"); /* not the same ones */
+    if (differs(key, config, source, &given, &wanted) || layers) {
+        status = tri_config_refuse(config, error, key->name,
+                                   "found %s, expected %s or nothing: so it is of the weights of "
+                                   "%.300s",
+                                   given, wanted, source->path);
+    }
+    free(given);
+    free(wanted);
+    return status;
+}
+
+/* Experts that are copies of a dense MLP. */
+static enum tri_status check_upcycled(const struct tri_config *config,
+                                      const struct tri_config *source, struct tri_error *error)
+{
+    const struct tri_config_moe *moe = &config->moe;
+    int64_t size = source->model.intermediate_size;
+    if (moe->intermediate_size != 0 && moe->intermediate_size != size) {
+        return tri_config_refuse(config, error, "moe.intermediate_size",
+                                 "found %lld, expected %lld or nothing: each expert is a copy of "
+                                 "the MLP of %.300s",
+                                 (long long)moe->intermediate_size, (long long)size, source->path);
+    }
+    if (moe->shared_intermediate_size > 0) {
+        return tri_config_refuse(config, error, "moe.shared_intermediate_size",
+                                 "found %lld, expected 0: %.300s has no such expert",
+                                 (long long)moe->shared_intermediate_size, source->path);
+    }
+    return TRI_OK;
+}
+
+enum tri_status tri_config_adopt(struct tri_config *config, const struct tri_config *source,
+                                 struct tri_error *error)
+{
+    bool upcycled = source->moe.num_experts == 0 && config->moe.num_experts > 0;
+    for (size_t i = 0; i < tri_keys_count; i++) {
+        const struct tri_key *key = &tri_keys[i];
+        bool of_moe = tri_key_in_section(key, "moe");
+        if ((tri_key_in_section(key, "model") || (of_moe && !upcycled)) && is_taken(key, config)) {
+            memcpy(tri_key_at(key, config), tri_key_view(key, source), tri_key_bytes(key));
+        }
+    }
+    for (size_t i = 0; i < tri_keys_count; i++) {
+        const struct tri_key *key = &tri_keys[i];
+        bool of_experts = tri_key_in_section(key, "moe") && source->moe.num_experts == 0;
+        if (is_of_model(key) && config->lines[i] != 0 && !is_idle(key, config, source) &&
+            !of_experts) {
+            TRI_TRY(check_adopted(config, source, key, error));
+        }
+    }
+    return upcycled ? check_upcycled(config, source, error) : TRI_OK;
+}
+
 int tri_config_list_changes(const struct tri_config *before, const struct tri_config *now,
                             enum tri_key_effect least, char *text, size_t text_bytes)
 {

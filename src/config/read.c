@@ -122,9 +122,8 @@ static enum tri_status read_section(struct tri_config *config, const char *secti
     return TRI_OK;
 }
 
-/* *moe_line becomes the line of the moe section when there is one. */
 static enum tri_status read_tree(struct tri_config *config, const struct tri_node *root,
-                                 int *moe_line, struct tri_error *error)
+                                 struct tri_error *error)
 {
     if (root->kind != TRI_NODE_MAPPING) {
         return tri_fail(error, TRI_BAD_INPUT, "%s:%d: found %s, expected keys and values",
@@ -142,7 +141,7 @@ static enum tri_status read_tree(struct tri_config *config, const struct tri_nod
             (void)snprintf(place, sizeof(place), "%s:%d: ", config->path, line);
             return fail_unknown(place, written, node->kind == TRI_NODE_MAPPING, error);
         } else if (node->kind == TRI_NODE_MAPPING || tri_node_is_nothing(node)) {
-            *moe_line = strcmp(written, "moe") == 0 ? line : *moe_line;
+            config->moe_line = strcmp(written, "moe") == 0 ? line : config->moe_line;
             TRI_TRY(read_section(config, written, node, error));
         } else {
             return tri_fail(error, TRI_BAD_INPUT,
@@ -207,24 +206,33 @@ static enum tri_status apply_override(struct tri_config *config, const char *tex
 
 /* ---- the whole ------------------------------------------------------------------------------- */
 
-static enum tri_status check_moe_given(struct tri_config *config, int moe_line,
-                                       struct tri_error *error)
+static enum tri_status check_moe_given(struct tri_config *config, struct tri_error *error)
 {
-    bool any = moe_line > 0;
+    bool any = config->moe_line > 0;
     for (size_t i = 0; i < tri_keys_count; i++) {
         any = any || (tri_key_in_section(&tri_keys[i], "moe") && config->lines[i] != 0);
     }
     int at = tri_key_find("moe.num_experts");
-    if (!any || config->lines[at] != 0) {
+    if (!any || config->lines[at] != 0 || config->moe.num_experts > 0) {
         return TRI_OK;
     }
-    config->lines[at] = moe_line > 0 ? moe_line : TRI_LINE_COMMAND;
+    config->lines[at] = config->moe_line > 0 ? config->moe_line : TRI_LINE_COMMAND;
     return tri_config_refuse(
         config, error, "moe.num_experts",
         "found nothing, expected an integer: a model with keys of moe needs it");
 }
 
-enum tri_status tri_config_parse(const struct tri_strategies *known, const char *path,
+enum tri_status tri_config_complete(struct tri_config *config, const struct tri_config *source,
+                                    struct tri_error *error)
+{
+    if (source) {
+        TRI_TRY(tri_config_adopt(config, source, error));
+    }
+    TRI_TRY(check_moe_given(config, error));
+    return tri_config_finish(config, error);
+}
+
+static enum tri_status read_text(const struct tri_strategies *known, const char *path,
                                  const char *text, size_t length, int count, char *const *overrides,
                                  struct tri_config *config, struct tri_error *error)
 {
@@ -236,16 +244,21 @@ enum tri_status tri_config_parse(const struct tri_strategies *known, const char 
                         strlen(path), TRI_PATH_MAX - 1);
     }
     struct tri_node *root;
-    int moe_line = 0;
     TRI_TRY(tri_yaml_parse(path, text, length, &root, error));
-    enum tri_status status = read_tree(config, root, &moe_line, error);
+    enum tri_status status = read_tree(config, root, error);
     tri_node_destroy(root);
     for (int i = 0; i < count && status == TRI_OK; i++) {
         status = apply_override(config, overrides[i], error);
     }
-    TRI_TRY(status);
-    TRI_TRY(check_moe_given(config, moe_line, error));
-    return tri_config_finish(config, error);
+    return status;
+}
+
+enum tri_status tri_config_parse(const struct tri_strategies *known, const char *path,
+                                 const char *text, size_t length, int count, char *const *overrides,
+                                 struct tri_config *config, struct tri_error *error)
+{
+    TRI_TRY(read_text(known, path, text, length, count, overrides, config, error));
+    return tri_config_complete(config, NULL, error);
 }
 
 /* Of a run too, whose folder has its config. */
@@ -261,7 +274,7 @@ static enum tri_status refuse_folder(const char *path, struct tri_error *error)
                     path);
 }
 
-enum tri_status tri_config_read(const char *path, struct tri_mapping *file, struct tri_error *error)
+enum tri_status tri_config_map(const char *path, struct tri_mapping *file, struct tri_error *error)
 {
     enum { BYTES_MOST = 1 << 22 };
     if (tri_file_is_dir(path)) {
@@ -270,15 +283,28 @@ enum tri_status tri_config_read(const char *path, struct tri_mapping *file, stru
     return tri_file_read(path, BYTES_MOST, file, error); /* also <(a pipe) */
 }
 
+enum tri_status tri_config_read(const struct tri_strategies *known, const char *path,
+                                const struct tri_mapping *file, int count, char *const *overrides,
+                                struct tri_config *config, struct tri_error *error)
+{
+    struct tri_mapping own = {0};
+    tri_config_init(known, config);
+    if (!file) {
+        TRI_TRY(tri_config_map(path, &own, error));
+    }
+    const struct tri_mapping *text = file ? file : &own;
+    enum tri_status status = read_text(known, path, (const char *)text->data, text->size, count,
+                                       overrides, config, error);
+    if (!file) {
+        tri_file_unmap(&own);
+    }
+    return status;
+}
+
 enum tri_status tri_config_load(const struct tri_strategies *known, const char *path, int count,
                                 char *const *overrides, struct tri_config *config,
                                 struct tri_error *error)
 {
-    struct tri_mapping file = {0};
-    tri_config_init(known, config);
-    TRI_TRY(tri_config_read(path, &file, error));
-    enum tri_status status = tri_config_parse(known, path, (const char *)file.data, file.size,
-                                              count, overrides, config, error);
-    tri_file_unmap(&file);
-    return status;
+    TRI_TRY(tri_config_read(known, path, NULL, count, overrides, config, error));
+    return tri_config_complete(config, NULL, error);
 }

@@ -5,7 +5,6 @@
 #include <string.h>
 
 static const char *const keys[] = {
-    "init_from",
     "parallel.tensor_grid",
     "parallel.zero",
     "parallel.pipe",

@@ -97,6 +97,11 @@ void tri_key_unset(const struct tri_key *key, void *value);
  * another one. A value that code set to just that counts as such. */
 bool tri_key_is_followed(const struct tri_key *key, const struct tri_config *config);
 
+/* Sections model and moe of a config that is not finished: what nobody gave becomes that of source.
+ * As tri_config_complete. */
+enum tri_status tri_config_adopt(struct tri_config *config, const struct tri_config *source,
+                                 struct tri_error *error) TRI_NODISCARD;
+
 /* The full name (or section) nearest to what was written, by edit distance; *close says whether it
  * is near enough to be a slip of the pen. A section is sought when want_section. */
 const char *tri_key_nearest(const char *written, bool want_section, bool *close);

@@ -67,6 +67,9 @@ const struct tri_key tri_keys[] = {
      .help = "Folder of the run: resolved config, metrics, checkpoints."},
     {"resume", AT(resume), FOLDER(0), .initial = "",
      .help = "Run folder or checkpoint of another run to continue from; empty: none."},
+    {"init_from", AT(init_from), FOLDER(0), .initial = "",
+     .help = "Hugging Face folder, checkpoint or run whose weights a new run begins with; it has "
+             "the keys of model and moe that are not given here."},
     {"threads", AT(threads), INT(0, 4096), .initial = "0",
      .help = "Threads of each rank; 0: OMP_NUM_THREADS, or the node's cores shared by its ranks."},
 

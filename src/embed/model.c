@@ -130,6 +130,10 @@ static enum tri_status parse(struct tri_rank *rank, void *argument, struct tri_e
         config ? tri_config_parse(&tri_strategies, "config", config, strlen(config), 0, NULL,
                                   &text->model->config, error)
                : tri_fail(error, TRI_BAD_INPUT, "config: none given");
+    if (status == TRI_OK && text->model->config.init_from[0]) {
+        status = tri_config_refuse(&text->model->config, error, "init_from",
+                                   "weights are loaded by trident_model_load");
+    }
     return agree_on_config(rank, "trident_model_create", "a config", text->model, status, error);
 }
 

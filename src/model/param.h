@@ -303,5 +303,8 @@ void tri_param_gather(const struct tri_params *params, const struct tri_param *p
 /* From a whole tensor present on this rank: copies this rank's parts, as tri_param_deal. Local. */
 void tri_param_scatter(struct tri_params *params, const struct tri_param *param,
                        enum tri_field field, const float *global);
+/* The same of some rows of it, whole ones; who scatters a tensor in parts does its end last. */
+void tri_param_scatter_rows(struct tri_params *params, const struct tri_param *param,
+                            enum tri_field field, struct tri_range rows, const float *values);
 
 #endif

@@ -230,18 +230,25 @@ static void write_field(const struct tri_params *params, const struct tri_param 
     }
 }
 
+void tri_param_scatter_rows(struct tri_params *params, const struct tri_param *param,
+                            enum tri_field field, struct tri_range rows, const float *values)
+{
+    int64_t columns = tri_range_size(param->local[1]);
+    struct tri_range part = tri_range_intersect(param->local[0], rows);
+    tri_params_settle_row(params, param);
+    for (int64_t row = part.begin; row < part.end; row++) {
+        const float *from = values + (row - rows.begin) * param->shape[1] + param->local[1].begin;
+        write_field(params, param, field, (row - param->local[0].begin) * columns, columns, from);
+    }
+    if (field == TRI_FIELD_WEIGHT && rows.end >= param->local[0].end) {
+        tri_params_refresh_row(params, param);
+    }
+}
+
 void tri_param_scatter(struct tri_params *params, const struct tri_param *param,
                        enum tri_field field, const float *global)
 {
-    int64_t columns = tri_range_size(param->local[1]);
-    tri_params_settle_row(params, param);
-    for (int64_t row = param->local[0].begin; row < param->local[0].end; row++) {
-        const float *values = global + row * param->shape[1] + param->local[1].begin;
-        write_field(params, param, field, (row - param->local[0].begin) * columns, columns, values);
-    }
-    if (field == TRI_FIELD_WEIGHT) {
-        tri_params_refresh_row(params, param);
-    }
+    tri_param_scatter_rows(params, param, field, (struct tri_range){0, param->shape[0]}, global);
 }
 
 /* ---- shares ---------------------------------------------------------------------------------- */

@@ -1,6 +1,7 @@
 #include "train/rehearsal.h"
 
 #include "base/room.h"
+#include "checkpoint/hf.h"
 #include "moe/moe.h"
 #include "moe/router_kind.h"
 #include "shard/rows.h"
@@ -81,6 +82,9 @@ static struct tri_memory_counters run(const struct tri_rehearsal *rehearsal,
     struct tri_engine *engine = tri_engine_create(config, mesh, kernels, rehearsal->training);
     if (engine->moe_layers > 0) {
         tri_moe_set_load(tri_model_moe(engine->model), loads[rehearsal->load]);
+    }
+    if (config->init_from[0]) { /* once they are loaded this is free again */
+        tri_free(tri_alloc(TRI_MEMORY_OTHER, TRI_HF_LOAD_BYTES));
     }
     struct tri_rows_source source = {.state = &seq,
                                      .fill = fill,

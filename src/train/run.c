@@ -10,6 +10,7 @@
 #include "train/resume.h"
 #include "train/run_folder.h"
 #include "train/session.h"
+#include "train/start.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -134,6 +135,13 @@ static enum tri_status load_start(struct run *run, struct tri_checkpoint_choice 
     return tri_session_load(run->session, choice, &run->state, error);
 }
 
+/* Without a checkpoint, from other weights. */
+static enum tri_status begin(const struct run *run, struct tri_error *error)
+{
+    enum tri_status status = tri_start_weights(run->session, error);
+    return agree_to_start(run, status, error);
+}
+
 static enum tri_status restore(struct run *run, struct tri_error *error)
 {
     struct tri_checkpoint_choice choice = {.moments = true};
@@ -148,7 +156,7 @@ static enum tri_status restore(struct run *run, struct tri_error *error)
     TRI_TRY(status);
     run->saved_step = -1;
     if (!choice.path[0]) {
-        return TRI_OK;
+        return run->config->init_from[0] ? begin(run, error) : TRI_OK;
     }
     run->state.data_tokens = data.data_tokens;
     run->state.data_contents = data.data_contents;

@@ -16,6 +16,7 @@
 #include "plan/memory.h"
 #include "train/evaluate.h"
 #include "train/rehearsal.h"
+#include "train/start.h"
 #include "train/verify_internal.h"
 
 #include <math.h>
@@ -244,6 +245,10 @@ static enum tri_status prepare(struct verify *v, struct tri_comm *comm, struct t
         v->serial = tri_mesh_create_serial();
         v->reference =
             tri_engine_create(&v->reference_config, v->serial, v->session->kernels, true);
+    }
+    if (config->init_from[0]) {
+        TRI_TRY(tri_start_weights(v->session, error));
+        tri_verify_give_weights(v);
     }
     v->result->parameters = params->count;
     return TRI_OK;

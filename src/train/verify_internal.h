@@ -52,6 +52,8 @@ void tri_verify_share_routes(struct verify *v);
 
 /* Gives the layout the reference's weights, moments and biases. Collective. */
 void tri_verify_share_state(struct verify *v);
+/* The reverse, of weights and biases alone. Collective. */
+void tri_verify_give_weights(struct verify *v);
 /* Scales this rank's part of the planted gradient: the shard that the reduction left here.
  * Local. */
 void tri_verify_plant(const struct verify *v);

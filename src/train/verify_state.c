@@ -50,6 +50,23 @@ void tri_verify_share_state(struct verify *v)
     }
 }
 
+void tri_verify_give_weights(struct verify *v)
+{
+    const struct tri_engine *engine = v->session->engine;
+    for (int p = 0; p < engine->params->count; p++) {
+        tri_param_gather(engine->params, &engine->params->param[p], TRI_FIELD_WEIGHT, v->whole[0]);
+        if (verify_is_root(v)) {
+            tri_param_scatter(v->reference->params, &v->reference->params->param[p],
+                              TRI_FIELD_WEIGHT, v->whole[0]);
+        }
+    }
+    const float *bias = tri_verify_biases(engine);
+    if (bias && verify_is_root(v)) {
+        size_t n = (size_t)tri_verify_bias_count(engine);
+        memcpy(tri_verify_biases(v->reference), bias, n * sizeof(*bias));
+    }
+}
+
 void tri_verify_keep_weights(struct verify *v)
 {
     const struct tri_params *params = v->reference->params;

@@ -56,8 +56,6 @@ static void test_reserved(void **state)
     (void)state;
     static const struct bad cases[] = {
         {"parallel:\n  pipe: 1\n", "c.yaml:2: key 'parallel.pipe': not built yet"},
-        {"init_from: model\n", "c.yaml:1: key 'init_from': not built yet"},
-        {"init_from: {}\n", "c.yaml:1: key 'init_from': not built yet"},
         {"train: {lora: {rank: 4}}\n", "c.yaml:1: key 'train.lora': not built yet"},
         {"moe: {num_experts: 4, router: sparsemixer}\n",
          "c.yaml:1: key 'moe.router': found 'sparsemixer', which is not built yet, expected "

@@ -1,0 +1,213 @@
+#include "train/start.h"
+
+#include "base/file.h"
+#include "base/log.h"
+#include "base/path.h"
+#include "checkpoint/hf.h"
+#include "config/text.h"
+#include "moe/strategies.h"
+
+#include <string.h>
+
+static const struct tri_where where = {TRI_PHASE_SETUP, TRI_KIND_META};
+
+/* ---- what init_from names -------------------------------------------------------------------- */
+
+static bool holds(const char *dir, const char *name)
+{
+    char path[TRI_PATH_MAX + 64];
+    tri_path_make(path, sizeof(path), "%s/%s", dir, name);
+    return tri_file_exists(path);
+}
+
+/* A run or checkpoint has its own files, also beside a config.json that somebody left there. */
+static bool is_hf(const char *path)
+{
+    return holds(path, "config.json") && !holds(path, "manifest.json") &&
+           !holds(path, "checkpoints");
+}
+
+static bool is_ours(const char *path)
+{
+    return holds(path, "manifest.json") || holds(path, "checkpoints") ||
+           holds(path, "config.yaml") || holds(path, "state.json");
+}
+
+static enum tri_status find_gguf(const char *name, void *data)
+{
+    *(bool *)data = *(bool *)data || tri_text_ends_with(name, ".gguf");
+    return TRI_OK;
+}
+
+static enum tri_status refuse(const struct tri_config *config, struct tri_error *error,
+                              const char *why)
+{
+    return tri_config_refuse(config, error, "init_from",
+                             "'%.300s': %s, expected a Hugging Face folder, a run or a checkpoint",
+                             config->init_from, why);
+}
+
+/* Whether there is something to begin with. Local. */
+static enum tri_status check_source(const struct tri_config *config, struct tri_error *error)
+{
+    const char *path = config->init_from;
+    bool gguf = tri_text_ends_with(path, ".gguf");
+    struct tri_error ignored;
+    if (!tri_file_exists(path)) {
+        return refuse(config, error, "is not there");
+    }
+    if (!tri_file_is_dir(path)) {
+        return refuse(config, error, gguf ? "is a GGUF file, which is not read" : "is a file");
+    }
+    if (is_hf(path)) {
+        return tri_hf_check_folder(path, error);
+    }
+    if (is_ours(path)) {
+        return TRI_OK;
+    }
+    if (holds(path, "adapter_config.json")) {
+        return refuse(config, error, "holds an adapter and no model");
+    }
+    if (tri_file_list(path, find_gguf, &gguf, &ignored) == TRI_OK && gguf) {
+        return refuse(config, error, "holds a GGUF file, which is not read");
+    }
+    return refuse(config, error, "holds no config.json and no manifest.json");
+}
+
+/* ---- the config ------------------------------------------------------------------------------ */
+
+struct source {
+    char path[TRI_PATH_MAX]; /* of the folder or checkpoint */
+    bool hf;
+};
+
+/* The config of the run's newest checkpoint that has one; whether it is whole is looked at by who
+ * loads it. */
+static bool find_own(const struct tri_config *config, struct source *source)
+{
+    struct tri_config *before = tri_alloc(TRI_MEMORY_OTHER, sizeof(*before));
+    struct tri_error ignored;
+    bool found = false;
+    for (int64_t step = INT64_MAX; step >= 0 && !found;) {
+        step = tri_checkpoint_newest_until(config->run_dir, step);
+        tri_path_make(source->path, TRI_PATH_MAX, "%s/checkpoints/step_%lld", config->run_dir,
+                      (long long)step);
+        found = step >= 0 && tri_checkpoint_read_config(source->path, &tri_strategies, before,
+                                                        &ignored) == TRI_OK;
+        step--;
+    }
+    tri_free(before);
+    return found;
+}
+
+/* On one rank. */
+static enum tri_status find_source(const struct tri_config *config, bool goes_on,
+                                   struct source *source, struct tri_error *error)
+{
+    struct tri_checkpoint_choice choice = {0};
+    *source = (struct source){0};
+    if (goes_on && find_own(config, source)) {
+        return TRI_OK;
+    }
+    if (config->resume[0]) {
+        return tri_config_refuse(config, error, "init_from",
+                                 "found '%.300s' beside resume: a run goes on or begins anew",
+                                 config->init_from);
+    }
+    TRI_TRY(check_source(config, error));
+    source->hf = is_hf(config->init_from);
+    if (source->hf) {
+        tri_path_make(source->path, TRI_PATH_MAX, "%s", config->init_from);
+        return TRI_OK;
+    }
+    TRI_TRY(tri_checkpoint_resolve(config->init_from, &choice, error));
+    tri_path_make(source->path, TRI_PATH_MAX, "%s", choice.path);
+    return TRI_OK;
+}
+
+/* Collective; the status is this rank's own. */
+static enum tri_status complete(struct tri_group *group, bool goes_on, struct tri_config *config,
+                                struct tri_error *error)
+{
+    struct source source = {0};
+    enum tri_status status = TRI_OK;
+    if (tri_group_rank(group) == 0 && config->init_from[0]) {
+        status = find_source(config, goes_on, &source, error);
+    }
+    TRI_TRY(tri_comm_agree(group, status, error));
+    tri_broadcast(group, where, &source, (int64_t)sizeof(source), TRI_U8, 0);
+    if (!config->init_from[0]) { /* nor, it will be found, has another rank the same config */
+        return tri_config_complete(config, NULL, error);
+    }
+    struct tri_config *of_source = tri_alloc(TRI_MEMORY_OTHER, sizeof(*of_source));
+    status = source.hf ? tri_hf_load_config(source.path, of_source, NULL, error)
+                       : tri_checkpoint_read_config(source.path, &tri_strategies, of_source, error);
+    if (status == TRI_OK) {
+        status = tri_config_complete(config, of_source, error);
+    }
+    if (status == TRI_OK && !source.hf && config->moe.num_experts > 0 &&
+        of_source->moe.num_experts == 0) {
+        status = tri_config_refuse(config, error, "moe.num_experts",
+                                   "found experts, but %.300s is dense: export it, and begin with "
+                                   "that folder",
+                                   source.path);
+    }
+    tri_free(of_source);
+    return status;
+}
+
+enum tri_status tri_start_config(struct tri_group *group, const char *path,
+                                 const struct tri_mapping *file, int count, char *const *overrides,
+                                 bool goes_on, struct tri_config *config, struct tri_error *error)
+{
+    enum tri_status status =
+        tri_config_read(&tri_strategies, path, file, count, overrides, config, error);
+    TRI_TRY(tri_comm_agree(group, status, error));
+    int64_t asked = config->init_from[0] != '\0';
+    tri_all_reduce_max(group, where, &asked, 1, TRI_I64);
+    status =
+        asked ? complete(group, goes_on, config, error) : tri_config_complete(config, NULL, error);
+    return tri_comm_agree(group, status, error);
+}
+
+/* ---- the weights ----------------------------------------------------------------------------- */
+
+/* Rank 0 looks for the newest checkpoint of a run: beside one that goes on it is another a moment
+ * later. */
+static enum tri_status load_checkpoint(struct tri_session *session,
+                                       struct tri_checkpoint_choice *choice,
+                                       struct tri_error *error)
+{
+    struct tri_group *all = tri_mesh_group(session->mesh, TRI_ON_ALL);
+    struct tri_checkpoint_state state = {0};
+    enum tri_status status = TRI_OK;
+    choice->again = false;
+    if (session->mesh->rank == 0) {
+        status = tri_checkpoint_resolve(session->config->init_from, choice, error);
+    }
+    TRI_TRY(tri_comm_agree(all, status, error));
+    tri_broadcast(all, where, choice->path, TRI_PATH_MAX, TRI_U8, 0);
+    choice->of_run = strcmp(choice->path, session->config->init_from) != 0;
+    status = tri_session_load(session, choice, &state, error);
+    tri_checkpoint_state_fini(&state);
+    return status;
+}
+
+enum tri_status tri_start_weights(struct tri_session *session, struct tri_error *error)
+{
+    const char *from = session->config->init_from;
+    if (is_hf(from)) {
+        TRI_TRY(tri_hf_load_weights(from, session->engine->params, error));
+        tri_log_info("the weights of %s, at step 0", from);
+        return TRI_OK;
+    }
+    struct tri_checkpoint_choice choice = {0};
+    enum tri_status status;
+    do {
+        status = load_checkpoint(session, &choice, error);
+    } while (status != TRI_OK && choice.again);
+    if (status == TRI_OK) {
+        tri_log_info("the weights of %s, at step 0", choice.path);
+    }
+    return status;
+}

@@ -1,0 +1,187 @@
+/* Runs that begin with weights that there are: Hugging Face folders, checkpoints, runs. */
+#include "cli/cli.h"
+
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#define GOLDEN TRIDENT_SOURCE_DIR "/tests/data/golden"
+
+static const char config[] =
+    "run_dir: run\n"
+    "threads: 1\n"
+    "data: {train: \"tok/train_*.bin\", valid: \"tok/valid_*.bin\", sequence_length: 16}\n"
+    "train: {global_batch: 4, steps: 2}\n"
+    "eval: {at_start: true}\n";
+
+/* The validation loss before the first step of a run that begins so. */
+static double first_loss(const char *run, const char *from, const char *change, const char *other)
+{
+    char folder[CLI_PATH], source[CLI_PATH];
+    (void)snprintf(folder, sizeof(folder), "run_dir=%s", run);
+    (void)snprintf(source, sizeof(source), "init_from=%s", from);
+    cli_run_well(cli_ranks(), CLI_WORDS_OF("train", "i.yaml", folder, source, change, other));
+    json_t *metrics = cli_metrics(run);
+    double loss = json_real_value(json_object_get(json_array_get(metrics, 0), "valid_loss"));
+    assert_int_equal(json_integer_value(json_object_get(json_array_get(metrics, 0), "step")), 0);
+    json_decref(metrics);
+    return loss;
+}
+
+static void expect_near(double found, double expected)
+{
+    assert_true(expected > 0 && fabs(found - expected) <= 1e-6 * expected);
+}
+
+static double evaluated(const char *path)
+{
+    struct process_result result =
+        cli_run(0, CLI_WORDS_OF("eval", path, "--json", "--data", "tok/valid_*.bin",
+                                "data.sequence_length=16", "train.global_batch=4"));
+    json_t *root = cli_expect_json(&result, 0);
+    double loss = json_real_value(json_object_get(root, "loss"));
+    json_decref(root);
+    return loss;
+}
+
+/* What `import` and `eval` make of a folder is what a run begins with. */
+static void test_folders(void **state)
+{
+    (void)state;
+    static const char *const families[] = {"mixtral", "olmoe", "qwen2_moe", "qwen3_moe",
+                                           "gpt2",    "llama", "qwen3"};
+    for (size_t i = 0; i<sizeof(families) / sizeof(*families); i += cli_ranks()> 1 ? 4 : 1) {
+        char folder[CLI_PATH];
+        (void)snprintf(folder, sizeof(folder), GOLDEN "/%s", families[i]);
+        cli_run_well(0, CLI_WORDS_OF("import", folder, families[i]));
+        char run[64];
+        (void)snprintf(run, sizeof(run), "from_%s", families[i]);
+        expect_near(first_loss(run, folder, NULL, NULL), evaluated(families[i]));
+    }
+}
+
+/* Copies of an expert whose weights sum to one are that expert. */
+static void test_upcycled(void **state)
+{
+    (void)state;
+    static const char *const families[] = {"llama", "qwen3", "gpt2"};
+    for (size_t i = 0; i<sizeof(families) / sizeof(*families); i += cli_ranks()> 1 ? 2 : 1) {
+        char folder[CLI_PATH], dense[64], sparse[64];
+        (void)snprintf(folder, sizeof(folder), GOLDEN "/%s", families[i]);
+        (void)snprintf(dense, sizeof(dense), "dense_%s", families[i]);
+        (void)snprintf(sparse, sizeof(sparse), "sparse_%s", families[i]);
+        double expected = first_loss(dense, folder, NULL, NULL);
+        bool biased = strcmp(families[i], "gpt2") == 0;
+        expect_near(first_loss(sparse, folder, "moe.num_experts=3", biased ? NULL : "moe.every=2"),
+                    expected);
+    }
+}
+
+/* Later it goes on from its own checkpoints, and the folder may be gone. */
+static void test_goes_on(void **state)
+{
+    (void)state;
+    cli_tool(CLI_WORDS_OF("cp", "-r", GOLDEN "/mixtral", "here"));
+    (void)first_loss("own", "here", NULL, NULL);
+    cli_tool(CLI_WORDS_OF("rm", "-r", "here"));
+    cli_run_well(cli_ranks(),
+                 CLI_WORDS_OF("train", "i.yaml", "run_dir=own", "init_from=here", "train.steps=4"));
+    cli_run_well(cli_ranks(), CLI_WORDS_OF("train", "own/config.yaml", "train.steps=5"));
+    json_t *metrics = cli_metrics("own");
+    size_t last = json_array_size(metrics) - 1;
+    assert_int_equal(json_integer_value(json_object_get(json_array_get(metrics, last), "step")), 5);
+    json_decref(metrics);
+    struct process_result result = cli_run(
+        cli_ranks(), CLI_WORDS_OF("train", "i.yaml", "run_dir=own", "init_from=here", "--fresh"));
+    cli_expect_error(&result, cli_ranks(), 2, "key 'init_from': 'here': is not there");
+    assert_true(evaluated("own") > 0);
+}
+
+/* The weights of a run, or of one of its checkpoints, under any other training. */
+static void test_of_run(void **state)
+{
+    (void)state;
+    cli_run_well(cli_ranks(), CLI_WORDS_OF("train", "c.yaml", "run_dir=before"));
+    double expected = evaluated("before");
+    expect_near(first_loss("after", "before", "seed=7", "data.sequence_length=16"), expected);
+    expect_near(
+        first_loss("bias", "before/checkpoints/step_4", "moe.aux_loss=0.1", "precision=f32"),
+        expected);
+}
+
+static void test_verified(void **state)
+{
+    (void)state;
+    struct process_result result =
+        cli_run(cli_ranks(), CLI_WORDS_OF("verify", "i.yaml", "--json", "--steps", "2",
+                                          "init_from=" GOLDEN "/qwen2_moe"));
+    json_decref(cli_expect_json(&result, 0));
+    result = cli_run(0, CLI_WORDS_OF("plan", "i.yaml", "--json", "init_from=" GOLDEN "/gpt2"));
+    json_t *root = cli_expect_json(&result, 0);
+    json_t *other = json_object_get(json_object_get(root, "bytes"), "other");
+    assert_true(json_integer_value(other) > 1 << 24); /* what reading takes */
+    json_decref(root);
+    result = cli_run(0, CLI_WORDS_OF("inspect", "i.yaml", "init_from=" GOLDEN "/llama"));
+    assert_non_null(strstr(result.out, "layers.1.mlp.up.weight"));
+    cli_expect_status(&result, 0);
+}
+
+static void test_messages(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *from, *change, *says;
+    } cases[] = {
+        {GOLDEN "/mixtral", "model.hidden_size=16",
+         "key 'model.hidden_size': found 16, expected "
+         "32 or nothing"},
+        {GOLDEN "/mixtral", "moe.top_k=1", "key 'moe.top_k': found 1, expected 2"},
+        {GOLDEN "/qwen2_moe", "moe.every=1", "key 'moe.every': found 1"},
+        {GOLDEN "/llama", "data.sequence_length=65", "at most model.max_position (64)"},
+        {GOLDEN "/llama", "resume=run", "beside resume"},
+        {GOLDEN "/llama", "moe.top_k=2", "key 'moe.num_experts': found nothing"},
+        {"nowhere", "seed=1", "is not there"},
+        {"t.txt", "seed=1", "is a file"},
+        {"x.gguf", "seed=1", "is a GGUF file"},
+        {"quantised", "seed=1", "holds a GGUF file"},
+        {"adapter", "seed=1", "holds an adapter and no model"},
+        {"tok", "seed=1", "holds no config.json and no manifest.json"},
+        {"pickled", "seed=1", "pytorch_model.bin is not read"},
+        {"torn", "seed=1", "model.safetensors: "},
+        {"lacking", "seed=1", "is missing"},
+    };
+    cli_tool(CLI_WORDS_OF("mkdir", "quantised", "adapter", "pickled", "torn", "lacking"));
+    cli_tool(CLI_WORDS_OF("cp", GOLDEN "/llama/config.json", "pickled"));
+    cli_tool(CLI_WORDS_OF("cp", GOLDEN "/llama/config.json", "torn"));
+    cli_tool(CLI_WORDS_OF("cp", GOLDEN "/llama/config.json", "lacking"));
+    cli_tool(CLI_WORDS_OF("cp", GOLDEN "/gpt2/model.safetensors", "lacking"));
+    cli_tool(CLI_WORDS_OF("touch", "x.gguf", "quantised/model.gguf", "pickled/pytorch_model.bin"));
+    cli_write("adapter/adapter_config.json", "{}");
+    cli_write("torn/model.safetensors", "torn");
+    for (size_t i = 0; i<sizeof(cases) / sizeof(*cases); i += cli_ranks()> 1 ? 3 : 1) {
+        char source[CLI_PATH];
+        (void)snprintf(source, sizeof(source), "init_from=%s", cases[i].from);
+        struct process_result result = cli_run(
+            cli_ranks(), CLI_WORDS_OF("train", "i.yaml", "run_dir=bad", source, cases[i].change));
+        cli_expect_error(&result, cli_ranks(), 2, cases[i].says);
+    }
+}
+
+int main(int argc, char **argv)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_folders),  cmocka_unit_test(test_upcycled),
+        cmocka_unit_test(test_goes_on),  cmocka_unit_test(test_of_run),
+        cmocka_unit_test(test_verified), cmocka_unit_test(test_messages),
+    };
+    cli_begin("init", argc, argv);
+    cli_write("i.yaml", config);
+    int failed = cmocka_run_group_tests(tests, NULL, NULL);
+    cli_end();
+    return failed;
+}
