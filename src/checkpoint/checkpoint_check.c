@@ -64,23 +64,40 @@ static enum tri_status check_contents(const char *path, const struct tri_checkpo
 {
     const struct tri_checkpoint_manifest *m = o->manifest;
     char name[TRI_NAME_MAX + 2];
+    int64_t moments = 0;
     for (int64_t i = 0; i < m->count; i++) {
         const struct tri_manifest_tensor *t = &m->tensor[i];
         TRI_TRY(expect_tensor(path, o->weights, t->name, t->dims, t->shape, error));
-        for (int moment = 0; moment < 2 && o->moments; moment++) {
+        for (int moment = 0; moment < 2 && o->moments && !t->frozen; moment++) {
+            moments++;
             (void)snprintf(name, sizeof(name), "%c.%s", moment ? 'v' : 'm', t->name);
             TRI_TRY(expect_tensor(path, o->moments, name, t->dims, t->shape, error));
         }
     }
     /* All that are wanted are there: with equal numbers nothing else is. */
-    if (o->weights->count != m->count || (o->moments && o->moments->count != 2 * m->count)) {
-        return tri_fail(error, TRI_BAD_INPUT,
-                        "%s: %" PRId64 " weights and %" PRId64 " moments, expected %" PRId64
-                        " and %" PRId64,
-                        path, o->weights->count, o->moments ? o->moments->count : 0, m->count,
-                        o->moments ? 2 * m->count : 0);
+    if (o->weights->count != m->count || (o->moments && o->moments->count != moments)) {
+        return tri_fail(
+            error, TRI_BAD_INPUT,
+            "%s: %" PRId64 " weights and %" PRId64 " moments, expected %" PRId64 " and %" PRId64,
+            path, o->weights->count, o->moments ? o->moments->count : 0, m->count, moments);
     }
     return TRI_OK;
+}
+
+/* Moments, where they are wanted, are those of what is trained. */
+static enum tri_status check_moments(const char *path, const struct tri_checkpoint_files *o,
+                                     const struct tri_param *param, struct tri_error *error)
+{
+    char name[TRI_NAME_MAX + 2];
+    (void)snprintf(name, sizeof(name), "m.%s", param->name);
+    bool found = o->moments && tri_safetensors_set_find(o->moments, name) >= 0;
+    if (!o->moments || found == param->trained) {
+        return TRI_OK;
+    }
+    return tri_fail(error, TRI_BAD_INPUT,
+                    "%s: tensor %s: found %s moments, expected %s: it was written with another "
+                    "train.freeze",
+                    path, param->name, found ? "its" : "no", found ? "none" : "them");
 }
 
 /* The first tensor that is no row of the table; all rows are there. */
@@ -107,6 +124,7 @@ enum tri_status tri_checkpoint_check_table(const char *path, const struct tri_ch
     for (int p = 0; p < params->count; p++) {
         const struct tri_param *param = &params->param[p];
         TRI_TRY(expect_tensor(path, o->weights, param->name, param->dims, param->shape, error));
+        TRI_TRY(check_moments(path, o, param, error));
     }
     return o->weights->count == params->count ? TRI_OK : name_stranger(o->weights, params, error);
 }

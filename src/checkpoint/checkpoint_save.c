@@ -41,16 +41,24 @@ static int64_t elements(const struct tri_param *param)
     return param->shape[0] * param->shape[1];
 }
 
+/* Moments there are of what is trained. */
+static int tensors_of(const struct tri_param *param, enum tri_manifest_part part)
+{
+    return part == TRI_MANIFEST_MODEL ? 1 : param->trained ? 2 : 0;
+}
+
 /* The rows [first, end) of the part that begins at first: at least one, then while they fit. */
-static int part_end(const struct save *s, int first, int64_t bytes_of_element)
+static int part_end(const struct save *s, int first, enum tri_manifest_part part)
 {
     int64_t bytes = 0;
-    int p = first;
-    while (p < s->params->count && p - first < TRI_SAFETENSORS_MOST) {
-        bytes += elements(&s->params->param[p]) * bytes_of_element;
-        if (p > first && bytes > s->part_bytes) {
+    int p = first, rows = 0;
+    while (p < s->params->count) {
+        int tensors = tensors_of(&s->params->param[p], part);
+        bytes += elements(&s->params->param[p]) * tensors * (int64_t)sizeof(float);
+        if (tensors > 0 && rows > 0 && (bytes > s->part_bytes || rows == TRI_SAFETENSORS_MOST)) {
             break;
         }
+        rows += tensors > 0;
         p++;
     }
     return p;
@@ -75,7 +83,7 @@ static int list_entries(const struct save *s, enum tri_manifest_part part, int f
             (void)snprintf(e->name, sizeof(e->name), "%s", param->name);
             continue;
         }
-        for (int moment = 0; moment < 2; moment++) {
+        for (int moment = 0; moment < tensors_of(param, part); moment++) {
             struct entry *e = &entries[count++];
             *e = (struct entry){.param = param, .field = moment ? TRI_FIELD_V : TRI_FIELD_M};
             (void)snprintf(e->name, sizeof(e->name), "%c.%s", moment ? 'v' : 'm', param->name);
@@ -165,7 +173,8 @@ static void note_file(struct save *s, enum tri_manifest_part part, const char *n
                                          .file = name,
                                          .dims = param->dims,
                                          .shape = {param->shape[0], param->shape[1]},
-                                         .hash = tensors[i]};
+                                         .hash = tensors[i],
+                                         .frozen = !param->trained};
     }
 }
 
@@ -191,10 +200,9 @@ static enum tri_status write_part(struct save *s, enum tri_manifest_part part, c
 static enum tri_status write_parts(struct save *s, enum tri_manifest_part part, const char *stem,
                                    struct tri_error *error)
 {
-    int64_t width = part == TRI_MANIFEST_MODEL ? 4 : 8;
     int parts = 0, most = 0;
     for (int first = 0, end; first < s->params->count; first = end) {
-        end = part_end(s, first, width);
+        end = part_end(s, first, part);
         most = end - first > most ? end - first : most;
         parts++;
     }
@@ -202,7 +210,7 @@ static enum tri_status write_parts(struct save *s, enum tri_manifest_part part, 
     enum tri_status status = TRI_OK;
     for (int first = 0, end, i = 1; status == TRI_OK && first < s->params->count;
          first = end, i++) {
-        end = part_end(s, first, width);
+        end = part_end(s, first, part);
         char *name = s->names[s->manifest.files];
         (void)snprintf(name, sizeof(*s->names), "%s-%05d-of-%05d.safetensors", stem, i, parts);
         int count = list_entries(s, part, first, end, entries);

@@ -74,9 +74,12 @@ static json_t *to_json(const struct tri_checkpoint_manifest *m)
         for (int d = 0; d < t->dims; d++) {
             (void)json_array_append_new(shape, json_integer(t->shape[d]));
         }
-        (void)json_object_set_new(tensors, t->name,
-                                  json_pack("{s:o, s:s, s:o}", "shape", shape, "file", t->file,
-                                            "xxh3", hash_text(t->hash)));
+        json_t *entry = json_pack("{s:o, s:s, s:o}", "shape", shape, "file", t->file, "xxh3",
+                                  hash_text(t->hash));
+        if (t->frozen) {
+            (void)json_object_set_new(entry, "frozen", json_true());
+        }
+        (void)json_object_set_new(tensors, t->name, entry);
     }
     return json_pack("{s:s, s:i, s:I, s:b, s:o, s:o, s:I, s:o}", "format", "trident checkpoint",
                      "version", VERSION, "step", (json_int_t)m->step, "optimizer", m->optimizer,
@@ -177,6 +180,7 @@ static enum tri_status read_tensor(const char *path, const char *name, const jso
                             tensor->shape[i], LONGEST);
         }
     }
+    tensor->frozen = json_is_true(json_object_get(entry, "frozen"));
     TRI_TRY(tri_json_get_text(path, entry, "file", true, &tensor->file, error));
     return tri_json_get_hash(path, entry, "xxh3", &tensor->hash, error);
 }

@@ -23,12 +23,14 @@ struct tri_manifest_file {
     uint64_t bytes, hash;
 };
 
-/* A weight: of the moments the manifest keeps no list, their files mirror the weights'. */
+/* A weight: of the moments the manifest keeps no list, their files mirror the weights', but for
+ * those that were not trained. */
 struct tri_manifest_tensor {
     const char *name, *file;
     int dims;
     int64_t shape[2];
     uint64_t hash; /* XXH3-64 of its f32 data */
+    bool frozen;   /* it has no moments */
 };
 
 struct tri_checkpoint_manifest {

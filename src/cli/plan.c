@@ -40,6 +40,7 @@ static enum tri_status read_request(const struct tri_arguments *arguments, struc
                                  (long long)ranks, RANKS_MOST);
     }
     request->ranks = (int)ranks;
+    TRI_TRY(tri_params_check_frozen(&request->config, error));
     return request->layouts ? TRI_OK : tri_config_check_layout(&request->config, (int)ranks, error);
 }
 

@@ -98,6 +98,7 @@ struct tri_config_train {
     int64_t recompute_layers[TRI_LAYERS_MAX];
     bool communication_aware_checkpointing, duplicate_token_dropping, sequence_parallel;
     enum tri_precision gradient_dtype; /* of weights that are stored in bf16 */
+    char freeze[TRI_PATH_MAX];         /* patterns of names, between commas; "": all is trained */
 };
 
 struct tri_config {

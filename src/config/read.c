@@ -159,8 +159,8 @@ static enum tri_status read_tree(struct tri_config *config, const struct tri_nod
  * quotes. */
 static struct tri_node *override_node(const struct tri_key *key, const char *text)
 {
-    bool list =
-        key->type == TRI_KEY_PAIR || key->type == TRI_KEY_LAYERS || key->type == TRI_KEY_RECOMPUTE;
+    bool list = key->type == TRI_KEY_PAIR || key->type == TRI_KEY_LAYERS ||
+                key->type == TRI_KEY_RECOMPUTE || (key->texts && text[0] == '[');
     struct tri_node *node = NULL;
     if (list && tri_yaml_parse("", text, strlen(text), &node, NULL) == TRI_OK) {
         return node;

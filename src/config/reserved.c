@@ -25,7 +25,6 @@ static const char *const keys[] = {
     "train.activation_memory",
     "train.swap_dir",
     "train.delink_at",
-    "train.freeze",
     "train.lora",
 };
 

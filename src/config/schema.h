@@ -50,6 +50,7 @@ struct tri_key {
                                  (INT) or -1 (FLOAT) */
     const char *follows;      /* how, in words */
     bool folder;              /* TEXT that is a path: a slash at its end goes */
+    bool texts;               /* TEXT that is several, between commas: may be written as a list */
     bool shapes;              /* a run cannot be continued with another value */
     enum tri_key_effect effect;
     const char *help;

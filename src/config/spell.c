@@ -168,6 +168,7 @@ void tri_value_print_expected(const struct tri_key *key, const struct tri_strate
     case TRI_KEY_TEXT:
         (void)fprintf(out, "text of %s %lld bytes without control characters",
                       key->min > 0 ? "1 to" : "at most", (long long)key->max);
+        (void)fputs(key->texts ? ", or a list of such" : "", out);
         break;
     case TRI_KEY_RECOMPUTE:
         (void)fputs("none, full or block numbers, as [0, 3]", out);

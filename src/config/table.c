@@ -22,6 +22,7 @@
 #define TEXT(shortest) .type = TRI_KEY_TEXT, .min = (shortest), .max = TRI_PATH_MAX - 1
 #define FOLDER(shortest)                                                                           \
     .type = TRI_KEY_TEXT, .min = (shortest), .max = TRI_FOLDER_PATH_MAX, .folder = true
+#define TEXTS       TEXT(0), .texts = true
 #define NO_LIMIT    ((double)INFINITY)
 #define OR_NONE(as) .none = true, .none_as = (as)
 #define WINDOWS     WORDS("sequence", "step", "rank")
@@ -234,6 +235,9 @@ const struct tri_key tri_keys[] = {
      .help = "Cuts norms and the residual stream between layers over tensor, by tokens."},
     {"train.gradient_dtype", AT(train.gradient_dtype), WORDS("f32", "bf16"), .initial = "f32",
      TRAINS, .help = "Of the gradients of weights that are stored in bf16, while they are summed."},
+    {"train.freeze", AT(train.freeze), TEXTS, .initial = "", .shapes = true, TRAINS,
+     .help = "Patterns of names (with * ? [ ]) of weights that stay as they are, as "
+             "`[\"embedding.*\", \"layers.*.attention.*\"]`: without gradient and moments."},
 
     {"eval.every", AT(eval_every), INT(0, STEPS), .initial = "0",
      .help = "Steps between evaluations; 0: only at the end."},

@@ -161,6 +161,28 @@ static bool read_plain(const struct tri_key *key, const char *text, union tri_va
     return value->truth || strcmp(text, "false") == 0;
 }
 
+/* The items, between commas: none has one itself. */
+static bool read_texts(const struct tri_key *key, const struct tri_node *node,
+                       union tri_value *value)
+{
+    size_t used = 0;
+    for (size_t i = 0; i < node->count; i++) {
+        const struct tri_node *item = node->items[i];
+        size_t length = item->kind == TRI_NODE_SCALAR ? strlen(item->text) : 0;
+        if (length == 0 || strchr(item->text, ',') || !tri_text_is_clean(item->text) ||
+            used + length + 2 > (size_t)key->max) {
+            return false;
+        }
+        if (i > 0) {
+            memcpy(value->text + used, ", ", 2);
+            used += 2;
+        }
+        memcpy(value->text + used, item->text, length);
+        used += length;
+    }
+    return used >= (size_t)key->min;
+}
+
 static bool read_text(const struct tri_key *key, const char *text, union tri_value *value)
 {
     size_t length = strlen(text);
@@ -187,6 +209,9 @@ bool tri_value_read(const struct tri_key *key, const struct tri_strategies *know
         return read_pair(key, node, value);
     default:
         break;
+    }
+    if (key->texts && node->kind == TRI_NODE_LIST) {
+        return read_texts(key, node, value);
     }
     if (node->kind != TRI_NODE_SCALAR || tri_node_is_nothing(node)) {
         return false;

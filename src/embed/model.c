@@ -49,6 +49,7 @@ static enum tri_status build(struct tri_rank *rank, void *argument, struct tri_e
     const struct tri_config *config = &model->config;
     session->config = config;
     TRI_TRY(tri_config_check_layout(config, rank->owner->ranks, error));
+    TRI_TRY(tri_params_check_frozen(config, error));
     TRI_TRY(tri_mesh_create(rank->comm, (int)config->parallel.tensor, (int)config->parallel.expert,
                             &session->mesh, error));
     tri_mesh_set_max_message(session->mesh, config->comm_max_message);

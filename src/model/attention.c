@@ -236,14 +236,16 @@ static void norm_gradient(const struct attention *a, const struct tri_frame *fra
     int64_t ld = width_of(a);
     const struct tri_span rows = a->norm[which];
     enum tri_dtype dtype = params->buffer[rows.row->buffer].gradient_dtype;
-    char *gradients = tri_gradients_open_sum(params, rows);
+    char *gradients = rows.row->trained ? tri_gradients_open_sum(params, rows) : NULL;
     tri_gradient_rms(
         frame, tri_cuts_by_rows(frame, frame->pass.rows, frame->pass.seq),
         view(a, d, n, ld, p.begin + columns.begin, p.inner, tri_range_size(columns)),
         view(a, kept->raw, n, ld, p.begin + columns.begin, p.inner, tri_range_size(columns)),
         kept->rstd[which], norm + columns.begin, dots, p.total,
-        gradients + (size_t)columns.begin * tri_dtype_size(dtype));
-    tri_gradients_close(params, rows, gradients);
+        gradients ? gradients + (size_t)columns.begin * tri_dtype_size(dtype) : NULL);
+    if (gradients) {
+        tri_gradients_close(params, rows, gradients);
+    }
 }
 
 /* d [tokens, width()]: gradients at the normalised q, k become those at the raw ones. */
@@ -439,12 +441,12 @@ static void *forward(const struct tri_sublayer *self, const struct tri_frame *fr
 
 /* ---- backward -------------------------------------------------------------------------------- */
 
-/* dy [n, as wide as the bias], whose column sums the bias takes; where there is one. */
+/* dy [n, as wide as the bias], whose column sums the bias takes; where one is trained. */
 static void bias_gradient(const struct tri_frame *frame, struct tri_cuts cuts, struct tri_span bias,
                           const void *dy, int64_t n)
 {
     struct tri_params *params = frame->context->params;
-    if (bias.row) {
+    if (tri_span_is_trained(bias)) {
         void *gradients = tri_gradients_open_sum(params, bias);
         tri_gradient_bias(frame, cuts, dy, bias.count, gradients, n, bias.count);
         tri_gradients_close(params, bias, gradients);

@@ -79,6 +79,15 @@ void tri_gradient_norm(const struct tri_frame *frame, struct tri_cuts cuts, bool
         .dweight = dweight,
         .dbias = dbias,
     };
+    if (!dweight) {
+        size_t mark = tri_arena_mark(frame->arena);
+        float *nobody = take_zeros(frame, 2 * width);
+        args.dweight = nobody;
+        args.dbias = rms ? NULL : nobody + width;
+        kernels->norm_backward(kernels, &args);
+        tri_arena_rewind(frame->arena, mark);
+        return;
+    }
     if (!cuts.cut) {
         kernels->norm_backward(kernels, &args);
         return;
@@ -168,6 +177,13 @@ void tri_gradient_rms(const struct tri_frame *frame, struct tri_cuts cuts, struc
         .dweight = dweight,
         .total_width = total_width,
     };
+    if (!dweight) {
+        size_t mark = tri_arena_mark(frame->arena);
+        args.dweight = take_zeros(frame, x.width);
+        kernels->rms_backward(kernels, &args);
+        tri_arena_rewind(frame->arena, mark);
+        return;
+    }
     if (!cuts.cut) {
         kernels->rms_backward(kernels, &args);
         return;
@@ -220,6 +236,9 @@ void tri_gradient_rows(const struct tri_context *context, struct tri_span table,
                        const int32_t *index, const void *dy, int64_t n)
 {
     const struct tri_param *row = table.row;
+    if (!tri_span_is_trained(table)) {
+        return;
+    }
     void *gradients = tri_gradients_open_sum(context->params, table);
     if (context->reproducible) {
         add_each_row(context, row, index, dy, n, gradients);

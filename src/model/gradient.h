@@ -17,7 +17,8 @@ struct tri_cuts tri_cuts_by_rows(const struct tri_frame *frame, int64_t rows, in
 struct tri_cuts tri_cuts_by_tokens(const struct tri_frame *frame, struct tri_range tokens);
 
 /* The kernels' norm_backward, bias_backward, rms_backward and embedding_backward, with gradients in
- * the dtype of their buffers. All gradients are added to; those of a table are opened here. */
+ * the dtype of their buffers. All gradients are added to; those of a table are opened here, if it
+ * is trained. dweight NULL: of weights that are not trained. */
 void tri_gradient_norm(const struct tri_frame *frame, struct tri_cuts cuts, bool rms,
                        const void *dy, const void *x, const void *weight, float *stats, void *dx,
                        void *dweight, void *dbias, int64_t n);

@@ -212,7 +212,7 @@ void *tri_head_loss(const struct tri_frame *frame, const void *h)
                           .maxima = tri_frame_take_f32(frame, room),
                           .sums = tri_frame_take_f32(frame, 2 * room),
                           .dlogits = pass->backward ? tri_frame_take(frame, room * cols) : NULL};
-    bool widen = pass->backward && head.linear.gradient_dtype == TRI_BF16 && most < tokens;
+    bool widen = head.linear.gradient && head.linear.gradient_dtype == TRI_BF16 && most < tokens;
     if (widen) {
         head.linear = widen_gradient(frame, &whole.linear);
     }

@@ -23,7 +23,7 @@ struct tri_linear tri_linear_open(struct tri_params *params, const struct tri_li
 {
     struct tri_linear open = *linear;
     open.weight = tri_weights_open(params, linear->rows, use);
-    if (use == TRI_USE_BACKWARD) {
+    if (use == TRI_USE_BACKWARD && tri_span_is_trained(linear->rows)) {
         open.gradient = tri_gradients_open(params, linear->rows, &open.first);
     }
     return open;
@@ -83,6 +83,9 @@ void tri_linear_input_gradient(const struct tri_linear *linear, const struct tri
 void tri_linear_weight_gradient(const struct tri_linear *linear, const struct tri_kernels *kernels,
                                 int64_t n, const void *dy, const void *x, struct tri_cuts cuts)
 {
+    if (!tri_span_is_trained(linear->rows)) {
+        return;
+    }
     tri_mesh_progress(linear->mesh);
     const struct tri_matmul args = {
         .m = linear->out,

@@ -28,7 +28,7 @@ struct tri_linear {
     int blocks;
     /* Of one that is open, and read by its products. */
     const void *weight; /* [out, in] dtype */
-    void *gradient;     /* [out, in] gradient_dtype; open for a backward only */
+    void *gradient;     /* [out, in] gradient_dtype; open for a backward only, of trained rows */
     bool first;         /* the gradient is undefined, and to be set */
 };
 
@@ -50,8 +50,8 @@ void tri_linear_forward(const struct tri_linear *linear, const struct tri_kernel
 /* dx [n, in] = dy [n, out] W. */
 void tri_linear_input_gradient(const struct tri_linear *linear, const struct tri_kernels *kernels,
                                int64_t n, const void *dy, void *dx);
-/* gradient (+)= dy^T x: set when it is the first, else added to; with cuts added to always, part by
- * part. */
+/* gradient (+)= dy^T x, of trained rows (else nothing): set when it is the first, else added to;
+ * with cuts added to always, part by part. */
 void tri_linear_weight_gradient(const struct tri_linear *linear, const struct tri_kernels *kernels,
                                 int64_t n, const void *dy, const void *x, struct tri_cuts cuts);
 

@@ -37,6 +37,7 @@ struct tri_model {
     int64_t layers;
     struct half *half; /* [2 * layers] */
     struct half final; /* without a branch */
+    int64_t lowest;    /* the first half with something to train; -1: the embeddings have */
     float *rope_table;
     const struct tri_moe_factory *moe;
     void *moe_shared;
@@ -110,15 +111,24 @@ static void half_norm_backward(const struct tri_model *model, const struct tri_f
     size_t mark = tri_arena_mark(frame->arena);
     struct tri_range stream = tri_stream_tokens(frame);
     const float *weight = tri_weights_open(params, half->norm, TRI_USE_BACKWARD);
-    char *gradients = tri_gradients_open_sum(params, half->norm);
+    bool trained = tri_span_is_trained(half->norm);
+    char *gradients = trained ? tri_gradients_open_sum(params, half->norm) : NULL;
     size_t bytes = (size_t)half->norm.row->count *
                    tri_dtype_size(params->buffer[half->norm.row->buffer].gradient_dtype);
     tri_gradient_norm(frame, tri_cuts_by_tokens(frame, stream), is_rms(model), dy, kept->sum,
-                      weight, kept->stats, dx, gradients, is_rms(model) ? NULL : gradients + bytes,
-                      tri_range_size(stream));
-    tri_gradients_close(params, half->norm, gradients);
+                      weight, kept->stats, dx, gradients,
+                      is_rms(model) || !trained ? NULL : gradients + bytes, tri_range_size(stream));
+    if (trained) {
+        tri_gradients_close(params, half->norm, gradients);
+    }
     tri_weights_close(params, half->norm, weight);
     tri_arena_rewind(frame->arena, mark);
+}
+
+/* Whether the block's backward leads to something that is trained. */
+static bool has_backward(const struct tri_model *model, int64_t block)
+{
+    return 2 * block + 1 >= model->lowest;
 }
 
 static void tell_after(const struct tri_pass *pass, int64_t block)
@@ -178,11 +188,12 @@ static struct stream run_block_and_drop(const struct tri_model *model,
     }
     void *out = tri_frame_take(frame, n);
     size_t mark = tri_arena_mark(frame->arena);
-    if (frame->pass.backward) {
+    bool again = frame->pass.backward && has_backward(model, block);
+    if (again) {
         tri_tape_record(frame->tape, block);
     }
     struct stream end = run_block(model, frame, block, stream, true);
-    if (frame->pass.backward) {
+    if (again) {
         tri_tape_stop(frame->tape);
     }
     context->kernels->add(
@@ -215,7 +226,7 @@ static void block_backward(const struct tri_model *model, const struct tri_frame
     if (again) {
         replay_block(model, frame, block);
     }
-    for (int i = 1; i >= 0; i--) {
+    for (int i = 1; i >= 0 && 2 * block + i >= model->lowest; i--) {
         const struct half *half = &model->half[2 * block + i];
         double start = tri_clock_now();
         half->branch->ops->backward(half->branch, frame, kept_at(frame, half->branch_kept), dx,
@@ -255,7 +266,8 @@ void tri_model_forward(const struct tri_model *model, struct tri_frame *frame)
         model->moe->begin(model->moe_shared, frame);
     }
     for (int64_t block = 0; block < model->layers; block++) {
-        bool drop = !frame->pass.backward || tri_config_layer_recomputes(context->config, block);
+        bool drop = !frame->pass.backward || !has_backward(model, block) ||
+                    tri_config_layer_recomputes(context->config, block);
         stream = drop ? run_block_and_drop(model, frame, block, stream)
                       : run_block(model, frame, block, stream, true);
     }
@@ -293,10 +305,14 @@ void tri_model_backward(const struct tri_model *model, struct tri_frame *frame)
     half_norm_backward(model, frame, &model->final, dy, dx);
     tell_after(&frame->pass, model->layers);
     for (int64_t block = model->layers - 1; block >= 0; block--) {
-        block_backward(model, frame, block, dx, branch);
+        if (has_backward(model, block)) {
+            block_backward(model, frame, block, dx, branch);
+        }
         tell_after(&frame->pass, block);
     }
-    tri_embedding_backward(frame, dx);
+    if (model->lowest < 0) {
+        tri_embedding_backward(frame, dx);
+    }
     tell_after(&frame->pass, -1);
 }
 
@@ -338,6 +354,27 @@ static struct tri_span find_norm(const struct tri_model *model, enum tri_role ro
     const struct tri_params *params = model->context.params;
     return tri_span_make(params, tri_params_find(params, role, TRI_PLACE_DENSE, layer, -1),
                          is_rms(model) ? 1 : 2);
+}
+
+/* The half of a block that a row belongs to; -1: the embeddings, 2 * layers: the ends. */
+static int64_t half_of(const struct tri_params *params, int p)
+{
+    const struct tri_param *row = &params->param[p];
+    if (row->layer < 0) {
+        return p < params->first_of_layer[0] ? -1 : 2 * params->layers;
+    }
+    bool first = row->role >= TRI_ROLE_NORM1 && row->role <= TRI_ROLE_K_NORM;
+    return 2 * row->layer + (first ? 0 : 1);
+}
+
+static int64_t find_lowest(const struct tri_params *params)
+{
+    int p = 0;
+    while (p < params->count && !params->param[p].trained) {
+        p++;
+    }
+    /* Rows are in the order of halves. */
+    return p < params->count ? half_of(params, p) : 2 * params->layers;
 }
 
 /* How sums over what tensor cuts are taken. */
@@ -441,6 +478,7 @@ struct tri_model *tri_model_create(const struct tri_config *config, const struct
                              : tri_mlp_create(context, layer);
     }
     model->final.norm = find_norm(model, TRI_ROLE_FINAL_NORM, -1);
+    model->lowest = find_lowest(params);
     make_frames(model);
     return model;
 }

@@ -135,8 +135,14 @@ static void rows_product(const struct batch *b, int64_t n, int64_t k, const void
     run_products(b, products, used);
 }
 
-/* dw[m, n] (+)= dy[rows, m]^T x[rows, n], one product a network with rows; gradients: room for one
- * address each. */
+/* Whether a part of a network has a gradient in this call. */
+static bool has_gradient(const struct batch *b, enum tri_network_part part, int64_t i)
+{
+    return rows_of(b, i) > 0 && tri_span_is_trained(b->networks[i].part[part]);
+}
+
+/* dw[m, n] (+)= dy[rows, m]^T x[rows, n], one product a network with rows whose part is trained;
+ * gradients: room for one address each. */
 static void weight_gradients(const struct batch *b, enum tri_network_part part,
                              const struct tri_cuts *cuts, int64_t m, int64_t n, const void *dy,
                              const void *x, void **gradients)
@@ -146,7 +152,7 @@ static void weight_gradients(const struct batch *b, enum tri_network_part part,
     int64_t used = 0;
     for (int64_t i = 0; i < b->count; i++) {
         bool first;
-        if (rows_of(b, i) == 0) {
+        if (!has_gradient(b, part, i)) {
             continue;
         }
         gradients[i] = tri_gradients_open(context->params, b->networks[i].part[part], &first);
@@ -171,7 +177,7 @@ static void weight_gradients(const struct batch *b, enum tri_network_part part,
     }
     run_products(b, products, used);
     for (int64_t i = 0; i < b->count; i++) {
-        if (rows_of(b, i) > 0) {
+        if (has_gradient(b, part, i)) {
             tri_gradients_close(context->params, b->networks[i].part[part], gradients[i]);
         }
     }
@@ -301,7 +307,7 @@ static void bias_gradients(const struct batch *b, enum tri_network_part part,
     const struct tri_context *context = b->frame->context;
     for (int64_t i = 0; i < b->count; i++) {
         const struct tri_span bias = b->networks[i].part[part];
-        if (bias.row && rows_of(b, i) > 0) {
+        if (has_gradient(b, part, i)) {
             void *gradients = tri_gradients_open_sum(context->params, bias);
             tri_gradient_bias(b->frame, cuts[i], at(context, dy, b->offsets[i] * width), width,
                               gradients, rows_of(b, i), width);

@@ -2,6 +2,7 @@
 #include "model/param.h"
 
 #include "base/memory.h"
+#include "model/frozen.h"
 #include "model/stream.h"
 
 #include <math.h>
@@ -198,6 +199,7 @@ static void add(struct builder *b, struct spec spec)
     row->replicas = spec.place == TRI_PLACE_EXPERT ? TRI_EXPERT : TRI_NONEXPERT;
     row->sync = b->mesh->size[TRI_AXIS_TENSOR] > 1 ? spec.sync : TRI_SYNC_NONE;
     row->decay = spec.columns != 0;
+    row->trained = !tri_name_is_frozen(b->config, row->name);
     row->init = spec.init;
     row->init_std = spec.init_std;
     cut_row(b, &spec, row);
@@ -206,9 +208,10 @@ static void add(struct builder *b, struct spec spec)
         row->local[0] = row->local[1] = row->counted = (struct tri_range){0, 0};
     }
     row->count = tri_range_size(row->local[0]) * tri_range_size(row->local[1]);
-    row->buffer = (row->replicas == TRI_EXPERT ? 2 : 0) + (narrow ? 1 : 0);
+    row->buffer = (row->trained ? 0 : 4) + (row->replicas == TRI_EXPERT ? 2 : 0) + (narrow ? 1 : 0);
     place_row(b, row);
     params->total += row->shape[0] * row->shape[1];
+    params->trained += row->trained ? row->shape[0] * row->shape[1] : 0;
     if (spec.place != TRI_PLACE_EXPERT || spec.expert < b->config->moe.top_k) {
         params->active += row->shape[0] * row->shape[1];
     }
@@ -445,13 +448,16 @@ static void describe_buffers(const struct builder *b)
     for (int i = 0; i < TRI_BUFFERS; i++) {
         struct tri_buffer *buffer = &b->params->buffer[i];
         bool narrow = i % 2 && b->config->train.gradient_dtype == TRI_PRECISION_BF16;
-        buffer->replicas = i < 2 ? TRI_NONEXPERT : TRI_EXPERT;
+        bool expert = i % 4 >= 2;
+        buffer->trained = i < 4;
+        buffer->replicas = expert ? TRI_EXPERT : TRI_NONEXPERT;
         buffer->dtype = i % 2 ? TRI_BF16 : TRI_F32;
         buffer->gradient_dtype = b->config->reproducible ? TRI_I64 : narrow ? TRI_BF16 : TRI_F32;
-        buffer->group = i < 2 ? tri_mesh_group(b->mesh, TRI_ON_EXPERT | TRI_ON_DATA)
-                              : tri_mesh_group(b->mesh, TRI_ON_DATA);
-        buffer->segment =
-            tri_alloc(TRI_MEMORY_OTHER, (size_t)(b->params->layers + 2) * sizeof(*buffer->segment));
+        buffer->group = expert ? tri_mesh_group(b->mesh, TRI_ON_DATA)
+                               : tri_mesh_group(b->mesh, TRI_ON_EXPERT | TRI_ON_DATA);
+        bool used = buffer->trained || b->config->train.freeze[0];
+        size_t segments = used ? (size_t)(b->params->layers + 2) : 0;
+        buffer->segment = tri_alloc(TRI_MEMORY_OTHER, segments * sizeof(*buffer->segment));
     }
 }
 

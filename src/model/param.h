@@ -13,7 +13,10 @@
  *   its shard, packed:     |===|=============|===|==|   master, m, v (f32): ZeRO-1
  *
  * A segment is what a block has in a buffer, and is cut evenly over the replicas: a block's
- * gradients can be reduced as soon as its backward is done, by all ranks at once. */
+ * gradients can be reduced as soon as its backward is done, by all ranks at once.
+ *
+ * Rows that are not trained (train.freeze) lie in buffers of their own, which have weights and
+ * nothing else. */
 #ifndef TRIDENT_MODEL_PARAM_H
 #define TRIDENT_MODEL_PARAM_H
 
@@ -81,6 +84,7 @@ struct tri_param {
     enum tri_replicas replicas;
     enum tri_tensor_sync sync;
     bool decay;
+    bool trained; /* false: it has no gradient, no moments and no master, and never changes */
     enum tri_init init;
     double init_std;
     /* This rank's part. */
@@ -100,7 +104,7 @@ struct tri_gradient_state {
     bool open;
 };
 
-enum { TRI_BUFFERS = 4 };
+enum { TRI_BUFFERS = 8 };
 
 /* What a block has in a buffer. Blocks: -1, the embeddings; 0 to num_layers - 1; num_layers, the
  * final norm and the head. */
@@ -114,10 +118,12 @@ struct tri_segment {
     struct tri_request *gathering; /* of its weights */
 };
 
-/* A flat buffer: (replicas, dtype). Pointers are NULL until tri_params_allocate / the optimizer. */
+/* A flat buffer: (trained, replicas, dtype). Pointers are NULL until tri_params_allocate / the
+ * optimizer; gradients, moments and masters of what is not trained always. */
 struct tri_buffer {
     enum tri_replicas replicas;
     enum tri_dtype dtype;
+    bool trained;
     int64_t count;   /* elements this rank holds; tight, no padding */
     void *weights;   /* [count] dtype */
     void *gradients; /* [count] gradient_dtype */
@@ -147,12 +153,18 @@ struct tri_params {
     void *scratch;                     /* of the gradient reduction; grows once */
     size_t scratch_bytes;
     int64_t total, active; /* parameters of the whole model; those a token meets */
+    int64_t trained;       /* those that are */
 };
 
 /* Builds the table for this rank of mesh; takes no memory for weights. Local. */
 struct tri_params *tri_params_create(const struct tri_config *config, const struct tri_mesh *mesh);
 void tri_params_destroy(struct tri_params *params);
-/* Memory for weights, and for gradients when training (zeroed). Local. */
+/* Whether what the config freezes can be frozen: each pattern is the name of some weight, weights
+ * that one product reads together are frozen together, and something is left to be trained. Local;
+ * takes the memory of a table for a while. */
+enum tri_status tri_params_check_frozen(const struct tri_config *config,
+                                        struct tri_error *error) TRI_NODISCARD;
+/* Memory for weights, and for gradients of what is trained when training (zeroed). Local. */
 void tri_params_allocate(struct tri_params *params, bool gradients);
 /* Initial values from (seed, name, global index). Local. */
 void tri_params_init(struct tri_params *params, const struct tri_kernels *kernels, uint64_t seed);
@@ -210,7 +222,7 @@ void tri_params_refresh_row(const struct tri_params *params, const struct tri_pa
 
 /* Where elements of a buffer, and of a row, are in the buffers: what the reduction, the optimizer
  * and checkpoints work on. Who computes with the model opens rows instead (model/param_open.h).
- * NULL for gradients in a model without them. */
+ * NULL for gradients in a model without them, and of what is not trained. */
 static inline void *tri_buffer_weights(const struct tri_buffer *buffer, int64_t element)
 {
     return (char *)buffer->weights + (size_t)element * tri_dtype_size(buffer->dtype);
@@ -238,7 +250,7 @@ static inline void *tri_param_gradients(const struct tri_params *params,
 
 enum tri_field {
     TRI_FIELD_WEIGHT /* the master where there is one */,
-    TRI_FIELD_GRADIENT,
+    TRI_FIELD_GRADIENT, /* of what is not trained these are zeros, and are not written */
     TRI_FIELD_M,
     TRI_FIELD_V
 };

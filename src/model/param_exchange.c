@@ -70,6 +70,10 @@ static void read_field(const struct tri_params *params, const struct tri_param *
     if (n == 0) {
         return;
     }
+    if (field != TRI_FIELD_WEIGHT && !buffer->trained) {
+        memset(out, 0, (size_t)n * sizeof(float));
+        return;
+    }
     if (field == TRI_FIELD_GRADIENT && buffer->gradient_dtype == TRI_BF16) {
         widen((const uint16_t *)buffer->gradients + param->offset + flat.begin, n, out);
         return;
@@ -219,7 +223,9 @@ static void write_field(const struct tri_params *params, const struct tri_param 
         write_shard(buffer->master, segment, place, n, values);
         break;
     case TRI_FIELD_GRADIENT:
-        write_values(buffer->gradients, buffer->gradient_dtype, place, n, values);
+        if (buffer->gradients) {
+            write_values(buffer->gradients, buffer->gradient_dtype, place, n, values);
+        }
         break;
     case TRI_FIELD_M:
         write_shard(buffer->m, segment, place, n, values);

@@ -11,7 +11,7 @@ void tri_params_allocate(struct tri_params *params, bool gradients)
         struct tri_buffer *buffer = &params->buffer[i];
         size_t count = (size_t)buffer->count;
         buffer->weights = tri_alloc(TRI_MEMORY_WEIGHTS, count * tri_dtype_size(buffer->dtype));
-        if (gradients) {
+        if (gradients && buffer->trained) {
             buffer->gradients =
                 tri_alloc(TRI_MEMORY_GRADIENTS, count * tri_dtype_size(buffer->gradient_dtype));
         }

@@ -14,7 +14,7 @@
  * A gradient is opened to be written, by one at a time. Rows whose gradient is one product for each
  * micro-batch (tri_param_overwritten) are not zeroed before a step: whoever opens such a row as the
  * step's first, with whichever micro-batch, is told so and sets it. A row that nobody opened in a
- * step is zero; tri_gradients_reduce sees to it. */
+ * step is zero; tri_gradients_reduce sees to it. Rows that are not trained have none. */
 #ifndef TRIDENT_MODEL_PARAM_OPEN_H
 #define TRIDENT_MODEL_PARAM_OPEN_H
 
@@ -77,6 +77,12 @@ struct tri_span tri_span_make(const struct tri_params *params, const struct tri_
 struct tri_span tri_span_find(const struct tri_params *params, enum tri_role role,
                               enum tri_place place, int64_t layer, int64_t expert);
 
+/* Whether these rows are there and are trained: whether they have gradients to open. */
+static inline bool tri_span_is_trained(struct tri_span span)
+{
+    return span.row && span.row->trained;
+}
+
 const void *tri_weights_open_elsewhere(struct tri_params *params, struct tri_span span,
                                        enum tri_use use);
 void tri_weights_close_elsewhere(struct tri_params *params, struct tri_span span,
@@ -109,7 +115,8 @@ static inline void tri_weights_close(struct tri_params *params, struct tri_span 
     }
 }
 
-/* The gradients of a span, in the gradient_dtype of its buffer; NULL where there are no rows.
+/* The gradients of a trained span, in the gradient_dtype of its buffer; NULL where there are no
+ * rows.
  * *first: they are undefined, and all of them must be set; else they are to be added to. Local. */
 void *tri_gradients_open(struct tri_params *params, struct tri_span span, bool *first);
 /* The same for rows that are never overwritten. */

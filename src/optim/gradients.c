@@ -36,6 +36,9 @@ void tri_gradients_begin(struct tri_params *params, const struct tri_kernels *ke
     params->fixed.refused = 0;
     for (int p = 0; p < params->count; p++) {
         const struct tri_param *param = &params->param[p];
+        if (!param->trained) {
+            continue;
+        }
         bool added_to = !tri_param_overwritten(param) || gradient_dtype(params, param) == TRI_I64;
         params->state[p].fresh = !added_to;
         if (added_to) {
@@ -81,6 +84,9 @@ static void sum_overlap(struct tri_params *params, const struct tri_kernels *ker
 static void sum_over_tensor(struct tri_params *params, const struct tri_kernels *kernels,
                             const struct tri_param *param)
 {
+    if (!param->trained) {
+        return;
+    }
     if (param->sync == TRI_SYNC_SUM) {
         tri_all_reduce_sum(tri_mesh_group(params->mesh, TRI_ON_TENSOR), where,
                            tri_param_gradients(params, param), param->count,
@@ -116,7 +122,7 @@ void tri_gradients_reduce(struct tri_params *params, const struct tri_kernels *k
     for (int i = 0; i < TRI_BUFFERS; i++) {
         struct tri_buffer *buffer = &params->buffer[i];
         struct tri_segment *segment = tri_buffer_segment(buffer, block);
-        if (!segment) {
+        if (!segment || !buffer->trained) {
             continue;
         }
         void *gradients = tri_buffer_gradients(buffer, segment->whole.begin);
@@ -137,7 +143,8 @@ void tri_gradients_reduce_end(struct tri_params *params)
     }
 }
 
-/* The elements of a row's counted rows that this rank owns, in buffer elements. */
+/* The elements of a row's counted rows that this rank owns, in buffer elements; none of a row that
+ * is not trained. */
 static struct tri_range counted_and_owned(const struct tri_params *params,
                                           const struct tri_param *param)
 {
@@ -146,7 +153,7 @@ static struct tri_range counted_and_owned(const struct tri_params *params,
         param->offset + (param->counted.begin - param->local[0].begin) * columns,
         param->offset + (param->counted.end - param->local[0].begin) * columns,
     };
-    if (tri_range_size(param->counted) == 0) {
+    if (tri_range_size(param->counted) == 0 || !param->trained) {
         return (struct tri_range){0, 0};
     }
     return tri_range_intersect(counted, tri_param_own(params, param));

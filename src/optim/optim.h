@@ -25,7 +25,7 @@ void tri_gradients_reduce(struct tri_params *params, const struct tri_kernels *k
 /* Ends all that was begun. Collective over the mesh. */
 void tri_gradients_reduce_end(struct tri_params *params);
 
-/* Norm over all parameters of the model, each element counted once, from the reduced pieces.
+/* Norm over all trained parameters, each element counted once, from the reduced pieces.
  * Collective over the mesh's world. */
 double tri_gradients_norm(const struct tri_params *params, const struct tri_kernels *kernels);
 

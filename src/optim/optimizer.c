@@ -58,7 +58,7 @@ static void add_block(struct tri_optimizer *optimizer, int64_t block)
         struct tri_buffer *buffer = &params->buffer[i];
         for (int64_t p = rows.begin; p < rows.end; p++) {
             const struct tri_param *param = &params->param[p];
-            if (param->buffer == i) {
+            if (param->buffer == i && param->trained) {
                 add_run(optimizer, (struct run){buffer, &buffer->segment[param->segment],
                                                 tri_param_own(params, param), param->decay});
             }
@@ -102,6 +102,9 @@ struct tri_optimizer *tri_optimizer_create(const struct tri_config *config,
     optimizer->runs = tri_alloc(TRI_MEMORY_OTHER, (size_t)params->count * sizeof(*optimizer->runs));
     for (int i = 0; i < TRI_BUFFERS; i++) {
         struct tri_buffer *buffer = &params->buffer[i];
+        if (!buffer->trained) {
+            continue;
+        }
         allocate_states(buffer, kernels);
         widened += buffer->gradient_dtype != TRI_F32 ? buffer->shard : 0;
     }
@@ -211,7 +214,7 @@ static void gather_block(const struct tri_optimizer *optimizer, int64_t block)
     for (int i = 0; i < TRI_BUFFERS; i++) {
         struct tri_buffer *buffer = &optimizer->params->buffer[i];
         struct tri_segment *segment = tri_buffer_segment(buffer, block);
-        if (!segment) {
+        if (!segment || !buffer->trained) {
             continue;
         }
         void *weights = tri_buffer_weights(buffer, segment->whole.begin);

@@ -160,6 +160,9 @@ static enum tri_status check_parameters(const struct tri_rehearsal *rehearsal,
         const struct tri_buffer *buffer = &params->buffer[i];
         int64_t states = buffer->dtype == TRI_F32 ? 2 : 3;
         weights += buffer->count * (int64_t)tri_dtype_size(buffer->dtype);
+        if (!buffer->trained) {
+            continue;
+        }
         gradients += buffer->count * (int64_t)tri_dtype_size(buffer->gradient_dtype);
         optimizer += buffer->shard * states * (int64_t)sizeof(float);
     }

@@ -126,6 +126,7 @@ enum tri_status tri_session_create(struct tri_comm *comm, const struct tri_confi
 {
     *session = NULL;
     TRI_TRY(tri_config_check_layout(config, tri_comm_size(comm), error));
+    TRI_TRY(tri_params_check_frozen(config, error));
     tri_comm_set_timeout(comm, config->comm_timeout_seconds);
     struct tri_session *s = tri_alloc(TRI_MEMORY_OTHER, sizeof(*s));
     s->config = config;
@@ -263,6 +264,10 @@ void tri_session_print(const struct tri_session *session)
                  (double)session->engine->params->active / 1e6, (long long)model->num_layers,
                  (long long)model->hidden_size, (long long)model->num_heads,
                  (long long)model->vocab_size);
+    if (session->engine->params->trained < session->engine->params->total) {
+        tri_log_info("trained  %.2f M parameters; the others are frozen",
+                     (double)session->engine->params->trained / 1e6);
+    }
     if (session->engine->moe_layers) {
         tri_log_info("experts  %lld in each of %lld layers, top %lld",
                      (long long)config->moe.num_experts, (long long)session->engine->moe_layers,

@@ -231,6 +231,10 @@ static enum tri_status prepare(struct verify *v, struct tri_comm *comm, struct t
         return tri_fail(error, TRI_BAD_INPUT, "--plant: no parameter is called '%s'",
                         v->options->plant);
     }
+    if (v->options->plant && !tri_params_by_name(params, v->options->plant)->trained) {
+        return tri_fail(error, TRI_BAD_INPUT, "--plant: '%s' is frozen and has no gradient",
+                        v->options->plant);
+    }
     v->source = tri_source_random(config);
     if (config->data.train[0]) {
         TRI_TRY(tri_text_open(v->session, config->data.train, false, &v->text, error));

@@ -47,9 +47,32 @@ static void test_digests(void **state)
     assert_string_equal(got, want);
 }
 
+/* Frozen weights have no moments in a checkpoint, and a run goes on with the same ones frozen. */
+static void test_frozen(void **state)
+{
+    (void)state;
+    static const char *const alone[] = {"train.freeze=[\"embedding.*\", \"*.attention.*\"]", NULL};
+    static const char *const tensor[] = {"parallel.tensor=2", "train.recompute=full",
+                                         "train.freeze=embedding.*, *.attention.*", NULL};
+    char want[32];
+    char got[32];
+    train(0, "frozen", "6", alone);
+    cli_digest("frozen", want);
+    train(0, "frozen-moved", "3", alone);
+    train(cli_ranks(), "frozen-moved", "6", tensor);
+    cli_digest("frozen-moved", got);
+    assert_string_equal(got, want);
+    struct process_result other =
+        cli_run(0, CLI_WORDS_OF("train", "c.yaml", "reproducible=true", "train.schedule=constant",
+                                "data.separator=10", "run_dir=frozen-moved", "train.steps=8",
+                                "train.freeze=embedding.*"));
+    cli_expect_error(&other, 1, 2, "was written with another 'train.freeze'");
+}
+
 int main(int argc, char **argv)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_digests)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_digests),
+                                       cmocka_unit_test(test_frozen)};
     cli_begin("reproducible", argc, argv);
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     cli_end();

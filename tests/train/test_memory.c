@@ -132,6 +132,8 @@ static const char *const options[] = {
     ("precision=bf16 train.gradient_dtype=bf16 model.vocab_size=131073 "
      "model.hidden_size=8 model.head_dim=4 train.micro_batch=7"),
     "moe.headroom=1 comm.max_message=100",
+    "precision=bf16 train.freeze=embedding.*,layers.0.*,layers.1.attention.*",
+    "precision=bf16 train.gradient_dtype=bf16 train.recompute=full train.freeze=*expert*",
     "reproducible=true model.num_kv_heads=8 model.qk_norm=full",
     "reproducible=true model.num_kv_heads=8 precision=bf16 train.recompute=full model.bias=all",
 };

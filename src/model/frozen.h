@@ -1,0 +1,10 @@
+/* Which weights train.freeze keeps as they are. */
+#ifndef TRIDENT_MODEL_FROZEN_H
+#define TRIDENT_MODEL_FROZEN_H
+
+#include "config/config.h"
+
+/* Whether a pattern of train.freeze is the name of this weight. */
+bool tri_name_is_frozen(const struct tri_config *config, const char *name);
+
+#endif
