@@ -3,7 +3,7 @@
 #include "base/file.h"
 #include "base/memory.h"
 #include "base/path.h"
-#include "checkpoint/json.h"
+#include "base/json.h"
 #include "checkpoint/manifest.h"
 
 #include <inttypes.h>

@@ -3,7 +3,7 @@
 #include "checkpoint/hf.h"
 
 #include "base/path.h"
-#include "checkpoint/json.h"
+#include "base/json.h"
 #include "moe/strategies.h"
 
 #include <stdlib.h>

@@ -7,7 +7,7 @@
 #include "base/memory.h"
 #include "base/path.h"
 #include "base/work.h"
-#include "checkpoint/json.h"
+#include "base/json.h"
 #include "checkpoint/safetensors.h"
 #include "config/text.h"
 

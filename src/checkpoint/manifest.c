@@ -5,7 +5,7 @@
 #include "base/path.h"
 #include "base/work.h"
 #include "checkpoint/checkpoint_dir.h"
-#include "checkpoint/json.h"
+#include "base/json.h"
 #include "checkpoint/safetensors.h"
 
 #include <inttypes.h>

@@ -1,7 +1,7 @@
 #include "checkpoint/safetensors.h"
 
 #include "base/memory.h"
-#include "checkpoint/json.h"
+#include "base/json.h"
 
 #include <inttypes.h>
 #include <stdio.h>

@@ -3,7 +3,7 @@
 
 #include "base/memory.h"
 #include "base/path.h"
-#include "checkpoint/json.h"
+#include "base/json.h"
 #include "config/text.h"
 
 #include <stdlib.h>

@@ -113,10 +113,11 @@ const struct tri_command tri_commands[] = {
      tri_command_plan},
     {"tokenize",
      "text files into token shards",
-     "trident tokenize --tokenizer byte --out DIR [options] FILES…\n\n"
+     "trident tokenize --tokenizer T --out DIR [options] FILES…\n\n"
      "Joins the files and writes DIR/train_000000.bin … and, from the last part,\n"
      "DIR/valid_000000.bin … in llm.c's format; all that are there of such names are replaced.\n\n"
-     "  --tokenizer byte    a token for each byte: the only one so far\n"
+     "  --tokenizer T       byte: a token for each byte; or a tokenizer.json (byte-pair\n"
+     "                      encodings), or a folder that holds one\n"
      "  --valid FRACTION    the part of the tokens held out (0)\n"
      "  --separator N       token N between files\n"
      "  --shard-tokens N    tokens in a shard (100000000)\n"

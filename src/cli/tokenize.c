@@ -12,16 +12,14 @@ static enum tri_status read_request(const struct tri_arguments *arguments,
     const char *tokenizer = tri_arguments_get(arguments, "--tokenizer");
     TRI_TRY(tri_arguments_path(arguments, "--out", folder, error));
     if (!tokenizer || !folder[0]) {
-        return tri_arguments_missing(arguments, tokenizer ? "--out DIR" : "--tokenizer byte",
-                                     error);
+        return tri_arguments_missing(arguments, tokenizer ? "--out DIR" : "--tokenizer T", error);
     }
     args->folder = folder;
     args->tokenizer = tokenizer;
     args->files = arguments->words;
     args->num_files = arguments->num_words;
     TRI_TRY(tri_arguments_real(arguments, "--valid", 0.0, 0.999999, 0.0, &args->valid, error));
-    TRI_TRY(tri_arguments_int(arguments, "--separator", 0, TRI_TOKENIZE_SEPARATOR_MAX, -1,
-                              &args->separator, error));
+    TRI_TRY(tri_arguments_int(arguments, "--separator", 0, INT32_MAX, -1, &args->separator, error));
     return tri_arguments_int(arguments, "--shard-tokens", 1, INT32_MAX, 0, &args->per_shard, error);
 }
 

@@ -28,14 +28,24 @@ static enum tri_status check_args(const struct tri_tokenize_args *args, struct t
                         "tokenize: validation fraction %g, expected at least 0 and below 1",
                         args->valid);
     }
-    if (args->separator < -1 || args->separator > TRI_TOKENIZE_SEPARATOR_MAX) {
-        return tri_fail(error, TRI_BAD_INPUT, "tokenize: separator %" PRId64 ", expected 0 to %d",
-                        args->separator, TRI_TOKENIZE_SEPARATOR_MAX);
-    }
     if (args->per_shard < 0 || args->per_shard > TRI_SHARD_TOKENS_MAX) {
         return tri_fail(error, TRI_BAD_INPUT,
                         "tokenize: %" PRId64 " tokens to a shard, expected 1 to %d",
                         args->per_shard, TRI_SHARD_TOKENS_MAX);
+    }
+    return TRI_OK;
+}
+
+static enum tri_status check_separator(const struct tri_tokenize_args *args,
+                                       const struct tri_tokenizer *tokenizer,
+                                       struct tri_error *error)
+{
+    int64_t most = tokenizer->vocab_size - 1;
+    most = most < TRI_TOKENIZE_SEPARATOR_MAX ? TRI_TOKENIZE_SEPARATOR_MAX : most;
+    if (args->separator < -1 || args->separator > most) {
+        return tri_fail(error, TRI_BAD_INPUT,
+                        "tokenize: separator %" PRId64 ", expected 0 to %" PRId64, args->separator,
+                        most);
     }
     return TRI_OK;
 }
@@ -61,7 +71,9 @@ static enum tri_status split_stream(const struct tri_tokenize_args *args,
 {
     int64_t total = args->separator >= 0 ? args->num_files - 1 : 0;
     for (int i = 0; i < args->num_files; i++) {
-        total += tokenizer->count(tokenizer, inputs[i].data, inputs[i].size);
+        int64_t tokens;
+        TRI_TRY(tokenizer->count(tokenizer, inputs[i].data, inputs[i].size, &tokens, error));
+        total += tokens;
         result->bytes += (int64_t)inputs[i].size;
     }
     /* The small term undoes the rounding of 1 - valid, so that 0.9 of 10 tokens leaves 1, not 0. */
@@ -228,7 +240,10 @@ enum tri_status tri_tokenize_files(const struct tri_tokenize_args *args,
     struct tri_mapping *inputs =
         tri_alloc(TRI_MEMORY_OTHER, (size_t)args->num_files * sizeof(*inputs));
     char *staging = join(args->folder, STAGING);
-    enum tri_status status = map_inputs(args, inputs, error);
+    enum tri_status status = check_separator(args, tokenizer, error);
+    if (status == TRI_OK) {
+        status = map_inputs(args, inputs, error);
+    }
     if (status == TRI_OK) {
         status = split_stream(args, tokenizer, inputs, result, error);
     }

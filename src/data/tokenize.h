@@ -9,7 +9,7 @@
 
 enum {
     TRI_TOKENIZE_PER_SHARD = 100 * 1000 * 1000, /* tokens to a file unless asked otherwise */
-    TRI_TOKENIZE_SEPARATOR_MAX = 65535
+    TRI_TOKENIZE_SEPARATOR_MAX = 65535 /* or the tokenizer's last id, where that is larger */
 };
 
 struct tri_tokenize_args {

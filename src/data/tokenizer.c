@@ -1,6 +1,9 @@
 #include "data/tokenizer.h"
 
+#include "base/file.h"
 #include "base/memory.h"
+#include "base/path.h"
+#include "data/bpe.h"
 
 #include <string.h>
 
@@ -11,12 +14,14 @@ struct byte_tokenizer {
     unsigned char bytes[256];
 };
 
-static int64_t byte_count(const struct tri_tokenizer *tokenizer, const unsigned char *text,
-                          size_t bytes)
+static enum tri_status byte_count(const struct tri_tokenizer *tokenizer, const unsigned char *text,
+                                  size_t bytes, int64_t *tokens, struct tri_error *error)
 {
     (void)tokenizer;
     (void)text;
-    return (int64_t)bytes;
+    (void)error;
+    *tokens = (int64_t)bytes;
+    return TRI_OK;
 }
 
 static enum tri_status byte_encode(const struct tri_tokenizer *tokenizer, const unsigned char *text,
@@ -55,8 +60,12 @@ static void byte_destroy(struct tri_tokenizer *tokenizer)
 static struct tri_tokenizer *byte_create(void)
 {
     struct byte_tokenizer *self = tri_alloc(TRI_MEMORY_OTHER, sizeof(*self));
-    self->interface =
-        (struct tri_tokenizer){"byte", 256, byte_count, byte_encode, byte_token_text, byte_destroy};
+    self->interface = (struct tri_tokenizer){.name = "byte",
+                                             .vocab_size = 256,
+                                             .count = byte_count,
+                                             .encode = byte_encode,
+                                             .token_text = byte_token_text,
+                                             .destroy = byte_destroy};
     for (int i = 0; i < 256; i++) {
         self->bytes[i] = (unsigned char)i;
     }
@@ -68,13 +77,27 @@ static struct tri_tokenizer *byte_create(void)
 enum tri_status tri_tokenizer_create(const char *name, struct tri_tokenizer **tokenizer,
                                      struct tri_error *error)
 {
+    static const char file[] = "tokenizer.json";
     *tokenizer = NULL;
-    if (strcmp(name, "byte") != 0) {
-        return tri_fail(error, TRI_BAD_INPUT,
-                        "tokenizer %s: expected byte, the only one built so far", name);
+    if (strcmp(name, "byte") == 0) {
+        *tokenizer = byte_create();
+        return TRI_OK;
     }
-    *tokenizer = byte_create();
-    return TRI_OK;
+    if (!tri_file_exists(name)) {
+        return tri_fail(error, TRI_BAD_INPUT,
+                        "tokenizer %s: no such file or folder, expected byte, a %s or a folder "
+                        "that holds one",
+                        name, file);
+    }
+    if (!tri_file_is_dir(name)) {
+        return tri_bpe_load(name, tokenizer, error);
+    }
+    size_t room = strlen(name) + sizeof(file) + 1;
+    char *path = tri_alloc(TRI_MEMORY_OTHER, room);
+    tri_path_make(path, room, "%s/%s", name, file);
+    enum tri_status status = tri_bpe_load(path, tokenizer, error);
+    tri_free(path);
+    return status;
 }
 
 void tri_tokenizer_destroy(struct tri_tokenizer *tokenizer)
@@ -84,13 +107,30 @@ void tri_tokenizer_destroy(struct tri_tokenizer *tokenizer)
     }
 }
 
+struct collected {
+    int32_t *tokens;
+    size_t count, room;
+};
+
 static enum tri_status append(void *context, const int32_t *tokens, int64_t count,
                               struct tri_error *error)
 {
     (void)error;
-    int32_t **at = context;
-    memcpy(*at, tokens, (size_t)count * sizeof(*tokens));
-    *at += count;
+    struct collected *all = context;
+    if (all->room - all->count < (size_t)count) {
+        size_t room = 2 * (all->count + (size_t)count);
+        int32_t *larger = tri_alloc(TRI_MEMORY_OTHER, room * sizeof(*larger));
+        if (all->count > 0) {
+            memcpy(larger, all->tokens, all->count * sizeof(*larger));
+        }
+        tri_free(all->tokens);
+        all->tokens = larger;
+        all->room = room;
+    }
+    if (count > 0) {
+        memcpy(all->tokens + all->count, tokens, (size_t)count * sizeof(*tokens));
+        all->count += (size_t)count;
+    }
     return TRI_OK;
 }
 
@@ -98,20 +138,17 @@ enum tri_status tri_tokenizer_encode(const struct tri_tokenizer *tokenizer, cons
                                      size_t bytes, int32_t **tokens, int64_t *count,
                                      struct tri_error *error)
 {
+    struct collected all = {.tokens = tri_alloc(TRI_MEMORY_OTHER, 0)};
     *tokens = NULL;
     *count = 0;
-    const unsigned char *raw = (const unsigned char *)text;
-    int64_t number = tokenizer->count(tokenizer, raw, bytes);
-    int32_t *all = tri_alloc(TRI_MEMORY_OTHER, (size_t)number * sizeof(*all));
-    int32_t *end = all;
-    enum tri_status status = tokenizer->encode(tokenizer, raw, bytes, append, (void *)&end, error);
+    enum tri_status status =
+        tokenizer->encode(tokenizer, (const unsigned char *)text, bytes, append, &all, error);
     if (status != TRI_OK) {
-        tri_free(all);
+        tri_free(all.tokens);
         return status;
     }
-    TRI_REQUIRE(end == all + number);
-    *tokens = all;
-    *count = number;
+    *tokens = all.tokens;
+    *count = (int64_t)all.count;
     return TRI_OK;
 }
 
@@ -119,10 +156,17 @@ size_t tri_tokenizer_decode(const struct tri_tokenizer *tokenizer, const int32_t
                             int64_t count, char *text, size_t room)
 {
     size_t bytes = 0;
+    bool strip = tokenizer->strips_space;
     for (int64_t i = 0; i < count; i++) {
         const unsigned char *part;
         size_t length = tokenizer->token_text(tokenizer, tokens[i], &part);
-        if (bytes < room) {
+        if (strip && length > 0) {
+            size_t skipped = part[0] == ' ';
+            part += skipped;
+            length -= skipped;
+            strip = false;
+        }
+        if (bytes < room && length > 0) {
             memcpy(text + bytes, part, length < room - bytes ? length : room - bytes);
         }
         bytes += length;

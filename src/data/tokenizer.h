@@ -13,11 +13,13 @@ typedef enum tri_status (*tri_token_sink)(void *context, const int32_t *tokens, 
 
 struct tri_tokenizer {
     const char *name;
-    int64_t vocab_size;
-    /* Tokens that encode would give. */
-    int64_t (*count)(const struct tri_tokenizer *tokenizer, const unsigned char *text,
-                     size_t bytes);
-    /* The whole text in order, through sink, a part at a time. */
+    int64_t vocab_size; /* ids are below it; not all need be there */
+    bool strips_space;  /* one at the beginning of a text that is decoded */
+    /* Tokens that encode would give. BAD_INPUT: a text that it cannot take. */
+    enum tri_status (*count)(const struct tri_tokenizer *tokenizer, const unsigned char *text,
+                             size_t bytes, int64_t *tokens, struct tri_error *error);
+    /* The whole text in order, through sink, a part at a time; sink is called on the caller's
+     * thread. */
     enum tri_status (*encode)(const struct tri_tokenizer *tokenizer, const unsigned char *text,
                               size_t bytes, tri_token_sink sink, void *context,
                               struct tri_error *error);
@@ -34,8 +36,9 @@ static inline bool tri_vocabulary_is_bytes(int64_t vocab_size)
     return vocab_size <= 257;
 }
 
-/* `byte`: a token is a byte, ids 0 to 255 and no more. Any other name fails with BAD_INPUT.
- * Local. */
+/* `byte`: a token is a byte, ids 0 to 255 and no more. Else the path of a tokenizer.json, or of a
+ * folder that holds one. BAD_INPUT: it is not there, is damaged, or asks for what Trident does not
+ * do. Local. */
 enum tri_status tri_tokenizer_create(const char *name, struct tri_tokenizer **tokenizer,
                                      struct tri_error *error) TRI_NODISCARD;
 void tri_tokenizer_destroy(struct tri_tokenizer *tokenizer);

@@ -68,7 +68,7 @@ static void test_missing(void **state)
     expect_refused(CLI_WORDS_OF("export", "run"), "DIR is missing; usage: trident export");
     expect_refused(CLI_WORDS_OF("tokenize", "--out", "x"), "FILES… is missing; usage: ");
     expect_refused(CLI_WORDS_OF("tokenize", "--out", "x", "t.txt"),
-                   "--tokenizer byte is missing; usage: trident tokenize");
+                   "--tokenizer T is missing; usage: trident tokenize");
     expect_refused(CLI_WORDS_OF("tokenize", "--tokenizer=byte", "t.txt"), "--out DIR is missing");
 }
 

@@ -1,6 +1,6 @@
-/* Small JSON files, read whole; messages name the file and the key. Internal to checkpoint/. */
-#ifndef TRIDENT_CHECKPOINT_JSON_H
-#define TRIDENT_CHECKPOINT_JSON_H
+/* Small JSON files, read whole; messages name the file and the key. */
+#ifndef TRIDENT_BASE_JSON_H
+#define TRIDENT_BASE_JSON_H
 
 #include "base/status.h"
 

@@ -1,0 +1,61 @@
+/* A byte-pair encoding as tokenizer.json describes one. Internal to data/. */
+#ifndef TRIDENT_DATA_BPE_H
+#define TRIDENT_DATA_BPE_H
+
+#include "data/added.h"
+#include "data/normal.h"
+#include "data/pattern.h"
+#include "data/tokenizer.h"
+#include "data/vocabulary.h"
+
+enum { TRI_BPE_STEPS = 8 };
+
+/* Who gets a space in front that has none. */
+enum tri_prefix { TRI_PREFIX_NONE, TRI_PREFIX_FIRST, TRI_PREFIX_ALWAYS };
+
+/* How pieces of text become smaller ones. */
+struct tri_bpe_step {
+    struct tri_pattern *pattern; /* owned; NULL: a piece stays whole */
+    bool drops;                  /* what lies between two matches */
+    enum tri_prefix prefix;
+    bool metaspace; /* a space is written U+2581 */
+    bool splits;    /* with metaspace: a piece begins at each of them */
+};
+
+struct tri_bpe {
+    struct tri_tokenizer interface; /* first */
+    struct tri_vocabulary *vocabulary;
+    struct tri_vocabulary *printed; /* what tokens print where that is not what words are made of */
+    struct tri_word_rules rules;
+    struct tri_added *raw, *normal; /* found before and after a text is normalized */
+    struct tri_normalizer normalizer;
+    struct tri_bpe_step step[TRI_BPE_STEPS];
+    int steps;
+    bool spaces_begin_words; /* no token has U+2581 behind another character */
+    bool cuts;               /* a text may be cut between a letter and what `cut` says */
+    bool cuts_lines;         /* and a line feed, or only a space */
+    int threads;
+};
+
+/* What one thread needs to encode; tokens are appended to the list. */
+struct tri_bpe_worker;
+struct tri_bpe_worker *tri_bpe_worker_create(const struct tri_bpe *bpe);
+void tri_bpe_worker_destroy(struct tri_bpe_worker *worker);
+/* A part of a text that was cut where it may be; begins: its first one. False: a pattern takes more
+ * steps than it may. */
+bool tri_bpe_encode_part(struct tri_bpe_worker *worker, const unsigned char *text, size_t bytes,
+                         bool begins, struct tri_token_list *tokens);
+
+/* The encode of an interface, and its count with a sink that counts: on bpe->threads threads, the
+ * same tokens on any number of them. */
+enum tri_status tri_bpe_encode(const struct tri_tokenizer *tokenizer, const unsigned char *text,
+                               size_t bytes, tri_token_sink sink, void *context,
+                               struct tri_error *error) TRI_NODISCARD;
+
+/* Reads tokenizer.json. BAD_INPUT names the file and the key that is wrong, or asks for what
+ * Trident does not do. */
+enum tri_status tri_bpe_load(const char *path, struct tri_tokenizer **tokenizer,
+                             struct tri_error *error) TRI_NODISCARD;
+void tri_bpe_destroy(struct tri_tokenizer *tokenizer);
+
+#endif

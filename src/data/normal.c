@@ -1,0 +1,164 @@
+#include "data/normal.h"
+
+#include "base/memory.h"
+#include "base/status.h"
+
+#include <string.h>
+#include <utf8proc.h>
+
+void tri_bytes_append(struct tri_bytes *text, const void *data, size_t bytes)
+{
+    if (text->room - text->bytes < bytes) {
+        size_t room = text->room + text->room / 2;
+        room = room < text->bytes + bytes ? text->bytes + bytes : room;
+        room = room < 256 ? 256 : room;
+        unsigned char *all = tri_alloc(TRI_MEMORY_OTHER, room);
+        if (text->bytes > 0) {
+            memcpy(all, text->data, text->bytes);
+        }
+        tri_free(text->data);
+        text->data = all;
+        text->room = room;
+    }
+    if (bytes > 0) {
+        memcpy(text->data + text->bytes, data, bytes);
+        text->bytes += bytes;
+    }
+}
+
+void tri_normalizer_fini(struct tri_normalizer *normalizer)
+{
+    for (int i = 0; i < normalizer->count; i++) {
+        tri_free(normalizer->step[i].from);
+        tri_free(normalizer->step[i].to);
+    }
+}
+
+void tri_normal_scratch_fini(struct tri_normal_scratch *scratch)
+{
+    tri_free(scratch->text[0].data);
+    tri_free(scratch->text[1].data);
+    tri_free(scratch->points);
+}
+
+/* ---- normal forms ---------------------------------------------------------------------------- */
+
+static utf8proc_option_t options_of(enum tri_form form)
+{
+    bool compose = form == TRI_NFC || form == TRI_NFKC;
+    bool compatible = form == TRI_NFKC || form == TRI_NFKD;
+    int options = UTF8PROC_STABLE | (compose ? UTF8PROC_COMPOSE : UTF8PROC_DECOMPOSE) |
+                  (compatible ? UTF8PROC_COMPAT : 0);
+    return (utf8proc_option_t)options;
+}
+
+/* Characters from U+0300 begin with this byte or a larger one; those before are in form C, and no
+ * mark is among them. Other forms leave ASCII alone. */
+static unsigned char first_byte(enum tri_form form)
+{
+    return form == TRI_NFC ? 0xCC : 0x80;
+}
+
+static void append_form(struct tri_normal_scratch *scratch, enum tri_form form,
+                        const unsigned char *text, size_t bytes, struct tri_bytes *to)
+{
+    utf8proc_option_t options = options_of(form);
+    utf8proc_ssize_t room = (utf8proc_ssize_t)bytes + 64;
+    for (;;) {
+        (void)tri_grow(TRI_MEMORY_OTHER, (void **)&scratch->points, &scratch->points_room,
+                       ((size_t)room + 1) * sizeof(*scratch->points));
+        utf8proc_ssize_t count =
+            utf8proc_decompose(text, (utf8proc_ssize_t)bytes, scratch->points, room, options);
+        TRI_REQUIRE(count >= 0);
+        if (count <= room) {
+            count = utf8proc_reencode(scratch->points, count, options);
+            TRI_REQUIRE(count >= 0);
+            tri_bytes_append(to, scratch->points, (size_t)count);
+            return;
+        }
+        room = count;
+    }
+}
+
+/* Runs of other characters and the ASCII one before them, which a mark may join, are put into the
+ * form one by one: at an ASCII character a new one begins in every form. */
+static void apply_form(struct tri_normal_scratch *scratch, enum tri_form form,
+                       const unsigned char *text, size_t bytes, struct tri_bytes *to)
+{
+    const unsigned char least = first_byte(form);
+    size_t done = 0;
+    for (size_t at = 0; at < bytes; at++) {
+        if (text[at] < least) {
+            continue;
+        }
+        size_t begin = at;
+        while (begin > done && text[begin - 1] >= 0x80) {
+            begin--;
+        }
+        begin -= begin > done;
+        while (at < bytes && text[at] >= 0x80) {
+            at++;
+        }
+        tri_bytes_append(to, text + done, begin - done);
+        append_form(scratch, form, text + begin, at - begin, to);
+        done = at;
+    }
+    tri_bytes_append(to, text + done, bytes - done);
+}
+
+static bool has_form(enum tri_form form, const unsigned char *text, size_t bytes)
+{
+    const unsigned char least = first_byte(form);
+    unsigned char largest = 0;
+    for (size_t i = 0; i < bytes; i++) {
+        largest = text[i] > largest ? text[i] : largest;
+    }
+    return largest < least;
+}
+
+/* ---- all steps ------------------------------------------------------------------------------- */
+
+static void replace(const struct tri_normal_step *step, const unsigned char *text, size_t bytes,
+                    struct tri_bytes *to)
+{
+    const size_t from = strlen(step->from);
+    const size_t by = strlen(step->to);
+    const unsigned char *end = text + bytes;
+    const unsigned char *at;
+    while ((at = memmem(text, (size_t)(end - text), step->from, from))) {
+        tri_bytes_append(to, text, (size_t)(at - text));
+        tri_bytes_append(to, step->to, by);
+        text = at + from;
+    }
+    tri_bytes_append(to, text, (size_t)(end - text));
+}
+
+size_t tri_normalize(const struct tri_normalizer *normalizer, struct tri_normal_scratch *scratch,
+                     const unsigned char *text, size_t bytes, bool begins,
+                     const unsigned char **result)
+{
+    int other = 0; /* what is not the text of now */
+    for (int i = 0; i < normalizer->count && bytes > 0; i++) {
+        const struct tri_normal_step *step = &normalizer->step[i];
+        if (step->kind == TRI_NORMAL_PREPEND
+                ? !begins
+                : step->kind == TRI_NORMAL_FORM && has_form(step->form, text, bytes)) {
+            continue;
+        }
+        struct tri_bytes *to = &scratch->text[other];
+        to->bytes = 0;
+        if (step->kind == TRI_NORMAL_FORM) {
+            apply_form(scratch, step->form, text, bytes, to);
+        } else if (step->kind == TRI_NORMAL_REPLACE) {
+            replace(step, text, bytes, to);
+        } else {
+            tri_bytes_append(to, step->to, strlen(step->to));
+            tri_bytes_append(to, text, bytes);
+        }
+        text = to->data;
+        bytes = to->bytes;
+        other = 1 - other;
+    }
+    *result = text;
+    return bytes;
+}

@@ -1,0 +1,329 @@
+/* Tokens and texts of recorded tokenizers, and what is refused of a tokenizer.json. */
+#include "files.h"
+
+#include "base/memory.h"
+#include "data/tokenizer.h"
+
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static struct tri_tokenizer *load(const char *path)
+{
+    struct tri_error error = {0};
+    struct tri_tokenizer *tokenizer;
+    if (tri_tokenizer_create(path, &tokenizer, &error) != TRI_OK) {
+        fail_msg("%s", error.message);
+    }
+    return tokenizer;
+}
+
+static int64_t encode(const struct tri_tokenizer *tokenizer, const char *text, size_t bytes,
+                      int32_t **tokens)
+{
+    struct tri_error error = {0};
+    int64_t count;
+    int64_t counted;
+    if (tri_tokenizer_encode(tokenizer, text, bytes, tokens, &count, &error) != TRI_OK) {
+        fail_msg("%s", error.message);
+    }
+    assert_int_equal(
+        tokenizer->count(tokenizer, (const unsigned char *)text, bytes, &counted, &error), TRI_OK);
+    assert_int_equal(counted, count);
+    return count;
+}
+
+/* ---- what `tokenizers` gave ------------------------------------------------------------------ */
+
+static void expect_line(const struct tri_tokenizer *tokenizer, const char *line)
+{
+    json_t *record = json_loads(line, JSON_ALLOW_NUL, NULL);
+    assert_non_null(record);
+    const json_t *text = json_object_get(record, "text");
+    const json_t *ids = json_object_get(record, "ids");
+    const json_t *decoded = json_object_get(record, "decoded");
+    int32_t *tokens;
+    int64_t count = encode(tokenizer, json_string_value(text), json_string_length(text), &tokens);
+    bool same = count == (int64_t)json_array_size(ids);
+    for (int64_t i = 0; same && i < count; i++) {
+        same = tokens[i] == json_integer_value(json_array_get(ids, (size_t)i));
+    }
+    if (!same) {
+        fail_msg("other tokens than in: %s", line);
+    }
+    size_t bytes = tri_tokenizer_decode(tokenizer, tokens, count, NULL, 0);
+    char *back = tri_alloc(TRI_MEMORY_OTHER, bytes + 1);
+    (void)tri_tokenizer_decode(tokenizer, tokens, count, back, bytes);
+    if (bytes != json_string_length(decoded) ||
+        memcmp(back, json_string_value(decoded), bytes) != 0) {
+        fail_msg("another text than in: %s", line);
+    }
+    tri_free(back);
+    tri_free(tokens);
+    json_decref(record);
+}
+
+static void expect_recorded(const char *name)
+{
+    char path[512];
+    (void)snprintf(path, sizeof(path), "%s/golden/tokenizers/%s", TESTDATA_DIR, name);
+    struct tri_tokenizer *tokenizer = load(path);
+    (void)snprintf(path, sizeof(path), "%s/golden/tokenizers/%s/ids.jsonl", TESTDATA_DIR, name);
+    FILE *file = fopen(path, "r");
+    assert_non_null(file);
+    char *line = NULL;
+    size_t room = 0;
+    int lines = 0;
+    while (getline(&line, &room, file) > 0) {
+        expect_line(tokenizer, line);
+        lines++;
+    }
+    assert_in_range(lines, 20, 100000);
+    free(line);
+    (void)fclose(file);
+    tri_tokenizer_destroy(tokenizer);
+}
+
+static void gpt2_tokens_are_the_recorded_ones(void **state)
+{
+    (void)state;
+    expect_recorded("gpt2");
+}
+
+static void neox_tokens_are_the_recorded_ones(void **state)
+{
+    (void)state;
+    expect_recorded("neox");
+}
+
+static void llama3_tokens_are_the_recorded_ones(void **state)
+{
+    (void)state;
+    expect_recorded("llama3");
+}
+
+static void qwen2_tokens_are_the_recorded_ones(void **state)
+{
+    (void)state;
+    expect_recorded("qwen2");
+}
+
+/* ---- any bytes ------------------------------------------------------------------------------- */
+
+static void expect_back(const struct tri_tokenizer *tokenizer, const char *text, size_t bytes)
+{
+    int32_t *tokens;
+    int64_t count = encode(tokenizer, text, bytes, &tokens);
+    char *back = tri_alloc(TRI_MEMORY_OTHER, bytes + 1);
+    assert_int_equal(tri_tokenizer_decode(tokenizer, tokens, count, back, bytes), bytes);
+    assert_memory_equal(back, text, bytes);
+    tri_free(back);
+    tri_free(tokens);
+}
+
+static struct tri_tokenizer *load_recorded(const char *name)
+{
+    char path[512];
+    (void)snprintf(path, sizeof(path), "%s/golden/tokenizers/%s", TESTDATA_DIR, name);
+    return load(path);
+}
+
+static void broken_utf8_comes_back(void **state)
+{
+    (void)state;
+    static const char *const texts[] = {
+        "\xff",     "a\xff\xfe z",           "\xc3",
+        "\xe2\x82", "\xf0\x9f\x98 x",        "\xed\xa0\x80",
+        "\xc0\x80", "caf\xc3 \xa9 \x80\x80", "<|endoftext|>\xff<|im_start|>",
+        " \xf5 ",   "\xf4\x90\x80\x80 end"};
+    static const char *const names[] = {"gpt2", "neox", "llama3", "qwen2"};
+    for (size_t n = 0; n < 4; n++) {
+        struct tri_tokenizer *tokenizer = load_recorded(names[n]);
+        for (size_t i = 0; i < sizeof(texts) / sizeof(*texts); i++) {
+            expect_back(tokenizer, texts[i], strlen(texts[i]));
+        }
+        expect_back(tokenizer, "a\0b\0", 4);
+        tri_tokenizer_destroy(tokenizer);
+    }
+}
+
+enum { LONG_BYTES = 3 << 20 };
+
+/* Bits of text in an order that never comes again. */
+static size_t write_mixture(char *text, uint64_t seed)
+{
+    static const char *const bits[] = {" the",
+                                       "word",
+                                       "\n\n  ",
+                                       "  ",
+                                       "\t",
+                                       "1234",
+                                       "'ll",
+                                       "<|endoftext|>",
+                                       " </think>  ",
+                                       "\xff",
+                                       "\xe4\xbd\xa0\xe5\xa5\xbd",
+                                       " \xd0\xbc\xd0\xb8\xd1\x80",
+                                       "e\xcc\x81",
+                                       "\xf0\x9f\x98\x80",
+                                       "{};",
+                                       "A ",
+                                       " \xe0\xa4\xa8\xe0\xa5\x8d",
+                                       "q\n",
+                                       "\r\n",
+                                       "supercalifragilisticexpialidocious"};
+    size_t bytes = 0;
+    while (bytes < LONG_BYTES - 64) {
+        seed = seed * 6364136223846793005u + 1442695040888963407u;
+        const char *bit = bits[(seed >> 33) % (sizeof(bits) / sizeof(*bits))];
+        memcpy(text + bytes, bit, strlen(bit));
+        bytes += strlen(bit);
+    }
+    return bytes;
+}
+
+/* One call works on many parts at once; the text in pieces that are too short for that gives the
+ * same where it is cut at a place that all of them end at. */
+static void many_cores_give_what_one_gives(void **state)
+{
+    (void)state;
+    static const char *const names[] = {"gpt2", "neox", "llama3", "qwen2"};
+    char *text = tri_alloc(TRI_MEMORY_OTHER, LONG_BYTES);
+    size_t bytes = write_mixture(text, 7);
+    for (size_t n = 0; n < 4; n++) {
+        struct tri_tokenizer *tokenizer = load_recorded(names[n]);
+        int32_t *all;
+        int64_t count = encode(tokenizer, text, bytes, &all);
+        int64_t at = 0;
+        for (size_t begin = 0, end; begin < bytes; begin = end) {
+            end = begin + 60000 < bytes ? begin + 60000 : bytes;
+            while (end < bytes && !(text[end] == '\n' && text[end - 1] == 'q')) {
+                end++;
+            }
+            int32_t *some;
+            int64_t more = encode(tokenizer, text + begin, end - begin, &some);
+            assert_true(more <= count - at);
+            assert_memory_equal(all + at, some, (size_t)more * sizeof(*some));
+            at += more;
+            tri_free(some);
+        }
+        assert_int_equal(at, count);
+        tri_free(all);
+        tri_tokenizer_destroy(tokenizer);
+    }
+    tri_free(text);
+}
+
+/* ---- what is refused ------------------------------------------------------------------------- */
+
+/* A whole one has 256 byte tokens: made from a recorded one, one key put in another way. */
+static void change(json_t *root, const char *path, const char *value)
+{
+    char name[128];
+    (void)snprintf(name, sizeof(name), "%s", path);
+    json_t *object = root;
+    char *last = strrchr(name, '/');
+    char *at = name;
+    for (char *slash; last && (slash = strchr(at, '/')); at = slash + 1) {
+        *slash = '\0';
+        object = json_is_array(object) ? json_array_get(object, (size_t)atoi(at))
+                                       : json_object_get(object, at);
+    }
+    assert_non_null(object);
+    json_t *new = *value ? json_loads(value, JSON_DECODE_ANY, NULL) : NULL;
+    assert_true(new || !*value);
+    if (json_is_array(object)) {
+        assert_int_equal(json_array_set_new(object, (size_t)atoi(at), new), 0);
+    } else if (new) {
+        assert_int_equal(json_object_set_new(object, at, new), 0);
+    } else {
+        assert_int_equal(json_object_del(object, at), 0);
+    }
+}
+
+static const struct refused {
+    const char *path, *value, *says[2];
+} refused[] = {
+    {"truncation", "{\"max_length\": 5}", {"truncation", "max_length"}},
+    {"padding", "{}", {"padding", "expected null"}},
+    {"normalizer", "{\"type\": \"BertNormalizer\"}", {"normalizer", "BertNormalizer"}},
+    {"normalizer",
+     "{\"type\": \"Sequence\", \"normalizers\": [{\"type\": \"Lowercase\"}]}",
+     {"normalizer.normalizers[0]", "Lowercase"}},
+    {"normalizer",
+     "{\"type\": \"Replace\", \"pattern\": {\"Regex\": \"a\"}, \"content\": \"b\"}",
+     {"normalizer", "String"}},
+    {"pre_tokenizer", "{\"type\": \"Whitespace\"}", {"pre_tokenizer", "Whitespace"}},
+    {"pre_tokenizer", "null", {"decoder", "ByteLevel"}},
+    {"pre_tokenizer", "{\"type\": \"Sequence\"}", {"pre_tokenizer", "list"}},
+    {"pre_tokenizer/pretokenizers/0/behavior", "\"Contiguous\"", {"Contiguous", "Isolated"}},
+    {"pre_tokenizer/pretokenizers/0/pattern",
+     "{\"Regex\": \"a(\"}",
+     {"pretokenizers[0]", "parenthes"}},
+    {"pre_tokenizer/pretokenizers/0/pattern", "{\"Regex\": \"\\\\w+\"}", {"\\w", "not supported"}},
+    {"pre_tokenizer/pretokenizers/0/pattern", "{\"Regex\": \"(?<=a)b\"}", {"(?<", "not supported"}},
+    {"decoder", "null", {"decoder", "expected"}},
+    {"decoder", "{\"type\": \"WordPiece\"}", {"decoder", "WordPiece"}},
+    {"model", "", {"model", "BPE"}},
+    {"model", "[1]", {"model", "BPE"}},
+    {"model/type", "\"Unigram\"", {"Unigram", "BPE"}},
+    {"model/dropout", "0.1", {"model.dropout", "0.1"}},
+    {"model/end_of_word_suffix", "\"</w>\"", {"end_of_word_suffix", "</w>"}},
+    {"model/ignore_merges", "3", {"ignore_merges", "true or false"}},
+    {"model/vocab", "", {"model.vocab", "object"}},
+    {"model/vocab", "{\"a\": 0}", {"model.vocab", "byte 0x00"}},
+    {"model/vocab/!", "1", {"model.vocab", "another token's"}},
+    {"model/vocab/!", "-1", {"model.vocab", "-1"}},
+    {"model/vocab/!", "99999999999", {"model.vocab", "99999999999"}},
+    {"model/vocab/!", "0.5", {"model.vocab", "0.5"}},
+    {"model/merges", "{}", {"model.merges", "list"}},
+    {"model/merges/0", "[\"a\"]", {"model.merges", "two tokens"}},
+    {"model/merges/0", "\"a b c\"", {"model.merges", "two tokens"}},
+    {"model/merges/0", "[\"qz\", \"zq\"]", {"model.merges", "zq"}},
+    {"model/merges/0", "[\"\", \"a\"]", {"model.merges", "two tokens"}},
+    {"added_tokens", "7", {"added_tokens", "list"}},
+    {"added_tokens/0/content", "\"\"", {"added_tokens", "content"}},
+    {"added_tokens/0/id", "1501", {"added_tokens", "1501"}},
+    {"added_tokens/0/id", "3", {"added_tokens", "id 3"}},
+    {"added_tokens/0/id", "\"3\"", {"added_tokens", "id"}},
+    {"added_tokens/1", "{\"id\": 9, \"content\": \"a\"}", {"added_tokens", "id that model.vocab"}},
+    {"added_tokens/0/special", "1", {"added_tokens", "special"}},
+};
+
+static void what_is_not_done_is_refused_by_name(void **state)
+{
+    (void)state;
+    char path[512];
+    files_enter("tokenizer_refused");
+    (void)snprintf(path, sizeof(path), "%s/golden/tokenizers/llama3/tokenizer.json", TESTDATA_DIR);
+    json_t *whole = json_load_file(path, 0, NULL);
+    assert_non_null(whole);
+    for (size_t i = 0; i < sizeof(refused) / sizeof(*refused); i++) {
+        struct tri_error error = {0};
+        struct tri_tokenizer *tokenizer;
+        json_t *root = json_deep_copy(whole);
+        change(root, refused[i].path, refused[i].value);
+        assert_int_equal(json_dump_file(root, "tokenizer.json", 0), 0);
+        json_decref(root);
+        if (tri_tokenizer_create("tokenizer.json", &tokenizer, &error) != TRI_BAD_INPUT) {
+            fail_msg("%s: %s was taken", refused[i].path, refused[i].value);
+        }
+        files_expect_line(&error, "tokenizer.json", refused[i].says[0], refused[i].says[1], NULL);
+    }
+    json_decref(whole);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(gpt2_tokens_are_the_recorded_ones),
+        cmocka_unit_test(neox_tokens_are_the_recorded_ones),
+        cmocka_unit_test(llama3_tokens_are_the_recorded_ones),
+        cmocka_unit_test(qwen2_tokens_are_the_recorded_ones),
+        cmocka_unit_test(broken_utf8_comes_back),
+        cmocka_unit_test(many_cores_give_what_one_gives),
+        cmocka_unit_test(what_is_not_done_is_refused_by_name),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
