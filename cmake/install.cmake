@@ -19,7 +19,7 @@ add_custom_command(OUTPUT ${archive}
     DEPENDS ${parts} VERBATIM)
 add_custom_target(trident_archive ALL DEPENDS ${archive})
 
-set(TRIDENT_REQUIRES jansson yaml-0.1 libxxhash libpcre2-8 libutf8proc hwloc)
+set(TRIDENT_REQUIRES jansson yaml-0.1 libxxhash libpcre2-8 libutf8proc zlib libzstd hwloc)
 list(JOIN TRIDENT_REQUIRES " " TRIDENT_REQUIRES)
 set(TRIDENT_LIBRARIES ${DNNL_LIBRARY} ${MPI_C_LIBRARIES})
 list(JOIN TRIDENT_LIBRARIES " " TRIDENT_LIBRARIES_LINE)

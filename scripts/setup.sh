@@ -13,7 +13,7 @@ set -eu
 # package, or package:command where a command of that name on PATH does as well
 packages=(gcc:cc libc6-dev cmake:cmake ninja-build:ninja pkg-config:pkg-config binutils:nm
     openmpi-bin libopenmpi-dev libdnnl-dev libhwloc-dev libjansson-dev libyaml-dev libxxhash-dev
-    libpcre2-dev libutf8proc-dev libcmocka-dev)
+    libpcre2-dev libutf8proc-dev zlib1g-dev libzstd-dev libcmocka-dev)
 check_packages=(mpich libmpich-dev valgrind libc6-dbg clang:clang libomp-dev clang-tidy:clang-tidy
     clang-format:clang-format qemu-user:qemu-x86_64)
 demo_packages=(bible-kjv:bible)
@@ -41,7 +41,8 @@ check_other_system() {
     for command in cc cmake ninja pkg-config mpicc.openmpi mpiexec.openmpi; do
         command -v "$command" >/dev/null || lacking+=("$command")
     done
-    for module in jansson yaml-0.1 libxxhash libpcre2-8 libutf8proc hwloc cmocka; do
+    for module in jansson yaml-0.1 libxxhash libpcre2-8 libutf8proc zlib libzstd hwloc \
+        cmocka; do
         pkg-config --exists "$module" 2>/dev/null || lacking+=("$module (development files)")
     done
     echo '#include <oneapi/dnnl/dnnl.h>' | cc -E -o /dev/null - 2>/dev/null ||

@@ -128,6 +128,26 @@ enum tri_status tri_writer_write(struct tri_writer *writer, const void *data, si
     return TRI_OK;
 }
 
+enum tri_status tri_writer_rewrite(struct tri_writer *writer, uint64_t offset, const void *data,
+                                   size_t bytes, struct tri_error *error)
+{
+    TRI_REQUIRE(offset + bytes <= writer->bytes);
+    int code = tri_file_fault("write", writer->path, writer->bytes);
+    const char *at = data;
+    while (code == 0 && bytes > 0) {
+        tri_work_file_begin(writer->path);
+        ssize_t written = pwrite(writer->fd, at, bytes, (off_t)offset);
+        code = written < 0 && errno != EINTR ? errno : written == 0 ? EIO : 0;
+        tri_work_file_end();
+        if (written > 0) {
+            at += written;
+            offset += (uint64_t)written;
+            bytes -= (size_t)written;
+        }
+    }
+    return code ? tri_system_error(error, "write", writer->path, code) : TRI_OK;
+}
+
 enum tri_status tri_writer_close(struct tri_writer **writer, struct tri_error *error)
 {
     struct tri_writer *w = *writer;

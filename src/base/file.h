@@ -38,6 +38,9 @@ enum tri_status tri_writer_create(const char *path, struct tri_writer **writer,
                                   struct tri_error *error) TRI_NODISCARD;
 enum tri_status tri_writer_write(struct tri_writer *writer, const void *data, size_t bytes,
                                  struct tri_error *error) TRI_NODISCARD;
+/* Puts other bytes in the place of some that were written: of a header that waits for a count. */
+enum tri_status tri_writer_rewrite(struct tri_writer *writer, uint64_t offset, const void *data,
+                                   size_t bytes, struct tri_error *error) TRI_NODISCARD;
 enum tri_status tri_writer_close(struct tri_writer **writer, struct tri_error *error) TRI_NODISCARD;
 void tri_writer_destroy(struct tri_writer *writer);
 

@@ -112,18 +112,26 @@ const struct tri_command tri_commands[] = {
      TRI_TAKES_OVERRIDES | TRI_READS_CONFIG,
      tri_command_plan},
     {"tokenize",
-     "text files into token shards",
+     "texts, documents and chats into token shards",
      "trident tokenize --tokenizer T --out DIR [options] FILES…\n\n"
      "Joins the files and writes DIR/train_000000.bin … and, from the last part,\n"
-     "DIR/valid_000000.bin … in llm.c's format; all that are there of such names are replaced.\n\n"
+     "DIR/valid_000000.bin … in llm.c's format, and beside them .docs (where documents begin) and\n"
+     ".mask (which tokens count); all that are there of such names are replaced. Files may be\n"
+     "packed by gzip or zstd.\n\n"
      "  --tokenizer T       byte: a token for each byte; or a tokenizer.json (byte-pair\n"
      "                      encodings), or a folder that holds one\n"
-     "  --valid FRACTION    the part of the tokens held out (0)\n"
-     "  --separator N       token N between files\n"
+     "  --format F          text: a file is a document; jsonl: a line is one, {\"text\"} or\n"
+     "                      {\"prompt\", \"completion\"}; chat: {\"messages\"}, of which what the\n"
+     "                      assistant says counts. Without it: jsonl for names in .json, .jsonl,\n"
+     "                      .ndjson, chat where the first line has messages, else text\n"
+     "  --template NAME     how chats are laid out: chatml, llama3, mistral, olmo, plain\n"
+     "  --valid FRACTION    the part of the tokens held out (0); of lines, whole ones\n"
+     "  --separator N       token N between documents\n"
      "  --shard-tokens N    tokens in a shard (100000000)\n"
      "  --json              one JSON object: bytes, vocab_size, train_tokens, valid_tokens, …\n",
-     OPTIONS({"--tokenizer", true}, {"--out", true}, {"--valid", true}, {"--separator", true},
-             {"--shard-tokens", true}, {"--json", false}, {NULL, false}),
+     OPTIONS({"--tokenizer", true}, {"--out", true}, {"--format", true}, {"--template", true},
+             {"--valid", true}, {"--separator", true}, {"--shard-tokens", true}, {"--json", false},
+             {NULL, false}),
      TRI_WORDS_ANY,
      {"FILES…"},
      TRI_WRITES,

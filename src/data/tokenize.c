@@ -3,6 +3,8 @@
 #include "base/file.h"
 #include "base/memory.h"
 #include "base/path.h"
+#include "data/input.h"
+#include "data/shard_split.h"
 #include "data/shard_writer.h"
 #include "data/tokenizer.h"
 
@@ -10,8 +12,6 @@
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
-
-static const char *const STEMS[] = {"train", "valid"};
 
 /* Shards are written here, inside the folder asked for, and move up when all are whole. */
 static const char STAGING[] = "tokenize" TRI_TEMPORARY;
@@ -50,104 +50,40 @@ static enum tri_status check_separator(const struct tri_tokenize_args *args,
     return TRI_OK;
 }
 
-static enum tri_status map_inputs(const struct tri_tokenize_args *args, struct tri_mapping *inputs,
-                                  struct tri_error *error)
+/* Before anything is written. */
+static enum tri_status check_inputs(const struct tri_tokenize_args *args, struct tri_error *error)
 {
     for (int i = 0; i < args->num_files; i++) {
-        TRI_TRY(tri_file_map(args->files[i], &inputs[i], error));
-        if (inputs[i].size == 0) {
-            return tri_fail(error, TRI_BAD_INPUT, "%s: is empty", args->files[i]);
-        }
+        struct tri_input *input;
+        TRI_TRY(tri_input_open(args->files[i], &input, error));
+        tri_input_close(input);
     }
     return TRI_OK;
 }
 
-/* ---- the split ------------------------------------------------------------------------------- */
-
-static enum tri_status split_stream(const struct tri_tokenize_args *args,
-                                    const struct tri_tokenizer *tokenizer,
-                                    const struct tri_mapping *inputs,
-                                    struct tri_tokenize_result *result, struct tri_error *error)
+/* Whether a document is a line of a file, in one of the files at least. */
+static bool has_lines(const struct tri_tokenize_args *args)
 {
-    int64_t total = args->separator >= 0 ? args->num_files - 1 : 0;
-    for (int i = 0; i < args->num_files; i++) {
-        int64_t tokens;
-        TRI_TRY(tokenizer->count(tokenizer, inputs[i].data, inputs[i].size, &tokens, error));
-        total += tokens;
-        result->bytes += (int64_t)inputs[i].size;
+    bool lines = false;
+    for (int i = 0; i < args->num_files && !lines; i++) {
+        enum tri_format format =
+            args->format == TRI_FORMAT_GUESS ? tri_format_guess(args->files[i]) : args->format;
+        lines = format != TRI_FORMAT_TEXT;
     }
-    /* The small term undoes the rounding of 1 - valid, so that 0.9 of 10 tokens leaves 1, not 0. */
-    result->train_tokens = (int64_t)floor((double)total * (1.0 - args->valid) + 1e-6);
-    result->valid_tokens = total - result->train_tokens;
-    result->vocab_size = tokenizer->vocab_size;
-    if (args->separator >= result->vocab_size) {
-        result->vocab_size = args->separator + 1;
-    }
-    if (result->train_tokens == 0 || (args->valid > 0.0 && result->valid_tokens == 0)) {
-        return tri_fail(error, TRI_BAD_INPUT,
-                        "tokenize: %" PRId64 " tokens are too few for a validation fraction of %g",
-                        total, args->valid);
-    }
-    return TRI_OK;
+    return lines;
 }
 
-/* The stream on its way into two writers. */
-struct split {
-    struct tri_shard_writer *writers[2];
-    int64_t train_left;
+/* One call at work. */
+struct work {
+    const struct tri_tokenize_args *args;
+    struct tri_tokenizer *tokenizer;
+    struct tri_chat chat, raw;
+    bool has_chat;
+    char *staging, *scratch; /* a folder, and a path in it */
+    struct tri_shard_set set;
+    struct tri_shard_writer *writer;
+    bool last_counts; /* the last token that was written does */
 };
-
-static enum tri_status write_tokens(void *context, const int32_t *tokens, int64_t count,
-                                    struct tri_error *error)
-{
-    struct split *split = context;
-    int64_t train = count < split->train_left ? count : split->train_left;
-    split->train_left -= train;
-    TRI_TRY(tri_shard_writer_write(split->writers[0], tokens, train, error));
-    return tri_shard_writer_write(split->writers[1], tokens + train, count - train, error);
-}
-
-static enum tri_status write_stream(const struct tri_tokenize_args *args,
-                                    const struct tri_tokenizer *tokenizer,
-                                    const struct tri_mapping *inputs, struct split *split,
-                                    struct tri_error *error)
-{
-    for (int i = 0; i < args->num_files; i++) {
-        if (i > 0 && args->separator >= 0) {
-            int32_t separator = (int32_t)args->separator;
-            TRI_TRY(write_tokens(split, &separator, 1, error));
-        }
-        TRI_TRY(tokenizer->encode(tokenizer, inputs[i].data, inputs[i].size, write_tokens, split,
-                                  error));
-    }
-    return TRI_OK;
-}
-
-static enum tri_status write_shards(const struct tri_tokenize_args *args, const char *staging,
-                                    const struct tri_tokenizer *tokenizer,
-                                    const struct tri_mapping *inputs,
-                                    struct tri_tokenize_result *result, struct tri_error *error)
-{
-    TRI_TRY(tri_file_remove_tree(staging, error));
-    TRI_TRY(tri_file_make_dirs(staging, error));
-    struct split split = {.train_left = result->train_tokens};
-    for (int side = 0; side < 2; side++) {
-        split.writers[side] = tri_shard_writer_create(&(struct tri_shard_writer_args){
-            .folder = staging,
-            .stem = STEMS[side],
-            .vocab_size = result->vocab_size,
-            .total = side == 0 ? result->train_tokens : result->valid_tokens,
-            .per_shard = args->per_shard ? args->per_shard : TRI_TOKENIZE_PER_SHARD});
-    }
-    enum tri_status status = write_stream(args, tokenizer, inputs, &split, error);
-    result->train_shards = tri_shard_writer_files(split.writers[0]);
-    result->valid_shards = tri_shard_writer_files(split.writers[1]);
-    tri_shard_writer_destroy(split.writers[0]);
-    tri_shard_writer_destroy(split.writers[1]);
-    return status;
-}
-
-/* ---- publishing ------------------------------------------------------------------------------ */
 
 static char *join(const char *folder, const char *name)
 {
@@ -157,66 +93,119 @@ static char *join(const char *folder, const char *name)
     return path;
 }
 
-/* STEM_, six digits or more, .bin */
-static bool is_shard_name(const char *name)
+static enum tri_status prepare(struct work *work, const struct tri_tokenize_args *args,
+                               struct tri_error *error)
 {
-    for (int side = 0; side < 2; side++) {
-        size_t length = strlen(STEMS[side]);
-        if (strncmp(name, STEMS[side], length) != 0 || name[length] != '_') {
-            continue;
-        }
-        size_t digits = strspn(name + length + 1, "0123456789");
-        return digits >= 6 && strcmp(name + length + 1 + digits, ".bin") == 0;
+    *work = (struct work){.args = args};
+    TRI_TRY(check_args(args, error));
+    TRI_TRY(tri_chat_create("plain", &work->raw, error));
+    if (args->template) {
+        TRI_TRY(tri_chat_create(args->template, &work->chat, error));
+        work->has_chat = true;
     }
-    return false;
+    TRI_TRY(tri_tokenizer_create(args->tokenizer, &work->tokenizer, error));
+    TRI_TRY(check_separator(args, work->tokenizer, error));
+    work->staging = join(args->folder, STAGING);
+    work->scratch = join(work->staging, "text");
+    int64_t vocab_size = work->tokenizer->vocab_size;
+    work->set = (struct tri_shard_set){
+        .folder = work->staging,
+        .vocab_size = args->separator >= vocab_size ? args->separator + 1 : vocab_size,
+        .per_shard = args->per_shard ? args->per_shard : TRI_TOKENIZE_PER_SHARD,
+        .documents = args->num_files > 1 || has_lines(args)};
+    return check_inputs(args, error);
 }
 
-struct removal {
-    const char *folder;
-    struct tri_error *error;
-};
-
-static enum tri_status remove_shard(const char *name, void *data)
+static void finish(struct work *work)
 {
-    const struct removal *removal = data;
-    if (!is_shard_name(name)) {
-        return TRI_OK;
+    tri_free(work->staging);
+    tri_free(work->scratch);
+    tri_tokenizer_destroy(work->tokenizer);
+}
+
+/* ---- the stream ------------------------------------------------------------------------------ */
+
+/* A separator counts where what it ends does. */
+static enum tri_status take_tokens(void *context, bool begins, const int32_t *tokens,
+                                   const unsigned char *counts, int64_t count,
+                                   struct tri_error *error)
+{
+    struct work *work = context;
+    if (begins && work->set.tokens > 0 && work->args->separator >= 0) {
+        const int32_t separator = (int32_t)work->args->separator;
+        const unsigned char separator_counts = work->last_counts;
+        TRI_TRY(tri_shard_writer_write(work->writer, &separator, &separator_counts, 1, error));
+        work->set.tokens++;
     }
-    char *path = join(removal->folder, name);
-    enum tri_status status = tri_file_remove_tree(path, removal->error);
-    tri_free(path);
+    if (begins) {
+        tri_shard_writer_begin_document(work->writer);
+    }
+    if (count > 0) {
+        work->last_counts = !counts || counts[count - 1];
+    }
+    work->set.tokens += count;
+    return tri_shard_writer_write(work->writer, tokens, counts, count, error);
+}
+
+static enum tri_status write_files(struct work *work, struct tri_documents_counts *counts,
+                                   struct tri_error *error)
+{
+    const struct tri_documents_args args = {.tokenizer = work->tokenizer,
+                                            .chat = work->has_chat ? &work->chat : NULL,
+                                            .raw = &work->raw,
+                                            .format = work->args->format,
+                                            .scratch = work->scratch};
+    for (int i = 0; i < work->args->num_files; i++) {
+        TRI_TRY(tri_documents_read(&args, work->args->files[i], take_tokens, work, counts, error));
+    }
+    return tri_shard_writer_finish(work->writer, error);
+}
+
+static enum tri_status write_stream(struct work *work, struct tri_documents_counts *counts,
+                                    struct tri_error *error)
+{
+    TRI_TRY(tri_file_remove_tree(work->staging, error));
+    TRI_TRY(tri_file_make_dirs(work->staging, error));
+    work->writer =
+        tri_shard_writer_create(&(struct tri_shard_writer_args){.folder = work->staging,
+                                                                .stem = "train",
+                                                                .vocab_size = work->set.vocab_size,
+                                                                .per_shard = work->set.per_shard,
+                                                                .documents = work->set.documents});
+    enum tri_status status = write_files(work, counts, error);
+    work->set.train_files = tri_shard_writer_files(work->writer);
+    tri_shard_writer_destroy(work->writer);
     return status;
 }
 
-/* One that stayed would pass for a part of the new set. */
-static enum tri_status remove_old_shards(const char *folder, struct tri_error *error)
-{
-    struct removal removal = {folder, error};
-    enum tri_status status = tri_file_list(folder, remove_shard, &removal, error);
-    if (status != TRI_OK && error) {
-        error->status = TRI_FAILED; /* not the input's fault: the folder is ours by now */
-    }
-    return status == TRI_OK ? TRI_OK : TRI_FAILED;
-}
+/* ---- the split ------------------------------------------------------------------------------- */
 
-static enum tri_status publish(const char *folder, const char *staging,
-                               const struct tri_tokenize_result *result, struct tri_error *error)
+static enum tri_status split(struct work *work, struct tri_tokenize_result *result,
+                             struct tri_error *error)
 {
-    TRI_TRY(remove_old_shards(folder, error));
-    for (int side = 0; side < 2; side++) {
-        int64_t files = side == 0 ? result->train_shards : result->valid_shards;
-        for (int64_t i = 0; i < files; i++) {
-            char name[64];
-            tri_shard_name(STEMS[side], i, name, sizeof(name));
-            char *from = join(staging, name);
-            char *to = join(folder, name);
-            enum tri_status status = tri_file_rename(from, to, error);
-            tri_free(from);
-            tri_free(to);
-            TRI_TRY(status);
-        }
+    int64_t total = work->set.tokens;
+    double valid = work->args->valid;
+    /* The small term undoes the rounding of 1 - valid, so that 0.9 of 10 tokens leaves 1, not 0. */
+    int64_t train = (int64_t)floor((double)total * (1.0 - valid) + 1e-6);
+    bool lines = has_lines(work->args);
+    if (valid > 0.0 && lines) {
+        TRI_TRY(tri_shard_find_border(&work->set, train, &train, error));
     }
-    return tri_file_sync_dir(folder, error);
+    if (train == 0 || (valid > 0.0 && train == total)) {
+        return tri_fail(error, TRI_BAD_INPUT,
+                        "tokenize: %" PRId64 " %s too few for a validation fraction of %g",
+                        lines ? result->counts.documents : total,
+                        lines ? "documents are" : "tokens are", valid);
+    }
+    if (train < total) {
+        TRI_TRY(tri_shard_split(&work->set, train, error));
+    }
+    result->vocab_size = work->set.vocab_size;
+    result->train_tokens = train;
+    result->valid_tokens = total - train;
+    result->train_shards = work->set.train_files;
+    result->valid_shards = work->set.valid_files;
+    return TRI_OK;
 }
 
 /* All of them are whole there, and nowhere else by now. */
@@ -230,42 +219,39 @@ static void add_place(const char *staging, struct tri_error *error)
     }
 }
 
+static enum tri_status work_through(struct work *work, struct tri_tokenize_result *result,
+                                    struct tri_error *error)
+{
+    enum tri_status status = write_stream(work, &result->counts, error);
+    if (status == TRI_OK) {
+        status = split(work, result, error);
+    }
+    bool whole = status == TRI_OK;
+    if (whole) {
+        status = tri_shard_publish(&work->set, work->args->folder, error);
+    }
+    if (whole && status != TRI_OK) {
+        add_place(work->staging, error);
+        return status;
+    }
+    /* What failed first is what to report, not that its leftovers stay. */
+    enum tri_status removed = tri_file_remove_tree(work->staging, whole ? error : NULL);
+    return whole ? removed : status;
+}
+
 enum tri_status tri_tokenize_files(const struct tri_tokenize_args *args,
                                    struct tri_tokenize_result *result, struct tri_error *error)
 {
+    struct work work;
     *result = (struct tri_tokenize_result){0};
-    TRI_TRY(check_args(args, error));
-    struct tri_tokenizer *tokenizer;
-    TRI_TRY(tri_tokenizer_create(args->tokenizer, &tokenizer, error));
-    struct tri_mapping *inputs =
-        tri_alloc(TRI_MEMORY_OTHER, (size_t)args->num_files * sizeof(*inputs));
-    char *staging = join(args->folder, STAGING);
-    enum tri_status status = check_separator(args, tokenizer, error);
+    enum tri_status status = prepare(&work, args, error);
     if (status == TRI_OK) {
-        status = map_inputs(args, inputs, error);
+        status = work_through(&work, result, error);
     }
-    if (status == TRI_OK) {
-        status = split_stream(args, tokenizer, inputs, result, error);
-    }
-    if (status == TRI_OK) {
-        status = write_shards(args, staging, tokenizer, inputs, result, error);
-        bool whole = status == TRI_OK;
-        if (whole) {
-            status = publish(args->folder, staging, result, error);
-        }
-        if (whole && status != TRI_OK) {
-            add_place(staging, error);
-        } else {
-            /* What failed first is what to report, not that its leftovers stay. */
-            enum tri_status removed = tri_file_remove_tree(staging, whole ? error : NULL);
-            status = whole ? removed : status;
-        }
-    }
-    for (int i = 0; i < args->num_files; i++) {
-        tri_file_unmap(&inputs[i]);
-    }
-    tri_free(staging);
-    tri_free(inputs);
-    tri_tokenizer_destroy(tokenizer);
+    result->bytes = result->counts.bytes;
+    result->template = result->counts.files[TRI_FORMAT_CHAT] > 0 && work.has_chat
+                           ? tri_chat_name(&work.chat)
+                           : NULL;
+    finish(&work);
     return status;
 }

@@ -280,16 +280,17 @@ static void a_file_cut_short_in_use_is_no_zeros(void **state)
 static int64_t write_set(int64_t vocab, int64_t total, int64_t per_shard, int64_t part)
 {
     struct tri_error error = {0};
-    struct tri_shard_writer *writer =
-        tri_shard_writer_create(&(struct tri_shard_writer_args){".", "t", vocab, total, per_shard});
+    struct tri_shard_writer *writer = tri_shard_writer_create(&(struct tri_shard_writer_args){
+        .folder = ".", .stem = "t", .vocab_size = vocab, .per_shard = per_shard});
     int32_t tokens[1000];
     for (int64_t at = 0; at < total; at += part) {
         int64_t count = total - at < part ? total - at : part;
         for (int64_t i = 0; i < count; i++) {
             tokens[i] = (int32_t)((at + i) * 7919 % vocab);
         }
-        assert_int_equal(tri_shard_writer_write(writer, tokens, count, &error), TRI_OK);
+        assert_int_equal(tri_shard_writer_write(writer, tokens, NULL, count, &error), TRI_OK);
     }
+    assert_int_equal(tri_shard_writer_finish(writer, &error), TRI_OK);
     int64_t files = tri_shard_writer_files(writer);
     tri_shard_writer_destroy(writer);
     return files;

@@ -1,0 +1,314 @@
+/* Where each layout comes from: the chat templates in the tokenizer_config.json of Qwen (chatml),
+ * Meta-Llama-3 (llama3), Mixtral-8x7B-Instruct-v0.1 (mistral) and OLMoE-1B-7B-Instruct (olmo).
+ * tools/chat_golden.py holds them against these functions. */
+#include "data/chat.h"
+
+#include "base/memory.h"
+#include "base/path.h"
+
+#include <stdio.h>
+#include <string.h>
+
+void tri_layout_clear(struct tri_layout *layout)
+{
+    layout->num_pieces = 0;
+    layout->text.size = 0;
+}
+
+void tri_layout_fini(struct tri_layout *layout)
+{
+    tri_free(layout->pieces);
+    tri_text_fini(&layout->text);
+    *layout = (struct tri_layout){0};
+}
+
+/* Text that goes on as it was is one piece: a tokenizer sees no seam. */
+void tri_layout_add(struct tri_layout *layout, bool special, bool counts, const char *text,
+                    size_t bytes)
+{
+    if (bytes == 0) {
+        return;
+    }
+    struct tri_piece *last =
+        layout->num_pieces > 0 ? &layout->pieces[layout->num_pieces - 1] : NULL;
+    size_t at = layout->text.size;
+    tri_text_append(&layout->text, text, bytes);
+    if (last && !special && !last->special && last->counts == counts) {
+        last->bytes += bytes;
+        return;
+    }
+    void *pieces = layout->pieces;
+    tri_array_grow(&pieces, &layout->pieces_room, sizeof(*layout->pieces), layout->num_pieces, 1);
+    layout->pieces = pieces;
+    layout->pieces[layout->num_pieces++] = (struct tri_piece){special, counts, at, bytes};
+}
+
+static void put(struct tri_layout *layout, const char *text)
+{
+    tri_layout_add(layout, false, false, text, strlen(text));
+}
+
+static void put_special(struct tri_layout *layout, const char *name, bool counts)
+{
+    tri_layout_add(layout, true, counts, name, strlen(name));
+}
+
+static void put_content(struct tri_layout *layout, const struct tri_turn *turn)
+{
+    tri_layout_add(layout, false, turn->counts, turn->text, turn->bytes);
+}
+
+/* ---- the templates --------------------------------------------------------------------------- */
+
+/* One turn; the others around it may matter. */
+typedef void lay_out_turn(const struct tri_chat *chat, const struct tri_turn *turns, size_t count,
+                          size_t index, struct tri_layout *layout);
+typedef bool check_turns(const struct tri_turn *turns, size_t count, char reason[TRI_REASON_BYTES]);
+
+struct tri_template {
+    const char *name;
+    const char *begin, *end; /* as the family names them; NULL: it has none */
+    lay_out_turn *lay_out;
+    check_turns *check; /* NULL: any turns will do */
+};
+
+static void chatml(const struct tri_chat *chat, const struct tri_turn *turns, size_t count,
+                   size_t index, struct tri_layout *layout)
+{
+    (void)chat;
+    (void)count;
+    put_special(layout, "<|im_start|>", false);
+    put(layout, tri_speaker_name(turns[index].role));
+    put(layout, "\n");
+    put_content(layout, &turns[index]);
+    put_special(layout, "<|im_end|>", turns[index].counts);
+    put(layout, "\n");
+}
+
+/* As Python's strip() does it for ASCII; other scripts' spaces stay. */
+static struct tri_turn trim(const struct tri_turn *turn)
+{
+    static const char spaces[] = " \t\n\v\f\r\x1c\x1d\x1e\x1f";
+    struct tri_turn trimmed = *turn;
+    while (trimmed.bytes > 0 && memchr(spaces, trimmed.text[0], sizeof(spaces) - 1)) {
+        trimmed.text++;
+        trimmed.bytes--;
+    }
+    while (trimmed.bytes > 0 &&
+           memchr(spaces, trimmed.text[trimmed.bytes - 1], sizeof(spaces) - 1)) {
+        trimmed.bytes--;
+    }
+    return trimmed;
+}
+
+static void llama3(const struct tri_chat *chat, const struct tri_turn *turns, size_t count,
+                   size_t index, struct tri_layout *layout)
+{
+    (void)chat;
+    (void)count;
+    const struct tri_turn turn = trim(&turns[index]);
+    put_special(layout, "<|start_header_id|>", false);
+    put(layout, tri_speaker_name(turn.role));
+    put_special(layout, "<|end_header_id|>", false);
+    put(layout, "\n\n");
+    put_content(layout, &turn);
+    put_special(layout, "<|eot_id|>", turn.counts);
+}
+
+/* The system's words stand at the head of the first user's. */
+static void mistral(const struct tri_chat *chat, const struct tri_turn *turns, size_t count,
+                    size_t index, struct tri_layout *layout)
+{
+    (void)count;
+    const struct tri_turn *turn = &turns[index];
+    if (turn->role == TRI_SPEAKER_USER) {
+        put(layout, " [INST] ");
+        if (index == 1 && turns[0].role == TRI_SPEAKER_SYSTEM) {
+            put_content(layout, &turns[0]);
+            put(layout, "\n\n");
+        }
+        put_content(layout, turn);
+        put(layout, " [/INST]");
+    } else if (turn->role == TRI_SPEAKER_ASSISTANT) {
+        /* The space is a part of the answer's first token. */
+        tri_layout_add(layout, false, turn->counts, " ", 1);
+        put_content(layout, turn);
+        put_special(layout, chat->end, turn->counts);
+    }
+}
+
+static bool check_mistral(const struct tri_turn *turns, size_t count, char reason[TRI_REASON_BYTES])
+{
+    size_t first = count > 0 && turns[0].role == TRI_SPEAKER_SYSTEM;
+    for (size_t i = first; i < count || i == first; i++) {
+        enum tri_speaker wanted = (i - first) % 2 == 0 ? TRI_SPEAKER_USER : TRI_SPEAKER_ASSISTANT;
+        if (i >= count || turns[i].role != wanted) {
+            (void)snprintf(reason, TRI_REASON_BYTES,
+                           "messages[%zu].role: found %s, expected %s: the template mistral has a "
+                           "system's words first, then user and assistant in turn",
+                           i, i < count ? tri_speaker_name(turns[i].role) : "no more",
+                           tri_speaker_name(wanted));
+            return false;
+        }
+    }
+    return true;
+}
+
+static void olmo(const struct tri_chat *chat, const struct tri_turn *turns, size_t count,
+                 size_t index, struct tri_layout *layout)
+{
+    const struct tri_turn *turn = &turns[index];
+    put(layout, "<|");
+    put(layout, tri_speaker_name(turn->role));
+    put(layout, "|>\n");
+    put_content(layout, turn);
+    if (turn->role == TRI_SPEAKER_ASSISTANT) {
+        put_special(layout, chat->end, turn->counts);
+    }
+    if (turn->role != TRI_SPEAKER_ASSISTANT || index + 1 < count) {
+        put(layout, "\n");
+    }
+}
+
+static bool check_olmo(const struct tri_turn *turns, size_t count, char reason[TRI_REASON_BYTES])
+{
+    for (size_t i = 0; i < count; i++) {
+        if (turns[i].role == TRI_SPEAKER_TOOL) {
+            (void)snprintf(reason, TRI_REASON_BYTES,
+                           "messages[%zu].role: found tool, expected system, user or assistant: "
+                           "all that the template olmo has",
+                           i);
+            return false;
+        }
+    }
+    return true;
+}
+
+/* Ours: for models that were taught none. Without a token for the end, the line's end is learned as
+ * that. */
+static void plain(const struct tri_chat *chat, const struct tri_turn *turns, size_t count,
+                  size_t index, struct tri_layout *layout)
+{
+    static const char *const heads[] = {"System:", "User:", "Assistant:", "Tool:"};
+    const struct tri_turn *turn = &turns[index];
+    (void)count;
+    put(layout, heads[turn->role]);
+    tri_layout_add(layout, false, turn->counts, " ", 1);
+    put_content(layout, turn);
+    if (turn->role == TRI_SPEAKER_ASSISTANT && chat->end[0]) {
+        put_special(layout, chat->end, turn->counts);
+        put(layout, "\n");
+    } else {
+        tri_layout_add(layout, false, turn->counts, "\n", 1);
+    }
+}
+
+static const struct tri_template TEMPLATES[] = {
+    {"chatml", NULL, "<|im_end|>", chatml, NULL},
+    {"llama3", "<|begin_of_text|>", "<|eot_id|>", llama3, NULL},
+    {"mistral", "<s>", "</s>", mistral, check_mistral},
+    {"olmo", "<|endoftext|>", "<|endoftext|>", olmo, check_olmo},
+    {"plain", NULL, NULL, plain, NULL},
+};
+enum { NUM_TEMPLATES = sizeof(TEMPLATES) / sizeof(*TEMPLATES) };
+
+enum tri_status tri_chat_create(const char *name, struct tri_chat *chat, struct tri_error *error)
+{
+    *chat = (struct tri_chat){0};
+    for (int i = 0; i < NUM_TEMPLATES; i++) {
+        const struct tri_template *template = &TEMPLATES[i];
+        if (strcmp(template->name, name) == 0) {
+            chat->template = template;
+            tri_path_make(chat->begin, sizeof(chat->begin), "%s",
+                          template->begin ? template->begin : "");
+            tri_path_make(chat->end, sizeof(chat->end), "%s", template->end ? template->end : "");
+            return TRI_OK;
+        }
+    }
+    return tri_fail(error, TRI_BAD_INPUT,
+                    "template '%.60s': expected chatml, llama3, mistral, olmo or plain", name);
+}
+
+const char *tri_chat_name(const struct tri_chat *chat)
+{
+    return chat->template->name;
+}
+
+bool tri_chat_lay_out(const struct tri_chat *chat, const struct tri_turn *turns, size_t count,
+                      struct tri_layout *layout, char reason[TRI_REASON_BYTES])
+{
+    if (chat->template->check && !chat->template->check(turns, count, reason)) {
+        return false;
+    }
+    put_special(layout, chat->begin, false);
+    for (size_t i = 0; i < count; i++) {
+        chat->template->lay_out(chat, turns, count, i, layout);
+    }
+    return true;
+}
+
+/* ---- other people's templates ---------------------------------------------------------------- */
+
+/* Space is one blank, quotes are single, and a newline in a string is the escape. */
+static void make_uniform(const char *jinja, size_t bytes, struct tri_text *text)
+{
+    for (size_t i = 0; i < bytes; i++) {
+        char c = jinja[i] == '"' ? '\'' : jinja[i] == '\t' ? ' ' : jinja[i];
+        if (c == '\n') {
+            tri_text_append(text, "\\n", 2);
+        } else if (c != ' ' || text->size == 0 || text->data[text->size - 1] != ' ') {
+            tri_text_append(text, &c, 1);
+        }
+    }
+}
+
+static bool has(const struct tri_text *text, const char *mark)
+{
+    return text->size > 0 && memmem(text->data, text->size, mark, strlen(mark)) != NULL;
+}
+
+/* A mark must be there, or must not: whoever writes turns another way has it. */
+struct mark {
+    const char *text;
+    bool wanted;
+};
+
+static const struct {
+    const char *name;
+    struct mark marks[6];
+} SIGNS[] = {
+    {"chatml",
+     {{"<|im_start|>", true},
+      {"<|im_end|>", true},
+      {"<|im_sep|>", false},
+      {"<end_of_utterance>", false},
+      {"<think>", false}}},
+    {"llama3", {{"<|start_header_id|>", true}, {"<|end_header_id|>", true}, {"<|eot_id|>", true}}},
+    {"mistral",
+     {{"' [INST] '", true},
+      {"' [/INST]'", true},
+      {"<<SYS>>", false},
+      {"[SYSTEM_PROMPT]", false},
+      {"[AVAILABLE_TOOLS]", false},
+      {"strip()", false}}},
+    {"olmo",
+     {{"'<|user|>\\n' + message['content'] + '\\n'", true},
+      {"'<|assistant|>\\n' + message['content'] + eos_token", true}}},
+};
+
+const char *tri_chat_recognise(const char *jinja, size_t bytes, bool *begins)
+{
+    struct tri_text text = {0};
+    const char *found = NULL;
+    make_uniform(jinja, bytes, &text);
+    *begins = has(&text, "bos_token");
+    for (size_t i = 0; i < sizeof(SIGNS) / sizeof(*SIGNS) && !found; i++) {
+        bool right = true;
+        for (size_t j = 0; j < 6 && SIGNS[i].marks[j].text; j++) {
+            right = right && has(&text, SIGNS[i].marks[j].text) == SIGNS[i].marks[j].wanted;
+        }
+        found = right ? SIGNS[i].name : NULL;
+    }
+    tri_text_fini(&text);
+    return found;
+}

@@ -1,0 +1,52 @@
+/* How a chat is laid out as text and special tokens, as the families of models were taught it. */
+#ifndef TRIDENT_DATA_CHAT_H
+#define TRIDENT_DATA_CHAT_H
+
+#include "base/status.h"
+#include "data/record.h"
+#include "data/text.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+
+/* A stretch of text, or the name of a special token. */
+struct tri_piece {
+    bool special, counts; /* counts: its tokens are learned */
+    size_t at, bytes;     /* in the layout's text */
+};
+
+/* Zeros to begin with; kept from chat to chat, for its memory. */
+struct tri_layout {
+    struct tri_piece *pieces;
+    size_t num_pieces, pieces_room;
+    struct tri_text text;
+};
+
+void tri_layout_clear(struct tri_layout *layout);
+void tri_layout_fini(struct tri_layout *layout);
+void tri_layout_add(struct tri_layout *layout, bool special, bool counts, const char *text,
+                    size_t bytes);
+
+struct tri_template;
+
+enum { TRI_SPECIAL_BYTES = 64 };
+
+/* A template, and what it calls a text's begin and end. */
+struct tri_chat {
+    const struct tri_template *template;
+    char begin[TRI_SPECIAL_BYTES], end[TRI_SPECIAL_BYTES]; /* special tokens; "": none */
+};
+
+/* The template of a name, with the names its family gives the tokens. BAD_INPUT lists all. */
+enum tri_status tri_chat_create(const char *name, struct tri_chat *chat,
+                                struct tri_error *error) TRI_NODISCARD;
+/* The template that a Hugging Face chat template means, by marks that are in no other family's;
+ * NULL: none that is known here. bytes of jinja. Whether it puts a begin first goes to begins. */
+const char *tri_chat_recognise(const char *jinja, size_t bytes, bool *begins);
+const char *tri_chat_name(const struct tri_chat *chat);
+
+/* Appends the turns. false, and the reason, where the template has no place for one. */
+bool tri_chat_lay_out(const struct tri_chat *chat, const struct tri_turn *turns, size_t count,
+                      struct tri_layout *layout, char reason[TRI_REASON_BYTES]);
+
+#endif
