@@ -9,21 +9,21 @@
 #include <stdio.h>
 #include <string.h>
 
-void tri_layout_clear(struct tri_layout *layout)
+void tri_pieces_clear(struct tri_pieces *layout)
 {
     layout->num_pieces = 0;
     layout->text.size = 0;
 }
 
-void tri_layout_fini(struct tri_layout *layout)
+void tri_pieces_fini(struct tri_pieces *layout)
 {
     tri_free(layout->pieces);
-    tri_text_fini(&layout->text);
-    *layout = (struct tri_layout){0};
+    tri_bytes_fini(&layout->text);
+    *layout = (struct tri_pieces){0};
 }
 
 /* Text that goes on as it was is one piece: a tokenizer sees no seam. */
-void tri_layout_add(struct tri_layout *layout, bool special, bool counts, const char *text,
+void tri_pieces_add(struct tri_pieces *layout, bool special, bool counts, const char *text,
                     size_t bytes)
 {
     if (bytes == 0) {
@@ -32,7 +32,7 @@ void tri_layout_add(struct tri_layout *layout, bool special, bool counts, const 
     struct tri_piece *last =
         layout->num_pieces > 0 ? &layout->pieces[layout->num_pieces - 1] : NULL;
     size_t at = layout->text.size;
-    tri_text_append(&layout->text, text, bytes);
+    tri_bytes_append(&layout->text, text, bytes);
     if (last && !special && !last->special && last->counts == counts) {
         last->bytes += bytes;
         return;
@@ -43,26 +43,26 @@ void tri_layout_add(struct tri_layout *layout, bool special, bool counts, const 
     layout->pieces[layout->num_pieces++] = (struct tri_piece){special, counts, at, bytes};
 }
 
-static void put(struct tri_layout *layout, const char *text)
+static void put(struct tri_pieces *layout, const char *text)
 {
-    tri_layout_add(layout, false, false, text, strlen(text));
+    tri_pieces_add(layout, false, false, text, strlen(text));
 }
 
-static void put_special(struct tri_layout *layout, const char *name, bool counts)
+static void put_special(struct tri_pieces *layout, const char *name, bool counts)
 {
-    tri_layout_add(layout, true, counts, name, strlen(name));
+    tri_pieces_add(layout, true, counts, name, strlen(name));
 }
 
-static void put_content(struct tri_layout *layout, const struct tri_turn *turn)
+static void put_content(struct tri_pieces *layout, const struct tri_turn *turn)
 {
-    tri_layout_add(layout, false, turn->counts, turn->text, turn->bytes);
+    tri_pieces_add(layout, false, turn->counts, turn->text, turn->bytes);
 }
 
 /* ---- the templates --------------------------------------------------------------------------- */
 
 /* One turn; the others around it may matter. */
 typedef void lay_out_turn(const struct tri_chat *chat, const struct tri_turn *turns, size_t count,
-                          size_t index, struct tri_layout *layout);
+                          size_t index, struct tri_pieces *layout);
 typedef bool check_turns(const struct tri_turn *turns, size_t count, char reason[TRI_REASON_BYTES]);
 
 struct tri_template {
@@ -73,7 +73,7 @@ struct tri_template {
 };
 
 static void chatml(const struct tri_chat *chat, const struct tri_turn *turns, size_t count,
-                   size_t index, struct tri_layout *layout)
+                   size_t index, struct tri_pieces *layout)
 {
     (void)chat;
     (void)count;
@@ -102,7 +102,7 @@ static struct tri_turn trim(const struct tri_turn *turn)
 }
 
 static void llama3(const struct tri_chat *chat, const struct tri_turn *turns, size_t count,
-                   size_t index, struct tri_layout *layout)
+                   size_t index, struct tri_pieces *layout)
 {
     (void)chat;
     (void)count;
@@ -117,7 +117,7 @@ static void llama3(const struct tri_chat *chat, const struct tri_turn *turns, si
 
 /* The system's words stand at the head of the first user's. */
 static void mistral(const struct tri_chat *chat, const struct tri_turn *turns, size_t count,
-                    size_t index, struct tri_layout *layout)
+                    size_t index, struct tri_pieces *layout)
 {
     (void)count;
     const struct tri_turn *turn = &turns[index];
@@ -131,7 +131,7 @@ static void mistral(const struct tri_chat *chat, const struct tri_turn *turns, s
         put(layout, " [/INST]");
     } else if (turn->role == TRI_SPEAKER_ASSISTANT) {
         /* The space is a part of the answer's first token. */
-        tri_layout_add(layout, false, turn->counts, " ", 1);
+        tri_pieces_add(layout, false, turn->counts, " ", 1);
         put_content(layout, turn);
         put_special(layout, chat->end, turn->counts);
     }
@@ -155,7 +155,7 @@ static bool check_mistral(const struct tri_turn *turns, size_t count, char reaso
 }
 
 static void olmo(const struct tri_chat *chat, const struct tri_turn *turns, size_t count,
-                 size_t index, struct tri_layout *layout)
+                 size_t index, struct tri_pieces *layout)
 {
     const struct tri_turn *turn = &turns[index];
     put(layout, "<|");
@@ -187,19 +187,19 @@ static bool check_olmo(const struct tri_turn *turns, size_t count, char reason[T
 /* Ours: for models that were taught none. Without a token for the end, the line's end is learned as
  * that. */
 static void plain(const struct tri_chat *chat, const struct tri_turn *turns, size_t count,
-                  size_t index, struct tri_layout *layout)
+                  size_t index, struct tri_pieces *layout)
 {
     static const char *const heads[] = {"System:", "User:", "Assistant:", "Tool:"};
     const struct tri_turn *turn = &turns[index];
     (void)count;
     put(layout, heads[turn->role]);
-    tri_layout_add(layout, false, turn->counts, " ", 1);
+    tri_pieces_add(layout, false, turn->counts, " ", 1);
     put_content(layout, turn);
     if (turn->role == TRI_SPEAKER_ASSISTANT && chat->end[0]) {
         put_special(layout, chat->end, turn->counts);
         put(layout, "\n");
     } else {
-        tri_layout_add(layout, false, turn->counts, "\n", 1);
+        tri_pieces_add(layout, false, turn->counts, "\n", 1);
     }
 }
 
@@ -235,7 +235,7 @@ const char *tri_chat_name(const struct tri_chat *chat)
 }
 
 bool tri_chat_lay_out(const struct tri_chat *chat, const struct tri_turn *turns, size_t count,
-                      struct tri_layout *layout, char reason[TRI_REASON_BYTES])
+                      struct tri_pieces *layout, char reason[TRI_REASON_BYTES])
 {
     if (chat->template->check && !chat->template->check(turns, count, reason)) {
         return false;
@@ -250,19 +250,19 @@ bool tri_chat_lay_out(const struct tri_chat *chat, const struct tri_turn *turns,
 /* ---- other people's templates ---------------------------------------------------------------- */
 
 /* Space is one blank, quotes are single, and a newline in a string is the escape. */
-static void make_uniform(const char *jinja, size_t bytes, struct tri_text *text)
+static void make_uniform(const char *jinja, size_t bytes, struct tri_bytes *text)
 {
     for (size_t i = 0; i < bytes; i++) {
         char c = jinja[i] == '"' ? '\'' : jinja[i] == '\t' ? ' ' : jinja[i];
         if (c == '\n') {
-            tri_text_append(text, "\\n", 2);
+            tri_bytes_append(text, "\\n", 2);
         } else if (c != ' ' || text->size == 0 || text->data[text->size - 1] != ' ') {
-            tri_text_append(text, &c, 1);
+            tri_bytes_append(text, &c, 1);
         }
     }
 }
 
-static bool has(const struct tri_text *text, const char *mark)
+static bool has(const struct tri_bytes *text, const char *mark)
 {
     return text->size > 0 && memmem(text->data, text->size, mark, strlen(mark)) != NULL;
 }
@@ -298,7 +298,7 @@ static const struct {
 
 const char *tri_chat_recognise(const char *jinja, size_t bytes, bool *begins)
 {
-    struct tri_text text = {0};
+    struct tri_bytes text = {0};
     const char *found = NULL;
     make_uniform(jinja, bytes, &text);
     *begins = has(&text, "bos_token");
@@ -309,6 +309,6 @@ const char *tri_chat_recognise(const char *jinja, size_t bytes, bool *begins)
         }
         found = right ? SIGNS[i].name : NULL;
     }
-    tri_text_fini(&text);
+    tri_bytes_fini(&text);
     return found;
 }

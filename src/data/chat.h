@@ -4,7 +4,7 @@
 
 #include "base/status.h"
 #include "data/record.h"
-#include "data/text.h"
+#include "data/bytes.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -16,15 +16,15 @@ struct tri_piece {
 };
 
 /* Zeros to begin with; kept from chat to chat, for its memory. */
-struct tri_layout {
+struct tri_pieces {
     struct tri_piece *pieces;
     size_t num_pieces, pieces_room;
-    struct tri_text text;
+    struct tri_bytes text;
 };
 
-void tri_layout_clear(struct tri_layout *layout);
-void tri_layout_fini(struct tri_layout *layout);
-void tri_layout_add(struct tri_layout *layout, bool special, bool counts, const char *text,
+void tri_pieces_clear(struct tri_pieces *layout);
+void tri_pieces_fini(struct tri_pieces *layout);
+void tri_pieces_add(struct tri_pieces *layout, bool special, bool counts, const char *text,
                     size_t bytes);
 
 struct tri_template;
@@ -47,6 +47,6 @@ const char *tri_chat_name(const struct tri_chat *chat);
 
 /* Appends the turns. false, and the reason, where the template has no place for one. */
 bool tri_chat_lay_out(const struct tri_chat *chat, const struct tri_turn *turns, size_t count,
-                      struct tri_layout *layout, char reason[TRI_REASON_BYTES]);
+                      struct tri_pieces *layout, char reason[TRI_REASON_BYTES]);
 
 #endif

@@ -63,7 +63,7 @@ static enum tri_status count_common(const struct tri_tokenizer *tokenizer, const
 }
 
 /* Pieces of text without a special token between them. */
-static enum tri_status encode_run(const struct tri_layout *layout, size_t first, size_t end,
+static enum tri_status encode_run(const struct tri_pieces *layout, size_t first, size_t end,
                                   const struct tri_tokenizer *tokenizer,
                                   struct tri_encoded *encoded, struct tri_error *error)
 {
@@ -86,7 +86,7 @@ static enum tri_status encode_run(const struct tri_layout *layout, size_t first,
     return TRI_OK;
 }
 
-enum tri_status tri_layout_encode(const struct tri_layout *layout,
+enum tri_status tri_pieces_encode(const struct tri_pieces *layout,
                                   const struct tri_tokenizer *tokenizer,
                                   struct tri_encoded *encoded, struct tri_error *error)
 {

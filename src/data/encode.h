@@ -18,7 +18,7 @@ struct tri_encoded {
 /* Appends the tokens of the layout. Text between two special tokens is encoded as one, wherever the
  * part that counts begins in it: a token counts whose text has some of that. A special token's
  * spelling in a text is text. Of the tokenizer `byte` special tokens are their names' bytes. */
-enum tri_status tri_layout_encode(const struct tri_layout *layout,
+enum tri_status tri_pieces_encode(const struct tri_pieces *layout,
                                   const struct tri_tokenizer *tokenizer,
                                   struct tri_encoded *encoded,
                                   struct tri_error *error) TRI_NODISCARD;

@@ -15,8 +15,8 @@ struct tri_input;
 enum tri_status tri_input_open(const char *path, struct tri_input **input,
                                struct tri_error *error) TRI_NODISCARD;
 enum tri_packing tri_input_packing(const struct tri_input *input);
-/* data[room] <- the next bytes, *got of them: fewer than room at the end alone. BAD_INPUT: the disk,
- * an archive that is damaged or ends too early; then only tri_input_close is allowed. */
+/* data[room] <- the next bytes, *got of them: fewer than room at the end alone. BAD_INPUT: the
+ * disk, an archive that is damaged or ends too early; then only tri_input_close is allowed. */
 enum tri_status tri_input_read(struct tri_input *input, void *data, size_t room, size_t *got,
                                struct tri_error *error) TRI_NODISCARD;
 /* Takes NULL. */

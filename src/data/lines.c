@@ -27,7 +27,7 @@ struct group {
 /* What a thread keeps from line to line. */
 struct work {
     struct tri_record record;
-    struct tri_layout layout;
+    struct tri_pieces layout;
 };
 
 struct reader {
@@ -52,18 +52,18 @@ static enum tri_status refuse_line(const struct reader *reader, int64_t line, co
 static bool lay_out(const struct reader *reader, struct work *work, char reason[TRI_REASON_BYTES])
 {
     const struct tri_record *record = &work->record;
-    tri_layout_clear(&work->layout);
+    tri_pieces_clear(&work->layout);
     if (reader->format == TRI_FORMAT_CHAT) {
         return tri_chat_lay_out(reader->args->chat, record->turns, record->num_turns, &work->layout,
                                 reason);
     }
     for (size_t i = 0; i < record->num_turns; i++) {
         const struct tri_turn *turn = &record->turns[i];
-        tri_layout_add(&work->layout, false, turn->counts, turn->text, turn->bytes);
+        tri_pieces_add(&work->layout, false, turn->counts, turn->text, turn->bytes);
     }
     if (record->kind == TRI_RECORD_COMPLETION) {
         const char *end = reader->args->raw ? reader->args->raw->end : "";
-        tri_layout_add(&work->layout, true, true, end, strlen(end));
+        tri_pieces_add(&work->layout, true, true, end, strlen(end));
     }
     return true;
 }
@@ -80,7 +80,7 @@ static enum tri_status take_line(const struct reader *reader, struct work *work,
     }
     size_t before = group->encoded.size;
     TRI_TRY(
-        tri_layout_encode(&work->layout, reader->args->tokenizer, &group->encoded, &group->error));
+        tri_pieces_encode(&work->layout, reader->args->tokenizer, &group->encoded, &group->error));
     if (group->encoded.size == before) {
         group->empty++;
         return TRI_OK;
@@ -146,7 +146,7 @@ static void take_groups(struct reader *reader)
             }
         }
         tri_record_fini(&work.record);
-        tri_layout_fini(&work.layout);
+        tri_pieces_fini(&work.layout);
     }
 }
 

@@ -1,4 +1,4 @@
-/* Shards that are written and not yet in their place: where they are cut, and how they get there. */
+/* Shards that are written and not yet in their place: where they are cut, how they get there. */
 #ifndef TRIDENT_DATA_SHARD_SPLIT_H
 #define TRIDENT_DATA_SHARD_SPLIT_H
 
@@ -15,8 +15,8 @@ struct tri_shard_set {
     int64_t train_files, valid_files;
 };
 
-/* *border <- the first token of the document, not the first, that begins nearest to a place; 0: there
- * is one document. */
+/* *border <- the first token of the document, not the first, that begins nearest to a place; 0:
+ * there is one document. */
 enum tri_status tri_shard_find_border(const struct tri_shard_set *set, int64_t place,
                                       int64_t *border, struct tri_error *error) TRI_NODISCARD;
 /* Makes the tokens from `first` on shards called "valid"; what is before them stays "train". */

@@ -3,6 +3,7 @@
 #include "base/file.h"
 #include "base/memory.h"
 #include "base/path.h"
+#include "data/chat_folder.h"
 #include "data/input.h"
 #include "data/shard_split.h"
 #include "data/shard_writer.h"
@@ -93,18 +94,40 @@ static char *join(const char *folder, const char *name)
     return path;
 }
 
+/* By its name, or as the tokenizer's folder has it; there need be none. */
+static enum tri_status choose_template(struct work *work, struct tri_error *error)
+{
+    const char *folder = work->args->tokenizer;
+    const bool is_folder = tri_file_is_dir(folder);
+    TRI_TRY(tri_chat_create("plain", &work->raw, error));
+    if (is_folder) {
+        TRI_TRY(tri_chat_read_names(folder, &work->raw, error));
+    }
+    if (work->args->template) {
+        work->has_chat = true;
+        TRI_TRY(tri_chat_create(work->args->template, &work->chat, error));
+        return is_folder ? tri_chat_read_names(folder, &work->chat, error) : TRI_OK;
+    }
+    bool wanted = work->args->format == TRI_FORMAT_CHAT;
+    bool guessed = work->args->format == TRI_FORMAT_GUESS && has_lines(work->args);
+    if (!is_folder || !(wanted || guessed)) {
+        return TRI_OK;
+    }
+    /* Lines that turn out to be no chats need none. */
+    enum tri_status status =
+        tri_chat_find(folder, &work->chat, &work->has_chat, wanted ? error : NULL);
+    work->has_chat = work->has_chat && status == TRI_OK;
+    return wanted ? status : TRI_OK;
+}
+
 static enum tri_status prepare(struct work *work, const struct tri_tokenize_args *args,
                                struct tri_error *error)
 {
     *work = (struct work){.args = args};
     TRI_TRY(check_args(args, error));
-    TRI_TRY(tri_chat_create("plain", &work->raw, error));
-    if (args->template) {
-        TRI_TRY(tri_chat_create(args->template, &work->chat, error));
-        work->has_chat = true;
-    }
     TRI_TRY(tri_tokenizer_create(args->tokenizer, &work->tokenizer, error));
     TRI_TRY(check_separator(args, work->tokenizer, error));
+    TRI_TRY(choose_template(work, error));
     work->staging = join(args->folder, STAGING);
     work->scratch = join(work->staging, "text");
     int64_t vocab_size = work->tokenizer->vocab_size;

@@ -1,5 +1,5 @@
-/* What `trident tokenize` does: files of text, or of a document a line, become one stream of tokens,
- * whose last part becomes the validation shards and whose rest the training shards. */
+/* What `trident tokenize` does: files of text, or of a document a line, become one stream of
+ * tokens, whose last part becomes the validation shards and whose rest the training shards. */
 #ifndef TRIDENT_DATA_TOKENIZE_H
 #define TRIDENT_DATA_TOKENIZE_H
 

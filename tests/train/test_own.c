@@ -73,13 +73,15 @@ enum { TOKENS = 4000, VOCABULARY = 53 };
 
 static void write_tokens(const char *folder)
 {
-    const struct tri_shard_writer_args args = {folder, "train", VOCABULARY, TOKENS, TOKENS};
+    const struct tri_shard_writer_args args = {
+        .folder = folder, .stem = "train", .vocab_size = VOCABULARY, .per_shard = TOKENS};
     struct tri_shard_writer *writer = tri_shard_writer_create(&args);
     struct tri_error error;
     for (int32_t i = 0; i < TOKENS; i++) {
         int32_t token = i % 11 * 7 % VOCABULARY;
-        CHECK(tri_shard_writer_write(writer, &token, 1, &error) == TRI_OK);
+        CHECK(tri_shard_writer_write(writer, &token, NULL, 1, &error) == TRI_OK);
     }
+    CHECK(tri_shard_writer_finish(writer, &error) == TRI_OK);
     tri_shard_writer_destroy(writer);
 }
 
