@@ -18,7 +18,7 @@ void tri_pieces_clear(struct tri_pieces *layout)
 void tri_pieces_fini(struct tri_pieces *layout)
 {
     tri_free(layout->pieces);
-    tri_bytes_fini(&layout->text);
+    tri_string_fini(&layout->text);
     *layout = (struct tri_pieces){0};
 }
 
@@ -32,7 +32,7 @@ void tri_pieces_add(struct tri_pieces *layout, bool special, bool counts, const 
     struct tri_piece *last =
         layout->num_pieces > 0 ? &layout->pieces[layout->num_pieces - 1] : NULL;
     size_t at = layout->text.size;
-    tri_bytes_append(&layout->text, text, bytes);
+    tri_string_append(&layout->text, text, bytes);
     if (last && !special && !last->special && last->counts == counts) {
         last->bytes += bytes;
         return;
@@ -250,19 +250,19 @@ bool tri_chat_lay_out(const struct tri_chat *chat, const struct tri_turn *turns,
 /* ---- other people's templates ---------------------------------------------------------------- */
 
 /* Space is one blank, quotes are single, and a newline in a string is the escape. */
-static void make_uniform(const char *jinja, size_t bytes, struct tri_bytes *text)
+static void make_uniform(const char *jinja, size_t bytes, struct tri_string *text)
 {
     for (size_t i = 0; i < bytes; i++) {
         char c = jinja[i] == '"' ? '\'' : jinja[i] == '\t' ? ' ' : jinja[i];
         if (c == '\n') {
-            tri_bytes_append(text, "\\n", 2);
+            tri_string_append(text, "\\n", 2);
         } else if (c != ' ' || text->size == 0 || text->data[text->size - 1] != ' ') {
-            tri_bytes_append(text, &c, 1);
+            tri_string_append(text, &c, 1);
         }
     }
 }
 
-static bool has(const struct tri_bytes *text, const char *mark)
+static bool has(const struct tri_string *text, const char *mark)
 {
     return text->size > 0 && memmem(text->data, text->size, mark, strlen(mark)) != NULL;
 }
@@ -298,7 +298,7 @@ static const struct {
 
 const char *tri_chat_recognise(const char *jinja, size_t bytes, bool *begins)
 {
-    struct tri_bytes text = {0};
+    struct tri_string text = {0};
     const char *found = NULL;
     make_uniform(jinja, bytes, &text);
     *begins = has(&text, "bos_token");
@@ -309,6 +309,6 @@ const char *tri_chat_recognise(const char *jinja, size_t bytes, bool *begins)
         }
         found = right ? SIGNS[i].name : NULL;
     }
-    tri_bytes_fini(&text);
+    tri_string_fini(&text);
     return found;
 }

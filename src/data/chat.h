@@ -4,7 +4,7 @@
 
 #include "base/status.h"
 #include "data/record.h"
-#include "data/bytes.h"
+#include "data/string.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -19,7 +19,7 @@ struct tri_piece {
 struct tri_pieces {
     struct tri_piece *pieces;
     size_t num_pieces, pieces_room;
-    struct tri_bytes text;
+    struct tri_string text;
 };
 
 void tri_pieces_clear(struct tri_pieces *layout);

@@ -14,7 +14,7 @@ static const char *const KEYS[NUM_KEYS] = {
 
 /* tokenizer_config.json. */
 struct config {
-    struct tri_bytes values[NUM_KEYS];
+    struct tri_string values[NUM_KEYS];
     bool there[NUM_KEYS];
 };
 
@@ -26,16 +26,16 @@ static char *join(const char *folder, const char *name)
     return path;
 }
 
-static bool is_key(const struct tri_bytes *key, const char *name)
+static bool is_key(const struct tri_string *key, const char *name)
 {
     return key->size == strlen(name) && memcmp(key->data, name, key->size) == 0;
 }
 
 /* The string that is an object's member of this name, if there is one. */
-static bool read_member(struct tri_scan *scan, const char *name, struct tri_bytes *value,
+static bool read_member(struct tri_scan *scan, const char *name, struct tri_string *value,
                         bool *there)
 {
-    struct tri_bytes key = {0};
+    struct tri_string key = {0};
     bool first = true;
     while (key.size = 0, tri_scan_key(scan, &first, &key)) {
         if (is_key(&key, name) && tri_scan_peek(scan) == '"' && !*there) {
@@ -44,18 +44,18 @@ static bool read_member(struct tri_scan *scan, const char *name, struct tri_byte
             break;
         }
     }
-    tri_bytes_fini(&key);
+    tri_string_fini(&key);
     return !scan->expected;
 }
 
 /* Of a list of templates, [{"name": "default", "template": …}, …], the one of that name, or the
  * first. */
-static bool read_templates(struct tri_scan *scan, struct tri_bytes *value, bool *there)
+static bool read_templates(struct tri_scan *scan, struct tri_string *value, bool *there)
 {
     bool first = true, chosen = false;
     while (tri_scan_element(scan, &first)) {
         struct tri_scan again = *scan;
-        struct tri_bytes name = {0}, text = {0};
+        struct tri_string name = {0}, text = {0};
         bool named = false, has_text = false;
         bool right = tri_scan_take(scan, '{', "an object with name and template") &&
                      read_member(scan, "name", &name, &named) &&
@@ -63,14 +63,14 @@ static bool read_templates(struct tri_scan *scan, struct tri_bytes *value, bool 
                      read_member(&again, "template", &text, &has_text);
         bool preferred = named && is_key(&name, "default");
         if (right && has_text && !chosen && (preferred || !*there)) {
-            tri_bytes_fini(value);
+            tri_string_fini(value);
             *value = text;
-            text = (struct tri_bytes){0};
+            text = (struct tri_string){0};
             *there = true;
             chosen = preferred;
         }
-        tri_bytes_fini(&name);
-        tri_bytes_fini(&text);
+        tri_string_fini(&name);
+        tri_string_fini(&text);
         if (!right) {
             break;
         }
@@ -79,7 +79,7 @@ static bool read_templates(struct tri_scan *scan, struct tri_bytes *value, bool 
 }
 
 /* A string, an object whose member "content" is it, a list of templates, or nothing. */
-static bool read_value(struct tri_scan *scan, struct tri_bytes *value, bool *there)
+static bool read_value(struct tri_scan *scan, struct tri_string *value, bool *there)
 {
     char next = tri_scan_peek(scan);
     value->size = 0;
@@ -98,7 +98,7 @@ static bool read_value(struct tri_scan *scan, struct tri_bytes *value, bool *the
 
 static bool read_config(struct tri_scan *scan, struct config *config)
 {
-    struct tri_bytes key = {0};
+    struct tri_string key = {0};
     bool first = true;
     bool right = tri_scan_take(scan, '{', "an object");
     while (right && (key.size = 0, tri_scan_key(scan, &first, &key))) {
@@ -109,14 +109,14 @@ static bool read_config(struct tri_scan *scan, struct config *config)
         right = found < NUM_KEYS ? read_value(scan, &config->values[found], &config->there[found])
                                  : tri_scan_skip(scan);
     }
-    tri_bytes_fini(&key);
+    tri_string_fini(&key);
     return !scan->expected && tri_scan_finish(scan);
 }
 
 static void fini_config(struct config *config)
 {
     for (int i = TEMPLATE; i < NUM_KEYS; i++) {
-        tri_bytes_fini(&config->values[i]);
+        tri_string_fini(&config->values[i]);
     }
 }
 
@@ -146,7 +146,7 @@ static enum tri_status load_config(const char *folder, struct config *config,
         status = tri_file_read(jinja, BYTES_MAX, &text, error);
         if (status == TRI_OK) {
             config->values[TEMPLATE].size = 0;
-            tri_bytes_append(&config->values[TEMPLATE], text.data, text.size);
+            tri_string_append(&config->values[TEMPLATE], text.data, text.size);
             config->there[TEMPLATE] = true;
             tri_file_unmap(&text);
         }
@@ -161,7 +161,7 @@ static enum tri_status load_config(const char *folder, struct config *config,
 static enum tri_status take_name(const char *folder, const struct config *config, int key,
                                  char name[TRI_SPECIAL_BYTES], struct tri_error *error)
 {
-    const struct tri_bytes *value = &config->values[key];
+    const struct tri_string *value = &config->values[key];
     if (!config->there[key]) {
         return TRI_OK;
     }
@@ -205,7 +205,7 @@ enum tri_status tri_chat_find(const char *folder, struct tri_chat *chat, bool *f
     enum tri_status status = load_config(folder, &config, error);
     *found = status == TRI_OK && config.there[TEMPLATE];
     if (*found) {
-        const struct tri_bytes *jinja = &config.values[TEMPLATE];
+        const struct tri_string *jinja = &config.values[TEMPLATE];
         name = tri_chat_recognise(jinja->data, jinja->size, &begins);
         status = name ? tri_chat_create(name, chat, error)
                       : tri_fail(error, TRI_BAD_INPUT,

@@ -47,7 +47,7 @@ struct member {
     const char *value; /* NULL: not there; null counts as that too */
 };
 
-static struct member *find_member(struct member *members, int count, const struct tri_bytes *key)
+static struct member *find_member(struct member *members, int count, const struct tri_string *key)
 {
     for (int i = 0; i < count; i++) {
         if (strlen(members[i].key) == key->size &&
@@ -63,7 +63,7 @@ static struct member *find_member(struct member *members, int count, const struc
 static bool find_members(const struct reading *reading, struct tri_scan *scan, const char *where,
                          struct member *members, int count)
 {
-    struct tri_bytes *key = &reading->record->key;
+    struct tri_string *key = &reading->record->key;
     bool first = true;
     if (!tri_scan_take(scan, '{', "an object, {…}")) {
         return refuse_scan(reading, scan);
@@ -115,7 +115,7 @@ static void place_turns(struct tri_record *record)
 }
 
 static bool read_string(const struct reading *reading, const char *where, const char *key,
-                        const char *value, struct tri_bytes *text)
+                        const char *value, struct tri_string *text)
 {
     struct tri_scan scan = scan_from(reading, value);
     if (*value != '"') {
@@ -177,7 +177,7 @@ enum { ROLE, CONTENT, WEIGHT, TOOL_CALLS, FUNCTION_CALL, NUM_MEMBERS };
 static bool read_role(const struct reading *reading, const char *where, const char *value,
                       enum tri_speaker *role)
 {
-    struct tri_bytes *name = &reading->record->key;
+    struct tri_string *name = &reading->record->key;
     name->size = 0;
     if (!value) {
         return refuse(reading, "%srole: missing", where);
@@ -368,8 +368,8 @@ bool tri_record_is_chat(struct tri_record *record, const char *line, size_t byte
 
 void tri_record_fini(struct tri_record *record)
 {
-    tri_bytes_fini(&record->text);
-    tri_bytes_fini(&record->key);
+    tri_string_fini(&record->text);
+    tri_string_fini(&record->key);
     tri_free(record->turns);
     tri_free(record->places);
     *record = (struct tri_record){0};

@@ -2,7 +2,7 @@
 #ifndef TRIDENT_DATA_RECORD_H
 #define TRIDENT_DATA_RECORD_H
 
-#include "data/bytes.h"
+#include "data/string.h"
 
 #include <stdbool.h>
 
@@ -35,8 +35,8 @@ struct tri_record {
     enum tri_record_kind kind;
     struct tri_turn *turns;
     size_t num_turns, turns_room;
-    struct tri_bytes text, key; /* what the turns point into; a key, or a name */
-    size_t *places;             /* of turns in text, while it grows */
+    struct tri_string text, key; /* what the turns point into; a key, or a name */
+    size_t *places;              /* of turns in text, while it grows */
     size_t places_room;
 };
 

@@ -87,7 +87,7 @@ static int32_t read_hex(const char *at, const char *end)
     return value;
 }
 
-static void append_character(struct tri_bytes *text, int32_t code)
+static void append_character(struct tri_string *text, int32_t code)
 {
     unsigned char bytes[4];
     size_t count;
@@ -110,11 +110,11 @@ static void append_character(struct tri_bytes *text, int32_t code)
         bytes[3] = (unsigned char)(0x80 | (code & 0x3f));
         count = 4;
     }
-    tri_bytes_append(text, bytes, count);
+    tri_string_append(text, bytes, count);
 }
 
 /* scan->at is behind "\u". */
-static bool take_code(struct tri_scan *scan, struct tri_bytes *text)
+static bool take_code(struct tri_scan *scan, struct tri_string *text)
 {
     const char *begin = scan->at - 2;
     int32_t code = read_hex(scan->at, scan->end);
@@ -145,7 +145,7 @@ static bool take_code(struct tri_scan *scan, struct tri_bytes *text)
     return true;
 }
 
-static bool take_escape(struct tri_scan *scan, struct tri_bytes *text)
+static bool take_escape(struct tri_scan *scan, struct tri_string *text)
 {
     static const char names[] = "\"\\/bfnrt", values[] = "\"\\/\b\f\n\r\t";
     char name = scan->end - scan->at >= 2 ? scan->at[1] : '\0';
@@ -158,14 +158,14 @@ static bool take_escape(struct tri_scan *scan, struct tri_bytes *text)
         return fail(scan, scan->at, "an escape of JSON: \\\" \\\\ \\/ \\b \\f \\n \\r \\t or \\u");
     }
     if (text) {
-        tri_bytes_append(text, &values[found - names], 1);
+        tri_string_append(text, &values[found - names], 1);
     }
     scan->at += 2;
     return true;
 }
 
 /* What needs no second look, up to a quote, a backslash or a failure. */
-static bool take_plain(struct tri_scan *scan, struct tri_bytes *text)
+static bool take_plain(struct tri_scan *scan, struct tri_string *text)
 {
     const char *begin = scan->at, *at = begin;
     const char *wrong = NULL;
@@ -185,13 +185,13 @@ static bool take_plain(struct tri_scan *scan, struct tri_bytes *text)
         at += bytes;
     }
     if (text && at > begin) {
-        tri_bytes_append(text, begin, (size_t)(at - begin));
+        tri_string_append(text, begin, (size_t)(at - begin));
     }
     scan->at = at;
     return true;
 }
 
-bool tri_scan_string(struct tri_scan *scan, struct tri_bytes *text)
+bool tri_scan_string(struct tri_scan *scan, struct tri_string *text)
 {
     if (!tri_scan_take(scan, '"', "a string")) {
         return false;
@@ -266,7 +266,7 @@ static bool skip_scalar(struct tri_scan *scan)
     return skip_number(scan);
 }
 
-bool tri_scan_key(struct tri_scan *scan, bool *first, struct tri_bytes *text)
+bool tri_scan_key(struct tri_scan *scan, bool *first, struct tri_string *text)
 {
     if (tri_scan_peek(scan) == '}') {
         scan->at++;

@@ -3,7 +3,7 @@
 #ifndef TRIDENT_DATA_SCAN_H
 #define TRIDENT_DATA_SCAN_H
 
-#include "data/bytes.h"
+#include "data/string.h"
 
 #include <stdbool.h>
 
@@ -20,7 +20,7 @@ char tri_scan_peek(struct tri_scan *scan);
 /* Takes exactly this byte. */
 bool tri_scan_take(struct tri_scan *scan, char byte, const char *expected);
 /* A string, appended to text unless that is NULL. */
-bool tri_scan_string(struct tri_scan *scan, struct tri_bytes *text);
+bool tri_scan_string(struct tri_scan *scan, struct tri_string *text);
 /* Any value. */
 bool tri_scan_skip(struct tri_scan *scan);
 /* Nothing but space. */
@@ -28,7 +28,7 @@ bool tri_scan_finish(struct tri_scan *scan);
 /* The next member's key, into text, and its colon; false at the closing brace, which is taken, and
  * on a failure. The opening brace has been taken; *first says that none came before and is
  * cleared. */
-bool tri_scan_key(struct tri_scan *scan, bool *first, struct tri_bytes *text);
+bool tri_scan_key(struct tri_scan *scan, bool *first, struct tri_string *text);
 /* The same for an element of a list. */
 bool tri_scan_element(struct tri_scan *scan, bool *first);
 /* What a value that begins with this byte is: "a string", … */

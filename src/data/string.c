@@ -1,4 +1,4 @@
-#include "data/bytes.h"
+#include "data/string.h"
 
 #include "base/memory.h"
 
@@ -20,7 +20,7 @@ void tri_array_grow(void **block, size_t *room, size_t entry, size_t used, size_
     *room = wanted;
 }
 
-void tri_bytes_append(struct tri_bytes *text, const void *data, size_t bytes)
+void tri_string_append(struct tri_string *text, const void *data, size_t bytes)
 {
     void *block = text->data;
     tri_array_grow(&block, &text->room, 1, text->size, bytes);
@@ -29,8 +29,8 @@ void tri_bytes_append(struct tri_bytes *text, const void *data, size_t bytes)
     text->size += bytes;
 }
 
-void tri_bytes_fini(struct tri_bytes *text)
+void tri_string_fini(struct tri_string *text)
 {
     tri_free(text->data);
-    *text = (struct tri_bytes){0};
+    *text = (struct tri_string){0};
 }
