@@ -7,7 +7,8 @@
 
 #include <string.h>
 
-enum { BYTES_MAX = 64 << 20, TEMPLATE, BEGIN, END, NUM_KEYS };
+enum { BYTES_MAX = 64 << 20 };
+enum { TEMPLATE, BEGIN, END, NUM_KEYS };
 
 static const char *const KEYS[NUM_KEYS] = {
     [TEMPLATE] = "chat_template", [BEGIN] = "bos_token", [END] = "eos_token"};
