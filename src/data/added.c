@@ -95,6 +95,18 @@ const char *tri_added_find_twin(const struct tri_added *added)
     return NULL;
 }
 
+int32_t tri_added_find_name(const struct tri_added *added, const char *name)
+{
+    size_t bytes = strlen(name);
+    for (size_t i = 0; i < added->count; i++) {
+        const struct tri_added_token *token = &added->token[i];
+        if (token->bytes == bytes && memcmp(token->text, name, bytes) == 0) {
+            return token->id;
+        }
+    }
+    return -1;
+}
+
 bool tri_added_ends_words(const struct tri_added *added)
 {
     return added->ends_words;
@@ -124,16 +136,17 @@ static size_t bound(const struct tri_added *added, size_t low, size_t high, size
     return low;
 }
 
-/* The longest token that text begins with. */
+/* The longest token that text begins with. plain: of those that are not special. */
 static const struct tri_added_token *longest(const struct tri_added *added,
-                                             const unsigned char *text, size_t bytes)
+                                             const unsigned char *text, size_t bytes, bool plain)
 {
     const struct tri_added_token *best = NULL;
     size_t low = added->first[text[0]];
     size_t high = added->first[text[0] + 1];
     for (size_t place = 1; low < high; place++) {
         if (added->token[low].bytes == place) {
-            best = &added->token[low++];
+            best = plain && added->token[low].special ? best : &added->token[low];
+            low++;
         }
         if (place == bytes) {
             break;
@@ -179,7 +192,9 @@ bool tri_added_find(const struct tri_added *added, const unsigned char *text, si
 {
     for (size_t at = search->from; added->count > 0 && at < bytes; at++) {
         const struct tri_added_token *token =
-            begins_one(added, text + at, bytes - at) ? longest(added, text + at, bytes - at) : NULL;
+            begins_one(added, text + at, bytes - at)
+                ? longest(added, text + at, bytes - at, search->plain)
+                : NULL;
         if (!token) {
             continue;
         }

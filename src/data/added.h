@@ -11,6 +11,7 @@ struct tri_added_token {
     char *text; /* owned by the list that it is in */
     size_t bytes;
     int32_t id;
+    bool special;        /* a search for others passes it over */
     bool single_word;    /* not where a word goes on beside it */
     bool lstrip, rstrip; /* takes the white space beside it with it */
 };
@@ -22,6 +23,8 @@ struct tri_added *tri_added_create(struct tri_added_token *token, size_t count);
 void tri_added_destroy(struct tri_added *added);
 /* A text that two tokens have, or NULL. */
 const char *tri_added_find_twin(const struct tri_added *added);
+/* The id of the token that is this text; -1: there is none. */
+int32_t tri_added_find_name(const struct tri_added *added, const char *name);
 /* Whether a text may be cut between a letter and a space or line feed behind it and each half
  * looked through alone. */
 bool tri_added_ends_words(const struct tri_added *added);
@@ -30,6 +33,7 @@ bool tri_added_ends_words(const struct tri_added *added);
 struct tri_added_search {
     size_t from; /* where the next match may begin */
     size_t done; /* what is before has been given out */
+    bool plain;  /* special tokens are text */
 };
 /* The next token of a text, the longest of those that begin first. What lies between the last one
  * and *begin is text; *end: where text goes on. False: there is none, the text goes to its end from

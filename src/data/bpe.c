@@ -15,6 +15,7 @@ struct tri_bpe_worker {
     struct tri_matcher *matcher[TRI_BPE_STEPS];
     struct tri_bytes piece[TRI_BPE_STEPS]; /* pieces that a step has rewritten */
     struct tri_token_list *tokens;         /* where they go */
+    bool plain;                            /* special tokens' names are text */
 };
 
 struct tri_bpe_worker *tri_bpe_worker_create(const struct tri_bpe *bpe)
@@ -41,6 +42,11 @@ void tri_bpe_worker_destroy(struct tri_bpe_worker *worker)
         tri_word_cutter_destroy(worker->cutter);
         tri_free(worker);
     }
+}
+
+const struct tri_bpe *tri_bpe_worker_bpe(const struct tri_bpe_worker *worker)
+{
+    return worker->bpe;
 }
 
 static void push(struct tri_token_list *tokens, int32_t token)
@@ -167,7 +173,7 @@ static bool encode_run(struct tri_bpe_worker *worker, const unsigned char *text,
                        struct place place)
 {
     const struct tri_bpe *bpe = worker->bpe;
-    struct tri_added_search search = {0};
+    struct tri_added_search search = {.plain = worker->plain};
     bytes = tri_normalize(&bpe->normalizer, &worker->normal, text, bytes, place.begins, &text);
     for (bool found = true; found;) {
         int32_t id;
@@ -209,9 +215,17 @@ static bool encode_between(struct tri_bpe_worker *worker, const unsigned char *t
 bool tri_bpe_encode_part(struct tri_bpe_worker *worker, const unsigned char *text, size_t bytes,
                          bool begins, struct tri_token_list *tokens)
 {
-    struct place place = {begins, begins};
-    struct tri_added_search search = {0};
+    const struct tri_text_place whole = {.first = true};
+    return tri_bpe_encode_piece(worker, text, bytes, begins, whole, tokens);
+}
+
+bool tri_bpe_encode_piece(struct tri_bpe_worker *worker, const unsigned char *text, size_t bytes,
+                          bool begins, struct tri_text_place where, struct tri_token_list *tokens)
+{
+    struct place place = {begins, begins && where.first};
+    struct tri_added_search search = {.plain = where.plain};
     worker->tokens = tokens;
+    worker->plain = where.plain;
     for (bool found = true; found;) {
         int32_t id;
         size_t end;

@@ -45,12 +45,24 @@ void tri_bpe_worker_destroy(struct tri_bpe_worker *worker);
  * steps than it may. */
 bool tri_bpe_encode_part(struct tri_bpe_worker *worker, const unsigned char *text, size_t bytes,
                          bool begins, struct tri_token_list *tokens);
+/* The same of a text, or where it begins of what stands between two tokens of a larger one: that is
+ * not `first`. plain: special tokens' names are text. */
+bool tri_bpe_encode_piece(struct tri_bpe_worker *worker, const unsigned char *text, size_t bytes,
+                          bool begins, struct tri_text_place place, struct tri_token_list *tokens);
+const struct tri_bpe *tri_bpe_worker_bpe(const struct tri_bpe_worker *worker);
 
 /* The encode of an interface, and its count with a sink that counts: on bpe->threads threads, the
  * same tokens on any number of them. */
 enum tri_status tri_bpe_encode(const struct tri_tokenizer *tokenizer, const unsigned char *text,
                                size_t bytes, tri_token_sink sink, void *context,
                                struct tri_error *error) TRI_NODISCARD;
+
+/* The three of an interface that make tokens of short texts, on the caller's thread. */
+void *tri_bpe_encoder_create(const struct tri_tokenizer *tokenizer);
+void tri_bpe_encoder_destroy(void *encoder);
+enum tri_status tri_bpe_encoder_encode(void *encoder, const unsigned char *text, size_t bytes,
+                                       struct tri_text_place place, tri_token_sink sink,
+                                       void *context, struct tri_error *error) TRI_NODISCARD;
 
 /* Reads tokenizer.json. BAD_INPUT names the file and the key that is wrong, or asks for what
  * Trident does not do. */

@@ -113,6 +113,13 @@ static size_t token_text(const struct tri_tokenizer *tokenizer, int32_t token,
     return tri_vocabulary_text(bpe->printed ? bpe->printed : bpe->vocabulary, token, text);
 }
 
+static int32_t find_special(const struct tri_tokenizer *tokenizer, const char *name)
+{
+    const struct tri_bpe *bpe = (const struct tri_bpe *)(const void *)tokenizer;
+    int32_t id = tri_added_find_name(bpe->raw, name);
+    return id >= 0 ? id : tri_added_find_name(bpe->normal, name);
+}
+
 void tri_bpe_destroy(struct tri_tokenizer *tokenizer)
 {
     struct tri_bpe *bpe = (struct tri_bpe *)(void *)tokenizer;
@@ -154,6 +161,10 @@ enum tri_status tri_bpe_load(const char *path, struct tri_tokenizer **tokenizer,
     bpe->interface.count = count;
     bpe->interface.encode = tri_bpe_encode;
     bpe->interface.token_text = token_text;
+    bpe->interface.find_special = find_special;
+    bpe->interface.encoder_create = tri_bpe_encoder_create;
+    bpe->interface.encoder_destroy = tri_bpe_encoder_destroy;
+    bpe->interface.encoder_encode = tri_bpe_encoder_encode;
     bpe->interface.destroy = tri_bpe_destroy;
     enum tri_status status = read_file(&file, error);
     json_decref(file.root);

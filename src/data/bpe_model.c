@@ -256,6 +256,13 @@ static enum tri_status set_merges(struct tri_bpe_file *file, const json_t *vocab
 
 /* ---- added tokens ---------------------------------------------------------------------------- */
 
+/* Files that were written by hand forget the flag of what nobody writes in a text. */
+static bool looks_special(const char *text)
+{
+    size_t bytes = strlen(text);
+    return bytes > 4 && strncmp(text, "<|", 2) == 0 && strcmp(text + bytes - 2, "|>") == 0;
+}
+
 static enum tri_status read_added(struct tri_bpe_file *file, const json_t *vocab,
                                   const json_t *object, struct tri_added_token *token,
                                   bool *normalized, struct tri_error *error)
@@ -286,6 +293,7 @@ static enum tri_status read_added(struct tri_bpe_file *file, const json_t *vocab
         }
     }
     token->id = (int32_t)id;
+    token->special = special || looks_special(text);
     token->bytes = strlen(text);
     token->text = tri_strdup(text);
     return TRI_OK;

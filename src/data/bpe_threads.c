@@ -84,6 +84,45 @@ static enum tri_status encode_alone(const struct tri_bpe *bpe, const unsigned ch
     return status;
 }
 
+/* ---- short texts ----------------------------------------------------------------------------- */
+
+struct short_encoder {
+    struct tri_bpe_worker *worker;
+    struct tri_token_list tokens;
+};
+
+void *tri_bpe_encoder_create(const struct tri_tokenizer *tokenizer)
+{
+    struct short_encoder *encoder = tri_alloc(TRI_MEMORY_OTHER, sizeof(*encoder));
+    encoder->worker = tri_bpe_worker_create((const struct tri_bpe *)(const void *)tokenizer);
+    return encoder;
+}
+
+void tri_bpe_encoder_destroy(void *encoder)
+{
+    struct short_encoder *self = encoder;
+    tri_bpe_worker_destroy(self->worker);
+    tri_free(self->tokens.tokens);
+    tri_free(self);
+}
+
+enum tri_status tri_bpe_encoder_encode(void *encoder, const unsigned char *text, size_t bytes,
+                                       struct tri_text_place place, tri_token_sink sink,
+                                       void *context, struct tri_error *error)
+{
+    struct short_encoder *self = encoder;
+    for (size_t at = 0; at < bytes;) {
+        size_t part = end_of_part(tri_bpe_worker_bpe(self->worker), text + at, bytes - at);
+        self->tokens.count = 0;
+        if (!tri_bpe_encode_piece(self->worker, text + at, part, at == 0, place, &self->tokens)) {
+            return too_many_steps(error);
+        }
+        TRI_TRY(sink(context, self->tokens.tokens, (int64_t)self->tokens.count, error));
+        at += part;
+    }
+    return TRI_OK;
+}
+
 /* ---- several --------------------------------------------------------------------------------- */
 
 /* The next part that nobody has begun, or NULL when there is none. */

@@ -107,6 +107,51 @@ void tri_tokenizer_destroy(struct tri_tokenizer *tokenizer)
     }
 }
 
+bool tri_tokenizer_has_specials(const struct tri_tokenizer *tokenizer)
+{
+    return tokenizer->find_special != NULL;
+}
+
+int32_t tri_tokenizer_find_special(const struct tri_tokenizer *tokenizer, const char *name)
+{
+    return tokenizer->find_special ? tokenizer->find_special(tokenizer, name) : -1;
+}
+
+/* ---- many texts ------------------------------------------------------------------------------ */
+
+struct tri_text_encoder {
+    const struct tri_tokenizer *tokenizer;
+    void *own; /* the kind's; NULL: it has none */
+};
+
+struct tri_text_encoder *tri_text_encoder_create(const struct tri_tokenizer *tokenizer)
+{
+    struct tri_text_encoder *encoder = tri_alloc(TRI_MEMORY_OTHER, sizeof(*encoder));
+    encoder->tokenizer = tokenizer;
+    encoder->own = tokenizer->encoder_create ? tokenizer->encoder_create(tokenizer) : NULL;
+    return encoder;
+}
+
+void tri_text_encoder_destroy(struct tri_text_encoder *encoder)
+{
+    if (encoder && encoder->own) {
+        encoder->tokenizer->encoder_destroy(encoder->own);
+    }
+    tri_free(encoder);
+}
+
+enum tri_status tri_text_encoder_encode(struct tri_text_encoder *encoder, const unsigned char *text,
+                                        size_t bytes, struct tri_text_place place,
+                                        tri_token_sink sink, void *context, struct tri_error *error)
+{
+    const struct tri_tokenizer *tokenizer = encoder->tokenizer;
+    return encoder->own
+               ? tokenizer->encoder_encode(encoder->own, text, bytes, place, sink, context, error)
+               : tokenizer->encode(tokenizer, text, bytes, sink, context, error);
+}
+
+/* ---- a short text ---------------------------------------------------------------------------- */
+
 struct collected {
     int32_t *tokens;
     size_t count, room;

@@ -11,6 +11,12 @@
 typedef enum tri_status (*tri_token_sink)(void *context, const int32_t *tokens, int64_t count,
                                           struct tri_error *error);
 
+/* Where a text stands that is encoded by itself. */
+struct tri_text_place {
+    bool first; /* no token is before it */
+    bool plain; /* the names of special tokens in it are text */
+};
+
 struct tri_tokenizer {
     const char *name;
     int64_t vocab_size; /* ids are below it; not all need be there */
@@ -27,6 +33,15 @@ struct tri_tokenizer {
      * an id that it does not know, such as a separator. */
     size_t (*token_text)(const struct tri_tokenizer *tokenizer, int32_t token,
                          const unsigned char **text);
+    /* The id of the added token that is this text; -1: none is. */
+    int32_t (*find_special)(const struct tri_tokenizer *tokenizer, const char *name);
+    /* What one thread needs that encodes many short texts; NULL: `encode` does, for it has no
+     * special tokens. tri_text_encoder_… call them. */
+    void *(*encoder_create)(const struct tri_tokenizer *tokenizer);
+    void (*encoder_destroy)(void *encoder);
+    enum tri_status (*encoder_encode)(void *encoder, const unsigned char *text, size_t bytes,
+                                      struct tri_text_place place, tri_token_sink sink,
+                                      void *context, struct tri_error *error);
     void (*destroy)(struct tri_tokenizer *tokenizer);
 };
 
@@ -42,6 +57,21 @@ static inline bool tri_vocabulary_is_bytes(int64_t vocab_size)
 enum tri_status tri_tokenizer_create(const char *name, struct tri_tokenizer **tokenizer,
                                      struct tri_error *error) TRI_NODISCARD;
 void tri_tokenizer_destroy(struct tri_tokenizer *tokenizer);
+
+/* The id of the token with this name, such as <|im_end|>; -1: there is none. `byte` has none, and
+ * its texts spell them. */
+int32_t tri_tokenizer_find_special(const struct tri_tokenizer *tokenizer, const char *name);
+bool tri_tokenizer_has_specials(const struct tri_tokenizer *tokenizer);
+
+/* Encodes many texts, all on the caller's thread; one for each thread. */
+struct tri_text_encoder;
+struct tri_text_encoder *tri_text_encoder_create(const struct tri_tokenizer *tokenizer);
+/* Takes NULL. */
+void tri_text_encoder_destroy(struct tri_text_encoder *encoder);
+enum tri_status tri_text_encoder_encode(struct tri_text_encoder *encoder, const unsigned char *text,
+                                        size_t bytes, struct tri_text_place place,
+                                        tri_token_sink sink, void *context,
+                                        struct tri_error *error) TRI_NODISCARD;
 
 /* *tokens <- the *count tokens of a short text such as a prompt. tri_free it. */
 enum tri_status tri_tokenizer_encode(const struct tri_tokenizer *tokenizer, const char *text,
