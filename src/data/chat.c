@@ -1,10 +1,11 @@
 /* Where each layout comes from: the chat templates in the tokenizer_config.json of Qwen (chatml),
  * Meta-Llama-3 (llama3), Mixtral-8x7B-Instruct-v0.1 (mistral) and OLMoE-1B-7B-Instruct (olmo).
- * tools/chat_golden.py holds them against these functions. */
+ * tools/chats/golden.py holds them against these functions. */
 #include "data/chat.h"
 
 #include "base/memory.h"
 #include "base/path.h"
+#include "data/utf8.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -29,7 +30,7 @@ void tri_pieces_add(struct tri_pieces *layout, bool special, bool counts, const 
     if (bytes == 0) {
         return;
     }
-    struct tri_piece *last =
+    struct tri_chat_piece *last =
         layout->num_pieces > 0 ? &layout->pieces[layout->num_pieces - 1] : NULL;
     size_t at = layout->text.size;
     tri_string_append(&layout->text, text, bytes);
@@ -40,7 +41,7 @@ void tri_pieces_add(struct tri_pieces *layout, bool special, bool counts, const 
     void *pieces = layout->pieces;
     tri_array_grow(&pieces, &layout->pieces_room, sizeof(*layout->pieces), layout->num_pieces, 1);
     layout->pieces = pieces;
-    layout->pieces[layout->num_pieces++] = (struct tri_piece){special, counts, at, bytes};
+    layout->pieces[layout->num_pieces++] = (struct tri_chat_piece){special, counts, at, bytes};
 }
 
 static void put(struct tri_pieces *layout, const char *text)
@@ -63,20 +64,29 @@ static void put_content(struct tri_pieces *layout, const struct tri_turn *turn)
 /* One turn; the others around it may matter. */
 typedef void lay_out_turn(const struct tri_chat *chat, const struct tri_turn *turns, size_t count,
                           size_t index, struct tri_pieces *layout);
+/* What stands before an answer. */
+typedef void invite_answer(struct tri_pieces *layout);
 typedef bool check_turns(const struct tri_turn *turns, size_t count, char reason[TRI_REASON_BYTES]);
 
 struct tri_template {
     const char *name;
-    const char *begin, *end; /* as the family names them; NULL: it has none */
+    const char *begin, *end; /* as the family names them; NULL: it has none of its own */
+    bool ends;               /* turns end with the end of text, whatever that is called */
+    const char *needs[4];    /* other special tokens */
     lay_out_turn *lay_out;
-    check_turns *check; /* NULL: any turns will do */
+    check_turns *check;    /* NULL: any turns will do */
+    invite_answer *invite; /* NULL: nothing stands there */
 };
 
 static void chatml(const struct tri_chat *chat, const struct tri_turn *turns, size_t count,
                    size_t index, struct tri_pieces *layout)
 {
-    (void)chat;
     (void)count;
+    if (index == 0 && turns[0].role != TRI_SPEAKER_SYSTEM && chat->system[0]) {
+        const struct tri_turn system = {
+            .role = TRI_SPEAKER_SYSTEM, .text = chat->system, .bytes = strlen(chat->system)};
+        chatml(chat, &system, 1, 0, layout);
+    }
     put_special(layout, "<|im_start|>", false);
     put(layout, tri_speaker_name(turns[index].role));
     put(layout, "\n");
@@ -85,18 +95,25 @@ static void chatml(const struct tri_chat *chat, const struct tri_turn *turns, si
     put(layout, "\n");
 }
 
-/* As Python's strip() does it for ASCII; other scripts' spaces stay. */
+/* As Python's strip() has it. */
+static bool is_stripped(int32_t c)
+{
+    return tri_is_space(c) || (c >= 0x1c && c <= 0x1f);
+}
+
 static struct tri_turn trim(const struct tri_turn *turn)
 {
-    static const char spaces[] = " \t\n\v\f\r\x1c\x1d\x1e\x1f";
     struct tri_turn trimmed = *turn;
-    while (trimmed.bytes > 0 && memchr(spaces, trimmed.text[0], sizeof(spaces) - 1)) {
-        trimmed.text++;
-        trimmed.bytes--;
+    int32_t c;
+    size_t length;
+    while ((length = tri_utf8_next((const unsigned char *)trimmed.text, trimmed.bytes, &c)) > 0 &&
+           is_stripped(c)) {
+        trimmed.text += length;
+        trimmed.bytes -= length;
     }
-    while (trimmed.bytes > 0 &&
-           memchr(spaces, trimmed.text[trimmed.bytes - 1], sizeof(spaces) - 1)) {
-        trimmed.bytes--;
+    while ((length = tri_utf8_last((const unsigned char *)trimmed.text, trimmed.bytes, &c)) > 0 &&
+           is_stripped(c)) {
+        trimmed.bytes -= length;
     }
     return trimmed;
 }
@@ -203,12 +220,54 @@ static void plain(const struct tri_chat *chat, const struct tri_turn *turns, siz
     }
 }
 
+static void invite_chatml(struct tri_pieces *layout)
+{
+    put_special(layout, "<|im_start|>", false);
+    put(layout, "assistant\n");
+}
+
+static void invite_llama3(struct tri_pieces *layout)
+{
+    put_special(layout, "<|start_header_id|>", false);
+    put(layout, "assistant");
+    put_special(layout, "<|end_header_id|>", false);
+    put(layout, "\n\n");
+}
+
+static void invite_olmo(struct tri_pieces *layout)
+{
+    put(layout, "<|assistant|>\n");
+}
+
+static void invite_plain(struct tri_pieces *layout)
+{
+    put(layout, "Assistant:");
+}
+
 static const struct tri_template TEMPLATES[] = {
-    {"chatml", NULL, "<|im_end|>", chatml, NULL},
-    {"llama3", "<|begin_of_text|>", "<|eot_id|>", llama3, NULL},
-    {"mistral", "<s>", "</s>", mistral, check_mistral},
-    {"olmo", "<|endoftext|>", "<|endoftext|>", olmo, check_olmo},
-    {"plain", NULL, NULL, plain, NULL},
+    {.name = "chatml",
+     .needs = {"<|im_start|>", "<|im_end|>"},
+     .lay_out = chatml,
+     .invite = invite_chatml},
+    {.name = "llama3",
+     .begin = "<|begin_of_text|>",
+     .needs = {"<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"},
+     .lay_out = llama3,
+     .invite = invite_llama3},
+    {.name = "mistral",
+     .begin = "<s>",
+     .end = "</s>",
+     .ends = true,
+     .lay_out = mistral,
+     .check = check_mistral},
+    {.name = "olmo",
+     .begin = "<|endoftext|>",
+     .end = "<|endoftext|>",
+     .ends = true,
+     .lay_out = olmo,
+     .check = check_olmo,
+     .invite = invite_olmo},
+    {.name = "plain", .ends = true, .lay_out = plain, .invite = invite_plain},
 };
 enum { NUM_TEMPLATES = sizeof(TEMPLATES) / sizeof(*TEMPLATES) };
 
@@ -229,6 +288,39 @@ enum tri_status tri_chat_create(const char *name, struct tri_chat *chat, struct 
                     "template '%.60s': expected chatml, llama3, mistral, olmo or plain", name);
 }
 
+static enum tri_status need(const struct tri_chat *chat, const struct tri_tokenizer *tokenizer,
+                            const char *where, const char *name, struct tri_error *error)
+{
+    return tri_tokenizer_find_special(tokenizer, name) >= 0
+               ? TRI_OK
+               : tri_fail(error, TRI_BAD_INPUT,
+                          "%s: has no token '%s', which the template %s needs; expected another "
+                          "--template",
+                          where, name, chat->template->name);
+}
+
+enum tri_status tri_chat_resolve(struct tri_chat *chat, const struct tri_tokenizer *tokenizer,
+                                 const char *where, struct tri_error *error)
+{
+    static const char *const ends[] = {"<|endoftext|>", "</s>", "<|end_of_text|>", "<eos>"};
+    const struct tri_template *template = chat->template;
+    if (!tri_tokenizer_has_specials(tokenizer)) {
+        return TRI_OK;
+    }
+    for (int i = 0; i < 4 && template->needs[i]; i++) {
+        TRI_TRY(need(chat, tokenizer, where, template->needs[i], error));
+    }
+    if (chat->begin[0]) {
+        TRI_TRY(need(chat, tokenizer, where, chat->begin, error));
+    }
+    for (int i = 0; i < 4 && template->ends && !chat->end[0]; i++) {
+        if (tri_tokenizer_find_special(tokenizer, ends[i]) >= 0) {
+            tri_path_make(chat->end, sizeof(chat->end), "%s", ends[i]);
+        }
+    }
+    return template->ends && chat->end[0] ? need(chat, tokenizer, where, chat->end, error) : TRI_OK;
+}
+
 const char *tri_chat_name(const struct tri_chat *chat)
 {
     return chat->template->name;
@@ -245,6 +337,29 @@ bool tri_chat_lay_out(const struct tri_chat *chat, const struct tri_turn *turns,
         chat->template->lay_out(chat, turns, count, i, layout);
     }
     return true;
+}
+
+bool tri_chat_invite(const struct tri_chat *chat, const struct tri_turn *turns, size_t count,
+                     struct tri_pieces *layout, char reason[TRI_REASON_BYTES])
+{
+    const struct tri_template *template = chat->template;
+    struct tri_turn *all = tri_alloc(TRI_MEMORY_OTHER, (count + 1) * sizeof(*all));
+    for (size_t i = 0; i < count; i++) {
+        all[i] = turns[i];
+    }
+    all[count] = (struct tri_turn){.role = TRI_SPEAKER_ASSISTANT, .text = ""};
+    bool right = !template->check || template->check(all, count + 1, reason);
+    if (right) {
+        put_special(layout, chat->begin, false);
+        for (size_t i = 0; i < count; i++) {
+            template->lay_out(chat, all, count + 1, i, layout);
+        }
+        if (template->invite) {
+            template->invite(layout);
+        }
+    }
+    tri_free(all);
+    return right;
 }
 
 /* ---- other people's templates ---------------------------------------------------------------- */
@@ -283,7 +398,11 @@ static const struct {
       {"<|im_sep|>", false},
       {"<end_of_utterance>", false},
       {"<think>", false}}},
-    {"llama3", {{"<|start_header_id|>", true}, {"<|end_header_id|>", true}, {"<|eot_id|>", true}}},
+    {"llama3",
+     {{"<|start_header_id|>", true},
+      {"<|end_header_id|>", true},
+      {"<|eot_id|>", true},
+      {"date_string", false}}},
     {"mistral",
      {{"' [INST] '", true},
       {"' [/INST]'", true},
@@ -296,12 +415,44 @@ static const struct {
       {"'<|assistant|>\\n' + message['content'] + eos_token", true}}},
 };
 
-const char *tri_chat_recognise(const char *jinja, size_t bytes, bool *begins)
+/* The begin is put once, before the loop or for its first message. */
+static enum tri_begin find_begin(const struct tri_string *text)
+{
+    static const char *const forms[] = {"{{ eos_token }}", "{{eos_token}}", "{{- eos_token }}"};
+    for (int i = 0; i < 3; i++) {
+        size_t bytes = strlen(forms[i]);
+        if (text->size >= bytes && memcmp(text->data, forms[i], bytes) == 0) {
+            return TRI_BEGIN_EOS;
+        }
+    }
+    return has(text, "bos_token") ? TRI_BEGIN_BOS : TRI_BEGIN_NONE;
+}
+
+/* Qwen's, written out between the marks of a turn. */
+static void find_system(const struct tri_string *text, struct tri_chat *chat)
+{
+    static const char head[] = "'<|im_start|>system\\n", end[] = "<|im_end|>";
+    const char *begin = memmem(text->data, text->size, head, sizeof(head) - 1);
+    if (!begin) {
+        return;
+    }
+    begin += sizeof(head) - 1;
+    size_t left = (size_t)(text->data + text->size - begin);
+    const char *stop = memmem(begin, left, end, sizeof(end) - 1);
+    size_t bytes = stop ? (size_t)(stop - begin) : 0;
+    if (bytes > 0 && bytes < sizeof(chat->system) && !memchr(begin, '\'', bytes) &&
+        !memchr(begin, '\\', bytes)) {
+        tri_path_make(chat->system, sizeof(chat->system), "%.*s", (int)bytes, begin);
+    }
+}
+
+bool tri_chat_recognise(const char *jinja, size_t bytes, struct tri_chat *chat,
+                        enum tri_begin *begin)
 {
     struct tri_string text = {0};
     const char *found = NULL;
     make_uniform(jinja, bytes, &text);
-    *begins = has(&text, "bos_token");
+    *begin = find_begin(&text);
     for (size_t i = 0; i < sizeof(SIGNS) / sizeof(*SIGNS) && !found; i++) {
         bool right = true;
         for (size_t j = 0; j < 6 && SIGNS[i].marks[j].text; j++) {
@@ -309,6 +460,10 @@ const char *tri_chat_recognise(const char *jinja, size_t bytes, bool *begins)
         }
         found = right ? SIGNS[i].name : NULL;
     }
+    bool known = found && tri_chat_create(found, chat, NULL) == TRI_OK;
+    if (known && strcmp(found, "chatml") == 0) {
+        find_system(&text, chat);
+    }
     tri_string_fini(&text);
-    return found;
+    return known;
 }

@@ -201,25 +201,29 @@ enum tri_status tri_chat_find(const char *folder, struct tri_chat *chat, bool *f
                               struct tri_error *error)
 {
     struct config config;
-    const char *name = NULL;
-    bool begins = false;
+    enum tri_begin begin = TRI_BEGIN_NONE;
     enum tri_status status = load_config(folder, &config, error);
     *found = status == TRI_OK && config.there[TEMPLATE];
     if (*found) {
         const struct tri_string *jinja = &config.values[TEMPLATE];
-        name = tri_chat_recognise(jinja->data, jinja->size, &begins);
-        status = name ? tri_chat_create(name, chat, error)
-                      : tri_fail(error, TRI_BAD_INPUT,
-                                 "%s: its chat template is none that is known here; expected "
-                                 "--template chatml, llama3, mistral, olmo or plain",
-                                 folder);
+        status = tri_chat_recognise(jinja->data, jinja->size, chat, &begin)
+                     ? TRI_OK
+                     : tri_fail(error, TRI_BAD_INPUT,
+                                "%s: its chat template is none that is known here; expected "
+                                "--template chatml, llama3, mistral, olmo or plain",
+                                folder);
     }
     if (status == TRI_OK && *found) {
         /* Only a begin that its template puts. */
-        tri_path_make(chat->begin, sizeof(chat->begin), "%s", begins ? "?" : "");
+        static const char unnamed[] = "?";
+        tri_path_make(chat->begin, sizeof(chat->begin), "%s",
+                      begin == TRI_BEGIN_BOS ? unnamed : "");
         status = take_names(folder, &config, chat, error);
-        if (strcmp(chat->begin, "?") == 0) {
+        if (strcmp(chat->begin, unnamed) == 0) {
             chat->begin[0] = '\0';
+        }
+        if (begin == TRI_BEGIN_EOS) {
+            tri_path_make(chat->begin, sizeof(chat->begin), "%s", chat->end);
         }
     }
     fini_config(&config);

@@ -6,11 +6,14 @@
 #include "data/record.h"
 
 #include <inttypes.h>
+#include <omp.h>
 #include <stdatomic.h>
+#include <stdio.h>
 #include <string.h>
 
-/* Bytes that are read at once, and of lines that a thread takes at once. */
-enum { BLOCK = 16 << 20, GROUP = 64 << 10 };
+/* Bytes that are read at once, of lines that a thread takes at once, and of memory that is kept for
+ * the next lines: a long one's is not. */
+enum { BLOCK = 8 << 20, GROUP = 32 << 10, KEPT = 4 << 20 };
 
 /* Lines that follow each other, and what becomes of them. */
 struct group {
@@ -28,6 +31,7 @@ struct group {
 struct work {
     struct tri_record record;
     struct tri_pieces layout;
+    struct tri_text_encoder *encoder;
 };
 
 struct reader {
@@ -35,8 +39,10 @@ struct reader {
     const char *path;
     enum tri_format format;
     char *block;
-    size_t held, room; /* of the block */
-    int64_t line;      /* number of the first in the block */
+    size_t held, room;  /* of the block */
+    int64_t line;       /* number of the first in the block */
+    struct work *works; /* one for each thread */
+    int num_works;
     struct group *groups;
     size_t num_groups, made, groups_room; /* in use, with memory, of the list */
 };
@@ -79,8 +85,13 @@ static enum tri_status take_line(const struct reader *reader, struct work *work,
         return refuse_line(reader, line, reason, &group->error);
     }
     size_t before = group->encoded.size;
-    TRI_TRY(
-        tri_pieces_encode(&work->layout, reader->args->tokenizer, &group->encoded, &group->error));
+    enum tri_status status =
+        tri_pieces_encode(&work->layout, reader->args->tokenizer, work->encoder,
+                          reader->format == TRI_FORMAT_CHAT, &group->encoded, &group->error);
+    if (status != TRI_OK) {
+        (void)snprintf(reason, sizeof(reason), "%.200s", group->error.message);
+        return refuse_line(reader, line, reason, &group->error);
+    }
     if (group->encoded.size == before) {
         group->empty++;
         return TRI_OK;
@@ -130,24 +141,41 @@ static void take_groups(struct reader *reader)
 {
     struct tri_runtime *runtime = tri_runtime_bound();
     _Atomic size_t failed = reader->num_groups;
-#pragma omp parallel
+#pragma omp parallel num_threads(reader->num_works)
     {
         /* What is allocated here is this rank's. */
         tri_runtime_bind(runtime);
-        struct work work = {0};
+        struct work *work = &reader->works[omp_get_thread_num()];
 #pragma omp for schedule(dynamic, 1)
         for (size_t i = 0; i < reader->num_groups; i++) {
             /* Those before one that failed are all looked at: the first mistake is told. */
             if (i < atomic_load(&failed)) {
-                take_group(reader, &work, &reader->groups[i]);
+                take_group(reader, work, &reader->groups[i]);
                 if (reader->groups[i].status != TRI_OK) {
                     note_failure(&failed, i);
                 }
             }
         }
-        tri_record_fini(&work.record);
-        tri_pieces_fini(&work.layout);
     }
+}
+
+static void create_works(struct reader *reader)
+{
+    reader->num_works = omp_get_max_threads();
+    reader->works = tri_alloc(TRI_MEMORY_OTHER, (size_t)reader->num_works * sizeof(*reader->works));
+    for (int i = 0; i < reader->num_works; i++) {
+        reader->works[i].encoder = tri_text_encoder_create(reader->args->tokenizer);
+    }
+}
+
+static void destroy_works(struct reader *reader)
+{
+    for (int i = 0; i < reader->num_works; i++) {
+        tri_record_fini(&reader->works[i].record);
+        tri_pieces_fini(&reader->works[i].layout);
+        tri_text_encoder_destroy(reader->works[i].encoder);
+    }
+    tri_free(reader->works);
 }
 
 /* ---- a block --------------------------------------------------------------------------------- */
@@ -221,6 +249,22 @@ static enum tri_status pass_group(const struct group *group, tri_document_sink s
     return TRI_OK;
 }
 
+/* Without this each thread and group would end up with the memory of the longest line. */
+static void shrink(struct reader *reader)
+{
+    for (size_t i = 0; i < reader->num_groups; i++) {
+        if (reader->groups[i].encoded.tokens_room > KEPT) {
+            tri_encoded_fini(&reader->groups[i].encoded);
+        }
+    }
+    for (int i = 0; i < reader->num_works; i++) {
+        if (reader->works[i].record.text.room > KEPT) {
+            tri_record_fini(&reader->works[i].record);
+            tri_pieces_fini(&reader->works[i].layout);
+        }
+    }
+}
+
 static enum tri_status pass_block(struct reader *reader, size_t bytes, tri_document_sink sink,
                                   void *context, struct tri_documents_counts *counts,
                                   struct tri_error *error)
@@ -234,6 +278,7 @@ static enum tri_status pass_block(struct reader *reader, size_t bytes, tri_docum
         }
         TRI_TRY(pass_group(group, sink, context, counts, error));
     }
+    shrink(reader);
     memmove(reader->block, reader->block + bytes, reader->held - bytes);
     reader->held -= bytes;
     return TRI_OK;
@@ -317,11 +362,13 @@ enum tri_status tri_lines_read(const struct tri_documents_args *args, struct tri
     void *block = NULL;
     tri_array_grow(&block, &reader.room, 1, 0, BLOCK);
     reader.block = block;
+    create_works(&reader);
     enum tri_status status = read_blocks(&reader, input, sink, context, counts, error);
     if (status == TRI_OK && counts->documents == before) {
         status = tri_fail(error, TRI_BAD_INPUT, "%s: holds no document with tokens", path);
     }
     *format = reader.format;
+    destroy_works(&reader);
     for (size_t i = 0; i < reader.made; i++) {
         tri_encoded_fini(&reader.groups[i].encoded);
         tri_free(reader.groups[i].lengths);

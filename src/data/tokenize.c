@@ -13,6 +13,7 @@
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 /* Shards are written here, inside the folder asked for, and move up when all are whole. */
 static const char STAGING[] = "tokenize" TRI_TEMPORARY;
@@ -95,22 +96,16 @@ static char *join(const char *folder, const char *name)
 }
 
 /* By its name, or as the tokenizer's folder has it; there need be none. */
-static enum tri_status choose_template(struct work *work, struct tri_error *error)
+static enum tri_status choose_template(struct work *work, const char *folder,
+                                       struct tri_error *error)
 {
-    const char *folder = work->args->tokenizer;
-    const bool is_folder = tri_file_is_dir(folder);
-    TRI_TRY(tri_chat_create("plain", &work->raw, error));
-    if (is_folder) {
-        TRI_TRY(tri_chat_read_names(folder, &work->raw, error));
-    }
+    bool wanted = work->args->format == TRI_FORMAT_CHAT;
     if (work->args->template) {
         work->has_chat = true;
         TRI_TRY(tri_chat_create(work->args->template, &work->chat, error));
-        return is_folder ? tri_chat_read_names(folder, &work->chat, error) : TRI_OK;
+        return folder ? tri_chat_read_names(folder, &work->chat, error) : TRI_OK;
     }
-    bool wanted = work->args->format == TRI_FORMAT_CHAT;
-    bool guessed = work->args->format == TRI_FORMAT_GUESS && has_lines(work->args);
-    if (!is_folder || !(wanted || guessed)) {
+    if (!folder || work->args->format == TRI_FORMAT_JSONL) {
         return TRI_OK;
     }
     /* Lines that turn out to be no chats need none. */
@@ -120,6 +115,31 @@ static enum tri_status choose_template(struct work *work, struct tri_error *erro
     return wanted ? status : TRI_OK;
 }
 
+/* The special tokens of chats, and what ends a completion. */
+static enum tri_status find_specials(struct work *work, struct tri_error *error)
+{
+    if (!has_lines(work->args)) {
+        return TRI_OK;
+    }
+    const char *name = work->args->tokenizer;
+    const char *folder = tri_file_is_dir(name) ? name : NULL;
+    TRI_TRY(choose_template(work, folder, error));
+    if (work->args->format == TRI_FORMAT_CHAT && !work->has_chat) {
+        return tri_fail(error, TRI_BAD_INPUT,
+                        "tokenize: format chat: %s has no chat template; expected --template "
+                        "chatml, llama3, mistral, olmo or plain",
+                        name);
+    }
+    if (work->has_chat) {
+        TRI_TRY(tri_chat_resolve(&work->chat, work->tokenizer, name, error));
+    }
+    TRI_TRY(tri_chat_create("plain", &work->raw, error));
+    if (folder) {
+        TRI_TRY(tri_chat_read_names(folder, &work->raw, error));
+    }
+    return tri_chat_resolve(&work->raw, work->tokenizer, name, error);
+}
+
 static enum tri_status prepare(struct work *work, const struct tri_tokenize_args *args,
                                struct tri_error *error)
 {
@@ -127,7 +147,7 @@ static enum tri_status prepare(struct work *work, const struct tri_tokenize_args
     TRI_TRY(check_args(args, error));
     TRI_TRY(tri_tokenizer_create(args->tokenizer, &work->tokenizer, error));
     TRI_TRY(check_separator(args, work->tokenizer, error));
-    TRI_TRY(choose_template(work, error));
+    TRI_TRY(find_specials(work, error));
     work->staging = join(args->folder, STAGING);
     work->scratch = join(work->staging, "text");
     int64_t vocab_size = work->tokenizer->vocab_size;
@@ -245,6 +265,7 @@ static void add_place(const char *staging, struct tri_error *error)
 static enum tri_status work_through(struct work *work, struct tri_tokenize_result *result,
                                     struct tri_error *error)
 {
+    bool there = tri_file_exists(work->args->folder);
     enum tri_status status = write_stream(work, &result->counts, error);
     if (status == TRI_OK) {
         status = split(work, result, error);
@@ -259,6 +280,9 @@ static enum tri_status work_through(struct work *work, struct tri_tokenize_resul
     }
     /* What failed first is what to report, not that its leftovers stay. */
     enum tri_status removed = tri_file_remove_tree(work->staging, whole ? error : NULL);
+    if (status != TRI_OK && !there) {
+        (void)rmdir(work->args->folder); /* made for nothing; where it is empty */
+    }
     return whole ? removed : status;
 }
 

@@ -229,14 +229,14 @@ static void many_documents_stay_in_order(void **state)
 {
     (void)state;
     files_enter("documents_many");
-    enum { LINES = 300000 };
+    enum { LINES = 60000 }; /* more than two blocks */
     FILE *file = fopen("a.jsonl", "wb");
     assert_non_null(file);
     for (int i = 0; i < LINES; i++) {
         assert_true(fprintf(file,
                             "{\"n\":%d,\"prompt\":\"%d:\",\"completion\":\"%x;\","
                             "\"pad\":\"%*s\"}\n",
-                            i, i, i, i % 97, "") > 0);
+                            i, i, i, i % 600, "") > 0);
     }
     assert_int_equal(fclose(file), 0);
     char *files[] = {"a.jsonl"};
@@ -480,7 +480,10 @@ static void chats_that_are_none_are_named(void **state)
     args.template = "llama2";
     expect_refusal(&args, "template 'llama2'", "expected chatml, llama3, mistral, olmo or plain");
     args.template = NULL;
-    expect_refusal(&args, "a.jsonl", "--template");
+    expect_refusal(&args, "byte has no chat template", "--template");
+    args.format = TRI_FORMAT_GUESS;
+    write_text("a.jsonl", "{\"messages\":[{\"role\":\"user\",\"content\":\"a\"}]}");
+    expect_refusal(&args, "a.jsonl: holds chats", "--template");
 }
 
 /* Of all lines that are wrong the first is named, whichever thread finds one first. */
@@ -507,7 +510,7 @@ static void a_line_may_be_long(void **state)
 {
     (void)state;
     files_enter("documents_long");
-    enum { LONG = 40 << 20 };
+    enum { LONG = 20 << 20 };
     char *text = tri_alloc(TRI_MEMORY_OTHER, LONG + 64);
     size_t bytes = (size_t)snprintf(text, 64, "{\"text\":\"a\"}\n{\"text\":\"");
     memset(text + bytes, 'b', LONG);
@@ -521,6 +524,43 @@ static void a_line_may_be_long(void **state)
     assert_int_equal(result.counts.documents, 3);
     assert_int_equal(result.counts.longest, LONG);
     assert_int_equal(result.bytes, bytes);
+}
+
+static void a_full_disk_leaves_nothing(void **state)
+{
+    (void)state;
+    files_enter("documents_full");
+    unsigned char data[200];
+    write_text("a.jsonl", "{\"prompt\":\"abc\",\"completion\":\"def\"}\n{\"text\":\"ghi\"}\n");
+    files_write("b.txt.gz", data, pack_gzip("some text", 9, data, sizeof(data)));
+    char *files[] = {"a.jsonl", "b.txt.gz"};
+    struct tri_tokenize_args args = args_of(files);
+    args.num_files = 2;
+    args.valid = 0.5;
+    args.per_shard = 7;
+    static const char *const faults[] = {
+        "write:ENOSPC:train_000000.mask", "write:ENOSPC:train_000000.docs",
+        "sync:EIO:train_000001.docs",     "write:ENOSPC:tokenize.trident.tmp/text",
+        "rename:EIO:rest_000001",         "write:ENOSPC:valid_000000.docs",
+        "open:EACCES:valid_000000.docs"};
+    for (size_t i = 0; i < sizeof(faults) / sizeof(*faults); i++) {
+        struct tri_error error = {0};
+        struct tri_tokenize_result result;
+        assert_int_equal(setenv("TRIDENT_FILE_FAULT", faults[i], 1), 0);
+        enum tri_status status = tri_tokenize_files(&args, &result, &error);
+        assert_int_equal(unsetenv("TRIDENT_FILE_FAULT"), 0);
+        if (status == TRI_OK) {
+            fail_msg("%s: nothing failed", faults[i]);
+        }
+        assert_null(strchr(error.message, '\n'));
+        assert_false(tri_file_exists("out/tokenize.trident.tmp"));
+        assert_false(tri_file_exists("out/train_000000.bin"));
+    }
+    (void)tokenize(&args);
+    expect_shard("train_000000", "|abc[def]|[g]");
+    expect_shard("train_000001", "[hi]");
+    expect_shard("valid_000000", "|[some te]");
+    expect_shard("valid_000001", "[xt]");
 }
 
 int main(void)
@@ -538,6 +578,7 @@ int main(void)
         cmocka_unit_test(chats_that_are_none_are_named),
         cmocka_unit_test(the_first_mistake_is_told),
         cmocka_unit_test(a_line_may_be_long),
+        cmocka_unit_test(a_full_disk_leaves_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
