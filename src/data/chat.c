@@ -326,10 +326,27 @@ const char *tri_chat_name(const struct tri_chat *chat)
     return chat->template->name;
 }
 
+/* Whether the template has a place for each turn. */
+static bool check(const struct tri_chat *chat, const struct tri_turn *turns, size_t count,
+                  char reason[TRI_REASON_BYTES])
+{
+    for (size_t i = 0; i < count && chat->no_tools; i++) {
+        if (turns[i].role == TRI_SPEAKER_TOOL) {
+            (void)snprintf(reason, TRI_REASON_BYTES,
+                           "messages[%zu].role: found tool, expected system, user or assistant: "
+                           "the folder's template has a tool's turn in a way that is not known "
+                           "here",
+                           i);
+            return false;
+        }
+    }
+    return !chat->template->check || chat->template->check(turns, count, reason);
+}
+
 bool tri_chat_lay_out(const struct tri_chat *chat, const struct tri_turn *turns, size_t count,
                       struct tri_pieces *layout, char reason[TRI_REASON_BYTES])
 {
-    if (chat->template->check && !chat->template->check(turns, count, reason)) {
+    if (!check(chat, turns, count, reason)) {
         return false;
     }
     put_special(layout, chat->begin, false);
@@ -348,7 +365,7 @@ bool tri_chat_invite(const struct tri_chat *chat, const struct tri_turn *turns, 
         all[i] = turns[i];
     }
     all[count] = (struct tri_turn){.role = TRI_SPEAKER_ASSISTANT, .text = ""};
-    bool right = !template->check || template->check(all, count + 1, reason);
+    bool right = check(chat, all, count + 1, reason);
     if (right) {
         put_special(layout, chat->begin, false);
         for (size_t i = 0; i < count; i++) {
@@ -360,110 +377,4 @@ bool tri_chat_invite(const struct tri_chat *chat, const struct tri_turn *turns, 
     }
     tri_free(all);
     return right;
-}
-
-/* ---- other people's templates ---------------------------------------------------------------- */
-
-/* Space is one blank, quotes are single, and a newline in a string is the escape. */
-static void make_uniform(const char *jinja, size_t bytes, struct tri_string *text)
-{
-    for (size_t i = 0; i < bytes; i++) {
-        char c = jinja[i] == '"' ? '\'' : jinja[i] == '\t' ? ' ' : jinja[i];
-        if (c == '\n') {
-            tri_string_append(text, "\\n", 2);
-        } else if (c != ' ' || text->size == 0 || text->data[text->size - 1] != ' ') {
-            tri_string_append(text, &c, 1);
-        }
-    }
-}
-
-static bool has(const struct tri_string *text, const char *mark)
-{
-    return text->size > 0 && memmem(text->data, text->size, mark, strlen(mark)) != NULL;
-}
-
-/* A mark must be there, or must not: whoever writes turns another way has it. */
-struct mark {
-    const char *text;
-    bool wanted;
-};
-
-static const struct {
-    const char *name;
-    struct mark marks[6];
-} SIGNS[] = {
-    {"chatml",
-     {{"<|im_start|>", true},
-      {"<|im_end|>", true},
-      {"<|im_sep|>", false},
-      {"<end_of_utterance>", false},
-      {"<think>", false}}},
-    {"llama3",
-     {{"<|start_header_id|>", true},
-      {"<|end_header_id|>", true},
-      {"<|eot_id|>", true},
-      {"date_string", false}}},
-    {"mistral",
-     {{"' [INST] '", true},
-      {"' [/INST]'", true},
-      {"<<SYS>>", false},
-      {"[SYSTEM_PROMPT]", false},
-      {"[AVAILABLE_TOOLS]", false},
-      {"strip()", false}}},
-    {"olmo",
-     {{"'<|user|>\\n' + message['content'] + '\\n'", true},
-      {"'<|assistant|>\\n' + message['content'] + eos_token", true}}},
-};
-
-/* The begin is put once, before the loop or for its first message. */
-static enum tri_begin find_begin(const struct tri_string *text)
-{
-    static const char *const forms[] = {"{{ eos_token }}", "{{eos_token}}", "{{- eos_token }}"};
-    for (int i = 0; i < 3; i++) {
-        size_t bytes = strlen(forms[i]);
-        if (text->size >= bytes && memcmp(text->data, forms[i], bytes) == 0) {
-            return TRI_BEGIN_EOS;
-        }
-    }
-    return has(text, "bos_token") ? TRI_BEGIN_BOS : TRI_BEGIN_NONE;
-}
-
-/* Qwen's, written out between the marks of a turn. */
-static void find_system(const struct tri_string *text, struct tri_chat *chat)
-{
-    static const char head[] = "'<|im_start|>system\\n", end[] = "<|im_end|>";
-    const char *begin = memmem(text->data, text->size, head, sizeof(head) - 1);
-    if (!begin) {
-        return;
-    }
-    begin += sizeof(head) - 1;
-    size_t left = (size_t)(text->data + text->size - begin);
-    const char *stop = memmem(begin, left, end, sizeof(end) - 1);
-    size_t bytes = stop ? (size_t)(stop - begin) : 0;
-    if (bytes > 0 && bytes < sizeof(chat->system) && !memchr(begin, '\'', bytes) &&
-        !memchr(begin, '\\', bytes)) {
-        tri_path_make(chat->system, sizeof(chat->system), "%.*s", (int)bytes, begin);
-    }
-}
-
-bool tri_chat_recognise(const char *jinja, size_t bytes, struct tri_chat *chat,
-                        enum tri_begin *begin)
-{
-    struct tri_string text = {0};
-    const char *found = NULL;
-    make_uniform(jinja, bytes, &text);
-    *begin = find_begin(&text);
-    for (size_t i = 0; i < sizeof(SIGNS) / sizeof(*SIGNS) && !found; i++) {
-        bool right = true;
-        for (size_t j = 0; j < 6 && SIGNS[i].marks[j].text; j++) {
-            right = right && has(&text, SIGNS[i].marks[j].text) == SIGNS[i].marks[j].wanted;
-        }
-        found = right ? SIGNS[i].name : NULL;
-    }
-    bool known = found && tri_chat_create(found, chat, NULL) == TRI_OK;
-    if (known && strcmp(found, "chatml") == 0) {
-        find_system(&text, chat);
-    }
-    tri_string_fini(&text);
-    return known;
 }

@@ -37,6 +37,7 @@ struct tri_chat {
     const struct tri_template *template;
     char begin[TRI_SPECIAL_BYTES], end[TRI_SPECIAL_BYTES]; /* special tokens; "": none */
     char system[TRI_SYSTEM_BYTES]; /* what a system says that says nothing; "": it is not there */
+    bool no_tools;                 /* turns of tools are refused */
 };
 
 /* The template of a name, with the names its family gives the tokens. BAD_INPUT lists all. */

@@ -15,9 +15,10 @@
 #include <string.h>
 
 static const char CHATS[] = TESTDATA_DIR "/chats";
-static const char *const names[] = {"chatml", "llama3", "mistral", "olmo", "qwen"};
+static const char *const names[] = {"chatml", "llama3", "mistral", "olmo", "qwen", "qwen2.5"};
+enum { NUM_NAMES = sizeof(names) / sizeof(*names) };
 /* What a folder with such a template is found to have. */
-static const char *const found[] = {"chatml", "llama3", "mistral", "olmo", "chatml"};
+static const char *const found[] = {"chatml", "llama3", "mistral", "olmo", "chatml", "chatml"};
 
 static json_t *load(const char *name)
 {
@@ -119,7 +120,7 @@ static void a_folder_says_which_template_it_has(void **state)
     char file[512];
     (void)snprintf(file, sizeof(file), "%s/chats.jsonl", CHATS);
     json_t *golden = load("golden.json"), *templates = load("templates.json");
-    for (int i = 0; i < 5; i++) {
+    for (int i = 0; i < NUM_NAMES; i++) {
         json_t *config = json_object_get(templates, names[i]);
         const char *jinja = json_string_value(json_object_get(config, "chat_template"));
         write_config(config);
@@ -184,9 +185,14 @@ static void other_folders_are_asked_for_a_template(void **state)
         "{{ '[INST] ' + message['content'] + '[/INST]' }}",
         "{{ '<|im_start|>user<|im_sep|>' + content + '<|im_end|>' }}",
         "{{ '<|im_start|><|im_end|><think>' }}",
-        "{{ '<|start_header_id|><|end_header_id|><|eot_id|>' + date_string }}",
-        "<start_of_turn>",
-        ""};
+        "{{ '<|im_start|>' + message['content'] | trim + '<|im_end|>' }}",
+        "{{ '<|im_start|>system\\nNow: ' + time + '<|im_end|>' }}",
+        "{{ '<|start_header_id|><|end_header_id|><|eot_id|>' + content | trim + date_string }}",
+        "{{ '<|start_header_id|><|end_header_id|><|eot_id|>' + content }}",
+        /* Tulu's, without a line's end behind an answer. */
+        "{{ '<|user|>\n' + message['content'] + '\n' }}{{ '<|assistant|>\n' + "
+        "message['content'] + eos_token }}",
+        "<start_of_turn>", ""};
     for (size_t i = 0; i < sizeof(others) / sizeof(*others); i++) {
         json_t *config = json_pack("{s:s}", "chat_template", others[i]);
         write_config(config);
@@ -199,6 +205,22 @@ static void other_folders_are_asked_for_a_template(void **state)
     expect_refusal("model", NULL, file, "tokenizer_config.json", "expected");
     expect_refusal(TESTDATA_DIR "/golden/tokenizers/gpt2", "chatml", file,
                    "has no token '<|im_end|>', which the template chatml needs", "gpt2");
+}
+
+static void tools_that_a_folder_has_otherwise_are_refused(void **state)
+{
+    (void)state;
+    files_enter("chat_tools");
+    copy_tokenizer("model");
+    json_t *templates = load("templates.json");
+    static const char chat[] = "{\"messages\":[{\"role\":\"user\",\"content\":\"U\"},"
+                               "{\"role\":\"tool\",\"content\":\"T\"}]}";
+    files_write("a.jsonl", chat, sizeof(chat) - 1);
+    write_config(json_object_get(templates, "qwen2.5"));
+    expect_refusal("model", NULL, "a.jsonl", "a.jsonl:1: messages[1].role: found tool", "folder");
+    write_config(json_object_get(templates, "qwen"));
+    (void)tokenize("model", NULL, "a.jsonl");
+    json_decref(templates);
 }
 
 static void special_tokens_in_a_text_are_text(void **state)
@@ -416,7 +438,7 @@ static void what_stands_before_an_answer_is_that_of_transformers(void **state)
     struct tri_chat chat;
     bool there;
     assert_int_equal(tri_tokenizer_create("model", &tokenizer, &error), TRI_OK);
-    for (int i = 0; i < 5; i++) {
+    for (int i = 0; i < NUM_NAMES; i++) {
         write_config(json_object_get(templates, names[i]));
         assert_int_equal(tri_chat_find("model", &chat, &there, &error), TRI_OK);
         assert_true(there);
@@ -442,6 +464,7 @@ int main(void)
         cmocka_unit_test(a_folder_says_which_template_it_has),
         cmocka_unit_test(other_folders_are_asked_for_a_template),
         cmocka_unit_test(what_stands_before_an_answer_is_that_of_transformers),
+        cmocka_unit_test(tools_that_a_folder_has_otherwise_are_refused),
         cmocka_unit_test(special_tokens_in_a_text_are_text),
         cmocka_unit_test(completions_end_with_the_end_of_text),
         cmocka_unit_test(every_role_has_its_place),

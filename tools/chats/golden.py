@@ -6,7 +6,8 @@
 tokenizer.json   a byte-level BPE with Llama 3's pattern, trained here on examples/data
 templates.json   the templates as Qwen2-7B-Instruct, Meta-Llama-3-8B-Instruct,
                  Mixtral-8x7B-Instruct-v0.1 and OLMoE-1B-7B-0924-Instruct have them in
-                 tokenizer_config.json (chatml: qwen without its default system turn)
+                 tokenizer_config.json (chatml: qwen without its default system turn; qwen2.5 as
+                 Qwen2.5-7B-Instruct has it, the instructions for tools shortened)
 chats.jsonl      what `trident tokenize` reads
 golden.json      for each template, for each chat its ids, which of them count, and the ids of what
                  stands before its last answer
@@ -48,6 +49,47 @@ MISTRAL = """{%- if messages[0]['role'] == 'system' %}
     {%- endif %}
 {%- endfor %}
 """
+QWEN25 = """{%- if tools %}
+    {{- '<|im_start|>system\\n' }}
+    {%- if messages[0]['role'] == 'system' %}
+        {{- messages[0]['content'] }}
+    {%- else %}
+        {{- 'You are Qwen, created by Alibaba Cloud. You are a helpful assistant.' }}
+    {%- endif %}
+    {{- "\\n\\n# Tools\\n\\n<tools>" }}
+    {%- for tool in tools %}
+        {{- "\\n" }}
+        {{- tool | tojson }}
+    {%- endfor %}
+    {{- "\\n</tools><|im_end|>\\n" }}
+{%- else %}
+    {%- if messages[0]['role'] == 'system' %}
+        {{- '<|im_start|>system\\n' + messages[0]['content'] + '<|im_end|>\\n' }}
+    {%- else %}
+        {{- '<|im_start|>system\\nYou are Qwen, created by \
+Alibaba Cloud. You are a helpful assistant.<|im_end|>\\n' }}
+    {%- endif %}
+{%- endif %}
+{%- for message in messages %}
+    {%- if (message.role == "user") or (message.role == "system" and not loop.first) or \
+(message.role == "assistant" and not message.tool_calls) %}
+        {{- '<|im_start|>' + message.role + '\\n' + message.content + '<|im_end|>' + '\\n' }}
+    {%- elif message.role == "tool" %}
+        {%- if (loop.index0 == 0) or (messages[loop.index0 - 1].role != "tool") %}
+            {{- '<|im_start|>user' }}
+        {%- endif %}
+        {{- '\\n<tool_response>\\n' }}
+        {{- message.content }}
+        {{- '\\n</tool_response>' }}
+        {%- if loop.last or (messages[loop.index0 + 1].role != "tool") %}
+            {{- '<|im_end|>\\n' }}
+        {%- endif %}
+    {%- endif %}
+{%- endfor %}
+{%- if add_generation_prompt %}
+    {{- '<|im_start|>assistant\\n' }}
+{%- endif %}
+"""
 TEMPLATES = {
     "chatml": {
         "chat_template": "{% for message in messages %}{{'<|im_start|>' + message['role'] + '\\n' "
@@ -63,6 +105,7 @@ TEMPLATES = {
                          "{% endfor %}{% if add_generation_prompt %}"
                          "{{ '<|im_start|>assistant\n' }}{% endif %}",
         "bos_token": None, "eos_token": "<|im_end|>"},
+    "qwen2.5": {"chat_template": QWEN25, "bos_token": None, "eos_token": "<|im_end|>"},
     "llama3": {
         "chat_template": "{% set loop_messages = messages %}{% for message in loop_messages %}"
                          "{% set content = '<|start_header_id|>' + message['role'] + "
@@ -121,7 +164,7 @@ def spans(tokenizer, messages, name):
         if message["role"] == "assistant":
             begin = render(i, ask=name != "mistral")
             end = render(i + 1)
-            if name in ("chatml", "qwen"):
+            if name in ("chatml", "qwen", "qwen2.5"):
                 end = end[:-1]
             assert whole.startswith(begin) and whole.startswith(end), (name, begin, end)
             counted.append((len(begin), len(end)))
