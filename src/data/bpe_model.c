@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { ID_MOST = 1 << 24 };
+enum { ID_MOST = 1 << 22 };
 
 /* ---- ByteLevel's writing --------------------------------------------------------------------- */
 
@@ -61,7 +61,7 @@ static enum tri_status note_id(const struct tri_bpe_file *file, const char *key,
 {
     json_int_t id = json_integer_value(found);
     if (!json_is_integer(found) || id < 0 || id >= ID_MOST) {
-        return tri_bpe_refuse(file, key, found, "expected an id from 0 to 16777215", error);
+        return tri_bpe_refuse(file, key, found, "expected an id from 0 to 4194303", error);
     }
     extent->size = id >= extent->size ? id + 1 : extent->size;
     extent->bytes += bytes;
@@ -83,8 +83,7 @@ static enum tri_status measure(const struct tri_bpe_file *file, json_t *vocab, c
         if (!text || !*text) {
             return tri_bpe_refuse(file, "added_tokens", token, "expected its content", error);
         }
-        TRI_TRY(note_id(file, "added_tokens", json_object_get(token, "id"), strlen(text), extent,
-                        error));
+        TRI_TRY(note_id(file, "added_tokens", json_object_get(token, "id"), 0, extent, error));
     }
     return TRI_OK;
 }
@@ -283,14 +282,8 @@ static enum tri_status read_added(struct tri_bpe_file *file, const json_t *vocab
         return tri_bpe_refuse(file, key, object, "expected the id that model.vocab has for it",
                               error);
     }
-    if (!own) {
-        if (tri_vocabulary_text(bpe->vocabulary, (int32_t)id, &other) > 0) {
-            return taken(file, key, text, id, error);
-        }
-        tri_vocabulary_set(bpe->vocabulary, (int32_t)id, text, strlen(text), false);
-        if (bpe->printed) {
-            tri_vocabulary_set(bpe->printed, (int32_t)id, text, strlen(text), false);
-        }
+    if (!own && tri_vocabulary_text(bpe->vocabulary, (int32_t)id, &other) > 0) {
+        return taken(file, key, text, id, error);
     }
     token->id = (int32_t)id;
     token->special = special || looks_special(text);
@@ -320,6 +313,21 @@ static enum tri_status normalize_token(const struct tri_bpe_file *file,
                                 file->path, (int)token->id);
 }
 
+/* One that the vocabulary lacks prints what is looked for. */
+static void set_text(struct tri_bpe *bpe, const struct tri_added_token *token)
+{
+    const unsigned char *other;
+    if (tri_vocabulary_text(bpe->vocabulary, token->id, &other) > 0) {
+        return;
+    }
+    tri_vocabulary_set(bpe->vocabulary, token->id, token->text, token->bytes, false);
+    if (bpe->printed) {
+        unsigned char *text = tri_alloc(TRI_MEMORY_OTHER, token->bytes + 1);
+        tri_vocabulary_set(bpe->printed, token->id, text, spell(token->text, text), false);
+        tri_free(text);
+    }
+}
+
 static enum tri_status make_added(const struct tri_bpe_file *file, struct tri_added_token *token,
                                   size_t count, struct tri_added **added, struct tri_error *error)
 {
@@ -347,6 +355,7 @@ static enum tri_status set_added(struct tri_bpe_file *file, const json_t *vocab,
             status = normalize_token(file, &one, error);
         }
         if (status == TRI_OK) {
+            set_text(file->bpe, &one);
             token[normalized][count[normalized]++] = one;
         } else {
             tri_free(one.text);

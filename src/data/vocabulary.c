@@ -100,7 +100,14 @@ static int32_t *word_slot(const struct tri_vocabulary *v, const void *text, size
 void tri_vocabulary_set(struct tri_vocabulary *v, int32_t id, const void *text, size_t bytes,
                         bool findable)
 {
-    TRI_REQUIRE(id >= 0 && id < v->size && bytes <= v->room - v->used);
+    TRI_REQUIRE(id >= 0 && id < v->size && bytes < UINT32_MAX - v->used);
+    if (bytes > v->room - v->used) {
+        unsigned char *all = tri_alloc(TRI_MEMORY_OTHER, 2 * (v->used + bytes));
+        memcpy(all, v->bytes, v->used);
+        tri_free(v->bytes);
+        v->bytes = all;
+        v->room = 2 * (v->used + bytes);
+    }
     memcpy(v->bytes + v->used, text, bytes);
     v->text[id] = (struct text){(uint32_t)v->used, (uint32_t)bytes};
     if (findable) {

@@ -21,7 +21,7 @@ struct tri_vocabulary;
 struct tri_vocabulary *tri_vocabulary_create(int32_t size, size_t text_bytes, size_t merges);
 void tri_vocabulary_destroy(struct tri_vocabulary *vocabulary);
 int32_t tri_vocabulary_size(const struct tri_vocabulary *vocabulary);
-/* All texts together may have the bytes that create was told. findable: a word may be that text. */
+/* create was told about how many bytes all texts have. findable: a word may be that text. */
 void tri_vocabulary_set(struct tri_vocabulary *vocabulary, int32_t id, const void *text,
                         size_t bytes, bool findable);
 /* 0 for an id without a text. */

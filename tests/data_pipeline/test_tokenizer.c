@@ -2,6 +2,7 @@
 #include "files.h"
 
 #include "base/memory.h"
+#include "data/bpe.h"
 #include "data/tokenizer.h"
 
 #include <jansson.h>
@@ -109,7 +110,21 @@ static void qwen2_tokens_are_the_recorded_ones(void **state)
     expect_recorded("qwen2");
 }
 
+static void llama2_tokens_are_the_recorded_ones(void **state)
+{
+    (void)state;
+    expect_recorded("llama2");
+}
+
+static void mixtral_tokens_are_the_recorded_ones(void **state)
+{
+    (void)state;
+    expect_recorded("mixtral");
+}
+
 /* ---- any bytes ------------------------------------------------------------------------------- */
+
+static const char *const names[] = {"gpt2", "neox", "llama3", "qwen2", "llama2", "mixtral"};
 
 static void expect_back(const struct tri_tokenizer *tokenizer, const char *text, size_t bytes)
 {
@@ -137,10 +152,12 @@ static void broken_utf8_comes_back(void **state)
         "\xe2\x82", "\xf0\x9f\x98 x",        "\xed\xa0\x80",
         "\xc0\x80", "caf\xc3 \xa9 \x80\x80", "<|endoftext|>\xff<|im_start|>",
         " \xf5 ",   "\xf4\x90\x80\x80 end"};
-    static const char *const names[] = {"gpt2", "neox", "llama3", "qwen2"};
-    for (size_t n = 0; n < 4; n++) {
+    for (size_t n = 0; n < sizeof(names) / sizeof(*names); n++) {
         struct tri_tokenizer *tokenizer = load_recorded(names[n]);
         for (size_t i = 0; i < sizeof(texts) / sizeof(*texts); i++) {
+            if (strcmp(names[n], "mixtral") == 0 && texts[i][0] == ' ') {
+                continue; /* its Metaspace takes a first space for the one that it adds */
+            }
             expect_back(tokenizer, texts[i], strlen(texts[i]));
         }
         expect_back(tokenizer, "a\0b\0", 4);
@@ -183,33 +200,26 @@ static size_t write_mixture(char *text, uint64_t seed)
     return bytes;
 }
 
-/* One call works on many parts at once; the text in pieces that are too short for that gives the
- * same where it is cut at a place that all of them end at. */
+/* One call works on many parts at once, and one thread on the text as a whole. */
 static void many_cores_give_what_one_gives(void **state)
 {
     (void)state;
-    static const char *const names[] = {"gpt2", "neox", "llama3", "qwen2"};
     char *text = tri_alloc(TRI_MEMORY_OTHER, LONG_BYTES);
     size_t bytes = write_mixture(text, 7);
-    for (size_t n = 0; n < 4; n++) {
+    for (size_t n = 0; n < sizeof(names) / sizeof(*names); n++) {
         struct tri_tokenizer *tokenizer = load_recorded(names[n]);
-        int32_t *all;
-        int64_t count = encode(tokenizer, text, bytes, &all);
-        int64_t at = 0;
-        for (size_t begin = 0, end; begin < bytes; begin = end) {
-            end = begin + 60000 < bytes ? begin + 60000 : bytes;
-            while (end < bytes && !(text[end] == '\n' && text[end - 1] == 'q')) {
-                end++;
-            }
-            int32_t *some;
-            int64_t more = encode(tokenizer, text + begin, end - begin, &some);
-            assert_true(more <= count - at);
-            assert_memory_equal(all + at, some, (size_t)more * sizeof(*some));
-            at += more;
-            tri_free(some);
-        }
-        assert_int_equal(at, count);
-        tri_free(all);
+        struct tri_bpe *bpe = (struct tri_bpe *)(void *)tokenizer;
+        assert_true(bpe->cuts);
+        int32_t *many;
+        int32_t *one;
+        bpe->threads = 3;
+        int64_t count = encode(tokenizer, text, bytes, &many);
+        bpe->threads = 1;
+        bpe->cuts = false;
+        assert_int_equal(encode(tokenizer, text, bytes, &one), count);
+        assert_memory_equal(one, many, (size_t)count * sizeof(*one));
+        tri_free(one);
+        tri_free(many);
         tri_tokenizer_destroy(tokenizer);
     }
     tri_free(text);
@@ -321,6 +331,8 @@ int main(void)
         cmocka_unit_test(neox_tokens_are_the_recorded_ones),
         cmocka_unit_test(llama3_tokens_are_the_recorded_ones),
         cmocka_unit_test(qwen2_tokens_are_the_recorded_ones),
+        cmocka_unit_test(llama2_tokens_are_the_recorded_ones),
+        cmocka_unit_test(mixtral_tokens_are_the_recorded_ones),
         cmocka_unit_test(broken_utf8_comes_back),
         cmocka_unit_test(many_cores_give_what_one_gives),
         cmocka_unit_test(what_is_not_done_is_refused_by_name),
