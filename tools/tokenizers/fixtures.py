@@ -16,6 +16,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 ROOT = pathlib.Path(__file__).resolve().parents[2] / "tests/data/golden/tokenizers"
 BLOCK = "\u2581"
 MERGES = 1000
+TRAINED = 1999
 
 
 def read_texts():
@@ -88,8 +89,24 @@ def write(name, whole, texts):
     print(name, len(whole["model"]["vocab"]), "tokens")
 
 
+def write_trained(texts):
+    """What the trainer merges: byte-level words of each text by itself."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(
+        vocab_size=TRAINED, initial_alphabet=alphabet, show_progress=False
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    model = json.loads(tokenizer.to_str())["model"]
+    text = json.dumps({"vocab": model["vocab"], "merges": model["merges"]}, ensure_ascii=False)
+    (ROOT / "trained.json").write_text(text, encoding="utf-8")
+    print("trained", len(model["merges"]), "merges")
+
+
 def main():
     texts = read_texts()
+    write_trained(texts)
     texts += ["<s> [INST] do [/INST]</s>", "x[INST]y", "a <tool> b", "  two", "\n \n", BLOCK + "a"]
     vocab, merges = train(texts)
     whole = build(vocab, merges)

@@ -1,0 +1,112 @@
+/* How fast a tokenizer encodes a file: tokens TOKENIZER FILE [--threads N] [--rounds N] [--ids OUT]
+ * prints one line, the fastest of the rounds; OUT gets the ids as 32-bit numbers. */
+#include "base/clock.h"
+#include "base/file.h"
+#include "base/memory.h"
+#include "data/bpe.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct output {
+    struct tri_writer *file; /* NULL: nobody wants them */
+    int64_t tokens;
+};
+
+static enum tri_status take(void *context, const int32_t *tokens, int64_t count,
+                            struct tri_error *error)
+{
+    struct output *output = context;
+    output->tokens += count;
+    return output->file
+               ? tri_writer_write(output->file, tokens, (size_t)count * sizeof(*tokens), error)
+               : TRI_OK;
+}
+
+static enum tri_status measure(const struct tri_tokenizer *tokenizer,
+                               const struct tri_mapping *text, int rounds, double *seconds,
+                               int64_t *tokens, struct tri_error *error)
+{
+    *seconds = 1e30;
+    for (int i = 0; i < rounds; i++) {
+        struct output output = {0};
+        double begin = tri_clock_now();
+        TRI_TRY(tokenizer->encode(tokenizer, text->data, text->size, take, &output, error));
+        double taken = tri_clock_now() - begin;
+        *seconds = taken < *seconds ? taken : *seconds;
+        *tokens = output.tokens;
+    }
+    return TRI_OK;
+}
+
+static enum tri_status write_ids(const struct tri_tokenizer *tokenizer,
+                                 const struct tri_mapping *text, const char *path,
+                                 struct tri_error *error)
+{
+    struct output output = {0};
+    TRI_TRY(tri_writer_create(path, &output.file, error));
+    enum tri_status status =
+        tokenizer->encode(tokenizer, text->data, text->size, take, &output, error);
+    if (status != TRI_OK) {
+        tri_writer_destroy(output.file);
+        return status;
+    }
+    return tri_writer_close(&output.file, error);
+}
+
+static const char *option(int count, char **words, const char *name)
+{
+    for (int i = 3; i + 1 < count; i += 2) {
+        if (strcmp(words[i], name) == 0) {
+            return words[i + 1];
+        }
+    }
+    return NULL;
+}
+
+static enum tri_status run(int count, char **words, struct tri_error *error)
+{
+    const char *threads = option(count, words, "--threads");
+    const char *rounds = option(count, words, "--rounds");
+    const char *ids = option(count, words, "--ids");
+    struct tri_tokenizer *tokenizer;
+    struct tri_mapping text;
+    double seconds = 0.0;
+    int64_t tokens = 0;
+    TRI_TRY(tri_tokenizer_create(words[1], &tokenizer, error));
+    int used = 1;
+    if (strcmp(words[1], "byte") != 0) {
+        struct tri_bpe *bpe = (struct tri_bpe *)(void *)tokenizer;
+        bpe->threads = threads ? atoi(threads) : bpe->threads;
+        used = bpe->threads;
+    }
+    enum tri_status status = tri_file_map(words[2], &text, error);
+    if (status == TRI_OK) {
+        status = measure(tokenizer, &text, rounds ? atoi(rounds) : 3, &seconds, &tokens, error);
+        if (status == TRI_OK && ids) {
+            status = write_ids(tokenizer, &text, ids, error);
+        }
+        (void)printf("%lld bytes, %lld tokens, %.4f s, %.2f MB/s, %d threads\n",
+                     (long long)text.size, (long long)tokens, seconds,
+                     (double)text.size / seconds / 1e6, used);
+        tri_file_unmap(&text);
+    }
+    tri_tokenizer_destroy(tokenizer);
+    return status;
+}
+
+int main(int count, char **words)
+{
+    struct tri_error error = {0};
+    if (count < 3) {
+        (void)fprintf(stderr,
+                      "usage: tokens TOKENIZER FILE [--threads N] [--rounds N] [--ids OUT]\n");
+        return 2;
+    }
+    if (run(count, words, &error) != TRI_OK) {
+        (void)fprintf(stderr, "tokens: %s\n", error.message);
+        return 1;
+    }
+    return 0;
+}
