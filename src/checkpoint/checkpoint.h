@@ -5,6 +5,7 @@
  *     model-00001-of-00001.safetensors      f32 weights (the masters) under the table's names
  *     optimizer-00001-of-00001.safetensors  Adam's moments, "m.NAME" and "v.NAME"; not after import
  *     state.json                            step, tokens, seed, …, the resolved config
+ *     tokenizer.json, …                     of the tokenizer, where the run has one
  *     manifest.json                         files, sizes, hashes, tensors, digest, its own check
  *
  * A checkpoint is written as step_N.trident.tmp and renamed when every byte is on disk: a folder
@@ -33,6 +34,9 @@ struct tri_checkpoint_state {
     int64_t bias_layers, bias_experts;
     float *bias;  /* [bias_layers, bias_experts] of bias balancing; NULL when off */
     char *config; /* the resolved config as YAML */
+    /* A folder whose tokenizer's files go into the checkpoint; NULL: there are none. Borrowed;
+     * NULL after a load: the checkpoint's own folder has them. */
+    const char *tokenizer;
 };
 
 /* Frees bias and config (after a load; whoever fills a state to save it owns what it points to). */

@@ -150,6 +150,7 @@ static enum tri_status check_state(const char *path, const struct tri_checkpoint
 {
     struct tri_checkpoint_state state = {0};
     TRI_TRY(tri_manifest_verify_part(path, files->manifest, TRI_MANIFEST_STATE, error));
+    TRI_TRY(tri_manifest_verify_part(path, files->manifest, TRI_MANIFEST_TOKENIZER, error));
     enum tri_status status = tri_checkpoint_open_state(path, files->manifest, &state, error);
     tri_checkpoint_state_fini(&state);
     return status;

@@ -6,12 +6,14 @@
 #include "base/log.h"
 #include "base/memory.h"
 #include "base/path.h"
+#include "base/work.h"
 #include "checkpoint/checkpoint_dir.h"
 #include "checkpoint/checkpoint_save.h"
 #include "checkpoint/checkpoint_state.h"
 #include "checkpoint/chunks.h"
 #include "checkpoint/manifest.h"
 #include "checkpoint/safetensors.h"
+#include "data/tokenizer_files.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -304,6 +306,30 @@ static enum tri_status check_sizes(const struct save *s, struct tri_error *error
     return TRI_OK;
 }
 
+static enum tri_status add_tokenizer(struct save *s, const char *folder, struct tri_error *error)
+{
+    if (!folder) {
+        return TRI_OK;
+    }
+    TRI_TRY(tri_tokenizer_files_add(folder, s->temporary, error));
+    for (int i = 0; i < TRI_TOKENIZER_FILES; i++) {
+        char path[TRI_CHECKPOINT_PATH + 64];
+        struct tri_mapping data;
+        tri_path_make(path, sizeof(path), "%s/%s", s->temporary, tri_tokenizer_files[i]);
+        if (!tri_file_exists(path)) {
+            continue;
+        }
+        TRI_TRY(tri_file_map(path, &data, error));
+        s->manifest.file[s->manifest.files++] =
+            (struct tri_manifest_file){.name = tri_tokenizer_files[i],
+                                       .part = TRI_MANIFEST_TOKENIZER,
+                                       .bytes = data.size,
+                                       .hash = tri_work_hash(data.data, data.size)};
+        tri_file_unmap(&data);
+    }
+    return TRI_OK;
+}
+
 static enum tri_status finish(struct save *s, const char *path,
                               const struct tri_checkpoint_state *state, struct tri_error *error)
 {
@@ -311,6 +337,7 @@ static enum tri_status finish(struct save *s, const char *path,
     struct tri_manifest_file *file = &s->manifest.file[s->manifest.files++];
     *file = (struct tri_manifest_file){.name = "state.json", .part = TRI_MANIFEST_STATE};
     TRI_TRY(tri_checkpoint_state_save(s->temporary, state, &file->bytes, &file->hash, error));
+    TRI_TRY(add_tokenizer(s, state->tokenizer, error));
     TRI_TRY(tri_manifest_save(s->temporary, &s->manifest, error));
     TRI_TRY(tri_file_sync_dir(s->temporary, error));
     return put_in_place(s, path, error);
@@ -321,7 +348,8 @@ static void allocate(struct save *s, int64_t chunk_bytes)
     size_t rows = (size_t)s->params->count;
     s->chunks = tri_chunks_create(s->params, NULL, chunk_bytes);
     /* A part holds one row at least, so there are at most two parts a row, and the state. */
-    s->manifest.file = tri_alloc(TRI_MEMORY_OTHER, (2 * rows + 1) * sizeof(*s->manifest.file));
+    s->manifest.file = tri_alloc(TRI_MEMORY_OTHER,
+                                 (2 * rows + 1 + TRI_TOKENIZER_FILES) * sizeof(*s->manifest.file));
     s->manifest.tensor = tri_alloc(TRI_MEMORY_OTHER, rows * sizeof(*s->manifest.tensor));
     s->names = tri_alloc(TRI_MEMORY_OTHER, (2 * rows + 1) * sizeof(*s->names));
 }

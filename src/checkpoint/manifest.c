@@ -16,7 +16,7 @@
 
 enum { VERSION = 1, PATH_BYTES = 2048, CHECK_BYTES = 64, LONGEST = 1 << 30 };
 
-static const char *const part_names[] = {"model", "optimizer", "state"};
+static const char *const part_names[] = {"model", "optimizer", "state", "tokenizer"};
 
 static int by_name(const void *a, const void *b)
 {
@@ -148,7 +148,7 @@ static enum tri_status read_file(const char *path, const json_t *entry,
     TRI_TRY(tri_json_get_int_in(path, entry, "bytes", 0, INT64_MAX, &bytes, error));
     TRI_TRY(tri_json_get_hash(path, entry, "xxh3", &file->hash, error));
     file->bytes = (uint64_t)bytes;
-    for (int i = 0; i < 3; i++) {
+    for (int i = 0; i < TRI_MANIFEST_PARTS; i++) {
         if (strcmp(part, part_names[i]) == 0) {
             file->part = (enum tri_manifest_part)i;
             return strchr(file->name, '/') || file->name[0] == '.' || file->name[0] == '\0'
@@ -218,7 +218,7 @@ static enum tri_status read_lists(const char *path, struct tri_checkpoint_manife
 static enum tri_status check_files(const char *path, const struct tri_checkpoint_manifest *m,
                                    struct tri_error *error)
 {
-    int count[3] = {0};
+    int count[TRI_MANIFEST_PARTS] = {0};
     for (int i = 0; i < m->files; i++) {
         count[m->file[i].part]++;
         if (m->file[i].part == TRI_MANIFEST_STATE && strcmp(m->file[i].name, "state.json") != 0) {

@@ -15,7 +15,13 @@
 
 struct json_t;
 
-enum tri_manifest_part { TRI_MANIFEST_MODEL, TRI_MANIFEST_OPTIMIZER, TRI_MANIFEST_STATE };
+enum tri_manifest_part {
+    TRI_MANIFEST_MODEL,
+    TRI_MANIFEST_OPTIMIZER,
+    TRI_MANIFEST_STATE,
+    TRI_MANIFEST_TOKENIZER,
+    TRI_MANIFEST_PARTS
+};
 
 struct tri_manifest_file {
     const char *name;

@@ -2,6 +2,7 @@
 #include "base/path.h"
 #include "cli/command.h"
 #include "data/tokenizer.h"
+#include "data/tokenizer_files.h"
 #include "train/alike.h"
 #include "train/choices.h"
 #include "train/evaluate.h"
@@ -46,25 +47,49 @@ static enum tri_status read_request(const struct tri_arguments *arguments, struc
     return TRI_OK;
 }
 
-/* Bytes of the text that is predicted: tokens but the first, where they are bytes; 0: not known. */
-static enum tri_status count_bytes(const struct tri_config *config, const struct tri_tokens *tokens,
-                                   int64_t *bytes, struct tri_error *error)
+/* Those of a token that is text of a document. */
+static int64_t bytes_of(const struct tri_tokenizer *tokenizer, int32_t token)
+{
+    const unsigned char *text;
+    size_t bytes = tokenizer->token_text(tokenizer, token, &text);
+    bool control = bytes > 0 && tokenizer->special && tokenizer->special[token];
+    return control ? 0 : (int64_t)bytes;
+}
+
+static enum tri_status sum_bytes(const struct tri_tokenizer *tokenizer,
+                                 const struct tri_tokens *tokens, int64_t *bytes,
+                                 struct tri_error *error)
 {
     int32_t part[4096];
     const int64_t room = sizeof(part) / sizeof(*part);
     int64_t count = tri_tokens_count(tokens);
     *bytes = 0;
-    if (!tri_vocabulary_is_bytes(config->model.vocab_size)) {
-        return TRI_OK;
-    }
     for (int64_t at = 1; at < count; at += room) {
         int64_t n = room < count - at ? room : count - at;
         TRI_TRY(tri_tokens_read(tokens, at, n, part, error));
         for (int64_t i = 0; i < n; i++) {
-            *bytes += part[i] < 256; /* 256 separates documents */
+            *bytes += bytes_of(tokenizer, part[i]); /* none of a separator, as of 256 */
         }
     }
     return TRI_OK;
+}
+
+/* Bytes of the text that is predicted: of all tokens but the first, by the checkpoint's tokenizer,
+ * or where they are bytes; 0: not known. */
+static enum tri_status count_bytes(const struct request *request, const struct tri_tokens *tokens,
+                                   int64_t *bytes, struct tri_error *error)
+{
+    char folder[TRI_PATH_MAX];
+    struct tri_tokenizer *tokenizer;
+    bool own = tri_tokenizer_files_find(request->choice.path, folder, sizeof(folder));
+    *bytes = 0;
+    if (!own && !tri_vocabulary_is_bytes(request->config.model.vocab_size)) {
+        return TRI_OK;
+    }
+    TRI_TRY(tri_tokenizer_create(own ? folder : "byte", &tokenizer, error));
+    enum tri_status status = sum_bytes(tokenizer, tokens, bytes, error);
+    tri_tokenizer_destroy(tokenizer);
+    return status;
 }
 
 /* Bits for each byte of text; NaN when the text's size is not known. */
@@ -147,7 +172,7 @@ static enum tri_status evaluate(struct request *request, struct tri_session *ses
     enum tri_status status = tri_session_load(session, &request->choice, &state, error);
     tri_checkpoint_state_fini(&state);
     if (status == TRI_OK && request->bytes == 0) {
-        status = count_bytes(session->config, text.tokens, &request->bytes, error);
+        status = count_bytes(request, text.tokens, &request->bytes, error);
         status = tri_comm_agree(tri_mesh_group(session->mesh, TRI_ON_ALL), status, error);
     }
     if (status == TRI_OK) {

@@ -2,6 +2,7 @@
 #include "checkpoint/hf.h"
 #include "cli/command.h"
 #include "comm/comm.h"
+#include "data/tokenizer_files.h"
 #include "moe/strategies.h"
 #include "plan/memory.h"
 
@@ -31,6 +32,7 @@ static enum tri_status copy(struct tri_checkpoint_choice *choice, const char *to
                             struct tri_error *error)
 {
     struct tri_checkpoint_state state = {0};
+    char tokenizer[TRI_PATH_MAX];
     TRI_TRY(tri_memory_check_whole("export", params->total * (int64_t)sizeof(float),
                                    tri_hf_buffer_bytes(family, params, config->moe.num_experts),
                                    error));
@@ -39,7 +41,10 @@ static enum tri_status copy(struct tri_checkpoint_choice *choice, const char *to
     enum tri_status status = refuse_bias(choice->path, &state, error);
     tri_checkpoint_state_fini(&state);
     TRI_TRY(status);
-    return tri_hf_save(to, config, params, dtype, error);
+    TRI_TRY(tri_hf_save(to, config, params, dtype, error));
+    return tri_tokenizer_files_find(choice->path, tokenizer, sizeof(tokenizer))
+               ? tri_tokenizer_files_add(tokenizer, to, error)
+               : TRI_OK;
 }
 
 /* Reads the whole model on one rank and writes it as a Hugging Face folder. */

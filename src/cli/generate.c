@@ -2,6 +2,7 @@
 #include "base/memory.h"
 #include "cli/command.h"
 #include "data/tokenizer.h"
+#include "data/tokenizer_files.h"
 #include "infer/decoder.h"
 #include "train/session.h"
 
@@ -16,7 +17,8 @@ enum { UNREAD = -1 };
 struct sequence {
     int32_t *all;
     int64_t prompt, count;
-    bool ended; /* by the separator, its last token */
+    int64_t begin; /* tokens of the prompt that nobody has typed */
+    bool ended;    /* by the separator or a stop, its last token */
 };
 
 struct request {
@@ -27,6 +29,8 @@ struct request {
     bool json;
     int64_t tokens;
     struct tri_sampling sampling;
+    int32_t stop[TRI_STOPS]; /* tokens that end a text */
+    int num_stops;
 };
 
 static enum tri_status read_numbers(const struct tri_arguments *arguments, struct request *request,
@@ -54,17 +58,54 @@ static enum tri_status read_request(const struct tri_arguments *arguments, struc
     TRI_TRY(read_numbers(arguments, request, error));
     TRI_TRY(tri_config_of_checkpoint(arguments->words[0], arguments, &request->config,
                                      &request->choice, error));
-    int64_t vocab = request->config.model.vocab_size;
-    if (!request->ids && !tri_vocabulary_is_bytes(vocab)) {
-        return tri_fail(error, TRI_BAD_INPUT,
-                        "%s: a vocabulary of %lld tokens is not bytes, and no other tokenizer is "
-                        "built yet: expected --ids, and --prompt with token ids",
-                        request->choice.path, (long long)vocab);
-    }
     if (request->ids && !request->prompt) {
         return tri_fail(error, TRI_BAD_INPUT,
                         "command line: --ids: expected --prompt \"ID ID …\" with it");
     }
+    return TRI_OK;
+}
+
+/* The checkpoint's own, and its stops; bytes where it has none and they may be. Local. */
+static enum tri_status open_tokenizer(struct request *request, struct tri_tokenizer **tokenizer,
+                                      struct tri_error *error)
+{
+    char folder[TRI_PATH_MAX];
+    int64_t vocab = request->config.model.vocab_size;
+    *tokenizer = NULL;
+    if (tri_tokenizer_files_find(request->choice.path, folder, sizeof(folder))) {
+        TRI_TRY(tri_tokenizer_create(folder, tokenizer, error));
+        return tri_tokenizer_read_stops(folder, *tokenizer, request->stop, &request->num_stops,
+                                        error);
+    }
+    if (!request->ids && !tri_vocabulary_is_bytes(vocab)) {
+        return tri_fail(error, TRI_BAD_INPUT,
+                        "%s: has no tokenizer.json, and a vocabulary of %lld tokens is not bytes: "
+                        "expected --ids, and --prompt with token ids",
+                        request->choice.path, (long long)vocab);
+    }
+    return tri_tokenizer_create("byte", tokenizer, error);
+}
+
+/* The template's tokens, then those of the prompt; without one a newline, where there is nothing
+ * else to go on from. *tokens is the caller's to free. */
+static enum tri_status encode_prompt(const struct request *request,
+                                     const struct tri_tokenizer *tokenizer, int32_t **tokens,
+                                     int64_t *count, struct tri_error *error)
+{
+    const char *otherwise = tokenizer->num_begin > 0 ? "" : "\n";
+    const char *prompt = request->prompt ? request->prompt : otherwise;
+    size_t begin = (size_t)tokenizer->num_begin;
+    int32_t *own;
+    TRI_TRY(tri_tokenizer_encode(tokenizer, prompt, strlen(prompt), &own, count, error));
+    if (request->prompt && *count == 0) {
+        tri_free(own);
+        return TRI_OK;
+    }
+    *tokens = tri_alloc(TRI_MEMORY_OTHER, (begin + (size_t)*count) * sizeof(**tokens));
+    memcpy(*tokens, tokenizer->begin, begin * sizeof(**tokens));
+    memcpy(*tokens + begin, own, (size_t)*count * sizeof(**tokens));
+    *count += (int64_t)begin;
+    tri_free(own);
     return TRI_OK;
 }
 
@@ -94,8 +135,7 @@ static enum tri_status encode(const struct request *request, const struct tri_to
     if (request->ids) {
         TRI_TRY(parse_ids(request->prompt, tokens, count, error));
     } else {
-        const char *prompt = request->prompt ? request->prompt : "\n";
-        TRI_TRY(tri_tokenizer_encode(tokenizer, prompt, strlen(prompt), tokens, count, error));
+        TRI_TRY(encode_prompt(request, tokenizer, tokens, count, error));
     }
     int64_t vocab = request->config.model.vocab_size;
     for (int64_t i = 0; i < *count; i++) {
@@ -113,16 +153,37 @@ static enum tri_status encode(const struct request *request, const struct tri_to
 }
 
 static void print_token(const struct request *request, const struct tri_tokenizer *tokenizer,
-                        int32_t token)
+                        struct tri_token_stream *stream, int32_t token)
 {
-    const unsigned char *text;
     if (request->ids) {
         (void)printf("%d ", token);
     } else {
-        size_t bytes = tokenizer->token_text(tokenizer, token, &text);
-        (void)fwrite(text, 1, bytes, stdout);
+        size_t bytes;
+        const unsigned char *text = tri_token_stream_add(stream, tokenizer, token, &bytes);
+        if (bytes > 0) {
+            (void)fwrite(text, 1, bytes, stdout);
+        }
     }
     (void)fflush(stdout);
+}
+
+static void print_end(struct tri_token_stream *stream)
+{
+    size_t bytes;
+    const unsigned char *text = tri_token_stream_end(stream, &bytes);
+    if (bytes > 0) {
+        (void)fwrite(text, 1, bytes, stdout);
+    }
+    (void)printf("\n");
+}
+
+static bool ends_text(const struct request *request, int32_t token)
+{
+    bool ends = token == request->config.data.separator;
+    for (int i = 0; i < request->num_stops; i++) {
+        ends = ends || token == request->stop[i];
+    }
+    return ends;
 }
 
 /* When the cache is full the model goes on from the last half of what it has read. */
@@ -149,8 +210,9 @@ static void generate(const struct request *request, struct tri_session *session,
     int32_t *scratch = tri_alloc(TRI_MEMORY_OTHER, (size_t)vocab * sizeof(*scratch));
     int32_t *all = sequence->all;
     int64_t fed = 0;
-    for (int64_t i = 0; i < sequence->prompt && prints; i++) {
-        print_token(request, tokenizer, all[i]);
+    struct tri_token_stream stream = {0};
+    for (int64_t i = sequence->begin; i < sequence->prompt && prints; i++) {
+        print_token(request, tokenizer, &stream, all[i]);
     }
     while (sequence->count < sequence->prompt + request->tokens && !sequence->ended) {
         int64_t count = sequence->count++;
@@ -167,14 +229,15 @@ static void generate(const struct request *request, struct tri_session *session,
             sequence->count = count;
             break;
         }
-        sequence->ended = all[count] == request->config.data.separator;
+        sequence->ended = ends_text(request, all[count]);
         if (prints && (request->ids || !sequence->ended)) {
-            print_token(request, tokenizer, all[count]);
+            print_token(request, tokenizer, &stream, all[count]);
         }
     }
     if (prints) {
-        (void)printf("\n");
+        print_end(&stream);
     }
+    tri_token_stream_fini(&stream);
     tri_free(scratch);
     tri_free(logits);
     tri_decoder_destroy(decoder);
@@ -191,12 +254,13 @@ static void print_json(const struct request *request, const struct tri_tokenizer
     (void)json_object_set_new(root, "tokens", ids);
     (void)json_object_set_new(root, "ended", json_boolean(sequence->ended));
     if (!request->ids) {
-        const int32_t *first = sequence->all + sequence->prompt;
-        int64_t count = sequence->count - sequence->prompt - sequence->ended;
-        size_t bytes = tri_tokenizer_decode(tokenizer, first, count, NULL, 0);
+        int64_t count = sequence->count - sequence->ended;
+        size_t before = tri_tokenizer_decode(tokenizer, sequence->all, sequence->prompt, NULL, 0);
+        size_t bytes = tri_tokenizer_decode(tokenizer, sequence->all, count, NULL, 0);
         char *text = tri_alloc(TRI_MEMORY_OTHER, bytes + 1);
-        (void)tri_tokenizer_decode(tokenizer, first, count, text, bytes);
-        json_t *string = json_stringn(text, bytes); /* NULL when the bytes are not UTF-8 */
+        (void)tri_tokenizer_decode(tokenizer, sequence->all, count, text, bytes);
+        /* NULL when the bytes are not UTF-8. */
+        json_t *string = json_stringn(text + before, bytes - before);
         (void)json_object_set_new(root, "text", string ? string : json_null());
         tri_free(text);
     }
@@ -210,7 +274,7 @@ static void note_unknown(const struct request *request, const struct tri_tokeniz
     int64_t unknown = 0;
     for (int64_t i = 0; i < sequence->count; i++) {
         const unsigned char *text;
-        unknown += sequence->all[i] != request->config.data.separator &&
+        unknown += !ends_text(request, sequence->all[i]) &&
                    tokenizer->token_text(tokenizer, sequence->all[i], &text) == 0;
     }
     if (unknown > 0 && !request->ids) {
@@ -271,11 +335,15 @@ static enum tri_status read_and_generate(const struct tri_arguments *arguments,
     struct tri_tokenizer *tokenizer;
     int32_t *prompt = NULL;
     TRI_TRY(read_request(arguments, request, error));
-    TRI_TRY(tri_tokenizer_create("byte", &tokenizer, error));
-    enum tri_status status = encode(request, tokenizer, &prompt, &sequence.prompt, error);
+    enum tri_status status = open_tokenizer(request, &tokenizer, error);
+    if (status == TRI_OK) {
+        status = encode(request, tokenizer, &prompt, &sequence.prompt, error);
+    }
+    status = tri_agree_everywhere(arguments, status, error);
     if (status == TRI_OK) {
         size_t prompt_bytes = (size_t)sequence.prompt * sizeof(*prompt);
         sequence.count = sequence.prompt;
+        sequence.begin = request->ids ? 0 : tokenizer->num_begin;
         sequence.all = tri_alloc(TRI_MEMORY_OTHER,
                                  prompt_bytes + (size_t)request->tokens * sizeof(*sequence.all));
         memcpy(sequence.all, prompt, prompt_bytes);

@@ -41,8 +41,8 @@ const struct tri_command tri_commands[] = {
      "  --data SHARDS   a glob of token shards; without it the run's data.valid\n"
      "  --choices FILE  questions in llm.c's format (HellaSwag, MMLU): how often the right\n"
      "                  completion is the likeliest\n"
-     "  --bytes N       bytes of the text behind the tokens, for bits per byte with a vocabulary\n"
-     "                  that is not bytes\n"
+     "  --bytes N       bytes of the text behind the tokens, for bits per byte where tokens are\n"
+     "                  no bytes and there is no tokenizer\n"
      "  --json          one JSON object: loss, perplexity, bits_per_byte, tokens, …; of --choices\n"
      "                  questions, accuracy, accuracy_by_sum\n"
      "  key=value       replaces a value of the run's config, as in parallel.expert=2\n",
@@ -63,10 +63,11 @@ const struct tri_command tri_commands[] = {
      "  --top-p X           choose among the likeliest that together reach X (1: all)\n"
      "  --seed N            of the random choices (1)\n"
      "  --ids               the prompt, which must be given, is token ids, and ids are written;\n"
-     "                      needed when tokens are not bytes\n"
+     "                      needed when tokens are not bytes and there is no tokenizer.json\n"
      "  --json              one JSON object: tokens, text, ended\n"
      "  key=value           replaces a value of the run's config, as in parallel.expert=2\n\n"
-     "A model trained with data.separator ends its text with it, which ends the writing.\n",
+     "A model trained with data.separator ends its text with it, which ends the writing, and so\n"
+     "does a stop token of the tokenizer's.\n",
      OPTIONS({"--ranks", true}, {"--prompt", true}, {"--tokens", true}, {"--temperature", true},
              {"--top-k", true}, {"--top-p", true}, {"--seed", true}, {"--ids", false},
              {"--json", false}, {NULL, false}),
@@ -120,6 +121,7 @@ const struct tri_command tri_commands[] = {
      "packed by gzip or zstd.\n\n"
      "  --tokenizer T       byte: a token for each byte; or a tokenizer.json (byte-pair\n"
      "                      encodings), or a folder that holds one\n"
+     "  --train-vocab N     instead: a byte-level tokenizer of N ids, learned from the files\n"
      "  --format F          text: a file is a document; jsonl: a line is one, {\"text\"} or\n"
      "                      {\"prompt\", \"completion\"}; chat: {\"messages\"}, of which what the\n"
      "                      assistant says counts. Without it: jsonl for names in .json, .jsonl,\n"
@@ -130,9 +132,9 @@ const struct tri_command tri_commands[] = {
      "  --separator N       token N between documents\n"
      "  --shard-tokens N    tokens in a shard (100000000)\n"
      "  --json              one JSON object: bytes, vocab_size, train_tokens, valid_tokens, …\n",
-     OPTIONS({"--tokenizer", true}, {"--out", true}, {"--format", true}, {"--template", true},
-             {"--valid", true}, {"--separator", true}, {"--shard-tokens", true}, {"--json", false},
-             {NULL, false}),
+     OPTIONS({"--tokenizer", true}, {"--train-vocab", true}, {"--out", true}, {"--format", true},
+             {"--template", true}, {"--valid", true}, {"--separator", true},
+             {"--shard-tokens", true}, {"--json", false}, {NULL, false}),
      TRI_WORDS_ANY,
      {"FILES…"},
      TRI_WRITES,

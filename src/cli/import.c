@@ -2,6 +2,7 @@
 #include "checkpoint/hf.h"
 #include "cli/command.h"
 #include "comm/comm.h"
+#include "data/tokenizer_files.h"
 #include "plan/memory.h"
 
 #include <stdio.h>
@@ -16,8 +17,11 @@ static enum tri_status copy(const char *from, const char *to, enum tri_hf_family
                                    error));
     tri_params_allocate(params, false);
     TRI_TRY(tri_hf_load_weights(from, params, error));
+    char tokenizer[TRI_PATH_MAX];
+    bool found = tri_tokenizer_files_find(from, tokenizer, sizeof(tokenizer));
     struct tri_checkpoint_state state = {.seed = config->seed,
-                                         .config = tri_config_to_yaml(config)};
+                                         .config = tri_config_to_yaml(config),
+                                         .tokenizer = found ? tokenizer : NULL};
     enum tri_status status = tri_checkpoint_write(to, params, &state, false, error);
     tri_checkpoint_state_fini(&state);
     return status;

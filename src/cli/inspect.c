@@ -4,9 +4,11 @@
 #include "comm/comm.h"
 #include "config/text.h"
 #include "data/shards.h"
+#include "data/tokenizer_files.h"
 #include "train/start.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 static json_t *row(const char *name, int dims, const int64_t *shape, const char *dtype)
@@ -70,18 +72,64 @@ static enum tri_status inspect_config(const struct tri_arguments *arguments, boo
 
 /* ---- a checkpoint or a run ------------------------------------------------------------------- */
 
+/* {"vocab_size", "special", "stops"}, or null where the checkpoint has no tokenizer. */
+static enum tri_status describe_tokenizer(const char *path, json_t **object,
+                                          struct tri_error *error)
+{
+    char folder[TRI_PATH_MAX];
+    int32_t stop[TRI_STOPS];
+    int stops;
+    struct tri_tokenizer *tokenizer;
+    *object = json_null();
+    if (!tri_tokenizer_files_find(path, folder, sizeof(folder))) {
+        return TRI_OK;
+    }
+    TRI_TRY(tri_tokenizer_create(folder, &tokenizer, error));
+    enum tri_status status = tri_tokenizer_read_stops(folder, tokenizer, stop, &stops, error);
+    json_t *ids = json_array();
+    int64_t special = 0;
+    for (int i = 0; status == TRI_OK && i < stops; i++) {
+        (void)json_array_append_new(ids, json_integer(stop[i]));
+    }
+    for (int64_t i = 0; tokenizer->special && i < tokenizer->vocab_size; i++) {
+        special += tokenizer->special[i] != 0;
+    }
+    *object = json_pack("{sI sI so}", "vocab_size", (json_int_t)tokenizer->vocab_size, "special",
+                        (json_int_t)special, "stops", ids);
+    tri_tokenizer_destroy(tokenizer);
+    return status;
+}
+
+static void print_tokenizer(const json_t *tokenizer)
+{
+    if (json_is_object(tokenizer)) {
+        char *stops = json_dumps(json_object_get(tokenizer, "stops"), JSON_COMPACT);
+        (void)printf("tokenizer.json: ids below %lld, %lld special tokens; stops %s\n",
+                     (long long)json_integer_value(json_object_get(tokenizer, "vocab_size")),
+                     (long long)json_integer_value(json_object_get(tokenizer, "special")), stops);
+        free(stops);
+    }
+}
+
 static enum tri_status inspect_checkpoint(const char *given, bool json, struct tri_error *error)
 {
     struct tri_checkpoint_choice choice = {.moments = true};
     const char *path = choice.path;
     char digest[32];
     struct tri_checkpoint_info info;
+    json_t *tokenizer;
     enum tri_status status;
     do {
         TRI_TRY(tri_checkpoint_resolve(given, &choice, error));
         status = tri_checkpoint_inspect_choice(&choice, &info, error);
     } while (status != TRI_OK && choice.again);
     TRI_TRY(status);
+    status = describe_tokenizer(path, &tokenizer, error);
+    if (status != TRI_OK) {
+        json_decref(tokenizer);
+        tri_checkpoint_info_fini(&info);
+        return status;
+    }
     (void)snprintf(digest, sizeof(digest), "%016llx", (unsigned long long)info.digest);
     json_t *list = json_array();
     for (int64_t i = 0; i < info.count; i++) {
@@ -92,13 +140,15 @@ static enum tri_status inspect_checkpoint(const char *given, bool json, struct t
         }
     }
     if (json) {
-        tri_print_json(json_pack("{ss ss sI sI sb sI sI ss so}", "kind", "checkpoint", "path", path,
-                                 "step", (json_int_t)info.step, "tokens", (json_int_t)info.tokens,
-                                 "optimizer", (int)info.optimizer, "bytes", (json_int_t)info.bytes,
-                                 "total", (json_int_t)info.parameters, "digest", digest,
-                                 "parameters", list));
+        tri_print_json(json_pack("{ss ss sI sI sb sI sI ss so so}", "kind", "checkpoint", "path",
+                                 path, "step", (json_int_t)info.step, "tokens",
+                                 (json_int_t)info.tokens, "optimizer", (int)info.optimizer, "bytes",
+                                 (json_int_t)info.bytes, "total", (json_int_t)info.parameters,
+                                 "digest", digest, "tokenizer", tokenizer, "parameters", list));
     } else {
         json_decref(list);
+        print_tokenizer(tokenizer);
+        json_decref(tokenizer);
         (void)printf("%s: step %lld, %lld tensors, %lld parameters%s, %.1f MB; every size and hash "
                      "is right\n",
                      path, (long long)info.step, (long long)info.count, (long long)info.parameters,

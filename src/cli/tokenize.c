@@ -10,10 +10,17 @@ static enum tri_status read_request(const struct tri_arguments *arguments,
                                     struct tri_error *error)
 {
     const char *tokenizer = tri_arguments_get(arguments, "--tokenizer");
+    bool learns = tri_arguments_has(arguments, "--train-vocab");
     TRI_TRY(tri_arguments_path(arguments, "--out", folder, error));
-    if (!tokenizer || !folder[0]) {
-        return tri_arguments_missing(arguments, tokenizer ? "--out DIR" : "--tokenizer T", error);
+    if ((!tokenizer && !learns) || !folder[0]) {
+        return tri_arguments_missing(arguments, folder[0] ? "--tokenizer T" : "--out DIR", error);
     }
+    if (tokenizer && learns) {
+        return tri_fail(error, TRI_BAD_INPUT,
+                        "command line: --train-vocab learns a tokenizer: expected no --tokenizer");
+    }
+    TRI_TRY(
+        tri_arguments_int(arguments, "--train-vocab", 1, INT32_MAX, 0, &args->train_vocab, error));
     args->folder = folder;
     args->tokenizer = tokenizer;
     args->files = arguments->words;

@@ -34,6 +34,7 @@ struct tri_bpe {
     bool spaces_begin_words; /* no token has U+2581 behind another character */
     bool cuts;               /* a text may be cut between a letter and what `cut` says */
     bool cuts_lines;         /* and a line feed, or only a space */
+    unsigned char *special;  /* of each id, whether it is */
     int threads;
 };
 
@@ -51,8 +52,7 @@ bool tri_bpe_encode_piece(struct tri_bpe_worker *worker, const unsigned char *te
                           bool begins, struct tri_text_place place, struct tri_token_list *tokens);
 const struct tri_bpe *tri_bpe_worker_bpe(const struct tri_bpe_worker *worker);
 
-/* The encode of an interface, and its count with a sink that counts: on bpe->threads threads, the
- * same tokens on any number of them. */
+/* The encode of an interface: on bpe->threads threads, the same tokens on any number of them. */
 enum tri_status tri_bpe_encode(const struct tri_tokenizer *tokenizer, const unsigned char *text,
                                size_t bytes, tri_token_sink sink, void *context,
                                struct tri_error *error) TRI_NODISCARD;

@@ -2,9 +2,9 @@
 
 #include "base/file.h"
 #include "base/memory.h"
-#include "base/processors.h"
 
 #include <inttypes.h>
+#include <omp.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -75,35 +75,20 @@ static void find_cuts(struct tri_bpe *bpe)
         split = split || (pattern && tri_pattern_splits_spaces(pattern));
     }
     bool words = bpe->rules.characters ? bpe->spaces_begin_words : split;
+    for (int i = 0; i < bpe->normalizer.count; i++) {
+        const struct tri_normal_step *step = &bpe->normalizer.step[i];
+        words = words && (step->kind != TRI_NORMAL_REPLACE ||
+                          (bpe->rules.characters && strcmp(step->from, " ") == 0));
+    }
     bpe->cuts =
         patterns && words && tri_added_ends_words(bpe->raw) && tri_added_ends_words(bpe->normal);
     bpe->cuts_lines = !bpe->rules.characters;
 }
 
-static int count_processors(void)
+static int count_threads(void)
 {
-    struct tri_processors processors;
-    if (!tri_processors_find(&processors)) {
-        return 1;
-    }
-    int count = CPU_COUNT_S(sizeof(processors.set), processors.set);
+    int count = omp_get_max_threads();
     return count < 1 ? 1 : count > THREADS_MOST ? THREADS_MOST : count;
-}
-
-static enum tri_status add_count(void *context, const int32_t *tokens, int64_t count,
-                                 struct tri_error *error)
-{
-    (void)tokens;
-    (void)error;
-    *(int64_t *)context += count;
-    return TRI_OK;
-}
-
-static enum tri_status count(const struct tri_tokenizer *tokenizer, const unsigned char *text,
-                             size_t bytes, int64_t *number, struct tri_error *error)
-{
-    *number = 0;
-    return tri_bpe_encode(tokenizer, text, bytes, add_count, number, error);
 }
 
 static size_t token_text(const struct tri_tokenizer *tokenizer, int32_t token,
@@ -131,6 +116,7 @@ void tri_bpe_destroy(struct tri_tokenizer *tokenizer)
     tri_added_destroy(bpe->normal);
     tri_vocabulary_destroy(bpe->vocabulary);
     tri_vocabulary_destroy(bpe->printed);
+    tri_free(bpe->special);
     tri_free(bpe);
 }
 
@@ -147,8 +133,9 @@ static enum tri_status read_file(struct tri_bpe_file *file, struct tri_error *er
     TRI_TRY(tri_bpe_read_steps(file, error));
     TRI_TRY(tri_bpe_read_model(file, error));
     file->bpe->interface.vocab_size = tri_vocabulary_size(file->bpe->vocabulary);
+    TRI_TRY(tri_bpe_read_template(file, error));
     find_cuts(file->bpe);
-    file->bpe->threads = count_processors();
+    file->bpe->threads = count_threads();
     return TRI_OK;
 }
 
@@ -158,7 +145,6 @@ enum tri_status tri_bpe_load(const char *path, struct tri_tokenizer **tokenizer,
     struct tri_bpe *bpe = tri_alloc(TRI_MEMORY_OTHER, sizeof(*bpe));
     struct tri_bpe_file file = {.path = path, .bpe = bpe};
     bpe->interface.name = "tokenizer.json";
-    bpe->interface.count = count;
     bpe->interface.encode = tri_bpe_encode;
     bpe->interface.token_text = token_text;
     bpe->interface.find_special = find_special;

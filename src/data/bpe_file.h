@@ -11,6 +11,9 @@ struct tri_bpe_file {
     json_t *root;
     struct tri_bpe *bpe;
     bool bytes; /* pieces are bytes in ByteLevel's writing, else characters */
+    /* Of characters, what the decoder does: U+2581 becomes a space, <0x00> a byte; whether all
+     * pieces were joined so far. */
+    bool spaces, names_bytes, fused;
 };
 
 /* BAD_INPUT: "path: key: found VALUE, EXPECTED". */
@@ -35,8 +38,22 @@ enum tri_status tri_bpe_read_steps(struct tri_bpe_file *file,
 enum tri_status tri_bpe_read_model(struct tri_bpe_file *file,
                                    struct tri_error *error) TRI_NODISCARD;
 
+/* post_processor, once the vocabulary is there. */
+enum tri_status tri_bpe_read_template(struct tri_bpe_file *file,
+                                      struct tri_error *error) TRI_NODISCARD;
+
 /* The bytes that a text in ByteLevel's writing stands for, at most as many as it has itself; false:
  * it has other characters. */
 bool tri_bpe_unmap(const char *text, size_t length, unsigned char *bytes, size_t *count);
+/* Each byte in that writing. */
+struct tri_bytes_writing {
+    char text[256][4];
+};
+void tri_bpe_map(struct tri_bytes_writing *writing);
+/* byte[256] <- the place of each byte in the order of its writing. */
+void tri_bpe_order(int32_t byte[256]);
+
+/* How ByteLevel itself cuts words: GPT-2's pattern. */
+extern const char tri_bpe_byte_level_pattern[];
 
 #endif

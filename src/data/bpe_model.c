@@ -47,6 +47,30 @@ bool tri_bpe_unmap(const char *text, size_t length, unsigned char *bytes, size_t
     return true;
 }
 
+void tri_bpe_map(struct tri_bytes_writing *writing)
+{
+    int other = 256;
+    for (int byte = 0; byte < 256; byte++) {
+        int character = is_plain(byte) ? byte : other++;
+        char *text = writing->text[byte];
+        text[0] = (char)(character < 0x80 ? character : 0xC0 | character >> 6);
+        text[1] = (char)(character < 0x80 ? 0 : 0x80 | (character & 0x3F));
+        text[2] = '\0';
+    }
+}
+
+void tri_bpe_order(int32_t byte[256])
+{
+    int32_t next = 0;
+    for (int plain = 1; plain >= 0; plain--) {
+        for (int i = 0; i < 256; i++) {
+            if (is_plain(i) == (plain != 0)) {
+                byte[i] = next++;
+            }
+        }
+    }
+}
+
 /* ---- vocab ----------------------------------------------------------------------------------- */
 
 /* The vocabulary's and the added tokens' ids, and the bytes of their texts. */
@@ -109,16 +133,16 @@ static int byte_of_name(const char *name)
 }
 
 /* What a token in characters prints: a space for each block, the byte that it names. */
-static size_t spell(const char *name, unsigned char *text)
+static size_t spell(const struct tri_bpe_file *file, const char *name, unsigned char *text)
 {
     size_t bytes = 0;
-    int byte = byte_of_name(name);
+    int byte = file->names_bytes ? byte_of_name(name) : -1;
     if (byte >= 0) {
         text[0] = (unsigned char)byte;
         return 1;
     }
     while (*name) {
-        bool block = strncmp(name, "\xE2\x96\x81", 3) == 0;
+        bool block = file->spaces && strncmp(name, "\xE2\x96\x81", 3) == 0;
         text[bytes++] = block ? ' ' : (unsigned char)*name;
         name += block ? 3 : 1;
     }
@@ -151,7 +175,7 @@ static enum tri_status set_tokens(struct tri_bpe_file *file, json_t *vocab, stru
         tri_vocabulary_set(bpe->vocabulary, id, mapped ? (const void *)bytes : name,
                            mapped ? count : length, mapped || !file->bytes);
         if (bpe->printed) {
-            tri_vocabulary_set(bpe->printed, id, bytes, spell(name, bytes), false);
+            tri_vocabulary_set(bpe->printed, id, bytes, spell(file, name, bytes), false);
         }
     }
     tri_free(bytes);
@@ -272,9 +296,8 @@ static enum tri_status read_added(struct tri_bpe_file *file, const json_t *vocab
     const json_t *own = json_object_get(vocab, text);
     json_int_t id = json_integer_value(json_object_get(object, "id"));
     const unsigned char *other;
-    bool special;
-    TRI_TRY(tri_bpe_get_flag(file, key, object, "special", false, &special, error));
-    TRI_TRY(tri_bpe_get_flag(file, key, object, "normalized", !special, normalized, error));
+    TRI_TRY(tri_bpe_get_flag(file, key, object, "special", false, &token->special, error));
+    TRI_TRY(tri_bpe_get_flag(file, key, object, "normalized", !token->special, normalized, error));
     TRI_TRY(tri_bpe_get_flag(file, key, object, "lstrip", false, &token->lstrip, error));
     TRI_TRY(tri_bpe_get_flag(file, key, object, "rstrip", false, &token->rstrip, error));
     TRI_TRY(tri_bpe_get_flag(file, key, object, "single_word", false, &token->single_word, error));
@@ -286,7 +309,7 @@ static enum tri_status read_added(struct tri_bpe_file *file, const json_t *vocab
         return taken(file, key, text, id, error);
     }
     token->id = (int32_t)id;
-    token->special = special || looks_special(text);
+    token->special = token->special || looks_special(text);
     token->bytes = strlen(text);
     token->text = tri_strdup(text);
     return TRI_OK;
@@ -314,8 +337,9 @@ static enum tri_status normalize_token(const struct tri_bpe_file *file,
 }
 
 /* One that the vocabulary lacks prints what is looked for. */
-static void set_text(struct tri_bpe *bpe, const struct tri_added_token *token)
+static void set_text(struct tri_bpe_file *file, const struct tri_added_token *token)
 {
+    struct tri_bpe *bpe = file->bpe;
     const unsigned char *other;
     if (tri_vocabulary_text(bpe->vocabulary, token->id, &other) > 0) {
         return;
@@ -323,7 +347,7 @@ static void set_text(struct tri_bpe *bpe, const struct tri_added_token *token)
     tri_vocabulary_set(bpe->vocabulary, token->id, token->text, token->bytes, false);
     if (bpe->printed) {
         unsigned char *text = tri_alloc(TRI_MEMORY_OTHER, token->bytes + 1);
-        tri_vocabulary_set(bpe->printed, token->id, text, spell(token->text, text), false);
+        tri_vocabulary_set(bpe->printed, token->id, text, spell(file, token->text, text), false);
         tri_free(text);
     }
 }
@@ -355,7 +379,8 @@ static enum tri_status set_added(struct tri_bpe_file *file, const json_t *vocab,
             status = normalize_token(file, &one, error);
         }
         if (status == TRI_OK) {
-            set_text(file->bpe, &one);
+            set_text(file, &one);
+            file->bpe->special[one.id] = one.special;
             token[normalized][count[normalized]++] = one;
         } else {
             tri_free(one.text);
@@ -442,6 +467,8 @@ enum tri_status tri_bpe_read_model(struct tri_bpe_file *file, struct tri_error *
     if (!file->bytes) {
         bpe->printed = tri_vocabulary_create((int32_t)extent.size, extent.bytes, 0);
     }
+    bpe->special = tri_alloc(TRI_MEMORY_OTHER, (size_t)extent.size);
+    bpe->interface.special = bpe->special;
     TRI_TRY(set_tokens(file, vocab, error));
     TRI_TRY(set_bytes(file, vocab, fallback, error));
     TRI_TRY(set_unknown(file, model, vocab, error));

@@ -6,7 +6,7 @@
 #include <string.h>
 
 static const char BLOCK[] = "\xE2\x96\x81"; /* U+2581 */
-static const char BYTE_LEVEL_PATTERN[] =
+const char tri_bpe_byte_level_pattern[] =
     "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+";
 
 enum { NESTED_MOST = 8 };
@@ -153,7 +153,7 @@ static enum tri_status read_byte_level(struct tri_bpe_file *file, const char *ke
     TRI_TRY(tri_bpe_get_flag(file, key, object, "use_regex", true, &regex, error));
     step->prefix = space ? TRI_PREFIX_ALWAYS : TRI_PREFIX_NONE;
     file->bytes = true;
-    return regex ? set_pattern(file, key, BYTE_LEVEL_PATTERN, step, error) : TRI_OK;
+    return regex ? set_pattern(file, key, tri_bpe_byte_level_pattern, step, error) : TRI_OK;
 }
 
 static enum tri_status read_metaspace(struct tri_bpe_file *file, const char *key,
@@ -211,38 +211,66 @@ static enum tri_status read_pre_tokenizer(struct tri_bpe_file *file, const char 
 
 /* ---- decoder --------------------------------------------------------------------------------- */
 
-/* What the ways back may hold, in this order; nothing of it does anything to another kind. */
-static enum tri_status read_decoder(struct tri_bpe_file *file, const char *key,
-                                    const json_t *object, struct tri_error *error)
+static enum tri_status read_replace(struct tri_bpe_file *file, const char *key,
+                                    const json_t *object, bool *known, struct tri_error *error)
+{
+    const char *from = "";
+    const char *to = "";
+    TRI_TRY(get_string_pattern(file, key, object, &from, error));
+    TRI_TRY(tri_bpe_get_text(file, key, object, "content", &to, error));
+    *known = strcmp(from, BLOCK) == 0 && strcmp(to, " ") == 0;
+    file->spaces = *known;
+    return TRI_OK;
+}
+
+/* One space, of the text and not of each of its pieces. */
+static bool is_strip(const struct tri_bpe_file *file, const json_t *object)
+{
+    const char *content = json_string_value(json_object_get(object, "content"));
+    return content && strcmp(content, " ") == 0 && file->fused &&
+           json_integer_value(json_object_get(object, "start")) == 1 &&
+           json_integer_value(json_object_get(object, "stop")) == 0;
+}
+
+static enum tri_status read_characters(struct tri_bpe_file *file, const char *key,
+                                       const json_t *object, bool *known, struct tri_error *error)
 {
     const char *type = tri_bpe_type(object);
-    bool known = file->bytes ? strcmp(type, "ByteLevel") == 0
-                             : strcmp(type, "ByteFallback") == 0 || strcmp(type, "Fuse") == 0;
-    if (!file->bytes && strcmp(type, "Replace") == 0) {
-        const char *from = "";
-        const char *to = "";
-        TRI_TRY(get_string_pattern(file, key, object, &from, error));
-        TRI_TRY(tri_bpe_get_text(file, key, object, "content", &to, error));
-        known = strcmp(from, BLOCK) == 0 && strcmp(to, " ") == 0;
-    } else if (!file->bytes && strcmp(type, "Strip") == 0) {
-        const char *content = json_string_value(json_object_get(object, "content"));
-        known = content && strcmp(content, " ") == 0 &&
-                json_integer_value(json_object_get(object, "start")) == 1 &&
-                json_integer_value(json_object_get(object, "stop")) == 0;
-        file->bpe->interface.strips_space = known;
-    } else if (!file->bytes && strcmp(type, "Metaspace") == 0) {
+    *known = true;
+    if (strcmp(type, "Replace") == 0) {
+        return read_replace(file, key, object, known, error);
+    }
+    if (strcmp(type, "ByteFallback") == 0) {
+        file->names_bytes = true;
+    } else if (strcmp(type, "Fuse") == 0) {
+        file->fused = true;
+    } else if (strcmp(type, "Strip") == 0) {
+        *known = file->bpe->interface.strips_space = is_strip(file, object);
+    } else if (strcmp(type, "Metaspace") == 0) {
         const char *scheme = json_string_value(json_object_get(object, "prepend_scheme"));
         bool space;
         TRI_TRY(tri_bpe_get_flag(file, key, object, "add_prefix_space", true, &space, error));
-        known = true;
+        file->spaces = true;
         file->bpe->interface.strips_space = scheme ? strcmp(scheme, "never") != 0 : space;
+    } else {
+        *known = false;
+    }
+    return TRI_OK;
+}
+
+static enum tri_status read_decoder(struct tri_bpe_file *file, const char *key,
+                                    const json_t *object, struct tri_error *error)
+{
+    bool known = strcmp(tri_bpe_type(object), "ByteLevel") == 0;
+    if (!file->bytes) {
+        TRI_TRY(read_characters(file, key, object, &known, error));
     }
     return known ? TRI_OK
                  : tri_bpe_refuse(file, key, object,
-                                  file->bytes
-                                      ? "expected ByteLevel, as the pre_tokenizer"
-                                      : "supported are Replace of U+2581 by a space, "
-                                        "ByteFallback, Fuse, Strip of one space and Metaspace",
+                                  file->bytes ? "expected ByteLevel, as the pre_tokenizer"
+                                              : "supported are Replace of U+2581 by a space, "
+                                                "ByteFallback, Fuse, then Strip of one space, and "
+                                                "Metaspace",
                                   error);
 }
 

@@ -39,10 +39,12 @@ struct team {
 static size_t find_cut(const struct tri_bpe *bpe, const unsigned char *text, size_t bytes,
                        size_t from)
 {
-    for (size_t at = from; bpe->cuts && at < bytes; at++) {
+    for (size_t at = from > 0 ? from : 1; bpe->cuts && at < bytes; at++) {
         int32_t c;
-        if ((text[at] == ' ' || (text[at] == '\n' && bpe->cuts_lines)) && at > 0 &&
-            tri_utf8_last(text, at, &c) > 0 && tri_is_letter(c)) {
+        /* A normal form may end a letter by a mark, and a line feed belongs to what ends so. */
+        bool line = text[at] == '\n' && bpe->cuts_lines &&
+                    (bpe->normalizer.count == 0 || text[at - 1] < 0x80);
+        if ((text[at] == ' ' || line) && tri_utf8_last(text, at, &c) > 0 && tri_is_letter(c)) {
             return at;
         }
     }

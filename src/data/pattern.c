@@ -1,9 +1,10 @@
 #include "data/pattern.h"
 
 #include "base/memory.h"
+#include "data/word_scan.h"
 
 #include <ctype.h>
-#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #define PCRE2_CODE_UNIT_WIDTH 8
@@ -38,13 +39,16 @@ static const char *const WORD_PATTERNS[] = {
     "\\p{N}+",
     "\\p{N}{1,3}"};
 
-enum { SPLIT_SPACES = 3 }; /* the first so many */
+enum { SPLIT_SPACES = 3 }; /* the first so many, in the order of enum tri_word_style */
 
 enum { STACK_MOST = 64 << 20, PATTERN_MOST = 1 << 16 };
 
 struct tri_pattern {
     pcre2_code *code;
+    bool compiled; /* to machine code, else it is interpreted */
     bool ends_words, splits_spaces;
+    enum tri_word_style style;
+    struct tri_character_classes *classes; /* NULL: the pattern itself is looked for */
 };
 
 /* The pattern as PCRE2 is given it. */
@@ -113,18 +117,24 @@ static enum tri_status put_escape(const char *place, struct writing *to, const c
     return TRI_OK;
 }
 
-/* Named by itself for the message: what only one of the two knows, or reads in another way. */
+/* What only one of the two knows, or reads in another way: sets of classes, an option that holds to
+ * the end of its group, verbs, an interval that gives nothing back. */
 static bool is_foreign(const char *at, bool in_class)
 {
-    return in_class ? strncmp(at, "&&", 2) == 0 || *at == '['
-                    : strncmp(at, "(?", 2) == 0 && !strchr(":=!i>", at[2]);
+    if (in_class) {
+        return strncmp(at, "&&", 2) == 0 || *at == '[';
+    }
+    bool group = strncmp(at, "(?", 2) == 0;
+    bool option = group && at[2] == 'i';
+    return (group && !strchr(":=!i>", at[2])) || (option && at[3] != ':') ||
+           strncmp(at, "(*", 2) == 0 || strncmp(at, "}+", 2) == 0;
 }
 
 static enum tri_status rewrite(const char *place, const char *text, struct writing *to,
                                struct tri_error *error)
 {
     for (const char *at = text; *at;) {
-        if (is_foreign(at, to->in_class) && strncmp(at, "[:", 2) != 0) {
+        if (is_foreign(at, to->in_class)) {
             return tri_fail(error, TRI_BAD_INPUT, "%s: '%.3s' in a pattern is not supported", place,
                             at);
         }
@@ -141,6 +151,33 @@ static enum tri_status rewrite(const char *place, const char *text, struct writi
         at += bytes;
     }
     return TRI_OK;
+}
+
+/* The ranges behind the property in LETTERS or NUMBERS. */
+static size_t parse_ranges(const char *members, int32_t *range)
+{
+    size_t count = 0;
+    const char *at = strchr(members, '}') + 1;
+    while (*at) {
+        char *end;
+        range[2 * count] = (int32_t)strtol(at + 3, &end, 16);
+        bool more = strncmp(end, "}-", 2) == 0;
+        range[2 * count + 1] = more ? (int32_t)strtol(end + 5, &end, 16) : range[2 * count];
+        at = end + 1;
+        count++;
+    }
+    return count;
+}
+
+static struct tri_character_classes *make_classes(void)
+{
+    int32_t letters[2 * sizeof(LETTERS) / 6];
+    int32_t numbers[2 * sizeof(NUMBERS) / 6];
+    size_t letter_ranges = parse_ranges(LETTERS, letters);
+    size_t number_ranges = parse_ranges(NUMBERS, numbers);
+    struct tri_character_classes *classes = tri_alloc(TRI_MEMORY_OTHER, sizeof(*classes));
+    tri_character_classes_init(classes, letters, letter_ranges, numbers, number_ranges);
+    return classes;
 }
 
 enum tri_status tri_pattern_create(const char *place, const char *text,
@@ -169,13 +206,17 @@ enum tri_status tri_pattern_create(const char *place, const char *text,
         (void)pcre2_get_error_message(code, message, sizeof(message));
         return tri_fail(error, TRI_BAD_INPUT, "%s: %s", place, (const char *)message);
     }
-    (void)pcre2_jit_compile(compiled, PCRE2_JIT_COMPLETE); /* else it is interpreted */
     *pattern = tri_alloc(TRI_MEMORY_OTHER, sizeof(**pattern));
     (*pattern)->code = compiled;
+    (*pattern)->compiled = pcre2_jit_compile(compiled, PCRE2_JIT_COMPLETE) == 0;
     for (size_t i = 0; i < sizeof(WORD_PATTERNS) / sizeof(*WORD_PATTERNS); i++) {
         bool same = strcmp(text, WORD_PATTERNS[i]) == 0;
         (*pattern)->ends_words |= same;
-        (*pattern)->splits_spaces |= same && i < SPLIT_SPACES;
+        if (same && i < SPLIT_SPACES) {
+            (*pattern)->splits_spaces = true;
+            (*pattern)->style = (enum tri_word_style)i;
+            (*pattern)->classes = make_classes();
+        }
     }
     return TRI_OK;
 }
@@ -184,6 +225,7 @@ void tri_pattern_destroy(struct tri_pattern *pattern)
 {
     if (pattern) {
         pcre2_code_free(pattern->code);
+        tri_free(pattern->classes);
         tri_free(pattern);
     }
 }
@@ -227,13 +269,29 @@ void tri_matcher_destroy(struct tri_matcher *matcher)
     }
 }
 
+static int match(const struct tri_matcher *matcher, const unsigned char *text, size_t bytes,
+                 size_t from)
+{
+    const struct tri_pattern *pattern = matcher->pattern;
+    return pattern->compiled ? pcre2_jit_match(pattern->code, text, bytes, from, 0, matcher->data,
+                                               matcher->context)
+                             : pcre2_match(pattern->code, text, bytes, from, PCRE2_NO_UTF_CHECK,
+                                           matcher->data, matcher->context);
+}
+
 bool tri_matcher_find(struct tri_matcher *matcher, const unsigned char *text, size_t bytes,
                       size_t from, size_t *begin, size_t *end)
 {
     *begin = *end = bytes;
+    if (matcher->pattern->classes) {
+        *begin = from;
+        *end = from < bytes ? tri_word_scan(matcher->pattern->classes, matcher->pattern->style,
+                                            text, bytes, from)
+                            : bytes;
+        return true;
+    }
     while (from < bytes) {
-        int found = pcre2_match(matcher->pattern->code, text, bytes, from, PCRE2_NO_UTF_CHECK,
-                                matcher->data, matcher->context);
+        int found = match(matcher, text, bytes, from);
         if (found == PCRE2_ERROR_NOMATCH) {
             return true;
         }

@@ -1,13 +1,17 @@
 #include "data/tokenize.h"
 
 #include "base/file.h"
+#include "base/log.h"
 #include "base/memory.h"
 #include "base/path.h"
+#include "config/config.h"
+#include "data/bpe_train.h"
 #include "data/chat_folder.h"
 #include "data/input.h"
 #include "data/shard_split.h"
 #include "data/shard_writer.h"
 #include "data/tokenizer.h"
+#include "data/tokenizer_files.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -17,6 +21,8 @@
 
 /* Shards are written here, inside the folder asked for, and move up when all are whole. */
 static const char STAGING[] = "tokenize" TRI_TEMPORARY;
+/* And a tokenizer that is learned, here. */
+static const char LEARNED[] = "learned" TRI_TEMPORARY;
 
 /* ---- input ----------------------------------------------------------------------------------- */
 
@@ -29,6 +35,18 @@ static enum tri_status check_args(const struct tri_tokenize_args *args, struct t
         return tri_fail(error, TRI_BAD_INPUT,
                         "tokenize: validation fraction %g, expected at least 0 and below 1",
                         args->valid);
+    }
+    if (args->train_vocab != 0 &&
+        (args->train_vocab < TRI_TRAIN_VOCAB_LEAST || args->train_vocab > TRI_TRAIN_VOCAB_MOST)) {
+        return tri_fail(error, TRI_BAD_INPUT,
+                        "tokenize: a vocabulary of %" PRId64 ", expected %d to %d",
+                        args->train_vocab, TRI_TRAIN_VOCAB_LEAST, TRI_TRAIN_VOCAB_MOST);
+    }
+    if (args->train_vocab != 0 && args->template && strcmp(args->template, "plain") != 0) {
+        return tri_fail(error, TRI_BAD_INPUT,
+                        "tokenize: template %s: a vocabulary that is learned has no tokens of "
+                        "chats, expected plain",
+                        args->template);
     }
     if (args->per_shard < 0 || args->per_shard > TRI_SHARD_TOKENS_MAX) {
         return tri_fail(error, TRI_BAD_INPUT,
@@ -81,7 +99,9 @@ struct work {
     struct tri_tokenizer *tokenizer;
     struct tri_chat chat, raw;
     bool has_chat;
-    char *staging, *scratch; /* a folder, and a path in it */
+    char *staging, *scratch;   /* a folder, and a path in it */
+    char *learned;             /* a folder, where a tokenizer is learned */
+    char folder[TRI_PATH_MAX]; /* where the tokenizer's files are; "": it has none but itself */
     struct tri_shard_set set;
     struct tri_shard_writer *writer;
     bool last_counts; /* the last token that was written does */
@@ -121,8 +141,9 @@ static enum tri_status find_specials(struct work *work, struct tri_error *error)
     if (!has_lines(work->args)) {
         return TRI_OK;
     }
-    const char *name = work->args->tokenizer;
-    const char *folder = tri_file_is_dir(name) ? name : NULL;
+    const char *given = work->args->tokenizer;
+    const char *name = given ? given : "a vocabulary that is learned";
+    const char *folder = work->folder[0] ? work->folder : NULL;
     TRI_TRY(choose_template(work, folder, error));
     if (work->args->format == TRI_FORMAT_CHAT && !work->has_chat) {
         return tri_fail(error, TRI_BAD_INPUT,
@@ -140,27 +161,107 @@ static enum tri_status find_specials(struct work *work, struct tri_error *error)
     return tri_chat_resolve(&work->raw, work->tokenizer, name, error);
 }
 
+/* ---- learning a tokenizer -------------------------------------------------------------------- */
+
+/* Documents come as bytes. */
+static enum tri_status learn_from(void *context, bool begins, const int32_t *tokens,
+                                  const unsigned char *counts, int64_t count,
+                                  struct tri_error *error)
+{
+    (void)counts;
+    unsigned char text[4096];
+    for (int64_t at = 0; at < count; at += (int64_t)sizeof(text)) {
+        int64_t part = count - at < (int64_t)sizeof(text) ? count - at : (int64_t)sizeof(text);
+        for (int64_t i = 0; i < part; i++) {
+            text[i] = (unsigned char)tokens[at + i];
+        }
+        TRI_TRY(tri_bpe_trainer_add(context, begins && at == 0, text, (size_t)part, error));
+    }
+    return TRI_OK;
+}
+
+static enum tri_status learn(struct work *work, struct tri_bpe_trainer *trainer,
+                             struct tri_error *error)
+{
+    struct tri_documents_counts counts = {0};
+    const struct tri_documents_args args = {.tokenizer = work->tokenizer,
+                                            .chat = work->has_chat ? &work->chat : NULL,
+                                            .raw = &work->raw,
+                                            .format = work->args->format,
+                                            .scratch = work->scratch};
+    for (int i = 0; i < work->args->num_files; i++) {
+        TRI_TRY(
+            tri_documents_read(&args, work->args->files[i], learn_from, trainer, &counts, error));
+    }
+    return tri_bpe_trainer_finish(trainer, work->args->train_vocab, work->learned, error);
+}
+
+/* In the place of the tokenizer of bytes by which documents are read before; then the learned one
+ * is one that was given. */
+static enum tri_status learn_tokenizer(struct work *work, struct tri_error *error)
+{
+    struct tri_bpe_trainer *trainer = NULL;
+    TRI_TRY(tri_file_remove_tree(work->learned, error));
+    TRI_TRY(tri_file_make_dirs(work->learned, error));
+    TRI_TRY(tri_file_make_dirs(work->staging, error));
+    enum tri_status status = tri_bpe_trainer_create(&trainer, error);
+    if (status == TRI_OK) {
+        status = learn(work, trainer, error);
+    }
+    tri_bpe_trainer_destroy(trainer);
+    enum tri_status removed = tri_file_remove_tree(work->staging, status == TRI_OK ? error : NULL);
+    TRI_TRY(status);
+    TRI_TRY(removed);
+    tri_path_make(work->folder, sizeof(work->folder), "%s", work->learned);
+    tri_tokenizer_destroy(work->tokenizer);
+    TRI_TRY(tri_tokenizer_create(work->learned, &work->tokenizer, error));
+    return find_specials(work, error);
+}
+
+static enum tri_status open_tokenizer(struct work *work, struct tri_error *error)
+{
+    const char *given = work->args->tokenizer;
+    if (!given) {
+        return tri_tokenizer_create("byte", &work->tokenizer, error);
+    }
+    if (strcmp(given, "byte") != 0 && tri_file_is_dir(given)) {
+        (void)tri_tokenizer_files_find(given, work->folder, sizeof(work->folder));
+    }
+    return tri_tokenizer_create(given, &work->tokenizer, error);
+}
+
 static enum tri_status prepare(struct work *work, const struct tri_tokenize_args *args,
                                struct tri_error *error)
 {
     *work = (struct work){.args = args};
     TRI_TRY(check_args(args, error));
-    TRI_TRY(tri_tokenizer_create(args->tokenizer, &work->tokenizer, error));
-    TRI_TRY(check_separator(args, work->tokenizer, error));
-    TRI_TRY(find_specials(work, error));
     work->staging = join(args->folder, STAGING);
     work->scratch = join(work->staging, "text");
+    work->learned = join(args->folder, LEARNED);
+    TRI_TRY(open_tokenizer(work, error));
+    TRI_TRY(find_specials(work, error));
+    TRI_TRY(check_inputs(args, error));
+    if (args->train_vocab) {
+        TRI_TRY(learn_tokenizer(work, error));
+    }
+    TRI_TRY(check_separator(args, work->tokenizer, error));
     int64_t vocab_size = work->tokenizer->vocab_size;
     work->set = (struct tri_shard_set){
         .folder = work->staging,
         .vocab_size = args->separator >= vocab_size ? args->separator + 1 : vocab_size,
         .per_shard = args->per_shard ? args->per_shard : TRI_TOKENIZE_PER_SHARD,
         .documents = args->num_files > 1 || has_lines(args)};
-    return check_inputs(args, error);
+    return TRI_OK;
 }
 
 static void finish(struct work *work)
 {
+    struct tri_error error;
+    if (work->learned && work->args->train_vocab &&
+        tri_file_remove_tree(work->learned, &error) != TRI_OK) {
+        tri_log_warn("%s", error.message);
+    }
+    tri_free(work->learned);
     tri_free(work->staging);
     tri_free(work->scratch);
     tri_tokenizer_destroy(work->tokenizer);
@@ -262,6 +363,15 @@ static void add_place(const char *staging, struct tri_error *error)
     }
 }
 
+/* Shards are of use to who knows what their tokens stand for. */
+static enum tri_status keep_tokenizer(const struct work *work, struct tri_error *error)
+{
+    const char *given = work->args->tokenizer;
+    bool bytes = given && strcmp(given, "byte") == 0;
+    const char *from = work->folder[0] ? work->folder : given;
+    return tri_tokenizer_files_put(bytes ? NULL : from, work->args->folder, error);
+}
+
 static enum tri_status work_through(struct work *work, struct tri_tokenize_result *result,
                                     struct tri_error *error)
 {
@@ -273,6 +383,9 @@ static enum tri_status work_through(struct work *work, struct tri_tokenize_resul
     bool whole = status == TRI_OK;
     if (whole) {
         status = tri_shard_publish(&work->set, work->args->folder, error);
+    }
+    if (status == TRI_OK) {
+        status = keep_tokenizer(work, error);
     }
     if (whole && status != TRI_OK) {
         add_place(work->staging, error);

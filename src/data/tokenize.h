@@ -14,7 +14,7 @@ enum {
 };
 
 struct tri_tokenize_args {
-    const char *tokenizer; /* as tri_tokenizer_create takes it */
+    const char *tokenizer; /* as tri_tokenizer_create takes it; NULL with train_vocab */
     const char *folder;    /* made when it does not exist */
     int num_files;
     char *const *files; /* in the order in which they are joined */
@@ -23,6 +23,7 @@ struct tri_tokenize_args {
     int64_t per_shard;  /* tokens to a file; 0: TRI_TOKENIZE_PER_SHARD */
     enum tri_format format;
     const char *template; /* NULL: none is named */
+    int64_t train_vocab;  /* ids of a tokenizer that is learned from the files; 0: none is */
 };
 
 struct tri_tokenize_result {
@@ -39,9 +40,9 @@ struct tri_tokenize_result {
  * documents that is nearest to that. Beside them lie .docs where there are several documents or
  * lines, and .mask where a token does not count. Shards of those names that an earlier call left
  * are replaced as one set, once everything new is on disk; a failure before leaves them as they
- * were. Local: one rank calls it. BAD_INPUT: no files, a file missing, unreadable, damaged or
- * empty, a line that is no document, a number out of range, a side of the split without tokens.
- * FAILED: the disk. */
+ * were. folder/tokenizer is made what the tokenizer's files are. Local: one rank calls it.
+ * BAD_INPUT: no files, a file missing, unreadable, damaged or empty, a line that is no document, a
+ * number out of range, a side of the split without tokens. FAILED: the disk. */
 enum tri_status tri_tokenize_files(const struct tri_tokenize_args *args,
                                    struct tri_tokenize_result *result,
                                    struct tri_error *error) TRI_NODISCARD;

@@ -3,7 +3,9 @@
 #include "base/file.h"
 #include "base/memory.h"
 #include "base/path.h"
+#include "config/config.h"
 #include "data/bpe.h"
+#include "data/tokenizer_files.h"
 
 #include <string.h>
 
@@ -13,16 +15,6 @@ struct byte_tokenizer {
     struct tri_tokenizer interface;
     unsigned char bytes[256];
 };
-
-static enum tri_status byte_count(const struct tri_tokenizer *tokenizer, const unsigned char *text,
-                                  size_t bytes, int64_t *tokens, struct tri_error *error)
-{
-    (void)tokenizer;
-    (void)text;
-    (void)error;
-    *tokens = (int64_t)bytes;
-    return TRI_OK;
-}
 
 static enum tri_status byte_encode(const struct tri_tokenizer *tokenizer, const unsigned char *text,
                                    size_t bytes, tri_token_sink sink, void *context,
@@ -62,7 +54,6 @@ static struct tri_tokenizer *byte_create(void)
     struct byte_tokenizer *self = tri_alloc(TRI_MEMORY_OTHER, sizeof(*self));
     self->interface = (struct tri_tokenizer){.name = "byte",
                                              .vocab_size = 256,
-                                             .count = byte_count,
                                              .encode = byte_encode,
                                              .token_text = byte_token_text,
                                              .destroy = byte_destroy};
@@ -92,12 +83,14 @@ enum tri_status tri_tokenizer_create(const char *name, struct tri_tokenizer **to
     if (!tri_file_is_dir(name)) {
         return tri_bpe_load(name, tokenizer, error);
     }
-    size_t room = strlen(name) + sizeof(file) + 1;
-    char *path = tri_alloc(TRI_MEMORY_OTHER, room);
-    tri_path_make(path, room, "%s/%s", name, file);
-    enum tri_status status = tri_bpe_load(path, tokenizer, error);
-    tri_free(path);
-    return status;
+    char folder[TRI_PATH_MAX];
+    char path[TRI_PATH_MAX + sizeof(file)];
+    if (!tri_tokenizer_files_find(name, folder, sizeof(folder))) {
+        return tri_fail(error, TRI_BAD_INPUT, "%s: holds no %s, of which a tokenizer is read", name,
+                        file);
+    }
+    tri_path_make(path, sizeof(path), "%s/%s", folder, file);
+    return tri_bpe_load(path, tokenizer, error);
 }
 
 void tri_tokenizer_destroy(struct tri_tokenizer *tokenizer)
@@ -217,4 +210,71 @@ size_t tri_tokenizer_decode(const struct tri_tokenizer *tokenizer, const int32_t
         bytes += length;
     }
     return bytes;
+}
+
+/* ---- token by token -------------------------------------------------------------------------- */
+
+/* Bytes at the end that begin a character and are not all of it. */
+static size_t count_begun(const unsigned char *text, size_t bytes)
+{
+    for (size_t back = 1; back <= 3 && back <= bytes; back++) {
+        unsigned char c = text[bytes - back];
+        if (c >= 0xC0) {
+            size_t whole = c >= 0xF0 ? 4 : c >= 0xE0 ? 3 : 2;
+            return whole > back && c < 0xF8 ? back : 0;
+        }
+        if (c < 0x80) {
+            return 0;
+        }
+    }
+    return 0;
+}
+
+const unsigned char *tri_token_stream_add(struct tri_token_stream *stream,
+                                          const struct tri_tokenizer *tokenizer, int32_t token,
+                                          size_t *bytes)
+{
+    const unsigned char *part;
+    size_t length = tokenizer->token_text(tokenizer, token, &part);
+    if (length > 0 && !stream->begun) {
+        size_t skipped = tokenizer->strips_space && part[0] == ' ';
+        part += skipped;
+        length -= skipped;
+        stream->begun = true;
+    }
+    if (stream->room < stream->bytes + length) {
+        size_t room = 2 * (stream->bytes + length);
+        unsigned char *text = tri_alloc(TRI_MEMORY_OTHER, room);
+        if (stream->text) {
+            memcpy(text, stream->text + stream->shown, stream->bytes);
+        }
+        tri_free(stream->text);
+        stream->text = text;
+        stream->room = room;
+    } else if (stream->bytes > 0) {
+        memmove(stream->text, stream->text + stream->shown, stream->bytes);
+    }
+    if (length > 0) {
+        memcpy(stream->text + stream->bytes, part, length);
+    }
+    size_t all = stream->bytes + length;
+    stream->bytes = all > 0 ? count_begun(stream->text, all) : 0;
+    stream->shown = all - stream->bytes;
+    *bytes = stream->shown;
+    return stream->text;
+}
+
+const unsigned char *tri_token_stream_end(struct tri_token_stream *stream, size_t *bytes)
+{
+    const unsigned char *text = stream->text ? stream->text + stream->shown : NULL;
+    *bytes = stream->bytes;
+    stream->bytes = stream->shown = 0;
+    stream->begun = false;
+    return text;
+}
+
+void tri_token_stream_fini(struct tri_token_stream *stream)
+{
+    tri_free(stream->text);
+    *stream = (struct tri_token_stream){0};
 }

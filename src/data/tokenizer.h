@@ -21,11 +21,12 @@ struct tri_tokenizer {
     const char *name;
     int64_t vocab_size; /* ids are below it; not all need be there */
     bool strips_space;  /* one at the beginning of a text that is decoded */
-    /* Tokens that encode would give. BAD_INPUT: a text that it cannot take. */
-    enum tri_status (*count)(const struct tri_tokenizer *tokenizer, const unsigned char *text,
-                             size_t bytes, int64_t *tokens, struct tri_error *error);
+    /* Of each id, whether it is a special token, which is no text of a document; NULL: none is. */
+    const unsigned char *special;
+    int32_t begin[4]; /* what the file's template puts before a text */
+    int num_begin;
     /* The whole text in order, through sink, a part at a time; sink is called on the caller's
-     * thread. */
+     * thread. BAD_INPUT: a text that it cannot take. */
     enum tri_status (*encode)(const struct tri_tokenizer *tokenizer, const unsigned char *text,
                               size_t bytes, tri_token_sink sink, void *context,
                               struct tri_error *error);
@@ -82,5 +83,21 @@ enum tri_status tri_tokenizer_encode(const struct tri_tokenizer *tokenizer, cons
  * the bytes that the whole text has. */
 size_t tri_tokenizer_decode(const struct tri_tokenizer *tokenizer, const int32_t *tokens,
                             int64_t count, char *text, size_t room);
+
+/* Text token by token, as it can be shown: a character of several bytes whole, when its last token
+ * comes. Begin with {0}. */
+struct tri_token_stream {
+    unsigned char *text;
+    size_t bytes, room; /* bytes of a character that has begun, at the end of shown */
+    size_t shown;
+    bool begun;
+};
+/* The bytes that can be shown now, valid until the next call; *bytes may be 0. */
+const unsigned char *tri_token_stream_add(struct tri_token_stream *stream,
+                                          const struct tri_tokenizer *tokenizer, int32_t token,
+                                          size_t *bytes);
+/* What is left of a character that never ended; then the stream is as it began. */
+const unsigned char *tri_token_stream_end(struct tri_token_stream *stream, size_t *bytes);
+void tri_token_stream_fini(struct tri_token_stream *stream);
 
 #endif

@@ -3,12 +3,14 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/signals.h"
+#include "data/tokenizer_files.h"
 #include "train/ending.h"
 #include "train/environment.h"
 #include "train/json.h"
 #include "train/metrics.h"
 #include "train/resume.h"
 #include "train/run_folder.h"
+#include "train/run_tokenizer.h"
 #include "train/session.h"
 #include "train/start.h"
 
@@ -179,6 +181,9 @@ static enum tri_status describe(struct run *run, struct tri_error *error)
             int64_t kept = run->saved_step <= 0 ? -1 : run->state.step;
             status = tri_run_folder_trim_metrics(run->folder, kept, error);
         }
+        if (status == TRI_OK) {
+            status = tri_run_tokenizer_keep(run->config, run->saved_step > 0, error);
+        }
     }
     free(environment);
     return agree_to_start(run, status, error);
@@ -216,7 +221,12 @@ static void find_evaluation_due(struct run *run)
 static enum tri_status save(struct run *run, struct tri_error *error)
 {
     struct tri_checkpoint_state state = run->state;
+    char tokenizer[TRI_PATH_MAX];
     tri_session_describe(run->session, &state);
+    if (is_root(run) &&
+        tri_tokenizer_files_find(run->config->run_dir, tokenizer, sizeof(tokenizer))) {
+        state.tokenizer = tokenizer;
+    }
     /* Weights that give no finite loss push no good checkpoint out. */
     int64_t keep = state.skipped_in_a_row ? 0 : run->config->checkpoint_keep_last;
     enum tri_status status = tri_checkpoint_save(run->config->run_dir, run->session->engine->params,

@@ -129,8 +129,8 @@ static enum tri_status try_saving(struct tri_run_folder *folder, struct tri_erro
 
 static enum tri_status remove_old(const struct tri_run_folder *folder, struct tri_error *error)
 {
-    static const char *const names[] = {"checkpoints", "metrics.jsonl", "config.yaml",
-                                        "environment.json", "ledger.json"};
+    static const char *const names[] = {"checkpoints",      "metrics.jsonl", "config.yaml",
+                                        "environment.json", "ledger.json",   "tokenizer"};
     for (size_t i = 0; i < sizeof(names) / sizeof(*names); i++) {
         char path[MEMBER_PATH_MAX];
         member(folder, names[i], path);

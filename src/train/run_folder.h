@@ -4,6 +4,7 @@
  *   RUN/environment.json   version, processor, what carries messages, where ranks run
  *   RUN/metrics.jsonl      one line a step, and one for each evaluation
  *   RUN/ledger.json        what was sent
+ *   RUN/tokenizer/         the tokenizer's files, where the shards or init_from have some
  *   RUN/checkpoints/       checkpoint/
  *   RUN/lock               held while a job works in the folder
  *

@@ -73,7 +73,7 @@ static void files_come_back_joined_with_their_last_part_apart(void **state)
     (void)state;
     write_inputs("tokenize_joined");
     struct tri_tokenize_result result = tokenize(&(struct tri_tokenize_args){
-        "byte", "out/deep", 2, both, 0.1, -1, 0, TRI_FORMAT_GUESS, NULL});
+        "byte", "out/deep", 2, both, 0.1, -1, 0, TRI_FORMAT_GUESS, NULL, 0});
     assert_int_equal(result.bytes, A_BYTES + B_BYTES);
     assert_int_equal(result.vocab_size, 256);
     assert_int_equal(result.train_tokens, 3399); /* floor(3777 * 0.9) */
@@ -99,7 +99,7 @@ static void a_separator_goes_between_files_only(void **state)
         int64_t separator = separators[i];
         int64_t vocab = separator < 256 ? 256 : separator + 1;
         struct tri_tokenize_result result = tokenize(&(struct tri_tokenize_args){
-            "byte", "out", 2, both, 0.0, separator, 0, TRI_FORMAT_GUESS, NULL});
+            "byte", "out", 2, both, 0.0, separator, 0, TRI_FORMAT_GUESS, NULL, 0});
         assert_int_equal(result.vocab_size, vocab);
         assert_int_equal(result.train_tokens, A_BYTES + B_BYTES + 1);
         assert_int_equal(result.valid_tokens, 0);
@@ -110,8 +110,8 @@ static void a_separator_goes_between_files_only(void **state)
         assert_int_equal(tokens[A_BYTES], separator);
         expect_bytes(tokens + A_BYTES + 1, text_b, B_BYTES);
     }
-    struct tri_tokenize_result one = tokenize(
-        &(struct tri_tokenize_args){"byte", "out", 1, both, 0.0, 256, 0, TRI_FORMAT_GUESS, NULL});
+    struct tri_tokenize_result one = tokenize(&(struct tri_tokenize_args){
+        "byte", "out", 1, both, 0.0, 256, 0, TRI_FORMAT_GUESS, NULL, 0});
     assert_int_equal(one.train_tokens, A_BYTES);
 }
 
@@ -120,7 +120,8 @@ static void a_stream_is_cut_into_shards(void **state)
     (void)state;
     write_inputs("tokenize_shards");
     int32_t tokens[A_BYTES + B_BYTES];
-    struct tri_tokenize_args args = {"byte", "out", 2, both, 0.5, -1, 100, TRI_FORMAT_GUESS, NULL};
+    struct tri_tokenize_args args = {"byte",           "out", 2, both, 0.5, -1, 100,
+                                     TRI_FORMAT_GUESS, NULL,  0};
     struct tri_tokenize_result result = tokenize(&args);
     assert_int_equal(result.train_tokens, 1888);
     assert_int_equal(result.train_shards, 19);
@@ -153,16 +154,16 @@ static void the_split_is_what_the_fraction_says(void **state)
     files_write("ten.txt", "0123456789", 10);
     for (int tenths = 1; tenths <= 9; tenths++) {
         struct tri_tokenize_result result = tokenize(&(struct tri_tokenize_args){
-            "byte", "out", 1, file, tenths / 10.0, -1, 0, TRI_FORMAT_GUESS, NULL});
+            "byte", "out", 1, file, tenths / 10.0, -1, 0, TRI_FORMAT_GUESS, NULL, 0});
         assert_int_equal(result.valid_tokens, tenths);
         assert_int_equal(result.train_tokens, 10 - tenths);
     }
     /* The validation side is rounded up, so it exists whenever it is asked for. */
-    struct tri_tokenize_result result = tokenize(
-        &(struct tri_tokenize_args){"byte", "out", 1, file, 0.01, -1, 0, TRI_FORMAT_GUESS, NULL});
+    struct tri_tokenize_result result = tokenize(&(struct tri_tokenize_args){
+        "byte", "out", 1, file, 0.01, -1, 0, TRI_FORMAT_GUESS, NULL, 0});
     assert_int_equal(result.valid_tokens, 1);
-    struct tri_error error = refuse(
-        &(struct tri_tokenize_args){"byte", "out", 1, file, 0.99, -1, 0, TRI_FORMAT_GUESS, NULL});
+    struct tri_error error = refuse(&(struct tri_tokenize_args){"byte", "out", 1, file, 0.99, -1, 0,
+                                                                TRI_FORMAT_GUESS, NULL, 0});
     files_expect_line(&error, "10 tokens are too few", "0.99", NULL);
 }
 
@@ -172,7 +173,7 @@ static void tiny_shakespeare_splits_as_nanogpt_s_script_does(void **state)
     files_enter("tokenize_shakespeare");
     char *file[] = {TRIDENT_SOURCE_DIR "/examples/data/tinyshakespeare.txt"};
     struct tri_tokenize_result result = tokenize(
-        &(struct tri_tokenize_args){"byte", "out", 1, file, 0.1, -1, 0, TRI_FORMAT_GUESS, NULL});
+        &(struct tri_tokenize_args){"byte", "out", 1, file, 0.1, -1, 0, TRI_FORMAT_GUESS, NULL, 0});
     assert_int_equal(result.train_tokens, 1003854);
     assert_int_equal(result.valid_tokens, 111540);
 }
@@ -184,7 +185,7 @@ static void wrong_arguments_give_one_line_each(void **state)
     (void)state;
     write_inputs("tokenize_wrong");
     const struct tri_tokenize_args good = {"byte",           "out", 2, both, 0.1, -1, 0,
-                                           TRI_FORMAT_GUESS, NULL};
+                                           TRI_FORMAT_GUESS, NULL,  0};
     struct tri_tokenize_args args = good;
     args.num_files = 0;
     struct tri_error error = refuse(&args);
@@ -222,7 +223,8 @@ static void wrong_inputs_give_one_line_each(void **state)
     (void)state;
     write_inputs("tokenize_inputs");
     char *files[] = {"a.txt", "missing.txt"};
-    struct tri_tokenize_args args = {"byte", "out", 2, files, 0.1, -1, 0, TRI_FORMAT_GUESS, NULL};
+    struct tri_tokenize_args args = {"byte",           "out", 2, files, 0.1, -1, 0,
+                                     TRI_FORMAT_GUESS, NULL,  0};
     struct tri_error error = refuse(&args);
     files_expect_line(&error, "missing.txt", "No such file", NULL);
     files_write("missing.txt", "", 0);
@@ -246,7 +248,8 @@ static void a_full_disk_leaves_the_old_shards_whole(void **state)
 {
     (void)state;
     write_inputs("tokenize_full");
-    struct tri_tokenize_args args = {"byte", "out", 1, both, 0.1, -1, 1000, TRI_FORMAT_GUESS, NULL};
+    struct tri_tokenize_args args = {"byte",           "out", 1, both, 0.1, -1, 1000,
+                                     TRI_FORMAT_GUESS, NULL,  0};
     (void)tokenize(&args);
     static const char *const faults[] = {
         "write:ENOSPC:train_000001", "write:ENOSPC:valid_000000:2000", "open:EACCES:train_000001",

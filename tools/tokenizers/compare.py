@@ -111,7 +111,8 @@ def build(kind, text, size):
         vocab_size=size, initial_alphabet=alphabet, show_progress=False
     )
     tokenizer.train_from_iterator(pieces, trainer)
-    tokenizer.add_special_tokens([added(token, special=True, normalized=False) for token in SPECIAL])
+    special = [added(token, special=True, normalized=False) for token in SPECIAL]
+    tokenizer.add_special_tokens(special)
     tokenizer.add_tokens([added("<think>", normalized=False, lstrip=True)])
     tokenizer.add_tokens([added("</think>", normalized=False, rstrip=True)])
     if kind == "neox":
@@ -156,9 +157,11 @@ def ours(args, folder, path, threads=0, rounds=1):
 
 
 def show_difference(text, tokenizer, mine, theirs):
-    at = next(i for i in range(min(len(mine), len(theirs)) + 1) if mine[i : i + 1] != theirs[i : i + 1])
+    shorter = min(len(mine), len(theirs))
+    at = next((i for i in range(shorter) if mine[i] != theirs[i]), shorter)
+    before = tokenizer.decode(theirs[max(0, at - 8) : at], skip_special_tokens=False)
     print(f"    first difference at token {at}: {mine[at : at + 8]} and {theirs[at : at + 8]}")
-    print("    behind", repr(tokenizer.decode(theirs[max(0, at - 8) : at], skip_special_tokens=False)))
+    print("    behind", repr(before))
     for ids in (mine, theirs):
         print("        ", [tokenizer.id_to_token(i) for i in ids[at : at + 8]])
 

@@ -1,5 +1,6 @@
-"""Makes tests/data/golden/tokenizers/{llama2,mixtral}: byte-pair encodings in characters as Llama 2's
-and Mixtral's files have them, small, with what the `tokenizers` package makes of many texts.
+"""Makes tests/data/golden/tokenizers/{llama2,mixtral}: byte-pair encodings in characters as Llama
+2's and Mixtral's files have them, small, with what the `tokenizers` package makes of many texts;
+and trained.json, the merges that its trainer finds in them.
 
     python3 -m venv /tmp/venv && /tmp/venv/bin/pip install tokenizers
     /tmp/venv/bin/python tools/tokenizers/fixtures.py

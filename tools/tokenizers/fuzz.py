@@ -13,8 +13,8 @@ GOLDEN = ROOT / "tests/data/golden/tokenizers"
 VALUES = [None, True, False, 0, -1, 1, 2, 255, 256, 1500, 1503, 4194303, 4194304, 2**31, 2**40, 1e9]
 VALUES += ["", " ", "a", "\u2581", "ab", "\u0120", "<0x0A>", "x" * 5000, "(", "[", "\\p{L}+", "a*"]
 VALUES += ["(a+)+$", "\\s", "[^\\s]*", [], {}, [[]], ["a", "b"], {"type": "Sequence"}]
-TYPES = ["Sequence", "Split", "ByteLevel", "Metaspace", "Digits", "NFC", "NFKD", "Prepend", "Replace"]
-TYPES += ["TemplateProcessing", "Strip", "Fuse", "ByteFallback", "BPE", "Unigram", ""]
+TYPES = ["Sequence", "Split", "ByteLevel", "Metaspace", "Digits", "NFC", "NFKD", "Prepend"]
+TYPES += ["Replace", "TemplateProcessing", "Strip", "Fuse", "ByteFallback", "BPE", "Unigram", ""]
 
 
 def places(value, limit=60):
@@ -68,9 +68,8 @@ def main():
     folder = pathlib.Path("/tmp/trident-fuzz")
     folder.mkdir(exist_ok=True)
     text = folder / "text.bin"
-    text.write_bytes(
-        "the <think> cat's  ra\u0301n 123 \U0001F600</think>  <|endoftext|>\n\n x".encode() + b"\xff\xc3" * 9
-    )
+    mixed = "the <think> cat's  ra\u0301n 123 \U0001F600</think>  <|endoftext|>\n\n x"
+    text.write_bytes(mixed.encode() + b"\xff\xc3" * 9)
     bad = taken = 0
     for i in range(args.count):
         path = folder / "tokenizer.json"

@@ -1,0 +1,33 @@
+/* The files of a tokenizer, as a Hugging Face folder has them beside a model: they go where the
+ * tokens and the weights go. */
+#ifndef TRIDENT_DATA_TOKENIZER_FILES_H
+#define TRIDENT_DATA_TOKENIZER_FILES_H
+
+#include "data/tokenizer.h"
+
+#include <stdbool.h>
+
+enum { TRI_TOKENIZER_FILES = 9 };
+/* tokenizer.json first; the others need not be there. */
+extern const char *const tri_tokenizer_files[TRI_TOKENIZER_FILES];
+
+/* Where `given`, a folder, keeps a tokenizer.json: there, or in its folder "tokenizer", which
+ * shards and runs have. folder[bytes] <- that; false: nowhere. */
+bool tri_tokenizer_files_find(const char *given, char *folder, size_t bytes);
+/* Copies what `from` has of them, or `from` itself where it is a tokenizer.json, into `to`, which
+ * is there, each whole or not at all. */
+enum tri_status tri_tokenizer_files_add(const char *from, const char *to,
+                                        struct tri_error *error) TRI_NODISCARD;
+/* Makes the folder `to`/tokenizer anew with what `from` has of them; NULL: removes it. */
+enum tri_status tri_tokenizer_files_put(const char *from, const char *to,
+                                        struct tri_error *error) TRI_NODISCARD;
+
+enum { TRI_STOPS = 16 };
+/* stop[TRI_STOPS] <- the tokens that end a text: eos_token_id of folder's generation_config.json,
+ * or where it names none the eos_token of tokenizer_config.json. *count <- how many, 0 where
+ * nothing is said. BAD_INPUT: a file that is there and damaged. */
+enum tri_status tri_tokenizer_read_stops(const char *folder, const struct tri_tokenizer *tokenizer,
+                                         int32_t *stop, int *count,
+                                         struct tri_error *error) TRI_NODISCARD;
+
+#endif

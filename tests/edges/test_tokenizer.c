@@ -1,0 +1,148 @@
+/* A tokenizer goes with the tokens into the run and its checkpoints, is used by whatever reads or
+ * writes text there, and goes with the weights to a Hugging Face folder and back. */
+#include "cli/cli.h"
+
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#define TOKENIZERS TESTDATA_DIR "/golden/tokenizers"
+
+static void train(const char *run)
+{
+    char run_dir[64];
+    (void)snprintf(run_dir, sizeof(run_dir), "run_dir=%s", run);
+    cli_run_well(0, CLI_WORDS_OF("train", "c.yaml", run_dir, "data.train=bpe/train_*.bin",
+                                 "data.valid=bpe/valid_*.bin", "model.vocab_size=1504",
+                                 "train.steps=2"));
+}
+
+static json_t *generate(const char *run)
+{
+    struct process_result result =
+        cli_run(cli_ranks(), CLI_WORDS_OF("generate", run, "--json", "--temperature", "0",
+                                          "--prompt", "the sea", "--tokens", "5"));
+    return cli_expect_json(&result, 0);
+}
+
+static void expect_same_file(const char *left, const char *right)
+{
+    size_t bytes[2];
+    char *text[2] = {cli_read(left, &bytes[0]), cli_read(right, &bytes[1])};
+    assert_non_null(text[0]);
+    assert_non_null(text[1]);
+    assert_int_equal(bytes[0], bytes[1]);
+    assert_memory_equal(text[0], text[1], bytes[0]);
+    free(text[0]);
+    free(text[1]);
+}
+
+static void test_it_goes_with_the_run(void **state)
+{
+    (void)state;
+    expect_same_file("bpe/tokenizer/tokenizer.json", TOKENIZERS "/gpt2/tokenizer.json");
+    expect_same_file("one/tokenizer/tokenizer.json", TOKENIZERS "/gpt2/tokenizer.json");
+    expect_same_file("one/checkpoints/step_2/tokenizer.json", TOKENIZERS "/gpt2/tokenizer.json");
+    struct process_result result = cli_run(0, CLI_WORDS_OF("inspect", "one", "--json"));
+    json_t *root = cli_expect_json(&result, 0);
+    const json_t *tokenizer = json_object_get(root, "tokenizer");
+    assert_int_equal(json_integer_value(json_object_get(tokenizer, "vocab_size")), 1504);
+    assert_int_equal(json_integer_value(json_object_get(tokenizer, "special")), 2);
+    json_decref(root);
+}
+
+/* The bytes of what is predicted are those of the text, less the first token's. */
+static void test_bits_are_of_bytes(void **state)
+{
+    (void)state;
+    struct process_result result = cli_run(cli_ranks(), CLI_WORDS_OF("eval", "one", "--json"));
+    json_t *root = cli_expect_json(&result, 0);
+    double loss = json_real_value(json_object_get(root, "loss"));
+    double bits = json_real_value(json_object_get(root, "bits_per_byte"));
+    double tokens = (double)json_integer_value(json_object_get(root, "tokens"));
+    double bytes = loss / log(2.0) * tokens / bits;
+    assert_true(bytes > 900.0 && bytes < 1300.0); /* of 4000, 0.3 of the tokens */
+    assert_true(fabs(bytes - round(bytes)) < 1e-6 * bytes);
+    json_decref(root);
+}
+
+static void test_stops_end_a_text(void **state)
+{
+    (void)state;
+    json_t *free_run = generate("one");
+    const json_t *tokens = json_object_get(free_run, "tokens");
+    assert_int_equal(json_array_size(tokens), 5);
+    char stops[64];
+    (void)snprintf(stops, sizeof(stops), "{\"eos_token_id\": [1500, %d]}",
+                   (int)json_integer_value(json_array_get(tokens, 0)));
+    cli_write("bpe/tokenizer/generation_config.json", stops);
+    train("two");
+    json_t *stopped = generate("two");
+    assert_int_equal(json_array_size(json_object_get(stopped, "tokens")), 1);
+    assert_true(json_is_true(json_object_get(stopped, "ended")));
+    assert_string_equal(json_string_value(json_object_get(stopped, "text")), "");
+    struct process_result result =
+        cli_run(cli_ranks(), CLI_WORDS_OF("generate", "two", "--temperature", "0", "--prompt",
+                                          "the sea", "--tokens", "5"));
+    assert_string_equal(result.out, "the sea\n");
+    cli_expect_status(&result, 0);
+    json_decref(stopped);
+    json_decref(free_run);
+}
+
+static void test_damage_is_seen(void **state)
+{
+    (void)state;
+    train("three");
+    static const char path[] = "three/checkpoints/step_2/tokenizer.json";
+    size_t bytes;
+    char *text = cli_read(path, &bytes);
+    assert_non_null(text);
+    FILE *file = fopen(path, "wbe");
+    assert_non_null(file);
+    text[bytes / 2] ^= 1;
+    assert_int_equal(fwrite(text, 1, bytes, file), bytes);
+    assert_int_equal(fclose(file), 0);
+    free(text);
+    struct process_result result = cli_run(
+        cli_ranks(), CLI_WORDS_OF("generate", "three/checkpoints/step_2", "--prompt", "the"));
+    cli_expect_error(&result, cli_ranks(), 2, "tokenizer.json");
+}
+
+static void test_it_goes_to_hugging_face_and_back(void **state)
+{
+    (void)state;
+    cli_tool(CLI_WORDS_OF("cp", "-r", TESTDATA_DIR "/golden/mixtral", "hf"));
+    cli_tool(CLI_WORDS_OF("chmod", "-R", "u+w", "hf"));
+    cli_tool(CLI_WORDS_OF("cp", TOKENIZERS "/mixtral/tokenizer.json", "hf"));
+    cli_write("hf/generation_config.json", "{\"eos_token_id\": 2}");
+    cli_run_well(0, CLI_WORDS_OF("import", "hf", "imported"));
+    expect_same_file("imported/tokenizer.json", "hf/tokenizer.json");
+    cli_run_well(0, CLI_WORDS_OF("export", "imported", "back"));
+    expect_same_file("back/tokenizer.json", "hf/tokenizer.json");
+    expect_same_file("back/generation_config.json", "hf/generation_config.json");
+}
+
+int main(int argc, char **argv)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_it_goes_with_the_run),
+        cmocka_unit_test(test_bits_are_of_bytes),
+        cmocka_unit_test(test_stops_end_a_text),
+        cmocka_unit_test(test_damage_is_seen),
+        cmocka_unit_test(test_it_goes_to_hugging_face_and_back),
+    };
+    cli_begin("edges_tokenizer", argc, argv);
+    cli_run_well(0, CLI_WORDS_OF("tokenize", "--tokenizer", TOKENIZERS "/gpt2", "--out", "bpe",
+                                 "--valid", "0.3", "t.txt"));
+    train("one");
+    int failed = cmocka_run_group_tests(tests, NULL, NULL);
+    cli_end();
+    return failed;
+}
