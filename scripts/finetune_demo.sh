@@ -85,18 +85,16 @@ rm -rf "$out"
 mkdir -p "$out"
 
 say "a model to begin with: $((3 * steps)) steps on plain text, as a Hugging Face folder"
-tokenizer=tests/data/chats/tokenizer.json
-run tokenize --tokenizer "$tokenizer" --out "$out/text" --valid 0.05 "$text"
+run tokenize --train-vocab 512 --out "$out/text" --valid 0.05 "$text"
 run train examples/finetune/base.yaml --ranks "$ranks" --fresh "run_dir=$out/base" \
     "data.train=$out/text/train_*.bin" "data.valid=$out/text/valid_*.bin" \
     "train.steps=$((3 * steps))" "train.warmup_steps=$((steps / 5))"
 run export "$out/base" "$base"
-cp "$tokenizer" "$base"
 
 say "1. chats to tokens: what the assistant says counts"
 write_chats >"$out/chats.jsonl"
 head -n 1 "$out/chats.jsonl"
-run tokenize --tokenizer "$base" --format chat --template chatml --out "$out/chats" --valid 0.05 \
+run tokenize --tokenizer "$base" --format chat --template olmo --out "$out/chats" --valid 0.05 \
     "$out/chats.jsonl"
 
 say "2. fine-tuning on $ranks ranks, from the folder's weights"
@@ -107,6 +105,13 @@ run train examples/finetune/sft.yaml "init_from=$base" --ranks "$ranks" --fresh 
 say "3. a Hugging Face folder again"
 run export "$out/sft" "$tuned"
 ls "$tuned"
+
+say "an answer"
+"$program" generate "$out/sft" --tokens 60 --temperature 0.7 --seed 1 \
+    --prompt "<|endoftext|><|user|>
+What news, my lord?
+<|assistant|>
+"
 
 say "validation on chats that were not trained on"
 print_validations
