@@ -339,26 +339,38 @@ static struct tri_attention arguments(const struct attention *a, const struct tr
     };
 }
 
-/* Appends this call's keys and values to the cache and points the arguments at all of them. */
-static void use_cache(const struct attention *a, const struct tri_frame *frame,
-                      struct tri_attention *args)
+/* Appends this call's keys and values to the cache, and attends to all of them, a row at a time.
+ * There is no backward: the rows share the room for lse. */
+static void attend_cached(const struct attention *a, const struct tri_frame *frame,
+                          const struct tri_attention *all)
 {
     const struct tri_pass *pass = &frame->pass;
     const struct tri_cache *cache = pass->cache;
-    TRI_REQUIRE(pass->rows <= 1 && cache->length + pass->seq <= cache->capacity);
+    const struct tri_kernels *kernels = a->base.context->kernels;
+    int64_t seq = pass->seq;
     int64_t width = a->kv_heads * a->dim;
     size_t bytes = (size_t)width * tri_dtype_size(a->base.context->dt);
-    char *k = cache->k[a->base.layer];
-    char *v = cache->v[a->base.layer];
-    for (int64_t i = 0; i < tri_pass_tokens(pass); i++) {
-        memcpy(k + (size_t)(cache->length + i) * bytes, column(a, args->k, i * args->ld_k), bytes);
-        memcpy(v + (size_t)(cache->length + i) * bytes, column(a, args->v, i * args->ld_v), bytes);
+    TRI_REQUIRE(cache->length + seq <= cache->capacity);
+    for (int64_t row = 0; row < pass->rows; row++) {
+        struct tri_attention args = *all;
+        char *k = (char *)cache->k[a->base.layer] + (size_t)(row * cache->capacity) * bytes;
+        char *v = (char *)cache->v[a->base.layer] + (size_t)(row * cache->capacity) * bytes;
+        for (int64_t i = 0; i < seq; i++) {
+            size_t at = (size_t)(cache->length + i) * bytes;
+            memcpy(k + at, column(a, all->k, (row * seq + i) * all->ld_k), bytes);
+            memcpy(v + at, column(a, all->v, (row * seq + i) * all->ld_v), bytes);
+        }
+        args.batch = 1;
+        args.q = column(a, all->q, row * seq * all->ld_q);
+        args.out = column(a, all->out, row * seq * all->ld_out);
+        args.first_key = all->first_key ? all->first_key + row * seq : NULL;
+        args.k = k;
+        args.v = v;
+        args.ld_k = args.ld_v = width;
+        args.k_len = cache->length + seq;
+        args.q_offset = cache->length;
+        kernels->attention_forward(kernels, &args);
     }
-    args->k = k;
-    args->v = v;
-    args->ld_k = args->ld_v = width;
-    args->k_len = cache->length + pass->seq;
-    args->q_offset = cache->length;
 }
 
 /* y [stream, hidden] = the heads' outputs times W_o, summed over tensor. */
@@ -433,9 +445,10 @@ static void *forward(const struct tri_sublayer *self, const struct tri_frame *fr
     }
     struct tri_attention args = arguments(a, frame, kept);
     if (pass->cache) {
-        use_cache(a, frame, &args);
+        attend_cached(a, frame, &args);
+    } else {
+        context->kernels->attention_forward(context->kernels, &args);
     }
-    context->kernels->attention_forward(context->kernels, &args);
     return output ? project_out(a, frame, kept) : NULL;
 }
 

@@ -9,7 +9,7 @@
 #include <math.h>
 #include <string.h>
 
-enum { LENGTH = 12 };
+enum { LENGTH = 12, ROWS_MOST = 5 };
 
 struct subject {
     struct tri_config config;
@@ -17,7 +17,7 @@ struct subject {
     struct tri_engine *engine;
     int64_t vocab;
     int32_t tokens[LENGTH];
-    float *whole; /* [LENGTH, vocab], valid on rank 0's replica */
+    float *whole; /* [LENGTH, vocab] */
 };
 
 static void forward_whole(struct subject *s)
@@ -30,7 +30,7 @@ static void forward_whole(struct subject *s)
         first_key[i] = i > 0 && s->tokens[i - 1] == separator ? i : i > 0 ? first_key[i - 1] : 0;
     }
     struct tri_pass pass = {
-        .rows = tri_group_rank(tri_mesh_group(s->mesh, TRI_ON_EXPERT | TRI_ON_DATA)) == 0 ? 1 : 0,
+        .rows = 1, /* on each replica the same */
         .seq = LENGTH,
         .tokens = s->tokens,
         .positions = positions,
@@ -67,41 +67,87 @@ static void end(struct subject *s)
     tri_mesh_destroy(s->mesh);
 }
 
-/* Feeds the sequence in pieces that end at the set bits of `cuts`, and at its end. */
-static void decode(struct subject *s, struct tri_decoder *decoder, unsigned cuts, double limit)
+/* Row r is the sequence without its last skip_of(r) tokens: what that many tokens of padding go
+ * before. */
+static int64_t skip_of(int64_t row)
 {
-    float *logits = tri_alloc(TRI_MEMORY_OTHER, (size_t)s->vocab * sizeof(*logits));
+    return row % 4;
+}
+
+/* tokens [rows, n] <- columns [fed, fed + n) of this rank's rows. */
+static void take_columns(const struct subject *s, struct tri_range rows, int64_t fed, int64_t n,
+                         int32_t *tokens)
+{
+    for (int64_t row = rows.begin; row < rows.end; row++) {
+        for (int64_t i = 0; i < n; i++) {
+            int64_t at = fed + i - skip_of(row);
+            tokens[(row - rows.begin) * n + i] = at < 0 ? 1 : s->tokens[at];
+        }
+    }
+}
+
+static void compare(const struct subject *s, struct tri_range rows, int64_t fed,
+                    const float *logits, double limit)
+{
+    for (int64_t row = rows.begin; row < rows.end; row++) {
+        const float *whole = s->whole + (fed - 1 - skip_of(row)) * s->vocab;
+        double distance =
+            small_distance(logits + (row - rows.begin) * s->vocab, whole, s->vocab, 0.0);
+        if (!(distance <= limit)) {
+            tri_panic(TRI_FAILED, "row %lld, after %lld tokens: %.3g", (long long)row,
+                      (long long)fed, distance);
+        }
+    }
+}
+
+/* Feeds the rows in pieces that end at the set bits of `cuts`, and at their end. */
+static void decode(struct subject *s, struct tri_decoder *decoder, int64_t all, unsigned cuts,
+                   double limit)
+{
+    struct tri_range rows = tri_decoder_rows(decoder);
+    int64_t padding[ROWS_MOST];
+    int32_t tokens[ROWS_MOST * LENGTH];
+    float *logits = tri_alloc(TRI_MEMORY_OTHER, (size_t)(all * s->vocab) * sizeof(*logits));
     int64_t fed = 0;
-    tri_decoder_reset(decoder);
+    for (int64_t row = 0; row < all; row++) {
+        padding[row] = skip_of(row);
+    }
+    tri_decoder_reset(decoder, all > 1 ? padding : NULL);
     CHECK(tri_decoder_length(decoder) == 0);
-    for (int64_t i = 0; i < LENGTH; i++) {
+    for (int64_t i = all > 1 ? 3 : 0; i < LENGTH; i++) {
         if (i + 1 < LENGTH && !(cuts >> i & 1)) {
             continue;
         }
-        tri_decoder_feed(decoder, s->tokens + fed, i + 1 - fed, logits);
+        int64_t n = i + 1 - fed;
+        take_columns(s, rows, fed, n, tokens);
+        tri_decoder_feed(decoder, tokens, n, logits);
         fed = i + 1;
         CHECK(tri_decoder_length(decoder) == fed);
-        if (s->mesh->rank == 0) {
-            double distance = small_distance(logits, s->whole + i * s->vocab, s->vocab, 0.0);
-            if (!(distance <= limit)) {
-                tri_panic(TRI_FAILED, "cuts %x, after %lld tokens: %.3g", cuts, (long long)fed,
-                          distance);
-            }
-        }
+        compare(s, rows, fed, logits, limit);
+    }
+    for (int64_t back = all > 1 ? 4 : 0; back < LENGTH; back += 3) {
+        tri_decoder_rewind(decoder, back);
+        take_columns(s, rows, back, LENGTH - back, tokens);
+        tri_decoder_feed(decoder, tokens, LENGTH - back, logits);
+        compare(s, rows, LENGTH, logits, limit);
     }
     tri_free(logits);
 }
 
+/* One row; fewer than there are replicas, or more. */
 static void run(enum small_style style, const char *words, struct small_layout layout, double limit)
 {
     static const unsigned cuts[] = {0x0, 0x1, 0x7ff, 0x400, 0x124, 0x7e0, 0x555};
+    static const int64_t rows[] = {1, 3, ROWS_MOST};
     struct subject s;
     begin(&s, style, words, layout);
-    struct tri_decoder *decoder = tri_decoder_create(s.engine->model, LENGTH);
-    for (int i = 0; i < (int)(sizeof(cuts) / sizeof(*cuts)); i++) {
-        decode(&s, decoder, cuts[i], limit);
+    for (int r = 0; r < (int)(sizeof(rows) / sizeof(*rows)); r++) {
+        struct tri_decoder *decoder = tri_decoder_create(s.engine->model, rows[r], LENGTH);
+        for (int i = 0; i < (int)(sizeof(cuts) / sizeof(*cuts)); i++) {
+            decode(&s, decoder, rows[r], cuts[i], limit);
+        }
+        tri_decoder_destroy(decoder);
     }
-    tri_decoder_destroy(decoder);
     end(&s);
 }
 
@@ -112,12 +158,15 @@ static int run_job(int argc, char **argv)
     struct small_layout layouts[SMALL_LAYOUTS];
     int count = small_layouts(job_size(), 8, layouts);
     for (int i = 0; i < count; i++) {
-        run(SMALL_GPT, "", layouts[i], 1e-5);
-        run(SMALL_LLAMA, "model.qk_norm=full model.num_kv_heads=1", layouts[i], 1e-5);
-        run(SMALL_LLAMA, "model.qk_norm=head moe.every=2 moe.jitter=0.5", layouts[i], 1e-5);
-        run(SMALL_GPT, "data.separator=7", layouts[i], 1e-5);
-        run(SMALL_LLAMA, "data.separator=0", layouts[i], 1e-5);
-        run(SMALL_GPT, "precision=bf16 moe.top_k=8 model.init_std=0.02", layouts[i], 2e-2);
+        run(SMALL_GPT, "train.micro_batch=5", layouts[i], 1e-5);
+        run(SMALL_LLAMA, "train.micro_batch=5 model.qk_norm=full model.num_kv_heads=1", layouts[i],
+            1e-5);
+        run(SMALL_LLAMA, "train.micro_batch=5 model.qk_norm=head moe.every=2 moe.jitter=0.5",
+            layouts[i], 1e-5);
+        run(SMALL_GPT, "train.micro_batch=5 data.separator=7", layouts[i], 1e-5);
+        run(SMALL_LLAMA, "train.micro_batch=5 data.separator=0", layouts[i], 1e-5);
+        run(SMALL_GPT, "train.micro_batch=5 precision=bf16 moe.top_k=8 model.init_std=0.02",
+            layouts[i], 2e-2);
     }
     return 0;
 }

@@ -164,7 +164,7 @@ static void check_greedy(struct check *check, const struct subject *subject,
     int64_t *expected = read_i64(reference, "greedy", &n);
     int64_t prompt = 8;
     int64_t vocab = subject->config.model.vocab_size;
-    struct tri_decoder *decoder = tri_decoder_create(engine->model, n);
+    struct tri_decoder *decoder = tri_decoder_create(engine->model, 1, n);
     float *logits = tri_alloc(TRI_MEMORY_OTHER, (size_t)vocab * sizeof(*logits));
     int32_t *tokens = tri_alloc(TRI_MEMORY_OTHER, (size_t)n * sizeof(*tokens));
     for (int64_t i = 0; i < prompt; i++) {
