@@ -1,366 +1,315 @@
-#include "base/log.h"
+#include "base/hash.h"
 #include "base/memory.h"
-#include "cli/command.h"
-#include "data/tokenizer.h"
-#include "data/tokenizer_files.h"
-#include "infer/decoder.h"
-#include "train/session.h"
+#include "cli/generate_run.h"
+#include "data/chat_folder.h"
 
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
-/* Sent for a token when nobody takes what is printed: a pipe's reader has gone, a disk is full. */
-enum { UNREAD = -1 };
+/* ---- what is asked for ----------------------------------------------------------------------- */
 
-/* The prompt, and what was made of it. */
-struct sequence {
-    int32_t *all;
-    int64_t prompt, count;
-    int64_t begin; /* tokens of the prompt that nobody has typed */
-    bool ended;    /* by the separator or a stop, its last token */
-};
-
-struct request {
-    struct tri_config config;
-    struct tri_checkpoint_choice choice;
-    const char *prompt; /* NULL: not given */
-    bool ids;           /* the prompt is token ids, and ids are printed */
-    bool json;
-    int64_t tokens;
-    struct tri_sampling sampling;
-    int32_t stop[TRI_STOPS]; /* tokens that end a text */
-    int num_stops;
-};
-
-static enum tri_status read_numbers(const struct tri_arguments *arguments, struct request *request,
+static enum tri_status read_numbers(const struct tri_arguments *arguments, struct tri_generate_request *request,
                                     struct tri_error *error)
 {
+    struct tri_sampling *sampling = &request->generation.sampling;
     int64_t seed;
-    TRI_TRY(tri_arguments_int(arguments, "--tokens", 1, 100000000, 200, &request->tokens, error));
-    TRI_TRY(tri_arguments_real(arguments, "--temperature", 0.0, 1e6, 1.0,
-                               &request->sampling.temperature, error));
-    TRI_TRY(
-        tri_arguments_int(arguments, "--top-k", 0, 1 << 30, 0, &request->sampling.top_k, error));
-    TRI_TRY(
-        tri_arguments_real(arguments, "--top-p", 1e-9, 1.0, 1.0, &request->sampling.top_p, error));
+    TRI_TRY(tri_arguments_int(arguments, "--tokens", 1, 100000000, 200, &request->generation.most,
+                              error));
+    TRI_TRY(tri_arguments_real(arguments, "--temperature", 0.0, 1e6, 1.0, &sampling->temperature,
+                               error));
+    TRI_TRY(tri_arguments_int(arguments, "--top-k", 0, 1 << 30, 0, &sampling->top_k, error));
+    TRI_TRY(tri_arguments_real(arguments, "--top-p", 1e-9, 1.0, 1.0, &sampling->top_p, error));
     TRI_TRY(tri_arguments_int(arguments, "--seed", 0, INT64_MAX, 1, &seed, error));
-    request->sampling.seed = (uint64_t)seed;
-    return TRI_OK;
+    sampling->seed = (uint64_t)seed;
+    return tri_arguments_int(arguments, "--batch", 1, 1 << 20, 8, &request->batch, error);
 }
 
-static enum tri_status read_request(const struct tri_arguments *arguments, struct request *request,
-                                    struct tri_error *error)
+/* Options that say nothing, or two things, together. */
+static enum tri_status check_options(const struct tri_arguments *arguments, struct tri_error *error)
 {
-    request->prompt = tri_arguments_get(arguments, "--prompt");
-    request->ids = tri_arguments_has(arguments, "--ids");
-    request->json = tri_arguments_has(arguments, "--json");
-    TRI_TRY(read_numbers(arguments, request, error));
-    TRI_TRY(tri_config_of_checkpoint(arguments->words[0], arguments, &request->config,
-                                     &request->choice, error));
-    if (request->ids && !request->prompt) {
+    static const struct {
+        const char *one, *other;
+        bool needs; /* one is nothing without the other; else with it */
+    } pairs[] = {
+        {"--prompt", "--prompts", false}, {"--ids", "--prompts", false},
+        {"--ids", "--chat", false},       {"--batch", "--prompts", true},
+        {"--template", "--chat", true},   {"--system", "--chat", true},
+    };
+    for (size_t i = 0; i < sizeof(pairs) / sizeof(*pairs); i++) {
+        if (tri_arguments_has(arguments, pairs[i].one) &&
+            tri_arguments_has(arguments, pairs[i].other) != pairs[i].needs) {
+            return tri_fail(error, TRI_BAD_INPUT, "command line: found %s %s %s", pairs[i].one,
+                            pairs[i].needs ? "without" : "with", pairs[i].other);
+        }
+    }
+    bool talks = tri_arguments_has(arguments, "--chat") &&
+                 !tri_arguments_has(arguments, "--prompt") &&
+                 !tri_arguments_has(arguments, "--prompts");
+    if (talks && tri_arguments_has(arguments, "--json")) {
+        return tri_fail(error, TRI_BAD_INPUT,
+                        "command line: found --json with a --chat turn by turn, expected --prompt "
+                        "or --prompts with it");
+    }
+    if (tri_arguments_has(arguments, "--ids") && !tri_arguments_has(arguments, "--prompt")) {
         return tri_fail(error, TRI_BAD_INPUT,
                         "command line: --ids: expected --prompt \"ID ID …\" with it");
     }
     return TRI_OK;
 }
 
-/* The checkpoint's own, and its stops; bytes where it has none and they may be. Local. */
-static enum tri_status open_tokenizer(struct request *request, struct tri_tokenizer **tokenizer,
+static void add_end(struct tri_generate_request *request, int64_t token)
+{
+    if (token >= 0 && request->generation.num_stops < TRI_ENDS) {
+        request->ends[request->generation.num_stops++] = (int32_t)token;
+    }
+}
+
+/* The template by its name, or as the folder of the tokenizer has it; and the token that ends an
+ * answer. folder: NULL where there is none. */
+static enum tri_status choose_chat(const struct tri_arguments *arguments, const char *folder,
+                                   struct tri_generate_request *request, struct tri_error *error)
+{
+    const char *name = tri_arguments_get(arguments, "--template");
+    bool found = false;
+    if (name) {
+        TRI_TRY(tri_chat_create(name, &request->chat, error));
+        if (folder) {
+            TRI_TRY(tri_chat_read_names(folder, &request->chat, error));
+        }
+    } else if (folder) {
+        TRI_TRY(tri_chat_find(folder, &request->chat, &found, error));
+    }
+    if (!name && !found) {
+        return tri_fail(error, TRI_BAD_INPUT,
+                        "%s: has no chat template; expected --template chatml, llama3, mistral, "
+                        "olmo or plain",
+                        folder ? folder : request->choice.path);
+    }
+    TRI_TRY(tri_chat_resolve(&request->chat, request->tokenizer,
+                             folder ? folder : request->tokenizer->name, error));
+    if (tri_tokenizer_has_specials(request->tokenizer)) {
+        add_end(request, tri_tokenizer_find_special(request->tokenizer,
+                                                    tri_chat_stop(&request->chat)));
+    }
+    request->style.chat = &request->chat;
+    request->style.system = tri_arguments_get(arguments, "--system");
+    return TRI_OK;
+}
+
+/* The checkpoint's own tokenizer, with the tokens that end a text; bytes where it has none and they
+ * may be. Local. */
+static enum tri_status open_tokenizer(const struct tri_arguments *arguments, struct tri_generate_request *request,
                                       struct tri_error *error)
 {
     char folder[TRI_PATH_MAX];
+    bool has = tri_tokenizer_files_find(request->choice.path, folder, sizeof(folder));
     int64_t vocab = request->config.model.vocab_size;
-    *tokenizer = NULL;
-    if (tri_tokenizer_files_find(request->choice.path, folder, sizeof(folder))) {
-        TRI_TRY(tri_tokenizer_create(folder, tokenizer, error));
-        return tri_tokenizer_read_stops(folder, *tokenizer, request->stop, &request->num_stops,
-                                        error);
-    }
-    if (!request->ids && !tri_vocabulary_is_bytes(vocab)) {
+    if (!has && !request->ids && !tri_vocabulary_is_bytes(vocab)) {
         return tri_fail(error, TRI_BAD_INPUT,
                         "%s: has no tokenizer.json, and a vocabulary of %lld tokens is not bytes: "
                         "expected --ids, and --prompt with token ids",
                         request->choice.path, (long long)vocab);
     }
-    return tri_tokenizer_create("byte", tokenizer, error);
-}
-
-/* The template's tokens, then those of the prompt; without one a newline, where there is nothing
- * else to go on from. *tokens is the caller's to free. */
-static enum tri_status encode_prompt(const struct request *request,
-                                     const struct tri_tokenizer *tokenizer, int32_t **tokens,
-                                     int64_t *count, struct tri_error *error)
-{
-    const char *otherwise = tokenizer->num_begin > 0 ? "" : "\n";
-    const char *prompt = request->prompt ? request->prompt : otherwise;
-    size_t begin = (size_t)tokenizer->num_begin;
-    int32_t *own;
-    TRI_TRY(tri_tokenizer_encode(tokenizer, prompt, strlen(prompt), &own, count, error));
-    if (request->prompt && *count == 0) {
-        tri_free(own);
-        return TRI_OK;
+    TRI_TRY(tri_tokenizer_create(has ? folder : "byte", &request->tokenizer, error));
+    if (has) {
+        TRI_TRY(tri_tokenizer_read_stops(folder, request->tokenizer, request->ends,
+                                         &request->generation.num_stops, error));
     }
-    *tokens = tri_alloc(TRI_MEMORY_OTHER, (begin + (size_t)*count) * sizeof(**tokens));
-    memcpy(*tokens, tokenizer->begin, begin * sizeof(**tokens));
-    memcpy(*tokens + begin, own, (size_t)*count * sizeof(**tokens));
-    *count += (int64_t)begin;
-    tri_free(own);
-    return TRI_OK;
+    add_end(request, request->config.data.separator);
+    request->generation.stops = request->ends;
+    request->style.tokenizer = request->tokenizer;
+    return request->chats ? choose_chat(arguments, has ? folder : NULL, request, error) : TRI_OK;
 }
 
-/* "12 7 300"; *tokens is the caller's to free, whatever the status. */
-static enum tri_status parse_ids(const char *text, int32_t **tokens, int64_t *count,
-                                 struct tri_error *error)
+static enum tri_status read_request(const struct tri_arguments *arguments, struct tri_generate_request *request,
+                                    struct tri_error *error)
 {
-    *tokens = tri_alloc(TRI_MEMORY_OTHER, (strlen(text) + 1) * sizeof(**tokens));
-    *count = 0;
-    for (const char *at = text; *at;) {
-        char *end;
-        long long id = strtoll(at, &end, 10);
-        if (end == at || id < 0 || id > INT32_MAX) {
+    request->prompt = tri_arguments_get(arguments, "--prompt");
+    request->prompts = tri_arguments_get(arguments, "--prompts");
+    request->ids = tri_arguments_has(arguments, "--ids");
+    request->json = tri_arguments_has(arguments, "--json");
+    request->chats = tri_arguments_has(arguments, "--chat");
+    request->generation.without_cache = tri_arguments_has(arguments, "--no-cache");
+    TRI_TRY(check_options(arguments, error));
+    TRI_TRY(read_numbers(arguments, request, error));
+    TRI_TRY(tri_config_of_checkpoint(arguments->words[0], arguments, &request->config,
+                                     &request->choice, error));
+    int64_t most = request->config.model.max_position;
+    return tri_arguments_int(arguments, "--context", 1, most, most, &request->context, error);
+}
+
+static enum tri_status check_prompt(const struct tri_generate_request *request, const struct tri_prompt *prompt,
+                                    const char *where, struct tri_error *error)
+{
+    int64_t vocab = request->config.model.vocab_size;
+    for (int64_t i = 0; i < prompt->count; i++) {
+        if (prompt->tokens[i] >= vocab) {
             return tri_fail(error, TRI_BAD_INPUT,
-                            "command line: --prompt: found '%s', expected token ids", at);
+                            "%s: token %d is not below the vocabulary size %lld", where,
+                            prompt->tokens[i], (long long)vocab);
         }
-        (*tokens)[(*count)++] = (int32_t)id;
-        at = end + strspn(end, " ,");
+    }
+    if (prompt->count == 0) {
+        return tri_fail(error, TRI_BAD_INPUT, "%s is empty", where);
+    }
+    if (prompt->count > request->context) {
+        return tri_fail(error, TRI_BAD_INPUT,
+                        "%s: found %lld tokens, expected at most %lld, the model's context "
+                        "(model.max_position, or --context)",
+                        where, (long long)prompt->count, (long long)request->context);
     }
     return TRI_OK;
 }
 
-/* *tokens, NULL before, is the caller's to free, whatever the status. */
-static enum tri_status encode(const struct request *request, const struct tri_tokenizer *tokenizer,
-                              int32_t **tokens, int64_t *count, struct tri_error *error)
+/* Without any the tokenizer's beginning is one, or a newline. None in a chat turn by turn. */
+static enum tri_status read_prompts(const struct tri_generate_request *request, struct tri_prompts *prompts,
+                                    struct tri_error *error)
 {
-    if (request->ids) {
-        TRI_TRY(parse_ids(request->prompt, tokens, count, error));
-    } else {
-        TRI_TRY(encode_prompt(request, tokenizer, tokens, count, error));
+    static const char where[] = "command line: --prompt";
+    enum { PLACE_BYTES = TRI_PATH_MAX + 32 };
+    char place[PLACE_BYTES];
+    if (request->prompts) {
+        TRI_TRY(tri_prompts_read(&request->style, request->prompts, prompts, error));
+    } else if (request->ids) {
+        TRI_TRY(tri_prompts_add_ids(request->prompt, prompts, error));
+    } else if (request->prompt || !request->chats) {
+        const char *otherwise = request->tokenizer->num_begin > 0 ? "" : "\n";
+        const char *text = request->prompt ? request->prompt : otherwise;
+        TRI_TRY(tri_prompts_add_text(&request->style, where, text, strlen(text), prompts, error));
     }
-    int64_t vocab = request->config.model.vocab_size;
-    for (int64_t i = 0; i < *count; i++) {
-        if ((*tokens)[i] >= vocab) {
-            return tri_fail(
-                error, TRI_BAD_INPUT,
-                "command line: --prompt: token %d is not below the vocabulary size %lld",
-                (*tokens)[i], (long long)vocab);
-        }
-    }
-    if (*count == 0) {
-        return tri_fail(error, TRI_BAD_INPUT, "command line: --prompt is empty");
+    for (size_t i = 0; i < prompts->count; i++) {
+        (void)snprintf(place, sizeof(place), "%s: prompt %zu",
+                       request->prompts ? request->prompts : "", i + 1);
+        TRI_TRY(check_prompt(request, &prompts->prompt[i], request->prompts ? place : where, error));
     }
     return TRI_OK;
 }
 
-static void print_token(const struct request *request, const struct tri_tokenizer *tokenizer,
-                        struct tri_token_stream *stream, int32_t token)
+/* ---- the run --------------------------------------------------------------------------------- */
+
+/* What decoding asks of an engine: the rows of a rank, as long as what is fed at once. Routers drop
+ * nothing: what a text becomes is not to depend on those beside it. */
+static void fit(struct tri_generate_job *job)
 {
-    if (request->ids) {
-        (void)printf("%d ", token);
-    } else {
-        size_t bytes;
-        const unsigned char *text = tri_token_stream_add(stream, tokenizer, token, &bytes);
-        if (bytes > 0) {
-            (void)fwrite(text, 1, bytes, stdout);
-        }
+    const struct tri_generate_request *request = job->request;
+    const struct tri_config_parallel *parallel = &request->config.parallel;
+    int64_t longest = 0;
+    for (int64_t i = 0; i < job->count; i++) {
+        int64_t prompt = job->prompts->prompt[i].count;
+        longest = prompt > longest ? prompt : longest;
     }
-    (void)fflush(stdout);
+    bool talks = job->count == 0;
+    bool slides = longest + request->generation.most > request->context;
+    int64_t half = request->context / 2;
+    job->capacity = talks || slides ? request->context : longest + request->generation.most;
+    longest = slides && longest < half ? half : longest;
+    longest = talks || request->generation.without_cache ? job->capacity : longest;
+    job->rows = talks ? 1 : job->count < request->batch ? job->count : request->batch;
+    int64_t replicas = parallel->expert * parallel->data;
+    job->config = request->config;
+    job->config.data.sequence_length = longest;
+    job->config.train.global_batch = job->rows;
+    job->config.train.micro_batch = (job->rows + replicas - 1) / replicas;
+    job->config.moe.eval_capacity_factor = 0.0;
 }
 
-static void print_end(struct tri_token_stream *stream)
+static enum tri_status load_and_generate(struct tri_comm *comm, struct tri_generate_job *job,
+                                         struct tri_error *error)
 {
-    size_t bytes;
-    const unsigned char *text = tri_token_stream_end(stream, &bytes);
-    if (bytes > 0) {
-        (void)fwrite(text, 1, bytes, stdout);
-    }
-    (void)printf("\n");
-}
-
-static bool ends_text(const struct request *request, int32_t token)
-{
-    bool ends = token == request->config.data.separator;
-    for (int i = 0; i < request->num_stops; i++) {
-        ends = ends || token == request->stop[i];
-    }
-    return ends;
-}
-
-/* When the cache is full the model goes on from the last half of what it has read. */
-static void feed(struct tri_decoder *decoder, const int32_t *all, int64_t count, int64_t *fed,
-                 int64_t capacity, float *logits)
-{
-    if (tri_decoder_length(decoder) + (count - *fed) > capacity) {
-        tri_decoder_reset(decoder);
-        *fed = count - (capacity / 2 > 0 ? capacity / 2 : 1);
-        *fed = *fed < 0 ? 0 : *fed;
-    }
-    tri_decoder_feed(decoder, all + *fed, count - *fed, logits);
-    *fed = count;
-}
-
-static void generate(const struct request *request, struct tri_session *session,
-                     const struct tri_tokenizer *tokenizer, struct sequence *sequence)
-{
-    int64_t vocab = request->config.model.vocab_size;
-    int64_t capacity = request->config.model.max_position;
-    bool prints = session->mesh->rank == 0 && !request->json;
-    struct tri_decoder *decoder = tri_decoder_create(session->engine->model, capacity);
-    float *logits = tri_alloc(TRI_MEMORY_OTHER, (size_t)vocab * sizeof(*logits));
-    int32_t *scratch = tri_alloc(TRI_MEMORY_OTHER, (size_t)vocab * sizeof(*scratch));
-    int32_t *all = sequence->all;
-    int64_t fed = 0;
-    struct tri_token_stream stream = {0};
-    for (int64_t i = sequence->begin; i < sequence->prompt && prints; i++) {
-        print_token(request, tokenizer, &stream, all[i]);
-    }
-    while (sequence->count < sequence->prompt + request->tokens && !sequence->ended) {
-        int64_t count = sequence->count++;
-        feed(decoder, all, count, &fed, capacity, logits);
-        if (session->mesh->rank == 0) {
-            all[count] = prints && ferror(stdout) ? UNREAD
-                                                  : tri_sample(logits, vocab, &request->sampling,
-                                                               (uint64_t)count, scratch);
-        }
-        tri_broadcast(tri_mesh_group(session->mesh, TRI_ON_ALL),
-                      (struct tri_where){TRI_PHASE_EVAL, TRI_KIND_META}, &all[count], 1, TRI_I32,
-                      0);
-        if (all[count] == UNREAD) {
-            sequence->count = count;
-            break;
-        }
-        sequence->ended = ends_text(request, all[count]);
-        if (prints && (request->ids || !sequence->ended)) {
-            print_token(request, tokenizer, &stream, all[count]);
-        }
-    }
-    if (prints) {
-        print_end(&stream);
-    }
-    tri_token_stream_fini(&stream);
-    tri_free(scratch);
-    tri_free(logits);
-    tri_decoder_destroy(decoder);
-}
-
-static void print_json(const struct request *request, const struct tri_tokenizer *tokenizer,
-                       const struct sequence *sequence)
-{
-    json_t *root = json_object();
-    json_t *ids = json_array();
-    for (int64_t i = sequence->prompt; i < sequence->count; i++) {
-        (void)json_array_append_new(ids, json_integer(sequence->all[i]));
-    }
-    (void)json_object_set_new(root, "tokens", ids);
-    (void)json_object_set_new(root, "ended", json_boolean(sequence->ended));
-    if (!request->ids) {
-        int64_t count = sequence->count - sequence->ended;
-        size_t before = tri_tokenizer_decode(tokenizer, sequence->all, sequence->prompt, NULL, 0);
-        size_t bytes = tri_tokenizer_decode(tokenizer, sequence->all, count, NULL, 0);
-        char *text = tri_alloc(TRI_MEMORY_OTHER, bytes + 1);
-        (void)tri_tokenizer_decode(tokenizer, sequence->all, count, text, bytes);
-        /* NULL when the bytes are not UTF-8. */
-        json_t *string = json_stringn(text + before, bytes - before);
-        (void)json_object_set_new(root, "text", string ? string : json_null());
-        tri_free(text);
-    }
-    tri_print_json(root);
-}
-
-/* Ids that the text does not show. */
-static void note_unknown(const struct request *request, const struct tri_tokenizer *tokenizer,
-                         const struct sequence *sequence)
-{
-    int64_t unknown = 0;
-    for (int64_t i = 0; i < sequence->count; i++) {
-        const unsigned char *text;
-        unknown += !ends_text(request, sequence->all[i]) &&
-                   tokenizer->token_text(tokenizer, sequence->all[i], &text) == 0;
-    }
-    if (unknown > 0 && !request->ids) {
-        tri_log_info("%lld of %lld tokens are not bytes and have no text: --ids shows them",
-                     (long long)unknown, (long long)sequence->count);
-    }
-}
-
-/* What decoding asks of an engine: one row, as long as the longest that is fed at once. */
-static void fit(const struct request *request, const struct sequence *sequence,
-                struct tri_config *config)
-{
-    int64_t capacity = request->config.model.max_position;
-    int64_t longest = sequence->prompt < capacity ? sequence->prompt : capacity;
-    if (sequence->prompt + request->tokens > capacity && longest < capacity / 2) {
-        longest = capacity / 2;
-    }
-    *config = request->config;
-    config->data.sequence_length = longest > 0 ? longest : 1;
-    config->train.global_batch = 1;
-    config->train.micro_batch = 1;
-}
-
-static enum tri_status load_and_generate(struct tri_comm *comm, struct request *request,
-                                         const struct tri_tokenizer *tokenizer,
-                                         struct sequence *sequence, struct tri_error *error)
-{
+    struct tri_generate_request *request = job->request;
     struct tri_session *session;
     struct tri_checkpoint_state state = {0};
-    struct tri_config *config = tri_alloc(TRI_MEMORY_OTHER, sizeof(*config));
-    fit(request, sequence, config);
-    int64_t cache = tri_decoder_bytes(config, config->model.max_position);
-    enum tri_status status = tri_session_create(comm, config, false, cache, &session, error);
-    if (status != TRI_OK) {
-        tri_free(config);
-        return status;
-    }
-    status = tri_session_load(session, &request->choice, &state, error);
+    fit(job);
+    int64_t rows = job->config.train.micro_batch;
+    int64_t cache = tri_decoder_bytes(&job->config, rows, job->capacity);
+    TRI_TRY(tri_session_create(comm, &job->config, false, cache, &session, error));
+    enum tri_status status = tri_session_load(session, &request->choice, &state, error);
     tri_checkpoint_state_fini(&state);
-    if (status == TRI_OK) {
-        generate(request, session, tokenizer, sequence);
-        if (session->mesh->rank == 0) {
-            note_unknown(request, tokenizer, sequence);
-            if (request->json) {
-                print_json(request, tokenizer, sequence);
-            }
-        }
+    if (status == TRI_OK && job->count == 0) {
+        status = tri_converse(request, session, error);
+    } else if (status == TRI_OK) {
+        tri_generate_texts(job, session);
     }
     tri_session_destroy(session);
-    tri_free(config);
     return status;
 }
 
-static enum tri_status read_and_generate(const struct tri_arguments *arguments,
-                                         struct request *request, struct tri_error *error)
+/* The texts, each with room for what comes to it. */
+static void make_sequences(struct tri_generate_job *job)
 {
-    struct sequence sequence = {0};
-    struct tri_tokenizer *tokenizer;
-    int32_t *prompt = NULL;
+    size_t most = (size_t)job->request->generation.most;
+    job->count = (int64_t)job->prompts->count;
+    job->sequences = tri_alloc(TRI_MEMORY_OTHER, job->prompts->count * sizeof(*job->sequences));
+    for (int64_t i = 0; i < job->count; i++) {
+        const struct tri_prompt *prompt = &job->prompts->prompt[i];
+        int32_t *tokens =
+            tri_alloc(TRI_MEMORY_OTHER, ((size_t)prompt->count + most) * sizeof(*tokens));
+        memcpy(tokens, prompt->tokens, (size_t)prompt->count * sizeof(*tokens));
+        job->sequences[i] = (struct tri_sequence){
+            .tokens = tokens, .prompt = prompt->count, .count = prompt->count};
+    }
+}
+
+/* Files of prompts that are not the same would leave ranks with other numbers of texts. */
+static enum tri_status compare_prompts(const struct tri_arguments *arguments,
+                                       const struct tri_generate_request *request,
+                                       const struct tri_prompts *prompts, struct tri_error *error)
+{
+    char line[64];
+    struct tri_hash *hash = tri_hash_create();
+    for (size_t i = 0; i < prompts->count; i++) {
+        const struct tri_prompt *prompt = &prompts->prompt[i];
+        tri_hash_update(hash, &prompt->count, sizeof(prompt->count));
+        tri_hash_update(hash, prompt->tokens, (size_t)prompt->count * sizeof(*prompt->tokens));
+    }
+    (void)snprintf(line, sizeof(line), "%zu prompts, contents %016llx", prompts->count,
+                   (unsigned long long)tri_hash_get(hash));
+    tri_hash_destroy(hash);
+    const struct tri_fact fact = {request->prompts ? request->prompts : "--prompt", line};
+    return tri_comm_compare(tri_mesh_group(arguments->everyone, TRI_ON_ALL), 1, &fact, error);
+}
+
+static enum tri_status read_and_generate(const struct tri_arguments *arguments,
+                                         struct tri_generate_request *request,
+                                         struct tri_error *error)
+{
+    struct tri_prompts prompts = {0};
+    struct tri_generate_job *job;
     TRI_TRY(read_request(arguments, request, error));
-    enum tri_status status = open_tokenizer(request, &tokenizer, error);
+    enum tri_status status = open_tokenizer(arguments, request, error);
     if (status == TRI_OK) {
-        status = encode(request, tokenizer, &prompt, &sequence.prompt, error);
+        status = read_prompts(request, &prompts, error);
     }
     status = tri_agree_everywhere(arguments, status, error);
     if (status == TRI_OK) {
-        size_t prompt_bytes = (size_t)sequence.prompt * sizeof(*prompt);
-        sequence.count = sequence.prompt;
-        sequence.begin = request->ids ? 0 : tokenizer->num_begin;
-        sequence.all = tri_alloc(TRI_MEMORY_OTHER,
-                                 prompt_bytes + (size_t)request->tokens * sizeof(*sequence.all));
-        memcpy(sequence.all, prompt, prompt_bytes);
-        status = load_and_generate(arguments->comm, request, tokenizer, &sequence, error);
+        status = compare_prompts(arguments, request, &prompts, error);
     }
-    tri_free(sequence.all);
-    tri_free(prompt);
-    tri_tokenizer_destroy(tokenizer);
+    if (status == TRI_OK) {
+        job = tri_alloc(TRI_MEMORY_OTHER, sizeof(*job));
+        job->request = request;
+        job->prompts = &prompts;
+        make_sequences(job);
+        status = load_and_generate(arguments->comm, job, error);
+        for (int64_t i = 0; i < job->count; i++) {
+            tri_free(job->sequences[i].tokens);
+        }
+        tri_free(job->sequences);
+        tri_free(job);
+    }
+    tri_prompts_fini(&prompts);
+    tri_tokenizer_destroy(request->tokenizer);
+    request->tokenizer = NULL;
+    request->generation.num_stops = 0;
     return status;
 }
 
 enum tri_status tri_command_generate(const struct tri_arguments *arguments, struct tri_error *error)
 {
-    struct request request = {0};
+    struct tri_generate_request *request = tri_alloc(TRI_MEMORY_OTHER, sizeof(*request));
     enum tri_status status;
     do {
-        status = read_and_generate(arguments, &request, error);
-    } while (status != TRI_OK && request.choice.again);
+        status = read_and_generate(arguments, request, error);
+    } while (status != TRI_OK && request->choice.again);
+    tri_free(request);
     return status;
 }

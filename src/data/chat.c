@@ -72,6 +72,7 @@ struct tri_template {
     const char *name;
     const char *begin, *end; /* as the family names them; NULL: it has none of its own */
     bool ends;               /* turns end with the end of text, whatever that is called */
+    const char *stop;        /* what ends an answer; NULL: the end of text, or a newline */
     const char *needs[4];    /* other special tokens */
     lay_out_turn *lay_out;
     check_turns *check;    /* NULL: any turns will do */
@@ -246,11 +247,13 @@ static void invite_plain(struct tri_pieces *layout)
 
 static const struct tri_template TEMPLATES[] = {
     {.name = "chatml",
+     .stop = "<|im_end|>",
      .needs = {"<|im_start|>", "<|im_end|>"},
      .lay_out = chatml,
      .invite = invite_chatml},
     {.name = "llama3",
      .begin = "<|begin_of_text|>",
+     .stop = "<|eot_id|>",
      .needs = {"<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"},
      .lay_out = llama3,
      .invite = invite_llama3},
@@ -377,4 +380,10 @@ bool tri_chat_invite(const struct tri_chat *chat, const struct tri_turn *turns, 
     }
     tri_free(all);
     return right;
+}
+
+const char *tri_chat_stop(const struct tri_chat *chat)
+{
+    const char *stop = chat->template->stop ? chat->template->stop : chat->end;
+    return stop[0] ? stop : "\n";
 }

@@ -65,5 +65,7 @@ bool tri_chat_lay_out(const struct tri_chat *chat, const struct tri_turn *turns,
  * same false. */
 bool tri_chat_invite(const struct tri_chat *chat, const struct tri_turn *turns, size_t count,
                      struct tri_pieces *layout, char reason[TRI_REASON_BYTES]);
+/* What an answer ends with: a special token's name, or a newline. */
+const char *tri_chat_stop(const struct tri_chat *chat);
 
 #endif

@@ -302,9 +302,30 @@ static bool read_completion(const struct reading *reading, const char *prompt,
     return true;
 }
 
+static bool read_prompt(const struct reading *reading, const struct member members[NUM_KINDS])
+{
+    struct tri_record *record = reading->record;
+    int found = members[PROMPT].value ? PROMPT : members[MESSAGES].value ? MESSAGES : TEXT;
+    if (!members[found].value) {
+        return refuse(reading, "found neither, expected prompt, text or messages");
+    }
+    record->kind = found == MESSAGES ? TRI_RECORD_CHAT : TRI_RECORD_TEXT;
+    if (found == MESSAGES) {
+        return read_messages(reading, "messages", members[MESSAGES].value);
+    }
+    if (!read_string(reading, "", members[found].key, members[found].value, &record->text)) {
+        return false;
+    }
+    add_turn(record, TRI_SPEAKER_USER, false, 0);
+    return true;
+}
+
 static bool read_kind(const struct reading *reading, enum tri_record_format format,
                       const struct member members[NUM_KINDS])
 {
+    if (format == TRI_RECORDS_PROMPTS) {
+        return read_prompt(reading, members);
+    }
     bool chat = format == TRI_RECORDS_CHAT;
     int wanted = chat ? MESSAGES : TEXT, other = chat ? TEXT : MESSAGES;
     bool completion = members[PROMPT].value || members[COMPLETION].value;

@@ -1,0 +1,161 @@
+#include "base/memory.h"
+#include "cli/answer.h"
+#include "cli/generate_run.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+struct talk {
+    const struct tri_generate_request *request;
+    struct tri_group *everyone;
+    struct tri_generator *generator;
+    struct tri_turn *turns; /* their texts are this one's */
+    size_t count, room;
+    struct tri_answer answer; /* the one that is being written */
+    struct tri_generated done;
+};
+
+static const struct tri_where where = {TRI_PHASE_EVAL, TRI_KIND_META};
+
+static void add_turn(struct talk *talk, enum tri_speaker role, const char *text, size_t bytes)
+{
+    void *turns = talk->turns;
+    char *own = tri_alloc(TRI_MEMORY_OTHER, bytes + 1);
+    memcpy(own, text, bytes);
+    tri_array_grow(&turns, &talk->room, sizeof(*talk->turns), talk->count, 1);
+    talk->turns = turns;
+    talk->turns[talk->count++] = (struct tri_turn){.role = role, .text = own, .bytes = bytes};
+}
+
+/* The next line of standard input that has something in it, with no newline, on all ranks; false at
+ * its end. tri_free *line. */
+static bool read_turn(const struct talk *talk, char **line, size_t *bytes)
+{
+    char *read = NULL;
+    size_t room = 0;
+    int64_t length = -1;
+    bool root = tri_group_rank(talk->everyone) == 0;
+    while (root && length < 1) {
+        if (isatty(STDIN_FILENO)) {
+            (void)printf("> ");
+            (void)fflush(stdout);
+        }
+        length = (int64_t)getline(&read, &room, stdin);
+        if (length < 0) {
+            break;
+        }
+        while (length > 0 && strchr("\r\n", read[length - 1])) {
+            length--;
+        }
+    }
+    tri_broadcast(talk->everyone, where, &length, 1, TRI_I64, 0);
+    *bytes = length < 0 ? 0 : (size_t)length;
+    *line = tri_alloc(TRI_MEMORY_OTHER, *bytes + 1);
+    if (root && length > 0) {
+        memcpy(*line, read, *bytes);
+    }
+    tri_broadcast(talk->everyone, where, *line, (int64_t)*bytes, TRI_U8, 0);
+    free(read); /* getline's */
+    return length >= 0;
+}
+
+static bool take(void *state, int64_t index, int32_t token)
+{
+    struct talk *talk = state;
+    (void)index;
+    for (int i = 0; i < talk->request->generation.num_stops; i++) {
+        if (token == talk->request->ends[i]) {
+            return true; /* it ends by itself, and is not shown */
+        }
+    }
+    tri_answer_add(&talk->answer, token);
+    return !talk->answer.ended && !ferror(stdout);
+}
+
+/* What root has written, on all ranks, as a turn. */
+static void keep_answer(struct talk *talk)
+{
+    int64_t bytes = (int64_t)talk->answer.text.size;
+    tri_broadcast(talk->everyone, where, &bytes, 1, TRI_I64, 0);
+    char *text = tri_alloc(TRI_MEMORY_OTHER, (size_t)bytes + 1);
+    if (tri_group_rank(talk->everyone) == 0 && bytes > 0) {
+        memcpy(text, talk->answer.text.data, (size_t)bytes);
+    }
+    tri_broadcast(talk->everyone, where, text, bytes, TRI_U8, 0);
+    add_turn(talk, TRI_SPEAKER_ASSISTANT, text, (size_t)bytes);
+    tri_free(text);
+}
+
+static void answer_prompt(struct talk *talk, const struct tri_prompt *prompt)
+{
+    const struct tri_generate_request *request = talk->request;
+    bool root = tri_group_rank(talk->everyone) == 0;
+    int64_t left = request->context - prompt->count;
+    struct tri_generation generation = request->generation;
+    struct tri_sequence sequence = {.prompt = prompt->count, .count = prompt->count};
+    generation.most = left < generation.most ? left : generation.most;
+    generation.take = take;
+    generation.state = talk;
+    size_t tokens = (size_t)(prompt->count + generation.most);
+    sequence.tokens = tri_alloc(TRI_MEMORY_OTHER, tokens * sizeof(*sequence.tokens));
+    memcpy(sequence.tokens, prompt->tokens, (size_t)prompt->count * sizeof(*sequence.tokens));
+    tri_answer_begin(&talk->answer, request->tokenizer, tri_chat_stop(&request->chat),
+                     root ? stdout : NULL);
+    struct tri_generated done = tri_generate(talk->generator, &generation, &sequence);
+    tri_generated_add(&talk->done, &done);
+    tri_answer_end(&talk->answer);
+    if (root) {
+        (void)printf("\n");
+        (void)fflush(stdout);
+    }
+    keep_answer(talk);
+    tri_answer_fini(&talk->answer);
+    tri_free(sequence.tokens);
+}
+
+static enum tri_status answer_turns(struct talk *talk, struct tri_error *error)
+{
+    struct tri_prompts prompts = {0};
+    enum tri_status status = tri_prompts_add_turns(&talk->request->style, "chat", talk->turns,
+                                                   talk->count, &prompts, error);
+    if (status == TRI_OK && prompts.prompt[0].count >= talk->request->context) {
+        status = tri_fail(error, TRI_BAD_INPUT,
+                          "chat: its %lld tokens leave no room for an answer in a context of %lld",
+                          (long long)prompts.prompt[0].count, (long long)talk->request->context);
+    }
+    if (status == TRI_OK) {
+        answer_prompt(talk, &prompts.prompt[0]);
+    }
+    tri_prompts_fini(&prompts);
+    return status;
+}
+
+enum tri_status tri_converse(const struct tri_generate_request *request,
+                             struct tri_session *session, struct tri_error *error)
+{
+    struct talk talk = {.request = request,
+                        .everyone = tri_mesh_group(session->mesh, TRI_ON_ALL),
+                        .generator = tri_generator_create(session->engine->model, 1,
+                                                          request->context)};
+    enum tri_status status = TRI_OK;
+    bool more = true;
+    while (status == TRI_OK && more) {
+        char *line;
+        size_t bytes;
+        more = read_turn(&talk, &line, &bytes);
+        if (more) {
+            add_turn(&talk, TRI_SPEAKER_USER, line, bytes);
+            status = answer_turns(&talk, error);
+        }
+        tri_free(line);
+    }
+    tri_generated_log(&talk.done);
+    for (size_t i = 0; i < talk.count; i++) {
+        tri_free((char *)(uintptr_t)talk.turns[i].text);
+    }
+    tri_free(talk.turns);
+    tri_generator_destroy(talk.generator);
+    return status;
+}
