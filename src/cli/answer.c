@@ -3,18 +3,19 @@
 #include <string.h>
 
 void tri_answer_begin(struct tri_answer *answer, const struct tri_tokenizer *tokenizer,
-                      const char *stop, FILE *out)
+                      const struct tri_chat *chat, FILE *out)
 {
-    *answer = (struct tri_answer){.tokenizer = tokenizer, .stop = stop, .out = out};
+    *answer = (struct tri_answer){.tokenizer = tokenizer, .chat = chat, .out = out};
 }
 
 /* Bytes at the end of the text that the stop begins with. */
 static size_t held_back(const struct tri_answer *answer)
 {
-    size_t bytes = answer->stop ? strlen(answer->stop) : 0;
+    const char *stop = answer->chat ? tri_chat_stop(answer->chat) : "";
+    size_t bytes = strlen(stop);
     size_t most = bytes < answer->text.size ? bytes : answer->text.size;
     for (; most > 0; most--) {
-        if (memcmp(answer->text.data + answer->text.size - most, answer->stop, most) == 0) {
+        if (memcmp(answer->text.data + answer->text.size - most, stop, most) == 0) {
             return most;
         }
     }
@@ -33,9 +34,14 @@ static void show(struct tri_answer *answer, size_t end)
 static void take(struct tri_answer *answer, const unsigned char *text, size_t bytes)
 {
     for (size_t i = 0; i < bytes && !answer->ended; i++) {
+        bool space = !answer->begun && answer->chat && tri_chat_spaces(answer->chat);
+        answer->begun = true;
+        if (space && text[i] == ' ') {
+            continue;
+        }
         tri_string_append(&answer->text, (const char *)text + i, 1);
         size_t held = held_back(answer);
-        if (held > 0 && held == strlen(answer->stop)) {
+        if (held > 0 && held == strlen(tri_chat_stop(answer->chat))) {
             answer->text.size -= held;
             answer->ended = true;
         }

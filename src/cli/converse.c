@@ -101,8 +101,7 @@ static void answer_prompt(struct talk *talk, const struct tri_prompt *prompt)
     size_t tokens = (size_t)(prompt->count + generation.most);
     sequence.tokens = tri_alloc(TRI_MEMORY_OTHER, tokens * sizeof(*sequence.tokens));
     memcpy(sequence.tokens, prompt->tokens, (size_t)prompt->count * sizeof(*sequence.tokens));
-    tri_answer_begin(&talk->answer, request->tokenizer, tri_chat_stop(&request->chat),
-                     root ? stdout : NULL);
+    tri_answer_begin(&talk->answer, request->tokenizer, &request->chat, root ? stdout : NULL);
     struct tri_generated done = tri_generate(talk->generator, &generation, &sequence);
     tri_generated_add(&talk->done, &done);
     tri_answer_end(&talk->answer);
@@ -137,8 +136,8 @@ enum tri_status tri_converse(const struct tri_generate_request *request,
 {
     struct talk talk = {.request = request,
                         .everyone = tri_mesh_group(session->mesh, TRI_ON_ALL),
-                        .generator = tri_generator_create(session->engine->model, 1,
-                                                          request->context)};
+                        .generator =
+                            tri_generator_create(session->engine->model, 1, request->context)};
     enum tri_status status = TRI_OK;
     bool more = true;
     while (status == TRI_OK && more) {

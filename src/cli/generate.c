@@ -8,8 +8,8 @@
 
 /* ---- what is asked for ----------------------------------------------------------------------- */
 
-static enum tri_status read_numbers(const struct tri_arguments *arguments, struct tri_generate_request *request,
-                                    struct tri_error *error)
+static enum tri_status read_numbers(const struct tri_arguments *arguments,
+                                    struct tri_generate_request *request, struct tri_error *error)
 {
     struct tri_sampling *sampling = &request->generation.sampling;
     int64_t seed;
@@ -88,8 +88,8 @@ static enum tri_status choose_chat(const struct tri_arguments *arguments, const 
     TRI_TRY(tri_chat_resolve(&request->chat, request->tokenizer,
                              folder ? folder : request->tokenizer->name, error));
     if (tri_tokenizer_has_specials(request->tokenizer)) {
-        add_end(request, tri_tokenizer_find_special(request->tokenizer,
-                                                    tri_chat_stop(&request->chat)));
+        add_end(request,
+                tri_tokenizer_find_special(request->tokenizer, tri_chat_stop(&request->chat)));
     }
     request->style.chat = &request->chat;
     request->style.system = tri_arguments_get(arguments, "--system");
@@ -98,8 +98,8 @@ static enum tri_status choose_chat(const struct tri_arguments *arguments, const 
 
 /* The checkpoint's own tokenizer, with the tokens that end a text; bytes where it has none and they
  * may be. Local. */
-static enum tri_status open_tokenizer(const struct tri_arguments *arguments, struct tri_generate_request *request,
-                                      struct tri_error *error)
+static enum tri_status open_tokenizer(const struct tri_arguments *arguments,
+                                      struct tri_generate_request *request, struct tri_error *error)
 {
     char folder[TRI_PATH_MAX];
     bool has = tri_tokenizer_files_find(request->choice.path, folder, sizeof(folder));
@@ -121,8 +121,8 @@ static enum tri_status open_tokenizer(const struct tri_arguments *arguments, str
     return request->chats ? choose_chat(arguments, has ? folder : NULL, request, error) : TRI_OK;
 }
 
-static enum tri_status read_request(const struct tri_arguments *arguments, struct tri_generate_request *request,
-                                    struct tri_error *error)
+static enum tri_status read_request(const struct tri_arguments *arguments,
+                                    struct tri_generate_request *request, struct tri_error *error)
 {
     request->prompt = tri_arguments_get(arguments, "--prompt");
     request->prompts = tri_arguments_get(arguments, "--prompts");
@@ -138,8 +138,9 @@ static enum tri_status read_request(const struct tri_arguments *arguments, struc
     return tri_arguments_int(arguments, "--context", 1, most, most, &request->context, error);
 }
 
-static enum tri_status check_prompt(const struct tri_generate_request *request, const struct tri_prompt *prompt,
-                                    const char *where, struct tri_error *error)
+static enum tri_status check_prompt(const struct tri_generate_request *request,
+                                    const struct tri_prompt *prompt, const char *where,
+                                    struct tri_error *error)
 {
     int64_t vocab = request->config.model.vocab_size;
     for (int64_t i = 0; i < prompt->count; i++) {
@@ -162,8 +163,8 @@ static enum tri_status check_prompt(const struct tri_generate_request *request, 
 }
 
 /* Without any the tokenizer's beginning is one, or a newline. None in a chat turn by turn. */
-static enum tri_status read_prompts(const struct tri_generate_request *request, struct tri_prompts *prompts,
-                                    struct tri_error *error)
+static enum tri_status read_prompts(const struct tri_generate_request *request,
+                                    struct tri_prompts *prompts, struct tri_error *error)
 {
     static const char where[] = "command line: --prompt";
     enum { PLACE_BYTES = TRI_PATH_MAX + 32 };
@@ -180,7 +181,8 @@ static enum tri_status read_prompts(const struct tri_generate_request *request, 
     for (size_t i = 0; i < prompts->count; i++) {
         (void)snprintf(place, sizeof(place), "%s: prompt %zu",
                        request->prompts ? request->prompts : "", i + 1);
-        TRI_TRY(check_prompt(request, &prompts->prompt[i], request->prompts ? place : where, error));
+        TRI_TRY(
+            check_prompt(request, &prompts->prompt[i], request->prompts ? place : where, error));
     }
     return TRI_OK;
 }
@@ -189,10 +191,9 @@ static enum tri_status read_prompts(const struct tri_generate_request *request, 
 
 /* What decoding asks of an engine: the rows of a rank, as long as what is fed at once. Routers drop
  * nothing: what a text becomes is not to depend on those beside it. */
-static void fit(struct tri_generate_job *job)
+static void fit(struct tri_generate_job *job, int ranks)
 {
     const struct tri_generate_request *request = job->request;
-    const struct tri_config_parallel *parallel = &request->config.parallel;
     int64_t longest = 0;
     for (int64_t i = 0; i < job->count; i++) {
         int64_t prompt = job->prompts->prompt[i].count;
@@ -205,7 +206,8 @@ static void fit(struct tri_generate_job *job)
     longest = slides && longest < half ? half : longest;
     longest = talks || request->generation.without_cache ? job->capacity : longest;
     job->rows = talks ? 1 : job->count < request->batch ? job->count : request->batch;
-    int64_t replicas = parallel->expert * parallel->data;
+    int64_t replicas =
+        ranks > request->config.parallel.tensor ? ranks / request->config.parallel.tensor : 1;
     job->config = request->config;
     job->config.data.sequence_length = longest;
     job->config.train.global_batch = job->rows;
@@ -219,7 +221,7 @@ static enum tri_status load_and_generate(struct tri_comm *comm, struct tri_gener
     struct tri_generate_request *request = job->request;
     struct tri_session *session;
     struct tri_checkpoint_state state = {0};
-    fit(job);
+    fit(job, tri_comm_size(comm));
     int64_t rows = job->config.train.micro_batch;
     int64_t cache = tri_decoder_bytes(&job->config, rows, job->capacity);
     TRI_TRY(tri_session_create(comm, &job->config, false, cache, &session, error));

@@ -23,25 +23,33 @@ struct output {
 static void begin_text(struct output *output, const struct tri_generate_request *request)
 {
     output->request = request;
-    const char *stop = request->chats ? tri_chat_stop(&request->chat) : NULL;
-    tri_answer_begin(&output->answer, request->tokenizer, stop, request->json ? NULL : stdout);
+    tri_answer_begin(&output->answer, request->tokenizer, request->style.chat,
+                     request->json ? NULL : stdout);
 }
 
-static void write_token(struct output *output, int32_t token)
+static void show_token(struct output *output, int32_t token)
 {
     const struct tri_generate_request *request = output->request;
     if (request->ids && !request->json) {
         (void)printf("%d ", token);
         (void)fflush(stdout);
-    } else if (!request->ids && !ends_text(request, token)) {
+    } else if (!request->ids) {
         tri_answer_add(&output->answer, token);
+    }
+}
+
+/* One that was drawn; what ends a text is shown where ids are. */
+static void write_token(struct output *output, int32_t token)
+{
+    if (output->request->ids || !ends_text(output->request, token)) {
+        show_token(output, token);
     }
 }
 
 static void write_prompt(struct output *output, const struct tri_sequence *sequence, int64_t begin)
 {
     for (int64_t i = begin; i < sequence->prompt; i++) {
-        write_token(output, sequence->tokens[i]);
+        show_token(output, sequence->tokens[i]);
     }
 }
 
@@ -64,7 +72,8 @@ static bool take(void *state, int64_t index, int32_t token)
     return !output->answer.ended && !ferror(stdout);
 }
 
-static json_t *describe(const struct tri_generate_request *request, const struct tri_sequence *sequence)
+static json_t *describe(const struct tri_generate_request *request,
+                        const struct tri_sequence *sequence)
 {
     json_t *root = json_object();
     json_t *ids = json_array();
@@ -92,8 +101,9 @@ static json_t *describe(const struct tri_generate_request *request, const struct
     return root;
 }
 
-static void print_json(const struct tri_generate_request *request, const struct tri_sequence *sequences,
-                       int64_t count, const struct tri_generated *done)
+static void print_json(const struct tri_generate_request *request,
+                       const struct tri_sequence *sequences, int64_t count,
+                       const struct tri_generated *done)
 {
     json_t *root;
     if (request->prompts) {
@@ -123,13 +133,13 @@ void tri_generated_log(const struct tri_generated *done)
     double seconds = done->prompt_seconds + done->seconds;
     tri_log_info("wrote %lld tokens in %.2f s, %.4g tokens/s; %lld of prompts in %.2f s of that",
                  (long long)done->tokens, seconds,
-                 seconds > 0 ? (double)done->tokens / seconds : 0.0,
-                 (long long)done->prompt_tokens, done->prompt_seconds);
+                 seconds > 0 ? (double)done->tokens / seconds : 0.0, (long long)done->prompt_tokens,
+                 done->prompt_seconds);
 }
 
 /* Ids that the text does not show. */
-static void note_unknown(const struct tri_generate_request *request, const struct tri_sequence *sequences,
-                         int64_t count)
+static void note_unknown(const struct tri_generate_request *request,
+                         const struct tri_sequence *sequences, int64_t count)
 {
     int64_t unknown = 0, all = 0;
     for (int64_t i = 0; i < count; i++) {
@@ -147,8 +157,8 @@ static void note_unknown(const struct tri_generate_request *request, const struc
 }
 
 /* Some of the texts, at most job->rows. */
-static struct tri_generated generate(const struct tri_generate_job *job, struct tri_session *session,
-                                     int64_t first, int64_t rows)
+static struct tri_generated generate(const struct tri_generate_job *job,
+                                     struct tri_session *session, int64_t first, int64_t rows)
 {
     const struct tri_generate_request *request = job->request;
     struct tri_generation generation = request->generation;
@@ -199,4 +209,3 @@ void tri_generate_texts(const struct tri_generate_job *job, struct tri_session *
         }
     }
 }
-

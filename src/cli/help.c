@@ -53,24 +53,40 @@ const struct tri_command tri_commands[] = {
      TRI_TAKES_OVERRIDES | TRI_STARTS_RANKS,
      tri_command_eval},
     {"generate",
-     "write text with a trained model",
-     "trident generate RUN|CHECKPOINT [--prompt TEXT] [options] [key=value …]\n\n"
+     "write text with a trained model, or talk to it",
+     "trident generate RUN|CHECKPOINT [--prompt TEXT | --prompts FILE] [--chat] [options]\n"
+     "                 [key=value …]\n\n"
      "  --ranks N           so many ranks, threads of this process, without mpiexec\n"
-     "  --prompt TEXT       what to go on from; without it a newline, an empty one is refused\n"
+     "  --prompt TEXT       what to go on from; without it what the tokenizer puts before a text,\n"
+     "                      or a newline; an empty one is refused\n"
+     "  --prompts FILE      several: one a line; of a .jsonl file objects with prompt, text or\n"
+     "                      messages\n"
+     "  --batch N           so many of them at once (8)\n"
+     "  --chat              a prompt is a user's turn, and an answer is written; without prompts\n"
+     "                      turn by turn, a line of standard input each\n"
+     "  --template NAME     of the chat: chatml, llama3, mistral, olmo or plain; without it the\n"
+     "                      one of the tokenizer's folder\n"
+     "  --system TEXT       what the chat begins with\n"
      "  --tokens N          how many tokens to write (200)\n"
+     "  --context N         how many the model sees at most (model.max_position)\n"
      "  --temperature X     0: always the likeliest (1)\n"
      "  --top-k N           choose among the N likeliest (0: all)\n"
      "  --top-p X           choose among the likeliest that together reach X (1: all)\n"
      "  --seed N            of the random choices (1)\n"
+     "  --no-cache          works out the whole context for every token: the same text, slowly\n"
      "  --ids               the prompt, which must be given, is token ids, and ids are written;\n"
-     "                      needed when tokens are not bytes and there is no tokenizer.json\n"
-     "  --json              one JSON object: tokens, text, ended\n"
+     "                      needed when tokens are not bytes and there is no tokenizer\n"
+     "  --json              one JSON object: tokens, text, ended, seconds; of --prompts texts, a\n"
+     "                      list of such\n"
      "  key=value           replaces a value of the run's config, as in parallel.expert=2\n\n"
-     "A model trained with data.separator ends its text with it, which ends the writing, and so\n"
-     "does a stop token of the tokenizer's.\n",
-     OPTIONS({"--ranks", true}, {"--prompt", true}, {"--tokens", true}, {"--temperature", true},
-             {"--top-k", true}, {"--top-p", true}, {"--seed", true}, {"--ids", false},
-             {"--json", false}, {NULL, false}),
+     "The tokens that end a text, data.separator's or those that the tokenizer's folder names, "
+     "end\n"
+     "the writing.\n",
+     OPTIONS({"--ranks", true}, {"--prompt", true}, {"--prompts", true}, {"--batch", true},
+             {"--chat", false}, {"--template", true}, {"--system", true}, {"--tokens", true},
+             {"--context", true}, {"--temperature", true}, {"--top-k", true}, {"--top-p", true},
+             {"--seed", true}, {"--no-cache", false}, {"--ids", false}, {"--json", false},
+             {NULL, false}),
      1,
      {"RUN|CHECKPOINT"},
      TRI_TAKES_OVERRIDES | TRI_STARTS_RANKS,

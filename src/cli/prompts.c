@@ -2,6 +2,7 @@
 
 #include "base/file.h"
 #include "base/memory.h"
+#include "config/config.h"
 #include "data/encode.h"
 
 #include <stdio.h>
@@ -47,11 +48,6 @@ enum tri_status tri_prompts_add_ids(const char *text, struct tri_prompts *prompt
     return TRI_OK;
 }
 
-static enum tri_status refuse_empty(const char *where, struct tri_error *error)
-{
-    return tri_fail(error, TRI_BAD_INPUT, "%s is empty", where);
-}
-
 enum tri_status tri_prompts_add_turns(const struct tri_prompt_style *style, const char *where,
                                       const struct tri_turn *turns, size_t count,
                                       struct tri_prompts *prompts, struct tri_error *error)
@@ -62,9 +58,8 @@ enum tri_status tri_prompts_add_turns(const struct tri_prompt_style *style, cons
     struct tri_pieces pieces = {0};
     struct tri_encoded encoded = {0};
     if (systems) {
-        all[0] = (struct tri_turn){.role = TRI_SPEAKER_SYSTEM,
-                                   .text = style->system,
-                                   .bytes = strlen(style->system)};
+        all[0] = (struct tri_turn){
+            .role = TRI_SPEAKER_SYSTEM, .text = style->system, .bytes = strlen(style->system)};
     }
     memcpy(all + systems, turns, count * sizeof(*all));
     enum tri_status status = TRI_OK;
@@ -100,10 +95,6 @@ enum tri_status tri_prompts_add_text(const struct tri_prompt_style *style, const
     int32_t *own;
     int64_t count;
     TRI_TRY(tri_tokenizer_encode(tokenizer, text, bytes, &own, &count, error));
-    if (count == 0 && bytes > 0) {
-        tri_free(own);
-        return refuse_empty(where, error);
-    }
     prompt.count = prompt.begin + count;
     prompt.tokens = tri_alloc(TRI_MEMORY_OTHER, ((size_t)prompt.count + 1) * sizeof(*own));
     memcpy(prompt.tokens, tokenizer->begin, (size_t)prompt.begin * sizeof(*own));

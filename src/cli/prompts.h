@@ -28,7 +28,7 @@ struct tri_prompts {
 /* "12 7 300" */
 enum tri_status tri_prompts_add_ids(const char *text, struct tri_prompts *prompts,
                                     struct tri_error *error) TRI_NODISCARD;
-/* A text, or a user's turn; `where` is what errors begin with. BAD_INPUT: also one that is empty. */
+/* A text, or a user's turn; `where` is what errors begin with. */
 enum tri_status tri_prompts_add_text(const struct tri_prompt_style *style, const char *where,
                                      const char *text, size_t bytes, struct tri_prompts *prompts,
                                      struct tri_error *error) TRI_NODISCARD;

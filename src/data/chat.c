@@ -72,6 +72,7 @@ struct tri_template {
     const char *name;
     const char *begin, *end; /* as the family names them; NULL: it has none of its own */
     bool ends;               /* turns end with the end of text, whatever that is called */
+    bool spaces;             /* an answer is put behind a space */
     const char *stop;        /* what ends an answer; NULL: the end of text, or a newline */
     const char *needs[4];    /* other special tokens */
     lay_out_turn *lay_out;
@@ -261,6 +262,7 @@ static const struct tri_template TEMPLATES[] = {
      .begin = "<s>",
      .end = "</s>",
      .ends = true,
+     .spaces = true,
      .lay_out = mistral,
      .check = check_mistral},
     {.name = "olmo",
@@ -270,7 +272,7 @@ static const struct tri_template TEMPLATES[] = {
      .lay_out = olmo,
      .check = check_olmo,
      .invite = invite_olmo},
-    {.name = "plain", .ends = true, .lay_out = plain, .invite = invite_plain},
+    {.name = "plain", .ends = true, .spaces = true, .lay_out = plain, .invite = invite_plain},
 };
 enum { NUM_TEMPLATES = sizeof(TEMPLATES) / sizeof(*TEMPLATES) };
 
@@ -386,4 +388,9 @@ const char *tri_chat_stop(const struct tri_chat *chat)
 {
     const char *stop = chat->template->stop ? chat->template->stop : chat->end;
     return stop[0] ? stop : "\n";
+}
+
+bool tri_chat_spaces(const struct tri_chat *chat)
+{
+    return chat->template->spaces;
 }

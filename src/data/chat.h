@@ -67,5 +67,7 @@ bool tri_chat_invite(const struct tri_chat *chat, const struct tri_turn *turns, 
                      struct tri_pieces *layout, char reason[TRI_REASON_BYTES]);
 /* What an answer ends with: a special token's name, or a newline. */
 const char *tri_chat_stop(const struct tri_chat *chat);
+/* Whether it begins with a space that is no part of what is said. */
+bool tri_chat_spaces(const struct tri_chat *chat);
 
 #endif

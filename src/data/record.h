@@ -26,8 +26,8 @@ enum tri_record_kind {
 };
 
 enum tri_record_format {
-    TRI_RECORDS_JSONL, /* text, or prompt and completion */
-    TRI_RECORDS_CHAT,  /* messages, or prompt and completion as a user's turn and the answer */
+    TRI_RECORDS_JSONL,  /* text, or prompt and completion */
+    TRI_RECORDS_CHAT,   /* messages, or prompt and completion as a user's turn and the answer */
     TRI_RECORDS_PROMPTS /* what waits for an answer: prompt (its completion is not looked at),
                          * messages, or text */
 };

@@ -111,11 +111,6 @@ void tri_decoder_rewind(struct tri_decoder *decoder, int64_t length)
     decoder->cache.length = length;
 }
 
-int64_t tri_decoder_length(const struct tri_decoder *decoder)
-{
-    return decoder->cache.length;
-}
-
 /* Of a row's next n tokens: positions, from 0 behind the padding, and documents as in training
  * (data/loader.h): a separator belongs to the one that it ends. Padding sees itself. */
 static void mark_row(struct tri_decoder *decoder, int64_t row, const int32_t *tokens, int64_t n)

@@ -12,8 +12,9 @@ struct tri_decoder;
 /* Bytes of a cache of `rows` rows of `capacity` tokens, on the tensor rank that holds most of it.
  * Local. */
 int64_t tri_decoder_bytes(const struct tri_config *config, int64_t rows, int64_t capacity);
-/* rows: of all replicas, the same on all ranks; no share is larger than train.micro_batch. capacity: tokens that the cache holds of each, at
- * most the model's max_position. model is borrowed. Local. */
+/* rows: of all replicas, the same on all ranks; no share is larger than train.micro_batch.
+ * capacity: tokens that the cache holds of each, at most the model's max_position. model is
+ * borrowed. Local. */
 struct tri_decoder *tri_decoder_create(struct tri_model *model, int64_t rows, int64_t capacity);
 void tri_decoder_destroy(struct tri_decoder *decoder);
 /* This rank's share of the rows. */
@@ -27,7 +28,6 @@ void tri_decoder_rewind(struct tri_decoder *decoder, int64_t length);
  * rows, vocab] f32 of what comes after each row's last, the same on the ranks of a replica. length
  * + n must not exceed the capacity. Collective over the mesh. */
 void tri_decoder_feed(struct tri_decoder *decoder, const int32_t *tokens, int64_t n, float *logits);
-int64_t tri_decoder_length(const struct tri_decoder *decoder);
 
 struct tri_sampling {
     double temperature; /* 0: the most likely token */

@@ -107,7 +107,7 @@ static void read_prompts(struct tri_generator *g)
     tri_decoder_feed(g->decoder, g->columns, s->count - same, g->logits);
 }
 
-/* The last token of each; those that have ended are fed what they ended with, which nobody reads. */
+/* The last token of each; those that have ended are fed what they ended with, for nobody. */
 static void read_last(struct tri_generator *g)
 {
     if (g->length == g->capacity) {
