@@ -304,6 +304,19 @@ static void completions_end_with_the_end_of_text(void **state)
     tri_free(mask);
 }
 
+/* A tokenizer in characters puts no space before what follows a special token. */
+static void a_tokenizer_in_characters_has_the_same_layout(void **state)
+{
+    (void)state;
+    files_enter("chat_characters");
+    char file[512];
+    (void)snprintf(file, sizeof(file), "%s/chats.jsonl", CHATS);
+    json_t *golden = load("golden.json");
+    (void)tokenize(TESTDATA_DIR "/golden/tokenizers/mixtral", "mistral", file);
+    expect_documents("mixtral", json_object_get(golden, "mixtral"));
+    json_decref(golden);
+}
+
 /* By hand, as tokens of bytes. */
 static void expect_text(const char *template, const char *line, const char *expected)
 {
@@ -467,6 +480,7 @@ int main(void)
         cmocka_unit_test(tools_that_a_folder_has_otherwise_are_refused),
         cmocka_unit_test(special_tokens_in_a_text_are_text),
         cmocka_unit_test(completions_end_with_the_end_of_text),
+        cmocka_unit_test(a_tokenizer_in_characters_has_the_same_layout),
         cmocka_unit_test(every_role_has_its_place),
         cmocka_unit_test(a_chat_may_have_many_turns),
     };

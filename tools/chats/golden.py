@@ -10,7 +10,8 @@ templates.json   the templates as Qwen2-7B-Instruct, Meta-Llama-3-8B-Instruct,
                  Qwen2.5-7B-Instruct has it, the instructions for tools shortened)
 chats.jsonl      what `trident tokenize` reads
 golden.json      for each template, for each chat its ids, which of them count, and the ids of what
-                 stands before its last answer
+                 stands before its last answer; mixtral: of the template mistral by the tokenizer
+                 in tests/data/golden/tokenizers/mixtral
 """
 import json
 import pathlib
@@ -177,9 +178,11 @@ def main():
     raw.save(str(OUT / "tokenizer.json"), pretty=False)
     chats = [[{"role": r, "content": c} for r, c in zip(chat[::2], chat[1::2])] for chat in CHATS]
     golden = {}
-    for name, config in TEMPLATES.items():
-        tokenizer = PreTrainedTokenizerFast(tokenizer_object=raw, **config)
-        golden[name] = []
+    mixtral = Tokenizer.from_file(str(ROOT / "tests/data/golden/tokenizers/mixtral/tokenizer.json"))
+    cases = [(name, name, raw) for name in TEMPLATES] + [("mixtral", "mistral", mixtral)]
+    for key, name, encoder in cases:
+        tokenizer = PreTrainedTokenizerFast(tokenizer_object=encoder, **TEMPLATES[name])
+        golden[key] = []
         for messages in chats:
             text, counted = spans(tokenizer, messages, name)
             ids = tokenizer.apply_chat_template(messages, tokenize=True, return_dict=False)
@@ -189,7 +192,7 @@ def main():
                       for b, e in encoded["offset_mapping"]]
             asked = tokenizer.apply_chat_template(messages[:-1], tokenize=True, return_dict=False,
                                                   add_generation_prompt=True)
-            golden[name].append({"ids": ids, "counts": counts, "asked": asked})
+            golden[key].append({"ids": ids, "counts": counts, "asked": asked})
     with open(OUT / "chats.jsonl", "w") as file:
         for messages in chats:
             file.write(json.dumps({"messages": messages}) + "\n")
