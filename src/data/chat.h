@@ -56,6 +56,13 @@ enum tri_begin { TRI_BEGIN_NONE, TRI_BEGIN_BOS, TRI_BEGIN_EOS };
  * false: it is none that is known here. bytes of jinja. */
 bool tri_chat_recognise(const char *jinja, size_t bytes, struct tri_chat *chat,
                         enum tri_begin *begin);
+/* name <- what such a template itself says that a token is called, {% set bos_token = '…' %}; stays
+ * where it says nothing. */
+void tri_chat_take_set(const char *jinja, size_t bytes, const char *variable,
+                       char name[TRI_SPECIAL_BYTES]);
+/* Appends a chat template that lays out the same, without the turn that a system is given where it
+ * has none. */
+void tri_chat_write_jinja(const struct tri_chat *chat, struct tri_string *text);
 const char *tri_chat_name(const struct tri_chat *chat);
 
 /* Appends the turns. false, and the reason, where the template has no place for one. */

@@ -222,6 +222,11 @@ enum tri_status tri_chat_find(const char *folder, struct tri_chat *chat, bool *f
         if (strcmp(chat->begin, unnamed) == 0) {
             chat->begin[0] = '\0';
         }
+        const struct tri_string *jinja = &config.values[TEMPLATE];
+        tri_chat_take_set(jinja->data, jinja->size, KEYS[END], chat->end);
+        if (begin == TRI_BEGIN_BOS) {
+            tri_chat_take_set(jinja->data, jinja->size, KEYS[BEGIN], chat->begin);
+        }
         if (begin == TRI_BEGIN_EOS) {
             tri_path_make(chat->begin, sizeof(chat->begin), "%s", chat->end);
         }

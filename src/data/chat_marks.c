@@ -59,6 +59,9 @@ static const struct {
       {"not loop.last", true},
       {"tool_call", false},
       {"'<|assistant|>\\n' + message['content'] + eos_token", true}}},
+    {"plain",
+     {{"{{ message['role'] | capitalize + ': ' + message['content'] }}", true},
+      {"{{ 'Assistant:' }}", true}}},
 };
 
 /* The begin is put once, before the loop or for its first message. */
@@ -95,6 +98,25 @@ static bool find_system(const struct tri_string *text, struct tri_chat *chat)
         return true;
     }
     return true;
+}
+
+void tri_chat_take_set(const char *jinja, size_t bytes, const char *variable,
+                       char name[TRI_SPECIAL_BYTES])
+{
+    struct tri_string text = {0};
+    char head[64];
+    make_uniform(jinja, bytes, &text);
+    tri_path_make(head, sizeof(head), "{%% set %s = '", variable);
+    const char *at = text.size > 0 ? memmem(text.data, text.size, head, strlen(head)) : NULL;
+    if (at) {
+        at += strlen(head);
+        const char *end = memchr(at, '\'', (size_t)(text.data + text.size - at));
+        size_t length = end ? (size_t)(end - at) : TRI_SPECIAL_BYTES;
+        if (length < TRI_SPECIAL_BYTES && !memchr(at, '\\', length) && !memchr(at, '\0', length)) {
+            tri_path_make(name, TRI_SPECIAL_BYTES, "%.*s", (int)length, at);
+        }
+    }
+    tri_string_fini(&text);
 }
 
 bool tri_chat_recognise(const char *jinja, size_t bytes, struct tri_chat *chat,

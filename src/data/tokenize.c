@@ -363,13 +363,26 @@ static void add_place(const char *staging, struct tri_error *error)
     }
 }
 
+/* A template that was named is not what the folder says; the model will speak as it has. */
+static enum tri_status keep_template(const struct work *work, struct tri_error *error)
+{
+    struct tri_string jinja = {0};
+    char *path = join(work->args->folder, "tokenizer/chat_template.jinja");
+    tri_chat_write_jinja(&work->chat, &jinja);
+    enum tri_status status = tri_file_save(path, jinja.data, jinja.size, error);
+    tri_string_fini(&jinja);
+    tri_free(path);
+    return status;
+}
+
 /* Shards are of use to who knows what their tokens stand for. */
-static enum tri_status keep_tokenizer(const struct work *work, struct tri_error *error)
+static enum tri_status keep_tokenizer(const struct work *work, bool chats, struct tri_error *error)
 {
     const char *given = work->args->tokenizer;
     bool bytes = given && strcmp(given, "byte") == 0;
     const char *from = work->folder[0] ? work->folder : given;
-    return tri_tokenizer_files_put(bytes ? NULL : from, work->args->folder, error);
+    TRI_TRY(tri_tokenizer_files_put(bytes ? NULL : from, work->args->folder, error));
+    return chats && work->args->template && !bytes ? keep_template(work, error) : TRI_OK;
 }
 
 static enum tri_status work_through(struct work *work, struct tri_tokenize_result *result,
@@ -385,7 +398,7 @@ static enum tri_status work_through(struct work *work, struct tri_tokenize_resul
         status = tri_shard_publish(&work->set, work->args->folder, error);
     }
     if (status == TRI_OK) {
-        status = keep_tokenizer(work, error);
+        status = keep_tokenizer(work, result->counts.files[TRI_FORMAT_CHAT] > 0, error);
     }
     if (whole && status != TRI_OK) {
         add_place(work->staging, error);

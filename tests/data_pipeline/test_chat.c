@@ -207,6 +207,40 @@ static void other_folders_are_asked_for_a_template(void **state)
                    "has no token '<|im_end|>', which the template chatml needs", "gpt2");
 }
 
+/* The file beside shards whose template was named: recorded, for golden.py holds it against
+ * transformers. Then the folder says itself what template it has. */
+static void a_named_template_is_kept_beside_the_shards(void **state)
+{
+    (void)state;
+    files_enter("chat_kept");
+    static const char *const named[] = {"chatml", "llama3", "mistral", "olmo", "plain"};
+    char file[512], path[512];
+    (void)snprintf(file, sizeof(file), "%s/chats.jsonl", CHATS);
+    json_t *golden = load("golden.json");
+    for (int i = 0; i < 5; i++) {
+        size_t bytes, expected_bytes;
+        (void)tokenize(CHATS, named[i], file);
+        (void)snprintf(path, sizeof(path), "%s/kept/%s.jinja", CHATS, named[i]);
+        unsigned char *kept = files_read("out/tokenizer/chat_template.jinja", &bytes);
+        unsigned char *expected = files_read(path, &expected_bytes);
+        assert_int_equal(bytes, expected_bytes);
+        assert_memory_equal(kept, expected, bytes);
+        unsigned char *tokens = files_read("out/train_000000.bin", &expected_bytes);
+        assert_string_equal(tokenize("out/tokenizer", NULL, file).template, named[i]);
+        unsigned char *again = files_read("out/train_000000.bin", &bytes);
+        assert_int_equal(bytes, expected_bytes);
+        assert_memory_equal(again, tokens, bytes);
+        if (i < 4) {
+            expect_documents(named[i], json_object_get(golden, named[i]));
+        }
+        tri_free(kept);
+        tri_free(expected);
+        tri_free(tokens);
+        tri_free(again);
+    }
+    json_decref(golden);
+}
+
 static void tools_that_a_folder_has_otherwise_are_refused(void **state)
 {
     (void)state;
@@ -477,6 +511,7 @@ int main(void)
         cmocka_unit_test(a_folder_says_which_template_it_has),
         cmocka_unit_test(other_folders_are_asked_for_a_template),
         cmocka_unit_test(what_stands_before_an_answer_is_that_of_transformers),
+        cmocka_unit_test(a_named_template_is_kept_beside_the_shards),
         cmocka_unit_test(tools_that_a_folder_has_otherwise_are_refused),
         cmocka_unit_test(special_tokens_in_a_text_are_text),
         cmocka_unit_test(completions_end_with_the_end_of_text),

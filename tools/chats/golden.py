@@ -12,6 +12,8 @@ chats.jsonl      what `trident tokenize` reads
 golden.json      for each template, for each chat its ids, which of them count, and the ids of what
                  stands before its last answer; mixtral: of the template mistral by the tokenizer
                  in tests/data/golden/tokenizers/mixtral
+kept             what `trident tokenize --template NAME` leaves beside its shards, written by it:
+                 only looked at here
 """
 import json
 import pathlib
@@ -172,6 +174,26 @@ def spans(tokenizer, messages, name):
     return whole, counted
 
 
+def check_kept(raw, chats, golden):
+    for path in sorted((OUT / "kept").glob("*.jinja")):
+        name = path.stem
+        tokenizer = PreTrainedTokenizerFast(tokenizer_object=raw, chat_template=path.read_text())
+        for messages, entry in zip(chats, golden.get(name, chats)):
+            if name != "plain":
+                assert tokenizer.apply_chat_template(
+                    messages, tokenize=True, return_dict=False) == entry["ids"], name
+                assert tokenizer.apply_chat_template(
+                    messages[:-1], tokenize=True, return_dict=False,
+                    add_generation_prompt=True) == entry["asked"], name
+                continue
+            text = "".join(f"{turn['role'].capitalize()}: {turn['content']}"
+                           f"{'<|endoftext|>' if turn['role'] == 'assistant' else ''}\n"
+                           for turn in messages)
+            assert tokenizer.apply_chat_template(messages, tokenize=False) == text
+            assert text.startswith(tokenizer.apply_chat_template(
+                messages[:-1], tokenize=False, add_generation_prompt=True))
+
+
 def main():
     OUT.mkdir(parents=True, exist_ok=True)
     raw = train()
@@ -193,6 +215,7 @@ def main():
             asked = tokenizer.apply_chat_template(messages[:-1], tokenize=True, return_dict=False,
                                                   add_generation_prompt=True)
             golden[key].append({"ids": ids, "counts": counts, "asked": asked})
+    check_kept(raw, chats, golden)
     with open(OUT / "chats.jsonl", "w") as file:
         for messages in chats:
             file.write(json.dumps({"messages": messages}) + "\n")
