@@ -1,5 +1,6 @@
 /* How fast a tokenizer encodes a file: tokens TOKENIZER FILE [--threads N] [--rounds N] [--ids OUT]
- * prints one line, the fastest of the rounds; OUT gets the ids as 32-bit numbers. */
+ * [--text OUT] prints one line, the fastest of the rounds; the one OUT gets the ids as 32-bit
+ * numbers, the other what they decode to. */
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/memory.h"
@@ -9,19 +10,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-struct output {
-    struct tri_writer *file; /* NULL: nobody wants them */
-    int64_t tokens;
-};
-
 static enum tri_status take(void *context, const int32_t *tokens, int64_t count,
                             struct tri_error *error)
 {
-    struct output *output = context;
-    output->tokens += count;
-    return output->file
-               ? tri_writer_write(output->file, tokens, (size_t)count * sizeof(*tokens), error)
-               : TRI_OK;
+    (void)tokens;
+    (void)error;
+    *(int64_t *)context += count;
+    return TRI_OK;
 }
 
 static enum tri_status measure(const struct tri_tokenizer *tokenizer,
@@ -30,29 +25,37 @@ static enum tri_status measure(const struct tri_tokenizer *tokenizer,
 {
     *seconds = 1e30;
     for (int i = 0; i < rounds; i++) {
-        struct output output = {0};
+        *tokens = 0;
         double begin = tri_clock_now();
-        TRI_TRY(tokenizer->encode(tokenizer, text->data, text->size, take, &output, error));
+        TRI_TRY(tokenizer->encode(tokenizer, text->data, text->size, take, tokens, error));
         double taken = tri_clock_now() - begin;
         *seconds = taken < *seconds ? taken : *seconds;
-        *tokens = output.tokens;
     }
     return TRI_OK;
 }
 
-static enum tri_status write_ids(const struct tri_tokenizer *tokenizer,
-                                 const struct tri_mapping *text, const char *path,
-                                 struct tri_error *error)
+/* Both of one encoding; NULL: not wanted. */
+static enum tri_status write_result(const struct tri_tokenizer *tokenizer,
+                                    const struct tri_mapping *text, const char *ids,
+                                    const char *decoded, struct tri_error *error)
 {
-    struct output output = {0};
-    TRI_TRY(tri_writer_create(path, &output.file, error));
-    enum tri_status status =
-        tokenizer->encode(tokenizer, text->data, text->size, take, &output, error);
-    if (status != TRI_OK) {
-        tri_writer_destroy(output.file);
-        return status;
+    int32_t *tokens;
+    int64_t count;
+    enum tri_status status = TRI_OK;
+    TRI_TRY(tri_tokenizer_encode(tokenizer, (const char *)text->data, text->size, &tokens, &count,
+                                 error));
+    if (ids) {
+        status = tri_file_save(ids, tokens, (size_t)count * sizeof(*tokens), error);
     }
-    return tri_writer_close(&output.file, error);
+    if (status == TRI_OK && decoded) {
+        size_t bytes = tri_tokenizer_decode(tokenizer, tokens, count, NULL, 0);
+        char *back = tri_alloc(TRI_MEMORY_OTHER, bytes);
+        (void)tri_tokenizer_decode(tokenizer, tokens, count, back, bytes);
+        status = tri_file_save(decoded, back, bytes, error);
+        tri_free(back);
+    }
+    tri_free(tokens);
+    return status;
 }
 
 static const char *option(int count, char **words, const char *name)
@@ -70,6 +73,7 @@ static enum tri_status run(int count, char **words, struct tri_error *error)
     const char *threads = option(count, words, "--threads");
     const char *rounds = option(count, words, "--rounds");
     const char *ids = option(count, words, "--ids");
+    const char *decoded = option(count, words, "--text");
     struct tri_tokenizer *tokenizer;
     struct tri_mapping text;
     double seconds = 0.0;
@@ -84,8 +88,8 @@ static enum tri_status run(int count, char **words, struct tri_error *error)
     enum tri_status status = tri_file_map(words[2], &text, error);
     if (status == TRI_OK) {
         status = measure(tokenizer, &text, rounds ? atoi(rounds) : 3, &seconds, &tokens, error);
-        if (status == TRI_OK && ids) {
-            status = write_ids(tokenizer, &text, ids, error);
+        if (status == TRI_OK && (ids || decoded)) {
+            status = write_result(tokenizer, &text, ids, decoded, error);
         }
         (void)printf("%lld bytes, %lld tokens, %.4f s, %.2f MB/s, %d threads\n",
                      (long long)text.size, (long long)tokens, seconds,
@@ -100,8 +104,8 @@ int main(int count, char **words)
 {
     struct tri_error error = {0};
     if (count < 3) {
-        (void)fprintf(stderr,
-                      "usage: tokens TOKENIZER FILE [--threads N] [--rounds N] [--ids OUT]\n");
+        (void)fprintf(stderr, "usage: tokens TOKENIZER FILE [--threads N] [--rounds N] [--ids OUT] "
+                              "[--text OUT]\n");
         return 2;
     }
     if (run(count, words, &error) != TRI_OK) {

@@ -3,11 +3,13 @@
     tools/tokenizers/compare.sh        makes the virtual environment and runs this
 
 Of each kind of tokenizer.json: a vocabulary trained here, a mixed text (code, many scripts, emoji,
-long runs of spaces, special tokens inside text), the ids of both, the text back, the same with
-broken UTF-8 among it, and megabytes a second on one thread and on all.
+long runs of spaces, special tokens inside text), the ids of both, what both decode them to, the
+bytes back of the text with broken UTF-8 among it, and megabytes a second on one thread and on all.
+Then the merges that `trident tokenize --train-vocab` finds in a text, and those of the trainer there.
 """
 
 import argparse
+import array
 import json
 import os
 import pathlib
@@ -15,6 +17,7 @@ import random
 import re
 import subprocess
 import time
+import unicodedata
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
 
@@ -144,19 +147,49 @@ def build_characters(kind, pieces, size):
 
 
 def ours(args, folder, path, threads=0, rounds=1):
-    import array
-
-    ids = folder / "ids.bin"
-    command = [args.program, str(folder), str(path), "--ids", str(ids), "--rounds", str(rounds)]
+    """Seconds; ids and text are left in the folder."""
+    command = [args.program, str(folder), str(path), "--rounds", str(rounds)]
+    command += ["--ids", str(folder / "ids.bin"), "--text", str(folder / "back.txt")]
     if threads:
         command += ["--threads", str(threads)]
     line = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    return float(re.search(r"([0-9.]+) s,", line)[1])
+
+
+def read_ids(folder):
     found = array.array("i")
-    found.frombytes(ids.read_bytes())
-    return found.tolist(), float(re.search(r"([0-9.]+) s,", line)[1])
+    found.frombytes((folder / "ids.bin").read_bytes())
+    return found.tolist()
 
 
-def show_difference(text, tokenizer, mine, theirs):
+def make_broken(kind, text, seed):
+    """What comes back: no tokens that take spaces with them, normal already, and broken UTF-8."""
+    text = text.replace("<think>", "").replace("</think>", "")
+    if kind in {"neox", "qwen2"}:
+        text = unicodedata.normalize("NFC", text)
+    if kind in {"llama2", "mixtral"}:
+        text = text.replace(BLOCK, "")
+    rng = random.Random(seed)
+    data = text.encode()
+    places = sorted(rng.randrange(len(data)) for _ in range(len(data) // 500))
+    parts = []
+    for begin, end in zip([0] + places, places + [len(data)]):
+        # Of these no character consists, whatever is beside them: what was normal stays so.
+        parts += [data[begin:end], bytes([rng.choice([0xC0, 0xC1, 0xF5, 0xFE, 0xFF])])]
+    return b"".join(parts)
+
+
+def comes_back(args, kind, folder, text):
+    if kind == "digits":
+        return True  # its file puts a space before every number
+    path = folder / "broken.txt"
+    data = make_broken(kind, text, args.seed)
+    path.write_bytes(data)
+    ours(args, folder, path)
+    return (folder / "back.txt").read_bytes() == data
+
+
+def show_difference(tokenizer, mine, theirs):
     shorter = min(len(mine), len(theirs))
     at = next((i for i in range(shorter) if mine[i] != theirs[i]), shorter)
     before = tokenizer.decode(theirs[max(0, at - 8) : at], skip_special_tokens=False)
@@ -198,35 +231,74 @@ def compare(args, kind, text):
     path.write_bytes(text.encode())
     tokenizer = Tokenizer.from_file(str(name))
     theirs = tokenizer.encode(text, add_special_tokens=False).ids
-    mine, _ = ours(args, folder, path)
+    ours(args, folder, path)
+    mine = read_ids(folder)
     same = mine == theirs
     if not same:
-        show_difference(text, tokenizer, mine, theirs)
-    threads = os.cpu_count()
-    line = f"{kind:8} {len(theirs)} tokens {'equal' if same else 'DIFFERENT'}"
-    for count in sorted({1, threads}):
-        _, seconds = ours(args, folder, path, count, 3)
+        show_difference(tokenizer, mine, theirs)
+    decoded = tokenizer.decode(theirs, skip_special_tokens=False).encode()
+    text_same = (folder / "back.txt").read_bytes() == decoded
+    back = comes_back(args, kind, folder, text)
+    line = f"{kind:8} {len(theirs)} tokens {'equal' if same else 'DIFFERENT'}, "
+    line += f"decoded {'equal' if text_same else 'DIFFERENT'}, "
+    line += f"broken UTF-8 {'comes back' if back else 'IS LOST'}"
+    for count in sorted({1, args.threads}):
+        seconds = ours(args, folder, path, count, 3)
         others = time_theirs(text, name, count)
         line += f"; {count} threads {len(text.encode()) / seconds / 1e6:.1f} MB/s,"
         line += f" {others / seconds:.1f} times theirs"
     print(line, flush=True)
+    return same and text_same and back
+
+
+def compare_training(args, text):
+    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+
+    folder = pathlib.Path(args.folder) / "trained"
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "text.txt"
+    path.write_bytes(text.encode())
+    begin = time.perf_counter()
+    command = [args.trident, "tokenize", "--train-vocab", str(args.vocabulary)]
+    command += ["--out", str(folder / "shards"), str(path)]
+    subprocess.run(command, check=True, capture_output=True)
+    mine = json.loads((folder / "shards/tokenizer/tokenizer.json").read_text())["model"]
+    middle = time.perf_counter()
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=args.vocabulary - 1,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator([text], trainer)
+    theirs = json.loads(tokenizer.to_str())["model"]
+    end = time.perf_counter()
+    same = mine["merges"] == theirs["merges"] and mine["vocab"] == theirs["vocab"]
+    print(
+        f"trained  {len(theirs['merges'])} merges {'equal' if same else 'DIFFERENT'};"
+        f" {middle - begin:.1f} s, and tokenized, beside {end - middle:.1f} s"
+    )
     return same
 
 
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--program", default=str(ROOT / "build/release/bin/tokens"))
+    parser.add_argument("--trident", default=str(ROOT / "build/release/bin/trident"))
     parser.add_argument("--folder", default="/tmp/trident-tokenizers")
     parser.add_argument("--megabytes", type=float, default=10)
     parser.add_argument("--train", type=int, default=2_000_000, help="characters")
     parser.add_argument("--vocabulary", type=int, default=32000)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--kinds", default=",".join(KINDS))
     args = parser.parse_args()
     text = make_text(int(args.megabytes * 1e6), args.seed)
     begin = time.time()
     good = [compare(args, kind, text) for kind in args.kinds.split(",")]
-    print(f"{sum(good)} of {len(good)} kinds equal, {time.time() - begin:.0f} s")
+    good.append(compare_training(args, text[: args.train]))
+    print(f"{sum(good)} of {len(good)} equal, {time.time() - begin:.0f} s")
     raise SystemExit(0 if all(good) else 1)
 
 

@@ -8,8 +8,6 @@ if ! "$venv/bin/python" -c 'import tokenizers' 2>/dev/null; then
     python3 -m venv "$venv"
     "$venv/bin/pip" install -q 'tokenizers==0.23.3'
 fi
-[ -x build/release/bin/tokens ] || {
-    cmake --preset release >/dev/null
-    cmake --build --preset release --target bench_tokens >/dev/null
-}
+cmake --preset release >/dev/null
+cmake --build --preset release --target bench_tokens trident >/dev/null
 exec "$venv/bin/python" tools/tokenizers/compare.py "$@"
