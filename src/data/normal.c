@@ -2,6 +2,7 @@
 
 #include "base/memory.h"
 #include "base/status.h"
+#include "data/utf8.h"
 
 #include <string.h>
 #include <utf8proc.h>
@@ -59,9 +60,40 @@ static unsigned char first_byte(enum tri_form form)
     return form == TRI_NFC ? 0xCC : 0x80;
 }
 
-static void append_form(struct tri_normal_scratch *scratch, enum tri_form form,
-                        const unsigned char *text, size_t bytes, struct tri_bytes *to)
+/* Ranges with what came behind Unicode 9, which the package `tokenizers` knows: marks are not sorted
+ * there, nothing is taken apart or put together, whatever the utf8proc at hand makes of it. */
+static const int32_t LATER[][2] = {
+    {0x558, 0x558},     {0x58B, 0x58C},     {0x5C8, 0x5C9},     {0x7FD, 0x7FD},
+    {0x897, 0x8D3},     {0x9FE, 0x9FE},     {0xC3C, 0xC3C},     {0xD3B, 0xD3C},
+    {0xEBA, 0xEBA},     {0x1715, 0x1715},   {0x1ABF, 0x1AF0},   {0x1DF6, 0x1DFA},
+    {0x209D, 0x209F},   {0x32FF, 0x32FF},   {0xA7F1, 0xA7F4},   {0xA82C, 0xA82C},
+    {0xAB69, 0xAB69},   {0x105C9, 0x107BF}, {0x10D24, 0x10F85}, {0x11070, 0x11070},
+    {0x1133B, 0x1133B}, {0x11382, 0x113D0}, {0x1145E, 0x1145E}, {0x11839, 0x11A99},
+    {0x11D42, 0x1612F}, {0x16D63, 0x1B126}, {0x1CCD6, 0x1D128}, {0x1D250, 0x1D281},
+    {0x1D6A6, 0x1D6A6}, {0x1DF95, 0x1DFFF}, {0x1E030, 0x1E6F5}, {0x1F16C, 0x1F16C},
+    {0x1FBF0, 0x1FBF9}};
+
+static bool is_later(int32_t c)
 {
+    size_t low = 0;
+    size_t high = sizeof(LATER) / sizeof(*LATER);
+    while (low < high) {
+        size_t middle = (low + high) / 2;
+        if (c > LATER[middle][1]) {
+            low = middle + 1;
+        } else {
+            high = middle;
+        }
+    }
+    return low < sizeof(LATER) / sizeof(*LATER) && c >= LATER[low][0];
+}
+
+static void append_known(struct tri_normal_scratch *scratch, enum tri_form form,
+                         const unsigned char *text, size_t bytes, struct tri_bytes *to)
+{
+    if (bytes == 0) {
+        return;
+    }
     utf8proc_option_t options = options_of(form);
     utf8proc_ssize_t room = (utf8proc_ssize_t)bytes + 64;
     for (;;) {
@@ -78,6 +110,24 @@ static void append_form(struct tri_normal_scratch *scratch, enum tri_form form,
         }
         room = count;
     }
+}
+
+/* The text between later characters, each by itself. */
+static void append_form(struct tri_normal_scratch *scratch, enum tri_form form,
+                        const unsigned char *text, size_t bytes, struct tri_bytes *to)
+{
+    size_t done = 0;
+    for (size_t at = 0; at < bytes;) {
+        int32_t c;
+        size_t length = tri_utf8_next(text + at, bytes - at, &c);
+        if (is_later(c)) {
+            append_known(scratch, form, text + done, at - done, to);
+            tri_bytes_append(to, text + at, length);
+            done = at + length;
+        }
+        at += length;
+    }
+    append_known(scratch, form, text + done, bytes - done, to);
 }
 
 /* Runs of other characters and the ASCII one before them, which a mark may join, are put into the
