@@ -60,8 +60,8 @@ static unsigned char first_byte(enum tri_form form)
     return form == TRI_NFC ? 0xCC : 0x80;
 }
 
-/* Ranges with what came behind Unicode 9, which the package `tokenizers` knows: marks are not sorted
- * there, nothing is taken apart or put together, whatever the utf8proc at hand makes of it. */
+/* Ranges with what came after Unicode 9, which the package `tokenizers` knows: marks are not
+ * sorted there, nothing is taken apart or put together, whatever the utf8proc at hand does. */
 static const int32_t LATER[][2] = {
     {0x558, 0x558},     {0x58B, 0x58C},     {0x5C8, 0x5C9},     {0x7FD, 0x7FD},
     {0x897, 0x8D3},     {0x9FE, 0x9FE},     {0xC3C, 0xC3C},     {0xD3B, 0xD3C},

@@ -5,7 +5,8 @@
 Of each kind of tokenizer.json: a vocabulary trained here, a mixed text (code, many scripts, emoji,
 long runs of spaces, special tokens inside text), the ids of both, what both decode them to, the
 bytes back of the text with broken UTF-8 among it, and megabytes a second on one thread and on all.
-Then the merges that `trident tokenize --train-vocab` finds in a text, and those of the trainer there.
+Then the merges that `trident tokenize --train-vocab` finds in a text, and those of the trainer
+there.
 """
 
 import argparse
