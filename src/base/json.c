@@ -9,8 +9,15 @@
 
 /* What a text of so many bytes may hold, beside what any may: a tensor's entry in a header, the
  * densest text there is of its size, has a list or object for every 17 bytes and a value for every
- * 7; a list of zeros as we write it a value for every 4. */
-enum { DEPTH_MAX = 64, BYTES_OF_CONTAINER = 16, BYTES_OF_VALUE = 4, ALWAYS = 1 << 14 };
+ * 7; a list of zeros as we write it a value for every 4. BYTES_MOST: no index or manifest of a model
+ * comes near it. */
+enum {
+    DEPTH_MAX = 64,
+    BYTES_OF_CONTAINER = 16,
+    BYTES_OF_VALUE = 4,
+    ALWAYS = 1 << 14,
+    BYTES_MOST = 1 << 28
+};
 
 const char *tri_json_find_excess(const char *text, size_t bytes)
 {
@@ -51,6 +58,13 @@ enum tri_status tri_json_load(const char *path, json_t **root, struct tri_error 
     struct tri_mapping text;
     *root = NULL;
     TRI_TRY(tri_file_map(path, &text, error));
+    if (text.size > BYTES_MOST) {
+        size_t found = text.size;
+        tri_file_unmap(&text);
+        return tri_fail(error, TRI_BAD_INPUT,
+                        "%s: %zu bytes are too many for JSON, expected at most %zu", path, found,
+                        (size_t)BYTES_MOST);
+    }
     json_error_t json_error;
     const char *bytes = text.data ? (const char *)text.data : "";
     const char *excess = tri_json_find_excess(bytes, text.size);

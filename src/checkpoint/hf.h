@@ -1,8 +1,9 @@
-/* Hugging Face directories: config.json and safetensors of seven families, to and from a Trident
+/* Hugging Face directories: config.json and safetensors of eight families, to and from a Trident
  * config and its parameter table. docs/formats.md lists the names and keys. */
 #ifndef TRIDENT_CHECKPOINT_HF_H
 #define TRIDENT_CHECKPOINT_HF_H
 
+#include "checkpoint/safetensors.h"
 #include "config/config.h"
 #include "model/param.h"
 
@@ -14,6 +15,7 @@ enum tri_hf_family {
     TRI_HF_GPT2,
     TRI_HF_LLAMA,
     TRI_HF_QWEN3,
+    TRI_HF_MISTRAL,
     TRI_HF_FAMILY_COUNT
 };
 
@@ -79,17 +81,28 @@ enum tri_status tri_hf_load_weights(const char *dir, struct tri_params *params,
 enum tri_status tri_hf_family_of(const struct tri_config *config, enum tri_hf_family *family,
                                  struct tri_error *error) TRI_NODISCARD;
 
-/* Writes dir/config.json of the family. Local: one rank. */
+/* Where a model comes from: folders of which the first that has a file gives it (the tokenizer's,
+ * generation_config.json), and the ids of special tokens for config.json; "" or NULL: none. */
+struct tri_hf_origin {
+    const char *checkpoint, *folder;
+};
+
+/* Writes dir/config.json of the family. origin may be NULL. Local: one rank. */
 enum tri_status tri_hf_save_config(const char *dir, const struct tri_config *config,
-                                   enum tri_hf_family family, enum tri_dtype dtype,
+                                   enum tri_hf_family family, enum tri_safetensors_dtype dtype,
+                                   const struct tri_hf_origin *origin,
                                    struct tri_error *error) TRI_NODISCARD;
+/* Copies what stands beside a model: tokenizer, chat template, generation_config.json. Local. */
+enum tri_status tri_hf_copy_files(const char *dir, const struct tri_hf_origin *origin,
+                                  struct tri_error *error) TRI_NODISCARD;
 
 /* Writes dir, which must not be there yet: config.json and model.safetensors (or shards of 5 GB
- * and their index), weights as f32 or bf16, names per expert, as transformers 4 and 5 both read.
- * Collective over the mesh's world; the status is the same on all ranks, and after a failure
+ * and their index), weights as F32, BF16 or F16 (BAD_INPUT names a tensor that does not fit), names
+ * per expert, as transformers 4 and 5 both read, and what its origin has beside them. Collective over the mesh's world; the status is the same on all ranks, and after a failure
  * nothing is left. */
 enum tri_status tri_hf_save(const char *dir, const struct tri_config *config,
-                            const struct tri_params *params, enum tri_dtype dtype,
+                            const struct tri_params *params, enum tri_safetensors_dtype dtype,
+                            const struct tri_hf_origin *origin,
                             struct tri_error *error) TRI_NODISCARD;
 /* Whether it could begin: BAD_INPUT or FAILED, before long work. Local. */
 enum tri_status tri_hf_check_target(const char *dir, struct tri_error *error) TRI_NODISCARD;

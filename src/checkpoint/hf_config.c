@@ -3,6 +3,7 @@
 #include "checkpoint/hf.h"
 
 #include "base/path.h"
+#include "checkpoint/hf_rope.h"
 #include "base/json.h"
 #include "moe/strategies.h"
 
@@ -28,6 +29,7 @@ static const struct {
     [TRI_HF_GPT2] = {"GPT2LMHeadModel", 1e-5, 1e4, 0},
     [TRI_HF_LLAMA] = {"LlamaForCausalLM", 1e-6, 1e4, 0},
     [TRI_HF_QWEN3] = {"Qwen3ForCausalLM", 1e-6, 1e4, 0},
+    [TRI_HF_MISTRAL] = {"MistralForCausalLM", 1e-6, 1e4, 0},
 };
 
 static enum tri_status get_int(const struct source *s, const char *key, bool required,
@@ -99,67 +101,110 @@ static enum tri_status find_family(struct source *s)
         return TRI_OK;
     }
     return refuse(s, "model_type",
-                  "not known; known are mixtral, olmoe, qwen2_moe, qwen3_moe, gpt2, llama, qwen3");
+                  "not known; known are mixtral, olmoe, qwen2_moe, qwen3_moe, gpt2, llama, qwen3, "
+                  "mistral");
 }
 
-/* Both spellings: rope_theta at the top (transformers 4), or in rope_parameters (5). Each version
- * prefers its own, so that two values are two models. */
-static enum tri_status read_rope(const struct source *s)
+/* ---- windows --------------------------------------------------------------------------------- */
+
+/* Whether the family has a window in this layer where config.json does not list them. */
+static bool usual_window(const struct source *s, int64_t layer, int64_t most)
 {
-    double *theta = &s->config->model.rope_theta;
-    *theta = families[s->family].rope_theta;
-    TRI_TRY(get_real(s, "rope_theta", theta));
-    static const char *const tables[] = {"rope_scaling", "rope_parameters"};
-    for (int i = 0; i < 2; i++) {
-        const json_t *table = json_object_get(s->root, tables[i]);
-        if (!table || json_is_null(table)) {
-            continue;
-        }
-        const char *type = json_string_value(json_object_get(table, "rope_type"));
-        if (!type) {
-            type = json_string_value(json_object_get(table, "type"));
-        }
-        double fraction = 1;
-        TRI_TRY(
-            tri_json_get_real(s->path, table, "partial_rotary_factor", false, &fraction, s->error));
-        if (!json_is_object(table) || !type || strcmp(type, "default") != 0 || fraction < 1) {
-            return refuse(s, tables[i], "only rope of type default over whole heads is computed");
-        }
-        double here = *theta;
-        TRI_TRY(tri_json_get_real(s->path, table, "rope_theta", false, &here, s->error));
-        if (here != *theta && has(s, "rope_theta")) {
-            return refuse(s, tables[i], "its rope_theta is another than the one beside it");
-        }
-        *theta = here;
+    switch (s->family) {
+    case TRI_HF_QWEN3:
+        return layer >= most;
+    case TRI_HF_QWEN2_MOE:
+        return layer % 2 == 0 && layer < most;
+    default:
+        return true;
     }
-    double fraction = 1;
-    TRI_TRY(get_real(s, "partial_rotary_factor", &fraction));
-    return fraction < 1 ? refuse(s, "partial_rotary_factor", "rope covers whole heads only")
-                        : TRI_OK;
 }
 
-/* A window that reaches over the whole context changes nothing; Qwen's has a switch beside it. */
-static enum tri_status check_windows(const struct source *s)
+/* Qwen's lists of layers. */
+static bool lists_windows(const struct source *s)
 {
-    bool qwen =
-        s->family == TRI_HF_QWEN2_MOE || s->family == TRI_HF_QWEN3_MOE || s->family == TRI_HF_QWEN3;
-    if (qwen) {
-        TRI_TRY(expect_unset(s, "use_sliding_window", "sliding windows are not computed"));
-    } else {
-        int64_t window = s->config->model.max_position;
-        TRI_TRY(get_int(s, "sliding_window", false, &window));
-        if (window < s->config->model.max_position) {
-            return refuse(s, "sliding_window", "sliding windows are not computed");
+    return s->family == TRI_HF_QWEN3 || s->family == TRI_HF_QWEN2_MOE;
+}
+
+/* layer_types says of each layer whether it has the window. */
+static enum tri_status has_window(const struct source *s, int64_t layer, int64_t most,
+                                  bool *windowed)
+{
+    const json_t *types = json_object_get(s->root, "layer_types");
+    *windowed = usual_window(s, layer, most);
+    if (!types || json_is_null(types)) {
+        return TRI_OK;
+    }
+    const char *type = json_string_value(json_array_get(types, (size_t)layer));
+    bool full = type && strcmp(type, "full_attention") == 0;
+    if (!full && (!type || strcmp(type, "sliding_attention") != 0)) {
+        return refuse(s, "layer_types",
+                      "expected full_attention or sliding_attention for each layer");
+    }
+    *windowed = lists_windows(s) ? !full : *windowed;
+    return TRI_OK;
+}
+
+static enum tri_status list_windows(const struct source *s, int64_t most)
+{
+    struct tri_config_model *model = &s->config->model;
+    if (model->num_layers > TRI_LAYERS_MAX) {
+        return refuse(s, "num_hidden_layers", "too many layers");
+    }
+    model->num_window_layers = 0;
+    for (int64_t i = 0; i < model->num_layers; i++) {
+        bool windowed;
+        TRI_TRY(has_window(s, i, most, &windowed));
+        if (windowed) {
+            model->window_layers[model->num_window_layers++] = i;
         }
     }
+    model->sliding_window = model->num_window_layers > 0 ? model->sliding_window : 0;
+    if (model->num_window_layers == model->num_layers) {
+        model->num_window_layers = 0; /* all */
+    }
+    return TRI_OK;
+}
+
+static enum tri_status expect_no_windows(const struct source *s)
+{
     const json_t *types = json_object_get(s->root, "layer_types");
     for (size_t i = 0; i < json_array_size(types); i++) {
         const char *type = json_string_value(json_array_get(types, i));
         if (!type || strcmp(type, "full_attention") != 0) {
-            return refuse(s, "layer_types", "only full_attention is computed");
+            return refuse(s, "layer_types", "without a window only full_attention is computed");
         }
     }
     return TRI_OK;
+}
+
+/* A window that reaches over the whole context changes nothing; Qwen's has a switch beside it. */
+static enum tri_status read_windows(const struct source *s)
+{
+    struct tri_config_model *model = &s->config->model;
+    bool qwen = lists_windows(s) || s->family == TRI_HF_QWEN3_MOE;
+    bool has_windows = qwen || s->family == TRI_HF_MIXTRAL || s->family == TRI_HF_MISTRAL;
+    bool on = !qwen;
+    int64_t most = 28;
+    int64_t window = qwen || s->family == TRI_HF_MISTRAL ? 4096 : model->max_position;
+    model->sliding_window = 0;
+    model->num_window_layers = 0;
+    TRI_TRY(get_bool(s, "use_sliding_window", &on));
+    TRI_TRY(get_int(s, "max_window_layers", false, &most));
+    TRI_TRY(get_int(s, "sliding_window", false, &window));
+    const json_t *given = json_object_get(s->root, "sliding_window");
+    if (!on || !has_windows || (given && json_is_null(given))) {
+        TRI_TRY(expect_no_windows(s));
+    }
+    if (!on || (given && json_is_null(given)) || window >= model->max_position) {
+        return TRI_OK;
+    }
+    if (!has_windows || window < 1) {
+        return refuse(s, "sliding_window",
+                      has_windows ? "expected at least one" : "this architecture has no windows");
+    }
+    model->sliding_window = window;
+    return list_windows(s, most);
 }
 
 static enum tri_status read_biases(const struct source *s)
@@ -177,7 +222,7 @@ static enum tri_status read_biases(const struct source *s)
     return TRI_OK;
 }
 
-/* What the six families that descend from LLaMA share. */
+/* What the families that descend from LLaMA share. */
 static enum tri_status read_llama(const struct source *s)
 {
     struct tri_config_model *model = &s->config->model;
@@ -213,8 +258,9 @@ static enum tri_status read_llama(const struct source *s)
     TRI_TRY(get_real(s, "initializer_range", &model->init_std));
     TRI_TRY(expect_unset(s, "clip_qkv", "clipping of q, k, v is not computed"));
     TRI_TRY(read_biases(s));
-    TRI_TRY(read_rope(s));
-    return check_windows(s);
+    model->rope_theta = families[s->family].rope_theta;
+    TRI_TRY(tri_hf_rope_read(s->path, s->root, model, s->error));
+    return read_windows(s);
 }
 
 static enum tri_status read_gpt2(const struct source *s)

@@ -3,6 +3,7 @@
 
 #include "base/file.h"
 #include "base/path.h"
+#include "checkpoint/hf_rope.h"
 
 #include <jansson.h>
 #include <stdlib.h>
@@ -10,7 +11,7 @@
 
 static const char *const architectures[TRI_HF_FAMILY_COUNT] = {
     "MixtralForCausalLM", "OlmoeForCausalLM", "Qwen2MoeForCausalLM", "Qwen3MoeForCausalLM",
-    "GPT2LMHeadModel",    "LlamaForCausalLM", "Qwen3ForCausalLM",
+    "GPT2LMHeadModel",    "LlamaForCausalLM", "Qwen3ForCausalLM",    "MistralForCausalLM",
 };
 
 /* ---- which family ---------------------------------------------------------------------------- */
@@ -23,6 +24,23 @@ static bool every_layer_is_moe(const struct tri_config *config)
         }
     }
     return true;
+}
+
+static bool has_windows(const struct tri_config_model *m)
+{
+    return m->sliding_window > 0 && m->sliding_window < m->max_position;
+}
+
+/* NULL, or what of the windows the family has no word for. */
+static const char *window_obstacle(const struct tri_config_model *m, enum tri_hf_family family)
+{
+    if (!has_windows(m) || family == TRI_HF_QWEN3 || family == TRI_HF_QWEN2_MOE) {
+        return NULL;
+    }
+    if (family == TRI_HF_OLMOE || family == TRI_HF_LLAMA || family == TRI_HF_GPT2) {
+        return "model.sliding_window in a model of this kind";
+    }
+    return m->num_window_layers > 0 ? "model.window_layers in a model of this kind" : NULL;
 }
 
 static bool is_gpt2(const struct tri_config_model *m)
@@ -75,7 +93,10 @@ static const char *dense_family(const struct tri_config_model *m, enum tri_hf_fa
     if (m->bias == TRI_BIAS_QKV || (m->bias == TRI_BIAS_ALL && m->qk_norm != TRI_QK_NORM_NONE)) {
         return "model.bias in a dense model of this kind";
     }
-    *family = m->qk_norm == TRI_QK_NORM_HEAD ? TRI_HF_QWEN3 : TRI_HF_LLAMA;
+    bool mistral = has_windows(m) && m->bias == TRI_BIAS_NONE;
+    *family = m->qk_norm == TRI_QK_NORM_HEAD ? TRI_HF_QWEN3
+              : mistral                      ? TRI_HF_MISTRAL
+                                             : TRI_HF_LLAMA;
     return m->qk_norm == TRI_QK_NORM_FULL ? "model.qk_norm full in a dense model" : NULL;
 }
 
@@ -86,14 +107,15 @@ enum tri_status tri_hf_family_of(const struct tri_config *config, enum tri_hf_fa
     const char *obstacle;
     if (config->moe.num_experts == 0 && is_gpt2(m)) {
         *family = TRI_HF_GPT2;
-        return TRI_OK;
-    }
-    if (m->norm != TRI_NORM_RMS || m->position != TRI_POSITION_ROPE || m->mlp != TRI_MLP_SWIGLU) {
+        obstacle = NULL;
+    } else if (m->norm != TRI_NORM_RMS || m->position != TRI_POSITION_ROPE ||
+               m->mlp != TRI_MLP_SWIGLU) {
         obstacle = "this mix of model.norm, model.position, model.mlp and model.bias";
     } else {
         obstacle =
             config->moe.num_experts > 0 ? moe_family(config, family) : dense_family(m, family);
     }
+    obstacle = obstacle ? obstacle : window_obstacle(m, *family);
     if (obstacle) {
         return tri_fail(error, TRI_BAD_INPUT,
                         "no architecture of transformers that Trident knows has %s: this model "
@@ -124,18 +146,16 @@ static json_t *gpt2_keys(const struct tri_config_model *m)
                      "scale_attn_by_inverse_layer_idx", 0);
 }
 
-/* rope_theta and rope_parameters: the spellings of transformers 4 and 5. */
 static json_t *llama_keys(const struct tri_config_model *m)
 {
-    return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:s, s:f, s:f, s:{s:s, s:f}, s:b, s:f}",
-                     "hidden_size", (json_int_t)m->hidden_size, "num_hidden_layers",
-                     (json_int_t)m->num_layers, "num_attention_heads", (json_int_t)m->num_heads,
-                     "num_key_value_heads", (json_int_t)m->num_kv_heads, "head_dim",
-                     (json_int_t)m->head_dim, "intermediate_size", (json_int_t)m->intermediate_size,
+    return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:s, s:f, s:b, s:f}", "hidden_size",
+                     (json_int_t)m->hidden_size, "num_hidden_layers", (json_int_t)m->num_layers,
+                     "num_attention_heads", (json_int_t)m->num_heads, "num_key_value_heads",
+                     (json_int_t)m->num_kv_heads, "head_dim", (json_int_t)m->head_dim,
+                     "intermediate_size", (json_int_t)m->intermediate_size,
                      "max_position_embeddings", (json_int_t)m->max_position, "hidden_act", "silu",
-                     "rms_norm_eps", m->norm_epsilon, "rope_theta", m->rope_theta,
-                     "rope_parameters", "rope_type", "default", "rope_theta", m->rope_theta,
-                     "attention_bias", m->bias == TRI_BIAS_ALL, "attention_dropout", 0.0);
+                     "rms_norm_eps", m->norm_epsilon, "attention_bias", m->bias == TRI_BIAS_ALL,
+                     "attention_dropout", 0.0);
 }
 
 static json_t *moe_keys(const struct tri_config *config, enum tri_hf_family family)
@@ -147,8 +167,8 @@ static json_t *moe_keys(const struct tri_config *config, enum tri_hf_family fami
         add(keys, json_pack("{s:I}", "intermediate_size", (json_int_t)moe->intermediate_size));
     }
     if (family == TRI_HF_MIXTRAL) {
-        add(keys, json_pack("{s:I, s:f, s:n}", "num_local_experts", (json_int_t)moe->num_experts,
-                            "router_jitter_noise", moe->jitter, "sliding_window"));
+        add(keys, json_pack("{s:I, s:f}", "num_local_experts", (json_int_t)moe->num_experts,
+                            "router_jitter_noise", moe->jitter));
         return keys;
     }
     add(keys, json_pack("{s:I, s:b}", "num_experts", (json_int_t)moe->num_experts, "norm_topk_prob",
@@ -175,12 +195,60 @@ static json_t *moe_keys(const struct tri_config *config, enum tri_hf_family fami
     return keys;
 }
 
-enum tri_status tri_hf_save_config(const char *dir, const struct tri_config *config,
-                                   enum tri_hf_family family, enum tri_dtype dtype,
-                                   struct tri_error *error)
+/* Of layers that have it and others: layer_types, and for older versions how many. */
+static json_t *window_keys(const struct tri_config *config, enum tri_hf_family family)
 {
     const struct tri_config_model *m = &config->model;
-    const char *type = dtype == TRI_BF16 ? "bfloat16" : "float32";
+    bool on = has_windows(m);
+    json_t *keys =
+        json_pack("{s:o}", "sliding_window", on ? json_integer(m->sliding_window) : json_null());
+    if (family == TRI_HF_QWEN2_MOE || family == TRI_HF_QWEN3_MOE || family == TRI_HF_QWEN3) {
+        add(keys, json_pack("{s:b}", "use_sliding_window", on));
+    }
+    if (on && (family == TRI_HF_QWEN2_MOE || family == TRI_HF_QWEN3)) {
+        json_t *types = json_array();
+        for (int64_t i = 0; i < m->num_layers; i++) {
+            bool windowed = tri_config_layer_window(config, i) > 0;
+            (void)json_array_append_new(
+                types, json_string(windowed ? "sliding_attention" : "full_attention"));
+        }
+        int64_t first = m->num_window_layers > 0 ? m->window_layers[0] : 0;
+        add(keys, json_pack("{s:o, s:I}", "layer_types", types, "max_window_layers",
+                            (json_int_t)(family == TRI_HF_QWEN3 ? first : m->num_layers)));
+    }
+    return keys;
+}
+
+/* The ids of special tokens, of the config.json that the model began with; where it can no longer
+ * be read they stay null. */
+static void take_ids(const struct tri_hf_origin *origin, json_t *root)
+{
+    static const char *const keys[] = {"bos_token_id", "eos_token_id", "pad_token_id"};
+    char path[2048];
+    json_t *before;
+    struct tri_error ignored;
+    if (!origin->folder || !origin->folder[0] ||
+        tri_path_format(path, sizeof(path), &ignored, "%s/config.json", origin->folder) != TRI_OK ||
+        !tri_file_exists(path) || tri_json_load(path, &before, &ignored) != TRI_OK) {
+        return;
+    }
+    for (size_t i = 0; i < sizeof(keys) / sizeof(*keys); i++) {
+        json_t *id = json_object_get(before, keys[i]);
+        if (json_is_integer(id) || json_is_array(id)) {
+            (void)json_object_set(root, keys[i], id);
+        }
+    }
+    json_decref(before);
+}
+
+enum tri_status tri_hf_save_config(const char *dir, const struct tri_config *config,
+                                   enum tri_hf_family family, enum tri_safetensors_dtype dtype,
+                                   const struct tri_hf_origin *origin, struct tri_error *error)
+{
+    const struct tri_config_model *m = &config->model;
+    const char *type = dtype == TRI_ST_BF16  ? "bfloat16"
+                       : dtype == TRI_ST_F16 ? "float16"
+                                             : "float32";
     json_t *root =
         json_pack("{s:[s], s:s, s:s, s:s, s:I, s:f, s:b, s:b, s:n, s:n, s:n}", "architectures",
                   architectures[family], "model_type", tri_hf_family_name(family), "torch_dtype",
@@ -194,8 +262,14 @@ enum tri_status tri_hf_save_config(const char *dir, const struct tri_config *con
     if (config->moe.num_experts > 0) {
         add(root, moe_keys(config, family));
     }
-    if (family == TRI_HF_QWEN2_MOE || family == TRI_HF_QWEN3_MOE || family == TRI_HF_QWEN3) {
-        add(root, json_pack("{s:b, s:n}", "use_sliding_window", 0, "sliding_window"));
+    if (family != TRI_HF_GPT2) {
+        add(root, tri_hf_rope_keys(m));
+    }
+    if (family != TRI_HF_GPT2 && family != TRI_HF_OLMOE && family != TRI_HF_LLAMA) {
+        add(root, window_keys(config, family));
+    }
+    if (origin) {
+        take_ids(origin, root);
     }
     char *text = json_dumps(root, JSON_INDENT(2) | JSON_SORT_KEYS | JSON_REAL_PRECISION(16));
     json_decref(root);

@@ -8,7 +8,7 @@
 const char *tri_hf_family_name(enum tri_hf_family family)
 {
     static const char *const names[TRI_HF_FAMILY_COUNT] = {
-        "mixtral", "olmoe", "qwen2_moe", "qwen3_moe", "gpt2", "llama", "qwen3"};
+        "mixtral", "olmoe", "qwen2_moe", "qwen3_moe", "gpt2", "llama", "qwen3", "mistral"};
     return names[family];
 }
 

@@ -10,6 +10,7 @@
 
 #include <inttypes.h>
 #include <jansson.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -27,7 +28,8 @@ struct save {
     struct tri_group *world;
     bool root;
     char temporary[PATH_BYTES];
-    enum tri_dtype dtype;
+    enum tri_safetensors_dtype dtype;
+    const struct tri_hf_origin *origin;
     int count;
     struct placed *row;
     float *global, *whole; /* rank 0: a row, a tensor */
@@ -50,7 +52,7 @@ static int64_t elements(const struct tri_hf_source *source)
 
 static int64_t bytes_of(const struct save *s, const struct tri_hf_source *source)
 {
-    return elements(source) * (int64_t)tri_dtype_size(s->dtype);
+    return elements(source) * (tri_safetensors_dtype_bits(s->dtype) / 8);
 }
 
 /* The end of the rows that share the tensor of row first. */
@@ -112,16 +114,24 @@ static void put_row(const struct placed *row, const float *values, float *whole)
     }
 }
 
-/* whole as the bytes of the file; bf16 replaces the f32 in place, front to back. */
-static void narrow(const struct save *s, int64_t count)
+/* whole as the bytes of the file; halves replace the f32 in place, front to back. */
+static enum tri_status narrow(const struct save *s, const char *name, int64_t count,
+                              struct tri_error *error)
 {
     uint16_t *to = (uint16_t *)(void *)s->whole;
-    for (int64_t i = 0; i < count && s->dtype == TRI_BF16; i++) {
+    for (int64_t i = 0; i < count && s->dtype != TRI_ST_F32; i++) {
         float value;
         memcpy(&value, &s->whole[i], sizeof(value));
-        uint16_t half = tri_f32_to_bf16(value);
-        memcpy(&to[i], &half, sizeof(half));
+        bool half = s->dtype == TRI_ST_F16;
+        uint16_t bits = half ? tri_f32_to_f16(value) : tri_f32_to_bf16(value);
+        if (half && isfinite(value) && (bits & 0x7fffU) == 0x7c00U) {
+            return tri_fail(error, TRI_BAD_INPUT,
+                            "tensor %s: found %g, which no f16 holds: use --dtype bf16", name,
+                            (double)value);
+        }
+        memcpy(&to[i], &bits, sizeof(bits));
     }
+    return TRI_OK;
 }
 
 static enum tri_status open_shard(struct save *s, const char *name, int first, int end,
@@ -132,10 +142,8 @@ static enum tri_status open_shard(struct save *s, const char *name, int first, i
     int64_t count = 0;
     for (int at = first; at < end; at = tensor_end(s, at)) {
         const struct tri_hf_source *source = &s->row[at].source;
-        specs[count] =
-            (struct tri_safetensors_spec){.name = source->name,
-                                          .dtype = s->dtype == TRI_BF16 ? TRI_ST_BF16 : TRI_ST_F32,
-                                          .dims = source->dims};
+        specs[count] = (struct tri_safetensors_spec){
+            .name = source->name, .dtype = s->dtype, .dims = source->dims};
         memcpy(specs[count++].shape, source->shape, sizeof(source->shape));
         (void)json_object_set_new(s->weight_map, source->name, json_string(name));
     }
@@ -161,7 +169,9 @@ static enum tri_status write_shard(struct save *s, const char *name, int first, 
             }
         }
         if (s->root && status == TRI_OK) {
-            narrow(s, elements(&s->row[at].source));
+            status = narrow(s, s->row[at].source.name, elements(&s->row[at].source), error);
+        }
+        if (s->root && status == TRI_OK) {
             status = tri_safetensors_writer_write(writer, s->whole,
                                                   (size_t)bytes_of(s, &s->row[at].source), error);
         }
@@ -232,7 +242,10 @@ static enum tri_status finish(const struct save *s, const char *dir,
     if (s->shards > 1) {
         TRI_TRY(write_index(s, error));
     }
-    TRI_TRY(tri_hf_save_config(s->temporary, config, family, s->dtype, error));
+    TRI_TRY(tri_hf_save_config(s->temporary, config, family, s->dtype, s->origin, error));
+    if (s->origin) {
+        TRI_TRY(tri_hf_copy_files(s->temporary, s->origin, error));
+    }
     TRI_TRY(tri_file_sync_dir(s->temporary, error));
     TRI_TRY(tri_file_rename(s->temporary, dir, error));
     return tri_file_sync_parent(dir, error);
@@ -263,12 +276,16 @@ static enum tri_status save_all(struct save *s, const char *dir, const struct tr
 }
 
 enum tri_status tri_hf_save_shards(const char *dir, const struct tri_config *config,
-                                   const struct tri_params *params, enum tri_dtype dtype,
-                                   int64_t shard_bytes, struct tri_error *error)
+                                   const struct tri_params *params,
+                                   enum tri_safetensors_dtype dtype,
+                                   const struct tri_hf_origin *origin, int64_t shard_bytes,
+                                   struct tri_error *error)
 {
-    struct save s = {
-        .params = params, .world = tri_mesh_group(params->mesh, TRI_ON_ALL), .dtype = dtype};
-    TRI_REQUIRE(dtype == TRI_F32 || dtype == TRI_BF16);
+    struct save s = {.params = params,
+                     .world = tri_mesh_group(params->mesh, TRI_ON_ALL),
+                     .dtype = dtype,
+                     .origin = origin};
+    TRI_REQUIRE(dtype == TRI_ST_F32 || dtype == TRI_ST_BF16 || dtype == TRI_ST_F16);
     s.root = tri_group_rank(s.world) == 0;
     enum tri_status status =
         tri_path_format(s.temporary, sizeof(s.temporary), error, "%s" TRI_TEMPORARY, dir);
@@ -283,8 +300,8 @@ enum tri_status tri_hf_save_shards(const char *dir, const struct tri_config *con
 }
 
 enum tri_status tri_hf_save(const char *dir, const struct tri_config *config,
-                            const struct tri_params *params, enum tri_dtype dtype,
-                            struct tri_error *error)
+                            const struct tri_params *params, enum tri_safetensors_dtype dtype,
+                            const struct tri_hf_origin *origin, struct tri_error *error)
 {
-    return tri_hf_save_shards(dir, config, params, dtype, (int64_t)5000000000, error);
+    return tri_hf_save_shards(dir, config, params, dtype, origin, (int64_t)5000000000, error);
 }

@@ -6,7 +6,9 @@
 
 /* tri_hf_save with shards of at most shard_bytes, unless one tensor alone takes more. */
 enum tri_status tri_hf_save_shards(const char *dir, const struct tri_config *config,
-                                   const struct tri_params *params, enum tri_dtype dtype,
-                                   int64_t shard_bytes, struct tri_error *error) TRI_NODISCARD;
+                                   const struct tri_params *params,
+                                   enum tri_safetensors_dtype dtype,
+                                   const struct tri_hf_origin *origin, int64_t shard_bytes,
+                                   struct tri_error *error) TRI_NODISCARD;
 
 #endif

@@ -1,10 +1,11 @@
+#include "base/file.h"
+#include "base/memory.h"
+#include "base/path.h"
 #include "checkpoint/checkpoint.h"
 #include "checkpoint/hf.h"
 #include "cli/command.h"
+#include "cli/spread.h"
 #include "comm/comm.h"
-#include "data/tokenizer_files.h"
-#include "moe/strategies.h"
-#include "plan/memory.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -25,95 +26,115 @@ static enum tri_status refuse_bias(const char *path, const struct tri_checkpoint
     return TRI_OK;
 }
 
-/* Weights of a checkpoint into params, which are not allocated yet, and those into a folder. */
+/* The Hugging Face folder that a model began with, where that was a run or checkpoint that began with
+ * one itself. On one rank; "" when it is not found. */
+static void find_origin(const struct tri_config *config, char folder[TRI_PATH_MAX])
+{
+    enum { MOST = 8 };
+    struct tri_config *before = tri_alloc(TRI_MEMORY_OTHER, sizeof(*before));
+    struct tri_error ignored;
+    (void)snprintf(folder, TRI_PATH_MAX, "%s", config->init_from);
+    for (int i = 0; i < MOST && folder[0]; i++) {
+        struct tri_checkpoint_choice choice = {0};
+        char path[TRI_PATH_MAX + 16];
+        tri_path_make(path, sizeof(path), "%s/config.json", folder);
+        if (tri_file_exists(path)) {
+            break;
+        }
+        bool read =
+            tri_checkpoint_resolve(folder, &choice, &ignored) == TRI_OK &&
+            tri_checkpoint_read_config(choice.path, config->known, before, &ignored) == TRI_OK;
+        (void)snprintf(folder, TRI_PATH_MAX, "%s", read ? before->init_from : "");
+    }
+    tri_free(before);
+}
+
+/* Weights of a checkpoint, and those into a folder. */
 static enum tri_status copy(struct tri_checkpoint_choice *choice, const char *to,
-                            enum tri_hf_family family, const struct tri_config *config,
-                            struct tri_params *params, enum tri_dtype dtype,
-                            struct tri_error *error)
+                            const struct tri_config *config, const struct tri_spread *spread,
+                            enum tri_safetensors_dtype dtype, struct tri_error *error)
 {
     struct tri_checkpoint_state state = {0};
-    char tokenizer[TRI_PATH_MAX];
-    TRI_TRY(tri_memory_check_whole("export", params->total * (int64_t)sizeof(float),
-                                   tri_hf_buffer_bytes(family, params, config->moe.num_experts),
-                                   error));
-    tri_params_allocate(params, false);
-    TRI_TRY(tri_checkpoint_load_choice(choice, params, &state, error));
+    char folder[TRI_PATH_MAX] = "";
+    if (spread->mesh->rank == 0) {
+        find_origin(config, folder);
+    }
+    const struct tri_hf_origin origin = {choice->path, folder};
+    TRI_TRY(tri_checkpoint_load_choice(choice, spread->params, &state, error));
     enum tri_status status = refuse_bias(choice->path, &state, error);
     tri_checkpoint_state_fini(&state);
     TRI_TRY(status);
-    TRI_TRY(tri_hf_save(to, config, params, dtype, error));
-    return tri_tokenizer_files_find(choice->path, tokenizer, sizeof(tokenizer))
-               ? tri_tokenizer_files_add(tokenizer, to, error)
-               : TRI_OK;
+    return tri_hf_save(to, config, spread->params, dtype, &origin, error);
 }
 
-/* Reads the whole model on one rank and writes it as a Hugging Face folder. */
-static enum tri_status export_choice(const char *from, struct tri_checkpoint_choice *choice,
-                                     const char *to, enum tri_dtype dtype, bool json,
-                                     struct tri_error *error)
+static void say(const char *path, const char *to, enum tri_hf_family family, int64_t total,
+                bool json)
 {
-    const char *path = choice->path;
-    struct tri_config config;
-    enum tri_hf_family family;
-    TRI_TRY(tri_checkpoint_resolve(from, choice, error));
-    enum tri_status status = tri_checkpoint_read_config(path, &tri_strategies, &config, error);
-    if (status != TRI_OK) {
-        if (choice->of_run) {
-            tri_checkpoint_refuse(choice, error);
-        }
-        return status;
-    }
-    config.precision = TRI_PRECISION_F32;
-    config.parallel = (struct tri_config_parallel){1, 1, 1};
-    TRI_TRY(tri_hf_family_of(&config, &family, error));
-    TRI_TRY(tri_hf_check_target(to, error));
-    struct tri_mesh *mesh = tri_mesh_create_serial();
-    struct tri_params *params = tri_params_create(&config, mesh);
-    status = copy(choice, to, family, &config, params, dtype, error);
-    if (status == TRI_OK && json) {
+    if (json) {
         tri_print_json(json_pack("{ss sI ss}", "family", tri_hf_family_name(family), "parameters",
-                                 (json_int_t)params->total, "folder", to));
-    } else if (status == TRI_OK) {
-        (void)printf("%s: %lld parameters as %s, now in %s\n", path, (long long)params->total,
+                                 (json_int_t)total, "folder", to));
+    } else {
+        (void)printf("%s: %lld parameters as %s, now in %s\n", path, (long long)total,
                      tri_hf_family_name(family), to);
     }
-    tri_params_destroy(params);
-    tri_mesh_destroy(mesh);
-    return status;
 }
 
-static enum tri_status export_model(const char *from, const char *to, enum tri_dtype dtype,
-                                    bool json, struct tri_error *error)
+/* All ranks read the model, each its share, and write it as a Hugging Face folder. */
+static enum tri_status export_choice(const struct tri_arguments *arguments,
+                                     struct tri_checkpoint_choice *choice,
+                                     enum tri_safetensors_dtype dtype, struct tri_error *error)
 {
-    struct tri_checkpoint_choice choice = {0};
-    enum tri_status status;
-    do {
-        status = export_choice(from, &choice, to, dtype, json, error);
-    } while (status != TRI_OK && choice.again);
-    return status;
-}
-
-static enum tri_status read_dtype(const struct tri_arguments *arguments, enum tri_dtype *dtype,
-                                  struct tri_error *error)
-{
-    const char *text = tri_arguments_get(arguments, "--dtype");
-    *dtype = TRI_F32;
-    if (text && strcmp(text, "bf16") == 0) {
-        *dtype = TRI_BF16;
-    } else if (text && strcmp(text, "f32") != 0) {
-        return tri_fail(error, TRI_BAD_INPUT,
-                        "command line: option '--dtype': found '%s', expected f32 or bf16", text);
+    const char *to = arguments->words[1];
+    bool root = tri_comm_rank(arguments->comm) == 0;
+    struct tri_config config;
+    struct tri_spread spread = {0};
+    enum tri_hf_family family = TRI_HF_LLAMA;
+    TRI_TRY(tri_config_of_checkpoint(arguments->words[0], arguments, &config, choice, error));
+    enum tri_status status = tri_hf_family_of(&config, &family, error);
+    if (status == TRI_OK && root) {
+        status = tri_hf_check_target(to, error);
     }
-    return TRI_OK;
+    TRI_TRY(tri_agree_everywhere(arguments, status, error));
+    status = tri_spread_create("export", arguments->comm, &config, &spread, error);
+    if (status == TRI_OK) {
+        status = copy(choice, to, &config, &spread, dtype, error);
+    }
+    if (status == TRI_OK && root) {
+        say(choice->path, to, family, spread.params->total, tri_arguments_has(arguments, "--json"));
+    }
+    tri_spread_destroy(&spread);
+    return status;
+}
+
+static enum tri_status read_dtype(const struct tri_arguments *arguments,
+                                  enum tri_safetensors_dtype *dtype, struct tri_error *error)
+{
+    static const struct {
+        const char *word;
+        enum tri_safetensors_dtype dtype;
+    } words[] = {{"f32", TRI_ST_F32}, {"bf16", TRI_ST_BF16}, {"f16", TRI_ST_F16}};
+    const char *text = tri_arguments_get(arguments, "--dtype");
+    *dtype = TRI_ST_F32;
+    for (size_t i = 0; text && i < sizeof(words) / sizeof(*words); i++) {
+        if (strcmp(text, words[i].word) == 0) {
+            *dtype = words[i].dtype;
+            return TRI_OK;
+        }
+    }
+    return !text ? TRI_OK
+                 : tri_fail(error, TRI_BAD_INPUT,
+                            "command line: option '--dtype': found '%s', expected f32, bf16 or f16",
+                            text);
 }
 
 enum tri_status tri_command_export(const struct tri_arguments *arguments, struct tri_error *error)
 {
-    enum tri_dtype dtype;
+    enum tri_safetensors_dtype dtype;
+    struct tri_checkpoint_choice choice = {0};
     enum tri_status status = read_dtype(arguments, &dtype, error);
-    if (status == TRI_OK && tri_comm_rank(arguments->comm) == 0) {
-        status = export_model(arguments->words[0], arguments->words[1], dtype,
-                              tri_arguments_has(arguments, "--json"), error);
-    }
-    return tri_agree_everywhere(arguments, status, error);
+    TRI_TRY(tri_agree_everywhere(arguments, status, error));
+    do {
+        status = export_choice(arguments, &choice, dtype, error);
+    } while (status != TRI_OK && choice.again);
+    return status;
 }

@@ -3,6 +3,7 @@
 #include "config/value.h"
 
 #include <inttypes.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -54,6 +55,13 @@ static enum tri_status resolve_model(struct tri_config *config, struct tri_error
     }
     if (m->max_position == 0) {
         m->max_position = config->data.sequence_length;
+    }
+    if (m->rope_original == 0) {
+        m->rope_original = m->max_position;
+    }
+    if (m->rope_attention < 0) {
+        bool longer = m->rope_scaling == TRI_ROPE_YARN && m->rope_factor > 1;
+        m->rope_attention = longer ? 0.1 * log(m->rope_factor) + 1.0 : 1.0;
     }
     return TRI_OK;
 }
@@ -146,6 +154,39 @@ static enum tri_status check_model(const struct tri_config *config, struct tri_e
                               "found %" PRId64 ", expected less than model.vocab_size (%" PRId64
                               ")",
                               config->data.separator, m->vocab_size);
+    }
+    return TRI_OK;
+}
+
+static enum tri_status check_positions(const struct tri_config *config, struct tri_error *error)
+{
+    const struct tri_config_model *m = &config->model;
+    if (m->rope_scaling != TRI_ROPE_PLAIN && m->position != TRI_POSITION_ROPE) {
+        return tri_key_refuse(config, error, "model.rope_scaling", "model.position",
+                              "found a scaling, expected none: position is learned");
+    }
+    if (m->rope_scaling == TRI_ROPE_LLAMA3 && !(m->rope_llama3[0] < m->rope_llama3[1])) {
+        return tri_key_refuse(config, error, "model.rope_llama3", "model.rope_scaling",
+                              "found [%g, %g], expected a lower and a higher number",
+                              m->rope_llama3[0], m->rope_llama3[1]);
+    }
+    if (m->num_window_layers > 0 && m->sliding_window == 0) {
+        return tri_key_refuse(config, error, "model.window_layers", NULL,
+                              "found layers, expected a sliding_window with them");
+    }
+    for (int64_t i = 0; i < m->num_window_layers; i++) {
+        if (m->window_layers[i] >= m->num_layers) {
+            return tri_key_refuse(config, error, "model.window_layers", "model.num_layers",
+                                  "found layer %" PRId64
+                                  ", expected less than model.num_layers (%" PRId64
+                                  "): layers are counted from 0",
+                                  m->window_layers[i], m->num_layers);
+        }
+        if (i > 0 && m->window_layers[i] <= m->window_layers[i - 1]) {
+            return tri_key_refuse(config, error, "model.window_layers", NULL,
+                                  "found %" PRId64 " after %" PRId64 ", expected rising numbers",
+                                  m->window_layers[i], m->window_layers[i - 1]);
+        }
     }
     return TRI_OK;
 }
@@ -353,6 +394,7 @@ enum tri_status tri_config_finish(struct tri_config *config, struct tri_error *e
     resolve_rest(config);
     TRI_TRY(check_ranges(config, true, error));
     TRI_TRY(check_model(config, error));
+    TRI_TRY(check_positions(config, error));
     if (config->moe.num_experts > 0) {
         TRI_TRY(check_moe_layers(config, error));
         TRI_TRY(check_router(config, error));
@@ -389,6 +431,16 @@ bool tri_config_layer_recomputes(const struct tri_config *config, int64_t layer)
         named = named || train->recompute_layers[i] == layer;
     }
     return named;
+}
+
+int64_t tri_config_layer_window(const struct tri_config *config, int64_t layer)
+{
+    const struct tri_config_model *m = &config->model;
+    bool named = m->num_window_layers == 0;
+    for (int64_t i = 0; i < m->num_window_layers; i++) {
+        named = named || m->window_layers[i] == layer;
+    }
+    return named ? m->sliding_window : 0;
 }
 
 bool tri_config_layer_is_moe(const struct tri_config *config, int64_t layer)

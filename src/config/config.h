@@ -21,6 +21,14 @@ enum { TRI_LAYERS_MAX = 1024, TRI_KEYS_MAX = 128, TRI_LINE_COMMAND = -1 };
 enum tri_precision { TRI_PRECISION_F32, TRI_PRECISION_BF16 };
 enum tri_norm_kind { TRI_NORM_RMS, TRI_NORM_LAYER };
 enum tri_position_kind { TRI_POSITION_ROPE, TRI_POSITION_LEARNED };
+/* TRI_ROPE_PLAIN: none */
+enum tri_rope_scaling {
+    TRI_ROPE_PLAIN,
+    TRI_ROPE_LINEAR,
+    TRI_ROPE_DYNAMIC,
+    TRI_ROPE_LLAMA3,
+    TRI_ROPE_YARN
+};
 enum tri_mlp_kind { TRI_MLP_SWIGLU, TRI_MLP_GELU, TRI_MLP_GELU_ERF };
 enum tri_qk_norm { TRI_QK_NORM_NONE, TRI_QK_NORM_HEAD, TRI_QK_NORM_FULL };
 enum tri_bias { TRI_BIAS_NONE, TRI_BIAS_QKV, TRI_BIAS_ALL };
@@ -41,6 +49,15 @@ struct tri_config_model {
     double norm_epsilon;
     enum tri_position_kind position;
     double rope_theta;
+    enum tri_rope_scaling rope_scaling;
+    double rope_factor;
+    int64_t rope_original;     /* positions that the model was trained on before it was scaled */
+    double rope_llama3[2];     /* low, high */
+    double rope_betas[2];      /* of yarn: fast, slow */
+    double rope_attention;     /* of yarn: cosines and sines are multiplied by it */
+    int64_t sliding_window;    /* keys that a query sees, its own among them; 0: all before it */
+    int64_t num_window_layers; /* how many entries of window_layers are set; 0: all layers */
+    int64_t window_layers[TRI_LAYERS_MAX];
     enum tri_mlp_kind mlp;
     enum tri_qk_norm qk_norm;
     enum tri_bias bias;
@@ -204,6 +221,8 @@ void tri_config_print_markdown(const struct tri_strategies *known, FILE *out);
 /* Parts that reproducible mode cuts every sum over what tensor cuts into, whatever the layout: the
  * largest power of two, at most 8, that divides num_kv_heads. tensor must divide it. */
 int tri_config_reproducible_parts(const struct tri_config *config);
+/* Keys that a query of the layer sees at most; 0: all. */
+int64_t tri_config_layer_window(const struct tri_config *config, int64_t layer);
 bool tri_config_layer_is_moe(const struct tri_config *config, int64_t layer);
 /* Whether train.recompute names the block. */
 bool tri_config_layer_recomputes(const struct tri_config *config, int64_t layer);

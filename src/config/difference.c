@@ -59,6 +59,10 @@ static bool is_idle(const struct tri_key *key, const struct tri_config *a,
     if (is_key(key, "model.rope_theta")) {
         return same_position && !rope;
     }
+    if (strncmp(key->name, "model.rope_", strlen("model.rope_")) == 0 &&
+        !is_key(key, "model.rope_scaling")) {
+        return a->model.rope_scaling == TRI_ROPE_PLAIN && b->model.rope_scaling == TRI_ROPE_PLAIN;
+    }
     if (is_key(key, "moe.every") || is_key(key, "moe.layers")) {
         return same_layers(a, b);
     }

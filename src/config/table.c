@@ -38,6 +38,9 @@ static_assert(offsetof(struct tri_router_kind, strategy) == 0 &&
 static_assert(offsetof(struct tri_config, moe.layers) ==
                   offsetof(struct tri_config, moe.num_layers) + sizeof(int64_t),
               "the list and its length are one value");
+static_assert(offsetof(struct tri_config, model.window_layers) ==
+                  offsetof(struct tri_config, model.num_window_layers) + sizeof(int64_t),
+              "the list and its length are one value");
 static_assert(offsetof(struct tri_config, train.recompute_layers) ==
                   offsetof(struct tri_config, train.recompute) + sizeof(int64_t),
               "the list and its length are one value");
@@ -101,6 +104,32 @@ const struct tri_key tri_keys[] = {
      .help = "Rotary positions, or a learned table added to the embedding."},
     {"model.rope_theta", AT(model.rope_theta), NUMBER_ABOVE(0.0, 1e12), .initial = "10000",
      .shapes = true, OUTPUT, .help = "Base of the rotary frequencies."},
+    {"model.rope_scaling", AT(model.rope_scaling),
+     WORDS("none", "linear", "dynamic", "llama3", "yarn"), .initial = "none", .shapes = true,
+     OUTPUT,
+     .help =
+         "How rotary frequencies are changed for longer texts, as transformers does it; dynamic "
+         "is for rows of data.sequence_length."},
+    {"model.rope_factor", AT(model.rope_factor), NUMBER_ABOVE(0.0, 1e6), .initial = "1",
+     .shapes = true, OUTPUT, .help = "So many times longer are the texts, of rope_scaling."},
+    {"model.rope_original", AT(model.rope_original), INT(1, LONGEST), .follows = "max_position",
+     .shapes = true, OUTPUT,
+     .help = "Positions that the model had before; of dynamic, llama3 and yarn."},
+    {"model.rope_llama3", AT(model.rope_llama3), .type = TRI_KEY_PAIR, .low = 0.0, .high = 1e6,
+     .initial = "[1, 4]", .shapes = true, OUTPUT,
+     .help = "Turns over these below which, and above which, llama3 scales all or nothing."},
+    {"model.rope_betas", AT(model.rope_betas), .type = TRI_KEY_PAIR, .low = 0.0, .high = 1e6,
+     .initial = "[32, 1]", .shapes = true, OUTPUT,
+     .help = "Turns above which, and below which, yarn scales nothing or all."},
+    {"model.rope_attention", AT(model.rope_attention), NUMBER_FROM(0.0, 1e6),
+     .follows = "yarn: 0.1 log rope_factor + 1", .shapes = true, OUTPUT,
+     .help = "Cosines and sines are multiplied by it; of yarn."},
+    {"model.sliding_window", AT(model.sliding_window), INT(1, LONGEST), OR_NONE(0),
+     .initial = "none", .shapes = true, OUTPUT,
+     .help = "Keys that a query sees, its own among them; none: all before it."},
+    {"model.window_layers", AT(model.num_window_layers), .type = TRI_KEY_LAYERS, .min = 0,
+     .max = TRI_LAYERS_MAX - 1, .follows = "all layers", .shapes = true, OUTPUT,
+     .help = "Layers with a sliding_window, by number, rising."},
     {"model.mlp", AT(model.mlp), WORDS("swiglu", "gelu", "gelu_erf"), .initial = "swiglu",
      .shapes = true, OUTPUT,
      .help = "Gated silu; GPT-2's gelu in the tanh form; gelu by the error function. Experts too."},

@@ -10,6 +10,7 @@
 #include "model/gradient.h"
 #include "model/partial.h"
 #include "model/stream.h"
+#include "model/window.h"
 
 #include <math.h>
 #include <string.h>
@@ -18,7 +19,7 @@ enum { LOOP_PIECE = 4096 };
 
 struct attention {
     struct tri_sublayer base;
-    int64_t heads, kv_heads, first_head, first_kv, group, dim;
+    int64_t heads, kv_heads, first_head, first_kv, group, dim, window;
     int64_t counted_kv; /* first local KV column that this rank counts in sums over tensor */
     struct tri_linear qkv, o;
     struct tri_span qkv_bias, o_bias, norm[2]; /* or none */
@@ -30,9 +31,10 @@ struct kept {
     void *raw;     /* [tokens, width()] q, k, v; rotated in place when there is no q/k norm */
     void *turned;  /* [tokens, (q + kv) * dim] after q/k norm and rotation; raw without the norm */
     int64_t ld_turned;
-    float *rstd[2]; /* of q/k norm */
-    void *out;      /* [tokens, heads * dim] */
-    float *lse;     /* [tokens, heads] */
+    float *rstd[2];           /* of q/k norm */
+    void *out;                /* [tokens, heads * dim] */
+    float *lse;               /* [tokens, heads] */
+    const int32_t *first_key; /* [tokens] or NULL: of the documents and of the window */
 };
 
 static int64_t width_of(const struct attention *a)
@@ -326,7 +328,7 @@ static struct tri_attention arguments(const struct attention *a, const struct tr
         .group = a->group,
         .scale = 1.0 / sqrt((double)a->dim),
         .dt = a->base.context->dt,
-        .first_key = pass->first_key,
+        .first_key = kept->first_key,
         .q = kept->turned,
         .k = column(a, kept->turned, k_at),
         .v = column(a, kept->raw, k_at + a->kv_heads * a->dim),
@@ -422,6 +424,7 @@ static void *forward(const struct tri_sublayer *self, const struct tri_frame *fr
     kept->raw = tri_frame_take(frame, n * width_of(a));
     kept->out = tri_frame_take(frame, n * a->heads * a->dim);
     kept->lse = tri_frame_take_f32(frame, n * a->heads);
+    kept->first_key = tri_window_first_keys(frame, a->window);
     kept->turned = kept->raw;
     kept->ld_turned = width_of(a);
     const struct tri_linear qkv = tri_linear_open(context->params, &a->qkv, TRI_USE_FORWARD);
@@ -560,6 +563,7 @@ struct tri_sublayer *tri_attention_create(const struct tri_context *context, int
     a->base = (struct tri_sublayer){&ops, context, layer, sizeof(struct kept)};
     a->group = model->num_heads / model->num_kv_heads;
     a->dim = model->head_dim;
+    a->window = tri_config_layer_window(context->config, layer);
     struct tri_range heads =
         tri_range_part(model->num_heads, mesh->size[TRI_AXIS_TENSOR], mesh->coord[TRI_AXIS_TENSOR]);
     struct tri_range kv = tri_range_kv_heads(heads, a->group);

@@ -3,9 +3,9 @@
 #include "base/clock.h"
 #include "model/gradient.h"
 #include "model/layers.h"
+#include "model/rope.h"
 #include "model/stream.h"
 
-#include <math.h>
 #include <stddef.h>
 #include <string.h>
 
@@ -391,38 +391,6 @@ static void cut_sums(struct tri_context *context)
 }
 
 /* cos in the first half of a row, sin in the second (formats: the NeoX pairing j, j + dim/2). */
-struct rope {
-    const struct tri_config_model *model;
-    float *table;
-};
-
-static void fill_rope_table(void *state, int64_t begin, int64_t end)
-{
-    const struct rope *rope = state;
-    int64_t dim = rope->model->head_dim;
-    int64_t half = dim / 2;
-    for (int64_t position = begin; position < end; position++) {
-        for (int64_t j = 0; j < half; j++) {
-            double angle =
-                (double)position * pow(rope->model->rope_theta, -2.0 * (double)j / (double)dim);
-            rope->table[position * dim + j] = (float)cos(angle);
-            rope->table[position * dim + half + j] = (float)sin(angle);
-        }
-    }
-}
-
-static float *make_rope_table(const struct tri_config_model *model,
-                              const struct tri_kernels *kernels)
-{
-    size_t count = (size_t)(model->max_position * model->head_dim);
-    struct rope rope = {model, tri_alloc(TRI_MEMORY_OTHER, count * sizeof(float))};
-    kernels->loop(kernels, &(struct tri_loop_args){.n = model->max_position,
-                                                   .piece = 256,
-                                                   .run = fill_rope_table,
-                                                   .state = &rope});
-    return rope.table;
-}
-
 /* The next of the parts of a frame's `kept`. */
 static size_t place(size_t *used, size_t bytes)
 {
@@ -459,7 +427,7 @@ struct tri_model *tri_model_create(const struct tri_config *config, const struct
     context->dt = config->precision == TRI_PRECISION_BF16 ? TRI_BF16 : TRI_F32;
     cut_sums(context);
     if (config->model.position == TRI_POSITION_ROPE) {
-        model->rope_table = make_rope_table(&config->model, kernels);
+        model->rope_table = tri_rope_table_create(config, kernels);
         context->rope_table = model->rope_table;
     }
     model->layers = config->model.num_layers;

@@ -58,14 +58,14 @@ enum tri_status tri_memory_check(const struct tri_memory_plan *plan, int local_r
         gigabytes(plan->process + plan->beside), gigabytes(room.bytes), local_ranks, room.limit);
 }
 
-enum tri_status tri_memory_check_whole(const char *command, int64_t weights, int64_t buffers,
-                                       struct tri_error *error)
+enum tri_status tri_memory_check_share(const char *command, int64_t weights, int64_t buffers,
+                                       int local_ranks, struct tri_error *error)
 {
     int64_t process = tri_memory_process_constant(1);
     int64_t needed = weights + buffers + process;
-    struct tri_memory_room room = tri_room_find(1);
+    struct tri_memory_room room = tri_room_find(local_ranks);
     if (needed <= room.bytes) {
-        warn_of_throttle(needed, 1);
+        warn_of_throttle(needed, local_ranks);
         return TRI_OK;
     }
     return tri_fail(error, TRI_FAILED,

@@ -25,9 +25,8 @@ int64_t tri_memory_process_constant(int64_t threads);
  * (base/room.h); a warning when it needs more than is had at full speed. Local. */
 enum tri_status tri_memory_check(const struct tri_memory_plan *plan, int local_ranks,
                                  struct tri_error *error) TRI_NODISCARD;
-/* The same for a command that holds a whole model and buffers on one rank of the node: bytes of
- * both. Local. */
-enum tri_status tri_memory_check_whole(const char *command, int64_t weights, int64_t buffers,
-                                       struct tri_error *error) TRI_NODISCARD;
+/* The same for a command that holds a rank's share of a model and buffers: bytes of both. Local. */
+enum tri_status tri_memory_check_share(const char *command, int64_t weights, int64_t buffers,
+                                       int local_ranks, struct tri_error *error) TRI_NODISCARD;
 
 #endif

@@ -19,6 +19,26 @@ static inline float tri_bf16_to_f32(uint16_t value)
     return result;
 }
 
+/* Rounds to nearest, ties to even; what is too large becomes infinite, a NaN stays a (quiet) one. */
+static inline uint16_t tri_f32_to_f16(float value)
+{
+    uint32_t bits;
+    memcpy(&bits, &value, sizeof(bits));
+    uint32_t sign = bits >> 16 & 0x8000u, size = bits & 0x7fffffffu;
+    if (size >= 0x47800000u) { /* 65536 or more, or no number */
+        return (uint16_t)(sign | (size > 0x7f800000u ? 0x7e00u : 0x7c00u));
+    }
+    if (size < 0x38800000u) { /* below the normal ones: units of 2^-24 */
+        float magnitude;
+        memcpy(&magnitude, &size, sizeof(magnitude));
+        float shifted = magnitude + 0.5F; /* whose last bit is 2^-24: rounds just so */
+        uint32_t sum;
+        memcpy(&sum, &shifted, sizeof(sum));
+        return (uint16_t)(sign | (sum - 0x3f000000u));
+    }
+    return (uint16_t)(sign | ((size - 0x38000000u + 0xfffu + (size >> 13 & 1u)) >> 13));
+}
+
 /* Rounds to nearest, ties to even; a NaN stays a (quiet) NaN. */
 static inline uint16_t tri_f32_to_bf16(float value)
 {

@@ -347,7 +347,7 @@ static void export_from(const char *dir, const struct tri_config *config,
     struct tri_mapping x, y;
     struct tri_error error;
     in_run(out, "exported");
-    if (tri_hf_save(out, config, params, TRI_F32, &error) != TRI_OK) {
+    if (tri_hf_save(out, config, params, TRI_ST_F32, NULL, &error) != TRI_OK) {
         fail_msg("%s", error.message);
     }
     if (root) {

@@ -6,6 +6,7 @@
 #include "base/file.h"
 #include "base/memory.h"
 
+#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -228,10 +229,19 @@ static void test_config_refusals(void **state)
                 "quantization_config");
     refuse_edit("llama", "\"use_cache\"", "\"hidden_size\": 32, \"use_cache\"", "duplicate");
     refuse_edit("llama", "true", "tru", "config.json:");
-    refuse_edit("mixtral", "\"sliding_window\": null", "\"sliding_window\": 16",
-                "sliding_window: 16");
-    refuse_edit("qwen3", "\"use_sliding_window\": false", "\"use_sliding_window\": true",
-                "use_sliding_window");
+    refuse_edit("mixtral", "\"sliding_window\": null", "\"sliding_window\": 0",
+                "sliding_window: 0: expected at least one");
+    refuse_edit("llama", "\"use_cache\"", "\"sliding_window\": 16, \"use_cache\"",
+                "sliding_window: 16: this architecture has no windows");
+    refuse_edit("llama", "\"default\"", "\"longrope\"", "llama3 and yarn");
+    refuse_edit("llama", "\"default\"", "\"linear\"", "factor is missing");
+    refuse_edit("llama", "\"default\"", "\"linear\", \"factor\": \"2\"", "factor");
+    refuse_edit("llama", "\"default\"",
+                "\"llama3\", \"factor\": 2.0, \"low_freq_factor\": 4.0, \"high_freq_factor\": 4.0",
+                "low_freq_factor below");
+    refuse_edit("llama", "\"rope_parameters\"",
+                "\"rope_scaling\": {\"type\": \"linear\", \"factor\": 2.0}, \"rope_parameters\"",
+                "differs from rope_scaling");
     refuse_edit("qwen3", "\"full_attention\"", "\"sliding_attention\"", "layer_types");
     refuse_edit("qwen3", "\"attention_bias\": false", "\"attention_bias\": true", "attention_bias");
     refuse_edit("olmoe", "\"clip_qkv\": null", "\"clip_qkv\": 8.0", "clip_qkv: 8.0");
@@ -283,6 +293,59 @@ static void test_config_spellings(void **state)
                 !tri_config_layer_is_moe(&c, 2));
 }
 
+static void test_config_windows(void **state)
+{
+    (void)state;
+    struct tri_config c =
+        accept_edit("mixtral", "\"sliding_window\": null", "\"sliding_window\": 16");
+    assert_int_equal(tri_config_layer_window(&c, 0), 16);
+    assert_int_equal(tri_config_layer_window(&c, 1), 16);
+    c = accept_edit("qwen3", "\"use_sliding_window\": false",
+                    "\"use_sliding_window\": true, \"unused\": 0");
+    assert_int_equal(tri_config_layer_window(&c, 0), 0); /* wider than the context */
+    c = accept_edit("llama", "\"rope_parameters\"",
+                    "\"rope_scaling\": {\"type\": \"linear\", \"factor\": 2.0}, \"x\"");
+    assert_int_equal(c.model.rope_scaling, TRI_ROPE_LINEAR);
+    assert_true(c.model.rope_factor == 2.0);
+    c = accept_edit("llama", "\"default\"",
+                    "\"yarn\", \"factor\": 4.0, \"original_max_position_embeddings\": 16");
+    assert_int_equal(c.model.rope_original, 16);
+    assert_true(fabs(c.model.rope_attention - (0.1 * log(4.0) + 1.0)) < 1e-15);
+}
+
+/* What is written is what was read. */
+static void test_config_rewritten(void **state)
+{
+    (void)state;
+    static const char *const folders[] = {"mixtral",
+                                          "olmoe",
+                                          "qwen2_moe",
+                                          "qwen3_moe",
+                                          "gpt2",
+                                          "llama",
+                                          "qwen3",
+                                          "llama_llama3",
+                                          "qwen3_yarn",
+                                          "mixtral_linear",
+                                          "qwen2_moe_dynamic"};
+    for (size_t i = 0; i < sizeof(folders) / sizeof(*folders); i++) {
+        struct tri_config before, after;
+        enum tri_hf_family family, again;
+        struct tri_error error = {0};
+        if (tri_hf_load_config(golden(folders[i]), &before, NULL, &error) != TRI_OK ||
+            tri_hf_family_of(&before, &family, &error) != TRI_OK ||
+            tri_hf_save_config(dir, &before, family, TRI_ST_F16, NULL, &error) != TRI_OK ||
+            tri_hf_load_config(dir, &after, &again, &error) != TRI_OK) {
+            fail_msg("%s: %s", folders[i], error.message);
+        }
+        assert_int_equal(again, family);
+        char *a = tri_config_to_yaml(&before), *b = tri_config_to_yaml(&after);
+        assert_string_equal(a, b);
+        tri_free(a);
+        tri_free(b);
+    }
+}
+
 static int set_up(void **state)
 {
     (void)state;
@@ -303,7 +366,8 @@ int main(void)
         cmocka_unit_test(test_config_mixtral),   cmocka_unit_test(test_config_olmoe),
         cmocka_unit_test(test_config_qwen2_moe), cmocka_unit_test(test_config_qwen3_moe),
         cmocka_unit_test(test_config_dense),     cmocka_unit_test(test_config_refusals),
-        cmocka_unit_test(test_config_spellings),
+        cmocka_unit_test(test_config_spellings), cmocka_unit_test(test_config_windows),
+        cmocka_unit_test(test_config_rewritten),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

@@ -81,7 +81,7 @@ static void test_bytes_of_transformers(void **state)
         struct tri_error error;
         char out[512], mine[600], theirs[600];
         (void)snprintf(out, sizeof(out), "%s/%s", dir, families[f]);
-        if (tri_hf_save(out, &model.config, model.params, TRI_F32, &error) != TRI_OK) {
+        if (tri_hf_save(out, &model.config, model.params, TRI_ST_F32, NULL, &error) != TRI_OK) {
             fail_msg("%s", error.message);
         }
         (void)snprintf(mine, sizeof(mine), "%s/model.safetensors", out);
@@ -92,7 +92,7 @@ static void test_bytes_of_transformers(void **state)
         expect_same_config(&model.config, &again.config);
         tri_params_destroy(again.params);
         /* Never over something else. */
-        assert_int_equal(tri_hf_save(out, &model.config, model.params, TRI_F32, &error),
+        assert_int_equal(tri_hf_save(out, &model.config, model.params, TRI_ST_F32, NULL, &error),
                          TRI_BAD_INPUT);
         assert_non_null(strstr(error.message, "is there already"));
         tri_params_destroy(model.params);
@@ -108,7 +108,8 @@ static void test_shards(void **state)
         char out[512], path[600];
         (void)snprintf(out, sizeof(out), "%s/shards-%s", dir, families[f]);
         assert_int_equal(
-            tri_hf_save_shards(out, &model.config, model.params, TRI_F32, 40000, &error), TRI_OK);
+            tri_hf_save_shards(out, &model.config, model.params, TRI_ST_F32, NULL, 40000, &error),
+            TRI_OK);
         (void)snprintf(path, sizeof(path), "%s/model.safetensors", out);
         assert_false(tri_file_exists(path));
         (void)snprintf(path, sizeof(path), "%s/model.safetensors.index.json", out);
@@ -127,7 +128,8 @@ static void test_bf16(void **state)
     struct tri_error error;
     char out[512];
     (void)snprintf(out, sizeof(out), "%s/bf16", dir);
-    assert_int_equal(tri_hf_save(out, &model.config, model.params, TRI_BF16, &error), TRI_OK);
+    assert_int_equal(tri_hf_save(out, &model.config, model.params, TRI_ST_BF16, NULL, &error),
+                     TRI_OK);
     struct model again = load(out);
     for (int p = 0; p < model.params->count; p++) {
         const float *a = tri_param_weights(model.params, &model.params->param[p]);
@@ -194,14 +196,15 @@ static void test_disk_full(void **state)
     (void)snprintf(temporary, sizeof(temporary), "%s.trident.tmp", out);
     for (int i = 0; i < 2; i++) {
         assert_int_equal(setenv("TRIDENT_FILE_FAULT", faults[i], 1), 0);
-        assert_int_equal(tri_hf_save(out, &model.config, model.params, TRI_F32, &error),
+        assert_int_equal(tri_hf_save(out, &model.config, model.params, TRI_ST_F32, NULL, &error),
                          TRI_FAILED);
         assert_int_equal(unsetenv("TRIDENT_FILE_FAULT"), 0);
         assert_non_null(strstr(error.message, "No space left"));
         assert_false(tri_file_exists(out));
         assert_false(tri_file_exists(temporary));
     }
-    assert_int_equal(tri_hf_save(out, &model.config, model.params, TRI_F32, &error), TRI_OK);
+    assert_int_equal(tri_hf_save(out, &model.config, model.params, TRI_ST_F32, NULL, &error),
+                     TRI_OK);
     tri_params_destroy(model.params);
 }
 

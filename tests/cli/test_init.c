@@ -4,6 +4,7 @@
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -114,6 +115,71 @@ static void test_of_run(void **state)
         expected);
 }
 
+/* The tensors of a file: all behind its header. */
+static void expect_same_tensors(const char *a, const char *b)
+{
+    size_t bytes_a, bytes_b;
+    uint64_t header_a, header_b;
+    char *data_a = cli_read(a, &bytes_a), *data_b = cli_read(b, &bytes_b);
+    assert_true(data_a && data_b);
+    memcpy(&header_a, data_a, sizeof(header_a));
+    memcpy(&header_b, data_b, sizeof(header_b));
+    assert_int_equal(bytes_a - header_a, bytes_b - header_b);
+    assert_memory_equal(data_a + 8 + header_a, data_b + 8 + header_b, bytes_a - header_a - 8);
+    free(data_a);
+    free(data_b);
+}
+
+/* What came in goes out: every byte of every tensor, and what stands beside them. */
+static void test_there_and_back(void **state)
+{
+    (void)state;
+    static const char *const families[] = {"qwen2_moe", "gpt2", "mixtral_linear", "qwen3_yarn"};
+    for (size_t i = 0; i<sizeof(families) / sizeof(*families); i += cli_ranks()> 1 ? 2 : 1) {
+        char folder[CLI_PATH], in[64], out[64], before[CLI_PATH], after[CLI_PATH];
+        (void)snprintf(folder, sizeof(folder), "begin_%s", families[i]);
+        (void)snprintf(before, sizeof(before), GOLDEN "/%s", families[i]);
+        (void)snprintf(in, sizeof(in), "in_%s", families[i]);
+        (void)snprintf(out, sizeof(out), "out_%s", families[i]);
+        cli_tool(CLI_WORDS_OF("cp", "-r", before, folder));
+        (void)snprintf(before, sizeof(before), "%s/tokenizer.json", folder);
+        cli_write(before, "{\"tokens\": 1}");
+        cli_run_well(cli_ranks(), CLI_WORDS_OF("import", folder, in));
+        cli_run_well(cli_ranks(), CLI_WORDS_OF("export", in, out));
+        (void)snprintf(before, sizeof(before), "%s/model.safetensors", folder);
+        (void)snprintf(after, sizeof(after), "%s/model.safetensors", out);
+        expect_same_tensors(before, after);
+        (void)snprintf(after, sizeof(after), "%s/tokenizer.json", out);
+        char *text = cli_read(after, NULL);
+        assert_string_equal(text, "{\"tokens\": 1}");
+        free(text);
+    }
+    cli_run_well(cli_ranks(), CLI_WORDS_OF("export", "in_qwen2_moe", "half", "--dtype", "f16"));
+    cli_run_well(cli_ranks(), CLI_WORDS_OF("import", "half", "in_half"));
+    cli_run_well(cli_ranks(), CLI_WORDS_OF("export", "in_half", "half_again", "--dtype", "f16"));
+    expect_same_tensors("half/model.safetensors", "half_again/model.safetensors");
+    struct process_result result =
+        cli_run(cli_ranks(), CLI_WORDS_OF("export", "in_half", "x", "--dtype", "f8"));
+    cli_expect_error(&result, cli_ranks(), 2, "expected f32, bf16 or f16");
+}
+
+/* A run hands the tokenizer of what it began with on. */
+static void test_trained_and_exported(void **state)
+{
+    (void)state;
+    cli_tool(CLI_WORDS_OF("cp", "-r", GOLDEN "/olmoe", "olmoe_here"));
+    cli_write("olmoe_here/tokenizer.json", "{}");
+    cli_write("olmoe_here/generation_config.json", "{}");
+    (void)first_loss("tuned", "olmoe_here", NULL, NULL);
+    cli_run_well(0, CLI_WORDS_OF("export", "tuned", "tuned_out", "--dtype", "bf16"));
+    cli_tool(CLI_WORDS_OF("cmp", "olmoe_here/tokenizer.json", "tuned_out/tokenizer.json"));
+    cli_tool(CLI_WORDS_OF("cmp", "olmoe_here/generation_config.json",
+                          "tuned_out/generation_config.json"));
+    (void)first_loss("tuned_on", "tuned", NULL, NULL);
+    cli_run_well(0, CLI_WORDS_OF("export", "tuned_on", "tuned_on_out"));
+    cli_tool(CLI_WORDS_OF("cmp", "olmoe_here/tokenizer.json", "tuned_on_out/tokenizer.json"));
+}
+
 static void test_verified(void **state)
 {
     (void)state;
@@ -129,6 +195,39 @@ static void test_verified(void **state)
     result = cli_run(0, CLI_WORDS_OF("inspect", "i.yaml", "init_from=" GOLDEN "/llama"));
     assert_non_null(strstr(result.out, "layers.1.mlp.up.weight"));
     cli_expect_status(&result, 0);
+}
+
+/* A config of one line. */
+static void write_sizes(const char *path, const char *layers)
+{
+    char text[512];
+    (void)snprintf(text, sizeof(text),
+                   "{\"model_type\": \"llama\", \"vocab_size\": 128, \"hidden_size\": 32, "
+                   "\"num_attention_heads\": 4, \"intermediate_size\": 64, "
+                   "\"max_position_embeddings\": 64, \"num_hidden_layers\": %s}",
+                   layers);
+    cli_write(path, text);
+}
+
+/* Folders that lie. */
+static void make_hostile(void)
+{
+    cli_tool(CLI_WORDS_OF("mkdir", "huge", "cycle", "outside", "linked", "nan", "many"));
+    cli_tool(CLI_WORDS_OF("truncate", "-s", "10G", "huge/config.json"));
+    write_sizes("cycle/config.json", "2");
+    cli_tool(CLI_WORDS_OF("ln", "-s", "model.safetensors", "cycle/model.safetensors"));
+    write_sizes("outside/config.json", "2");
+    cli_write("outside/model.safetensors.index.json",
+              "{\"weight_map\": {\"a\": \"../lacking/model.safetensors\"}}");
+    write_sizes("linked/config.json", "2");
+    cli_write("linked/model.safetensors.index.json",
+              "{\"weight_map\": {\"a\": \"a.safetensors\"}}");
+    cli_tool(CLI_WORDS_OF("ln", "-s", "b.safetensors", "linked/a.safetensors"));
+    cli_tool(CLI_WORDS_OF("ln", "-s", "a.safetensors", "linked/b.safetensors"));
+    write_sizes("nan/config.json", "NaN");
+    cli_tool(CLI_WORDS_OF("cp", GOLDEN "/llama/model.safetensors", "nan"));
+    write_sizes("many/config.json", "1000000000000000");
+    cli_tool(CLI_WORDS_OF("cp", GOLDEN "/llama/model.safetensors", "many"));
 }
 
 static void test_messages(void **state)
@@ -154,6 +253,12 @@ static void test_messages(void **state)
         {"pickled", "seed=1", "pytorch_model.bin is not read"},
         {"torn", "seed=1", "model.safetensors: "},
         {"lacking", "seed=1", "is missing"},
+        {"huge", "seed=1", "config.json: 10737418240 bytes are too many for JSON"},
+        {"cycle", "seed=1", "holds neither model.safetensors nor"},
+        {"outside", "seed=1", "no file of this folder"},
+        {"linked", "seed=1", "a.safetensors: cannot open: Too many levels"},
+        {"nan", "seed=1", "config.json:"},
+        {"many", "seed=1", "key 'model.num_layers'"},
     };
     cli_tool(CLI_WORDS_OF("mkdir", "quantised", "adapter", "pickled", "torn", "lacking"));
     cli_tool(CLI_WORDS_OF("cp", GOLDEN "/llama/config.json", "pickled"));
@@ -163,6 +268,7 @@ static void test_messages(void **state)
     cli_tool(CLI_WORDS_OF("touch", "x.gguf", "quantised/model.gguf", "pickled/pytorch_model.bin"));
     cli_write("adapter/adapter_config.json", "{}");
     cli_write("torn/model.safetensors", "torn");
+    make_hostile();
     for (size_t i = 0; i<sizeof(cases) / sizeof(*cases); i += cli_ranks()> 1 ? 3 : 1) {
         char source[CLI_PATH];
         (void)snprintf(source, sizeof(source), "init_from=%s", cases[i].from);
@@ -175,9 +281,10 @@ static void test_messages(void **state)
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_folders),  cmocka_unit_test(test_upcycled),
-        cmocka_unit_test(test_goes_on),  cmocka_unit_test(test_of_run),
-        cmocka_unit_test(test_verified), cmocka_unit_test(test_messages),
+        cmocka_unit_test(test_folders),        cmocka_unit_test(test_upcycled),
+        cmocka_unit_test(test_goes_on),        cmocka_unit_test(test_of_run),
+        cmocka_unit_test(test_there_and_back), cmocka_unit_test(test_trained_and_exported),
+        cmocka_unit_test(test_verified),       cmocka_unit_test(test_messages),
     };
     cli_begin("init", argc, argv);
     cli_write("i.yaml", config);

@@ -1,0 +1,72 @@
+/* A model that is only moved, spread over the ranks there are as far as they divide it. */
+#include "cli/spread.h"
+
+#include "plan/memory.h"
+
+/* Whether so many tensor and expert ranks, of `ranks`, can share the model. */
+static bool fits(const struct tri_config *config, int ranks, int64_t tensor, int64_t expert)
+{
+    int64_t experts = config->moe.num_experts;
+    return ranks % (tensor * expert) == 0 && config->model.num_heads % tensor == 0 &&
+           (expert == 1 || (experts > 0 && experts % expert == 0));
+}
+
+static void choose(struct tri_config *config, int ranks)
+{
+    struct tri_config_parallel best = {1, 1, 1};
+    for (int64_t tensor = 1; tensor <= ranks; tensor++) {
+        for (int64_t expert = 1; tensor * expert <= ranks; expert++) {
+            if (fits(config, ranks, tensor, expert) &&
+                tensor * expert > best.tensor * best.expert) {
+                best = (struct tri_config_parallel){tensor, expert, tensor};
+            }
+        }
+    }
+    config->parallel = best;
+}
+
+static enum tri_status allocate(const char *command, struct tri_comm *comm,
+                                struct tri_spread *spread, int64_t buffers, struct tri_error *error)
+{
+    int64_t weights = 0;
+    for (int i = 0; i < TRI_BUFFERS; i++) {
+        weights += spread->params->buffer[i].count * (int64_t)sizeof(float);
+    }
+    enum tri_status status =
+        tri_memory_check_share(command, weights, buffers, tri_comm_local_size(comm), error);
+    return tri_comm_agree(tri_mesh_group(spread->mesh, TRI_ON_ALL), status, error);
+}
+
+enum tri_status tri_spread_create(const char *command, struct tri_comm *comm,
+                                  struct tri_config *config, struct tri_spread *spread,
+                                  struct tri_error *error)
+{
+    *spread = (struct tri_spread){0};
+    config->precision = TRI_PRECISION_F32;
+    config->train.gradient_dtype = TRI_PRECISION_F32;
+    config->reproducible = false;
+    choose(config, tri_comm_size(comm));
+    TRI_TRY(tri_mesh_create(comm, (int)config->parallel.tensor, (int)config->parallel.expert,
+                            &spread->mesh, error));
+    spread->params = tri_params_create(config, spread->mesh);
+    int64_t largest = 0;
+    for (int p = 0; p < spread->params->count; p++) {
+        const struct tri_param *param = &spread->params->param[p];
+        int64_t n = param->shape[0] * param->shape[1];
+        largest = n > largest ? n : largest;
+    }
+    /* Of a file's tensor q, k and v may be three parts. */
+    int64_t buffers = 4 * largest * (int64_t)sizeof(float);
+    TRI_TRY(allocate(command, comm, spread, buffers, error));
+    tri_params_allocate(spread->params, false);
+    return TRI_OK;
+}
+
+void tri_spread_destroy(struct tri_spread *spread)
+{
+    if (spread->params) {
+        tri_params_destroy(spread->params);
+    }
+    tri_mesh_destroy(spread->mesh);
+    *spread = (struct tri_spread){0};
+}
