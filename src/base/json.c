@@ -9,8 +9,8 @@
 
 /* What a text of so many bytes may hold, beside what any may: a tensor's entry in a header, the
  * densest text there is of its size, has a list or object for every 17 bytes and a value for every
- * 7; a list of zeros as we write it a value for every 4. BYTES_MOST: no index or manifest of a model
- * comes near it. */
+ * 7; a list of zeros as we write it a value for every 4. BYTES_MOST: no index or manifest of a
+ * model comes near it. */
 enum {
     DEPTH_MAX = 64,
     BYTES_OF_CONTAINER = 16,

@@ -74,6 +74,17 @@ enum tri_status tri_hf_check_folder(const char *dir, struct tri_error *error) TR
 enum tri_status tri_hf_load_weights(const char *dir, struct tri_params *params,
                                     struct tri_error *error) TRI_NODISCARD;
 
+/* Normal noise on the matrices of experts that are copies of one dense MLP; of all else none. */
+struct tri_hf_noise {
+    double deviation;
+    uint64_t seed;
+};
+
+/* tri_hf_load_weights with noise, the same on every layout. */
+enum tri_status tri_hf_load_upcycled(const char *dir, struct tri_params *params,
+                                     const struct tri_hf_noise *noise,
+                                     struct tri_error *error) TRI_NODISCARD;
+
 /* ---- writing --------------------------------------------------------------------------------- */
 
 /* The family whose files can hold a model of this config. BAD_INPUT says what stands in the way.
@@ -87,7 +98,8 @@ struct tri_hf_origin {
     const char *checkpoint, *folder;
 };
 
-/* Writes dir/config.json of the family. origin may be NULL. Local: one rank. */
+/* Writes dir/config.json of the family, and the generation_config.json that follows from it. origin
+ * may be NULL. Local: one rank. */
 enum tri_status tri_hf_save_config(const char *dir, const struct tri_config *config,
                                    enum tri_hf_family family, enum tri_safetensors_dtype dtype,
                                    const struct tri_hf_origin *origin,
@@ -98,8 +110,9 @@ enum tri_status tri_hf_copy_files(const char *dir, const struct tri_hf_origin *o
 
 /* Writes dir, which must not be there yet: config.json and model.safetensors (or shards of 5 GB
  * and their index), weights as F32, BF16 or F16 (BAD_INPUT names a tensor that does not fit), names
- * per expert, as transformers 4 and 5 both read, and what its origin has beside them. Collective over the mesh's world; the status is the same on all ranks, and after a failure
- * nothing is left. */
+ * per expert, as transformers 4 and 5 both read, and what its origin has beside them. Collective
+ * over the mesh's world; the status is the same on all ranks, and after a failure nothing is left.
+ */
 enum tri_status tri_hf_save(const char *dir, const struct tri_config *config,
                             const struct tri_params *params, enum tri_safetensors_dtype dtype,
                             const struct tri_hf_origin *origin,

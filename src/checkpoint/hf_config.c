@@ -11,7 +11,7 @@
 #include <string.h>
 
 struct source {
-    char path[TRI_PATH_MAX + 16];
+    char path[TRI_PATH_MAX + 48]; /* as messages name it: with the family, once it is known */
     json_t *root;
     enum tri_hf_family family;
     struct tri_config *config;
@@ -93,6 +93,7 @@ static enum tri_status find_family(struct source *s)
             continue;
         }
         s->family = (enum tri_hf_family)i;
+        tri_path_make(s->path, sizeof(s->path), "%s (%s)", s->config->path, type);
         const json_t *architectures = json_object_get(s->root, "architectures");
         const char *first = json_string_value(json_array_get(architectures, 0));
         if (first && strcmp(first, families[i].architecture) != 0) {

@@ -2,6 +2,7 @@
 #include "checkpoint/hf.h"
 
 #include "base/file.h"
+#include "base/json.h"
 #include "base/path.h"
 #include "checkpoint/hf_rope.h"
 
@@ -148,12 +149,14 @@ static json_t *gpt2_keys(const struct tri_config_model *m)
 
 static json_t *llama_keys(const struct tri_config_model *m)
 {
+    /* The base of dynamic grows from what is written here; longer rows are run all the same. */
+    int64_t positions = m->rope_scaling == TRI_ROPE_DYNAMIC ? m->rope_original : m->max_position;
     return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:s, s:f, s:b, s:f}", "hidden_size",
                      (json_int_t)m->hidden_size, "num_hidden_layers", (json_int_t)m->num_layers,
                      "num_attention_heads", (json_int_t)m->num_heads, "num_key_value_heads",
                      (json_int_t)m->num_kv_heads, "head_dim", (json_int_t)m->head_dim,
                      "intermediate_size", (json_int_t)m->intermediate_size,
-                     "max_position_embeddings", (json_int_t)m->max_position, "hidden_act", "silu",
+                     "max_position_embeddings", (json_int_t)positions, "hidden_act", "silu",
                      "rms_norm_eps", m->norm_epsilon, "attention_bias", m->bias == TRI_BIAS_ALL,
                      "attention_dropout", 0.0);
 }
@@ -219,11 +222,21 @@ static json_t *window_keys(const struct tri_config *config, enum tri_hf_family f
     return keys;
 }
 
+static void copy_ids(const json_t *from, json_t *to)
+{
+    static const char *const keys[] = {"bos_token_id", "eos_token_id", "pad_token_id"};
+    for (size_t i = 0; i < sizeof(keys) / sizeof(*keys); i++) {
+        json_t *id = json_object_get(from, keys[i]);
+        if (json_is_integer(id) || json_is_array(id)) {
+            (void)json_object_set(to, keys[i], id);
+        }
+    }
+}
+
 /* The ids of special tokens, of the config.json that the model began with; where it can no longer
  * be read they stay null. */
 static void take_ids(const struct tri_hf_origin *origin, json_t *root)
 {
-    static const char *const keys[] = {"bos_token_id", "eos_token_id", "pad_token_id"};
     char path[2048];
     json_t *before;
     struct tri_error ignored;
@@ -232,13 +245,32 @@ static void take_ids(const struct tri_hf_origin *origin, json_t *root)
         !tri_file_exists(path) || tri_json_load(path, &before, &ignored) != TRI_OK) {
         return;
     }
-    for (size_t i = 0; i < sizeof(keys) / sizeof(*keys); i++) {
-        json_t *id = json_object_get(before, keys[i]);
-        if (json_is_integer(id) || json_is_array(id)) {
-            (void)json_object_set(root, keys[i], id);
-        }
-    }
+    copy_ids(before, root);
     json_decref(before);
+}
+
+static enum tri_status save(const char *dir, const char *name, json_t *root,
+                            struct tri_error *error)
+{
+    char path[2048];
+    char *text = json_dumps(root, JSON_INDENT(2) | JSON_SORT_KEYS | JSON_REAL_PRECISION(16));
+    TRI_REQUIRE(text);
+    tri_path_make(path, sizeof(path), "%s/%s", dir, name);
+    enum tri_status status = tri_file_save(path, text, strlen(text), error);
+    free(text);
+    return status;
+}
+
+/* As transformers makes it of a config.json. */
+static enum tri_status save_generation(const char *dir, const json_t *config,
+                                       struct tri_error *error)
+{
+    json_t *root = json_pack("{s:b}", "_from_model_config", 1);
+    TRI_REQUIRE(root);
+    copy_ids(config, root);
+    enum tri_status status = save(dir, "generation_config.json", root, error);
+    json_decref(root);
+    return status;
 }
 
 enum tri_status tri_hf_save_config(const char *dir, const struct tri_config *config,
@@ -271,12 +303,10 @@ enum tri_status tri_hf_save_config(const char *dir, const struct tri_config *con
     if (origin) {
         take_ids(origin, root);
     }
-    char *text = json_dumps(root, JSON_INDENT(2) | JSON_SORT_KEYS | JSON_REAL_PRECISION(16));
+    enum tri_status status = save(dir, "config.json", root, error);
+    if (status == TRI_OK) {
+        status = save_generation(dir, root, error);
+    }
     json_decref(root);
-    TRI_REQUIRE(text);
-    char path[2048];
-    tri_path_make(path, sizeof(path), "%s/config.json", dir);
-    enum tri_status status = tri_file_save(path, text, strlen(text), error);
-    free(text);
     return status;
 }

@@ -3,11 +3,12 @@
 #include "checkpoint/hf.h"
 
 #include "base/file.h"
+#include "base/json.h"
 #include "base/log.h"
 #include "base/memory.h"
 #include "base/path.h"
+#include "base/random.h"
 #include "base/work.h"
-#include "base/json.h"
 #include "checkpoint/safetensors.h"
 #include "config/text.h"
 
@@ -28,8 +29,9 @@ struct loader {
     int64_t *used;    /* elements, of each tensor of the set */
     char passed[160]; /* the first tensor that is passed over */
     int64_t num_experts;
-    bool upcycled;            /* experts are copies of the folder's dense MLPs */
-    struct tri_part_file *in; /* the file that was read last, or NULL */
+    bool upcycled;                    /* experts are copies of the folder's dense MLPs */
+    const struct tri_hf_noise *noise; /* on those; or NULL */
+    struct tri_part_file *in;         /* the file that was read last, or NULL */
     const char *in_path;
     void *raw, *values, *line; /* as a file has them; of a block; of a line of it */
     size_t raw_bytes, values_bytes, line_bytes;
@@ -90,8 +92,8 @@ static enum tri_status locate(const struct loader *l, const struct tri_param *pa
         *at = tri_safetensors_set_find(l->set, HEAD);
     }
     if (*at < 0) {
-        return tri_fail(error, TRI_BAD_INPUT, "%s: tensor %s (%s) is missing", l->dir, source->name,
-                        param->name);
+        return tri_fail(error, TRI_BAD_INPUT, "%s (%s): tensor %s (%s) is missing", l->dir,
+                        tri_hf_family_name(l->family), source->name, param->name);
     }
     return tri_safetensor_expect_shape(l->set->tensor[*at], source->dims, source->shape, error);
 }
@@ -174,6 +176,19 @@ static enum tri_status read_rows(struct loader *l, const struct tri_safetensor *
     return read_elements(l, tensor, at, tri_range_size(rows) * columns, out, error);
 }
 
+/* Makes copies of an expert different ones: the same on every layout. */
+static void add_noise(struct loader *l, const struct tri_param *param, struct tri_range rows,
+                      float *values)
+{
+    int64_t columns = param->shape[1], n = tri_range_size(rows) * columns;
+    float *noise = tri_grow(TRI_MEMORY_OTHER, &l->line, &l->line_bytes, (size_t)n * sizeof(*noise));
+    tri_random_normals(l->noise->seed, tri_random_stream(param->name),
+                       (uint64_t)(rows.begin * columns), n, noise);
+    for (int64_t i = 0; i < n; i++) {
+        values[i] += (float)l->noise->deviation * noise[i];
+    }
+}
+
 /* This rank's rows of a tensor, as many at once as a block holds. */
 static enum tri_status load_row(struct loader *l, const struct tri_safetensor *tensor,
                                 const struct tri_hf_source *source, const struct tri_param *param,
@@ -182,12 +197,17 @@ static enum tri_status load_row(struct loader *l, const struct tri_safetensor *t
     int64_t columns = param->shape[1];
     int64_t step = columns < BLOCK ? BLOCK / columns : 1;
     struct tri_range local = param->local[0];
+    bool noisy = l->noise && l->noise->deviation > 0 && l->upcycled &&
+                 param->place == TRI_PLACE_EXPERT && param->dims == 2;
     TRI_TRY(expect_real(tensor, error));
     for (int64_t row = local.begin; row < local.end; row += step) {
         struct tri_range rows = {row, row + step < local.end ? row + step : local.end};
         size_t bytes = (size_t)(tri_range_size(rows) * columns) * sizeof(float);
         float *values = tri_grow(TRI_MEMORY_OTHER, &l->values, &l->values_bytes, bytes);
         TRI_TRY(read_rows(l, tensor, source, rows, columns, values, error));
+        if (noisy) {
+            add_noise(l, param, rows, values);
+        }
         tri_param_scatter_rows(l->params, param, TRI_FIELD_WEIGHT, rows, values);
     }
     return TRI_OK;
@@ -301,8 +321,8 @@ static enum tri_status check_unused(struct loader *l, const struct tri_safetenso
     int64_t layer = layer_of(l, tensor->name);
     if (is_double(l, tensor->name) || (layer >= 0 && layer < l->params->layers)) {
         return tri_fail(error, TRI_BAD_INPUT,
-                        "%s: tensor %s: the model of config.json has no place for it", tensor->path,
-                        tensor->name);
+                        "%s: tensor %s: the model of config.json (%s) has no place for it",
+                        tensor->path, tensor->name, tri_hf_family_name(l->family));
     }
     if (++*passed == 1) {
         (void)snprintf(l->passed, sizeof(l->passed), "%s", tensor->name);
@@ -372,10 +392,11 @@ enum tri_status tri_hf_check_folder(const char *dir, struct tri_error *error)
 }
 
 static enum tri_status load_local(const char *dir, struct tri_params *params,
-                                  struct tri_error *error)
+                                  const struct tri_hf_noise *noise, struct tri_error *error)
 {
     struct tri_config config; /* read again for its family; the caller built params from it */
-    struct loader l = {.dir = dir, .params = params, .num_experts = count_experts(params)};
+    struct loader l = {
+        .dir = dir, .params = params, .num_experts = count_experts(params), .noise = noise};
     TRI_TRY(tri_hf_load_config(dir, &config, &l.family, error));
     l.upcycled = config.moe.num_experts == 0 && l.num_experts > 0;
     TRI_TRY(open_set(dir, &l.set, error));
@@ -393,9 +414,15 @@ static enum tri_status load_local(const char *dir, struct tri_params *params,
     return status;
 }
 
+enum tri_status tri_hf_load_upcycled(const char *dir, struct tri_params *params,
+                                     const struct tri_hf_noise *noise, struct tri_error *error)
+{
+    return tri_comm_agree(tri_mesh_group(params->mesh, TRI_ON_ALL),
+                          load_local(dir, params, noise, error), error);
+}
+
 enum tri_status tri_hf_load_weights(const char *dir, struct tri_params *params,
                                     struct tri_error *error)
 {
-    return tri_comm_agree(tri_mesh_group(params->mesh, TRI_ON_ALL), load_local(dir, params, error),
-                          error);
+    return tri_hf_load_upcycled(dir, params, NULL, error);
 }

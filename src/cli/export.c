@@ -26,8 +26,8 @@ static enum tri_status refuse_bias(const char *path, const struct tri_checkpoint
     return TRI_OK;
 }
 
-/* The Hugging Face folder that a model began with, where that was a run or checkpoint that began with
- * one itself. On one rank; "" when it is not found. */
+/* The Hugging Face folder that a model began with, or that what it began with began with. On one
+ * rank; "" when it is not found. */
 static void find_origin(const struct tri_config *config, char folder[TRI_PATH_MAX])
 {
     enum { MOST = 8 };
@@ -98,6 +98,9 @@ static enum tri_status export_choice(const struct tri_arguments *arguments,
     status = tri_spread_create("export", arguments->comm, &config, &spread, error);
     if (status == TRI_OK) {
         status = copy(choice, to, &config, &spread, dtype, error);
+    }
+    if (status == TRI_OK) {
+        tri_spread_report(&spread);
     }
     if (status == TRI_OK && root) {
         say(choice->path, to, family, spread.params->total, tri_arguments_has(arguments, "--json"));

@@ -69,6 +69,9 @@ enum tri_status tri_command_import(const struct tri_arguments *arguments, struct
     if (status == TRI_OK) {
         status = copy(from, to, &config, &spread, error);
     }
+    if (status == TRI_OK) {
+        tri_spread_report(&spread);
+    }
     if (status == TRI_OK && root) {
         say(from, to, family, spread.params->total, tri_arguments_has(arguments, "--json"));
     }

@@ -1,6 +1,7 @@
 /* A model that is only moved, spread over the ranks there are as far as they divide it. */
 #include "cli/spread.h"
 
+#include "base/log.h"
 #include "plan/memory.h"
 
 /* Whether so many tensor and expert ranks, of `ranks`, can share the model. */
@@ -32,6 +33,8 @@ static enum tri_status allocate(const char *command, struct tri_comm *comm,
     for (int i = 0; i < TRI_BUFFERS; i++) {
         weights += spread->params->buffer[i].count * (int64_t)sizeof(float);
     }
+    spread->planned = weights + buffers;
+    spread->process = tri_memory_process_constant(1);
     enum tri_status status =
         tri_memory_check_share(command, weights, buffers, tri_comm_local_size(comm), error);
     return tri_comm_agree(tri_mesh_group(spread->mesh, TRI_ON_ALL), status, error);
@@ -60,6 +63,23 @@ enum tri_status tri_spread_create(const char *command, struct tri_comm *comm,
     TRI_TRY(allocate(command, comm, spread, buffers, error));
     tri_params_allocate(spread->params, false);
     return TRI_OK;
+}
+
+void tri_spread_report(const struct tri_spread *spread)
+{
+    enum { PLANNED, COUNTED, PEAK, PROCESS, FIGURES };
+    struct tri_memory_counters counters = tri_memory_get();
+    double f[FIGURES] = {[PLANNED] = (double)spread->planned,
+                         [PEAK] = (double)tri_memory_process_peak(),
+                         [PROCESS] = (double)spread->process};
+    for (int i = 0; i < TRI_MEMORY_COUNT; i++) {
+        f[COUNTED] += (double)counters.peak[i];
+    }
+    tri_all_reduce_max(tri_mesh_group(spread->mesh, TRI_ON_ALL),
+                       (struct tri_where){TRI_PHASE_SETUP, TRI_KIND_META}, f, FIGURES, TRI_F64);
+    tri_log_info("memory   %.1f MB a rank planned, %.1f counted; the process took %.1f, of them "
+                 "about %.1f for libraries and MPI",
+                 f[PLANNED] / 1e6, f[COUNTED] / 1e6, f[PEAK] / 1e6, f[PROCESS] / 1e6);
 }
 
 void tri_spread_destroy(struct tri_spread *spread)

@@ -9,6 +9,7 @@
 struct tri_spread {
     struct tri_mesh *mesh;
     struct tri_params *params; /* f32, allocated */
+    int64_t planned, process;  /* bytes of a rank's share and buffers; of libraries and MPI */
 };
 
 /* Cuts a model over all ranks, tensor and expert ranks as many as divide it, config->parallel
@@ -18,6 +19,9 @@ struct tri_spread {
 enum tri_status tri_spread_create(const char *command, struct tri_comm *comm,
                                   struct tri_config *config, struct tri_spread *spread,
                                   struct tri_error *error) TRI_NODISCARD;
+/* A line: bytes planned and counted at their peak, and the process's own, of the rank that took
+ * most. Collective over the mesh's world. */
+void tri_spread_report(const struct tri_spread *spread);
 void tri_spread_destroy(struct tri_spread *spread);
 
 #endif

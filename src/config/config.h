@@ -84,8 +84,9 @@ struct tri_config_moe {
     double headroom;
     int64_t shared_intermediate_size; /* 0: no shared expert */
     bool shared_gate;
-    double jitter; /* router input times U(1 - jitter, 1 + jitter), in training */
-    double noise;  /* std of the normal noise added to the logits that choose, in training */
+    double jitter;        /* router input times U(1 - jitter, 1 + jitter), in training */
+    double noise;         /* std of the normal noise added to the logits that choose, in training */
+    double upcycle_noise; /* std of what is added to experts that begin as a dense MLP */
     double bias_balancing; /* DeepSeek-V3's update rate; 0: off */
     const struct tri_router_kind *router;
     bool deepspeed_rts;             /* random token selection of deepspeed_top1 */

@@ -193,6 +193,10 @@ const struct tri_key tri_keys[] = {
      .help = "In training the router's input is multiplied by U(1 - jitter, 1 + jitter)."},
     {"moe.noise", AT(moe.noise), NUMBER_FROM(0.0, 1e6), .initial = "0", TRAINS,
      .help = "In training, standard deviation of normal noise on the logits that choose."},
+    {"moe.upcycle_noise", AT(moe.upcycle_noise), NUMBER_FROM(0.0, 100.0), .initial = "0",
+     .help =
+         "Standard deviation of normal noise on the matrices of experts that begin as copies of "
+         "a dense MLP (init_from): each gets its own."},
     {"moe.bias_balancing", AT(moe.bias_balancing), NUMBER_FROM(0.0, 1e6), .initial = "0", TRAINS,
      .help = "Rate of the balancing biases on the choice (DeepSeek-V3); 0: what a checkpoint has "
              "of them is kept and not adjusted."},

@@ -19,7 +19,7 @@ static inline float tri_bf16_to_f32(uint16_t value)
     return result;
 }
 
-/* Rounds to nearest, ties to even; what is too large becomes infinite, a NaN stays a (quiet) one. */
+/* Rounds to nearest, ties to even; what is too large is infinite, a NaN stays a (quiet) NaN. */
 static inline uint16_t tri_f32_to_f16(float value)
 {
     uint32_t bits;

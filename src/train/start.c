@@ -197,7 +197,9 @@ enum tri_status tri_start_weights(struct tri_session *session, struct tri_error 
 {
     const char *from = session->config->init_from;
     if (is_hf(from)) {
-        TRI_TRY(tri_hf_load_weights(from, session->engine->params, error));
+        const struct tri_hf_noise noise = {session->config->moe.upcycle_noise,
+                                           (uint64_t)session->config->seed};
+        TRI_TRY(tri_hf_load_upcycled(from, session->engine->params, &noise, error));
         tri_log_info("the weights of %s, at step 0", from);
         return TRI_OK;
     }

@@ -176,7 +176,7 @@ static void test_base_models(void **state)
     memset(hf_add(items, "norm.weight", TRI_ST_F32, 1, norm->spec.shape, norm->bytes)->data, 0,
            norm->bytes);
     hf_write(items, SINGLE, 0, items->count);
-    hf_refuse("tensor norm.weight: the model of config.json has no place");
+    hf_refuse("tensor norm.weight: the model of config.json (llama) has no place");
     hf_free(items);
 }
 
@@ -235,7 +235,7 @@ static void test_left_over(void **state)
     for (size_t i = 0; i < 2; i++) {
         memset(hf_add(items, refused[i], TRI_ST_F32, 1, four, 16)->data, 0, 16);
         hf_write(items, SINGLE, 0, items->count);
-        hf_refuse("the model of config.json has no place for it");
+        hf_refuse("the model of config.json (llama) has no place for it");
         hf_drop(items, refused[i]);
     }
     hf_free(items);

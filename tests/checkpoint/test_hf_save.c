@@ -8,7 +8,9 @@
 #include "base/file.h"
 #include "base/memory.h"
 #include "moe/strategies.h"
+#include "tensor/dtype.h"
 
+#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -184,6 +186,49 @@ static void test_families(void **state)
     refuse_family(&c, "this mix of model.norm");
 }
 
+/* A finite half's size. */
+static float half_value(int bits)
+{
+    int exponent = bits >> 10, fraction = bits & 0x3ff;
+    return exponent == 0 ? ldexpf((float)fraction, -24)
+                         : ldexpf((float)(1024 + fraction), exponent - 25);
+}
+
+/* Every half is itself, and between two of them the nearer one is taken, at the middle the even. */
+static void test_halves(void **state)
+{
+    (void)state;
+    for (int bits = 0; bits < 0x7c00; bits++) {
+        float here = half_value(bits), next = bits + 1 < 0x7c00 ? half_value(bits + 1) : 65536.0F;
+        float middle = here + (next - here) / 2.0F;
+        assert_int_equal(tri_f32_to_f16(here), bits);
+        assert_int_equal(tri_f32_to_f16(-here), bits | 0x8000);
+        assert_int_equal(tri_f32_to_f16(nextafterf(middle, 0.0F)), bits);
+        assert_int_equal(tri_f32_to_f16(middle), bits + (bits & 1));
+        assert_int_equal(tri_f32_to_f16(nextafterf(middle, next)), bits + 1);
+    }
+    assert_int_equal(tri_f32_to_f16(INFINITY), 0x7c00);
+    assert_int_equal(tri_f32_to_f16(-1e30F), 0xfc00);
+    assert_int_equal(tri_f32_to_f16(NAN) & 0x7fff, 0x7e00);
+}
+
+/* What no half holds is named, and nothing is left. */
+static void test_too_large_for_f16(void **state)
+{
+    (void)state;
+    struct model model = load_golden("llama");
+    struct tri_error error;
+    char out[512];
+    (void)snprintf(out, sizeof(out), "%s/too-large", dir);
+    float *weights = tri_param_weights(model.params, &model.params->param[0]);
+    weights[3] = 1e5F;
+    assert_int_equal(tri_hf_save(out, &model.config, model.params, TRI_ST_F16, NULL, &error),
+                     TRI_BAD_INPUT);
+    assert_non_null(strstr(error.message, "found 100000, which no f16 holds"));
+    assert_false(tri_file_exists(out));
+    tri_params_destroy(model.params);
+}
+
 static void test_disk_full(void **state)
 {
     (void)state;
@@ -231,6 +276,8 @@ int main(void)
         cmocka_unit_test(test_shards),
         cmocka_unit_test(test_bf16),
         cmocka_unit_test(test_families),
+        cmocka_unit_test(test_halves),
+        cmocka_unit_test(test_too_large_for_f16),
         cmocka_unit_test(test_disk_full),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);

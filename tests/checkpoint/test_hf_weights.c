@@ -165,8 +165,9 @@ static void test_missing_and_extra(void **state)
     hf_add(items, "model.layers.1.mlp.experts.16.up_proj.weight", TRI_ST_F32, 2, shape,
            24 * 32 * 4);
     hf_write(items, "model.safetensors", 0, items->count);
-    hf_refuse("tensor model.layers.1.mlp.experts.16.up_proj.weight: the model of config.json "
-              "has no place");
+    hf_refuse(
+        "tensor model.layers.1.mlp.experts.16.up_proj.weight: the model of config.json (olmoe) "
+        "has no place");
     hf_drop(items, "model.layers.1.mlp.experts.16.up_proj.weight");
     /* Buffers are passed over. */
     static const int64_t four[] = {4};

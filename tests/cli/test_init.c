@@ -83,6 +83,37 @@ static void test_upcycled(void **state)
     }
 }
 
+/* Of the weights that a dense folder becomes: a step at rate 0 changes none. */
+static void digest_of(int ranks, const char *run, const char *noise, const char *layout,
+                      char digest[32])
+{
+    char folder[CLI_PATH];
+    (void)snprintf(folder, sizeof(folder), "run_dir=%s", run);
+    cli_run_well(ranks,
+                 CLI_WORDS_OF("train", "i.yaml", "init_from=" GOLDEN "/llama", folder, noise,
+                              "moe.num_experts=6", "train.steps=1", "train.learning_rate=0",
+                              "train.min_learning_rate=0", layout, ranks ? NULL : "--ranks=2"));
+    cli_digest(run, digest);
+}
+
+/* Noise makes each copy another, by a little, and the same one on every layout. */
+static void test_upcycled_with_noise(void **state)
+{
+    (void)state;
+    char expert[32], copies[32], whole[32], cut[32];
+    double expected = first_loss("plain", GOLDEN "/llama", NULL, NULL);
+    double noisy =
+        first_loss("noisy", GOLDEN "/llama", "moe.num_experts=3", "moe.upcycle_noise=0.01");
+    assert_true(noisy != expected && fabs(noisy - expected) < 0.02 * expected);
+    (void)snprintf(expert, sizeof(expert), "parallel.expert=%d", cli_ranks());
+    digest_of(0, "copies", "moe.upcycle_noise=0", "parallel.expert=1", copies);
+    digest_of(0, "whole", "moe.upcycle_noise=0.01", "parallel.tensor=2", whole);
+    digest_of(cli_ranks(), "cut", "moe.upcycle_noise=0.01",
+              cli_ranks() > 1 ? expert : "parallel.expert=2", cut);
+    assert_string_equal(whole, cut);
+    assert_string_not_equal(whole, copies);
+}
+
 /* Later it goes on from its own checkpoints, and the folder may be gone. */
 static void test_goes_on(void **state)
 {
@@ -136,7 +167,7 @@ static void test_there_and_back(void **state)
     (void)state;
     static const char *const families[] = {"qwen2_moe", "gpt2", "mixtral_linear", "qwen3_yarn"};
     for (size_t i = 0; i<sizeof(families) / sizeof(*families); i += cli_ranks()> 1 ? 2 : 1) {
-        char folder[CLI_PATH], in[64], out[64], before[CLI_PATH], after[CLI_PATH];
+        char folder[64], in[64], out[64], before[CLI_PATH], after[CLI_PATH];
         (void)snprintf(folder, sizeof(folder), "begin_%s", families[i]);
         (void)snprintf(before, sizeof(before), GOLDEN "/%s", families[i]);
         (void)snprintf(in, sizeof(in), "in_%s", families[i]);
@@ -144,14 +175,20 @@ static void test_there_and_back(void **state)
         cli_tool(CLI_WORDS_OF("cp", "-r", before, folder));
         (void)snprintf(before, sizeof(before), "%s/tokenizer.json", folder);
         cli_write(before, "{\"tokens\": 1}");
-        cli_run_well(cli_ranks(), CLI_WORDS_OF("import", folder, in));
-        cli_run_well(cli_ranks(), CLI_WORDS_OF("export", in, out));
+        /* As many ranks as there are, or so many threads: 5 divide nothing. */
+        const char *ranks = cli_ranks() > 1 ? NULL : i % 2 == 0 ? "--ranks=2" : "--ranks=5";
+        cli_run_well(cli_ranks(), CLI_WORDS_OF("import", folder, in, ranks));
+        cli_run_well(cli_ranks(), CLI_WORDS_OF("export", in, out, i < 2 ? ranks : NULL));
         (void)snprintf(before, sizeof(before), "%s/model.safetensors", folder);
         (void)snprintf(after, sizeof(after), "%s/model.safetensors", out);
         expect_same_tensors(before, after);
         (void)snprintf(after, sizeof(after), "%s/tokenizer.json", out);
         char *text = cli_read(after, NULL);
         assert_string_equal(text, "{\"tokens\": 1}");
+        free(text);
+        (void)snprintf(after, sizeof(after), "%s/generation_config.json", out);
+        text = cli_read(after, NULL);
+        assert_non_null(strstr(text, "\"_from_model_config\": true"));
         free(text);
     }
     cli_run_well(cli_ranks(), CLI_WORDS_OF("export", "in_qwen2_moe", "half", "--dtype", "f16"));
@@ -252,7 +289,7 @@ static void test_messages(void **state)
         {"tok", "seed=1", "holds no config.json and no manifest.json"},
         {"pickled", "seed=1", "pytorch_model.bin is not read"},
         {"torn", "seed=1", "model.safetensors: "},
-        {"lacking", "seed=1", "is missing"},
+        {"lacking", "seed=1", "lacking (llama): tensor"},
         {"huge", "seed=1", "config.json: 10737418240 bytes are too many for JSON"},
         {"cycle", "seed=1", "holds neither model.safetensors nor"},
         {"outside", "seed=1", "no file of this folder"},
@@ -281,10 +318,15 @@ static void test_messages(void **state)
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_folders),        cmocka_unit_test(test_upcycled),
-        cmocka_unit_test(test_goes_on),        cmocka_unit_test(test_of_run),
-        cmocka_unit_test(test_there_and_back), cmocka_unit_test(test_trained_and_exported),
-        cmocka_unit_test(test_verified),       cmocka_unit_test(test_messages),
+        cmocka_unit_test(test_folders),
+        cmocka_unit_test(test_upcycled),
+        cmocka_unit_test(test_upcycled_with_noise),
+        cmocka_unit_test(test_goes_on),
+        cmocka_unit_test(test_of_run),
+        cmocka_unit_test(test_there_and_back),
+        cmocka_unit_test(test_trained_and_exported),
+        cmocka_unit_test(test_verified),
+        cmocka_unit_test(test_messages),
     };
     cli_begin("init", argc, argv);
     cli_write("i.yaml", config);

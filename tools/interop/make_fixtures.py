@@ -40,15 +40,31 @@ VARIANTS = {
 ROWS, SEQ = 2, 24
 
 
-def fill(model, generator):
+def read_config(golden, base, changes):
+    """(model_type, config) of the folder base, with other keys."""
+    with open(os.path.join(golden, base, "config.json")) as file:
+        keys = json.load(file)
+    keys.update(changes)
+    kind = keys.pop("model_type")
+    for key in ("architectures", "transformers_version", "dtype"):
+        keys.pop(key, None)
+    keys = {key: value for key, value in keys.items() if value is not None}
+    config = CONFIG_MAPPING[kind](**keys)
+    config._attn_implementation = "eager"
+    return kind, config
+
+
+def make_model(config, generator):
     """Every weight far from its trivial value."""
+    model = AutoModelForCausalLM.from_config(config).float().eval()
     with torch.no_grad():
         for name, weight in model.named_parameters():
             noise = torch.randn(weight.shape, generator=generator)
-            if "norm" in name:
+            if "norm" in name or ".ln_" in name and name.endswith("weight"):
                 weight.copy_(1 + 0.2 * noise)
             else:
                 weight.copy_(0.15 * noise)
+    return model
 
 
 def split(name, value, mixtral):
@@ -72,60 +88,68 @@ def split(name, value, mixtral):
     return parts
 
 
-def make(golden, folder, base, changes):
-    with open(os.path.join(golden, base, "config.json")) as file:
-        keys = json.load(file)
-    keys.update(changes)
-    kind = keys.pop("model_type")
-    for key in ("architectures", "transformers_version", "dtype"):
-        keys.pop(key, None)
-    keys = {key: value for key, value in keys.items() if value is not None}
-    config = CONFIG_MAPPING[kind](**keys)
-    config._attn_implementation = "eager"
-    model = AutoModelForCausalLM.from_config(config).float().eval()
-    generator = torch.Generator().manual_seed(20261129)
-    fill(model, generator)
-    out = os.path.join(golden, folder)
-    model.save_pretrained(out)
-    for name in ("generation_config.json",):
-        if os.path.exists(os.path.join(out, name)):
-            os.remove(os.path.join(out, name))
-    rows = torch.randint(config.vocab_size, (ROWS, SEQ + 1), generator=generator)
-    inputs, targets = rows[:, :-1].contiguous(), rows[:, 1:].contiguous()
+def balance(config, result, values):
+    """The balance loss; router logits go to values."""
+    from transformers.models.mixtral.modeling_mixtral import load_balancing_loss_func
+    experts = getattr(config, "num_local_experts", None) or config.num_experts
+    step = getattr(config, "decoder_sparse_step", 1)
+    dense = getattr(config, "mlp_only_layers", None) or []
+    layers = [i for i in range(config.num_hidden_layers)
+              if (i + 1) % step == 0 and i not in dense]
+    assert len(layers) == len(result.router_logits)
+    for layer, logits in zip(layers, result.router_logits):
+        values[f"router_logits.{layer}"] = logits.detach().reshape(*values["input_ids"].shape,
+                                                                   experts)
+    return load_balancing_loss_func(result.router_logits, experts, config.num_experts_per_tok)
+
+
+def reference(model, kind, inputs, targets):
+    """Losses, logits, router logits and gradients of a batch, as reference.safetensors has them."""
+    config = model.config
+    values = {"input_ids": inputs, "targets": targets}
     moe = hasattr(config, "router_aux_loss_coef") and hasattr(config, "num_experts_per_tok")
+    model.zero_grad()
     result = model(inputs, output_router_logits=True) if moe else model(inputs)
     cross = torch.nn.functional.cross_entropy(
         result.logits.reshape(-1, config.vocab_size), targets.reshape(-1))
-    aux = torch.zeros(())
-    values = {}
-    if moe:
-        from transformers.models.mixtral.modeling_mixtral import load_balancing_loss_func
-        experts = getattr(config, "num_local_experts", None) or config.num_experts
-        aux = load_balancing_loss_func(result.router_logits, experts, config.num_experts_per_tok)
-        step = getattr(config, "decoder_sparse_step", 1)
-        layers = [i for i in range(config.num_hidden_layers) if (i + 1) % step == 0]
-        assert len(layers) == len(result.router_logits)
-        for layer, logits in zip(layers, result.router_logits):
-            values[f"router_logits.{layer}"] = logits.detach().reshape(ROWS, SEQ, experts)
+    aux = balance(config, result, values) if moe else torch.zeros(())
     loss = cross + (config.router_aux_loss_coef * aux if moe else 0)
     loss.backward()
-    values.update(input_ids=inputs, targets=targets, logits=result.logits.detach(),
-                  cross_entropy=cross.detach().reshape(1), aux_loss=aux.detach().reshape(1),
-                  loss=loss.detach().reshape(1))
-    saved = load_file(os.path.join(out, "model.safetensors"))
+    values.update(logits=result.logits.detach(), cross_entropy=cross.detach().reshape(1),
+                  aux_loss=aux.detach().reshape(1), loss=loss.detach().reshape(1))
     for name, weight in model.named_parameters():
         for part, gradient in split(name, weight.grad, kind == "mixtral").items():
-            assert part in saved and saved[part].shape == gradient.shape, part
             values["grad." + part] = gradient.contiguous()
+    return values
+
+
+def save_values(folder, values):
+    save_file({name: value.contiguous() for name, value in values.items()},
+              os.path.join(folder, "reference.safetensors"))
+
+
+def make(golden, folder, base, changes):
+    kind, config = read_config(golden, base, changes)
+    generator = torch.Generator().manual_seed(20261129)
+    model = make_model(config, generator)
+    out = os.path.join(golden, folder)
+    model.save_pretrained(out)
+    if os.path.exists(os.path.join(out, "generation_config.json")):
+        os.remove(os.path.join(out, "generation_config.json"))
+    rows = torch.randint(config.vocab_size, (ROWS, SEQ + 1), generator=generator)
+    values = reference(model, kind, rows[:, :-1].contiguous(), rows[:, 1:].contiguous())
+    saved = load_file(os.path.join(out, "model.safetensors"))
+    for name, value in values.items():
+        if name.startswith("grad."):
+            assert saved[name[len("grad."):]].shape == value.shape, name
     if config.rope_parameters["rope_type"] != "dynamic":
-        text = inputs[:1, :8]
+        text = values["input_ids"][:1, :8]
         for _ in range(24):
             with torch.no_grad():
                 text = torch.cat([text, model(text).logits[:, -1:].argmax(-1)], 1)
         values["greedy"] = text
-    save_file({name: value.contiguous() for name, value in values.items()},
-              os.path.join(out, "reference.safetensors"))
-    print(folder, float(loss))
+    save_values(out, values)
+    print(folder, values["loss"].item())
 
 
 if __name__ == "__main__":
