@@ -95,7 +95,7 @@ static enum tri_status export_choice(const struct tri_arguments *arguments,
         status = tri_hf_check_target(to, error);
     }
     TRI_TRY(tri_agree_everywhere(arguments, status, error));
-    status = tri_spread_create("export", arguments->comm, &config, &spread, error);
+    status = tri_spread_create("export", arguments->comm, family, &config, &spread, error);
     if (status == TRI_OK) {
         status = copy(choice, to, &config, &spread, dtype, error);
     }

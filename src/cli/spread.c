@@ -41,8 +41,8 @@ static enum tri_status allocate(const char *command, struct tri_comm *comm,
 }
 
 enum tri_status tri_spread_create(const char *command, struct tri_comm *comm,
-                                  struct tri_config *config, struct tri_spread *spread,
-                                  struct tri_error *error)
+                                  enum tri_hf_family family, struct tri_config *config,
+                                  struct tri_spread *spread, struct tri_error *error)
 {
     *spread = (struct tri_spread){0};
     config->precision = TRI_PRECISION_F32;
@@ -52,15 +52,8 @@ enum tri_status tri_spread_create(const char *command, struct tri_comm *comm,
     TRI_TRY(tri_mesh_create(comm, (int)config->parallel.tensor, (int)config->parallel.expert,
                             &spread->mesh, error));
     spread->params = tri_params_create(config, spread->mesh);
-    int64_t largest = 0;
-    for (int p = 0; p < spread->params->count; p++) {
-        const struct tri_param *param = &spread->params->param[p];
-        int64_t n = param->shape[0] * param->shape[1];
-        largest = n > largest ? n : largest;
-    }
-    /* Of a file's tensor q, k and v may be three parts. */
-    int64_t buffers = 4 * largest * (int64_t)sizeof(float);
-    TRI_TRY(allocate(command, comm, spread, buffers, error));
+    int64_t buffers = tri_hf_buffer_bytes(family, spread->params, config->moe.num_experts);
+    TRI_TRY(allocate(command, comm, spread, buffers + TRI_HF_LOAD_BYTES, error));
     tri_params_allocate(spread->params, false);
     return TRI_OK;
 }

@@ -2,6 +2,7 @@
 #ifndef TRIDENT_CLI_SPREAD_H
 #define TRIDENT_CLI_SPREAD_H
 
+#include "checkpoint/hf.h"
 #include "comm/comm.h"
 #include "config/config.h"
 #include "model/param.h"
@@ -17,8 +18,8 @@ struct tri_spread {
  * tri_spread_destroy it, also after a failure. Collective over comm; the status is the same on all
  * ranks. */
 enum tri_status tri_spread_create(const char *command, struct tri_comm *comm,
-                                  struct tri_config *config, struct tri_spread *spread,
-                                  struct tri_error *error) TRI_NODISCARD;
+                                  enum tri_hf_family family, struct tri_config *config,
+                                  struct tri_spread *spread, struct tri_error *error) TRI_NODISCARD;
 /* A line: bytes planned and counted at their peak, and the process's own, of the rank that took
  * most. Collective over the mesh's world. */
 void tri_spread_report(const struct tri_spread *spread);
