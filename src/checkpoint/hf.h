@@ -92,8 +92,9 @@ enum tri_status tri_hf_load_upcycled(const char *dir, struct tri_params *params,
 enum tri_status tri_hf_family_of(const struct tri_config *config, enum tri_hf_family *family,
                                  struct tri_error *error) TRI_NODISCARD;
 
-/* Where a model comes from: folders of which the first that has a file gives it (the tokenizer's,
- * generation_config.json), and the ids of special tokens for config.json; "" or NULL: none. */
+/* Where a model comes from: a checkpoint, whose own tokenizer's files go along, and the Hugging
+ * Face folder that it began with, whose files do otherwise and whose ids of special tokens go into
+ * config.json; "" or NULL: none. */
 struct tri_hf_origin {
     const char *checkpoint, *folder;
 };
@@ -104,7 +105,8 @@ enum tri_status tri_hf_save_config(const char *dir, const struct tri_config *con
                                    enum tri_hf_family family, enum tri_safetensors_dtype dtype,
                                    const struct tri_hf_origin *origin,
                                    struct tri_error *error) TRI_NODISCARD;
-/* Copies what stands beside a model: tokenizer, chat template, generation_config.json. Local. */
+/* Copies what stands beside a model: the files of its tokenizer, with chat template and
+ * generation_config.json. Local. */
 enum tri_status tri_hf_copy_files(const char *dir, const struct tri_hf_origin *origin,
                                   struct tri_error *error) TRI_NODISCARD;
 

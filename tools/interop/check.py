@@ -252,7 +252,7 @@ class Interop:
     def digest(self, name):
         return json.loads(run([self.trident, "inspect", name, "--json"], self.work))["digest"]
 
-    def check_trained(self, case, folder, kind, tokens, extra, dtype):
+    def check_trained(self, case, folder, kind, tokens, extra, here, dtype):
         from make_fixtures import reference
         self.begin_run(case, folder, STEPS, f"{case}.trained", extra, 1e-3)
         out = os.path.join(self.work, f"{case}.trained.out")
@@ -262,7 +262,7 @@ class Interop:
                         f"{STEPS} steps, exported as {dtype}, " +
                         ("loads in silence" if not said else f"transformers says: {said[:2]}"))
         values = reference(model, kind, *self.rows(tokens))
-        self.check_values(case, "train", out, values, extra)
+        self.check_values(case, "train", out, values, here)
 
     def check_folder(self, case, kind, form, model, tokens):
         """Saves the model in a form and looks at it from both sides."""
@@ -281,16 +281,16 @@ class Interop:
         values = reference(there, kind, *self.rows(tokens))
         dynamic = kind != "gpt2" and there.config.rope_parameters["rope_type"] == "dynamic"
         extra = [f"model.max_position={SEQ}"] if dynamic else []
+        here = [f"model.rope_original={there.config.max_position_embeddings}"] if dynamic else []
         self.check_begin(name, folder, kind, values, extra)
         if not sharded:
-            longer = extra + [f"model.rope_original={there.config.max_position_embeddings}"]
-            self.check_values(name, "values", folder, values, longer if dynamic else [])
+            self.check_values(name, "values", folder, values, extra + here)
         self.check_back(name, folder, dtype)
         if sharded:
             one, many = self.digest(f"{case}.{dtype}.in"), self.digest(f"{name}.in")
             self.checks.say(one == many, name, "digest", f"{many} in {files} files")
         elif dtype != "f16":
-            self.check_trained(name, folder, kind, tokens, extra, dtype)
+            self.check_trained(name, folder, kind, tokens, extra, extra + here, dtype)
 
     def check_case(self, case, base, changes):
         import torch
