@@ -121,6 +121,7 @@ static void test_json(void **state)
         {"eval", {"eval", "run"}},
         {"generate", {"generate", "run", "--tokens", "2"}},
         {"generate --ids", {"generate", "run", "--tokens", "2", "--ids", "--prompt", "7"}},
+        {"generate --prompts", {"generate", "run", "--tokens", "2", "--prompts", "p.txt"}},
         {"verify", {"verify", "c.yaml", "--steps", "1", "--compare", "1"}},
         {"plan", {"plan", "c.yaml"}},
         {"plan --layouts", {"plan", "c.yaml", "--layouts", "--ranks", "3"}},
@@ -132,6 +133,7 @@ static void test_json(void **state)
         {"inspect TOKENS", {"inspect", "tok/train_*.bin"}},
     };
     const size_t count = sizeof(commands) / sizeof(*commands);
+    cli_write("p.txt", "one\ntwo\n");
     char *table = part_of_guide("## For scripts", "\n## ");
     assert_int_equal(cli_count(table, "\n| `"), count);
     for (size_t i = 0; i < count; i++) {

@@ -170,14 +170,19 @@ static void check_greedy(struct check *check, const struct subject *subject,
     for (int64_t i = 0; i < prompt; i++) {
         tokens[i] = (int32_t)expected[i];
     }
-    int64_t wrong = 0;
+    struct tri_group *world = tri_mesh_group(subject->mesh, TRI_ON_ALL);
+    const struct tri_where where = {TRI_PHASE_EVAL, TRI_KIND_META};
+    int64_t wrong = 0, owner = -1; /* a rank of the replica that has the row */
+    if (tri_range_size(tri_decoder_rows(decoder)) > 0) {
+        owner = tri_group_rank(world);
+    }
+    tri_all_reduce_max(world, where, &owner, 1, TRI_I64);
     const struct tri_sampling greedy = {0};
     for (int64_t i = prompt; i < n; i++) {
         bool first = i == prompt;
         tri_decoder_feed(decoder, first ? tokens : tokens + i - 1, first ? prompt : 1, logits);
         tokens[i] = tri_sample(logits, vocab, &greedy, 0, NULL);
-        tri_broadcast(tri_mesh_group(subject->mesh, TRI_ON_ALL),
-                      (struct tri_where){TRI_PHASE_EVAL, TRI_KIND_META}, &tokens[i], 1, TRI_I32, 0);
+        tri_broadcast(world, where, &tokens[i], 1, TRI_I32, (int)owner);
         wrong += tokens[i] != expected[i];
     }
     check_value(check, "greedy tokens that differ", (double)wrong, 0.0);
