@@ -91,21 +91,24 @@ static bool cut_pieces(struct tri_bpe_worker *worker, int level, const unsigned 
                        size_t bytes, struct place place);
 
 static bool match_pieces(struct tri_bpe_worker *worker, int level, const unsigned char *text,
-                         size_t bytes)
+                         size_t bytes, struct place place)
 {
     const struct tri_bpe_step *step = &worker->bpe->step[level];
-    const struct place inner = {.begins = true};
-    for (size_t at = 0; at < bytes;) {
+    /* Where the text was cut, a piece begins only if the pattern ends one there. */
+    place.begins = place.begins || tri_pattern_splits_spaces(step->pattern);
+    for (size_t at = 0; at < bytes; place = (struct place){.begins = true}) {
         size_t begin;
         size_t end;
         if (!tri_matcher_find(worker->matcher[level], text, bytes, at, &begin, &end)) {
             return false;
         }
-        if (begin > at && !step->drops &&
-            !cut_pieces(worker, level + 1, text + at, begin - at, inner)) {
-            return false;
+        if (begin > at) {
+            if (!step->drops && !cut_pieces(worker, level + 1, text + at, begin - at, place)) {
+                return false;
+            }
+            place = (struct place){.begins = true};
         }
-        if (end > begin && !cut_pieces(worker, level + 1, text + begin, end - begin, inner)) {
+        if (end > begin && !cut_pieces(worker, level + 1, text + begin, end - begin, place)) {
             return false;
         }
         at = end;
@@ -157,7 +160,7 @@ static bool cut_pieces(struct tri_bpe_worker *worker, int level, const unsigned 
         bytes = worker->piece[level].bytes;
     }
     if (step->pattern) {
-        return match_pieces(worker, level, text, bytes);
+        return match_pieces(worker, level, text, bytes, place);
     }
     if (step->splits) {
         cut_blocks(worker, text, bytes, true);

@@ -215,26 +215,60 @@ static size_t write_mixture(char *text, uint64_t seed)
 }
 
 /* One call works on many parts at once, and one thread on the text as a whole. */
+static void expect_cuts_unseen(struct tri_tokenizer *tokenizer, const char *text, size_t bytes)
+{
+    struct tri_bpe *bpe = (struct tri_bpe *)(void *)tokenizer;
+    assert_true(bpe->cuts);
+    int32_t *many;
+    int32_t *one;
+    bpe->threads = 3;
+    int64_t count = encode(tokenizer, text, bytes, &many);
+    bpe->threads = 1;
+    bpe->cuts = false;
+    assert_int_equal(encode(tokenizer, text, bytes, &one), count);
+    assert_memory_equal(one, many, (size_t)count * sizeof(*one));
+    tri_free(one);
+    tri_free(many);
+    tri_tokenizer_destroy(tokenizer);
+}
+
 static void many_cores_give_what_one_gives(void **state)
 {
     (void)state;
     char *text = tri_alloc(TRI_MEMORY_OTHER, LONG_BYTES);
     size_t bytes = write_mixture(text, 7);
     for (size_t n = 0; n < sizeof(names) / sizeof(*names); n++) {
-        struct tri_tokenizer *tokenizer = load_recorded(names[n]);
-        struct tri_bpe *bpe = (struct tri_bpe *)(void *)tokenizer;
-        assert_true(bpe->cuts);
-        int32_t *many;
-        int32_t *one;
-        bpe->threads = 3;
-        int64_t count = encode(tokenizer, text, bytes, &many);
-        bpe->threads = 1;
-        bpe->cuts = false;
-        assert_int_equal(encode(tokenizer, text, bytes, &one), count);
-        assert_memory_equal(one, many, (size_t)count * sizeof(*one));
-        tri_free(one);
-        tri_free(many);
-        tri_tokenizer_destroy(tokenizer);
+        expect_cuts_unseen(load_recorded(names[n]), text, bytes);
+    }
+    tri_free(text);
+}
+
+/* Pieces get a space in front, of which a cut may be one or none. */
+static void cuts_get_no_space_in_front(void **state)
+{
+    (void)state;
+    static const char *const steps[] = {
+        "[]", "[{\"type\": \"Digits\", \"individual_digits\": true}]",
+        "[{\"type\": \"Split\", \"pattern\": {\"Regex\": \"'s|'t|'re|'ve|'m|'ll|'d| ?\\\\p{L}+| "
+        "?\\\\p{N}+| ?[^\\\\s\\\\p{L}\\\\p{N}]+|\\\\s+(?!\\\\S)|\\\\s+\"}, \"behavior\": "
+        "\"Isolated\", \"invert\": false}]"};
+    char *text = tri_alloc(TRI_MEMORY_OTHER, LONG_BYTES);
+    size_t bytes = write_mixture(text, 9);
+    for (size_t i = 0; i < sizeof(steps) / sizeof(*steps); i++) {
+        json_t *root =
+            json_load_file(TESTDATA_DIR "/golden/tokenizers/gpt2/tokenizer.json", 0, NULL);
+        json_t *parts = json_loads(steps[i], 0, NULL);
+        assert_non_null(root);
+        assert_non_null(parts);
+        json_array_append_new(parts,
+                              json_pack("{ss sb sb sb}", "type", "ByteLevel", "add_prefix_space", 1,
+                                        "trim_offsets", 1, "use_regex", i < 2));
+        json_object_set_new(root, "pre_tokenizer",
+                            json_pack("{ss so}", "type", "Sequence", "pretokenizers", parts));
+        files_enter("tokenizer_spaces");
+        assert_int_equal(json_dump_file(root, "tokenizer.json", 0), 0);
+        json_decref(root);
+        expect_cuts_unseen(load("tokenizer.json"), text, bytes);
     }
     tri_free(text);
 }
@@ -442,6 +476,7 @@ int main(void)
         cmocka_unit_test(broken_utf8_comes_back),
         cmocka_unit_test(later_marks_stay_where_they_are),
         cmocka_unit_test(many_cores_give_what_one_gives),
+        cmocka_unit_test(cuts_get_no_space_in_front),
         cmocka_unit_test(known_patterns_are_what_they_say),
         cmocka_unit_test(what_is_not_done_is_refused_by_name),
     };

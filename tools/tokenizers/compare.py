@@ -165,7 +165,8 @@ def read_ids(folder):
 
 def make_broken(kind, text, seed):
     """What comes back: no tokens that take spaces with them, normal already, and broken UTF-8."""
-    text = text.replace("<think>", "").replace("</think>", "")
+    for token in ["<think>", "</think>", "<tool>"]:
+        text = text.replace(token, "")
     if kind in {"neox", "qwen2"}:
         text = unicodedata.normalize("NFC", text)
     if kind in {"llama2", "mixtral"}:
