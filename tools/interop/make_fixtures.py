@@ -123,9 +123,39 @@ def reference(model, kind, inputs, targets):
     return values
 
 
-def save_values(folder, values):
+def masked(model, kind, generator):
+    """Rows of several documents, each of which runs alone, of which few targets count."""
+    bounds = [[0, 1, 10, SEQ], [0, 13, SEQ], [0, SEQ]]
+    rows = len(bounds)
+    inputs = torch.randint(model.config.vocab_size, (rows, SEQ), generator=generator)
+    targets = torch.randint(model.config.vocab_size, (rows, SEQ), generator=generator)
+    targets[torch.rand((rows, SEQ), generator=generator) < 0.6] = -100
+    targets[-1] = -100
+    documents, positions = torch.zeros_like(inputs), torch.zeros_like(inputs)
+    logits = []
+    model.zero_grad()
+    for row, ends in enumerate(bounds):
+        for index, (begin, end) in enumerate(zip(ends, ends[1:])):
+            documents[row, begin:end] = index
+            positions[row, begin:end] = torch.arange(end - begin)
+            logits.append(model(inputs[row:row + 1, begin:end]).logits[0])
+    logits = torch.cat(logits).reshape(rows, SEQ, -1)
+    cross = torch.nn.functional.cross_entropy(
+        logits.reshape(rows * SEQ, -1), targets.reshape(-1), ignore_index=-100)
+    cross.backward()
+    values = {"input_ids": inputs, "targets": targets, "documents": documents,
+              "positions": positions, "logits": logits.detach(),
+              "counted": (targets >= 0).sum().reshape(1),
+              "cross_entropy": cross.detach().reshape(1)}
+    for name, weight in model.named_parameters():
+        for part, gradient in split(name, weight.grad, kind == "mixtral").items():
+            values["grad." + part] = gradient
+    return values
+
+
+def save_values(folder, values, name="reference"):
     save_file({name: value.contiguous() for name, value in values.items()},
-              os.path.join(folder, "reference.safetensors"))
+              os.path.join(folder, name + ".safetensors"))
 
 
 def make(golden, folder, base, changes):
@@ -149,6 +179,8 @@ def make(golden, folder, base, changes):
                 text = torch.cat([text, model(text).logits[:, -1:].argmax(-1)], 1)
         values["greedy"] = text
     save_values(out, values)
+    if folder == "qwen3_yarn":
+        save_values(out, masked(model, kind, generator), "masked")
     print(folder, values["loss"].item())
 
 
