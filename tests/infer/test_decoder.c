@@ -162,7 +162,8 @@ static int run_job(int argc, char **argv)
         run(SMALL_LLAMA, "train.micro_batch=5 model.qk_norm=head moe.every=2 moe.jitter=0.5",
             layouts[i], 1e-5);
         run(SMALL_GPT, "train.micro_batch=5 data.separator=7", layouts[i], 1e-5);
-        run(SMALL_LLAMA, "train.micro_batch=5 data.separator=0", layouts[i], 1e-5);
+        run(SMALL_LLAMA, "train.micro_batch=5 data.separator=0 model.sliding_window=3", layouts[i],
+            1e-5);
         run(SMALL_GPT, "train.micro_batch=5 precision=bf16 moe.top_k=8 model.init_std=0.02",
             layouts[i], 2e-2);
     }
