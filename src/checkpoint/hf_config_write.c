@@ -3,8 +3,10 @@
 
 #include "base/file.h"
 #include "base/json.h"
+#include "base/log.h"
 #include "base/path.h"
 #include "checkpoint/hf_rope.h"
+#include "data/tokenizer_files.h"
 
 #include <jansson.h>
 #include <stdlib.h>
@@ -233,20 +235,47 @@ static void copy_ids(const json_t *from, json_t *to)
     }
 }
 
-/* The ids of special tokens, of the config.json that the model began with; where it can no longer
- * be read they stay null. */
+/* The tokens that end a text, as a tokenizer's folder says it. */
+static enum tri_status read_stops(const char *folder, json_t *root, struct tri_error *error)
+{
+    char path[2048];
+    struct tri_tokenizer *tokenizer;
+    int32_t stop[TRI_STOPS];
+    int count = 0;
+    TRI_TRY(tri_path_format(path, sizeof(path), error, "%s/tokenizer.json", folder));
+    TRI_TRY(tri_tokenizer_create(path, &tokenizer, error));
+    enum tri_status status = tri_tokenizer_read_stops(folder, tokenizer, stop, &count, error);
+    tri_tokenizer_destroy(tokenizer);
+    TRI_TRY(status);
+    json_t *ids = json_array();
+    for (int i = 0; i < count; i++) {
+        (void)json_array_append_new(ids, json_integer(stop[i]));
+    }
+    if (count > 0) {
+        (void)json_object_set(root, "eos_token_id", count > 1 ? ids : json_array_get(ids, 0));
+    }
+    json_decref(ids);
+    return TRI_OK;
+}
+
+/* The ids of special tokens: those of the config.json that the model began with, or what its
+ * tokenizer says of them; where neither can be read they stay null. */
 static void take_ids(const struct tri_hf_origin *origin, json_t *root)
 {
     char path[2048];
     json_t *before;
     struct tri_error ignored;
-    if (!origin->folder || !origin->folder[0] ||
-        tri_path_format(path, sizeof(path), &ignored, "%s/config.json", origin->folder) != TRI_OK ||
-        !tri_file_exists(path) || tri_json_load(path, &before, &ignored) != TRI_OK) {
-        return;
+    if (origin->folder && origin->folder[0] &&
+        tri_path_format(path, sizeof(path), &ignored, "%s/config.json", origin->folder) == TRI_OK &&
+        tri_file_exists(path) && tri_json_load(path, &before, &ignored) == TRI_OK) {
+        copy_ids(before, root);
+        json_decref(before);
     }
-    copy_ids(before, root);
-    json_decref(before);
+    if (json_is_null(json_object_get(root, "eos_token_id")) && origin->checkpoint &&
+        tri_tokenizer_files_find(origin->checkpoint, path, sizeof(path)) &&
+        read_stops(path, root, &ignored) != TRI_OK) {
+        tri_log_warn("%s", ignored.message);
+    }
 }
 
 static enum tri_status save(const char *dir, const char *name, json_t *root,

@@ -217,6 +217,25 @@ static void test_trained_and_exported(void **state)
     cli_tool(CLI_WORDS_OF("cmp", "olmoe_here/tokenizer.json", "tuned_on_out/tokenizer.json"));
 }
 
+/* What ends a text is known of the tokenizer alone, once the folder is gone. */
+static void test_end_of_text(void **state)
+{
+    (void)state;
+    cli_tool(CLI_WORDS_OF("cp", "-r", GOLDEN "/llama", "spoken"));
+    cli_tool(CLI_WORDS_OF("cp", GOLDEN "/tokenizers/qwen2/tokenizer.json", "spoken"));
+    cli_write("spoken/tokenizer_config.json", "{\"eos_token\": \"<|endoftext|>\"}");
+    cli_run_well(0, CLI_WORDS_OF("import", "spoken", "in_spoken"));
+    cli_tool(CLI_WORDS_OF("rm", "-r", "spoken"));
+    cli_run_well(cli_ranks(), CLI_WORDS_OF("export", "in_spoken", "out_spoken"));
+    static const char *const files[] = {"out_spoken/config.json",
+                                        "out_spoken/generation_config.json"};
+    for (int i = 0; i < 2; i++) {
+        json_t *root = json_load_file(files[i], 0, NULL);
+        assert_int_equal(json_integer_value(json_object_get(root, "eos_token_id")), 1500);
+        json_decref(root);
+    }
+}
+
 static void test_verified(void **state)
 {
     (void)state;
@@ -325,6 +344,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_of_run),
         cmocka_unit_test(test_there_and_back),
         cmocka_unit_test(test_trained_and_exported),
+        cmocka_unit_test(test_end_of_text),
         cmocka_unit_test(test_verified),
         cmocka_unit_test(test_messages),
     };
