@@ -76,7 +76,7 @@ void tri_bpe_order(int32_t byte[256])
 /* The vocabulary's and the added tokens' ids, and the bytes of their texts. */
 struct extent {
     int64_t size;
-    size_t bytes;
+    size_t bytes, longest;
 };
 
 static enum tri_status note_id(const struct tri_bpe_file *file, const char *key,
@@ -89,6 +89,7 @@ static enum tri_status note_id(const struct tri_bpe_file *file, const char *key,
     }
     extent->size = id >= extent->size ? id + 1 : extent->size;
     extent->bytes += bytes;
+    extent->longest = bytes > extent->longest ? bytes : extent->longest;
     return TRI_OK;
 }
 
@@ -204,7 +205,7 @@ static enum tri_status set_bytes(struct tri_bpe_file *file, json_t *vocab, bool 
 
 /* ---- merges ---------------------------------------------------------------------------------- */
 
-/* The two names of a merge, joined in text with a zero between them. */
+/* The two names of a merge in text, with a zero between them. */
 static bool split_merge(const json_t *merge, char *text, size_t room, const char **right)
 {
     const char *left = json_string_value(merge);
@@ -242,11 +243,12 @@ static bool has_inner_block(const char *name)
     return strstr(name, block) != NULL;
 }
 
+/* text[room] has place for what split_merge makes of two tokens whose joined text is one. */
 static enum tri_status set_merges(struct tri_bpe_file *file, const json_t *vocab,
-                                  const json_t *merges, struct tri_error *error)
+                                  const json_t *merges, char *text, size_t room,
+                                  struct tri_error *error)
 {
     static const char version[] = "#version";
-    char text[4096];
     int32_t rank = 0;
     file->bpe->spaces_begin_words = true;
     for (size_t i = 0; i < json_array_size(merges); i++) {
@@ -256,7 +258,7 @@ static enum tri_status set_merges(struct tri_bpe_file *file, const json_t *vocab
         if (line && strncmp(line, version, sizeof(version) - 1) == 0) {
             continue;
         }
-        if (!split_merge(merge, text, sizeof(text), &right)) {
+        if (!split_merge(merge, text, room, &right)) {
             return tri_bpe_refuse(file, "model.merges", merge, "expected two tokens", error);
         }
         const json_t *a = json_object_get(vocab, text);
@@ -472,6 +474,9 @@ enum tri_status tri_bpe_read_model(struct tri_bpe_file *file, struct tri_error *
     TRI_TRY(set_tokens(file, vocab, error));
     TRI_TRY(set_bytes(file, vocab, fallback, error));
     TRI_TRY(set_unknown(file, model, vocab, error));
-    TRI_TRY(set_merges(file, vocab, merges, error));
+    char *text = tri_alloc(TRI_MEMORY_OTHER, extent.longest + 2);
+    enum tri_status status = set_merges(file, vocab, merges, text, extent.longest + 2, error);
+    tri_free(text);
+    TRI_TRY(status);
     return set_added(file, vocab, added, error);
 }

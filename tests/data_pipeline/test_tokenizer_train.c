@@ -121,6 +121,29 @@ static void a_learned_tokenizer_reads_its_text(void **state)
     tri_tokenizer_destroy(tokenizer);
 }
 
+/* Its merges too, however long. */
+static void a_long_word_is_learned_and_read(void **state)
+{
+    (void)state;
+    enum { LONG = 1 << 14 };
+    struct tri_error error = {0};
+    struct tri_tokenizer *tokenizer;
+    int32_t *tokens;
+    int64_t count;
+    files_enter("tokenizer_long");
+    char *text = tri_alloc(TRI_MEMORY_OTHER, LONG);
+    memset(text, 'x', LONG);
+    struct tri_bpe_trainer *trainer = create();
+    add(trainer, true, text, LONG);
+    finish(trainer, 257 + 13);
+    assert_int_equal(tri_tokenizer_create(".", &tokenizer, &error), TRI_OK);
+    assert_int_equal(tri_tokenizer_encode(tokenizer, text, LONG, &tokens, &count, &error), TRI_OK);
+    assert_int_equal(count, 2);
+    tri_free(tokens);
+    tri_free(text);
+    tri_tokenizer_destroy(tokenizer);
+}
+
 static void tokenize_learns_and_keeps_its_tokenizer(void **state)
 {
     (void)state;
@@ -191,6 +214,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(merges_are_the_recorded_ones),
         cmocka_unit_test(a_learned_tokenizer_reads_its_text),
+        cmocka_unit_test(a_long_word_is_learned_and_read),
         cmocka_unit_test(tokenize_learns_and_keeps_its_tokenizer),
         cmocka_unit_test(characters_are_shown_whole),
     };
