@@ -83,6 +83,32 @@ enum tri_status tri_tokenizer_files_add(const char *from, const char *to, struct
     return status;
 }
 
+static enum tri_status compare(const char *left, const char *right, bool *same,
+                               struct tri_error *error)
+{
+    struct tri_mapping a;
+    struct tri_mapping b;
+    TRI_TRY(tri_file_read(left, FILE_MOST, &a, error));
+    enum tri_status status = tri_file_read(right, FILE_MOST, &b, error);
+    if (status == TRI_OK) {
+        *same = a.size == b.size && memcmp(a.data, b.data, a.size) == 0;
+        tri_file_unmap(&b);
+    }
+    tri_file_unmap(&a);
+    return status;
+}
+
+enum tri_status tri_tokenizer_files_compare(const char *left, const char *right, bool *same,
+                                            struct tri_error *error)
+{
+    char *a = join(left, tri_tokenizer_files[0]);
+    char *b = join(right, tri_tokenizer_files[0]);
+    enum tri_status status = compare(a, b, same, error);
+    tri_free(a);
+    tri_free(b);
+    return status;
+}
+
 static enum tri_status replace(const char *from, const char *folder, const char *temporary,
                                struct tri_error *error)
 {

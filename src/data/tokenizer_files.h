@@ -18,6 +18,9 @@ bool tri_tokenizer_files_find(const char *given, char *folder, size_t bytes);
  * is there, each whole or not at all. */
 enum tri_status tri_tokenizer_files_add(const char *from, const char *to,
                                         struct tri_error *error) TRI_NODISCARD;
+/* *same <- whether the tokenizer.json of two folders has the same bytes. */
+enum tri_status tri_tokenizer_files_compare(const char *left, const char *right, bool *same,
+                                            struct tri_error *error) TRI_NODISCARD;
 /* Makes the folder `to`/tokenizer anew with what `from` has of them; NULL: removes it. */
 enum tri_status tri_tokenizer_files_put(const char *from, const char *to,
                                         struct tri_error *error) TRI_NODISCARD;

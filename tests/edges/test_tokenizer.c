@@ -115,6 +115,28 @@ static void test_damage_is_seen(void **state)
     cli_expect_error(&result, cli_ranks(), 2, "tokenizer.json");
 }
 
+/* The shards' goes first, and what a run begins with is told where it is another one. */
+static void test_a_run_begins_with_another(void **state)
+{
+    (void)state;
+    static const char word[] = "is not the one of init_from";
+    cli_run_well(0, CLI_WORDS_OF("tokenize", "--tokenizer", TOKENIZERS "/llama3", "--out", "other",
+                                 "t.txt"));
+    struct process_result result = cli_run(
+        cli_ranks(), CLI_WORDS_OF("train", "c.yaml", "run_dir=four", "data.train=other/train_*.bin",
+                                  "init_from=one", "model.vocab_size=1504", "train.steps=1"));
+    assert_int_equal(cli_count(result.err, word), 1);
+    cli_expect_status(&result, 0);
+    expect_same_file("four/tokenizer/tokenizer.json", TOKENIZERS "/llama3/tokenizer.json");
+    cli_tool(CLI_WORDS_OF("rm", "-r", "other/tokenizer"));
+    result = cli_run(cli_ranks(),
+                     CLI_WORDS_OF("train", "c.yaml", "run_dir=five", "data.train=other/train_*.bin",
+                                  "init_from=one", "model.vocab_size=1504", "train.steps=1"));
+    assert_int_equal(cli_count(result.err, word), 0);
+    cli_expect_status(&result, 0);
+    expect_same_file("five/tokenizer/tokenizer.json", TOKENIZERS "/gpt2/tokenizer.json");
+}
+
 static void test_it_goes_to_hugging_face_and_back(void **state)
 {
     (void)state;
@@ -136,6 +158,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_bits_are_of_bytes),
         cmocka_unit_test(test_stops_end_a_text),
         cmocka_unit_test(test_damage_is_seen),
+        cmocka_unit_test(test_a_run_begins_with_another),
         cmocka_unit_test(test_it_goes_to_hugging_face_and_back),
     };
     cli_begin("edges_tokenizer", argc, argv);
