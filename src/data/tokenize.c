@@ -230,6 +230,14 @@ static enum tri_status open_tokenizer(struct work *work, struct tri_error *error
     return tri_tokenizer_create(given, &work->tokenizer, error);
 }
 
+/* Where the tokenizer's files are, or will be; NULL: bytes have none. */
+static const char *own_files(const struct work *work)
+{
+    const char *given = work->args->tokenizer;
+    bool bytes = given && strcmp(given, "byte") == 0;
+    return bytes ? NULL : work->folder[0] ? work->folder : given ? given : work->learned;
+}
+
 static enum tri_status prepare(struct work *work, const struct tri_tokenize_args *args,
                                struct tri_error *error)
 {
@@ -240,6 +248,7 @@ static enum tri_status prepare(struct work *work, const struct tri_tokenize_args
     work->learned = join(args->folder, LEARNED);
     TRI_TRY(open_tokenizer(work, error));
     TRI_TRY(find_specials(work, error));
+    TRI_TRY(tri_tokenizer_files_check(own_files(work), args->folder, error));
     TRI_TRY(check_inputs(args, error));
     if (args->train_vocab) {
         TRI_TRY(learn_tokenizer(work, error));
@@ -378,11 +387,9 @@ static enum tri_status keep_template(const struct work *work, struct tri_error *
 /* Shards are of use to who knows what their tokens stand for. */
 static enum tri_status keep_tokenizer(const struct work *work, bool chats, struct tri_error *error)
 {
-    const char *given = work->args->tokenizer;
-    bool bytes = given && strcmp(given, "byte") == 0;
-    const char *from = work->folder[0] ? work->folder : given;
-    TRI_TRY(tri_tokenizer_files_put(bytes ? NULL : from, work->args->folder, error));
-    return chats && work->args->template && !bytes ? keep_template(work, error) : TRI_OK;
+    const char *from = own_files(work);
+    TRI_TRY(tri_tokenizer_files_put(from, work->args->folder, error));
+    return chats && work->args->template && from ? keep_template(work, error) : TRI_OK;
 }
 
 static enum tri_status work_through(struct work *work, struct tri_tokenize_result *result,

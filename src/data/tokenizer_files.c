@@ -109,6 +109,28 @@ enum tri_status tri_tokenizer_files_compare(const char *left, const char *right,
     return status;
 }
 
+/* ---- a folder of copies ---------------------------------------------------------------------- */
+
+/* In a folder that was made here, and may be removed. */
+static const char MARK[] = "copied_by_trident.txt";
+
+static enum tri_status mark(const char *folder, struct tri_error *error)
+{
+    static const char text[] = "Trident has put these files here, and replaces them.\n";
+    char *path = join(folder, MARK);
+    enum tri_status status = tri_file_save(path, text, sizeof(text) - 1, error);
+    tri_free(path);
+    return status;
+}
+
+static bool is_marked(const char *folder)
+{
+    char *path = join(folder, MARK);
+    bool found = tri_file_exists(path);
+    tri_free(path);
+    return found;
+}
+
 static enum tri_status replace(const char *from, const char *folder, const char *temporary,
                                struct tri_error *error)
 {
@@ -116,9 +138,12 @@ static enum tri_status replace(const char *from, const char *folder, const char 
     if (from) {
         TRI_TRY(tri_file_make_dirs(temporary, error));
         TRI_TRY(tri_tokenizer_files_add(from, temporary, error));
+        TRI_TRY(mark(temporary, error));
         TRI_TRY(tri_file_sync_dir(temporary, error));
     }
-    TRI_TRY(tri_file_remove_tree(folder, error));
+    if (from || is_marked(folder)) {
+        TRI_TRY(tri_file_remove_tree(folder, error));
+    }
     return from ? tri_file_rename(temporary, folder, error) : TRI_OK;
 }
 
@@ -130,12 +155,34 @@ static bool is_same(const char *a, const char *b)
            first.st_ino == second.st_ino;
 }
 
+static enum tri_status check(const char *from, const char *folder, struct tri_error *error)
+{
+    if (!tri_file_exists(folder) || is_marked(folder) || (from && is_same(from, folder)) ||
+        (!from && !has_tokenizer(folder))) {
+        return TRI_OK;
+    }
+    return tri_fail(error, TRI_BAD_INPUT,
+                    "%s: has no %s, so it is somebody's own; expected another folder for what "
+                    "would be written beside it",
+                    folder, MARK);
+}
+
+enum tri_status tri_tokenizer_files_check(const char *from, const char *to, struct tri_error *error)
+{
+    char *folder = join(to, FOLDER);
+    enum tri_status status = check(from, folder, error);
+    tri_free(folder);
+    return status;
+}
+
 enum tri_status tri_tokenizer_files_put(const char *from, const char *to, struct tri_error *error)
 {
     char *folder = join(to, FOLDER);
     char *temporary = join(to, FOLDER TRI_TEMPORARY);
-    enum tri_status status =
-        from && is_same(from, folder) ? TRI_OK : replace(from, folder, temporary, error);
+    enum tri_status status = check(from, folder, error);
+    if (status == TRI_OK && !(from && is_same(from, folder))) {
+        status = replace(from, folder, temporary, error);
+    }
     tri_free(temporary);
     tri_free(folder);
     return status;

@@ -21,9 +21,12 @@ enum tri_status tri_tokenizer_files_add(const char *from, const char *to,
 /* *same <- whether the tokenizer.json of two folders has the same bytes. */
 enum tri_status tri_tokenizer_files_compare(const char *left, const char *right, bool *same,
                                             struct tri_error *error) TRI_NODISCARD;
-/* Makes the folder `to`/tokenizer anew with what `from` has of them; NULL: removes it. */
+/* Makes the folder `to`/tokenizer anew with what `from` has of them; NULL: removes it. BAD_INPUT,
+ * which _check says before: there is one that no such call has made, which is somebody's own. */
 enum tri_status tri_tokenizer_files_put(const char *from, const char *to,
                                         struct tri_error *error) TRI_NODISCARD;
+enum tri_status tri_tokenizer_files_check(const char *from, const char *to,
+                                          struct tri_error *error) TRI_NODISCARD;
 
 enum { TRI_STOPS = 16 };
 /* stop[TRI_STOPS] <- the tokens that end a text: eos_token_id of folder's generation_config.json,

@@ -172,6 +172,22 @@ static void tokenize_learns_and_keeps_its_tokenizer(void **state)
         assert_int_equal(tri_tokenize_files(&args, &result, &error), TRI_OK);
         assert_false(tri_file_exists("out/tokenizer"));
     }
+    /* One that somebody has put there himself is not lost; of no use, it is not looked at. */
+    char *words[] = {"out/tokenizer/tokenizer.json", "out/tokenizer/notes"};
+    for (int i = 0; i < 2; i++) {
+        struct tri_tokenize_args own = {
+            .tokenizer = "byte", .folder = "out", .num_files = 1, .files = files, .separator = -1};
+        assert_int_equal(tri_file_remove_tree("out/tokenizer", &error), TRI_OK);
+        assert_int_equal(tri_file_make_dirs("out/tokenizer", &error), TRI_OK);
+        files_write(words[i], "mine", 4);
+        assert_int_equal(tri_tokenize_files(&own, &result, &error), i ? TRI_OK : TRI_BAD_INPUT);
+        assert_true(tri_file_exists(words[i]));
+        own.tokenizer = NULL;
+        own.train_vocab = 260;
+        assert_int_equal(tri_tokenize_files(&own, &result, &error), TRI_BAD_INPUT);
+        files_expect_line(&error, "out/tokenizer", "somebody's own", NULL);
+        assert_true(tri_file_exists(words[i]));
+    }
     struct tri_tokenize_args args = {
         .folder = "out", .num_files = 1, .files = files, .separator = -1, .train_vocab = 256};
     assert_int_equal(tri_tokenize_files(&args, &result, &error), TRI_BAD_INPUT);
