@@ -190,13 +190,21 @@ static enum tri_status inspect_tokens(const struct tri_arguments *arguments, boo
     json_t *list = json_array();
     for (int i = 0; i < tri_tokens_shards(tokens); i++) {
         struct tri_shard_info shard = tri_tokens_shard(tokens, i);
-        (void)json_array_append_new(list, json_pack("{ss sI si sb}", "path", shard.path, "tokens",
-                                                    (json_int_t)shard.tokens, "bytes_per_token",
-                                                    shard.bytes_per_token, "header",
-                                                    (int)shard.has_header));
+        json_t *entry =
+            json_pack("{ss sI si sb sb}", "path", shard.path, "tokens", (json_int_t)shard.tokens,
+                      "bytes_per_token", shard.bytes_per_token, "header", (int)shard.has_header,
+                      "masked", (int)shard.masked);
+        if (shard.documents >= 0) {
+            (void)json_object_set_new(entry, "documents", json_integer(shard.documents));
+        }
+        (void)json_array_append_new(list, entry);
         if (!json) {
-            (void)printf("%-56s %lld tokens of %d bytes\n", shard.path, (long long)shard.tokens,
+            (void)printf("%-56s %lld tokens of %d bytes", shard.path, (long long)shard.tokens,
                          shard.bytes_per_token);
+            if (shard.documents >= 0) {
+                (void)printf(", %lld documents", (long long)shard.documents);
+            }
+            (void)printf("%s\n", shard.masked ? ", masked" : "");
         }
     }
     int64_t count = tri_tokens_count(tokens);
@@ -206,7 +214,12 @@ static enum tri_status inspect_tokens(const struct tri_arguments *arguments, boo
                                  "largest", (json_int_t)largest, "shards", list));
     } else {
         json_decref(list);
-        (void)printf("%lld tokens, the largest %lld\n", (long long)count, (long long)largest);
+        (void)printf("%lld tokens, the largest %lld", (long long)count, (long long)largest);
+        if (tri_tokens_masked(tokens)) {
+            (void)printf("; %lld count as targets",
+                         (long long)tri_tokens_counted(tokens, 0, count));
+        }
+        (void)printf("\n");
     }
     tri_tokens_destroy(tokens);
     return TRI_OK;

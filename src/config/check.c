@@ -443,6 +443,13 @@ int64_t tri_config_layer_window(const struct tri_config *config, int64_t layer)
     return named ? m->sliding_window : 0;
 }
 
+bool tri_config_document_positions(const struct tri_config *config)
+{
+    return config->data.document_positions == TRI_CHOICE_AUTO
+               ? config->data.packing == TRI_ROWS_DOCUMENTS
+               : config->data.document_positions == TRI_CHOICE_TRUE;
+}
+
 bool tri_config_layer_is_moe(const struct tri_config *config, int64_t layer)
 {
     const struct tri_config_moe *moe = &config->moe;

@@ -37,6 +37,8 @@ enum tri_window { TRI_WINDOW_SEQUENCE, TRI_WINDOW_STEP, TRI_WINDOW_RANK };
 enum tri_drop_policy { TRI_DROP_POSITION, TRI_DROP_PROBABILITY, TRI_DROP_RANDOM };
 enum tri_lr_schedule { TRI_LR_COSINE, TRI_LR_LINEAR, TRI_LR_WSD, TRI_LR_CONSTANT };
 enum tri_data_format { TRI_DATA_LLMC, TRI_DATA_U16, TRI_DATA_U32 };
+enum tri_rows_kind { TRI_ROWS_WINDOWS, TRI_ROWS_DOCUMENTS };
+enum tri_choice { TRI_CHOICE_AUTO, TRI_CHOICE_TRUE, TRI_CHOICE_FALSE };
 
 /* What another value of a key does to a run that goes on, from little to much: nothing but to
  * speed, memory and files; another training; other results from the same weights. */
@@ -102,6 +104,8 @@ struct tri_config_data {
     int64_t sequence_length;
     enum tri_data_format format; /* headerless shards need u16 or u32 */
     int64_t separator; /* token between documents; -1: none. Attention does not cross it. */
+    enum tri_rows_kind packing;
+    enum tri_choice document_positions; /* tri_config_document_positions says which */
 };
 
 struct tri_config_train {
@@ -225,6 +229,8 @@ int tri_config_reproducible_parts(const struct tri_config *config);
 /* Keys that a query of the layer sees at most; 0: all. */
 int64_t tri_config_layer_window(const struct tri_config *config, int64_t layer);
 bool tri_config_layer_is_moe(const struct tri_config *config, int64_t layer);
+/* Whether positions count from 0 in each document, and not in each row. */
+bool tri_config_document_positions(const struct tri_config *config);
 /* Whether train.recompute names the block. */
 bool tri_config_layer_recomputes(const struct tri_config *config, int64_t layer);
 

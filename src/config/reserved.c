@@ -21,7 +21,6 @@ static const char *const keys[] = {
     "moe.store_dir",
     "moe.cache_memory",
     "moe.cache_decay",
-    "data.document_positions",
     "train.activation_memory",
     "train.swap_dir",
     "train.delink_at",

@@ -223,6 +223,13 @@ const struct tri_key tri_keys[] = {
      .help = "Shards with llm.c's header, or headerless 16-bit or 32-bit tokens."},
     {"data.separator", AT(data.separator), INT(0, INT_MAX), OR_NONE(-1), .initial = "none",
      .shapes = true, OUTPUT, .help = "Token between documents; attention does not cross it."},
+    {"data.packing", AT(data.packing), WORDS("windows", "documents"), .initial = "windows",
+     .shapes = true,
+     .help = "Rows are windows over all tokens, or hold whole documents and padding behind them."},
+    {"data.document_positions", AT(data.document_positions), WORDS("auto", "true", "false"),
+     .initial = "auto", .shapes = true, OUTPUT,
+     .help = "Positions count from 0 in each document, not in each row; auto: when packing is "
+             "documents."},
 
     {"train.global_batch", AT(train.global_batch), INT(1, LONGEST), .initial = "32", TRAINS,
      .help = "Rows of a step, over all replicas."},

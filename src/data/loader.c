@@ -7,18 +7,33 @@
 
 struct tri_loader {
     struct tri_loader_args args;
-    int64_t windows;                  /* of an epoch */
+    struct tri_packing *packing;      /* NULL: windows */
+    int64_t windows;                  /* of an epoch, or rows of documents */
     int64_t phases;                   /* an epoch begins at a token of [0, phases) */
     int64_t first_step, first_sample; /* the step's batch begins with the sample */
     uint64_t phase_stream, order_stream;
 };
 
-static struct tri_loader *new_loader(const struct tri_loader_args *args)
+/* ---- making one ------------------------------------------------------------------------------ */
+
+static enum tri_status create(const struct tri_loader_args *args, struct tri_loader **loader,
+                              struct tri_error *error)
 {
     TRI_REQUIRE(args->sequence_length >= 1);
-    struct tri_loader *loader = tri_alloc(TRI_MEMORY_OTHER, sizeof(*loader));
-    loader->args = *args;
-    return loader;
+    struct tri_loader *self = tri_alloc(TRI_MEMORY_OTHER, sizeof(*self));
+    self->args = *args;
+    *loader = NULL;
+    if (args->packs) {
+        enum tri_status status = tri_packing_create(args->tokens, args->separator,
+                                                    args->sequence_length, &self->packing, error);
+        if (status != TRI_OK) {
+            tri_loader_destroy(self);
+            return status;
+        }
+        self->windows = tri_packing_counts(self->packing).rows;
+    }
+    *loader = self;
+    return TRI_OK;
 }
 
 enum tri_status tri_loader_create(const struct tri_loader_args *args, struct tri_loader **loader,
@@ -28,21 +43,23 @@ enum tri_status tri_loader_create(const struct tri_loader_args *args, struct tri
     TRI_REQUIRE(args->global_batch >= 1);
     int64_t count = tri_tokens_count(args->tokens);
     int64_t seq = args->sequence_length;
-    if (count < seq + 1) {
+    if (!args->packs && count < seq + 1) {
         return tri_fail(error, TRI_BAD_INPUT,
                         "%s: the training set has %" PRId64 " tokens, expected at least %" PRId64
                         " (data.sequence_length + 1)",
                         tri_tokens_shard(args->tokens, 0).path, count, seq + 1);
     }
-    struct tri_loader *self = new_loader(args);
-    self->windows = (count - seq) / seq;
-    if (self->windows == 0) {
-        self->windows = 1;
+    TRI_TRY(create(args, loader, error));
+    struct tri_loader *self = *loader;
+    if (!self->packing) {
+        self->windows = (count - seq) / seq;
+        if (self->windows == 0) {
+            self->windows = 1;
+        }
+        self->phases = count - self->windows * seq;
     }
-    self->phases = count - self->windows * seq;
     self->phase_stream = tri_random_stream("loader.phase");
     self->order_stream = tri_random_stream("loader.order");
-    *loader = self;
     return TRI_OK;
 }
 
@@ -56,13 +73,15 @@ enum tri_status tri_loader_create_eval(const struct tri_loader_args *args,
                         "%s: the validation set has %" PRId64 " token, expected at least 2",
                         tri_tokens_shard(args->tokens, 0).path, count);
     }
-    *loader = new_loader(args);
-    return TRI_OK;
+    return create(args, loader, error);
 }
 
 void tri_loader_destroy(struct tri_loader *loader)
 {
-    tri_free(loader);
+    if (loader) {
+        tri_packing_destroy(loader->packing);
+        tri_free(loader);
+    }
 }
 
 void tri_loader_continue(struct tri_loader *loader, int64_t step, int64_t sample)
@@ -72,17 +91,18 @@ void tri_loader_continue(struct tri_loader *loader, int64_t step, int64_t sample
     loader->first_sample = sample;
 }
 
-/* Place of the first token of a sample. */
-static int64_t sample_start(const struct tri_loader *loader, int64_t sample)
+bool tri_loader_has_documents(const struct tri_loader *loader)
 {
-    uint64_t seed = (uint64_t)loader->args.seed;
-    uint64_t epoch = (uint64_t)(sample / loader->windows);
-    uint64_t phase = tri_random_bits(seed, loader->phase_stream, epoch) % (uint64_t)loader->phases;
-    uint64_t window =
-        tri_random_permute(seed, tri_random_bits(seed, loader->order_stream, epoch),
-                           (uint64_t)loader->windows, (uint64_t)(sample % loader->windows));
-    return (int64_t)phase + (int64_t)window * loader->args.sequence_length;
+    return loader->packing || loader->args.separator >= 0 ||
+           tri_tokens_documented(loader->args.tokens);
 }
+
+struct tri_packing_counts tri_loader_packed(const struct tri_loader *loader)
+{
+    return loader->packing ? tri_packing_counts(loader->packing) : (struct tri_packing_counts){0};
+}
+
+/* ---- documents of a row ---------------------------------------------------------------------- */
 
 void tri_loader_mark_documents(const int32_t *tokens, int64_t seq, int64_t separator,
                                int32_t *first_key)
@@ -96,19 +116,130 @@ void tri_loader_mark_documents(const int32_t *tokens, int64_t seq, int64_t separ
     }
 }
 
-/* The row of `length` tokens from `start` on, to place `at` of the arrays. */
-static enum tri_status read_row(const struct tri_loader *loader, int64_t start, int64_t length,
-                                const struct tri_row_arrays *out, int64_t at,
-                                struct tri_error *error)
+void tri_loader_number(const int32_t *first_key, int64_t seq, bool document_positions,
+                       int32_t *positions)
 {
-    TRI_TRY(tri_tokens_read(loader->args.tokens, start, length, out->tokens + at, error));
-    TRI_TRY(tri_tokens_read(loader->args.tokens, start + 1, length, out->targets + at, error));
+    for (int64_t t = 0; t < seq; t++) {
+        positions[t] = (int32_t)t - (document_positions ? first_key[t] : 0);
+    }
+}
+
+/* Those that the set has a list of, beside those that separators end. */
+static void mark_listed(const struct tri_tokens *tokens, int64_t start, int64_t seq,
+                        int32_t *first_key)
+{
+    int64_t next = tri_tokens_next_document(tokens, start);
+    int32_t first = 0;
+    for (int64_t t = 0; t < seq; t++) {
+        if (start + t == next) {
+            first = (int32_t)t;
+            next = tri_tokens_next_document(tokens, next);
+        }
+        first_key[t] = first_key[t] > first ? first_key[t] : first;
+    }
+}
+
+/* ---- windows --------------------------------------------------------------------------------- */
+
+/* The window of `length` tokens from `start` on, to place `at` of the arrays. */
+static enum tri_status read_window(const struct tri_loader *loader, int64_t start, int64_t length,
+                                   const struct tri_row_arrays *out, int64_t at,
+                                   struct tri_error *error)
+{
+    const struct tri_tokens *tokens = loader->args.tokens;
+    TRI_TRY(tri_tokens_read(tokens, start, length, out->tokens + at, error));
+    TRI_TRY(tri_tokens_read(tokens, start + 1, length, out->targets + at, error));
+    tri_tokens_mask(tokens, start + 1, length, out->targets + at);
     tri_loader_mark_documents(out->tokens + at, length, loader->args.separator,
                               out->first_key + at);
-    for (int64_t t = 0; t < length; t++) {
-        out->positions[at + t] = (int32_t)t;
+    if (tri_tokens_documented(tokens)) {
+        mark_listed(tokens, start, length, out->first_key + at);
+    }
+    tri_loader_number(out->first_key + at, length, loader->args.document_positions,
+                      out->positions + at);
+    return TRI_OK;
+}
+
+/* ---- rows of documents ----------------------------------------------------------------------- */
+
+/* Targets of a piece: the last token of a document predicts nothing. */
+static int64_t targets_of(const struct tri_piece *piece)
+{
+    return piece->length - !piece->goes_on;
+}
+
+static enum tri_status read_piece(const struct tri_loader *loader, const struct tri_piece *piece,
+                                  int64_t place, const struct tri_row_arrays *out, int64_t at,
+                                  struct tri_error *error)
+{
+    const struct tri_tokens *tokens = loader->args.tokens;
+    int64_t targets = targets_of(piece);
+    TRI_TRY(tri_tokens_read(tokens, piece->start, piece->length, out->tokens + at, error));
+    TRI_TRY(tri_tokens_read(tokens, piece->start + 1, targets, out->targets + at, error));
+    tri_tokens_mask(tokens, piece->start + 1, targets, out->targets + at);
+    if (!piece->goes_on) {
+        out->targets[at + targets] = -1;
+    }
+    for (int64_t t = 0; t < piece->length; t++) {
+        out->first_key[at + t] = (int32_t)place;
+        out->positions[at + t] = (int32_t)(loader->args.document_positions ? t : place + t);
     }
     return TRI_OK;
+}
+
+/* Row `row` to place `at`. Padding is of documents of one token, which predict nothing. */
+static enum tri_status read_packed(const struct tri_loader *loader, int64_t row,
+                                   const struct tri_row_arrays *out, int64_t at,
+                                   struct tri_error *error)
+{
+    int64_t count;
+    int64_t place = 0;
+    const struct tri_piece *pieces = tri_packing_row(loader->packing, row, &count);
+    for (int64_t i = 0; i < count; i++) {
+        TRI_TRY(read_piece(loader, &pieces[i], place, out, at + place, error));
+        place += pieces[i].length;
+    }
+    for (; place < loader->args.sequence_length; place++) {
+        out->tokens[at + place] = 0;
+        out->targets[at + place] = -1;
+        out->first_key[at + place] = (int32_t)place;
+        out->positions[at + place] = (int32_t)(loader->args.document_positions ? 0 : place);
+    }
+    return TRI_OK;
+}
+
+static int64_t count_packed(const struct tri_loader *loader, int64_t row)
+{
+    int64_t count;
+    int64_t sum = 0;
+    const struct tri_piece *pieces = tri_packing_row(loader->packing, row, &count);
+    for (int64_t i = 0; i < count; i++) {
+        sum += tri_tokens_counted(loader->args.tokens, pieces[i].start + 1, targets_of(&pieces[i]));
+    }
+    return sum;
+}
+
+/* ---- training -------------------------------------------------------------------------------- */
+
+/* The row of documents of a sample, or the place of the first token of its window. */
+static int64_t place_of(const struct tri_loader *loader, int64_t sample)
+{
+    uint64_t seed = (uint64_t)loader->args.seed;
+    uint64_t epoch = (uint64_t)(sample / loader->windows);
+    uint64_t window =
+        tri_random_permute(seed, tri_random_bits(seed, loader->order_stream, epoch),
+                           (uint64_t)loader->windows, (uint64_t)(sample % loader->windows));
+    if (loader->packing) {
+        return (int64_t)window;
+    }
+    uint64_t phase = tri_random_bits(seed, loader->phase_stream, epoch) % (uint64_t)loader->phases;
+    return (int64_t)phase + (int64_t)window * loader->args.sequence_length;
+}
+
+static int64_t first_sample(const struct tri_loader *loader, int64_t step)
+{
+    TRI_REQUIRE(step >= loader->first_step);
+    return loader->first_sample + (step - loader->first_step) * loader->args.global_batch;
 }
 
 enum tri_status tri_loader_rows(const struct tri_loader *loader, int64_t step, int64_t first_row,
@@ -116,25 +247,62 @@ enum tri_status tri_loader_rows(const struct tri_loader *loader, int64_t step, i
                                 struct tri_error *error)
 {
     int64_t seq = loader->args.sequence_length;
-    int64_t batch = loader->args.global_batch;
-    TRI_REQUIRE(step >= loader->first_step && first_row >= 0 && rows >= 0 &&
-                first_row + rows <= batch);
-    int64_t first = loader->first_sample + (step - loader->first_step) * batch + first_row;
+    TRI_REQUIRE(first_row >= 0 && rows >= 0 && first_row + rows <= loader->args.global_batch);
+    int64_t first = first_sample(loader, step) + first_row;
     for (int64_t i = 0; i < rows; i++) {
-        int64_t start = sample_start(loader, first + i);
-        TRI_TRY(read_row(loader, start, seq, out, i * seq, error));
+        int64_t place = place_of(loader, first + i);
+        TRI_TRY(loader->packing ? read_packed(loader, place, out, i * seq, error)
+                                : read_window(loader, place, seq, out, i * seq, error));
     }
     return TRI_OK;
 }
 
+int64_t tri_loader_counted(const struct tri_loader *loader, int64_t step)
+{
+    int64_t seq = loader->args.sequence_length;
+    int64_t batch = loader->args.global_batch;
+    int64_t first = first_sample(loader, step);
+    int64_t sum = 0;
+    if (!loader->packing && !tri_tokens_masked(loader->args.tokens)) {
+        return batch * seq;
+    }
+    for (int64_t i = 0; i < batch; i++) {
+        int64_t place = place_of(loader, first + i);
+        sum += loader->packing ? count_packed(loader, place)
+                               : tri_tokens_counted(loader->args.tokens, place + 1, seq);
+    }
+    return sum;
+}
+
+/* ---- evaluation ------------------------------------------------------------------------------ */
+
 int64_t tri_loader_eval_count(const struct tri_loader *loader)
 {
-    return (tri_tokens_count(loader->args.tokens) - 1) / loader->args.sequence_length;
+    return loader->packing
+               ? loader->windows
+               : (tri_tokens_count(loader->args.tokens) - 1) / loader->args.sequence_length;
 }
 
 int64_t tri_loader_eval_rest(const struct tri_loader *loader)
 {
-    return (tri_tokens_count(loader->args.tokens) - 1) % loader->args.sequence_length;
+    return loader->packing
+               ? 0
+               : (tri_tokens_count(loader->args.tokens) - 1) % loader->args.sequence_length;
+}
+
+int64_t tri_loader_eval_counted(const struct tri_loader *loader, int64_t rows, bool rest)
+{
+    int64_t sum = 0;
+    TRI_REQUIRE(rows >= 0 && rows <= tri_loader_eval_count(loader));
+    if (!loader->packing) {
+        int64_t length = rows * loader->args.sequence_length;
+        length += rest ? tri_loader_eval_rest(loader) : 0;
+        return tri_tokens_counted(loader->args.tokens, 1, length);
+    }
+    for (int64_t row = 0; row < rows; row++) {
+        sum += count_packed(loader, row);
+    }
+    return sum;
 }
 
 enum tri_status tri_loader_eval_rows(const struct tri_loader *loader, int64_t first_row,
@@ -147,7 +315,9 @@ enum tri_status tri_loader_eval_rows(const struct tri_loader *loader, int64_t fi
     TRI_REQUIRE(first_row >= 0 && rows >= 0 && first_row + rows <= count + rest);
     int64_t length = rest ? tri_loader_eval_rest(loader) : seq;
     for (int64_t i = 0; i < rows; i++) {
-        TRI_TRY(read_row(loader, (first_row + i) * seq, length, out, i * seq, error));
+        int64_t row = first_row + i;
+        TRI_TRY(loader->packing ? read_packed(loader, row, out, i * seq, error)
+                                : read_window(loader, row * seq, length, out, i * seq, error));
     }
     return TRI_OK;
 }

@@ -1,6 +1,5 @@
-#include "data/shards.h"
+#include "data/shard_set.h"
 
-#include "base/file.h"
 #include "base/memory.h"
 #include "base/work.h"
 #include "data/shard_look.h"
@@ -11,23 +10,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <xxhash.h>
-
-struct shard {
-    char *path;
-    struct tri_mapping mapping;
-    const unsigned char *data; /* the first token */
-    int64_t first;             /* its place in the whole set */
-    int64_t tokens;
-    int width; /* bytes per token */
-    bool has_header;
-};
-
-struct tri_tokens {
-    struct shard *shards;
-    int num_shards;
-    int64_t count, limit; /* every token is below limit */
-    size_t bytes;         /* of all files */
-};
 
 /* ---- one file -------------------------------------------------------------------------------- */
 
@@ -47,7 +29,7 @@ static int header_width(int32_t magic, int32_t version)
     return magic == TRI_SHARD_MAGIC_U32 && version == TRI_SHARD_VERSION_U32 ? 4 : 0;
 }
 
-static enum tri_status open_with_header(struct shard *shard, struct tri_error *error)
+static enum tri_status open_with_header(struct tri_shard *shard, struct tri_error *error)
 {
     const struct tri_mapping *mapping = &shard->mapping;
     if (mapping->size < TRI_SHARD_HEADER_BYTES) {
@@ -94,7 +76,7 @@ static enum tri_status open_with_header(struct shard *shard, struct tri_error *e
     return TRI_OK;
 }
 
-static enum tri_status open_headerless(struct shard *shard, int width, int64_t limit,
+static enum tri_status open_headerless(struct tri_shard *shard, int width, int64_t limit,
                                        struct tri_error *error)
 {
     const struct tri_mapping *mapping = &shard->mapping;
@@ -120,8 +102,8 @@ static enum tri_status open_headerless(struct shard *shard, int width, int64_t l
     return TRI_OK;
 }
 
-static enum tri_status open_shard(struct shard *shard, enum tri_data_format format, int64_t limit,
-                                  struct tri_error *error)
+static enum tri_status open_shard(struct tri_shard *shard, enum tri_data_format format,
+                                  int64_t limit, struct tri_error *error)
 {
     TRI_TRY(tri_file_map(shard->path, &shard->mapping, error));
     if (format == TRI_DATA_LLMC) {
@@ -136,7 +118,8 @@ static enum tri_status open_shard(struct shard *shard, enum tri_data_format form
 }
 
 /* out[count] <- tokens of one shard from `first` on; the largest of them is returned. */
-static uint32_t copy_tokens(const struct shard *shard, int64_t first, int64_t count, int32_t *out)
+static uint32_t copy_tokens(const struct tri_shard *shard, int64_t first, int64_t count,
+                            int32_t *out)
 {
     uint32_t largest = 0;
     if (shard->width == 2) {
@@ -155,7 +138,7 @@ static uint32_t copy_tokens(const struct shard *shard, int64_t first, int64_t co
     return largest;
 }
 
-static enum tri_status refuse_token(const struct tri_tokens *tokens, const struct shard *shard,
+static enum tri_status refuse_token(const struct tri_tokens *tokens, const struct tri_shard *shard,
                                     int64_t first, const int32_t *out, struct tri_error *error)
 {
     int64_t i = 0;
@@ -172,12 +155,12 @@ static enum tri_status refuse_token(const struct tri_tokens *tokens, const struc
 
 static int compare_paths(const void *a, const void *b)
 {
-    return strcmp(((const struct shard *)a)->path, ((const struct shard *)b)->path);
+    return strcmp(((const struct tri_shard *)a)->path, ((const struct tri_shard *)b)->path);
 }
 
 static void add_path(struct tri_tokens *tokens, const char *path)
 {
-    tokens->shards[tokens->num_shards++] = (struct shard){.path = tri_strdup(path)};
+    tokens->shards[tokens->num_shards++] = (struct tri_shard){.path = tri_strdup(path)};
 }
 
 /* Of glob: a folder that is not there has no files; one that cannot be read is an error. */
@@ -243,8 +226,11 @@ static enum tri_status open_all(struct tri_tokens *tokens, enum tri_data_format 
                                 struct tri_error *error)
 {
     for (int i = 0; i < tokens->num_shards; i++) {
-        struct shard *shard = &tokens->shards[i];
+        struct tri_shard *shard = &tokens->shards[i];
         TRI_TRY(open_shard(shard, format, tokens->limit, error));
+        TRI_TRY(tri_beside_open(shard->path, shard->tokens, &shard->beside, error));
+        tokens->masked = tokens->masked || shard->beside.mask;
+        tokens->documented = tokens->documented || shard->beside.documents;
         shard->first = tokens->count;
         tokens->count += shard->tokens;
         tokens->bytes += shard->mapping.size;
@@ -279,6 +265,7 @@ void tri_tokens_destroy(struct tri_tokens *tokens)
     }
     for (int i = 0; i < tokens->num_shards; i++) {
         tri_file_unmap(&tokens->shards[i].mapping);
+        tri_beside_close(&tokens->shards[i].beside);
         tri_free(tokens->shards[i].path);
     }
     tri_free(tokens->shards);
@@ -298,8 +285,14 @@ int tri_tokens_shards(const struct tri_tokens *tokens)
 struct tri_shard_info tri_tokens_shard(const struct tri_tokens *tokens, int index)
 {
     TRI_REQUIRE(index >= 0 && index < tokens->num_shards);
-    const struct shard *shard = &tokens->shards[index];
-    return (struct tri_shard_info){shard->path, shard->tokens, shard->width, shard->has_header};
+    const struct tri_shard *shard = &tokens->shards[index];
+    return (struct tri_shard_info){.path = shard->path,
+                                   .tokens = shard->tokens,
+                                   .bytes_per_token = shard->width,
+                                   .has_header = shard->has_header,
+                                   .documents =
+                                       shard->beside.documents ? shard->beside.num_documents : -1,
+                                   .masked = shard->beside.mask != NULL};
 }
 
 int64_t tri_tokens_largest(const struct tri_tokens *tokens)
@@ -308,7 +301,7 @@ int64_t tri_tokens_largest(const struct tri_tokens *tokens)
     const int64_t size = sizeof(buffer) / sizeof(*buffer);
     uint32_t largest = 0;
     for (int i = 0; i < tokens->num_shards; i++) {
-        const struct shard *shard = &tokens->shards[i];
+        const struct tri_shard *shard = &tokens->shards[i];
         for (int64_t at = 0; at < shard->tokens; at += size) {
             tri_work_progress();
             int64_t left = shard->tokens - at;
@@ -319,28 +312,46 @@ int64_t tri_tokens_largest(const struct tri_tokens *tokens)
     return largest;
 }
 
-uint64_t tri_tokens_fingerprint(const struct tri_tokens *tokens, int index)
+enum { BLOCK = 4096, LEAST_BLOCKS = 4, MOST_BLOCKS = 64, ALL_BLOCKS = 8192 };
+
+/* Of all bytes, or of so many blocks. */
+static uint64_t hash_bytes(const unsigned char *data, size_t bytes, int blocks, bool whole,
+                           uint64_t seed)
 {
-    enum { BLOCK = 4096, LEAST_BLOCKS = 4, MOST_BLOCKS = 64, ALL_BLOCKS = 8192 };
-    TRI_REQUIRE(index >= 0 && index < tokens->num_shards);
-    const struct shard *shard = &tokens->shards[index];
-    size_t bytes = (size_t)shard->tokens * (size_t)shard->width;
-    int blocks = ALL_BLOCKS / tokens->num_shards;
-    blocks = blocks < LEAST_BLOCKS ? LEAST_BLOCKS : blocks > MOST_BLOCKS ? MOST_BLOCKS : blocks;
-    if (tokens->bytes <= TRI_TOKENS_CHECK_BYTES || bytes <= (size_t)blocks * BLOCK) {
-        return XXH3_64bits(shard->data, bytes);
+    if (whole || bytes <= (size_t)blocks * BLOCK) {
+        return XXH3_64bits_withSeed(data, bytes, seed);
     }
-    uint64_t hash = bytes;
+    uint64_t hash = bytes + seed;
     for (int i = 0; i < blocks; i++) {
         size_t at = (size_t)((double)(bytes - BLOCK) * i / (blocks - 1));
-        hash = XXH3_64bits_withSeed(shard->data + at, BLOCK, hash);
+        hash = XXH3_64bits_withSeed(data + at, BLOCK, hash);
         tri_work_progress(); /* each may be a disk's seek */
     }
     return hash;
 }
 
+uint64_t tri_tokens_fingerprint(const struct tri_tokens *tokens, int index)
+{
+    TRI_REQUIRE(index >= 0 && index < tokens->num_shards);
+    const struct tri_shard *shard = &tokens->shards[index];
+    const struct tri_beside *beside = &shard->beside;
+    bool whole = tokens->bytes <= TRI_TOKENS_CHECK_BYTES;
+    int blocks = ALL_BLOCKS / tokens->num_shards;
+    blocks = blocks < LEAST_BLOCKS ? LEAST_BLOCKS : blocks > MOST_BLOCKS ? MOST_BLOCKS : blocks;
+    uint64_t hash =
+        hash_bytes(shard->data, (size_t)shard->tokens * (size_t)shard->width, blocks, whole, 0);
+    if (beside->mask) {
+        hash = hash_bytes(beside->mask, (size_t)(shard->tokens + 7) / 8, blocks, whole, hash + 1);
+    }
+    if (beside->documents) {
+        hash = hash_bytes(beside->documents, (size_t)beside->num_documents * sizeof(uint64_t),
+                          blocks, whole, hash + 2);
+    }
+    return hash;
+}
+
 /* The shard that holds token `position` of the set. */
-static int shard_of(const struct tri_tokens *tokens, int64_t position)
+int tri_tokens_shard_of(const struct tri_tokens *tokens, int64_t position)
 {
     int low = 0;
     int high = tokens->num_shards - 1;
@@ -360,8 +371,8 @@ enum tri_status tri_tokens_read(const struct tri_tokens *tokens, int64_t first, 
 {
     TRI_REQUIRE(first >= 0 && count >= 0 && first <= tokens->count - count);
     tri_work_progress();
-    for (int i = shard_of(tokens, first); count > 0; i++) {
-        const struct shard *shard = &tokens->shards[i];
+    for (int i = tri_tokens_shard_of(tokens, first); count > 0; i++) {
+        const struct tri_shard *shard = &tokens->shards[i];
         int64_t from = first - shard->first;
         int64_t part = shard->tokens - from < count ? shard->tokens - from : count;
         if (copy_tokens(shard, from, part, out) >= tokens->limit) {

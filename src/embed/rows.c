@@ -200,12 +200,11 @@ static enum tri_status forward(struct tri_rank *rank, void *argument, struct tri
     for (int64_t i = 0; i < tri_rows_micro_steps(r->rows, replicas, micro); i++) {
         struct tri_range part = tri_rows_micro(r->rows, replicas, replica, micro, i);
         const int32_t *first = r->tokens + part.begin * r->length;
-        for (int64_t t = 0; t < tri_range_size(part) * r->length; t++) {
-            positions[t] = (int32_t)(t % r->length);
-        }
         for (int64_t row = 0; row < tri_range_size(part); row++) {
             tri_loader_mark_documents(first + row * r->length, r->length, config->data.separator,
                                       first_key + row * r->length);
+            tri_loader_number(first_key + row * r->length, r->length,
+                              tri_config_document_positions(config), positions + row * r->length);
         }
         struct tri_pass pass = {
             .rows = tri_range_size(part),
@@ -265,6 +264,9 @@ static enum tri_status fill(void *state, int64_t step, int64_t first_row, int64_
         tri_loader_mark_documents(out->tokens + row * r->length, r->length,
                                   r->model->config.data.separator,
                                   out->first_key + row * r->length);
+        tri_loader_number(out->first_key + row * r->length, r->length,
+                          tri_config_document_positions(&r->model->config),
+                          out->positions + row * r->length);
     }
     return TRI_OK;
 }

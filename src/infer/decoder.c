@@ -15,6 +15,7 @@ struct tri_decoder {
     int32_t *positions, *first_key;
     bool padded;
     int64_t separator; /* -1: none */
+    bool numbers_documents;
     int64_t layers;
 };
 
@@ -68,6 +69,7 @@ struct tri_decoder *tri_decoder_create(struct tri_model *model, int64_t rows, in
     decoder->padding = tri_alloc(TRI_MEMORY_OTHER, own * sizeof(*decoder->padding));
     decoder->after = tri_alloc(TRI_MEMORY_OTHER, places);
     decoder->separator = context->config->data.separator;
+    decoder->numbers_documents = tri_config_document_positions(context->config);
     tri_decoder_reset(decoder, NULL);
     return decoder;
 }
@@ -111,7 +113,7 @@ void tri_decoder_rewind(struct tri_decoder *decoder, int64_t length)
     decoder->cache.length = length;
 }
 
-/* Of a row's next n tokens: positions, from 0 behind the padding, and documents as in training
+/* Of a row's next n tokens: positions, from 0 behind the padding or in each document, and documents as in training
  * (data/loader.h): a separator belongs to the one that it ends. Padding sees itself. */
 static void mark_row(struct tri_decoder *decoder, int64_t row, const int32_t *tokens, int64_t n)
 {
@@ -123,7 +125,8 @@ static void mark_row(struct tri_decoder *decoder, int64_t row, const int32_t *to
         int64_t at = decoder->cache.length + i;
         int32_t document = at <= padding ? (int32_t)padding : after[at - 1];
         bool ends = at >= padding && tokens[row * n + i] == decoder->separator;
-        positions[i] = at < padding ? 0 : (int32_t)(at - padding);
+        int64_t zero = decoder->numbers_documents ? document : padding;
+        positions[i] = at < padding ? 0 : (int32_t)(at - zero);
         first_key[i] = at < padding ? (int32_t)at : document;
         after[at] = ends ? (int32_t)(at + 1) : document;
     }

@@ -10,6 +10,11 @@ static enum tri_status fill_training(void *state, int64_t step, int64_t first_ro
     return tri_loader_rows(state, step, first_row, rows, out, error);
 }
 
+static int64_t count_training(void *state, int64_t step)
+{
+    return tri_loader_counted(state, step);
+}
+
 struct tri_rows_source tri_source_of_loader(const struct tri_loader *loader,
                                             const struct tri_config *config)
 {
@@ -17,11 +22,11 @@ struct tri_rows_source tri_source_of_loader(const struct tri_loader *loader,
     int64_t seq = config->data.sequence_length;
     return (struct tri_rows_source){.state = (void *)(uintptr_t)loader,
                                     .fill = fill_training,
+                                    .count = count_training,
                                     .rows = rows,
                                     .seq = seq,
-                                    .counted_tokens = rows * seq,
                                     .tokens = rows * seq,
-                                    .documents = config->data.separator >= 0};
+                                    .documents = tri_loader_has_documents(loader)};
 }
 
 static enum tri_status fill_random(void *state, int64_t step, int64_t first_row, int64_t rows,
@@ -79,13 +84,13 @@ int64_t tri_evaluate_rows(const struct tri_config *config, int replicas)
 /* Exact, so that how many rows are taken at once, which follows the layout, changes no bit. */
 struct losses {
     struct tri_exact cross_entropy, aux;
+    int64_t counted, tokens; /* what they are means over */
 };
 
 /* Adds the sums over `rows` rows of `seq` tokens, from row `first` on. */
 static enum tri_status add_rows(struct tri_engine *engine, const struct tri_loader *loader,
-                                int64_t first, int64_t rows, int64_t seq, int64_t counted,
-                                struct losses *losses, struct tri_evaluation *result,
-                                struct tri_error *error)
+                                int64_t first, int64_t rows, int64_t seq, struct losses *losses,
+                                struct tri_evaluation *result, struct tri_error *error)
 {
     const struct tri_config *config = engine->config;
     struct window window = {loader, first};
@@ -93,9 +98,9 @@ static enum tri_status add_rows(struct tri_engine *engine, const struct tri_load
                                      .fill = fill_evaluation,
                                      .rows = rows,
                                      .seq = seq,
-                                     .counted_tokens = counted,
-                                     .tokens = counted,
-                                     .documents = config->data.separator >= 0};
+                                     .counted_tokens = losses->counted,
+                                     .tokens = losses->tokens,
+                                     .documents = tri_loader_has_documents(loader)};
     struct tri_step_report report;
     TRI_TRY(tri_engine_evaluate(engine, &source, &report, error));
     tri_exact_merge(&losses->cross_entropy, &report.cross_entropy_sum);
@@ -120,23 +125,24 @@ enum tri_status tri_evaluate(struct tri_engine *engine, const struct tri_loader 
         rows = batches * config->train.global_batch;
         rest = 0;
     }
-    int64_t counted = rows * seq + rest;
     int64_t at_once = tri_evaluate_rows(
         config, tri_group_size(tri_mesh_group(engine->mesh, TRI_ON_EXPERT | TRI_ON_DATA)));
     int64_t loads = engine->moe_layers * config->moe.num_experts;
-    struct losses losses = {0};
+    struct losses losses = {.counted = tri_loader_eval_counted(loader, rows, rest > 0),
+                            .tokens = rows * seq + rest};
     enum tri_status status = TRI_OK;
     *result = (struct tri_evaluation){
         .load = tri_alloc(TRI_MEMORY_OTHER, (size_t)loads * sizeof(int64_t))};
     for (int64_t first = 0; status == TRI_OK && first < rows; first += at_once) {
         int64_t next = at_once < rows - first ? at_once : rows - first;
-        status = add_rows(engine, loader, first, next, seq, counted, &losses, result, error);
+        status = add_rows(engine, loader, first, next, seq, &losses, result, error);
     }
     /* The end of the set is a shorter row, not a padded one: padding would be routed like text. */
     if (status == TRI_OK && rest > 0) {
-        status = add_rows(engine, loader, rows, 1, rest, counted, &losses, result, error);
+        status = add_rows(engine, loader, rows, 1, rest, &losses, result, error);
     }
-    result->loss = tri_exact_get(&losses.cross_entropy) / (double)counted;
+    result->loss =
+        losses.counted > 0 ? tri_exact_get(&losses.cross_entropy) / (double)losses.counted : 0.0;
     result->aux_loss = tri_exact_get(&losses.aux);
     if (status != TRI_OK) {
         tri_free(result->load);

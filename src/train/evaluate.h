@@ -14,7 +14,7 @@ struct tri_rows_source tri_source_of_loader(const struct tri_loader *loader,
 struct tri_rows_source tri_source_random(const struct tri_config *config);
 
 struct tri_evaluation {
-    double loss; /* cross-entropy, mean over the set's targets */
+    double loss; /* cross-entropy, mean over the set's targets that count; 0 when none does */
     double aux_loss;
     int64_t targets, dropped;
     int64_t *load; /* [MoE layers, experts]; tri_free it */

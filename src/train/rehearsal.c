@@ -92,7 +92,8 @@ static struct tri_memory_counters run(const struct tri_rehearsal *rehearsal,
                                      .seq = seq,
                                      .counted_tokens = rows * seq,
                                      .tokens = rows * seq,
-                                     .documents = config->data.separator >= 0};
+                                     .documents = config->data.separator >= 0 ||
+                                                  config->data.packing == TRI_ROWS_DOCUMENTS};
     mesh->ledger = ledger;
     for (int64_t i = 0; i < STEPS; i++) {
         memset(ledger, 0, sizeof(*ledger));

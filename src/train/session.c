@@ -160,6 +160,18 @@ void tri_session_destroy(struct tri_session *session)
     }
 }
 
+static void tell_packing(const char *pattern, const struct tri_loader *loader)
+{
+    const struct tri_packing_counts counts = tri_loader_packed(loader);
+    if (counts.rows > 0) {
+        tri_log_info("packing  %s: %lld documents in %lld rows, %.1f%% padding; %lld longer than a "
+                     "row, cut",
+                     pattern, (long long)counts.documents, (long long)counts.rows,
+                     100.0 * (double)counts.padding / (double)(counts.padding + counts.tokens),
+                     (long long)counts.cut);
+    }
+}
+
 enum tri_status tri_text_open(const struct tri_session *session, const char *pattern,
                               bool evaluation, struct tri_text *text, struct tri_error *error)
 {
@@ -174,8 +186,15 @@ enum tri_status tri_text_open(const struct tri_session *session, const char *pat
                      pattern, (long long)config->model.vocab_size);
     }
     if (status == TRI_OK) {
-        struct tri_loader_args args = {text->tokens, config->seed, config->data.sequence_length,
-                                       config->train.global_batch, config->data.separator};
+        struct tri_loader_args args = {
+            .tokens = text->tokens,
+            .seed = config->seed,
+            .sequence_length = config->data.sequence_length,
+            .global_batch = config->train.global_batch,
+            .separator = config->data.separator,
+            .document_positions = tri_config_document_positions(config),
+            .packs = config->data.packing == TRI_ROWS_DOCUMENTS,
+        };
         status = evaluation ? tri_loader_create_eval(&args, &text->loader, error)
                             : tri_loader_create(&args, &text->loader, error);
     }
@@ -186,6 +205,8 @@ enum tri_status tri_text_open(const struct tri_session *session, const char *pat
     }
     if (status != TRI_OK) {
         tri_text_close(text);
+    } else if (root) {
+        tell_packing(pattern, text->loader);
     }
     return status;
 }

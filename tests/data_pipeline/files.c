@@ -56,6 +56,37 @@ void files_write_shard(const char *path, int64_t count, int first, int step)
     tri_free(data);
 }
 
+static void write_beside(const char *path, int32_t magic, int64_t count, const void *body,
+                         size_t bytes)
+{
+    unsigned char *data = tri_alloc(TRI_MEMORY_OTHER, 1024 + bytes);
+    const int32_t one = 1;
+    memcpy(data, &magic, sizeof(magic));
+    memcpy(data + 4, &one, sizeof(one));
+    memcpy(data + 16, &count, sizeof(count));
+    if (bytes > 0) {
+        memcpy(data + 1024, body, bytes);
+    }
+    files_write(path, data, 1024 + bytes);
+    tri_free(data);
+}
+
+void files_write_mask(const char *path, int64_t count, bool (*counts)(int64_t place))
+{
+    size_t bytes = ((size_t)count + 7) / 8;
+    unsigned char *bits = tri_alloc(TRI_MEMORY_OTHER, bytes);
+    for (int64_t i = 0; i < count; i++) {
+        bits[i / 8] = (unsigned char)(bits[i / 8] | counts(i) << (i % 8));
+    }
+    write_beside(path, 20261129, count, bits, bytes);
+    tri_free(bits);
+}
+
+void files_write_documents(const char *path, int64_t count, const int64_t *places)
+{
+    write_beside(path, 20261130, count, places, (size_t)count * sizeof(*places));
+}
+
 void files_expect_line(const struct tri_error *error, ...)
 {
     assert_int_equal(error->status, TRI_BAD_INPUT);

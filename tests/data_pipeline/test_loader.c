@@ -30,7 +30,11 @@ static struct tri_loader *loader_of(const struct tri_tokens *tokens, int64_t see
 {
     struct tri_error error = {0};
     struct tri_loader *loader;
-    struct tri_loader_args args = {tokens, seed, seq, batch, -1};
+    struct tri_loader_args args = {.tokens = tokens,
+                                   .seed = seed,
+                                   .sequence_length = seq,
+                                   .global_batch = batch,
+                                   .separator = -1};
     if (tri_loader_create(&args, &loader, &error) != TRI_OK) {
         fail_msg("%s", error.message);
     }
@@ -278,7 +282,8 @@ static void a_document_begins_after_a_separator(void **state)
     struct tri_tokens *tokens;
     assert_int_equal(tri_tokens_create("raw.bin", TRI_DATA_U16, 10, &tokens, &error), TRI_OK);
     struct tri_loader *loader;
-    struct tri_loader_args args = {tokens, 1, 9, 1, 9};
+    struct tri_loader_args args = {
+        .tokens = tokens, .seed = 1, .sequence_length = 9, .global_batch = 1, .separator = 9};
     assert_int_equal(tri_loader_create(&args, &loader, &error), TRI_OK);
     struct rows rows;
     read_rows(loader, 0, (struct tri_range){0, 1}, 9, &rows);
@@ -298,7 +303,8 @@ static void a_set_too_short_for_a_window_is_refused(void **state)
     struct tri_error error = {0};
     struct tri_loader *loader;
     struct tri_tokens *tokens = counting_tokens(8);
-    struct tri_loader_args args = {tokens, 1, 8, 1, -1};
+    struct tri_loader_args args = {
+        .tokens = tokens, .seed = 1, .sequence_length = 8, .global_batch = 1, .separator = -1};
     assert_int_equal(tri_loader_create(&args, &loader, &error), TRI_BAD_INPUT);
     assert_null(loader);
     files_expect_line(&error, "t_0.bin", "8 tokens", "at least 9", "data.sequence_length", NULL);
