@@ -1,5 +1,4 @@
 #include "base/memory.h"
-#include "base/path.h"
 #include "cli/command.h"
 #include "data/tokenizer.h"
 #include "data/tokenizer_files.h"
@@ -36,10 +35,7 @@ static enum tri_status read_request(const struct tri_arguments *arguments, struc
     if (request->choices[0]) {
         return TRI_OK;
     }
-    if (!request->data[0]) {
-        tri_path_make(request->data, sizeof(request->data), "%s", request->config.data.valid);
-    }
-    if (!request->data[0]) {
+    if (!request->data[0] && !request->config.data.valid[0]) {
         return tri_fail(error, TRI_BAD_INPUT,
                         "command line: --data is needed: %s names no data.valid",
                         request->choice.path);
@@ -56,27 +52,31 @@ static int64_t bytes_of(const struct tri_tokenizer *tokenizer, int32_t token)
     return control ? 0 : (int64_t)bytes;
 }
 
+/* Of the targets that count. */
 static enum tri_status sum_bytes(const struct tri_tokenizer *tokenizer,
-                                 const struct tri_tokens *tokens, int64_t *bytes,
+                                 const struct tri_loader *loader, int64_t seq, int64_t *bytes,
                                  struct tri_error *error)
 {
-    int32_t part[4096];
-    const int64_t room = sizeof(part) / sizeof(*part);
-    int64_t count = tri_tokens_count(tokens);
+    int64_t rows = tri_loader_eval_count(loader);
+    int64_t rest = tri_loader_eval_rest(loader);
+    enum tri_status status = TRI_OK;
     *bytes = 0;
-    for (int64_t at = 1; at < count; at += room) {
-        int64_t n = room < count - at ? room : count - at;
-        TRI_TRY(tri_tokens_read(tokens, at, n, part, error));
-        for (int64_t i = 0; i < n; i++) {
-            *bytes += bytes_of(tokenizer, part[i]); /* none of a separator, as of 256 */
+    int32_t *room = tri_alloc(TRI_MEMORY_OTHER, 4 * (size_t)seq * sizeof(*room));
+    const struct tri_row_arrays row = {room, room + seq, room + 2 * seq, room + 3 * seq};
+    for (int64_t i = 0; i < rows + (rest > 0) && status == TRI_OK; i++) {
+        status = tri_loader_eval_rows(loader, i, 1, &row, error);
+        for (int64_t t = 0; t < (i < rows ? seq : rest) && status == TRI_OK; t++) {
+            /* none of a separator, as of 256 */
+            *bytes += row.targets[t] >= 0 ? bytes_of(tokenizer, row.targets[t]) : 0;
         }
     }
-    return TRI_OK;
+    tri_free(room);
+    return status;
 }
 
-/* Bytes of the text that is predicted: of all tokens but the first, by the checkpoint's tokenizer,
- * or where they are bytes; 0: not known. */
-static enum tri_status count_bytes(const struct request *request, const struct tri_tokens *tokens,
+/* Bytes of the text that is predicted: of the targets that count, by the checkpoint's tokenizer, or
+ * where they are bytes; 0: not known. */
+static enum tri_status count_bytes(const struct request *request, const struct tri_loader *loader,
                                    int64_t *bytes, struct tri_error *error)
 {
     char folder[TRI_PATH_MAX];
@@ -87,16 +87,24 @@ static enum tri_status count_bytes(const struct request *request, const struct t
         return TRI_OK;
     }
     TRI_TRY(tri_tokenizer_create(own ? folder : "byte", &tokenizer, error));
-    enum tri_status status = sum_bytes(tokenizer, tokens, bytes, error);
+    enum tri_status status =
+        sum_bytes(tokenizer, loader, request->config.data.sequence_length, bytes, error);
     tri_tokenizer_destroy(tokenizer);
     return status;
 }
 
+/* What one set gave. */
+struct answer {
+    const char *name; /* "": it has none */
+    int64_t bytes;    /* of its text; 0: not known */
+    struct tri_evaluation evaluation;
+};
+
 /* Bits for each byte of text; NaN when the text's size is not known. */
-static double bits_per_byte(const struct request *request, const struct tri_evaluation *evaluation)
+static double bits_per_byte(const struct answer *answer)
 {
-    double bytes = request->bytes ? (double)request->bytes : (double)NAN;
-    return evaluation->loss * (double)evaluation->targets / (log(2.0) * bytes);
+    double bytes = answer->bytes ? (double)answer->bytes : (double)NAN;
+    return answer->evaluation.loss * (double)answer->evaluation.targets / (log(2.0) * bytes);
 }
 
 static void print_loads(const struct tri_config *config, const int64_t *load)
@@ -120,11 +128,15 @@ static void print_loads(const struct tri_config *config, const int64_t *load)
     }
 }
 
-static void print_text(const struct request *request, const struct tri_evaluation *evaluation)
+static void print_text(const struct request *request, const struct answer *answer)
 {
+    const struct tri_evaluation *evaluation = &answer->evaluation;
+    if (answer->name[0]) {
+        (void)printf("set         %s\n", answer->name);
+    }
     (void)printf("loss        %.4f\n", evaluation->loss);
     (void)printf("perplexity  %.3f\n", exp(evaluation->loss));
-    double bits = bits_per_byte(request, evaluation);
+    double bits = bits_per_byte(answer);
     if (isfinite(bits)) {
         (void)printf("%.4f bits per byte\n", bits);
     } else {
@@ -139,9 +151,9 @@ static void print_text(const struct request *request, const struct tri_evaluatio
     }
 }
 
-static void print_json(const struct request *request, const struct tri_evaluation *evaluation)
+static void describe(const struct request *request, const struct answer *answer, json_t *root)
 {
-    json_t *root = json_object();
+    const struct tri_evaluation *evaluation = &answer->evaluation;
     json_t *layers = json_array();
     int64_t experts = request->config.moe.num_experts;
     for (int64_t i = 0; i < tri_model_moe_layers(&request->config); i++) {
@@ -151,44 +163,82 @@ static void print_json(const struct request *request, const struct tri_evaluatio
         }
         (void)json_array_append_new(layers, row);
     }
-    (void)json_object_set_new(root, "checkpoint", json_string(request->choice.path));
     (void)json_object_set_new(root, "loss", tri_json_number(evaluation->loss));
     (void)json_object_set_new(root, "perplexity", tri_json_number(exp(evaluation->loss)));
-    (void)json_object_set_new(root, "bits_per_byte",
-                              tri_json_number(bits_per_byte(request, evaluation)));
+    (void)json_object_set_new(root, "bits_per_byte", tri_json_number(bits_per_byte(answer)));
     (void)json_object_set_new(root, "tokens", json_integer(evaluation->targets));
     (void)json_object_set_new(root, "dropped_tokens", json_integer(evaluation->dropped));
     (void)json_object_set_new(root, "expert_load", layers);
-    tri_print_json(root);
+}
+
+static void print_answers(const struct request *request, const struct answer *answers, int count)
+{
+    json_t *root = json_object();
+    json_t *sets = json_object();
+    (void)json_object_set_new(root, "checkpoint", json_string(request->choice.path));
+    for (int i = 0; i < count; i++) {
+        json_t *entry = answers[i].name[0] ? json_object() : root;
+        describe(request, &answers[i], entry);
+        if (entry != root) {
+            (void)json_object_set_new(sets, answers[i].name, entry);
+        }
+        if (!request->json) {
+            print_text(request, &answers[i]);
+        }
+    }
+    if (answers[0].name[0]) {
+        (void)json_object_set(root, "sets", sets);
+    }
+    json_decref(sets);
+    if (request->json) {
+        tri_print_json(root);
+    } else {
+        json_decref(root);
+    }
+}
+
+static enum tri_status evaluate_sets(const struct request *request, struct tri_session *session,
+                                     const struct tri_texts *texts, struct tri_error *error)
+{
+    struct tri_evaluation *evaluations;
+    struct answer answers[TRI_SETS_MAX];
+    enum tri_status status = TRI_OK;
+    if (request->bytes && texts->name[0][0]) {
+        return tri_fail(error, TRI_BAD_INPUT,
+                        "command line: --bytes are of one set, and data.valid names several; "
+                        "expected --data too");
+    }
+    for (int i = 0; i < texts->count && status == TRI_OK; i++) {
+        answers[i] = (struct answer){.name = texts->name[i], .bytes = request->bytes};
+        if (request->bytes == 0) {
+            status = count_bytes(request, texts->text[i].loader, &answers[i].bytes, error);
+        }
+    }
+    TRI_TRY(tri_comm_agree(tri_mesh_group(session->mesh, TRI_ON_ALL), status, error));
+    TRI_TRY(tri_evaluate_all(session->engine, texts, 0, &evaluations, error));
+    for (int i = 0; i < texts->count; i++) {
+        answers[i].evaluation = evaluations[i];
+    }
+    if (session->mesh->rank == 0) {
+        print_answers(request, answers, texts->count);
+    }
+    tri_evaluations_free(texts->count, evaluations);
+    return TRI_OK;
 }
 
 static enum tri_status evaluate(struct request *request, struct tri_session *session,
                                 struct tri_error *error)
 {
     struct tri_checkpoint_state state = {0};
-    struct tri_text text;
-    struct tri_evaluation evaluation;
-    TRI_TRY(tri_text_open(session, request->data, true, &text, error));
+    struct tri_texts texts;
+    TRI_TRY(tri_texts_open(session, request->data[0] ? request->data : NULL, &texts, error));
     enum tri_status status = tri_session_load(session, &request->choice, &state, error);
     tri_checkpoint_state_fini(&state);
-    if (status == TRI_OK && request->bytes == 0) {
-        status = count_bytes(request, text.tokens, &request->bytes, error);
-        status = tri_comm_agree(tri_mesh_group(session->mesh, TRI_ON_ALL), status, error);
-    }
     if (status == TRI_OK) {
-        status = tri_evaluate(session->engine, text.loader, 0, &evaluation, error);
+        status = evaluate_sets(request, session, &texts, error);
     }
-    tri_text_close(&text);
-    TRI_TRY(status);
-    if (session->mesh->rank == 0) {
-        if (request->json) {
-            print_json(request, &evaluation);
-        } else {
-            print_text(request, &evaluation);
-        }
-    }
-    tri_free(evaluation.load);
-    return TRI_OK;
+    tri_texts_close(&texts);
+    return status;
 }
 
 /* ---- multiple choice ------------------------------------------------------------------------- */

@@ -190,7 +190,7 @@ const struct tri_command tri_commands[] = {
      "A config: its parameters. A checkpoint or a run's last good one: every size and hash is\n"
      "checked, tensors and digest are listed. Token shards (a file or a glob): counts and the\n"
      "largest token.\n\n"
-     "  --format F   of the shards: llmc (the default) or, without headers, u16 or u32\n"
+     "  --format F   of the shards: llmc (the default), without headers u16 or u32, or megatron\n"
      "  --json       one JSON object: kind, parameters, digest, …; of shards kind, tokens, …\n"
      "  key=value    replaces a value of the config\n",
      OPTIONS({"--format", true}, {"--json", false}, {NULL, false}),

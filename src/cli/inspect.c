@@ -164,10 +164,10 @@ static enum tri_status inspect_checkpoint(const char *given, bool json, struct t
 static enum tri_status read_format(const struct tri_arguments *arguments,
                                    enum tri_data_format *format, struct tri_error *error)
 {
-    static const char *const names[] = {"llmc", "u16", "u32"};
+    static const char *const names[] = {"llmc", "u16", "u32", "megatron"};
     const char *text = tri_arguments_get(arguments, "--format");
     *format = TRI_DATA_LLMC;
-    for (int i = 0; text && i < 3; i++) {
+    for (int i = 0; text && i < 4; i++) {
         if (strcmp(text, names[i]) == 0) {
             *format = (enum tri_data_format)i;
             return TRI_OK;
@@ -175,8 +175,8 @@ static enum tri_status read_format(const struct tri_arguments *arguments,
     }
     return !text ? TRI_OK
                  : tri_fail(error, TRI_BAD_INPUT,
-                            "command line: option '--format': found '%s', expected llmc, u16 or "
-                            "u32",
+                            "command line: option '--format': found '%s', expected llmc, u16, "
+                            "u32 or megatron",
                             text);
 }
 

@@ -36,7 +36,7 @@ enum tri_aux_scope { TRI_AUX_LAYER, TRI_AUX_MODEL };
 enum tri_window { TRI_WINDOW_SEQUENCE, TRI_WINDOW_STEP, TRI_WINDOW_RANK };
 enum tri_drop_policy { TRI_DROP_POSITION, TRI_DROP_PROBABILITY, TRI_DROP_RANDOM };
 enum tri_lr_schedule { TRI_LR_COSINE, TRI_LR_LINEAR, TRI_LR_WSD, TRI_LR_CONSTANT };
-enum tri_data_format { TRI_DATA_LLMC, TRI_DATA_U16, TRI_DATA_U32 };
+enum tri_data_format { TRI_DATA_LLMC, TRI_DATA_U16, TRI_DATA_U32, TRI_DATA_MEGATRON };
 enum tri_rows_kind { TRI_ROWS_WINDOWS, TRI_ROWS_DOCUMENTS };
 enum tri_choice { TRI_CHOICE_AUTO, TRI_CHOICE_TRUE, TRI_CHOICE_FALSE };
 
@@ -100,7 +100,7 @@ struct tri_config_parallel {
 };
 
 struct tri_config_data {
-    char train[TRI_PATH_MAX], valid[TRI_PATH_MAX]; /* globs; "" when absent */
+    char train[TRI_PATH_MAX], valid[TRI_PATH_MAX]; /* tri_config_sets reads them; "" when absent */
     int64_t sequence_length;
     enum tri_data_format format; /* headerless shards need u16 or u32 */
     int64_t separator; /* token between documents; -1: none. Attention does not cross it. */
@@ -228,6 +228,18 @@ void tri_config_print_markdown(const struct tri_strategies *known, FILE *out);
 int tri_config_reproducible_parts(const struct tri_config *config);
 /* Keys that a query of the layer sees at most; 0: all. */
 int64_t tri_config_layer_window(const struct tri_config *config, int64_t layer);
+/* The sets of shards that a value of data.train or data.valid names: globs, with weights or names; of
+ * a plain text one, without a name and of weight 1; of "" none. The value must be a config's. */
+enum { TRI_SETS_MAX = 32, TRI_SET_NAME_MAX = 32 };
+struct tri_set {
+    char name[TRI_SET_NAME_MAX], path[TRI_PATH_MAX];
+    double weight;
+};
+struct tri_sets {
+    int count;
+    struct tri_set set[TRI_SETS_MAX];
+};
+void tri_config_sets(const char *text, struct tri_sets *sets);
 bool tri_config_layer_is_moe(const struct tri_config *config, int64_t layer);
 /* Whether positions count from 0 in each document, and not in each row. */
 bool tri_config_document_positions(const struct tri_config *config);

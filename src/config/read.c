@@ -1,6 +1,7 @@
 /* From a file and overrides to a config: walks the tree under the schema table. */
 #include "base/file.h"
 #include "config/schema.h"
+#include "config/sets.h"
 #include "config/value.h"
 #include "config/yaml_tree.h"
 
@@ -160,7 +161,8 @@ static enum tri_status read_tree(struct tri_config *config, const struct tri_nod
 static struct tri_node *override_node(const struct tri_key *key, const char *text)
 {
     bool list = key->type == TRI_KEY_PAIR || key->type == TRI_KEY_LAYERS ||
-                key->type == TRI_KEY_RECOMPUTE || (key->texts && text[0] == '[');
+                key->type == TRI_KEY_RECOMPUTE || (key->texts && text[0] == '[') ||
+                (key->sets && tri_sets_are(text));
     struct tri_node *node = NULL;
     if (list && tri_yaml_parse("", text, strlen(text), &node, NULL) == TRI_OK) {
         return node;

@@ -18,6 +18,9 @@ enum tri_key_type {
     TRI_KEY_RECOMPUTE /* none, full or a list of integers */
 };
 
+/* How a TEXT that names a set of shards may name several. */
+enum tri_sets_kind { TRI_SETS_ONE, TRI_SETS_WEIGHTED, TRI_SETS_NAMED };
+
 /* A value as it lies in struct tri_config: each key's bytes there are those of one member here. */
 union tri_value {
     int64_t integer;
@@ -50,6 +53,7 @@ struct tri_key {
                                  (INT) or -1 (FLOAT) */
     const char *follows;      /* how, in words */
     bool folder;              /* TEXT that is a path: a slash at its end goes */
+    enum tri_sets_kind sets;  /* TEXT that may be several sets (config/sets.h) */
     bool texts;               /* TEXT that is several, between commas: may be written as a list */
     bool shapes;              /* a run cannot be continued with another value */
     enum tri_key_effect effect;

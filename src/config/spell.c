@@ -1,4 +1,5 @@
 /* Values, and what was found instead of them, in words. */
+#include "config/sets.h"
 #include "config/text.h"
 #include "config/value.h"
 
@@ -27,12 +28,12 @@ static void print_digits(double number, int most, FILE *out)
     (void)fputs(better ? plain : text, out);
 }
 
-static void print_number(double number, FILE *out)
+void tri_value_print_number(double number, FILE *out)
 {
     print_digits(number, DIGITS_ALL, out);
 }
 
-static void print_quoted(const char *text, FILE *out)
+void tri_value_print_quoted(const char *text, FILE *out)
 {
     (void)fputc('"', out);
     for (; *text; text++) {
@@ -69,7 +70,11 @@ void tri_value_print(const struct tri_key *key, const void *value, FILE *out)
         print_layers(value, out);
         return;
     case TRI_KEY_TEXT:
-        print_quoted(value, out);
+        if (key->sets && tri_sets_are(value)) {
+            (void)fputs(value, out);
+        } else {
+            tri_value_print_quoted(value, out);
+        }
         return;
     default:
         memcpy(&copy, value, tri_key_bytes(key));
@@ -86,14 +91,14 @@ void tri_value_print(const struct tri_key *key, const void *value, FILE *out)
         if (key->none && copy.number == (double)key->none_as) {
             (void)fputs("none", out);
         } else {
-            print_number(copy.number, out);
+            tri_value_print_number(copy.number, out);
         }
         return;
     case TRI_KEY_PAIR:
         (void)fputc('[', out);
-        print_number(copy.pair[0], out);
+        tri_value_print_number(copy.pair[0], out);
         (void)fputs(", ", out);
-        print_number(copy.pair[1], out);
+        tri_value_print_number(copy.pair[1], out);
         (void)fputc(']', out);
         return;
     case TRI_KEY_BOOL:
@@ -123,10 +128,10 @@ void tri_value_print_note(const struct tri_key *key, const void *value, FILE *ou
 static void print_interval(const struct tri_key *key, FILE *out)
 {
     (void)fprintf(out, " %s ", key->low_in ? "from" : "above");
-    print_number(key->low, out);
+    tri_value_print_number(key->low, out);
     if (isfinite(key->high)) {
         (void)fprintf(out, " %s ", key->high_in ? "to" : "to below");
-        print_number(key->high, out);
+        tri_value_print_number(key->high, out);
     } else if (key->low_in) {
         (void)fputs(" up", out);
     }
@@ -169,6 +174,10 @@ void tri_value_print_expected(const struct tri_key *key, const struct tri_strate
         (void)fprintf(out, "text of %s %lld bytes without control characters",
                       key->min > 0 ? "1 to" : "at most", (long long)key->max);
         (void)fputs(key->texts ? ", or a list of such" : "", out);
+        (void)fputs(key->sets == TRI_SETS_WEIGHTED ? ", or a list of {path: TEXT, weight: NUMBER}"
+                    : key->sets == TRI_SETS_NAMED  ? ", or a mapping of names to such"
+                                                   : "",
+                    out);
         break;
     case TRI_KEY_RECOMPUTE:
         (void)fputs("none, full or block numbers, as [0, 3]", out);

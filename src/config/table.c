@@ -213,14 +213,17 @@ const struct tri_key tri_keys[] = {
     {"parallel.expert_tensor", AT(parallel.expert_tensor), INT(1, MOST), .follows = "tensor",
      .help = "Ranks that share one expert: tensor, or 1 for experts too narrow to cut."},
 
-    {"data.train", AT(data.train), TEXT(0), .initial = "",
-     .help = "Training shards: a path, or a pattern with * ? [ ]."},
-    {"data.valid", AT(data.valid), TEXT(0), .initial = "",
-     .help = "Validation shards, likewise; empty: no evaluation."},
+    {"data.train", AT(data.train), TEXT(0), .initial = "", .sets = TRI_SETS_WEIGHTED,
+     .help = "Training shards: a path, a pattern with * ? [ ], or of several sets a list of {path, "
+             "weight}."},
+    {"data.valid", AT(data.valid), TEXT(0), .initial = "", .sets = TRI_SETS_NAMED,
+     .help = "Validation shards: a path, a pattern, or of several sets {name: path}; empty: no "
+             "evaluation."},
     {"data.sequence_length", AT(data.sequence_length), INT(1, LONGEST), .initial = "128",
      .shapes = true, .help = "Tokens of a row."},
-    {"data.format", AT(data.format), WORDS("llmc", "u16", "u32"), .initial = "llmc",
-     .help = "Shards with llm.c's header, or headerless 16-bit or 32-bit tokens."},
+    {"data.format", AT(data.format), WORDS("llmc", "u16", "u32", "megatron"), .initial = "llmc",
+     .help = "Shards with llm.c's header, headerless 16-bit or 32-bit tokens, or Megatron's .bin "
+             "with an .idx beside it."},
     {"data.separator", AT(data.separator), INT(0, INT_MAX), OR_NONE(-1), .initial = "none",
      .shapes = true, OUTPUT, .help = "Token between documents; attention does not cross it."},
     {"data.packing", AT(data.packing), WORDS("windows", "documents"), .initial = "windows",

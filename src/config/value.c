@@ -1,6 +1,7 @@
 #include "config/value.h"
 
 #include "base/path.h"
+#include "config/sets.h"
 #include "config/text.h"
 
 #include <errno.h>
@@ -186,7 +187,8 @@ static bool read_texts(const struct tri_key *key, const struct tri_node *node,
 static bool read_text(const struct tri_key *key, const char *text, union tri_value *value)
 {
     size_t length = strlen(text);
-    if (length < (size_t)key->min || length > (size_t)key->max || !tri_text_is_clean(text)) {
+    if (length < (size_t)key->min || length > (size_t)key->max || !tri_text_is_clean(text) ||
+        (key->sets && tri_sets_are(text))) {
         return false;
     }
     memcpy(value->text, text, length);
@@ -209,6 +211,9 @@ bool tri_value_read(const struct tri_key *key, const struct tri_strategies *know
         return read_pair(key, node, value);
     default:
         break;
+    }
+    if (key->sets && node->kind != TRI_NODE_SCALAR) {
+        return tri_sets_read(key->sets, node, value->text);
     }
     if (key->texts && node->kind == TRI_NODE_LIST) {
         return read_texts(key, node, value);

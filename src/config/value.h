@@ -22,6 +22,9 @@ void tri_value_print(const struct tri_key *key, const void *value, FILE *out);
  * rounding. */
 void tri_value_print_note(const struct tri_key *key, const void *value, FILE *out);
 
+void tri_value_print_quoted(const char *text, FILE *out);
+void tri_value_print_number(double number, FILE *out);
+
 /* What the key accepts, in words: "an integer from 1 to 8". */
 void tri_value_print_expected(const struct tri_key *key, const struct tri_strategies *known,
                               FILE *out);

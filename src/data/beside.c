@@ -12,8 +12,7 @@ enum { HEADER_WORDS = TRI_SIDECAR_HEADER_BYTES / 4, COUNT_WORD = TRI_SIDECAR_COU
 
 /* ---- one file -------------------------------------------------------------------------------- */
 
-/* The name with another ending; false when that is the name itself. */
-static bool name_beside(const char *shard, const char *ending, char path[TRI_PATH_MAX])
+bool tri_beside_name(const char *shard, const char *ending, char path[TRI_PATH_MAX])
 {
     const char *slash = strrchr(shard, '/');
     const char *dot = strrchr(slash ? slash : shard, '.');
@@ -113,10 +112,10 @@ enum tri_status tri_beside_open(const char *shard, int64_t tokens, struct tri_be
                                 struct tri_error *error)
 {
     char path[TRI_PATH_MAX];
-    if (name_beside(shard, ".mask", path) && tri_file_exists(path)) {
+    if (tri_beside_name(shard, ".mask", path) && tri_file_exists(path)) {
         TRI_TRY(open_mask(path, tokens, beside, error));
     }
-    if (name_beside(shard, ".docs", path) && tri_file_exists(path)) {
+    if (!beside->documents && tri_beside_name(shard, ".docs", path) && tri_file_exists(path)) {
         TRI_TRY(open_documents(path, tokens, beside, error));
     }
     return TRI_OK;
@@ -126,6 +125,7 @@ void tri_beside_close(struct tri_beside *beside)
 {
     tri_file_unmap(&beside->mask_file);
     tri_file_unmap(&beside->documents_file);
+    tri_free(beside->own_documents);
     *beside = (struct tri_beside){0};
 }
 

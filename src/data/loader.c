@@ -2,6 +2,7 @@
 
 #include "base/memory.h"
 #include "base/random.h"
+#include "data/mixture.h"
 
 #include <inttypes.h>
 
@@ -12,6 +13,9 @@ struct tri_loader {
     int64_t phases;                   /* an epoch begins at a token of [0, phases) */
     int64_t first_step, first_sample; /* the step's batch begins with the sample */
     uint64_t phase_stream, order_stream;
+    struct tri_mixture *mixture; /* NULL: one set; else only its steps are this loader's own */
+    int parts;
+    struct tri_loader *part[TRI_MIXTURE_SETS];
 };
 
 /* ---- making one ------------------------------------------------------------------------------ */
@@ -58,9 +62,24 @@ enum tri_status tri_loader_create(const struct tri_loader_args *args, struct tri
         }
         self->phases = count - self->windows * seq;
     }
-    self->phase_stream = tri_random_stream("loader.phase");
-    self->order_stream = tri_random_stream("loader.order");
+    self->phase_stream = tri_random_stream("loader.phase") + (uint64_t)args->set;
+    self->order_stream = tri_random_stream("loader.order") + (uint64_t)args->set;
     return TRI_OK;
+}
+
+struct tri_loader *tri_loader_mix(int count, struct tri_loader *const *loaders,
+                                  const double *weights)
+{
+    struct tri_loader *self = tri_alloc(TRI_MEMORY_OTHER, sizeof(*self));
+    self->mixture = tri_mixture_create(count, weights);
+    self->parts = count;
+    self->args = loaders[0]->args;
+    for (int i = 0; i < count; i++) {
+        TRI_REQUIRE(loaders[i]->args.sequence_length == self->args.sequence_length &&
+                    loaders[i]->args.global_batch == self->args.global_batch);
+        self->part[i] = loaders[i];
+    }
+    return self;
 }
 
 enum tri_status tri_loader_create_eval(const struct tri_loader_args *args,
@@ -79,6 +98,10 @@ enum tri_status tri_loader_create_eval(const struct tri_loader_args *args,
 void tri_loader_destroy(struct tri_loader *loader)
 {
     if (loader) {
+        for (int i = 0; i < loader->parts; i++) {
+            tri_loader_destroy(loader->part[i]);
+        }
+        tri_mixture_destroy(loader->mixture);
         tri_packing_destroy(loader->packing);
         tri_free(loader);
     }
@@ -91,9 +114,25 @@ void tri_loader_continue(struct tri_loader *loader, int64_t step, int64_t sample
     loader->first_sample = sample;
 }
 
+struct tri_loader_share tri_loader_share(const struct tri_loader *loader, int set, int64_t samples)
+{
+    if (!loader->mixture) {
+        return (struct tri_loader_share){1.0, samples, loader->windows};
+    }
+    TRI_REQUIRE(set >= 0 && set < loader->parts);
+    return (struct tri_loader_share){.share = (double)tri_mixture_quota(loader->mixture, set) /
+                                              TRI_MIXTURE_PERIOD,
+                                     .samples = tri_mixture_taken(loader->mixture, set, samples),
+                                     .epoch = loader->part[set]->windows};
+}
+
 bool tri_loader_has_documents(const struct tri_loader *loader)
 {
-    return loader->packing || loader->args.separator >= 0 ||
+    bool any = false;
+    for (int i = 0; i < loader->parts; i++) {
+        any = any || tri_loader_has_documents(loader->part[i]);
+    }
+    return any || loader->packing || loader->args.separator >= 0 ||
            tri_tokens_documented(loader->args.tokens);
 }
 
@@ -242,6 +281,35 @@ static int64_t first_sample(const struct tri_loader *loader, int64_t step)
     return loader->first_sample + (step - loader->first_step) * loader->args.global_batch;
 }
 
+/* The set that a sample is of; *sample <- its number among that one's. */
+static const struct tri_loader *part_of(const struct tri_loader *loader, int64_t *sample)
+{
+    return loader->mixture ? loader->part[tri_mixture_pick(loader->mixture, *sample, sample)]
+                           : loader;
+}
+
+static enum tri_status read_sample(const struct tri_loader *loader, int64_t sample,
+                                   const struct tri_row_arrays *out, int64_t at,
+                                   struct tri_error *error)
+{
+    const struct tri_loader *part = part_of(loader, &sample);
+    int64_t place = place_of(part, sample);
+    return part->packing ? read_packed(part, place, out, at, error)
+                         : read_window(part, place, part->args.sequence_length, out, at, error);
+}
+
+static int64_t count_sample(const struct tri_loader *loader, int64_t sample)
+{
+    const struct tri_loader *part = part_of(loader, &sample);
+    if (!part->packing && !tri_tokens_masked(part->args.tokens)) {
+        return part->args.sequence_length;
+    }
+    int64_t place = place_of(part, sample);
+    return part->packing
+               ? count_packed(part, place)
+               : tri_tokens_counted(part->args.tokens, place + 1, part->args.sequence_length);
+}
+
 enum tri_status tri_loader_rows(const struct tri_loader *loader, int64_t step, int64_t first_row,
                                 int64_t rows, const struct tri_row_arrays *out,
                                 struct tri_error *error)
@@ -250,26 +318,17 @@ enum tri_status tri_loader_rows(const struct tri_loader *loader, int64_t step, i
     TRI_REQUIRE(first_row >= 0 && rows >= 0 && first_row + rows <= loader->args.global_batch);
     int64_t first = first_sample(loader, step) + first_row;
     for (int64_t i = 0; i < rows; i++) {
-        int64_t place = place_of(loader, first + i);
-        TRI_TRY(loader->packing ? read_packed(loader, place, out, i * seq, error)
-                                : read_window(loader, place, seq, out, i * seq, error));
+        TRI_TRY(read_sample(loader, first + i, out, i * seq, error));
     }
     return TRI_OK;
 }
 
 int64_t tri_loader_counted(const struct tri_loader *loader, int64_t step)
 {
-    int64_t seq = loader->args.sequence_length;
-    int64_t batch = loader->args.global_batch;
     int64_t first = first_sample(loader, step);
     int64_t sum = 0;
-    if (!loader->packing && !tri_tokens_masked(loader->args.tokens)) {
-        return batch * seq;
-    }
-    for (int64_t i = 0; i < batch; i++) {
-        int64_t place = place_of(loader, first + i);
-        sum += loader->packing ? count_packed(loader, place)
-                               : tri_tokens_counted(loader->args.tokens, place + 1, seq);
+    for (int64_t i = 0; i < loader->args.global_batch; i++) {
+        sum += count_sample(loader, first + i);
     }
     return sum;
 }

@@ -40,6 +40,7 @@ struct tri_loader_args {
     int64_t separator;       /* the token that ends a document; -1: none */
     bool document_positions; /* positions from 0 in each document, else from 0 in each row */
     bool packs;              /* rows of documents, else windows */
+    int set;                 /* its number in a mixture, so that orders differ; else 0 */
 };
 
 /* For training. Local. BAD_INPUT when the set is too short for one window, or as tri_tokens_read
@@ -51,7 +52,19 @@ enum tri_status tri_loader_create(const struct tri_loader_args *args, struct tri
 enum tri_status tri_loader_create_eval(const struct tri_loader_args *args,
                                        struct tri_loader **loader,
                                        struct tri_error *error) TRI_NODISCARD;
+/* The loaders of sets for training, by weight (data/mixture.h); all of one sequence_length and
+ * global_batch, and only for training. Takes the loaders over. */
+struct tri_loader *tri_loader_mix(int count, struct tri_loader *const *loaders,
+                                  const double *weights);
 void tri_loader_destroy(struct tri_loader *loader);
+
+/* Of set `set` (0 where it is no mixture): its share of the samples, those of it among the first
+ * `samples`, and how many are an epoch. */
+struct tri_loader_share {
+    double share;
+    int64_t samples, epoch;
+};
+struct tri_loader_share tri_loader_share(const struct tri_loader *loader, int set, int64_t samples);
 
 /* From here on the batch of `step`, counted from 0, begins with `sample`, and earlier steps are not
  * asked for: a run goes on with the next sample, whatever its batch was before. */
@@ -79,7 +92,7 @@ int64_t tri_loader_counted(const struct tri_loader *loader, int64_t step);
 
 /* Whether rows may hold more than one document: else first_key is 0 everywhere. */
 bool tri_loader_has_documents(const struct tri_loader *loader);
-/* What packing made of the set; all 0 of windows. */
+/* What packing made of the set; all 0 of windows, and of a mixture. */
 struct tri_packing_counts tri_loader_packed(const struct tri_loader *loader);
 
 /* first_key [seq] of one row, as there; separator -1: all is one document. */

@@ -8,9 +8,11 @@
 /* What may lie beside a shard NAME.bin. */
 struct tri_beside {
     struct tri_mapping mask_file, documents_file;
-    const unsigned char *mask;      /* NAME.mask: a bit a token; NULL: all count */
-    const unsigned char *documents; /* NAME.docs: u64 places, ascending; NULL: there is no file */
+    const unsigned char *mask; /* NAME.mask: a bit a token; NULL: all count */
+    const unsigned char
+        *documents; /* u64 places, ascending, of NAME.docs or NAME.idx; NULL: no file */
     int64_t num_documents;
+    int64_t *own_documents; /* the same where no file has them; or NULL */
 };
 
 struct tri_shard {
@@ -35,6 +37,10 @@ struct tri_tokens {
 /* The shard that holds token `position` of the set. */
 int tri_tokens_shard_of(const struct tri_tokens *tokens, int64_t position);
 
+/* NAME with another ending; false when that is the shard's own. */
+bool tri_beside_name(const char *shard, const char *ending, char path[TRI_PATH_MAX]);
+/* Width, tokens and documents of a shard of Megatron's, by the index beside it. */
+enum tri_status tri_megatron_open(struct tri_shard *shard, struct tri_error *error) TRI_NODISCARD;
 /* Opens what lies beside a shard whose tokens are known. On failure the caller closes it too. */
 enum tri_status tri_beside_open(const char *shard, int64_t tokens, struct tri_beside *beside,
                                 struct tri_error *error) TRI_NODISCARD;

@@ -108,6 +108,8 @@ static enum tri_status open_shard(struct tri_shard *shard, enum tri_data_format 
     TRI_TRY(tri_file_map(shard->path, &shard->mapping, error));
     if (format == TRI_DATA_LLMC) {
         TRI_TRY(open_with_header(shard, error));
+    } else if (format == TRI_DATA_MEGATRON) {
+        TRI_TRY(tri_megatron_open(shard, error));
     } else {
         TRI_TRY(open_headerless(shard, format == TRI_DATA_U16 ? 2 : 4, limit, error));
     }

@@ -5,6 +5,7 @@
  *   llmc   1024-byte header of 256 int32: magic 20240520, version 1, tokens; then u16 tokens,
  *          or magic 20240801, version 7, tokens; then u32 tokens. The last token ends the file.
  *   u16, u32   tokens and nothing else.
+ *   megatron   the same, with an index NAME.idx beside NAME.bin (data/megatron.c).
  * Beside NAME.bin, whatever its format, may lie
  *   NAME.mask  1024-byte header of 256 int32: magic 20261129, 1, 0, 0, tokens as int64, zeros; then
  *              bit i % 8 of byte i / 8 says whether token i counts as a target. Without: all do.

@@ -150,3 +150,42 @@ enum tri_status tri_evaluate(struct tri_engine *engine, const struct tri_loader 
     }
     return status;
 }
+
+enum tri_status tri_evaluate_all(struct tri_engine *engine, const struct tri_texts *texts,
+                                 int64_t batches, struct tri_evaluation **results,
+                                 struct tri_error *error)
+{
+    struct tri_evaluation *all = tri_alloc(TRI_MEMORY_OTHER, (size_t)texts->count * sizeof(*all));
+    enum tri_status status = TRI_OK;
+    for (int i = 0; i < texts->count && status == TRI_OK; i++) {
+        status = tri_evaluate(engine, texts->text[i].loader, batches, &all[i], error);
+    }
+    if (status != TRI_OK) {
+        tri_evaluations_free(texts->count, all);
+        all = NULL;
+    }
+    *results = all;
+    return status;
+}
+
+void tri_evaluations_free(int count, struct tri_evaluation *evaluations)
+{
+    for (int i = 0; i < count; i++) {
+        tri_free(evaluations[i].load);
+    }
+    tri_free(evaluations);
+}
+
+double tri_evaluation_loss(int count, const struct tri_evaluation *evaluations)
+{
+    double sum = 0.0;
+    int64_t targets = 0;
+    if (count == 1) {
+        return evaluations[0].loss;
+    }
+    for (int i = 0; i < count; i++) {
+        sum += evaluations[i].loss * (double)evaluations[i].targets;
+        targets += evaluations[i].targets;
+    }
+    return targets > 0 ? sum / (double)targets : 0.0;
+}

@@ -4,6 +4,7 @@
 
 #include "data/loader.h"
 #include "train/engine.h"
+#include "train/text.h"
 
 /* The training rows of a loader as a source. loader is borrowed. */
 struct tri_rows_source tri_source_of_loader(const struct tri_loader *loader,
@@ -29,5 +30,13 @@ int64_t tri_evaluate_rows(const struct tri_config *config, int replicas);
 enum tri_status tri_evaluate(struct tri_engine *engine, const struct tri_loader *loader,
                              int64_t batches, struct tri_evaluation *result,
                              struct tri_error *error) TRI_NODISCARD;
+
+/* The same for each of several sets, [texts->count]; all of them or none. */
+enum tri_status tri_evaluate_all(struct tri_engine *engine, const struct tri_texts *texts,
+                                 int64_t batches, struct tri_evaluation **results,
+                                 struct tri_error *error) TRI_NODISCARD;
+void tri_evaluations_free(int count, struct tri_evaluation *evaluations);
+/* The mean over the targets of all of them. */
+double tri_evaluation_loss(int count, const struct tri_evaluation *evaluations);
 
 #endif

@@ -1,5 +1,6 @@
 #include "train/metrics.h"
 
+#include "base/memory.h"
 #include "train/json.h"
 
 static void set(json_t *object, const char *key, json_t *value)
@@ -59,14 +60,40 @@ char *tri_metrics_line(const struct tri_config *config, const struct tri_metrics
     return finish(line);
 }
 
-char *tri_metrics_evaluation_line(const struct tri_config *config, int64_t step,
-                                  const struct tri_evaluation *evaluation)
+static json_t *sets_table(const struct tri_texts *texts, const struct tri_evaluation *evaluations)
 {
+    json_t *sets = json_object();
+    for (int i = 0; i < texts->count; i++) {
+        json_t *entry = json_object();
+        set(entry, "loss", tri_json_number(evaluations[i].loss));
+        set(entry, "tokens", json_integer(evaluations[i].targets));
+        set(sets, texts->name[i], entry);
+    }
+    return sets;
+}
+
+char *tri_metrics_evaluation_line(const struct tri_config *config, int64_t step,
+                                  const struct tri_texts *texts,
+                                  const struct tri_evaluation *evaluations)
+{
+    int64_t loads = tri_model_moe_layers(config) * config->moe.num_experts;
+    int64_t *load = tri_alloc(TRI_MEMORY_OTHER, (size_t)loads * sizeof(*load));
+    int64_t targets = 0;
+    for (int i = 0; i < texts->count; i++) {
+        targets += evaluations[i].targets;
+        for (int64_t e = 0; e < loads; e++) {
+            load[e] += evaluations[i].load[e];
+        }
+    }
     json_t *line = json_object();
     set(line, "step", json_integer(step));
-    set(line, "valid_loss", tri_json_number(evaluation->loss));
-    set(line, "valid_tokens", json_integer(evaluation->targets));
-    set(line, "valid_expert_load", load_table(config, evaluation->load));
+    set(line, "valid_loss", tri_json_number(tri_evaluation_loss(texts->count, evaluations)));
+    set(line, "valid_tokens", json_integer(targets));
+    if (texts->name[0][0]) {
+        set(line, "valid_sets", sets_table(texts, evaluations));
+    }
+    set(line, "valid_expert_load", load_table(config, load));
+    tri_free(load);
     return finish(line);
 }
 

@@ -16,8 +16,10 @@ struct tri_metrics {
 
 /* One JSON object without a newline; free() it. A value that is not finite is null. */
 char *tri_metrics_line(const struct tri_config *config, const struct tri_metrics *metrics);
+/* evaluations [texts->count] */
 char *tri_metrics_evaluation_line(const struct tri_config *config, int64_t step,
-                                  const struct tri_evaluation *evaluation);
+                                  const struct tri_texts *texts,
+                                  const struct tri_evaluation *evaluations);
 
 /* Balance of the experts over all MoE layers of a load table. */
 struct tri_balance {
@@ -32,6 +34,7 @@ struct tri_progress *tri_progress_create(const struct tri_config *config);
 void tri_progress_destroy(struct tri_progress *progress);
 void tri_progress_step(struct tri_progress *progress, const struct tri_metrics *metrics);
 void tri_progress_evaluation(struct tri_progress *progress, int64_t step,
-                             const struct tri_evaluation *evaluation);
+                             const struct tri_texts *texts,
+                             const struct tri_evaluation *evaluations);
 
 #endif

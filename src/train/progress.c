@@ -87,9 +87,12 @@ void tri_progress_step(struct tri_progress *progress, const struct tri_metrics *
 }
 
 void tri_progress_evaluation(struct tri_progress *progress, int64_t step,
-                             const struct tri_evaluation *evaluation)
+                             const struct tri_texts *texts,
+                             const struct tri_evaluation *evaluations)
 {
-    (void)fprintf(stderr, "%sstep %lld  validation loss %.4f  perplexity %.2f\n",
-                  progress->live ? "\r\033[K" : "", (long long)step, evaluation->loss,
-                  exp(evaluation->loss));
+    for (int i = 0; i < texts->count; i++) {
+        (void)fprintf(stderr, "%sstep %lld  validation %s%sloss %.4f  perplexity %.2f\n",
+                      progress->live ? "\r\033[K" : "", (long long)step, texts->name[i],
+                      texts->name[i][0] ? ": " : "", evaluations[i].loss, exp(evaluations[i].loss));
+    }
 }

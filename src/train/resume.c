@@ -13,14 +13,6 @@ enum { TEXT_BYTES = 1024, NUMBER_BYTES = 32 };
 
 /* ---- what must be the same ------------------------------------------------------------------- */
 
-enum tri_status tri_resume_describe_data(const struct tri_tokens *tokens,
-                                         struct tri_checkpoint_state *state,
-                                         struct tri_error *error)
-{
-    state->data_tokens = tri_tokens_count(tokens);
-    return tri_tokens_contents(tokens, &state->data_contents, error);
-}
-
 /* Whether PATH/NAME, links followed, is `folder` or lies in it. */
 static bool lies_in(const char *path, const char *name, const char *folder)
 {

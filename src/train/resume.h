@@ -4,12 +4,6 @@
 #define TRIDENT_TRAIN_RESUME_H
 
 #include "checkpoint/checkpoint.h"
-#include "data/shards.h"
-
-/* The training set by its contents, as a checkpoint remembers it. Local. */
-enum tri_status tri_resume_describe_data(const struct tri_tokens *tokens,
-                                         struct tri_checkpoint_state *state,
-                                         struct tri_error *error) TRI_NODISCARD;
 
 /* For a run that starts over: `resume` must not name what that removes. On one rank. */
 enum tri_status tri_resume_check_fresh(const struct tri_config *config,

@@ -13,6 +13,7 @@
 #include "train/run_tokenizer.h"
 #include "train/session.h"
 #include "train/start.h"
+#include "train/text.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -22,7 +23,8 @@ struct run {
     const struct tri_config *config;
     const struct tri_run_options *options;
     struct tri_session *session;
-    struct tri_text train, valid;
+    struct tri_text train;
+    struct tri_texts valid;
     struct tri_run_folder *folder; /* rank 0 */
     struct tri_progress *progress; /* rank 0 */
     struct tri_checkpoint_state state;
@@ -196,7 +198,7 @@ static bool is_due(int64_t step, int64_t every)
 
 static bool evaluates_after(const struct run *run, int64_t step)
 {
-    return run->valid.loader &&
+    return run->valid.count > 0 &&
            (step == run->config->train.steps || is_due(step, run->config->eval_every));
 }
 
@@ -261,25 +263,33 @@ static enum tri_status write_line(struct run *run, char *line, struct tri_error 
     return tri_ending_of_own_file(status, error);
 }
 
+static enum tri_status tell_evaluation(struct run *run, const struct tri_evaluation *evaluation,
+                                       struct tri_error *error)
+{
+    const int64_t step = run->state.step;
+    tri_progress_evaluation(run->progress, step, &run->valid, evaluation);
+    return write_line(run, tri_metrics_evaluation_line(run->config, step, &run->valid, evaluation),
+                      error);
+}
+
+/* All sets, or where a signal comes meanwhile none. */
 static enum tri_status evaluate(struct run *run, struct tri_error *error)
 {
-    struct tri_evaluation evaluation;
-    if (!run->valid.loader) {
+    struct tri_evaluation *evaluations;
+    if (run->valid.count == 0) {
         return TRI_OK;
     }
-    enum tri_status status = tri_evaluate(run->session->engine, run->valid.loader,
-                                          run->config->eval_batches, &evaluation, error);
+    enum tri_status status = tri_evaluate_all(run->session->engine, &run->valid,
+                                              run->config->eval_batches, &evaluations, error);
     run->cut = status == TRI_REQUEUE;
     if (status != TRI_OK) {
         return run->cut ? TRI_OK : status;
     }
-    run->valid_loss = evaluation.loss;
+    run->valid_loss = tri_evaluation_loss(run->valid.count, evaluations);
     if (is_root(run)) {
-        tri_progress_evaluation(run->progress, run->state.step, &evaluation);
-        status = write_line(
-            run, tri_metrics_evaluation_line(run->config, run->state.step, &evaluation), error);
+        status = tell_evaluation(run, evaluations, error);
     }
-    tri_free(evaluation.load);
+    tri_evaluations_free(run->valid.count, evaluations);
     return agree(run, status, error);
 }
 
@@ -392,13 +402,13 @@ static enum tri_status run_to_end(struct run *run, struct tri_error *error)
 {
     const struct tri_config *config = run->config;
     enum tri_status status = TRI_OK;
-    TRI_TRY(tri_text_open(run->session, config->data.train, false, &run->train, error));
+    TRI_TRY(tri_text_open_training(run->session, &run->train, error));
     if (config->data.valid[0]) {
-        TRI_TRY(tri_text_open(run->session, config->data.valid, true, &run->valid, error));
+        TRI_TRY(tri_texts_open(run->session, NULL, &run->valid, error));
     }
     TRI_TRY(open_folder(run, error));
     if (is_root(run)) { /* the contents count on the rank that saves */
-        status = tri_resume_describe_data(run->train.tokens, &run->state, error);
+        status = tri_text_describe(&run->train, &run->state, error);
     }
     TRI_TRY(agree(run, status, error));
     TRI_TRY(restore(run, error));
@@ -452,7 +462,7 @@ enum tri_status tri_run(struct tri_comm *comm, const struct tri_config *config,
     tri_run_folder_close(run.folder);
     tri_checkpoint_state_fini(&run.state);
     tri_text_close(&run.train);
-    tri_text_close(&run.valid);
+    tri_texts_close(&run.valid);
     tri_session_destroy(run.session);
     return status;
 }

@@ -160,68 +160,6 @@ void tri_session_destroy(struct tri_session *session)
     }
 }
 
-static void tell_packing(const char *pattern, const struct tri_loader *loader)
-{
-    const struct tri_packing_counts counts = tri_loader_packed(loader);
-    if (counts.rows > 0) {
-        tri_log_info("packing  %s: %lld documents in %lld rows, %.1f%% padding; %lld longer than a "
-                     "row, cut",
-                     pattern, (long long)counts.documents, (long long)counts.rows,
-                     100.0 * (double)counts.padding / (double)(counts.padding + counts.tokens),
-                     (long long)counts.cut);
-    }
-}
-
-enum tri_status tri_text_open(const struct tri_session *session, const char *pattern,
-                              bool evaluation, struct tri_text *text, struct tri_error *error)
-{
-    const struct tri_config *config = session->config;
-    *text = (struct tri_text){0};
-    enum tri_status status = tri_tokens_create(pattern, config->data.format,
-                                               config->model.vocab_size, &text->tokens, error);
-    bool root = session->mesh->rank == 0;
-    if (status == TRI_OK && root && config->data.format == TRI_DATA_U16 &&
-        config->model.vocab_size > 1 << 16) {
-        tri_log_warn("%s: data.format u16 holds no ids above 65535, and model.vocab_size is %lld",
-                     pattern, (long long)config->model.vocab_size);
-    }
-    if (status == TRI_OK) {
-        struct tri_loader_args args = {
-            .tokens = text->tokens,
-            .seed = config->seed,
-            .sequence_length = config->data.sequence_length,
-            .global_batch = config->train.global_batch,
-            .separator = config->data.separator,
-            .document_positions = tri_config_document_positions(config),
-            .packs = config->data.packing == TRI_ROWS_DOCUMENTS,
-        };
-        status = evaluation ? tri_loader_create_eval(&args, &text->loader, error)
-                            : tri_loader_create(&args, &text->loader, error);
-    }
-    status = tri_comm_agree(tri_mesh_group(session->mesh, TRI_ON_ALL), status, error);
-    if (status == TRI_OK) {
-        status = tri_alike_tokens(tri_mesh_group(session->mesh, TRI_ON_ALL), pattern, text->tokens,
-                                  error);
-    }
-    if (status != TRI_OK) {
-        tri_text_close(text);
-    } else if (root) {
-        tell_packing(pattern, text->loader);
-    }
-    return status;
-}
-
-void tri_text_close(struct tri_text *text)
-{
-    if (text->loader) {
-        tri_loader_destroy(text->loader);
-    }
-    if (text->tokens) {
-        tri_tokens_destroy(text->tokens);
-    }
-    *text = (struct tri_text){0};
-}
-
 /* A bias that was learned stays, also when moe.bias_balancing no longer asks for it: the weights
  * were trained with it. */
 static enum tri_status take_bias(struct tri_session *session, const char *path,

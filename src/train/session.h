@@ -38,17 +38,6 @@ void tri_session_destroy(struct tri_session *session);
 enum tri_status tri_session_make_kernels(struct tri_session *session, int threads,
                                          struct tri_error *error) TRI_NODISCARD;
 
-/* Opens the shards of `pattern` on every rank and a loader over them (for evaluation, or training).
- * Collective; the status is the same on all ranks. */
-struct tri_text {
-    struct tri_tokens *tokens;
-    struct tri_loader *loader;
-};
-enum tri_status tri_text_open(const struct tri_session *session, const char *pattern,
-                              bool evaluation, struct tri_text *text,
-                              struct tri_error *error) TRI_NODISCARD;
-void tri_text_close(struct tri_text *text);
-
 /* Loads the chosen checkpoint's weights, and moments where the choice wants them, into the engine.
  * When it fails with choice->again, the caller chooses once more. Collective. */
 enum tri_status tri_session_load(struct tri_session *session, struct tri_checkpoint_choice *choice,

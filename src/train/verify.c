@@ -237,7 +237,7 @@ static enum tri_status prepare(struct verify *v, struct tri_comm *comm, struct t
     }
     v->source = tri_source_random(config);
     if (config->data.train[0]) {
-        TRI_TRY(tri_text_open(v->session, config->data.train, false, &v->text, error));
+        TRI_TRY(tri_text_open_training(v->session, &v->text, error));
         v->source = tri_source_of_loader(v->text.loader, config);
     }
     TRI_TRY(tri_verify_order_rows(v, error));

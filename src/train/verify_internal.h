@@ -4,7 +4,7 @@
 #ifndef TRIDENT_TRAIN_VERIFY_INTERNAL_H
 #define TRIDENT_TRAIN_VERIFY_INTERNAL_H
 
-#include "train/session.h"
+#include "train/text.h"
 #include "train/verify.h"
 
 struct verify {
