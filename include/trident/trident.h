@@ -108,9 +108,10 @@ struct trident_step {
     int updated; /* 0: loss or gradient was not finite, and no weight has changed */
 };
 
-/* One step of AdamW on targets [rows, length], -1 where none counts; clipping, decay and the rest
- * are the config's. Any number of rows is one batch, which every rank takes its share of,
- * train.micro_batch rows at a time. report may be NULL. */
+/* One step of AdamW on targets [rows, length], -1 where none counts (perhaps nowhere: the step then
+ * has no loss but the routers'); clipping, decay and the rest are the config's. Any number of rows
+ * is one batch, which every rank takes its share of, train.micro_batch rows at a time. report may be
+ * NULL. */
 enum trident_status trident_model_step(struct trident_model *model, const int32_t *tokens,
                                        const int32_t *targets, int64_t rows, int64_t length,
                                        double learning_rate, struct trident_step *report,
