@@ -110,8 +110,8 @@ struct trident_step {
 
 /* One step of AdamW on targets [rows, length], -1 where none counts (perhaps nowhere: the step then
  * has no loss but the routers'); clipping, decay and the rest are the config's. Any number of rows
- * is one batch, which every rank takes its share of, train.micro_batch rows at a time. report may be
- * NULL. */
+ * is one batch, which every rank takes its share of, train.micro_batch rows at a time. report may
+ * be NULL. */
 enum trident_status trident_model_step(struct trident_model *model, const int32_t *tokens,
                                        const int32_t *targets, int64_t rows, int64_t length,
                                        double learning_rate, struct trident_step *report,

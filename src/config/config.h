@@ -228,8 +228,8 @@ void tri_config_print_markdown(const struct tri_strategies *known, FILE *out);
 int tri_config_reproducible_parts(const struct tri_config *config);
 /* Keys that a query of the layer sees at most; 0: all. */
 int64_t tri_config_layer_window(const struct tri_config *config, int64_t layer);
-/* The sets of shards that a value of data.train or data.valid names: globs, with weights or names; of
- * a plain text one, without a name and of weight 1; of "" none. The value must be a config's. */
+/* The sets of shards that a value of data.train or data.valid names: globs, with weights or names;
+ * of a plain text one, without a name and of weight 1; of "" none. The value must be a config's. */
 enum { TRI_SETS_MAX = 32, TRI_SET_NAME_MAX = 32 };
 struct tri_set {
     char name[TRI_SET_NAME_MAX], path[TRI_PATH_MAX];

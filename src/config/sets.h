@@ -1,5 +1,5 @@
-/* Values that name several sets of shards. They are kept as the text that one writes in YAML, in one
- * form whoever wrote them: [{path: "a", weight: 0.7}, …] or {"name": "a", …}. */
+/* Values that name several sets of shards. They are kept as the text that one writes in YAML, in
+ * one form whoever wrote them: [{path: "a", weight: 0.7}, …] or {"name": "a", …}. */
 #ifndef TRIDENT_CONFIG_SETS_H
 #define TRIDENT_CONFIG_SETS_H
 

@@ -202,13 +202,14 @@ static enum tri_status read_window(const struct tri_loader *loader, int64_t star
 /* ---- rows of documents ----------------------------------------------------------------------- */
 
 /* Targets of a piece: the last token of a document predicts nothing. */
-static int64_t targets_of(const struct tri_piece *piece)
+static int64_t targets_of(const struct tri_packed_piece *piece)
 {
     return piece->length - !piece->goes_on;
 }
 
-static enum tri_status read_piece(const struct tri_loader *loader, const struct tri_piece *piece,
-                                  int64_t place, const struct tri_row_arrays *out, int64_t at,
+static enum tri_status read_piece(const struct tri_loader *loader,
+                                  const struct tri_packed_piece *piece, int64_t place,
+                                  const struct tri_row_arrays *out, int64_t at,
                                   struct tri_error *error)
 {
     const struct tri_tokens *tokens = loader->args.tokens;
@@ -233,7 +234,7 @@ static enum tri_status read_packed(const struct tri_loader *loader, int64_t row,
 {
     int64_t count;
     int64_t place = 0;
-    const struct tri_piece *pieces = tri_packing_row(loader->packing, row, &count);
+    const struct tri_packed_piece *pieces = tri_packing_row(loader->packing, row, &count);
     for (int64_t i = 0; i < count; i++) {
         TRI_TRY(read_piece(loader, &pieces[i], place, out, at + place, error));
         place += pieces[i].length;
@@ -251,7 +252,7 @@ static int64_t count_packed(const struct tri_loader *loader, int64_t row)
 {
     int64_t count;
     int64_t sum = 0;
-    const struct tri_piece *pieces = tri_packing_row(loader->packing, row, &count);
+    const struct tri_packed_piece *pieces = tri_packing_row(loader->packing, row, &count);
     for (int64_t i = 0; i < count; i++) {
         sum += tri_tokens_counted(loader->args.tokens, pieces[i].start + 1, targets_of(&pieces[i]));
     }

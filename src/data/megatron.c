@@ -1,6 +1,6 @@
-/* Megatron's NAME.bin, tokens and nothing else, with NAME.idx: 9 bytes of magic, u64 version, u8 type,
- * u64 sequences S, u64 bounds B, int32 lengths [S], int64 bytes before each [S], int64 sequences before
- * each document [B], the last of these S. Nothing in it is aligned. */
+/* Megatron's NAME.bin, tokens and nothing else, with NAME.idx: 9 bytes of magic, u64 version, u8
+ * type, u64 sequences S, u64 bounds B, int32 lengths [S], int64 bytes before each [S], int64
+ * sequences before each document [B], the last of these S. Nothing in it is aligned. */
 #include "data/shard_set.h"
 
 #include "base/memory.h"

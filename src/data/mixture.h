@@ -1,7 +1,7 @@
-/* Several sets by weight: which of them a sample is of, and the how manieth of it, a function of the
- * weights alone. Of each 2^16 samples in a row every set has the same number, as near to its weight as
- * whole numbers allow but 1 at least, and they are spread evenly: the next sample is of the set that
- * lags most behind its share. */
+/* Several sets by weight: which of them a sample is of, and the how manieth of it, a function of
+ * the weights alone. Of each 2^16 samples in a row every set has the same number, as near to its
+ * weight as whole numbers allow but 1 at least, and they are spread evenly: the next sample is of
+ * the set that lags most behind its share. */
 #ifndef TRIDENT_DATA_MIXTURE_H
 #define TRIDENT_DATA_MIXTURE_H
 

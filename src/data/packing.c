@@ -7,8 +7,8 @@
 
 struct tri_packing {
     struct tri_packing_counts counts;
-    struct tri_piece *pieces; /* row after row */
-    int64_t *first;           /* [rows + 1] of each row among the pieces */
+    struct tri_packed_piece *pieces; /* row after row */
+    int64_t *first;                  /* [rows + 1] of each row among the pieces */
 };
 
 /* ---- where documents end --------------------------------------------------------------------- */
@@ -46,15 +46,15 @@ static enum tri_status find_end(struct walk *walk, int64_t begin, int64_t *end,
 /* ---- pieces ---------------------------------------------------------------------------------- */
 
 struct pieces {
-    struct tri_piece *items;
+    struct tri_packed_piece *items;
     int64_t count, room;
 };
 
-static void add(struct pieces *pieces, struct tri_piece piece)
+static void add(struct pieces *pieces, struct tri_packed_piece piece)
 {
     if (pieces->count == pieces->room) {
         int64_t room = pieces->room > 0 ? 2 * pieces->room : 1024;
-        struct tri_piece *items = tri_alloc(TRI_MEMORY_OTHER, (size_t)room * sizeof(*items));
+        struct tri_packed_piece *items = tri_alloc(TRI_MEMORY_OTHER, (size_t)room * sizeof(*items));
         if (pieces->count > 0) {
             memcpy(items, pieces->items, (size_t)pieces->count * sizeof(*items));
         }
@@ -82,7 +82,7 @@ static enum tri_status list(const struct tri_tokens *tokens, int64_t separator, 
         counts->cut += end - begin > length;
         while (status == TRI_OK && begin < end) {
             int64_t part = end - begin < length ? end - begin : length;
-            add(pieces, (struct tri_piece){begin, (int32_t)part, begin + part < end});
+            add(pieces, (struct tri_packed_piece){begin, (int32_t)part, begin + part < end});
             begin += part;
         }
         if (counts->documents % BUFFER == 0) {
@@ -96,7 +96,8 @@ static enum tri_status list(const struct tri_tokens *tokens, int64_t separator, 
 /* The pieces, the longest first, those of one length in their order. */
 static void sort(struct pieces *pieces, int64_t length)
 {
-    struct tri_piece *sorted = tri_alloc(TRI_MEMORY_OTHER, (size_t)pieces->count * sizeof(*sorted));
+    struct tri_packed_piece *sorted =
+        tri_alloc(TRI_MEMORY_OTHER, (size_t)pieces->count * sizeof(*sorted));
     /* at[l]: where the next piece of length l goes. */
     int64_t *at = tri_alloc(TRI_MEMORY_OTHER, (size_t)(length + 2) * sizeof(*at));
     for (int64_t i = 0; i < pieces->count; i++) {
@@ -294,8 +295,8 @@ struct tri_packing_counts tri_packing_counts(const struct tri_packing *packing)
     return packing->counts;
 }
 
-const struct tri_piece *tri_packing_row(const struct tri_packing *packing, int64_t row,
-                                        int64_t *count)
+const struct tri_packed_piece *tri_packing_row(const struct tri_packing *packing, int64_t row,
+                                               int64_t *count)
 {
     TRI_REQUIRE(row >= 0 && row < packing->counts.rows);
     *count = packing->first[row + 1] - packing->first[row];

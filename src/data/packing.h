@@ -10,7 +10,7 @@
 struct tri_packing;
 
 /* A document or a part of one. */
-struct tri_piece {
+struct tri_packed_piece {
     int64_t start; /* the place of its first token */
     int32_t length;
     bool goes_on; /* the token behind it is of the same document */
@@ -31,7 +31,7 @@ void tri_packing_destroy(struct tri_packing *packing);
 
 struct tri_packing_counts tri_packing_counts(const struct tri_packing *packing);
 /* The pieces of a row, one behind the other, and how many they are; borrowed. */
-const struct tri_piece *tri_packing_row(const struct tri_packing *packing, int64_t row,
-                                        int64_t *count);
+const struct tri_packed_piece *tri_packing_row(const struct tri_packing *packing, int64_t row,
+                                               int64_t *count);
 
 #endif

@@ -68,9 +68,9 @@ int64_t tri_tokens_largest(const struct tri_tokens *tokens);
 enum tri_status tri_tokens_contents(const struct tri_tokens *tokens, uint64_t *hash,
                                     struct tri_error *error) TRI_NODISCARD;
 /* Of one shard, for ranks that compare theirs, and cheap enough for a thousand that start at once:
- * XXH3-64 of the tokens' bytes, and of what lies beside them, of all when the set is small (TRI_TOKENS_CHECK_BYTES), else of
- * their number and of blocks at the begin, at the end and between, the more the fewer shards there
- * are. Never fails. */
+ * XXH3-64 of the tokens' bytes, and of what lies beside them, of all when the set is small
+ * (TRI_TOKENS_CHECK_BYTES), else of their number and of blocks at the begin, at the end and
+ * between, the more the fewer shards there are. Never fails. */
 uint64_t tri_tokens_fingerprint(const struct tri_tokens *tokens, int index);
 
 /* out[count] <- the tokens from `first` on, across shards. The range must lie within the set (a bug

@@ -113,8 +113,9 @@ void tri_decoder_rewind(struct tri_decoder *decoder, int64_t length)
     decoder->cache.length = length;
 }
 
-/* Of a row's next n tokens: positions, from 0 behind the padding or in each document, and documents as in training
- * (data/loader.h): a separator belongs to the one that it ends. Padding sees itself. */
+/* Of a row's next n tokens: positions, from 0 behind the padding or in each document, and documents
+ * as in training (data/loader.h): a separator belongs to the one that it ends. Padding sees
+ * itself. */
 static void mark_row(struct tri_decoder *decoder, int64_t row, const int32_t *tokens, int64_t n)
 {
     int64_t padding = decoder->padding[row];

@@ -11,8 +11,8 @@ struct tri_text {
     struct tri_loader *loader;
 };
 
-/* What data.train of the session's config names, for training; says on rank 0 what a mixture is made
- * of. Collective; the status is the same on all ranks. */
+/* What data.train of the session's config names, for training; says on rank 0 what a mixture is
+ * made of. Collective; the status is the same on all ranks. */
 enum tri_status tri_text_open_training(const struct tri_session *session, struct tri_text *text,
                                        struct tri_error *error) TRI_NODISCARD;
 void tri_text_close(struct tri_text *text);

@@ -12,6 +12,8 @@
 #define GRADIENT_LIMIT 2e-5
 #define SMALL_LIMIT    2e-8
 #define SMALL_SHARE    1e-3
+/* … and of the norm of the values' gradient, for what stands behind the scores. */
+#define SCORES_LIMIT 2e-6
 
 static const double change_limit = 5e-3;
 
@@ -43,14 +45,34 @@ static double norm_of(const float *values, int64_t n)
     return sqrt(sum);
 }
 
-/* The distance that a parameter's gradient of this norm may have. Where keys are neither turned nor
- * normalised, their bias adds the same to all scores of a query: its gradient is 0 but for the
- * rounding of a sum, whose terms are as large as those of the key weight's, a row before it. */
+/* Of the reference's gradient of the values beside these queries or keys, weights beside weights
+ * and biases beside biases; 0 for all else. In whole[1]. Rank 0. */
+static double values_norm(struct verify *v, const struct tri_param *param)
+{
+    const struct tri_params *params = v->reference->params;
+    bool weight = param->role == TRI_ROLE_Q || param->role == TRI_ROLE_K;
+    if (!weight && param->role != TRI_ROLE_Q_BIAS && param->role != TRI_ROLE_K_BIAS) {
+        return 0.0;
+    }
+    const struct tri_param *values = tri_params_find(params, weight ? TRI_ROLE_V : TRI_ROLE_V_BIAS,
+                                                     param->place, param->layer, param->expert);
+    TRI_REQUIRE(values);
+    tri_param_gather(params, values, TRI_FIELD_GRADIENT, v->whole[1]);
+    return norm_of(v->whole[1], verify_elements(values));
+}
+
+/* The distance that a parameter's gradient of this norm may have. What stands behind the scores has
+ * its gradient from differences, P (dP - sum P dP), whose terms are as large as those of the
+ * values' gradient. Where what counts sees few keys they cancel, and all of them where it sees one:
+ * what is left is what f32 rounds. Where keys are neither turned nor normalised, their bias adds
+ * the same to all scores of a query: its gradient is 0 but for the rounding of a sum, whose terms
+ * are as large as those of the key weight's, a row before it. */
 static double gradient_limit(struct verify *v, const struct tri_param *param, double norm,
-                             double whole_norm)
+                             double whole_norm, double values)
 {
     double limit =
         norm < SMALL_SHARE * whole_norm ? SMALL_LIMIT * whole_norm : GRADIENT_LIMIT * norm;
+    limit = fmax(limit, SCORES_LIMIT * values);
     if (param->role == TRI_ROLE_K) {
         v->keys_norm = norm;
     }
@@ -60,7 +82,8 @@ static double gradient_limit(struct verify *v, const struct tri_param *param, do
                                                      : limit;
 }
 
-static void compare_gradient(struct verify *v, const struct tri_param *param, double whole_norm)
+static void compare_gradient(struct verify *v, const struct tri_param *param, double whole_norm,
+                             double values)
 {
     double distance = 0.0;
     double norm = norm_of(v->whole[1], verify_elements(param));
@@ -68,7 +91,7 @@ static void compare_gradient(struct verify *v, const struct tri_param *param, do
         double difference = (double)v->whole[0][i] - (double)v->whole[1][i];
         distance += difference * difference;
     }
-    double limit = gradient_limit(v, param, norm, whole_norm);
+    double limit = gradient_limit(v, param, norm, whole_norm, values);
     distance = sqrt(distance);
     if (distance == 0.0) {
         tri_verify_note(v, param->name, 0.0, 0.0);
@@ -84,9 +107,10 @@ void tri_verify_compare_gradients(struct verify *v, double whole_norm)
     for (int p = 0; p < params->count; p++) {
         tri_param_gather(params, &params->param[p], TRI_FIELD_GRADIENT, v->whole[0]);
         if (verify_is_root(v)) {
+            double values = values_norm(v, &params->param[p]);
             tri_param_gather(v->reference->params, &v->reference->params->param[p],
                              TRI_FIELD_GRADIENT, v->whole[1]);
-            compare_gradient(v, &params->param[p], whole_norm);
+            compare_gradient(v, &params->param[p], whole_norm, values);
         }
     }
 }
@@ -126,11 +150,12 @@ static double change_error(const struct change *c)
 
 /* From the reference's gradient of the parameter, in whole[1]. */
 static double slack_of(struct verify *v, const struct tri_param *param, int64_t step,
-                       double whole_norm)
+                       double whole_norm, double values)
 {
     const struct tri_config_train *train = &v->config.train;
     int64_t n = verify_elements(param);
-    double limit = gradient_limit(v, param, norm_of(v->whole[1], n), whole_norm) / sqrt((double)n);
+    double limit =
+        gradient_limit(v, param, norm_of(v->whole[1], n), whole_norm, values) / sqrt((double)n);
     double share = (1.0 - train->betas[0]) / (1.0 - pow(train->betas[0], (double)(step + 1)));
     return tri_learning_rate(train, step) * share * limit *
            tri_clip_factor(whole_norm, train->clip);
@@ -155,6 +180,7 @@ void tri_verify_compare_changes(struct verify *v, int64_t step, double whole_nor
         tri_param_gather(params, param, TRI_FIELD_WEIGHT, v->whole[0]);
         if (verify_is_root(v)) {
             const struct tri_params *reference = v->reference->params;
+            double values = values_norm(v, &params->param[p]);
             tri_param_gather(reference, &reference->param[p], TRI_FIELD_GRADIENT, v->whole[1]);
             tri_param_gather(reference, &reference->param[p], TRI_FIELD_WEIGHT, v->whole[2]);
             tri_param_gather(reference, &reference->param[p], TRI_FIELD_V, v->whole[3]);
@@ -166,7 +192,7 @@ void tri_verify_compare_changes(struct verify *v, int64_t step, double whole_nor
                 .squares = v->whole[3],
                 .correction = 1.0 - pow(train->betas[1], (double)(step + 1)),
                 .epsilon = train->epsilon,
-                .slack = slack_of(v, param, step, whole_norm),
+                .slack = slack_of(v, param, step, whole_norm, values),
             };
             note_change(v, param->name, change_error(&change));
             before += change.n;

@@ -1,5 +1,5 @@
-/* Runs on several sets: a mixture by weight, exact on every layout and when it goes on; validation sets
- * by name; documents packed into rows. */
+/* Runs on several sets: a mixture by weight, exact on every layout and when it goes on; validation
+ * sets by name; documents packed into rows. */
 #include "cli/cli.h"
 
 #include <setjmp.h>
@@ -15,8 +15,8 @@
         "data.valid={own: tok/valid_*.bin, more: more/train_*.bin}", "reproducible=true",          \
         "data.packing=documents", "moe.aux_loss=0.01"
 
-/* The program's first lines are in the file that a wrapper would see: here what it says is looked at
- * in whole. */
+/* The program's first lines are in the file that a wrapper would see: here what it says is looked
+ * at in whole. */
 static void expect_said(struct process_result *result, const char *text)
 {
     if (!strstr(result->err, text)) {

@@ -1,5 +1,5 @@
-/* Several sets of shards in data.train and data.valid: as written, as printed, in overrides, and what
- * is refused. */
+/* Several sets of shards in data.train and data.valid: as written, as printed, in overrides, and
+ * what is refused. */
 #include "config_testing.h"
 
 #include "base/memory.h"

@@ -166,7 +166,7 @@ static void separators_end_documents_too(void **state)
     assert_int_equal(counts.cut, 0);
     assert_int_equal(counts.rows, 3);
     int64_t count;
-    const struct tri_piece *piece = tri_packing_row(packing, 0, &count);
+    const struct tri_packed_piece *piece = tri_packing_row(packing, 0, &count);
     assert_true(count == 1 && piece->start == 9001 && piece->length == 10999 && !piece->goes_on);
     tri_packing_destroy(packing);
     assert_int_equal(tri_packing_create(tokens, -1, 8000, &packing, &error), TRI_OK);
