@@ -172,6 +172,7 @@ static void check_layouts(const struct set *set)
         /* In some of its steps all that counts sees one key: queries and keys learn nothing. */
         "moe.aux_loss=0 data.document_positions=true",
         "moe.aux_loss=0.1 moe.aux_window=step train.recompute=full",
+        "data.packing=documents model.sliding_window=4",
     };
     enum { FLAVOURS = sizeof(flavours) / sizeof(*flavours) };
     struct small_layout layouts[SMALL_LAYOUTS];
@@ -242,7 +243,11 @@ static void check_sums(const struct set *set, struct small_layout layout, enum s
     struct tri_config config;
     struct tri_tokens *tokens;
     struct tri_error error;
-    small_config(style, "data.packing=documents moe.aux_loss=0", &config);
+    small_config(style,
+                 style == SMALL_LLAMA
+                     ? "data.packing=documents moe.aux_loss=0 model.sliding_window=5"
+                     : "data.packing=documents moe.aux_loss=0",
+                 &config);
     small_config_lay_out(&config, layout);
     struct tri_loader *loader = open_loader(set, &config, true, &tokens);
     struct tri_mesh *mesh = small_mesh(&config);
