@@ -160,8 +160,9 @@ static void test_wrong_type(void **state)
         {"run_dir: \"a\\tb\"\n",
          "c.yaml:1: key 'run_dir': found the text 'a?b', expected text of 1 "
          "to 896 bytes without control characters"},
-        {"data: {train: [a, b]}\n", "c.yaml:1: key 'data.train': found [a, b], expected text of at "
-                                    "most 1023 bytes without control characters"},
+        {"data: {train: [a, b]}\n",
+         "c.yaml:1: key 'data.train': found [a, b], expected text of at most 1023 bytes without "
+         "control characters, or a list of {path: TEXT, weight: NUMBER}"},
         {"data: {separator: -1}\n",
          "c.yaml:1: key 'data.separator': found '-1', expected an integer "
          "from 0 to 2147483647, or none"},
