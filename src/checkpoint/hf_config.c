@@ -193,11 +193,11 @@ static enum tri_status read_windows(const struct source *s)
     TRI_TRY(get_bool(s, "use_sliding_window", &on));
     TRI_TRY(get_int(s, "max_window_layers", false, &most));
     TRI_TRY(get_int(s, "sliding_window", false, &window));
-    const json_t *given = json_object_get(s->root, "sliding_window");
-    if (!on || !has_windows || (given && json_is_null(given))) {
+    on = on && !json_is_null(json_object_get(s->root, "sliding_window"));
+    if (!on || !has_windows) {
         TRI_TRY(expect_no_windows(s));
     }
-    if (!on || (given && json_is_null(given)) || window >= model->max_position) {
+    if (!on || window >= model->max_position) {
         return TRI_OK;
     }
     if (!has_windows || window < 1) {

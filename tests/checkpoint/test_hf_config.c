@@ -330,7 +330,7 @@ static void test_config_rewritten(void **state)
                                           "qwen2_moe_dynamic"};
     for (size_t i = 0; i < sizeof(folders) / sizeof(*folders); i++) {
         struct tri_config before, after;
-        enum tri_hf_family family, again;
+        enum tri_hf_family family = TRI_HF_LLAMA, again = TRI_HF_FAMILY_COUNT;
         struct tri_error error = {0};
         if (tri_hf_load_config(golden(folders[i]), &before, NULL, &error) != TRI_OK ||
             tri_hf_family_of(&before, &family, &error) != TRI_OK ||

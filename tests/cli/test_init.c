@@ -11,7 +11,7 @@
 
 #include <cmocka.h>
 
-#define GOLDEN TRIDENT_SOURCE_DIR "/tests/data/golden"
+static const char golden[] = TRIDENT_SOURCE_DIR "/tests/data/golden";
 
 static const char config[] =
     "run_dir: run\n"
@@ -58,7 +58,7 @@ static void test_folders(void **state)
                                            "gpt2",    "llama", "qwen3"};
     for (size_t i = 0; i<sizeof(families) / sizeof(*families); i += cli_ranks()> 1 ? 4 : 1) {
         char folder[CLI_PATH];
-        (void)snprintf(folder, sizeof(folder), GOLDEN "/%s", families[i]);
+        (void)snprintf(folder, sizeof(folder), "golden/%s", families[i]);
         cli_run_well(0, CLI_WORDS_OF("import", folder, families[i]));
         char run[64];
         (void)snprintf(run, sizeof(run), "from_%s", families[i]);
@@ -73,7 +73,7 @@ static void test_upcycled(void **state)
     static const char *const families[] = {"llama", "qwen3", "gpt2"};
     for (size_t i = 0; i<sizeof(families) / sizeof(*families); i += cli_ranks()> 1 ? 2 : 1) {
         char folder[CLI_PATH], dense[64], sparse[64];
-        (void)snprintf(folder, sizeof(folder), GOLDEN "/%s", families[i]);
+        (void)snprintf(folder, sizeof(folder), "golden/%s", families[i]);
         (void)snprintf(dense, sizeof(dense), "dense_%s", families[i]);
         (void)snprintf(sparse, sizeof(sparse), "sparse_%s", families[i]);
         double expected = first_loss(dense, folder, NULL, NULL);
@@ -90,7 +90,7 @@ static void digest_of(int ranks, const char *run, const char *noise, const char 
     char folder[CLI_PATH];
     (void)snprintf(folder, sizeof(folder), "run_dir=%s", run);
     cli_run_well(ranks,
-                 CLI_WORDS_OF("train", "i.yaml", "init_from=" GOLDEN "/llama", folder, noise,
+                 CLI_WORDS_OF("train", "i.yaml", "init_from=golden/llama", folder, noise,
                               "moe.num_experts=6", "train.steps=1", "train.learning_rate=0",
                               "train.min_learning_rate=0", layout, ranks ? NULL : "--ranks=2"));
     cli_digest(run, digest);
@@ -101,9 +101,9 @@ static void test_upcycled_with_noise(void **state)
 {
     (void)state;
     char expert[32], copies[32], whole[32], cut[32];
-    double expected = first_loss("plain", GOLDEN "/llama", NULL, NULL);
+    double expected = first_loss("plain", "golden/llama", NULL, NULL);
     double noisy =
-        first_loss("noisy", GOLDEN "/llama", "moe.num_experts=3", "moe.upcycle_noise=0.01");
+        first_loss("noisy", "golden/llama", "moe.num_experts=3", "moe.upcycle_noise=0.01");
     assert_true(noisy != expected && fabs(noisy - expected) < 0.02 * expected);
     (void)snprintf(expert, sizeof(expert), "parallel.expert=%d", cli_ranks());
     digest_of(0, "copies", "moe.upcycle_noise=0", "parallel.expert=1", copies);
@@ -118,7 +118,7 @@ static void test_upcycled_with_noise(void **state)
 static void test_goes_on(void **state)
 {
     (void)state;
-    cli_tool(CLI_WORDS_OF("cp", "-r", GOLDEN "/mixtral", "here"));
+    cli_tool(CLI_WORDS_OF("cp", "-r", "golden/mixtral", "here"));
     (void)first_loss("own", "here", NULL, NULL);
     cli_tool(CLI_WORDS_OF("rm", "-r", "here"));
     cli_run_well(cli_ranks(),
@@ -169,7 +169,7 @@ static void test_there_and_back(void **state)
     for (size_t i = 0; i<sizeof(families) / sizeof(*families); i += cli_ranks()> 1 ? 2 : 1) {
         char folder[64], in[64], out[64], before[CLI_PATH], after[CLI_PATH];
         (void)snprintf(folder, sizeof(folder), "begin_%s", families[i]);
-        (void)snprintf(before, sizeof(before), GOLDEN "/%s", families[i]);
+        (void)snprintf(before, sizeof(before), "golden/%s", families[i]);
         (void)snprintf(in, sizeof(in), "in_%s", families[i]);
         (void)snprintf(out, sizeof(out), "out_%s", families[i]);
         cli_tool(CLI_WORDS_OF("cp", "-r", before, folder));
@@ -204,7 +204,7 @@ static void test_there_and_back(void **state)
 static void test_trained_and_exported(void **state)
 {
     (void)state;
-    cli_tool(CLI_WORDS_OF("cp", "-r", GOLDEN "/olmoe", "olmoe_here"));
+    cli_tool(CLI_WORDS_OF("cp", "-r", "golden/olmoe", "olmoe_here"));
     cli_write("olmoe_here/tokenizer.json", "{}");
     cli_write("olmoe_here/generation_config.json", "{}");
     (void)first_loss("tuned", "olmoe_here", NULL, NULL);
@@ -221,8 +221,8 @@ static void test_trained_and_exported(void **state)
 static void test_end_of_text(void **state)
 {
     (void)state;
-    cli_tool(CLI_WORDS_OF("cp", "-r", GOLDEN "/llama", "spoken"));
-    cli_tool(CLI_WORDS_OF("cp", GOLDEN "/tokenizers/qwen2/tokenizer.json", "spoken"));
+    cli_tool(CLI_WORDS_OF("cp", "-r", "golden/llama", "spoken"));
+    cli_tool(CLI_WORDS_OF("cp", "golden/tokenizers/qwen2/tokenizer.json", "spoken"));
     cli_write("spoken/tokenizer_config.json", "{\"eos_token\": \"<|endoftext|>\"}");
     cli_run_well(0, CLI_WORDS_OF("import", "spoken", "in_spoken"));
     cli_tool(CLI_WORDS_OF("rm", "-r", "spoken"));
@@ -241,14 +241,14 @@ static void test_verified(void **state)
     (void)state;
     struct process_result result =
         cli_run(cli_ranks(), CLI_WORDS_OF("verify", "i.yaml", "--json", "--steps", "2",
-                                          "init_from=" GOLDEN "/qwen2_moe"));
+                                          "init_from=golden/qwen2_moe"));
     json_decref(cli_expect_json(&result, 0));
-    result = cli_run(0, CLI_WORDS_OF("plan", "i.yaml", "--json", "init_from=" GOLDEN "/gpt2"));
+    result = cli_run(0, CLI_WORDS_OF("plan", "i.yaml", "--json", "init_from=golden/gpt2"));
     json_t *root = cli_expect_json(&result, 0);
     json_t *other = json_object_get(json_object_get(root, "bytes"), "other");
     assert_true(json_integer_value(other) > 1 << 24); /* what reading takes */
     json_decref(root);
-    result = cli_run(0, CLI_WORDS_OF("inspect", "i.yaml", "init_from=" GOLDEN "/llama"));
+    result = cli_run(0, CLI_WORDS_OF("inspect", "i.yaml", "init_from=golden/llama"));
     assert_non_null(strstr(result.out, "layers.1.mlp.up.weight"));
     cli_expect_status(&result, 0);
 }
@@ -281,9 +281,9 @@ static void make_hostile(void)
     cli_tool(CLI_WORDS_OF("ln", "-s", "b.safetensors", "linked/a.safetensors"));
     cli_tool(CLI_WORDS_OF("ln", "-s", "a.safetensors", "linked/b.safetensors"));
     write_sizes("nan/config.json", "NaN");
-    cli_tool(CLI_WORDS_OF("cp", GOLDEN "/llama/model.safetensors", "nan"));
+    cli_tool(CLI_WORDS_OF("cp", "golden/llama/model.safetensors", "nan"));
     write_sizes("many/config.json", "1000000000000000");
-    cli_tool(CLI_WORDS_OF("cp", GOLDEN "/llama/model.safetensors", "many"));
+    cli_tool(CLI_WORDS_OF("cp", "golden/llama/model.safetensors", "many"));
 }
 
 static void test_messages(void **state)
@@ -292,14 +292,14 @@ static void test_messages(void **state)
     static const struct {
         const char *from, *change, *says;
     } cases[] = {
-        {GOLDEN "/mixtral", "model.hidden_size=16",
+        {"golden/mixtral", "model.hidden_size=16",
          "key 'model.hidden_size': found 16, expected "
          "32 or nothing"},
-        {GOLDEN "/mixtral", "moe.top_k=1", "key 'moe.top_k': found 1, expected 2"},
-        {GOLDEN "/qwen2_moe", "moe.every=1", "key 'moe.every': found 1"},
-        {GOLDEN "/llama", "data.sequence_length=65", "at most model.max_position (64)"},
-        {GOLDEN "/llama", "resume=run", "beside resume"},
-        {GOLDEN "/llama", "moe.top_k=2", "key 'moe.num_experts': found nothing"},
+        {"golden/mixtral", "moe.top_k=1", "key 'moe.top_k': found 1, expected 2"},
+        {"golden/qwen2_moe", "moe.every=1", "key 'moe.every': found 1"},
+        {"golden/llama", "data.sequence_length=65", "at most model.max_position (64)"},
+        {"golden/llama", "resume=run", "beside resume"},
+        {"golden/llama", "moe.top_k=2", "key 'moe.num_experts': found nothing"},
         {"nowhere", "seed=1", "is not there"},
         {"t.txt", "seed=1", "is a file"},
         {"x.gguf", "seed=1", "is a GGUF file"},
@@ -317,10 +317,10 @@ static void test_messages(void **state)
         {"many", "seed=1", "key 'model.num_layers'"},
     };
     cli_tool(CLI_WORDS_OF("mkdir", "quantised", "adapter", "pickled", "torn", "lacking"));
-    cli_tool(CLI_WORDS_OF("cp", GOLDEN "/llama/config.json", "pickled"));
-    cli_tool(CLI_WORDS_OF("cp", GOLDEN "/llama/config.json", "torn"));
-    cli_tool(CLI_WORDS_OF("cp", GOLDEN "/llama/config.json", "lacking"));
-    cli_tool(CLI_WORDS_OF("cp", GOLDEN "/gpt2/model.safetensors", "lacking"));
+    cli_tool(CLI_WORDS_OF("cp", "golden/llama/config.json", "pickled"));
+    cli_tool(CLI_WORDS_OF("cp", "golden/llama/config.json", "torn"));
+    cli_tool(CLI_WORDS_OF("cp", "golden/llama/config.json", "lacking"));
+    cli_tool(CLI_WORDS_OF("cp", "golden/gpt2/model.safetensors", "lacking"));
     cli_tool(CLI_WORDS_OF("touch", "x.gguf", "quantised/model.gguf", "pickled/pytorch_model.bin"));
     cli_write("adapter/adapter_config.json", "{}");
     cli_write("torn/model.safetensors", "torn");
@@ -350,6 +350,7 @@ int main(int argc, char **argv)
     };
     cli_begin("init", argc, argv);
     cli_write("i.yaml", config);
+    cli_tool(CLI_WORDS_OF("ln", "-s", golden, "golden"));
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     cli_end();
     return failed;
