@@ -1,4 +1,5 @@
 #include "base/file.h"
+#include "base/log.h"
 #include "checkpoint/checkpoint.h"
 #include "cli/command.h"
 #include "comm/comm.h"
@@ -72,32 +73,41 @@ static enum tri_status inspect_config(const struct tri_arguments *arguments, boo
 
 /* ---- a checkpoint or a run ------------------------------------------------------------------- */
 
-/* {"vocab_size", "special", "stops"}, or null where the checkpoint has no tokenizer. */
-static enum tri_status describe_tokenizer(const char *path, json_t **object,
-                                          struct tri_error *error)
+static enum tri_status read_tokenizer(const char *folder, json_t **object, struct tri_error *error)
 {
-    char folder[TRI_PATH_MAX];
     int32_t stop[TRI_STOPS];
     int stops;
+    int64_t special = 0;
     struct tri_tokenizer *tokenizer;
-    *object = json_null();
-    if (!tri_tokenizer_files_find(path, folder, sizeof(folder))) {
-        return TRI_OK;
-    }
     TRI_TRY(tri_tokenizer_create(folder, &tokenizer, error));
     enum tri_status status = tri_tokenizer_read_stops(folder, tokenizer, stop, &stops, error);
-    json_t *ids = json_array();
-    int64_t special = 0;
-    for (int i = 0; status == TRI_OK && i < stops; i++) {
-        (void)json_array_append_new(ids, json_integer(stop[i]));
-    }
     for (int64_t i = 0; tokenizer->special && i < tokenizer->vocab_size; i++) {
         special += tokenizer->special[i] != 0;
     }
-    *object = json_pack("{sI sI so}", "vocab_size", (json_int_t)tokenizer->vocab_size, "special",
-                        (json_int_t)special, "stops", ids);
+    if (status == TRI_OK) {
+        json_t *ids = json_array();
+        for (int i = 0; i < stops; i++) {
+            (void)json_array_append_new(ids, json_integer(stop[i]));
+        }
+        *object = json_pack("{sI sI so}", "vocab_size", (json_int_t)tokenizer->vocab_size,
+                            "special", (json_int_t)special, "stops", ids);
+    }
     tri_tokenizer_destroy(tokenizer);
     return status;
+}
+
+/* {"vocab_size", "special", "stops"}; null where the checkpoint has no tokenizer, or one of a kind
+ * that is only carried along. */
+static json_t *describe_tokenizer(const char *path)
+{
+    char folder[TRI_PATH_MAX];
+    struct tri_error error;
+    json_t *object = json_null();
+    if (tri_tokenizer_files_find(path, folder, sizeof(folder)) &&
+        read_tokenizer(folder, &object, &error) != TRI_OK) {
+        tri_log_warn("%s", error.message);
+    }
+    return object;
 }
 
 static void print_tokenizer(const json_t *tokenizer)
@@ -117,19 +127,13 @@ static enum tri_status inspect_checkpoint(const char *given, bool json, struct t
     const char *path = choice.path;
     char digest[32];
     struct tri_checkpoint_info info;
-    json_t *tokenizer;
     enum tri_status status;
     do {
         TRI_TRY(tri_checkpoint_resolve(given, &choice, error));
         status = tri_checkpoint_inspect_choice(&choice, &info, error);
     } while (status != TRI_OK && choice.again);
     TRI_TRY(status);
-    status = describe_tokenizer(path, &tokenizer, error);
-    if (status != TRI_OK) {
-        json_decref(tokenizer);
-        tri_checkpoint_info_fini(&info);
-        return status;
-    }
+    json_t *tokenizer = describe_tokenizer(path);
     (void)snprintf(digest, sizeof(digest), "%016llx", (unsigned long long)info.digest);
     json_t *list = json_array();
     for (int64_t i = 0; i < info.count; i++) {

@@ -55,6 +55,12 @@ enum tri_status tri_bpe_get_flag(const struct tri_bpe_file *file, const char *ke
 static enum tri_status refuse_strays(const struct tri_bpe_file *file, struct tri_error *error)
 {
     static const char *const keys[] = {"truncation", "padding"};
+    const json_t *model = json_object_get(file->root, "model");
+    const char *type = tri_bpe_type(model);
+    if (!json_is_object(model) || (*type && strcmp(type, "BPE") != 0)) {
+        return tri_bpe_refuse(file, "model", json_object_get(model, "type"),
+                              "expected type BPE, the only one supported", error);
+    }
     for (size_t i = 0; i < sizeof(keys) / sizeof(*keys); i++) {
         const json_t *found = json_object_get(file->root, keys[i]);
         if (found && !json_is_null(found)) {

@@ -404,11 +404,6 @@ static enum tri_status read_options(struct tri_bpe_file *file, const json_t *mod
     static const char *const unsupported[] = {"dropout", "continuing_subword_prefix",
                                               "end_of_word_suffix"};
     struct tri_word_rules *rules = &file->bpe->rules;
-    const char *type = tri_bpe_type(model);
-    if (!json_is_object(model) || (*type && strcmp(type, "BPE") != 0)) {
-        return tri_bpe_refuse(file, "model", json_object_get(model, "type"),
-                              "expected type BPE, the only one supported", error);
-    }
     for (size_t i = 0; i < sizeof(unsupported) / sizeof(*unsupported); i++) {
         const json_t *value = json_object_get(model, unsupported[i]);
         const char *text = json_string_value(value);

@@ -96,6 +96,22 @@ static void test_stops_end_a_text(void **state)
     json_decref(free_run);
 }
 
+/* A kind that is not read is carried along all the same. */
+static void test_another_kind_is_carried(void **state)
+{
+    (void)state;
+    cli_tool(CLI_WORDS_OF("cp", "-r", "bpe", "bare"));
+    cli_write("bare/tokenizer/tokenizer.json", "{\"model\": {\"type\": \"Unigram\"}}");
+    cli_run_well(0, CLI_WORDS_OF("train", "c.yaml", "run_dir=kind", "data.train=bare/train_*.bin",
+                                 "data.valid=", "model.vocab_size=1504", "train.steps=1"));
+    expect_same_file("kind/checkpoints/step_1/tokenizer.json", "bare/tokenizer/tokenizer.json");
+    struct process_result result = cli_run(0, CLI_WORDS_OF("inspect", "kind", "--json"));
+    assert_int_equal(cli_count(result.err, "Unigram"), 1);
+    json_t *root = cli_expect_json(&result, 0);
+    assert_true(json_is_null(json_object_get(root, "tokenizer")));
+    json_decref(root);
+}
+
 static void test_damage_is_seen(void **state)
 {
     (void)state;
@@ -157,6 +173,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_it_goes_with_the_run),
         cmocka_unit_test(test_bits_are_of_bytes),
         cmocka_unit_test(test_stops_end_a_text),
+        cmocka_unit_test(test_another_kind_is_carried),
         cmocka_unit_test(test_damage_is_seen),
         cmocka_unit_test(test_a_run_begins_with_another),
         cmocka_unit_test(test_it_goes_to_hugging_face_and_back),
