@@ -1,3 +1,4 @@
+#include "base/log.h"
 #include "base/memory.h"
 #include "cli/command.h"
 #include "data/tokenizer.h"
@@ -75,7 +76,7 @@ static enum tri_status sum_bytes(const struct tri_tokenizer *tokenizer,
 }
 
 /* Bytes of the text that is predicted: of the targets that count, by the checkpoint's tokenizer, or
- * where they are bytes; 0: not known. */
+ * where they are bytes; 0: not known, as by one of a kind that is only carried along. */
 static enum tri_status count_bytes(const struct request *request, const struct tri_loader *loader,
                                    int64_t *bytes, struct tri_error *error)
 {
@@ -86,7 +87,10 @@ static enum tri_status count_bytes(const struct request *request, const struct t
     if (!own && !tri_vocabulary_is_bytes(request->config.model.vocab_size)) {
         return TRI_OK;
     }
-    TRI_TRY(tri_tokenizer_create(own ? folder : "byte", &tokenizer, error));
+    if (tri_tokenizer_create(own ? folder : "byte", &tokenizer, error) != TRI_OK) {
+        tri_log_note("%s", error->message);
+        return TRI_OK;
+    }
     enum tri_status status =
         sum_bytes(tokenizer, loader, request->config.data.sequence_length, bytes, error);
     tri_tokenizer_destroy(tokenizer);

@@ -1,44 +1,63 @@
 #include "train/run_tokenizer.h"
 
 #include "base/log.h"
+#include "base/memory.h"
 #include "base/path.h"
 #include "data/tokenizer_files.h"
 
-/* What is beside the shards, else what init_from has; one word where the two are not the same. */
-static enum tri_status choose(const struct tri_config *config, char folder[TRI_PATH_MAX],
-                              bool *found, struct tri_error *error)
+/* The first folder that has one. */
+struct choice {
+    char folder[TRI_PATH_MAX];
+    bool found;
+};
+
+/* The first one stays; another that comes later is told where it is another tokenizer. */
+static enum tri_status offer(struct choice *choice, const char *place, struct tri_error *error)
 {
-    char shards[TRI_PATH_MAX];
-    char first[TRI_PATH_MAX];
+    char folder[TRI_PATH_MAX];
     bool same = true;
-    tri_path_parent(config->data.train, shards, sizeof(shards));
-    *found = tri_tokenizer_files_find(shards, folder, TRI_PATH_MAX);
-    if (!config->init_from[0] ||
-        !tri_tokenizer_files_find(config->init_from, first, sizeof(first))) {
+    if (!tri_tokenizer_files_find(place, folder, sizeof(folder))) {
         return TRI_OK;
     }
-    if (*found) {
-        TRI_TRY(tri_tokenizer_files_compare(folder, first, &same, error));
-    } else {
-        tri_path_make(folder, TRI_PATH_MAX, "%s", first);
-        *found = true;
+    if (!choice->found) {
+        tri_path_make(choice->folder, sizeof(choice->folder), "%s", folder);
+        choice->found = true;
+        return TRI_OK;
     }
+    TRI_TRY(tri_tokenizer_files_compare(choice->folder, folder, &same, error));
     if (!same) {
-        tri_log_warn("train: %s/tokenizer.json, by which the shards were made, is not the one of "
-                     "init_from (%s); the run keeps the shards'",
-                     folder, first);
+        tri_log_warn("train: the run keeps %s/tokenizer.json, which is not the same as the one in "
+                     "%s",
+                     choice->folder, folder);
     }
     return TRI_OK;
+}
+
+/* Beside the training shards, set by set, and in init_from. */
+static enum tri_status choose(const struct tri_config *config, struct choice *choice,
+                              struct tri_error *error)
+{
+    enum tri_status status = TRI_OK;
+    struct tri_sets *sets = tri_alloc(TRI_MEMORY_OTHER, sizeof(*sets));
+    tri_config_sets(config->data.train, sets);
+    for (int i = 0; i < sets->count && status == TRI_OK; i++) {
+        char shards[TRI_PATH_MAX];
+        tri_path_parent(sets->set[i].path, shards, sizeof(shards));
+        status = offer(choice, shards, error);
+    }
+    tri_free(sets);
+    TRI_TRY(status);
+    return config->init_from[0] ? offer(choice, config->init_from, error) : TRI_OK;
 }
 
 enum tri_status tri_run_tokenizer_keep(const struct tri_config *config, bool goes_on,
                                        struct tri_error *error)
 {
-    char folder[TRI_PATH_MAX];
-    bool found;
-    if (goes_on && tri_tokenizer_files_find(config->run_dir, folder, sizeof(folder))) {
+    struct choice choice = {.found = false};
+    if (goes_on &&
+        tri_tokenizer_files_find(config->run_dir, choice.folder, sizeof(choice.folder))) {
         return TRI_OK;
     }
-    TRI_TRY(choose(config, folder, &found, error));
-    return tri_tokenizer_files_put(found ? folder : NULL, config->run_dir, error);
+    TRI_TRY(choose(config, &choice, error));
+    return tri_tokenizer_files_put(choice.found ? choice.folder : NULL, config->run_dir, error);
 }

@@ -110,6 +110,12 @@ static void test_another_kind_is_carried(void **state)
     json_t *root = cli_expect_json(&result, 0);
     assert_true(json_is_null(json_object_get(root, "tokenizer")));
     json_decref(root);
+    result =
+        cli_run(cli_ranks(), CLI_WORDS_OF("eval", "kind", "--data", "bare/valid_*.bin", "--json"));
+    assert_int_equal(cli_count(result.err, "Unigram"), 1);
+    root = cli_expect_json(&result, 0);
+    assert_true(json_is_null(json_object_get(root, "bits_per_byte")));
+    json_decref(root);
 }
 
 static void test_damage_is_seen(void **state)
@@ -135,7 +141,7 @@ static void test_damage_is_seen(void **state)
 static void test_a_run_begins_with_another(void **state)
 {
     (void)state;
-    static const char word[] = "is not the one of init_from";
+    static const char word[] = "which is not the same as the one in";
     cli_run_well(0, CLI_WORDS_OF("tokenize", "--tokenizer", TOKENIZERS "/llama3", "--out", "other",
                                  "t.txt"));
     struct process_result result = cli_run(
@@ -144,6 +150,13 @@ static void test_a_run_begins_with_another(void **state)
     assert_int_equal(cli_count(result.err, word), 1);
     cli_expect_status(&result, 0);
     expect_same_file("four/tokenizer/tokenizer.json", TOKENIZERS "/llama3/tokenizer.json");
+    result = cli_run(0, CLI_WORDS_OF("train", "c.yaml", "run_dir=mixed",
+                                     "data.train=[{path: bpe/train_*.bin}, "
+                                     "{path: other/train_*.bin}, {path: bpe/valid_*.bin}]",
+                                     "model.vocab_size=1504", "train.steps=1"));
+    assert_int_equal(cli_count(result.err, word), 1);
+    cli_expect_status(&result, 0);
+    expect_same_file("mixed/tokenizer/tokenizer.json", TOKENIZERS "/gpt2/tokenizer.json");
     cli_tool(CLI_WORDS_OF("rm", "-r", "other/tokenizer"));
     result = cli_run(cli_ranks(),
                      CLI_WORDS_OF("train", "c.yaml", "run_dir=five", "data.train=other/train_*.bin",
