@@ -106,7 +106,10 @@ static enum tri_status name_stranger(const struct tri_safetensors_set *set,
 {
     bool *known = tri_alloc(TRI_MEMORY_OTHER, (size_t)set->count * sizeof(*known));
     for (int p = 0; p < params->count; p++) {
-        known[tri_safetensors_set_find(set, params->param[p].name)] = true;
+        int64_t found = tri_safetensors_set_find(set, params->param[p].name);
+        if (found >= 0) {
+            known[found] = true;
+        }
     }
     int64_t at = 0;
     while (known[at]) {
@@ -118,15 +121,32 @@ static enum tri_status name_stranger(const struct tri_safetensors_set *set,
                     set->tensor[at]->path, set->tensor[at]->name);
 }
 
+/* Where weights alone are wanted, low-rank pairs may begin beside those of a model without. */
+static bool begins_pairs(const struct tri_checkpoint_files *o, const struct tri_params *params)
+{
+    bool begins = !o->moments;
+    for (int p = 0; p < params->count && begins; p++) {
+        begins = !tri_role_is_low(params->param[p].role) ||
+                 tri_safetensors_set_find(o->weights, params->param[p].name) < 0;
+    }
+    return begins;
+}
+
 enum tri_status tri_checkpoint_check_table(const char *path, const struct tri_checkpoint_files *o,
                                            const struct tri_params *params, struct tri_error *error)
 {
+    int64_t count = 0;
+    bool begins = begins_pairs(o, params);
     for (int p = 0; p < params->count; p++) {
         const struct tri_param *param = &params->param[p];
+        if (begins && tri_role_is_low(param->role)) {
+            continue;
+        }
+        count++;
         TRI_TRY(expect_tensor(path, o->weights, param->name, param->dims, param->shape, error));
         TRI_TRY(check_moments(path, o, param, error));
     }
-    return o->weights->count == params->count ? TRI_OK : name_stranger(o->weights, params, error);
+    return o->weights->count == count ? TRI_OK : name_stranger(o->weights, params, error);
 }
 
 /* ---- the whole ------------------------------------------------------------------------------- */

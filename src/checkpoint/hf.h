@@ -110,11 +110,11 @@ enum tri_status tri_hf_save_config(const char *dir, const struct tri_config *con
 enum tri_status tri_hf_copy_files(const char *dir, const struct tri_hf_origin *origin,
                                   struct tri_error *error) TRI_NODISCARD;
 
-/* Writes dir, which must not be there yet: config.json and model.safetensors (or shards of 5 GB
- * and their index), weights as F32, BF16 or F16 (BAD_INPUT names a tensor that does not fit), names
- * per expert, as transformers 4 and 5 both read, and what its origin has beside them. Collective
- * over the mesh's world; the status is the same on all ranks, and after a failure nothing is left.
- */
+/* Writes dir, which must not be there yet, low-rank pairs merged: config.json and model.safetensors
+ * (or shards of 5 GB and their index), weights as F32, BF16 or F16 (BAD_INPUT names a tensor that
+ * does not fit), names per expert, as transformers 4 and 5 both read, and what its origin has
+ * beside them. Collective over the mesh's world; the status is the same on all ranks, and after a
+ * failure nothing is left. */
 enum tri_status tri_hf_save(const char *dir, const struct tri_config *config,
                             const struct tri_params *params, enum tri_safetensors_dtype dtype,
                             const struct tri_hf_origin *origin,

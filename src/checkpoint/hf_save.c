@@ -6,6 +6,7 @@
 #include "base/log.h"
 #include "base/memory.h"
 #include "base/path.h"
+#include "checkpoint/peft.h"
 #include "checkpoint/safetensors.h"
 
 #include <inttypes.h>
@@ -25,6 +26,7 @@ struct placed {
 
 struct save {
     const struct tri_params *params;
+    const struct tri_config_lora *lora;
     struct tri_group *world;
     bool root;
     char temporary[PATH_BYTES];
@@ -82,10 +84,12 @@ static int shard_end(const struct save *s, int first, int64_t shard_bytes)
 static enum tri_status place_rows(struct save *s, enum tri_hf_family family,
                                   const struct tri_config *config, struct tri_error *error)
 {
-    s->count = s->params->count;
-    s->row = tri_alloc(TRI_MEMORY_OTHER, (size_t)s->count * sizeof(*s->row));
-    for (int p = 0; p < s->count; p++) {
-        struct placed *row = &s->row[p];
+    s->row = tri_alloc(TRI_MEMORY_OTHER, (size_t)s->params->count * sizeof(*s->row));
+    for (int p = 0; p < s->params->count; p++) {
+        if (tri_role_is_low(s->params->param[p].role)) {
+            continue; /* merged into its weight */
+        }
+        struct placed *row = &s->row[s->count++];
         row->param = &s->params->param[p];
         if (!tri_hf_source_get(family, row->param, config->moe.num_experts, TRI_HF_PER_EXPERT,
                                &row->source)) {
@@ -164,6 +168,7 @@ static enum tri_status write_shard(struct save *s, const char *name, int first, 
         next = tensor_end(s, at);
         for (int i = at; i < next; i++) {
             tri_param_gather(s->params, s->row[i].param, TRI_FIELD_WEIGHT, s->global);
+            tri_peft_merge(s->params, s->lora, s->row[i].param, s->global);
             if (s->root) {
                 put_row(&s->row[i], s->global, s->whole);
             }
@@ -282,6 +287,7 @@ enum tri_status tri_hf_save_shards(const char *dir, const struct tri_config *con
                                    struct tri_error *error)
 {
     struct save s = {.params = params,
+                     .lora = &config->train.lora,
                      .world = tri_mesh_group(params->mesh, TRI_ON_ALL),
                      .dtype = dtype,
                      .origin = origin};

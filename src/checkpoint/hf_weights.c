@@ -222,7 +222,7 @@ static enum tri_status load_rows(struct loader *l, struct tri_error *error)
         const struct tri_param row = in_folder(l, param);
         struct tri_hf_source source;
         int64_t at = -1;
-        if (l->upcycled && param->role == TRI_ROLE_ROUTER) {
+        if (tri_role_is_low(param->role) || (l->upcycled && param->role == TRI_ROLE_ROUTER)) {
             continue; /* the folder has none: it stays as it was drawn */
         }
         TRI_TRY(locate(l, &row, &source, &at, error));
@@ -370,7 +370,9 @@ static enum tri_status open_set(const char *dir, struct tri_safetensors_set **se
     TRI_TRY(tri_path_format(path, sizeof(path), error, "%s/adapter_config.json", dir));
     if (tri_file_exists(path)) {
         return tri_fail(error, TRI_BAD_INPUT,
-                        "%s: adapters are not applied: merge it into the model first", path);
+                        "%s: an adapter beside a model is not applied: keep it in a folder of its "
+                        "own, as train.lora.adapter, or merge it",
+                        path);
     }
     TRI_TRY(tri_path_format(path, sizeof(path), error, "%s/config.json", dir));
     TRI_TRY(tri_json_load(path, &root, error));

@@ -3,6 +3,7 @@
 #include "base/path.h"
 #include "checkpoint/checkpoint.h"
 #include "checkpoint/hf.h"
+#include "checkpoint/peft.h"
 #include "cli/command.h"
 #include "cli/spread.h"
 #include "comm/comm.h"
@@ -49,10 +50,17 @@ static void find_origin(const struct tri_config *config, char folder[TRI_PATH_MA
     tri_free(before);
 }
 
+/* What is written, and how. */
+struct form {
+    enum tri_hf_family family;
+    enum tri_safetensors_dtype dtype;
+    bool pairs; /* the low-rank pairs alone, as an adapter */
+};
+
 /* Weights of a checkpoint, and those into a folder. */
 static enum tri_status copy(struct tri_checkpoint_choice *choice, const char *to,
                             const struct tri_config *config, const struct tri_spread *spread,
-                            enum tri_safetensors_dtype dtype, struct tri_error *error)
+                            const struct form *form, struct tri_error *error)
 {
     struct tri_checkpoint_state state = {0};
     char folder[TRI_PATH_MAX] = "";
@@ -64,19 +72,50 @@ static enum tri_status copy(struct tri_checkpoint_choice *choice, const char *to
     enum tri_status status = refuse_bias(choice->path, &state, error);
     tri_checkpoint_state_fini(&state);
     TRI_TRY(status);
-    return tri_hf_save(to, config, spread->params, dtype, &origin, error);
+    return form->pairs ? tri_peft_save(to, config, form->family, folder, spread->params, error)
+                       : tri_hf_save(to, config, spread->params, form->dtype, &origin, error);
 }
 
-static void say(const char *path, const char *to, enum tri_hf_family family, int64_t total,
-                bool json)
+/* Parameters of low-rank pairs, or of all else. */
+static int64_t count_written(const struct tri_params *params, bool pairs)
 {
+    int64_t count = 0;
+    for (int p = 0; p < params->count; p++) {
+        const struct tri_param *param = &params->param[p];
+        count += tri_role_is_low(param->role) == pairs ? param->shape[0] * param->shape[1] : 0;
+    }
+    return count;
+}
+
+static void say(const char *path, const char *to, const struct form *form, int64_t total, bool json)
+{
+    const char *family = tri_hf_family_name(form->family);
     if (json) {
-        tri_print_json(json_pack("{ss sI ss}", "family", tri_hf_family_name(family), "parameters",
-                                 (json_int_t)total, "folder", to));
+        tri_print_json(json_pack("{ss sI ss}", "family", family, "parameters", (json_int_t)total,
+                                 "folder", to));
     } else {
         (void)printf("%s: %lld parameters as %s, now in %s\n", path, (long long)total,
-                     tri_hf_family_name(family), to);
+                     form->pairs ? "an adapter of PEFT's" : family, to);
     }
+}
+
+/* Whether the model can be written so, there. */
+static enum tri_status check_form(const struct tri_arguments *arguments, const char *path,
+                                  const struct tri_config *config, struct form *form,
+                                  struct tri_error *error)
+{
+    bool merge = tri_arguments_has(arguments, "--merge"), has = config->train.lora.rank > 0;
+    form->pairs = has && !merge;
+    TRI_TRY(tri_hf_family_of(config, &form->family, error));
+    if (merge && !has) {
+        return tri_fail(error, TRI_BAD_INPUT, "%s: has no low-rank pairs (train.lora) to --merge",
+                        path);
+    }
+    if (form->pairs) {
+        TRI_TRY(tri_peft_check(config, form->family, error));
+    }
+    return tri_comm_rank(arguments->comm) == 0 ? tri_hf_check_target(arguments->words[1], error)
+                                               : TRI_OK;
 }
 
 /* All ranks read the model, each its share, and write it as a Hugging Face folder. */
@@ -85,25 +124,22 @@ static enum tri_status export_choice(const struct tri_arguments *arguments,
                                      enum tri_safetensors_dtype dtype, struct tri_error *error)
 {
     const char *to = arguments->words[1];
-    bool root = tri_comm_rank(arguments->comm) == 0;
     struct tri_config config;
     struct tri_spread spread = {0};
-    enum tri_hf_family family = TRI_HF_LLAMA;
+    struct form form = {.dtype = dtype};
     TRI_TRY(tri_config_of_checkpoint(arguments->words[0], arguments, &config, choice, error));
-    enum tri_status status = tri_hf_family_of(&config, &family, error);
-    if (status == TRI_OK && root) {
-        status = tri_hf_check_target(to, error);
-    }
+    enum tri_status status = check_form(arguments, choice->path, &config, &form, error);
     TRI_TRY(tri_agree_everywhere(arguments, status, error));
-    status = tri_spread_create("export", arguments->comm, family, &config, &spread, error);
+    status = tri_spread_create("export", arguments->comm, form.family, &config, &spread, error);
     if (status == TRI_OK) {
-        status = copy(choice, to, &config, &spread, dtype, error);
+        status = copy(choice, to, &config, &spread, &form, error);
     }
     if (status == TRI_OK) {
         tri_spread_report(&spread);
     }
-    if (status == TRI_OK && root) {
-        say(choice->path, to, family, spread.params->total, tri_arguments_has(arguments, "--json"));
+    if (status == TRI_OK && tri_comm_rank(arguments->comm) == 0) {
+        say(choice->path, to, &form, count_written(spread.params, form.pairs),
+            tri_arguments_has(arguments, "--json"));
     }
     tri_spread_destroy(&spread);
     return status;

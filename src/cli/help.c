@@ -157,29 +157,35 @@ const struct tri_command tri_commands[] = {
      tri_command_tokenize},
     {"import",
      "a Hugging Face folder into a checkpoint",
-     "trident import DIR CHECKPOINT [--ranks N] [--json]\n\n"
+     "trident import DIR CHECKPOINT [--adapter ADAPTER] [--ranks N] [--json]\n\n"
      "Reads config.json and the safetensors of DIR (Mixtral, OLMoE, Qwen2-MoE, Qwen3-MoE, GPT-2,\n"
      "Llama, Qwen3, Mistral) and writes a checkpoint without optimizer states, where nothing is\n"
      "yet. Each rank holds its share of the model.\n\n"
-     "  --ranks N   so many ranks, threads of this process, without mpiexec\n"
-     "  --json      one JSON object: family, parameters, checkpoint\n",
-     OPTIONS({"--ranks", true}, {"--json", false}, {NULL, false}),
+     "  --adapter ADAPTER  a folder of PEFT's: its low-rank pairs beside the weights\n"
+     "  --ranks N          so many ranks, threads of this process, without mpiexec\n"
+     "  --json             one JSON object: family, parameters, checkpoint\n",
+     OPTIONS({"--ranks", true}, {"--adapter", true}, {"--json", false}, {NULL, false}),
      2,
      {"DIR", "CHECKPOINT"},
      TRI_WRITES | TRI_STARTS_RANKS,
      tri_command_import},
     {"export",
      "a checkpoint into a Hugging Face folder",
-     "trident export RUN|CHECKPOINT DIR [--dtype f32|bf16|f16] [--ranks N] [--json]\n\n"
+     "trident export RUN|CHECKPOINT DIR [--dtype f32|bf16|f16] [--merge] [--ranks N]\n"
+     "               [--json]\n\n"
      "Writes config.json and safetensors that transformers reads, when one of the families that\n"
      "`import` knows can hold the model; else says what stands in the way. Nothing may be at\n"
      "DIR yet. Tokenizer, chat template and generation_config.json are copied from the folder "
      "that\n"
      "the model began with, if it is still there. Each rank holds its share of the model.\n\n"
      "  --dtype D    of the tensors: f32 (the default), bf16 or f16\n"
+     "  --merge      the whole model, low-rank pairs merged into its weights; without it a run "
+     "with\n"
+     "               train.lora is written as PEFT's adapter\n"
      "  --ranks N    so many ranks, threads of this process, without mpiexec\n"
      "  --json       one JSON object: family, parameters, folder\n",
-     OPTIONS({"--ranks", true}, {"--dtype", true}, {"--json", false}, {NULL, false}),
+     OPTIONS({"--ranks", true}, {"--dtype", true}, {"--merge", false}, {"--json", false},
+             {NULL, false}),
      2,
      {"RUN|CHECKPOINT", "DIR"},
      TRI_WRITES | TRI_STARTS_RANKS,

@@ -1,5 +1,6 @@
 #include "checkpoint/checkpoint.h"
 #include "checkpoint/hf.h"
+#include "checkpoint/peft.h"
 #include "cli/command.h"
 #include "cli/spread.h"
 #include "comm/comm.h"
@@ -19,10 +20,14 @@ static void note_origin(const char *from, struct tri_config *config)
     free(path);
 }
 
-static enum tri_status copy(const char *from, const char *to, const struct tri_config *config,
-                            const struct tri_spread *spread, struct tri_error *error)
+static enum tri_status copy(const char *from, const char *adapter, const char *to,
+                            const struct tri_config *config, const struct tri_spread *spread,
+                            struct tri_error *error)
 {
     TRI_TRY(tri_hf_load_weights(from, spread->params, error));
+    if (adapter) {
+        TRI_TRY(tri_peft_load(adapter, config, spread->params, error));
+    }
     struct tri_config whole = *config;
     whole.parallel = (struct tri_config_parallel){1, 1, 1};
     note_origin(from, &whole);
@@ -51,23 +56,35 @@ static void say(const char *from, const char *to, enum tri_hf_family family, int
     }
 }
 
+/* The model's config; with the pairs of an adapter unless that is NULL. */
+static enum tri_status read_config(const char *from, const char *adapter, struct tri_config *config,
+                                   enum tri_hf_family *family, struct tri_error *error)
+{
+    TRI_TRY(tri_hf_load_config(from, config, family, error));
+    if (adapter) {
+        TRI_TRY(tri_peft_load_config(adapter, &config->train.lora, error));
+    }
+    return tri_params_check_frozen(config, error);
+}
+
 /* All ranks read the model, each its share, and write it as a checkpoint of step 0 without an
  * optimizer. */
 enum tri_status tri_command_import(const struct tri_arguments *arguments, struct tri_error *error)
 {
     const char *from = arguments->words[0], *to = arguments->words[1];
+    const char *adapter = tri_arguments_get(arguments, "--adapter");
     bool root = tri_comm_rank(arguments->comm) == 0;
     struct tri_config config;
     enum tri_hf_family family = TRI_HF_LLAMA;
     struct tri_spread spread = {0};
-    enum tri_status status = tri_hf_load_config(from, &config, &family, error);
+    enum tri_status status = read_config(from, adapter, &config, &family, error);
     if (status == TRI_OK && root) {
         status = tri_checkpoint_check_target(to, error);
     }
     TRI_TRY(tri_agree_everywhere(arguments, status, error));
     status = tri_spread_create("import", arguments->comm, family, &config, &spread, error);
     if (status == TRI_OK) {
-        status = copy(from, to, &config, &spread, error);
+        status = copy(from, adapter, to, &config, &spread, error);
     }
     if (status == TRI_OK) {
         tri_spread_report(&spread);

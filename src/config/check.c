@@ -402,6 +402,7 @@ enum tri_status tri_config_finish(struct tri_config *config, struct tri_error *e
     TRI_TRY(check_train(config, error));
     TRI_TRY(check_micro_batch(config, error));
     TRI_TRY(check_degrees(config, error));
+    TRI_TRY(tri_config_check_lora(config, error));
     return config->reproducible ? check_reproducible(config, error) : TRI_OK;
 }
 

@@ -108,6 +108,23 @@ struct tri_config_data {
     enum tri_choice document_positions; /* tri_config_document_positions says which */
 };
 
+/* Which weights have low-rank pairs. */
+enum tri_lora_target {
+    TRI_LORA_ATTENTION, /* q, k, v and o */
+    TRI_LORA_EXPERTS,
+    TRI_LORA_SHARED, /* the shared expert */
+    TRI_LORA_MLP,    /* of blocks without experts */
+    TRI_LORA_TARGETS
+};
+
+/* Low-rank pairs beside weights. */
+struct tri_config_lora {
+    int64_t rank; /* 0: none */
+    double alpha;
+    char targets[TRI_PATH_MAX]; /* the words of some targets, between commas */
+    char adapter[TRI_PATH_MAX]; /* a folder of PEFT's that they begin with; "": none */
+};
+
 struct tri_config_train {
     int64_t global_batch, micro_batch, steps;
     double learning_rate, min_learning_rate;
@@ -120,7 +137,9 @@ struct tri_config_train {
     int64_t recompute_layers[TRI_LAYERS_MAX];
     bool communication_aware_checkpointing, duplicate_token_dropping, sequence_parallel;
     enum tri_precision gradient_dtype; /* of weights that are stored in bf16 */
-    char freeze[TRI_PATH_MAX];         /* patterns of names, between commas; "": all is trained */
+    char freeze[TRI_PATH_MAX]; /* patterns of names, between commas; with low-rank pairs all else is
+                                  frozen anyway */
+    struct tri_config_lora lora;
 };
 
 struct tri_config {
@@ -240,6 +259,9 @@ struct tri_sets {
     struct tri_set set[TRI_SETS_MAX];
 };
 void tri_config_sets(const char *text, struct tri_sets *sets);
+const char *tri_lora_target_word(enum tri_lora_target target);
+/* Whether train.lora.targets has it. */
+bool tri_config_lora_targets(const struct tri_config *config, enum tri_lora_target target);
 bool tri_config_layer_is_moe(const struct tri_config *config, int64_t layer);
 /* Whether positions count from 0 in each document, and not in each row. */
 bool tri_config_document_positions(const struct tri_config *config);

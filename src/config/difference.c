@@ -66,6 +66,9 @@ static bool is_idle(const struct tri_key *key, const struct tri_config *a,
     if (is_key(key, "moe.every") || is_key(key, "moe.layers")) {
         return same_layers(a, b);
     }
+    if (is_key(key, "train.lora.alpha") || is_key(key, "train.lora.targets")) {
+        return a->train.lora.rank == 0 && b->train.lora.rank == 0;
+    }
     return is_dense(a, b) && tri_key_in_section(key, "moe");
 }
 
@@ -131,18 +134,27 @@ static bool is_of_model(const struct tri_key *key)
     return binds(key, false) || is_key(key, "moe.top_k") || is_key(key, "moe.normalize_top_k");
 }
 
+/* Low-rank pairs, where the weights have some. */
+static bool is_of_pairs(const struct tri_key *key, const struct tri_config *source)
+{
+    return strncmp(key->name, "train.lora.", strlen("train.lora.")) == 0 && key->shapes &&
+           source->train.lora.rank > 0;
+}
+
 static enum tri_status check_adopted(const struct tri_config *config,
                                      const struct tri_config *source, const struct tri_key *key,
                                      struct tri_error *error)
 {
     char *given, *wanted;
     enum tri_status status = TRI_OK;
+    const char *adapter = config->train.lora.adapter;
+    const char *path = is_of_pairs(key, source) && adapter[0] ? adapter : source->path;
     bool layers = is_key(key, "moe.every") || is_key(key, "moe.layers"); /* not the same ones */
     if (differs(key, config, source, &given, &wanted) || layers) {
         status = tri_config_refuse(config, error, key->name,
                                    "found %s, expected %s or nothing: so it is of the weights of "
                                    "%.300s",
-                                   given, wanted, source->path);
+                                   given, wanted, path);
     }
     free(given);
     free(wanted);
@@ -176,15 +188,18 @@ enum tri_status tri_config_adopt(struct tri_config *config, const struct tri_con
     for (size_t i = 0; i < tri_keys_count; i++) {
         const struct tri_key *key = &tri_keys[i];
         bool of_moe = tri_key_in_section(key, "moe");
-        if ((tri_key_in_section(key, "model") || (of_moe && !upcycled)) && is_taken(key, config)) {
+        bool of_source =
+            tri_key_in_section(key, "model") || (of_moe && !upcycled) || is_of_pairs(key, source);
+        if (of_source && is_taken(key, config)) {
             memcpy(tri_key_at(key, config), tri_key_view(key, source), tri_key_bytes(key));
         }
     }
     for (size_t i = 0; i < tri_keys_count; i++) {
         const struct tri_key *key = &tri_keys[i];
         bool of_experts = tri_key_in_section(key, "moe") && source->moe.num_experts == 0;
-        if (is_of_model(key) && config->lines[i] != 0 && !is_idle(key, config, source) &&
-            !of_experts) {
+        bool binding = (is_of_model(key) && !is_idle(key, config, source) && !of_experts) ||
+                       is_of_pairs(key, source);
+        if (binding && config->lines[i] != 0) {
             TRI_TRY(check_adopted(config, source, key, error));
         }
     }

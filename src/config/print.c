@@ -5,6 +5,7 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 /* ---- YAML ------------------------------------------------------------------------------------ */
 
@@ -13,6 +14,14 @@ static bool is_shown(const struct tri_key *key, const struct tri_config *config)
     bool dense = config->moe.num_experts == 0;
     return !(dense && tri_key_in_section(key, "moe")) &&
            !tri_key_is_unset(key, tri_key_view(key, config));
+}
+
+/* Whether the key is the first of a mapping in its section, as train.lora is one. */
+static bool begins_mapping(size_t i)
+{
+    const char *dot = strrchr(tri_keys[i].name, '.');
+    size_t length = (size_t)(dot - tri_keys[i].name) + 1;
+    return i == 0 || strncmp(tri_keys[i - 1].name, tri_keys[i].name, length) != 0;
 }
 
 /* A default that follows other keys is a comment: it is there to be read, and does not stand in the
@@ -30,8 +39,12 @@ static void print_section(const struct tri_config *config, const char *section, 
             open = true;
         }
         bool followed = tri_key_is_followed(key, config);
-        (void)fprintf(out, "%s%s%s: ", section[0] ? "  " : "", followed ? "# " : "",
-                      tri_key_last(key));
+        const char *inner = strchr(tri_key_last(key), '.');
+        if (inner && begins_mapping(i)) {
+            (void)fprintf(out, "  %.*s:\n", (int)(inner - tri_key_last(key)), tri_key_last(key));
+        }
+        (void)fprintf(out, "%s%s%s%s: ", section[0] ? "  " : "", inner ? "  " : "",
+                      followed ? "# " : "", inner ? inner + 1 : tri_key_last(key));
         (followed ? tri_value_print_note : tri_value_print)(key, tri_key_view(key, config), out);
         if (followed) {
             (void)fprintf(out, "  (%s)", key->follows);

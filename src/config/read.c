@@ -105,6 +105,19 @@ static enum tri_status fail_unknown(const char *place, const char *written, bool
     return status;
 }
 
+/* Whether keys of the table have a name that goes on so. */
+static bool has_inner(const char *name)
+{
+    size_t length = strlen(name);
+    for (size_t i = 0; i < tri_keys_count; i++) {
+        if (strncmp(tri_keys[i].name, name, length) == 0 && tri_keys[i].name[length] == '.') {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Of a section, or of a mapping in one. */
 static enum tri_status read_section(struct tri_config *config, const char *section,
                                     const struct tri_node *node, struct tri_error *error)
 {
@@ -113,6 +126,10 @@ static enum tri_status read_section(struct tri_config *config, const char *secti
         (void)snprintf(name, sizeof(name), "%s.%s", section, node->keys[i]->text);
         int line = node->keys[i]->line;
         int at = tri_key_find(name);
+        if (at < 0 && node->items[i]->kind == TRI_NODE_MAPPING && has_inner(name)) {
+            TRI_TRY(read_section(config, name, node->items[i], error));
+            continue;
+        }
         if (at < 0) {
             char place[TRI_PATH_MAX + 32];
             (void)snprintf(place, sizeof(place), "%s:%d: ", config->path, line);

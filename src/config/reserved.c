@@ -24,7 +24,6 @@ static const char *const keys[] = {
     "train.activation_memory",
     "train.swap_dir",
     "train.delink_at",
-    "train.lora",
 };
 
 static const struct {

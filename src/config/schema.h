@@ -102,6 +102,10 @@ void tri_key_unset(const struct tri_key *key, void *value);
  * another one. A value that code set to just that counts as such. */
 bool tri_key_is_followed(const struct tri_key *key, const struct tri_config *config);
 
+/* The section train.lora. */
+enum tri_status tri_config_check_lora(const struct tri_config *config,
+                                      struct tri_error *error) TRI_NODISCARD;
+
 /* Sections model and moe of a config that is not finished: what nobody gave becomes that of source.
  * As tri_config_complete. */
 enum tri_status tri_config_adopt(struct tri_config *config, const struct tri_config *source,

@@ -281,6 +281,17 @@ const struct tri_key tri_keys[] = {
     {"train.freeze", AT(train.freeze), TEXTS, .initial = "", .shapes = true, TRAINS,
      .help = "Patterns of names (with * ? [ ]) of weights that stay as they are, as "
              "`[\"embedding.*\", \"layers.*.attention.*\"]`: without gradient and moments."},
+    {"train.lora.rank", AT(train.lora.rank), INT(0, MOST), .initial = "0", .shapes = true, TRAINS,
+     .help =
+         "Rank of the pairs A, B that alone are trained, beside frozen weights (LoRA); 0: none."},
+    {"train.lora.alpha", AT(train.lora.alpha), NUMBER_ABOVE(0.0, 1e6), .initial = "16",
+     .shapes = true, OUTPUT, .help = "A pair adds alpha / rank times B A to its weight."},
+    {"train.lora.targets", AT(train.lora.targets), TEXTS, .initial = "attention, experts",
+     .shapes = true, OUTPUT,
+     .help = "Which weights have a pair: some of attention, experts, shared, mlp."},
+    {"train.lora.adapter", AT(train.lora.adapter), FOLDER(0), .initial = "",
+     .help = "A folder of PEFT's whose pairs a run begins with, beside init_from; what rank, alpha "
+             "and targets leave out is taken from it."},
 
     {"eval.every", AT(eval_every), INT(0, STEPS), .initial = "0",
      .help = "Steps between evaluations; 0: only at the end."},

@@ -8,6 +8,7 @@
  * (TRI_SYNC_OVERLAP). */
 #include "model/layers.h"
 #include "model/gradient.h"
+#include "model/low_rank.h"
 #include "model/partial.h"
 #include "model/stream.h"
 #include "model/window.h"
@@ -22,6 +23,7 @@ struct attention {
     int64_t heads, kv_heads, first_head, first_kv, group, dim, window;
     int64_t counted_kv; /* first local KV column that this rank counts in sums over tensor */
     struct tri_linear qkv, o;
+    struct tri_low_rank low[2];                /* of them */
     struct tri_span qkv_bias, o_bias, norm[2]; /* or none */
 };
 
@@ -35,6 +37,7 @@ struct kept {
     void *out;                /* [tokens, heads * dim] */
     float *lse;               /* [tokens, heads] */
     const int32_t *first_key; /* [tokens] or NULL: of the documents and of the window */
+    void *low[2];             /* of the low-rank pairs of qkv and o, or NULL */
 };
 
 static int64_t width_of(const struct attention *a)
@@ -396,6 +399,7 @@ static void *project_out(const struct attention *a, const struct tri_frame *fram
     const float *bias = tri_weights_open(context->params, a->o_bias, TRI_USE_FORWARD);
     tri_partial_forward(frame, &o, tri_pass_tokens(pass), kept->out, whole ? bias : NULL, partial);
     tri_linear_close(context->params, &o);
+    tri_low_rank_up_one(frame, &a->low[1], kept->low[1], partial);
     if (!whole) {
         tri_stream_sum(frame, (struct tri_where){pass->phase, TRI_KIND_ATTENTION}, partial,
                        context->sum_dt, y);
@@ -432,6 +436,8 @@ static void *forward(const struct tri_sublayer *self, const struct tri_frame *fr
     tri_linear_forward(&qkv, context->kernels, n, x, bias, kept->raw, context->dt);
     tri_weights_close(context->params, a->qkv_bias, bias);
     tri_linear_close(context->params, &qkv);
+    kept->low[0] = tri_low_rank_down_one(frame, &a->low[0], x);
+    tri_low_rank_up_one(frame, &a->low[0], kept->low[0], kept->raw);
     if (a->norm[0].row) {
         kept->ld_turned = (a->heads + a->kv_heads) * a->dim;
         kept->turned = tri_frame_take(frame, n * kept->ld_turned);
@@ -452,6 +458,7 @@ static void *forward(const struct tri_sublayer *self, const struct tri_frame *fr
     } else {
         context->kernels->attention_forward(context->kernels, &args);
     }
+    kept->low[1] = tri_low_rank_down_one(frame, &a->low[1], kept->out);
     return output ? project_out(a, frame, kept) : NULL;
 }
 
@@ -492,6 +499,7 @@ static void backward(const struct tri_sublayer *self, const struct tri_frame *fr
     tri_linear_input_gradient(&o, kernels, n, dy, d_out);
     tri_linear_weight_gradient(&o, kernels, n, dy, kept->out, cuts);
     tri_linear_close(context->params, &o);
+    tri_low_rank_backward_one(frame, &a->low[1], cuts, kept->out, kept->low[1], dy, d_out);
     struct tri_attention args = arguments(a, frame, kept);
     args.dout = d_out;
     args.ld_dout = inner;
@@ -518,6 +526,7 @@ static void backward(const struct tri_sublayer *self, const struct tri_frame *fr
     tri_linear_weight_gradient(&qkv, kernels, n, d, kept->x, cuts);
     tri_partial_input_gradient(frame, &qkv, n, d, partial);
     tri_linear_close(context->params, &qkv);
+    tri_low_rank_backward_one(frame, &a->low[0], cuts, kept->x, kept->low[0], d, partial);
     tri_stream_sum(frame, where, partial, context->sum_dt, dx);
     tri_arena_rewind(frame->arena, mark);
 }
@@ -547,6 +556,10 @@ static void bind(struct attention *a)
     a->qkv.block[1] = a->qkv.block[2] = (struct tri_block){model->num_kv_heads, a->dim};
     a->qkv.blocks = 3;
     a->o.blocks = 1;
+    a->low[0] =
+        tri_low_rank_get(params, TRI_ROLE_Q_A, TRI_ROLE_Q_B, 3, TRI_PLACE_DENSE, a->base.layer, -1);
+    a->low[1] =
+        tri_low_rank_get(params, TRI_ROLE_O_A, TRI_ROLE_O_B, 1, TRI_PLACE_DENSE, a->base.layer, -1);
     a->qkv_bias = find(a, TRI_ROLE_Q_BIAS, 3);
     a->o_bias = find(a, TRI_ROLE_O_BIAS, 1);
     a->norm[0] = find(a, TRI_ROLE_Q_NORM, 1);

@@ -23,6 +23,9 @@ static bool next_pattern(const char **at, char pattern[TRI_PATH_MAX])
 bool tri_name_is_frozen(const struct tri_config *config, const char *name)
 {
     char pattern[TRI_PATH_MAX];
+    if (config->train.lora.rank > 0 && !strstr(name, ".lora_")) {
+        return true;
+    }
     for (const char *at = config->train.freeze; next_pattern(&at, pattern);) {
         if (fnmatch(pattern, name, 0) == 0) {
             return true;
@@ -43,6 +46,9 @@ static bool is_joined(const struct tri_param *row, const struct tri_param *next)
     case TRI_ROLE_K_BIAS:
     case TRI_ROLE_GATE:
     case TRI_ROLE_GATE_BIAS:
+    case TRI_ROLE_Q_A:
+    case TRI_ROLE_K_A:
+    case TRI_ROLE_GATE_A:
     case TRI_ROLE_NORM1:
     case TRI_ROLE_NORM2:
     case TRI_ROLE_FINAL_NORM:
@@ -72,6 +78,31 @@ static enum tri_status check_patterns(const struct tri_config *config,
     return TRI_OK;
 }
 
+static bool has_pairs(const struct tri_params *params, enum tri_lora_target target)
+{
+    int p = 0;
+    while (p < params->count &&
+           !(tri_role_is_low(params->param[p].role) &&
+             tri_role_target(params->param[p].role, params->param[p].place) == target)) {
+        p++;
+    }
+    return p < params->count;
+}
+
+static enum tri_status check_targets(const struct tri_config *config,
+                                     const struct tri_params *params, struct tri_error *error)
+{
+    for (int i = 0; i < TRI_LORA_TARGETS && config->train.lora.rank > 0; i++) {
+        enum tri_lora_target target = (enum tri_lora_target)i;
+        if (tri_config_lora_targets(config, target) && !has_pairs(params, target)) {
+            return tri_config_refuse(config, error, "train.lora.targets",
+                                     "found %s, expected targets that this model has",
+                                     tri_lora_target_word(target));
+        }
+    }
+    return TRI_OK;
+}
+
 static enum tri_status check_rows(const struct tri_config *config, const struct tri_params *params,
                                   struct tri_error *error)
 {
@@ -93,14 +124,17 @@ static enum tri_status check_rows(const struct tri_config *config, const struct 
 
 enum tri_status tri_params_check_frozen(const struct tri_config *config, struct tri_error *error)
 {
-    if (!config->train.freeze[0]) {
+    if (!config->train.freeze[0] && config->train.lora.rank == 0) {
         return TRI_OK;
     }
     struct tri_config alone = *config;
     alone.parallel = (struct tri_config_parallel){1, 1, 1};
     struct tri_mesh *mesh = tri_mesh_create_view(1, 1, 1, 0);
     struct tri_params *params = tri_params_create(&alone, mesh);
-    enum tri_status status = check_patterns(config, params, error);
+    enum tri_status status = check_targets(config, params, error);
+    if (status == TRI_OK) {
+        status = check_patterns(config, params, error);
+    }
     if (status == TRI_OK) {
         status = check_rows(config, params, error);
     }

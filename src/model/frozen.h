@@ -4,7 +4,8 @@
 
 #include "config/config.h"
 
-/* Whether a pattern of train.freeze is the name of this weight. */
+/* Whether a pattern of train.freeze is the name of this weight, or it is no low-rank pair of a
+ * model that has some. */
 bool tri_name_is_frozen(const struct tri_config *config, const char *name);
 
 #endif

@@ -363,7 +363,8 @@ static int64_t half_of(const struct tri_params *params, int p)
     if (row->layer < 0) {
         return p < params->first_of_layer[0] ? -1 : 2 * params->layers;
     }
-    bool first = row->role >= TRI_ROLE_NORM1 && row->role <= TRI_ROLE_K_NORM;
+    bool first = (row->role >= TRI_ROLE_NORM1 && row->role <= TRI_ROLE_K_NORM) ||
+                 (row->role >= TRI_ROLE_Q_A && row->role <= TRI_ROLE_O_B);
     return 2 * row->layer + (first ? 0 : 1);
 }
 

@@ -38,6 +38,12 @@ struct tri_network tri_network_get(const struct tri_context *context, enum tri_p
         .shards = whole ? (struct tri_virtual){total, 0, total} : context->shards,
         .inner_extent = up->shape[0],
     };
+    bool gated = context->config->model.mlp == TRI_MLP_SWIGLU;
+    network.low[TRI_NETWORK_IN] = tri_low_rank_get(params, gated ? TRI_ROLE_GATE_A : TRI_ROLE_UP_A,
+                                                   gated ? TRI_ROLE_GATE_B : TRI_ROLE_UP_B,
+                                                   gated ? 2 : 1, place, layer, expert);
+    network.low[TRI_NETWORK_DOWN] =
+        tri_low_rank_get(params, TRI_ROLE_DOWN_A, TRI_ROLE_DOWN_B, 1, place, layer, expert);
     for (int i = 0; i < 2; i++) {
         /* Gate and up are read as one matrix. */
         const struct tri_param *gate = tri_params_find(params, gates[i], place, layer, expert);
@@ -207,6 +213,22 @@ static void partial_product(const struct batch *b, int64_t out, int blocks, cons
     tri_partial_products(b->frame, &products, y);
 }
 
+/* The low-rank pairs of a part of all networks. */
+static struct tri_low_batch low_of(const struct batch *b, enum tri_network_part part)
+{
+    const struct tri_low_rank **low =
+        tri_arena_alloc(b->frame->arena, (size_t)b->count * sizeof(*low));
+    for (int64_t i = 0; i < b->count; i++) {
+        low[i] = &b->networks[i].low[part];
+    }
+    return (struct tri_low_batch){b->frame, b->count, b->offsets, low};
+}
+
+static bool has_low(const struct batch *b, enum tri_network_part part)
+{
+    return b->networks[0].low[part].parts > 0;
+}
+
 /* One matrix and bias of each network. */
 struct matrices {
     const void **weights, **biases;
@@ -234,6 +256,11 @@ void tri_networks_forward(const struct tri_frame *frame, const struct tri_networ
     saved->x = x;
     saved->pre = tri_frame_take(frame, rows * in_rows);
     saved->act = tri_frame_take(frame, rows * inner);
+    saved->low[0] = saved->low[1] = NULL;
+    if (has_low(&b, TRI_NETWORK_IN)) {
+        const struct tri_low_batch low = low_of(&b, TRI_NETWORK_IN);
+        saved->low[TRI_NETWORK_IN] = tri_low_rank_down(&low, x);
+    }
     size_t mark = tri_arena_mark(frame->arena);
     struct matrices in = take_matrices(&b);
     open_weights(&b, TRI_NETWORK_IN, TRI_USE_FORWARD, in.weights);
@@ -242,6 +269,10 @@ void tri_networks_forward(const struct tri_frame *frame, const struct tri_networ
                  saved->pre);
     close_weights(&b, TRI_NETWORK_IN_BIAS, in.biases);
     close_weights(&b, TRI_NETWORK_IN, in.weights);
+    if (has_low(&b, TRI_NETWORK_IN)) {
+        const struct tri_low_batch low = low_of(&b, TRI_NETWORK_IN);
+        tri_low_rank_up(&low, saved->low[TRI_NETWORK_IN], saved->pre);
+    }
     const struct tri_activation_args args = {
         .kind = activation_of(context->config),
         .in = saved->pre,
@@ -252,6 +283,10 @@ void tri_networks_forward(const struct tri_frame *frame, const struct tri_networ
     };
     context->kernels->activation_forward(context->kernels, &args);
     tri_arena_rewind(frame->arena, mark);
+    if (has_low(&b, TRI_NETWORK_DOWN)) {
+        const struct tri_low_batch low = low_of(&b, TRI_NETWORK_DOWN);
+        saved->low[TRI_NETWORK_DOWN] = tri_low_rank_down(&low, saved->act);
+    }
 }
 
 void tri_networks_output(const struct tri_frame *frame, const struct tri_network *networks,
@@ -274,6 +309,10 @@ void tri_networks_output(const struct tri_frame *frame, const struct tri_network
         rows_product(&b, hidden, networks[0].inner, saved->act, down.weights, NULL, true, y);
     }
     close_weights(&b, TRI_NETWORK_DOWN, down.weights);
+    if (has_low(&b, TRI_NETWORK_DOWN)) {
+        const struct tri_low_batch low = low_of(&b, TRI_NETWORK_DOWN);
+        tri_low_rank_up(&low, saved->low[TRI_NETWORK_DOWN], y);
+    }
     tri_arena_rewind(frame->arena, mark);
 }
 
@@ -335,6 +374,10 @@ void tri_networks_backward(const struct tri_frame *frame, const struct tri_netwo
     rows_product(&b, inner, hidden, dy, weights, NULL, false, d_act);
     close_weights(&b, TRI_NETWORK_DOWN, weights);
     weight_gradients(&b, TRI_NETWORK_DOWN, cuts, hidden, inner, dy, saved->act, gradients);
+    if (has_low(&b, TRI_NETWORK_DOWN)) {
+        const struct tri_low_batch low = low_of(&b, TRI_NETWORK_DOWN);
+        tri_low_rank_backward(&low, cuts, saved->act, saved->low[TRI_NETWORK_DOWN], dy, d_act);
+    }
     const struct tri_activation_args args = {
         .kind = activation_of(context->config),
         .in = saved->pre,
@@ -353,6 +396,10 @@ void tri_networks_backward(const struct tri_frame *frame, const struct tri_netwo
     }
     close_weights(&b, TRI_NETWORK_IN, weights);
     weight_gradients(&b, TRI_NETWORK_IN, cuts, in_rows, hidden, d_pre, saved->x, gradients);
+    if (has_low(&b, TRI_NETWORK_IN)) {
+        const struct tri_low_batch low = low_of(&b, TRI_NETWORK_IN);
+        tri_low_rank_backward(&low, cuts, saved->x, saved->low[TRI_NETWORK_IN], d_pre, dx);
+    }
     bias_gradients(&b, TRI_NETWORK_IN_BIAS, cuts, in_rows, d_pre);
     bias_gradients(&b, TRI_NETWORK_DOWN_BIAS, cuts, hidden, dy);
     tri_arena_rewind(frame->arena, mark);

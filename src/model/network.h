@@ -5,6 +5,7 @@
 #define TRIDENT_MODEL_NETWORK_H
 
 #include "model/linear.h"
+#include "model/low_rank.h"
 #include "model/frame.h"
 
 enum tri_network_part {
@@ -22,6 +23,7 @@ struct tri_network {
     enum tri_dtype gradient_dtype; /* of the matrices */
     struct tri_virtual shards;     /* this rank's part of the model's inner size */
     int64_t inner_extent;
+    struct tri_low_rank low[2]; /* of TRI_NETWORK_IN and TRI_NETWORK_DOWN */
 };
 
 /* The network of (place, layer, expert) from the parameter table; it must be held here. */
@@ -33,6 +35,7 @@ struct tri_network_saved {
     const void *x; /* [rows, hidden], borrowed: must stay until the backward */
     void *pre;     /* [rows, in_rows] */
     void *act;     /* [rows, inner] */
+    void *low[2];  /* of the low-rank pairs, or NULL */
 };
 
 /* act(x W_in^T), kept in `saved`; network i works on rows offsets[i] to offsets[i + 1]. All

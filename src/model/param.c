@@ -3,6 +3,7 @@
 
 #include "base/memory.h"
 #include "model/frozen.h"
+#include "model/param_name.h"
 #include "model/stream.h"
 
 #include <math.h>
@@ -40,57 +41,6 @@ struct builder {
     int64_t block;       /* whose rows are being added */
     double residual_std; /* of the products that end in the residual stream */
 };
-
-static const char *role_text(enum tri_role role)
-{
-    static const char *const text[TRI_ROLE_COUNT] = {
-        [TRI_ROLE_EMBEDDING] = "embedding.weight",
-        [TRI_ROLE_POSITION] = "position.weight",
-        [TRI_ROLE_NORM1] = "norm1.weight",
-        [TRI_ROLE_NORM1_BIAS] = "norm1.bias",
-        [TRI_ROLE_Q] = "attention.q.weight",
-        [TRI_ROLE_K] = "attention.k.weight",
-        [TRI_ROLE_V] = "attention.v.weight",
-        [TRI_ROLE_O] = "attention.o.weight",
-        [TRI_ROLE_Q_BIAS] = "attention.q.bias",
-        [TRI_ROLE_K_BIAS] = "attention.k.bias",
-        [TRI_ROLE_V_BIAS] = "attention.v.bias",
-        [TRI_ROLE_O_BIAS] = "attention.o.bias",
-        [TRI_ROLE_Q_NORM] = "attention.q_norm.weight",
-        [TRI_ROLE_K_NORM] = "attention.k_norm.weight",
-        [TRI_ROLE_NORM2] = "norm2.weight",
-        [TRI_ROLE_NORM2_BIAS] = "norm2.bias",
-        [TRI_ROLE_GATE] = "gate.weight",
-        [TRI_ROLE_UP] = "up.weight",
-        [TRI_ROLE_DOWN] = "down.weight",
-        [TRI_ROLE_GATE_BIAS] = "gate.bias",
-        [TRI_ROLE_UP_BIAS] = "up.bias",
-        [TRI_ROLE_DOWN_BIAS] = "down.bias",
-        [TRI_ROLE_ROUTER] = "moe.router.weight",
-        [TRI_ROLE_SHARED_GATE] = "moe.shared_gate.weight",
-        [TRI_ROLE_FINAL_NORM] = "final_norm.weight",
-        [TRI_ROLE_FINAL_NORM_BIAS] = "final_norm.bias",
-        [TRI_ROLE_HEAD] = "head.weight",
-    };
-    return text[role];
-}
-
-static void name_row(const struct spec *spec, char name[TRI_NAME_MAX])
-{
-    const char *text = role_text(spec->role);
-    bool network = spec->role >= TRI_ROLE_GATE && spec->role <= TRI_ROLE_DOWN_BIAS;
-    if (spec->layer < 0) {
-        (void)snprintf(name, TRI_NAME_MAX, "%s", text);
-    } else if (!network) {
-        (void)snprintf(name, TRI_NAME_MAX, "layers.%lld.%s", (long long)spec->layer, text);
-    } else if (spec->place == TRI_PLACE_EXPERT) {
-        (void)snprintf(name, TRI_NAME_MAX, "layers.%lld.moe.experts.%lld.%s",
-                       (long long)spec->layer, (long long)spec->expert, text);
-    } else {
-        (void)snprintf(name, TRI_NAME_MAX, "layers.%lld.%s.%s", (long long)spec->layer,
-                       spec->place == TRI_PLACE_SHARED ? "moe.shared" : "mlp", text);
-    }
-}
 
 /* The expert's home: TED cuts each expert over the tensor ranks of one expert rank; with ETP = 1
  * the tensor ranks are further expert ranks and each holds whole experts. */
@@ -185,7 +135,7 @@ static void add(struct builder *b, struct spec spec)
     struct tri_params *params = b->params;
     TRI_REQUIRE(params->count < b->capacity);
     struct tri_param *row = &params->param[params->count++];
-    name_row(&spec, row->name);
+    tri_param_name(spec.role, spec.place, spec.layer, spec.expert, row->name);
     row->role = spec.role;
     row->place = spec.place;
     row->layer = spec.layer;
@@ -214,6 +164,37 @@ static void add(struct builder *b, struct spec spec)
     params->trained += row->trained ? row->shape[0] * row->shape[1] : 0;
     if (spec.place != TRI_PLACE_EXPERT || spec.expert < b->config->moe.top_k) {
         params->active += row->shape[0] * row->shape[1];
+    }
+}
+
+/* The low-rank pairs of the weights in `base`, rows of the same input, if their place is a target:
+ * all A, then all B. An A is cut by columns and a B by rows as their weight is; where the other one
+ * is whole on every tensor rank, each has a partial sum of its gradient. */
+static void add_pairs(struct builder *b, int count, const struct spec *base, enum tri_role first_a,
+                      enum tri_role first_b)
+{
+    int64_t rank = b->config->train.lora.rank;
+    enum tri_lora_target target = tri_role_target(base->role, base->place);
+    if (rank == 0 || !tri_config_lora_targets(b->config, target)) {
+        return;
+    }
+    for (int half = 0; half < 2; half++) {
+        for (int i = 0; i < count; i++) {
+            struct spec row = base[i];
+            bool by_columns = row.cut == CUT_Q_COLUMNS || row.cut == CUT_COLUMNS;
+            bool whole_expert = row.place == TRI_PLACE_EXPERT &&
+                                b->config->parallel.expert_tensor < b->mesh->size[TRI_AXIS_TENSOR];
+            row.role = (half ? first_b : first_a) + (enum tri_role)i;
+            row.init = half ? TRI_INIT_ZERO : TRI_INIT_UNIFORM;
+            row.init_std = 1.0 / sqrt((double)row.columns);
+            row.rows = half ? row.rows : rank;
+            row.columns = half ? rank : row.columns;
+            if (by_columns == (half == 1)) {
+                row.cut = CUT_NONE;
+                row.sync = whole_expert ? TRI_SYNC_NONE : TRI_SYNC_SUM;
+            }
+            add(b, row);
+        }
     }
 }
 
@@ -279,14 +260,16 @@ static void add_attention(struct builder *b, int64_t layer)
             add(b, norm);
         }
     }
-    add(b, (struct spec){.role = TRI_ROLE_O,
-                         .layer = layer,
-                         .expert = -1,
-                         .rows = width,
-                         .columns = q,
-                         .cut = CUT_Q_COLUMNS,
-                         .init = TRI_INIT_NORMAL,
-                         .init_std = b->residual_std});
+    add_pairs(b, 3, rows, TRI_ROLE_Q_A, TRI_ROLE_Q_B);
+    const struct spec o = {.role = TRI_ROLE_O,
+                           .layer = layer,
+                           .expert = -1,
+                           .rows = width,
+                           .columns = q,
+                           .cut = CUT_Q_COLUMNS,
+                           .init = TRI_INIT_NORMAL,
+                           .init_std = b->residual_std};
+    add(b, o);
     if (model->bias == TRI_BIAS_ALL) {
         add(b, (struct spec){.role = TRI_ROLE_O_BIAS,
                              .layer = layer,
@@ -294,6 +277,7 @@ static void add_attention(struct builder *b, int64_t layer)
                              .rows = width,
                              .init = TRI_INIT_ZERO});
     }
+    add_pairs(b, 1, &o, TRI_ROLE_O_A, TRI_ROLE_O_B);
 }
 
 /* A two- or three-matrix network: dense MLP, expert, shared expert. */
@@ -324,15 +308,20 @@ static void add_network(struct builder *b, enum tri_place place, int64_t layer, 
         in.role = pass ? TRI_ROLE_UP_BIAS : TRI_ROLE_UP;
         add(b, in);
     }
-    add(b, (struct spec){.role = TRI_ROLE_DOWN,
-                         .place = place,
-                         .layer = layer,
-                         .expert = expert,
-                         .rows = width,
-                         .columns = inner,
-                         .cut = CUT_COLUMNS,
-                         .init = TRI_INIT_NORMAL,
-                         .init_std = b->residual_std});
+    in.columns = width;
+    const struct spec up[2] = {in, in};
+    int first = gated ? 0 : 1;
+    add_pairs(b, 2 - first, up + first, TRI_ROLE_GATE_A + first, TRI_ROLE_GATE_B + first);
+    const struct spec down = {.role = TRI_ROLE_DOWN,
+                              .place = place,
+                              .layer = layer,
+                              .expert = expert,
+                              .rows = width,
+                              .columns = inner,
+                              .cut = CUT_COLUMNS,
+                              .init = TRI_INIT_NORMAL,
+                              .init_std = b->residual_std};
+    add(b, down);
     if (biased) {
         add(b, (struct spec){.role = TRI_ROLE_DOWN_BIAS,
                              .place = place,
@@ -341,6 +330,7 @@ static void add_network(struct builder *b, enum tri_place place, int64_t layer, 
                              .rows = width,
                              .init = TRI_INIT_ZERO});
     }
+    add_pairs(b, 1, &down, TRI_ROLE_DOWN_A, TRI_ROLE_DOWN_B);
 }
 
 static void add_moe(struct builder *b, int64_t layer)
@@ -455,7 +445,7 @@ static void describe_buffers(const struct builder *b)
         buffer->gradient_dtype = b->config->reproducible ? TRI_I64 : narrow ? TRI_BF16 : TRI_F32;
         buffer->group = expert ? tri_mesh_group(b->mesh, TRI_ON_DATA)
                                : tri_mesh_group(b->mesh, TRI_ON_EXPERT | TRI_ON_DATA);
-        bool used = buffer->trained || b->config->train.freeze[0];
+        bool used = buffer->trained || b->config->train.freeze[0] || b->config->train.lora.rank;
         size_t segments = used ? (size_t)(b->params->layers + 2) : 0;
         buffer->segment = tri_alloc(TRI_MEMORY_OTHER, segments * sizeof(*buffer->segment));
     }
@@ -488,7 +478,8 @@ struct tri_params *tri_params_create(const struct tri_config *config, const stru
     int64_t layers = config->model.num_layers;
     int64_t networks = config->moe.num_experts + 2;
     struct builder b = {.config = config, .params = params, .mesh = mesh};
-    b.capacity = (int)(layers * (networks * 6 + 20) + 8);
+    int64_t pairs = config->train.lora.rank > 0;
+    b.capacity = (int)(layers * (networks * (6 + 6 * pairs) + 20 + 8 * pairs) + 8);
     b.residual_std = config->model.init_std / sqrt(2.0 * (double)layers);
     params->mesh = mesh;
     params->layers = layers;

@@ -56,6 +56,21 @@ enum tri_role {
     TRI_ROLE_FINAL_NORM,
     TRI_ROLE_FINAL_NORM_BIAS,
     TRI_ROLE_HEAD,
+    /* Low-rank pairs (train.lora): W + alpha / rank B A, A [rank, in], B [out, rank]. */
+    TRI_ROLE_Q_A,
+    TRI_ROLE_K_A,
+    TRI_ROLE_V_A,
+    TRI_ROLE_O_A,
+    TRI_ROLE_Q_B,
+    TRI_ROLE_K_B,
+    TRI_ROLE_V_B,
+    TRI_ROLE_O_B,
+    TRI_ROLE_GATE_A,
+    TRI_ROLE_UP_A,
+    TRI_ROLE_DOWN_A,
+    TRI_ROLE_GATE_B,
+    TRI_ROLE_UP_B,
+    TRI_ROLE_DOWN_B,
     TRI_ROLE_COUNT
 };
 
@@ -71,7 +86,7 @@ enum tri_tensor_sync {
     TRI_SYNC_OVERLAP /* KV heads shared by several tensor ranks: sum over those that hold a row */
 };
 
-enum tri_init { TRI_INIT_NORMAL, TRI_INIT_ZERO, TRI_INIT_ONE };
+enum tri_init { TRI_INIT_NORMAL, TRI_INIT_ZERO, TRI_INIT_ONE, TRI_INIT_UNIFORM /* +- init_std */ };
 
 struct tri_param {
     char name[TRI_NAME_MAX]; /* "layers.3.moe.experts.5.up.weight" */
@@ -169,6 +184,12 @@ void tri_params_allocate(struct tri_params *params, bool gradients);
 /* Initial values from (seed, name, global index). Local. */
 void tri_params_init(struct tri_params *params, const struct tri_kernels *kernels, uint64_t seed);
 
+/* Whether a row is half of a low-rank pair. */
+static inline bool tri_role_is_low(enum tri_role role)
+{
+    return role >= TRI_ROLE_Q_A && role <= TRI_ROLE_DOWN_B;
+}
+
 /* Whether the row's gradient is one product for each micro-batch, so that the step's first can set
  * it instead of adding to zeros. */
 static inline bool tri_param_overwritten(const struct tri_param *param)
@@ -183,8 +204,19 @@ static inline bool tri_param_overwritten(const struct tri_param *param)
     case TRI_ROLE_DOWN:
         return true;
     default:
-        return false;
+        return tri_role_is_low(param->role);
     }
+}
+
+/* The target that a weight or half of its pair belongs to. */
+static inline enum tri_lora_target tri_role_target(enum tri_role role, enum tri_place place)
+{
+    static const enum tri_lora_target of_place[] = {[TRI_PLACE_DENSE] = TRI_LORA_MLP,
+                                                    [TRI_PLACE_EXPERT] = TRI_LORA_EXPERTS,
+                                                    [TRI_PLACE_SHARED] = TRI_LORA_SHARED};
+    bool attention = (role >= TRI_ROLE_Q && role <= TRI_ROLE_O) ||
+                     (role >= TRI_ROLE_Q_A && role <= TRI_ROLE_O_B);
+    return attention ? TRI_LORA_ATTENTION : of_place[place];
 }
 
 /* Row by identity; NULL when the model has none. expert -1 for what is no expert's. */

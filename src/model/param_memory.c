@@ -55,6 +55,13 @@ static void initial(const struct tri_param *param, uint64_t seed, uint64_t strea
     if (param->init == TRI_INIT_NORMAL) {
         tri_random_normals(seed, stream, (uint64_t)first, n, out);
     }
+    for (int64_t i = 0; i < n && param->init == TRI_INIT_UNIFORM; i++) {
+        double uniform = tri_random_uniform(seed, stream, (uint64_t)(first + i));
+        out[i] = (float)((2.0 * uniform - 1.0) * param->init_std);
+    }
+    if (param->init == TRI_INIT_UNIFORM) {
+        return;
+    }
     for (int64_t i = 0; i < n; i++) {
         out[i] = param->init == TRI_INIT_NORMAL ? out[i] * (float)param->init_std : constant;
     }

@@ -84,7 +84,7 @@ static void sum_overlap(struct tri_params *params, const struct tri_kernels *ker
 static void sum_over_tensor(struct tri_params *params, const struct tri_kernels *kernels,
                             const struct tri_param *param)
 {
-    if (!param->trained) {
+    if (!param->trained || param->count == 0) {
         return;
     }
     if (param->sync == TRI_SYNC_SUM) {

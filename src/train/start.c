@@ -4,6 +4,7 @@
 #include "base/log.h"
 #include "base/path.h"
 #include "checkpoint/hf.h"
+#include "checkpoint/peft.h"
 #include "config/text.h"
 #include "moe/strategies.h"
 
@@ -66,7 +67,7 @@ static enum tri_status check_source(const struct tri_config *config, struct tri_
         return TRI_OK;
     }
     if (holds(path, "adapter_config.json")) {
-        return refuse(config, error, "holds an adapter and no model");
+        return refuse(config, error, "holds an adapter and no model (train.lora.adapter takes it)");
     }
     if (tri_file_list(path, find_gguf, &gguf, &ignored) == TRI_OK && gguf) {
         return refuse(config, error, "holds a GGUF file, which is not read");
@@ -79,6 +80,7 @@ static enum tri_status check_source(const struct tri_config *config, struct tri_
 struct source {
     char path[TRI_PATH_MAX]; /* of the folder or checkpoint */
     bool hf;
+    bool own; /* a checkpoint of the run that goes on */
 };
 
 /* The config of the run's newest checkpoint that has one; whether it is whole is looked at by who
@@ -106,7 +108,8 @@ static enum tri_status find_source(const struct tri_config *config, bool goes_on
 {
     struct tri_checkpoint_choice choice = {0};
     *source = (struct source){0};
-    if (goes_on && find_own(config, source)) {
+    source->own = goes_on && find_own(config, source);
+    if (source->own) {
         return TRI_OK;
     }
     if (config->resume[0]) {
@@ -123,6 +126,22 @@ static enum tri_status find_source(const struct tri_config *config, bool goes_on
     TRI_TRY(tri_checkpoint_resolve(config->init_from, &choice, error));
     tri_path_make(source->path, TRI_PATH_MAX, "%s", choice.path);
     return TRI_OK;
+}
+
+/* The pairs that a run begins with are those of the source, or an adapter's. Local. */
+static enum tri_status take_adapter(const struct tri_config *config, const struct source *source,
+                                    struct tri_config *of_source, struct tri_error *error)
+{
+    const char *adapter = config->train.lora.adapter;
+    if (!adapter[0] || source->own) {
+        return TRI_OK;
+    }
+    if (of_source->train.lora.rank > 0) {
+        return tri_config_refuse(config, error, "train.lora.adapter",
+                                 "found '%.300s', expected nothing: %.300s has pairs of its own",
+                                 adapter, source->path);
+    }
+    return tri_peft_load_config(adapter, &of_source->train.lora, error);
 }
 
 /* Collective; the status is this rank's own. */
@@ -142,6 +161,9 @@ static enum tri_status complete(struct tri_group *group, bool goes_on, struct tr
     struct tri_config *of_source = tri_alloc(TRI_MEMORY_OTHER, sizeof(*of_source));
     status = source.hf ? tri_hf_load_config(source.path, of_source, NULL, error)
                        : tri_checkpoint_read_config(source.path, &tri_strategies, of_source, error);
+    if (status == TRI_OK) {
+        status = take_adapter(config, &source, of_source, error);
+    }
     if (status == TRI_OK) {
         status = tri_config_complete(config, of_source, error);
     }
@@ -193,7 +215,7 @@ static enum tri_status load_checkpoint(struct tri_session *session,
     return status;
 }
 
-enum tri_status tri_start_weights(struct tri_session *session, struct tri_error *error)
+static enum tri_status load_source(struct tri_session *session, struct tri_error *error)
 {
     const char *from = session->config->init_from;
     if (is_hf(from)) {
@@ -212,4 +234,12 @@ enum tri_status tri_start_weights(struct tri_session *session, struct tri_error 
         tri_log_info("the weights of %s, at step 0", choice.path);
     }
     return status;
+}
+
+enum tri_status tri_start_weights(struct tri_session *session, struct tri_error *error)
+{
+    const char *adapter = session->config->train.lora.adapter;
+    TRI_TRY(load_source(session, error));
+    return adapter[0] ? tri_peft_load(adapter, session->config, session->engine->params, error)
+                      : TRI_OK;
 }

@@ -147,7 +147,7 @@ static void test_files_beside(void **state)
     hf_write(items, "model.fp16.safetensors", 0, items->count);
     hf_expect_same("llama");
     hf_put("adapter_config.json", "{}", 2);
-    hf_refuse("adapter_config.json: adapters are not applied");
+    hf_refuse("adapter_config.json: an adapter beside a model is not applied");
     hf_free(items);
 }
 

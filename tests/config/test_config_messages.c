@@ -56,7 +56,22 @@ static void test_reserved(void **state)
     (void)state;
     static const struct bad cases[] = {
         {"parallel:\n  pipe: 1\n", "c.yaml:2: key 'parallel.pipe': not built yet"},
-        {"train: {lora: {rank: 4}}\n", "c.yaml:1: key 'train.lora': not built yet"},
+        {"train: {lora: {rank: -4}}\n",
+         "c.yaml:1: key 'train.lora.rank': found '-4', expected an integer from 0 to 65536"},
+        {"train: {lora: {ranks: 4}}\n",
+         "c.yaml:1: key 'train.lora.ranks': unknown key; did you mean 'train.lora.rank'?"},
+        {"train: {lora: {targets: [attention, router]}}\n",
+         "c.yaml:1: key 'train.lora.targets': found 'router', expected some of attention, experts, "
+         "shared and mlp"},
+        {"train: {lora: {rank: 2, targets: []}}\n",
+         "c.yaml:1: key 'train.lora.targets': found none, expected some of attention, experts, "
+         "shared and mlp"},
+        {"train: {lora: {rank: 2}}\nreproducible: true\n",
+         "c.yaml:1: key 'train.lora.rank': found 2 with reproducible, which is not built yet for "
+         "low-rank pairs, expected 0"},
+        {"train: {lora: {rank: 2, adapter: a}}\n",
+         "c.yaml:1: key 'train.lora.adapter': found 'a' without init_from, expected the model that "
+         "it was made for there"},
         {"moe: {num_experts: 4, router: sparsemixer}\n",
          "c.yaml:1: key 'moe.router': found 'sparsemixer', which is not built yet, expected "
          "top_k, balanced, deepspeed_top1, deepspeed_top2 or deepspeed_topk"},

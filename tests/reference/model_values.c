@@ -238,6 +238,28 @@ void check_model_values(struct check *check, const struct subject *subject)
     tri_safetensors_close(reference);
 }
 
+double check_batch(struct check *check, const struct subject *subject, struct tri_engine *engine,
+                   const struct tri_safetensors *reference)
+{
+    struct tri_error error;
+    const struct tri_safetensor *ids = need(reference, "input_ids");
+    struct batch batch = {.rows = ids->shape[0],
+                          .seq = ids->shape[1],
+                          .inputs = read_i64(reference, "input_ids", NULL),
+                          .targets = read_i64(reference, "targets", NULL)};
+    struct tri_rows_source source = source_of(&batch, batch.rows * batch.seq);
+    struct tri_step_report report;
+    if (tri_engine_gradients(engine, &source, 0, NULL, &report, &error) != TRI_OK) {
+        quit(&error);
+    }
+    check_value(check, "cross_entropy",
+                relative(report.cross_entropy, scalar(reference, "cross_entropy")), 2e-6);
+    check_logits(check, subject, engine, &batch, reference);
+    tri_free(batch.inputs);
+    tri_free(batch.targets);
+    return report.grad_norm;
+}
+
 /* No balance loss: the reference has none either. */
 void check_masked_values(struct check *check, const struct subject *subject)
 {

@@ -1,7 +1,7 @@
 /* reference_check DIR [key=value …]: DIR holds a model and reference values (config.json,
- * model.safetensors, reference.safetensors, training.safetensors; masked.safetensors if it is
- * there) or gate cases (*.safetensors with a `gate` in their metadata). Prints one line a
- * comparison; exits 1 when one fails. Runs on one rank or under mpirun with parallel.tensor=…,
+ * model.safetensors, reference.safetensors, training.safetensors; masked.safetensors and adapter/
+ * if they are there) or gate cases (*.safetensors with a `gate` in their metadata). Prints one line
+ * a comparison; exits 1 when one fails. Runs on one rank or under mpirun with parallel.tensor=…,
  * parallel.expert=…. */
 #include "reference_check.h"
 
@@ -70,6 +70,7 @@ static int run_job(int argc, char **argv)
         }
         check_model_values(&check, &subject);
         check_masked_values(&check, &subject);
+        check_adapted_values(&check, &subject);
         check_training_values(&check, &subject);
         tri_safetensors_close(subject.weights);
         tri_mesh_destroy(subject.mesh);

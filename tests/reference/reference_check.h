@@ -46,6 +46,11 @@ void subject_release(const struct tri_params *params, float **rows);
 
 void check_model_values(struct check *check, const struct subject *subject);
 void check_masked_values(struct check *check, const struct subject *subject);
+void check_adapted_values(struct check *check, const struct subject *subject);
+/* Loss and logits of the one batch of a file, whose targets all count; the norm of the gradients,
+ * which the engine then has. */
+double check_batch(struct check *check, const struct subject *subject, struct tri_engine *engine,
+                   const struct tri_safetensors *reference);
 void check_training_values(struct check *check, const struct subject *subject);
 void check_gates(struct check *check, const char *dir);
 

@@ -134,6 +134,7 @@ static const char *const options[] = {
     "moe.headroom=1 comm.max_message=100",
     "precision=bf16 train.freeze=embedding.*,layers.0.*,layers.1.attention.*",
     "precision=bf16 train.gradient_dtype=bf16 train.recompute=full train.freeze=*expert*",
+    "precision=bf16 train.lora.rank=4 train.recompute=[1]",
     "reproducible=true model.num_kv_heads=8 model.qk_norm=full",
     "reproducible=true model.num_kv_heads=8 precision=bf16 train.recompute=full model.bias=all",
 };
@@ -150,6 +151,10 @@ static int run_job(int argc, char **argv)
             run(SMALL_LLAMA, options[o], layouts[i], true);
         }
         run(SMALL_LLAMA, "", layouts[i], false);
+        run(SMALL_LLAMA,
+            "train.lora.rank=3 train.lora.targets=experts,shared,attention "
+            "train.sequence_parallel=true train.recompute=full",
+            layouts[i], true);
     }
     return 0;
 }

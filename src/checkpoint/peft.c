@@ -1,0 +1,248 @@
+#include "checkpoint/peft.h"
+
+#include "base/file.h"
+#include "base/log.h"
+#include "base/memory.h"
+#include "base/path.h"
+#include "checkpoint/safetensors.h"
+#include "model/low_rank.h"
+
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { PATH_BYTES = 2048, PATTERN_BYTES = 512 };
+
+static int64_t elements(const struct tri_param *param)
+{
+    return param->shape[0] * param->shape[1];
+}
+
+static float *gather(const struct tri_params *params, const struct tri_param *param)
+{
+    float *values = tri_alloc(TRI_MEMORY_OTHER, (size_t)elements(param) * sizeof(*values));
+    tri_param_gather(params, param, TRI_FIELD_WEIGHT, values);
+    return values;
+}
+
+void tri_peft_merge(const struct tri_params *params, const struct tri_config_lora *lora,
+                    const struct tri_param *weight, float *values)
+{
+    const struct tri_param *a, *b;
+    if (!tri_low_rank_find(params, weight, &a, &b)) {
+        return;
+    }
+    float *down = gather(params, a), *up = gather(params, b);
+    double *line = tri_alloc(TRI_MEMORY_OTHER, (size_t)weight->shape[1] * sizeof(*line));
+    double scale = lora->alpha / (double)lora->rank;
+    bool root = tri_group_rank(tri_mesh_group(params->mesh, TRI_ON_ALL)) == 0;
+    for (int64_t i = 0; root && i < weight->shape[0]; i++) {
+        memset(line, 0, (size_t)weight->shape[1] * sizeof(*line));
+        for (int64_t r = 0; r < lora->rank; r++) {
+            double factor = scale * (double)up[i * lora->rank + r];
+            for (int64_t j = 0; j < weight->shape[1]; j++) {
+                line[j] += factor * (double)down[r * weight->shape[1] + j];
+            }
+        }
+        for (int64_t j = 0; j < weight->shape[1]; j++) {
+            float *value = &values[i * weight->shape[1] + j];
+            *value = (float)((double)*value + line[j]);
+        }
+    }
+    tri_free(line);
+    tri_free(down);
+    tri_free(up);
+}
+
+enum tri_status tri_peft_check(const struct tri_config *config, enum tri_hf_family family,
+                               struct tri_error *error)
+{
+    return family == TRI_HF_GPT2
+               ? tri_config_refuse(config, error, "train.lora.rank",
+                                   "gpt2 has q, k and v in one matrix, for which PEFT has no three "
+                                   "pairs: expected --merge")
+               : TRI_OK;
+}
+
+/* ---- adapter_model.safetensors --------------------------------------------------------------- */
+
+struct adapter {
+    char name[TRI_PEFT_NAME];
+    const struct tri_param *param;
+};
+
+static int by_name(const void *a, const void *b)
+{
+    const struct adapter *x = a, *y = b;
+    return strcmp(x->name, y->name);
+}
+
+void tri_peft_name(const struct tri_hf_source *source, char half, char name[TRI_PEFT_NAME])
+{
+    size_t length = strlen(source->name) - strlen("weight");
+    (void)snprintf(name, TRI_PEFT_NAME, "base_model.model.%.*slora_%c.weight", (int)length,
+                   source->name, half);
+}
+
+static int list(const struct tri_config *config, enum tri_hf_family family,
+                const struct tri_params *params, struct adapter *adapters)
+{
+    int count = 0;
+    for (int p = 0; p < params->count; p++) {
+        const struct tri_param *a, *b, *param = &params->param[p];
+        struct tri_hf_source source;
+        if (tri_low_rank_find(params, param, &a, &b) &&
+            tri_hf_source_get(family, param, config->moe.num_experts, TRI_HF_PER_EXPERT, &source)) {
+            adapters[count].param = a;
+            tri_peft_name(&source, 'A', adapters[count++].name);
+            adapters[count].param = b;
+            tri_peft_name(&source, 'B', adapters[count++].name);
+        }
+    }
+    qsort(adapters, (size_t)count, sizeof(*adapters), by_name);
+    return count;
+}
+
+static enum tri_status create(const char *path, int count, const struct adapter *adapters,
+                              struct tri_safetensors_writer **writer, struct tri_error *error)
+{
+    struct tri_safetensors_spec *specs =
+        tri_alloc(TRI_MEMORY_OTHER, (size_t)count * sizeof(*specs));
+    for (int i = 0; i < count; i++) {
+        const struct tri_param *param = adapters[i].param;
+        specs[i] = (struct tri_safetensors_spec){.name = adapters[i].name,
+                                                 .dtype = TRI_ST_F32,
+                                                 .dims = 2,
+                                                 .shape = {param->shape[0], param->shape[1]}};
+    }
+    enum tri_status status = tri_safetensors_writer_create(path, count, specs, writer, error);
+    tri_free(specs);
+    return status;
+}
+
+/* Collective; the status is this rank's own. */
+static enum tri_status write_pairs(const char *dir, const struct tri_params *params, int count,
+                                   const struct adapter *adapters, bool root,
+                                   struct tri_error *error)
+{
+    char path[PATH_BYTES + 64];
+    struct tri_safetensors_writer *writer = NULL;
+    tri_path_make(path, sizeof(path), "%s/adapter_model.safetensors", dir);
+    enum tri_status status = root ? create(path, count, adapters, &writer, error) : TRI_OK;
+    for (int i = 0; i < count; i++) {
+        float *values = gather(params, adapters[i].param);
+        if (root && status == TRI_OK) {
+            size_t bytes = (size_t)elements(adapters[i].param) * sizeof(*values);
+            status = tri_safetensors_writer_write(writer, values, bytes, error);
+        }
+        tri_free(values);
+    }
+    if (writer && status == TRI_OK) {
+        return tri_safetensors_writer_close(&writer, error);
+    }
+    if (writer) {
+        tri_safetensors_writer_destroy(writer);
+    }
+    return status;
+}
+
+/* ---- adapter_config.json --------------------------------------------------------------------- */
+
+/* Adds an alternative to a pattern of module names. */
+static void add_modules(char pattern[PATTERN_BYTES], const char *modules)
+{
+    size_t used = strlen(pattern);
+    (void)snprintf(pattern + used, PATTERN_BYTES - used, "%s%s", used > 0 ? "|" : "", modules);
+}
+
+/* A pattern, for names alone would also be those of other modules: a shared expert has the same as
+ * an expert. */
+static void name_modules(const struct tri_config *config, enum tri_hf_family family,
+                         char pattern[PATTERN_BYTES])
+{
+    bool gated = config->model.mlp == TRI_MLP_SWIGLU;
+    pattern[0] = '\0';
+    if (tri_config_lora_targets(config, TRI_LORA_ATTENTION)) {
+        add_modules(pattern, "self_attn\\.(q|k|v|o)_proj");
+    }
+    if (tri_config_lora_targets(config, TRI_LORA_MLP)) {
+        add_modules(pattern, gated ? "mlp\\.(gate|up|down)_proj" : "mlp\\.(up|down)_proj");
+    }
+    if (tri_config_lora_targets(config, TRI_LORA_SHARED)) {
+        add_modules(pattern, "mlp\\.shared_expert\\.(gate|up|down)_proj");
+    }
+    if (tri_config_lora_targets(config, TRI_LORA_EXPERTS)) {
+        add_modules(pattern, family == TRI_HF_MIXTRAL
+                                 ? "block_sparse_moe\\.experts\\.\\d+\\.w[123]"
+                                 : "mlp\\.experts\\.\\d+\\.(gate|up|down)_proj");
+    }
+}
+
+static enum tri_status write_config(const char *dir, const struct tri_config *config,
+                                    enum tri_hf_family family, const char *base,
+                                    struct tri_error *error)
+{
+    char path[PATH_BYTES + 64], modules[PATTERN_BYTES], pattern[PATTERN_BYTES + 32];
+    name_modules(config, family, modules);
+    (void)snprintf(pattern, sizeof(pattern), ".*\\.layers\\.\\d+\\.(%s)", modules);
+    json_t *root = json_pack(
+        "{s:s, s:s, s:s?, s:I, s:f, s:f, s:s, s:s, s:b, s:b, s:b, s:b, s:b, s:n}", "peft_type",
+        "LORA", "task_type", "CAUSAL_LM", "base_model_name_or_path", base[0] ? base : NULL, "r",
+        (json_int_t)config->train.lora.rank, "lora_alpha", config->train.lora.alpha, "lora_dropout",
+        0.0, "target_modules", pattern, "bias", "none", "fan_in_fan_out", 0, "inference_mode", 1,
+        "init_lora_weights", 1, "use_rslora", 0, "use_dora", 0, "modules_to_save");
+    char *text = root ? json_dumps(root, JSON_INDENT(2) | JSON_SORT_KEYS) : NULL;
+    json_decref(root);
+    TRI_REQUIRE(text);
+    tri_path_make(path, sizeof(path), "%s/adapter_config.json", dir);
+    enum tri_status status = tri_file_save(path, text, strlen(text), error);
+    free(text);
+    return status;
+}
+
+/* ---- the folder ------------------------------------------------------------------------------ */
+
+static enum tri_status begin(const char *dir, const char *temporary, struct tri_error *error)
+{
+    TRI_TRY(tri_hf_check_target(dir, error));
+    TRI_TRY(tri_file_remove_tree(temporary, error));
+    return tri_file_make_dirs(temporary, error);
+}
+
+static enum tri_status finish(const char *dir, const char *temporary,
+                              const struct tri_config *config, enum tri_hf_family family,
+                              const char *base, struct tri_error *error)
+{
+    TRI_TRY(write_config(temporary, config, family, base, error));
+    TRI_TRY(tri_file_sync_dir(temporary, error));
+    TRI_TRY(tri_file_rename(temporary, dir, error));
+    return tri_file_sync_parent(dir, error);
+}
+
+enum tri_status tri_peft_save(const char *dir, const struct tri_config *config,
+                              enum tri_hf_family family, const char *base,
+                              const struct tri_params *params, struct tri_error *error)
+{
+    struct tri_group *world = tri_mesh_group(params->mesh, TRI_ON_ALL);
+    bool root = tri_group_rank(world) == 0;
+    char temporary[PATH_BYTES];
+    TRI_TRY(tri_peft_check(config, family, error));
+    TRI_TRY(tri_path_format(temporary, sizeof(temporary), error, "%s" TRI_TEMPORARY, dir));
+    TRI_TRY(tri_comm_agree(world, root ? begin(dir, temporary, error) : TRI_OK, error));
+    struct adapter *adapters =
+        tri_alloc(TRI_MEMORY_OTHER, (size_t)params->count * sizeof(*adapters));
+    int count = list(config, family, params, adapters);
+    enum tri_status status =
+        tri_comm_agree(world, write_pairs(temporary, params, count, adapters, root, error), error);
+    tri_free(adapters);
+    if (status == TRI_OK) {
+        status = tri_comm_agree(
+            world, root ? finish(dir, temporary, config, family, base, error) : TRI_OK, error);
+    }
+    struct tri_error second;
+    if (status != TRI_OK && root && tri_file_remove_tree(temporary, &second) != TRI_OK) {
+        tri_log_warn("%s", second.message);
+    }
+    return status;
+}

@@ -1,0 +1,232 @@
+/* Runs with low-rank pairs: as checkpoints, as PEFT's adapters, merged, and begun with others'. */
+#include "cli/cli.h"
+
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#define GOLDEN TRIDENT_SOURCE_DIR "/tests/data/golden"
+
+static const char config[] =
+    "run_dir: run\n"
+    "threads: 1\n"
+    "data: {train: \"tok/train_*.bin\", valid: \"tok/valid_*.bin\", sequence_length: 16}\n"
+    "train: {global_batch: 4, steps: 2}\n"
+    "eval: {at_start: true}\n";
+
+static double loss_of(const char *path)
+{
+    struct process_result result =
+        cli_run(0, CLI_WORDS_OF("eval", path, "--data", "tok/valid_*.bin", "--json",
+                                "data.sequence_length=16", "train.global_batch=4"));
+    json_t *root = cli_expect_json(&result, 0);
+    double loss = json_real_value(json_object_get(root, "loss"));
+    json_decref(root);
+    return loss;
+}
+
+static void expect_near(double found, double expected, double limit)
+{
+    if (!(expected > 0 && fabs(found - expected) <= limit * expected)) {
+        fail_msg("found %.9g, expected %.9g", found, expected);
+    }
+}
+
+/* The first that a run's evaluations say. */
+static double first_loss(const char *run)
+{
+    json_t *metrics = cli_metrics(run);
+    double loss = json_real_value(json_object_get(json_array_get(metrics, 0), "valid_loss"));
+    json_decref(metrics);
+    return loss;
+}
+
+static void expect_equal_files(const char *path, const char *other)
+{
+    size_t bytes, others;
+    char *file = cli_read(path, &bytes), *expected = cli_read(other, &others);
+    assert_non_null(file);
+    assert_non_null(expected);
+    assert_int_equal(bytes, others);
+    assert_memory_equal(file, expected, bytes);
+    free(file);
+    free(expected);
+}
+
+#define PAIRS                                                                                      \
+    "train", "c.yaml", "moe.every=1", "train.lora.rank=2", "train.lora.alpha=8",                   \
+        "train.learning_rate=2e-2", "train.schedule=constant", "moe.shared_intermediate_size=24",  \
+        "moe.shared_gate=true", "moe.normalize_top_k=false", "model.bias=qkv",                     \
+        "train.lora.targets=experts, attention, shared"
+
+/* A run with pairs goes on with its last bit, and on another layout; its adapter, and the model it
+ * is merged into, are the same model. */
+static void test_run(void **state)
+{
+    (void)state;
+    char want[32], got[32];
+    cli_run_well(cli_ranks(), CLI_WORDS_OF(PAIRS, "run_dir=pairs", "train.steps=6"));
+    cli_run_well(cli_ranks(), CLI_WORDS_OF(PAIRS, "run_dir=halves", "train.steps=3"));
+    cli_run_well(cli_ranks(), CLI_WORDS_OF(PAIRS, "run_dir=halves", "train.steps=6"));
+    cli_digest("pairs", want);
+    cli_digest("halves", got);
+    assert_string_equal(got, want);
+    cli_run_well(0, CLI_WORDS_OF(PAIRS, "run_dir=pairs", "train.steps=7"));
+    double loss = loss_of("pairs");
+    cli_run_well(0, CLI_WORDS_OF("export", "pairs", "adapter"));
+    cli_run_well(0, CLI_WORDS_OF("export", "pairs", "merged", "--merge"));
+    cli_run_well(0, CLI_WORDS_OF("import", "merged", "back"));
+    expect_near(loss_of("back"), loss, 1e-5);
+    /* The frozen weights are those of step 0: an adapter beside them is the run. */
+    cli_run_well(0, CLI_WORDS_OF(PAIRS, "run_dir=begun", "train.steps=1", "train.learning_rate=0"));
+    cli_run_well(0, CLI_WORDS_OF("export", "begun", "base", "--merge"));
+    cli_run_well(0, CLI_WORDS_OF("import", "base", "again", "--adapter", "adapter"));
+    expect_near(loss_of("again"), loss, 1e-6);
+    assert_true(loss_of("begun") > loss + 1e-3);
+    cli_run_well(0, CLI_WORDS_OF("export", "again", "adapter2"));
+    expect_equal_files("adapter2/adapter_model.safetensors", "adapter/adapter_model.safetensors");
+    cli_run_well(0, CLI_WORDS_OF("generate", "pairs", "--prompt", "the ", "--tokens", "3"));
+    struct process_result result =
+        cli_run(0, CLI_WORDS_OF(PAIRS, "run_dir=pairs", "train.steps=8", "train.lora.rank=3"));
+    cli_expect_error(&result, 1, 2, "was written with another 'train.lora.rank'");
+    result = cli_run(0, CLI_WORDS_OF("export", "back", "nothing", "--merge"));
+    cli_expect_error(&result, 1, 2, "has no low-rank pairs");
+}
+
+/* What PEFT wrote comes back as it was, byte for byte, and is what a run begins with. */
+#define CHECK_FAMILY(family)                                                                       \
+    check_family(family, GOLDEN "/" family, GOLDEN "/" family "/adapter",                          \
+                 GOLDEN "/" family "/adapter/adapter_model.safetensors",                           \
+                 "init_from=" GOLDEN "/" family,                                                   \
+                 "train.lora.adapter=" GOLDEN "/" family "/adapter")
+static void check_family(const char *family, const char *base, const char *adapter,
+                         const char *file, const char *source, const char *pairs)
+{
+    char run[64], before[64];
+    (void)snprintf(run, sizeof(run), "run_dir=%s", family);
+    (void)snprintf(before, sizeof(before), "init_from=%s", family);
+    cli_run_well(0, CLI_WORDS_OF("import", base, "it", "--adapter", adapter));
+    cli_run_well(0, CLI_WORDS_OF("export", "it", "exported"));
+    expect_equal_files("exported/adapter_model.safetensors", file);
+    double loss = loss_of("it");
+    cli_run_well(cli_ranks(), CLI_WORDS_OF("train", "i.yaml", run, source, pairs));
+    expect_near(first_loss(family), loss, 1e-6);
+    /* It goes on with what its own checkpoint says of them; another begins with those. */
+    cli_run_well(cli_ranks(), CLI_WORDS_OF("train", "i.yaml", run, source, pairs, "train.steps=3"));
+    cli_run_well(cli_ranks(), CLI_WORDS_OF("train", "i.yaml", "run_dir=next", before));
+    expect_near(first_loss("next"), loss_of(family), 1e-6);
+    cli_tool(CLI_WORDS_OF("rm", "-r", "it", "exported", "next"));
+}
+
+static void test_adapters(void **state)
+{
+    (void)state;
+    CHECK_FAMILY("mixtral");
+    CHECK_FAMILY("qwen2_moe");
+    struct process_result result =
+        cli_run(cli_ranks(), CLI_WORDS_OF("verify", "i.yaml", "--json", "--steps", "2",
+                                          "init_from=" GOLDEN "/olmoe",
+                                          "train.lora.adapter=" GOLDEN "/olmoe/adapter"));
+    json_decref(cli_expect_json(&result, 0));
+}
+
+/* A folder of PEFT's with another line in its adapter_config.json, or another tensor. */
+static void write_adapter(const char *folder, const char *keys, const char *tensors)
+{
+    char path[CLI_PATH], text[1024];
+    cli_tool(CLI_WORDS_OF("mkdir", folder));
+    (void)snprintf(path, sizeof(path), "%s/adapter_config.json", folder);
+    (void)snprintf(text, sizeof(text), "{\"peft_type\": \"LORA\", \"r\": 2, \"lora_alpha\": 4%s}",
+                   keys);
+    cli_write(path, text);
+    (void)snprintf(path, sizeof(path), "%s/adapter_model.safetensors", folder);
+    if (!tensors) {
+        cli_tool(CLI_WORDS_OF("cp", GOLDEN "/mixtral/adapter/adapter_model.safetensors", path));
+        return;
+    }
+    FILE *file = fopen(path, "wb");
+    assert_non_null(file);
+    uint64_t length = strlen(tensors);
+    const unsigned char data[256] = {0};
+    assert_int_equal(fwrite(&length, sizeof(length), 1, file), 1);
+    assert_int_equal(fwrite(tensors, length, 1, file), 1);
+    assert_int_equal(fwrite(data, sizeof(data), 1, file), 1);
+    assert_int_equal(fclose(file), 0);
+}
+
+#define TENSOR(name, shape)                                                                        \
+    "{\"base_model.model.model.layers." name ".weight\": {\"dtype\": \"F32\", \"shape\": " shape   \
+    ", \"data_offsets\": [0, 256]}}"
+
+static void test_messages(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *base, *adapter, *change, *says;
+    } cases[] = {
+        {"/mixtral", "nowhere", "seed=1", "nowhere/adapter_config.json: "},
+        {"/mixtral", GOLDEN "/mixtral", "seed=1", "adapter_config.json: "},
+        {"/mixtral", GOLDEN "/mixtral/adapter", "train.lora.rank=3",
+         "key 'train.lora.rank': found 3, expected 2 or nothing"},
+        {"/mixtral", GOLDEN "/mixtral/adapter", "train.lora.targets=mlp",
+         "key 'train.lora.targets': found \"mlp\", expected \"attention, experts\" or nothing"},
+        {"/olmoe", GOLDEN "/mixtral/adapter", "seed=1", "expected"},
+        {"/llama", GOLDEN "/mixtral/adapter", "seed=1",
+         "key 'train.lora.targets': found experts, expected targets that this model has"},
+        {"/gpt2", "names", "seed=1", "gpt2 has q, k and v in one matrix"},
+        {"/mixtral", "dora", "seed=1", "key 'use_dora': in use and not read"},
+        {"/mixtral", "loha", "seed=1", "key 'peft_type': found 'LOHA', expected LORA"},
+        {"/mixtral", "rank", "seed=1", "adapter_config.json: r: found 9223372036854775807"},
+        {"/mixtral", "alpha", "seed=1", "key 'lora_alpha': found 0, expected a number above 0"},
+        {"/mixtral", "pissa", "seed=1", "key 'init_lora_weights': found 'pissa'"},
+        {"/mixtral", "torn", "seed=1", "torn/adapter_model.safetensors: "},
+        {"/mixtral", "pickled", "seed=1", "adapter_model.bin is not read"},
+        {"/mixtral", "router", "seed=1", "layers.0.block_sparse_moe.gate.lora_A.weight: expected"},
+        {"/mixtral", "names", "seed=1", "the other of its pair is there"},
+        {"/mixtral", "shape", "seed=1", "shape"},
+        {"/mixtral", "deep", "seed=1", "the model has no place for it"},
+    };
+    cli_tool(CLI_WORDS_OF("mkdir", "pickled"));
+    cli_write("pickled/adapter_config.json",
+              "{\"peft_type\": \"LORA\", \"r\": 2, \"lora_alpha\": 4}");
+    cli_write("pickled/adapter_model.bin", "");
+    write_adapter("dora", ", \"use_dora\": true", NULL);
+    write_adapter("loha", ", \"peft_type\": \"LOHA\"", NULL);
+    cli_write("loha/adapter_config.json", "{\"peft_type\": \"LOHA\", \"r\": 2, \"lora_alpha\": 4}");
+    write_adapter("rank", "", NULL);
+    cli_write("rank/adapter_config.json", "{\"r\": 9223372036854775807, \"lora_alpha\": 4}");
+    write_adapter("alpha", "", NULL);
+    cli_write("alpha/adapter_config.json", "{\"r\": 2, \"lora_alpha\": 0}");
+    write_adapter("pissa", ", \"init_lora_weights\": \"pissa\"", NULL);
+    write_adapter("torn", "", "{\"x\": 1");
+    write_adapter("router", "", TENSOR("0.block_sparse_moe.gate.lora_A", "[2, 32]"));
+    write_adapter("names", "", TENSOR("0.self_attn.q_proj.lora_A", "[2, 32]"));
+    write_adapter("shape", "", TENSOR("0.self_attn.q_proj.lora_A", "[4, 16]"));
+    write_adapter("deep", "", TENSOR("99.self_attn.q_proj.lora_A", "[2, 32]"));
+    for (size_t i = 0; i<sizeof(cases) / sizeof(*cases); i += cli_ranks()> 1 ? 3 : 1) {
+        char source[CLI_PATH], adapter[CLI_PATH];
+        (void)snprintf(source, sizeof(source), "init_from=" GOLDEN "%s", cases[i].base);
+        (void)snprintf(adapter, sizeof(adapter), "train.lora.adapter=%s", cases[i].adapter);
+        struct process_result result =
+            cli_run(cli_ranks(), CLI_WORDS_OF("train", "i.yaml", "run_dir=bad", source, adapter,
+                                              cases[i].change));
+        cli_expect_error(&result, cli_ranks(), 2, cases[i].says);
+    }
+}
+
+int main(int argc, char **argv)
+{
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_run), cmocka_unit_test(test_adapters),
+                                       cmocka_unit_test(test_messages)};
+    cli_begin("lora", argc, argv);
+    cli_write("i.yaml", config);
+    int failed = cmocka_run_group_tests(tests, NULL, NULL);
+    cli_end();
+    return failed;
+}

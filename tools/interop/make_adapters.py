@@ -1,0 +1,72 @@
+#!/usr/bin/env python3
+"""Makes tests/data/golden/FAMILY/adapter: PEFT's low-rank adapters of the tiny models there.
+
+    python3 -m venv venv && venv/bin/pip install 'transformers<5' peft
+    venv/bin/python tools/interop/make_adapters.py tests/data/golden
+
+FAMILY/adapter has adapter_config.json and adapter_model.safetensors as PEFT saves them, B drawn too
+and not zero; adapted.safetensors has input_ids [2, 24], logits [2, 24, vocabulary], and of the mean
+cross entropy of the next tokens the gradients of the pairs, under their names in the adapter.
+"""
+import json
+import math
+import pathlib
+import sys
+
+import torch
+from peft import LoraConfig, get_peft_model
+from safetensors.torch import save_file
+from transformers import AutoConfig, AutoModelForCausalLM
+
+# What is adapted, by names or by a pattern; alpha, rank, whether scaled by the root of the rank.
+CASES = {
+    "olmoe": (["q_proj", "v_proj", "gate_proj", "up_proj", "down_proj"], 6, 4, False),
+    "qwen2_moe": (r".*\.(self_attn\.[qkvo]_proj|shared_expert\.(gate|up|down)_proj"
+                  r"|mlp\.(gate|up|down)_proj)", 8, 3, False),
+    "mixtral": (r".*(self_attn\.[qkvo]_proj|experts\.\d+\.w[123])", 5, 2, True),
+}
+
+
+def load(folder):
+    config = AutoConfig.from_pretrained(folder)
+    raw = json.loads((folder / "config.json").read_text())
+    rope = raw.get("rope_parameters") or {}
+    if "rope_theta" in rope:  # transformers 4 reads the older spelling alone
+        config.rope_theta = rope["rope_theta"]
+    return AutoModelForCausalLM.from_pretrained(
+        folder, config=config, dtype=torch.float32, attn_implementation="eager")
+
+
+def make(folder, targets, alpha, rank, rooted):
+    torch.manual_seed(20261129)
+    model = get_peft_model(load(folder), LoraConfig(
+        r=rank, lora_alpha=alpha, target_modules=targets, use_rslora=rooted, task_type="CAUSAL_LM"))
+    model.eval()
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if "lora_" in name:
+                weight.normal_(0.0, 1.0 / math.sqrt(weight.shape[1]) if "lora_A" in name else 0.05)
+    out = folder / "adapter"
+    model.save_pretrained(out)
+    (out / "README.md").unlink()  # PEFT's empty form
+    ids = torch.randint(0, model.config.vocab_size, (2, 25))
+    logits = model(input_ids=ids[:, :-1]).logits
+    loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten())
+    loss.backward()
+    values = {"input_ids": ids[:, :-1].clone(), "targets": ids[:, 1:].clone(),
+              "logits": logits.detach(), "cross_entropy": loss.detach()}
+    for name, weight in model.named_parameters():
+        if weight.grad is not None:
+            values["grad." + name.replace(".default", "")] = weight.grad.contiguous()
+    save_file({k: v.contiguous() for k, v in values.items()}, out / "adapted.safetensors")
+    print(folder.name, loss.item(), len(values))
+
+
+def main():
+    root = pathlib.Path(sys.argv[1])
+    for family, case in CASES.items():
+        make(root / family, *case)
+
+
+if __name__ == "__main__":
+    main()
