@@ -106,12 +106,12 @@ say "3. a Hugging Face folder again"
 run export "$out/sft" "$tuned"
 ls "$tuned"
 
-say "an answer"
-"$program" generate "$out/sft" --tokens 60 --temperature 0.7 --seed 1 \
-    --prompt "<|endoftext|><|user|>
-What news, my lord?
-<|assistant|>
-"
+say "answers: a line of yours, one of the model's"
+questions='What news, my lord?
+Who are you?'
+printf '%s\n' "$questions"
+printf '%s\n' "$questions" |
+    run generate "$out/sft" --chat --tokens 60 --temperature 0.7 --seed 1
 
 say "validation on chats that were not trained on"
 print_validations
