@@ -7,11 +7,11 @@
 # Nothing is fetched: the model is a tiny one, trained on Shakespeare for some seconds first, and
 # the chats are what his people say to each other. What an earlier call left in runs/finetune is
 # replaced. TRIDENT=FILE is the program (without it, it is built), OUT=DIR another place for all
-# that is written, STEPS=N how long is trained (100).
+# that is written, STEPS=N how long is trained (200).
 set -eu
 
 ranks=2
-steps=${STEPS:-100}
+steps=${STEPS:-200}
 program=${TRIDENT:-}
 [ -z "$program" ] || program=$(realpath -- "$program")
 [ -z "${OUT:-}" ] || OUT=$(realpath -m -- "$OUT")
@@ -84,11 +84,11 @@ fi
 rm -rf "$out"
 mkdir -p "$out"
 
-say "a model to begin with: $((3 * steps)) steps on plain text, as a Hugging Face folder"
+say "a model to begin with: $((2 * steps)) steps on plain text, as a Hugging Face folder"
 run tokenize --train-vocab 512 --out "$out/text" --valid 0.05 "$text"
 run train examples/finetune/base.yaml --ranks "$ranks" --fresh "run_dir=$out/base" \
     "data.train=$out/text/train_*.bin" "data.valid=$out/text/valid_*.bin" \
-    "train.steps=$((3 * steps))" "train.warmup_steps=$((steps / 5))"
+    "train.steps=$((2 * steps))" "train.warmup_steps=$((steps / 5))"
 run export "$out/base" "$base"
 
 say "1. chats to tokens: what the assistant says counts"
