@@ -100,7 +100,7 @@ run tokenize --tokenizer "$base" --format chat --template olmo --out "$out/chats
 say "2. fine-tuning on $ranks ranks, from the folder's weights"
 run train examples/finetune/sft.yaml "init_from=$base" --ranks "$ranks" --fresh \
     "run_dir=$out/sft" "data.train=$out/chats/train_*.bin" "data.valid=$out/chats/valid_*.bin" \
-    "train.steps=$steps" "eval.every=$steps"
+    "train.steps=$steps" "train.warmup_steps=$((steps / 10))" "eval.every=$steps"
 
 say "3. a Hugging Face folder again"
 run export "$out/sft" "$tuned"
