@@ -313,6 +313,30 @@ static void test_config_windows(void **state)
     assert_true(fabs(c.model.rope_attention - (0.1 * log(4.0) + 1.0)) < 1e-15);
 }
 
+/* The family is the one that has such windows, or none has. */
+static void test_windows_of_families(void **state)
+{
+    (void)state;
+    struct tri_config c, again;
+    enum tri_hf_family family = TRI_HF_LLAMA, found = TRI_HF_LLAMA;
+    struct tri_error error = {0};
+    assert_int_equal(tri_hf_load_config(golden("llama"), &c, NULL, &error), TRI_OK);
+    c.model.sliding_window = 16;
+    assert_int_equal(tri_hf_family_of(&c, &family, &error), TRI_OK);
+    assert_int_equal(family, TRI_HF_MISTRAL);
+    assert_int_equal(tri_hf_save_config(dir, &c, family, TRI_ST_F32, NULL, &error), TRI_OK);
+    assert_int_equal(tri_hf_load_config(dir, &again, &found, &error), TRI_OK);
+    assert_int_equal(found, TRI_HF_MISTRAL);
+    assert_int_equal(again.model.sliding_window, 16);
+    c.model.num_window_layers = 1;
+    assert_int_equal(tri_hf_family_of(&c, &family, &error), TRI_BAD_INPUT);
+    assert_non_null(strstr(error.message, "model.window_layers in a model of this kind"));
+    assert_int_equal(tri_hf_load_config(golden("olmoe"), &c, NULL, &error), TRI_OK);
+    c.model.sliding_window = 16;
+    assert_int_equal(tri_hf_family_of(&c, &family, &error), TRI_BAD_INPUT);
+    assert_non_null(strstr(error.message, "model.sliding_window in a model of this kind"));
+}
+
 /* What is written is what was read. */
 static void test_config_rewritten(void **state)
 {
@@ -367,7 +391,7 @@ int main(void)
         cmocka_unit_test(test_config_qwen2_moe), cmocka_unit_test(test_config_qwen3_moe),
         cmocka_unit_test(test_config_dense),     cmocka_unit_test(test_config_refusals),
         cmocka_unit_test(test_config_spellings), cmocka_unit_test(test_config_windows),
-        cmocka_unit_test(test_config_rewritten),
+        cmocka_unit_test(test_config_rewritten), cmocka_unit_test(test_windows_of_families),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }
