@@ -174,9 +174,11 @@ void tri_value_print_expected(const struct tri_key *key, const struct tri_strate
         (void)fprintf(out, "text of %s %lld bytes without control characters",
                       key->min > 0 ? "1 to" : "at most", (long long)key->max);
         (void)fputs(key->texts ? ", or a list of such" : "", out);
-        (void)fputs(key->sets == TRI_SETS_WEIGHTED ? ", or a list of {path: TEXT, weight: NUMBER}"
-                    : key->sets == TRI_SETS_NAMED  ? ", or a mapping of names to such"
-                                                   : "",
+        (void)fputs(key->sets == TRI_SETS_WEIGHTED
+                        ? ", or a list of {path: TEXT, weight: NUMBER above 0}"
+                    : key->sets == TRI_SETS_NAMED
+                        ? ", or a mapping of names (letters, digits, - _ .) to such"
+                        : "",
                     out);
         break;
     case TRI_KEY_RECOMPUTE:

@@ -2,6 +2,7 @@
 
 #include "base/memory.h"
 #include "base/random.h"
+#include "base/work.h"
 #include "data/mixture.h"
 
 #include <inttypes.h>
@@ -9,6 +10,7 @@
 struct tri_loader {
     struct tri_loader_args args;
     struct tri_packing *packing;      /* NULL: windows */
+    int64_t targets, counted;         /* of the set, and those that count */
     int64_t windows;                  /* of an epoch, or rows of documents */
     int64_t phases;                   /* an epoch begins at a token of [0, phases) */
     int64_t first_step, first_sample; /* the step's batch begins with the sample */
@@ -17,6 +19,48 @@ struct tri_loader {
     int parts;
     struct tri_loader *part[TRI_MIXTURE_SETS];
 };
+
+/* ---- what counts ----------------------------------------------------------------------------- */
+
+/* Targets of a piece: the last token of a document predicts nothing. */
+static int64_t targets_of(const struct tri_packed_piece *piece)
+{
+    return piece->length - !piece->goes_on;
+}
+
+static int64_t count_packed(const struct tri_loader *loader, int64_t row)
+{
+    int64_t count;
+    int64_t sum = 0;
+    const struct tri_packed_piece *pieces = tri_packing_row(loader->packing, row, &count);
+    for (int64_t i = 0; i < count; i++) {
+        sum += tri_tokens_counted(loader->args.tokens, pieces[i].start + 1, targets_of(&pieces[i]));
+    }
+    return sum;
+}
+
+/* A set of which nothing counts is a mistake, of its masks most likely. */
+static enum tri_status count_set(struct tri_loader *loader, struct tri_error *error)
+{
+    const struct tri_tokens *tokens = loader->args.tokens;
+    if (loader->packing) {
+        const struct tri_packing_counts counts = tri_packing_counts(loader->packing);
+        loader->targets = counts.tokens - counts.documents;
+        loader->counted = tri_tokens_masked(tokens) ? 0 : loader->targets;
+        for (int64_t row = 0; tri_tokens_masked(tokens) && row < counts.rows; row++) {
+            loader->counted += count_packed(loader, row);
+            tri_work_progress();
+        }
+    } else {
+        loader->targets = tri_tokens_count(tokens) - 1;
+        loader->counted = tri_tokens_counted(tokens, 1, loader->targets);
+    }
+    return loader->counted > 0
+               ? TRI_OK
+               : tri_fail(error, TRI_BAD_INPUT,
+                          "%s: none of the set's %" PRId64 " targets counts, expected at least 1",
+                          tri_tokens_shard(tokens, 0).path, loader->targets);
+}
 
 /* ---- making one ------------------------------------------------------------------------------ */
 
@@ -27,14 +71,18 @@ static enum tri_status create(const struct tri_loader_args *args, struct tri_loa
     struct tri_loader *self = tri_alloc(TRI_MEMORY_OTHER, sizeof(*self));
     self->args = *args;
     *loader = NULL;
+    enum tri_status status = TRI_OK;
     if (args->packs) {
-        enum tri_status status = tri_packing_create(args->tokens, args->separator,
-                                                    args->sequence_length, &self->packing, error);
-        if (status != TRI_OK) {
-            tri_loader_destroy(self);
-            return status;
-        }
-        self->windows = tri_packing_counts(self->packing).rows;
+        status = tri_packing_create(args->tokens, args->separator, args->sequence_length,
+                                    &self->packing, error);
+        self->windows = status == TRI_OK ? tri_packing_counts(self->packing).rows : 0;
+    }
+    if (status == TRI_OK) {
+        status = count_set(self, error);
+    }
+    if (status != TRI_OK) {
+        tri_loader_destroy(self);
+        return status;
     }
     *loader = self;
     return TRI_OK;
@@ -136,9 +184,13 @@ bool tri_loader_has_documents(const struct tri_loader *loader)
            tri_tokens_documented(loader->args.tokens);
 }
 
-struct tri_packing_counts tri_loader_packed(const struct tri_loader *loader)
+struct tri_loader_counts tri_loader_counts(const struct tri_loader *loader)
 {
-    return loader->packing ? tri_packing_counts(loader->packing) : (struct tri_packing_counts){0};
+    struct tri_loader_counts counts = {.targets = loader->targets, .counted = loader->counted};
+    if (loader->packing) {
+        counts.packing = tri_packing_counts(loader->packing);
+    }
+    return counts;
 }
 
 /* ---- documents of a row ---------------------------------------------------------------------- */
@@ -201,12 +253,6 @@ static enum tri_status read_window(const struct tri_loader *loader, int64_t star
 
 /* ---- rows of documents ----------------------------------------------------------------------- */
 
-/* Targets of a piece: the last token of a document predicts nothing. */
-static int64_t targets_of(const struct tri_packed_piece *piece)
-{
-    return piece->length - !piece->goes_on;
-}
-
 static enum tri_status read_piece(const struct tri_loader *loader,
                                   const struct tri_packed_piece *piece, int64_t place,
                                   const struct tri_row_arrays *out, int64_t at,
@@ -246,17 +292,6 @@ static enum tri_status read_packed(const struct tri_loader *loader, int64_t row,
         out->positions[at + place] = (int32_t)(loader->args.document_positions ? 0 : place);
     }
     return TRI_OK;
-}
-
-static int64_t count_packed(const struct tri_loader *loader, int64_t row)
-{
-    int64_t count;
-    int64_t sum = 0;
-    const struct tri_packed_piece *pieces = tri_packing_row(loader->packing, row, &count);
-    for (int64_t i = 0; i < count; i++) {
-        sum += tri_tokens_counted(loader->args.tokens, pieces[i].start + 1, targets_of(&pieces[i]));
-    }
-    return sum;
 }
 
 /* ---- training -------------------------------------------------------------------------------- */

@@ -43,12 +43,12 @@ struct tri_loader_args {
     int set;                 /* its number in a mixture, so that orders differ; else 0 */
 };
 
-/* For training. Local. BAD_INPUT when the set is too short for one window, or as tri_tokens_read
- * when documents are looked for. */
+/* For training. Local. BAD_INPUT when the set is too short for one window, none of it counts, or as
+ * tri_tokens_read when documents are looked for. */
 enum tri_status tri_loader_create(const struct tri_loader_args *args, struct tri_loader **loader,
                                   struct tri_error *error) TRI_NODISCARD;
 /* For evaluation: seed and global_batch are not used. Local. BAD_INPUT when the set has fewer than
- * two tokens. */
+ * two tokens, or none of it counts. */
 enum tri_status tri_loader_create_eval(const struct tri_loader_args *args,
                                        struct tri_loader **loader,
                                        struct tri_error *error) TRI_NODISCARD;
@@ -92,8 +92,12 @@ int64_t tri_loader_counted(const struct tri_loader *loader, int64_t step);
 
 /* Whether rows may hold more than one document: else first_key is 0 everywhere. */
 bool tri_loader_has_documents(const struct tri_loader *loader);
-/* What packing made of the set; all 0 of windows, and of a mixture. */
-struct tri_packing_counts tri_loader_packed(const struct tri_loader *loader);
+/* Of a mixture all 0. */
+struct tri_loader_counts {
+    struct tri_packing_counts packing; /* all 0 of windows */
+    int64_t targets, counted;          /* of the whole set, and those that count */
+};
+struct tri_loader_counts tri_loader_counts(const struct tri_loader *loader);
 
 /* first_key [seq] of one row, as there; separator -1: all is one document. */
 void tri_loader_mark_documents(const int32_t *tokens, int64_t seq, int64_t separator,

@@ -16,14 +16,18 @@ struct tri_mixture {
 static void share_out(struct tri_mixture *mixture, const double *weights)
 {
     double rest[TRI_MIXTURE_SETS];
+    double most = 0.0;
     double sum = 0.0;
     int64_t left = PERIOD;
     for (int i = 0; i < mixture->count; i++) {
         TRI_REQUIRE(weights[i] > 0.0);
-        sum += weights[i];
+        most = weights[i] > most ? weights[i] : most;
     }
     for (int i = 0; i < mixture->count; i++) {
-        double exact = weights[i] / sum * PERIOD;
+        sum += weights[i] / most; /* the sum of weights may be too large for a double */
+    }
+    for (int i = 0; i < mixture->count; i++) {
+        double exact = weights[i] / most / sum * PERIOD;
         int64_t whole = (int64_t)exact;
         rest[i] = whole > 0 ? exact - (double)whole : -1.0;
         mixture->quota[i] = whole > 0 ? whole : 1;
@@ -38,11 +42,11 @@ static void share_out(struct tri_mixture *mixture, const double *weights)
         rest[best] = -1.0;
     }
     for (; left < 0; left++) { /* the ones of tiny weights are the largest's */
-        int most = 0;
+        int largest = 0;
         for (int i = 1; i < mixture->count; i++) {
-            most = mixture->quota[i] > mixture->quota[most] ? i : most;
+            largest = mixture->quota[i] > mixture->quota[largest] ? i : largest;
         }
-        mixture->quota[most]--;
+        mixture->quota[largest]--;
     }
 }
 

@@ -13,15 +13,22 @@ static bool is_root(const struct tri_session *session)
     return session->mesh->rank == 0;
 }
 
-static void tell_packing(const char *path, const struct tri_loader *loader)
+static void tell_set(const char *path, const struct tri_tokens *tokens,
+                     const struct tri_loader *loader)
 {
-    const struct tri_packing_counts counts = tri_loader_packed(loader);
-    if (counts.rows > 0) {
+    const struct tri_loader_counts counts = tri_loader_counts(loader);
+    const struct tri_packing_counts *packing = &counts.packing;
+    if (packing->rows > 0) {
         tri_log_info("packing  %s: %lld documents in %lld rows, %.1f%% padding; %lld longer than a "
                      "row, cut into pieces",
-                     path, (long long)counts.documents, (long long)counts.rows,
-                     100.0 * (double)counts.padding / (double)(counts.padding + counts.tokens),
-                     (long long)counts.cut);
+                     path, (long long)packing->documents, (long long)packing->rows,
+                     100.0 * (double)packing->padding /
+                         (double)(packing->padding + packing->tokens),
+                     (long long)packing->cut);
+    }
+    if (tri_tokens_masked(tokens)) {
+        tri_log_info("masks    %s: %lld of %lld targets count", path, (long long)counts.counted,
+                     (long long)counts.targets);
     }
 }
 
@@ -56,7 +63,7 @@ static enum tri_status open_set(const struct tri_session *session, const char *p
     TRI_TRY(tri_comm_agree(all, status, error));
     TRI_TRY(tri_alike_tokens(all, path, *tokens, error));
     if (is_root(session)) {
-        tell_packing(path, *loader);
+        tell_set(path, *tokens, *loader);
     }
     return TRI_OK;
 }

@@ -177,7 +177,7 @@ static void test_wrong_type(void **state)
          "to 896 bytes without control characters"},
         {"data: {train: [a, b]}\n",
          "c.yaml:1: key 'data.train': found [a, b], expected text of at most 1023 bytes without "
-         "control characters, or a list of {path: TEXT, weight: NUMBER}"},
+         "control characters, or a list of {path: TEXT, weight: NUMBER above 0}"},
         {"data: {separator: -1}\n",
          "c.yaml:1: key 'data.separator': found '-1', expected an integer "
          "from 0 to 2147483647, or none"},

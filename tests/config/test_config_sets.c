@@ -107,8 +107,9 @@ static void what_is_no_set_is_refused(void **state)
         }
         assert_non_null(strstr(error.message, of_valid ? "c.yaml:2: key 'data.valid': found"
                                                        : "c.yaml:2: key 'data.train': found"));
-        assert_non_null(strstr(error.message, of_valid ? "a mapping of names to such"
-                                                       : "a list of {path: TEXT, weight: NUMBER}"));
+        assert_non_null(
+            strstr(error.message, of_valid ? "a mapping of names (letters, digits, - _ .) to such"
+                                           : "a list of {path: TEXT, weight: NUMBER above 0}"));
     }
     /* More than the value holds. */
     size_t used = (size_t)snprintf(text, sizeof(text), "data: {train: [");

@@ -267,6 +267,47 @@ static void files_that_lie_are_refused(void **state)
     tri_free(data);
 }
 
+static bool only_the_first(int64_t place)
+{
+    return place == 0;
+}
+
+/* The first token of all is nobody's target; in rows of documents that of a document is. */
+static void sets_of_which_nothing_counts_are_refused(void **state)
+{
+    (void)state;
+    files_enter("beside_nothing");
+    files_write_shard("none.bin", 100, 0, 1);
+    files_write_mask("none.mask", 100, only_the_first);
+    int64_t places[100];
+    for (int64_t i = 0; i < 100; i++) {
+        places[i] = i;
+    }
+    files_write_shard("short.bin", 100, 0, 1);
+    files_write_documents("short.docs", 100, places);
+    for (int i = 0; i < 6; i++) {
+        struct tri_error error = {0};
+        struct tri_loader *loader = NULL;
+        struct tri_tokens *tokens;
+        bool short_ones = i >= 4;
+        assert_int_equal(tri_tokens_create(short_ones ? "short.bin" : "none.bin", TRI_DATA_LLMC, 0,
+                                           &tokens, &error),
+                         TRI_OK);
+        const struct tri_loader_args args = {.tokens = tokens,
+                                             .sequence_length = 16,
+                                             .global_batch = 2,
+                                             .separator = -1,
+                                             .packs = short_ones || i % 2 == 1};
+        enum tri_status status = i / 2 % 2 ? tri_loader_create_eval(&args, &loader, &error)
+                                           : tri_loader_create(&args, &loader, &error);
+        assert_int_equal(status, TRI_BAD_INPUT);
+        assert_null(loader);
+        files_expect_line(&error, short_ones ? "short.bin" : "none.bin", "none of the set's",
+                          "targets counts", NULL);
+        tri_tokens_destroy(tokens);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -275,6 +316,7 @@ int main(void)
         cmocka_unit_test(documents_go_on_in_the_next_file),
         cmocka_unit_test(contents_know_masks_and_documents),
         cmocka_unit_test(files_that_lie_are_refused),
+        cmocka_unit_test(sets_of_which_nothing_counts_are_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

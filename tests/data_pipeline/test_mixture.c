@@ -46,6 +46,17 @@ static void shares_are_exact_and_even(void **state)
     check_shares(3, (const double[]){1e-9, 1, 1e-12}, 8); /* one of each in a period */
 }
 
+/* Their sum is more than a double holds. */
+static void weights_may_be_of_any_size(void **state)
+{
+    (void)state;
+    struct tri_mixture *mixture = tri_mixture_create(3, (const double[]){1e308, 1e308, 1e-300});
+    assert_int_equal(tri_mixture_quota(mixture, 2), 1);
+    assert_true(tri_mixture_quota(mixture, 0) >= TRI_MIXTURE_PERIOD / 2 - 1);
+    assert_true(tri_mixture_quota(mixture, 1) >= TRI_MIXTURE_PERIOD / 2 - 1);
+    tri_mixture_destroy(mixture);
+}
+
 static void rows_are_those_of_the_sets(void **state)
 {
     (void)state;
@@ -95,7 +106,7 @@ static void rows_are_those_of_the_sets(void **state)
         assert_int_equal(tri_loader_share(mix, 0, (step + 1) * BATCH).samples, own[0]);
         assert_int_equal(tri_loader_share(mix, 1, (step + 1) * BATCH).samples, own[1]);
     }
-    assert_int_equal(tri_loader_share(mix, 0, 0).epoch, tri_loader_packed(parts[0]).rows);
+    assert_int_equal(tri_loader_share(mix, 0, 0).epoch, tri_loader_counts(parts[0]).packing.rows);
     /* From some sample on, with any batch: what was not taken yet. */
     tri_loader_continue(mix, 7, 13);
     int32_t first[4 * SEQ], again[4 * SEQ];
@@ -116,6 +127,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(shares_are_exact_and_even),
+        cmocka_unit_test(weights_may_be_of_any_size),
         cmocka_unit_test(rows_are_those_of_the_sets),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

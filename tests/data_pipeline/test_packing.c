@@ -108,7 +108,7 @@ static void check_row(const struct tri_row_arrays *row, int64_t seq, const int64
 static void every_document_is_once_and_whole(void **state)
 {
     (void)state;
-    static const int64_t lengths[][2] = {{64, 20}, {64, 64}, {64, 150}, {7, 40}, {1, 3}, {70, 1}};
+    static const int64_t lengths[][2] = {{64, 20}, {64, 64}, {64, 150}, {7, 40}, {1, 3}, {70, 2}};
     files_enter("packing");
     for (size_t i = 0; i < sizeof(lengths) / sizeof(*lengths); i++) {
         int64_t places[MOST], n;
@@ -122,7 +122,7 @@ static void every_document_is_once_and_whole(void **state)
                                        .document_positions = i % 2 == 0,
                                        .packs = true};
         assert_int_equal(tri_loader_create_eval(&args, &loader, &error), TRI_OK);
-        struct tri_packing_counts counts = tri_loader_packed(loader);
+        struct tri_packing_counts counts = tri_loader_counts(loader).packing;
         assert_int_equal(counts.documents, n);
         assert_int_equal(counts.rows, plain_rows(places, n, seq));
         assert_int_equal(counts.padding, counts.rows * seq - places[n]);
@@ -192,7 +192,7 @@ static void epochs_have_orders_of_their_own(void **state)
                                    .separator = -1,
                                    .packs = true};
     assert_int_equal(tri_loader_create(&args, &loader, &error), TRI_OK);
-    int64_t rows = tri_loader_packed(loader).rows;
+    int64_t rows = tri_loader_counts(loader).packing.rows;
     int32_t room[4 * SEQ], begins[2][MOST];
     const struct tri_row_arrays row = arrays(room, SEQ);
     int64_t counted = 0;
