@@ -198,9 +198,8 @@ static enum tri_status inspect_tokens(const struct tri_arguments *arguments, boo
             json_pack("{ss sI si sb sb}", "path", shard.path, "tokens", (json_int_t)shard.tokens,
                       "bytes_per_token", shard.bytes_per_token, "header", (int)shard.has_header,
                       "masked", (int)shard.masked);
-        if (shard.documents >= 0) {
-            (void)json_object_set_new(entry, "documents", json_integer(shard.documents));
-        }
+        json_t *documents = shard.documents >= 0 ? json_integer(shard.documents) : json_null();
+        (void)json_object_set_new(entry, "documents", documents);
         (void)json_array_append_new(list, entry);
         if (!json) {
             (void)printf("%-56s %lld tokens of %d bytes", shard.path, (long long)shard.tokens,
