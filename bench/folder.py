@@ -1,13 +1,14 @@
 #!/usr/bin/env python3
-"""What a large Hugging Face folder takes of a rank's memory: import, 3 steps from it, export.
+"""What a large Hugging Face folder takes of a rank's memory: import, 3 steps from it, export, and 3
+steps of low-rank pairs beside frozen bf16 weights.
 
     bench/folder.py [--gb 2] [--ranks 2] [--work DIR] [--mpi] [KEY=VALUE …]
 
 Makes a folder of random f32 weights (OLMoE's shape), of so many GB, and prints for each command the
 bytes a rank planned, what it counted at its peak, what its process took, and the whole model beside
 them. Ranks are threads of one process (a process's memory, divided by them), with --mpi processes
-of their own, whose peak the system says. KEY=VALUE go to `train`, as train.lora.rank=8. Takes about
-six times the folder's bytes of disk, and of memory what the plan says. BUILD=DIR has bin/trident.
+of their own, whose peak the system says. KEY=VALUE go to both runs. Takes about six times the
+folder's bytes of disk, and of memory what the plan says. BUILD=DIR has bin/trident.
 """
 import argparse
 import array
@@ -157,9 +158,13 @@ def main():
                        f"parallel: {{expert: {options.ranks}}}\n"
                        f"train: {{global_batch: {2 * options.ranks}, steps: 3}}\n")
         text, peak = machine.run("train", "run.yaml", *options.keys)
-        machine.row("3 steps", *numbers(r"\n *total +([\d.]+) +([\d.]+)", text), peak, whole)
+        total = r"\n *total +([\d.]+) +([\d.]+)"
+        machine.row("3 steps", *numbers(total, text), peak, whole)
         text, peak = machine.run("export", "run", "out")
         machine.row("export", *numbers(line, text), peak, whole)
+        text, peak = machine.run("train", "run.yaml", "run_dir=low", "precision=bf16",
+                                 "train.lora.rank=8", *options.keys)
+        machine.row("LoRA", *numbers(total, text), peak, whole)
     finally:
         shutil.rmtree(work)
 

@@ -18,10 +18,13 @@ transformers in f32, bf16 and f16, in one file and in many. Of each folder:
 and of those in f32 and bf16 in one file:
   train   20 steps here; the export loads in transformers with no warning and nothing missing or
           left over, and both programs compute the same logits and losses of it
+  pairs   (f32, where peft is there) low-rank pairs trained here load in PEFT and have the logits of
+          the merged export; pairs made by PEFT have its loss here, and its logits once merged
 Prints a line for each and exits 1 when one fails.
 """
 import argparse
 import glob
+import importlib.util
 import json
 import logging
 import os
@@ -157,6 +160,7 @@ def router_name(kind, theirs, ours):
 class Interop:
     def __init__(self, options, work):
         self.work, self.checks = work, Checks()
+        self.peft = importlib.util.find_spec("peft") is not None
         self.trident = os.path.join(options.build, "bin", "trident")
         self.reference_check = os.path.join(options.build, "bin", "reference_check")
 
@@ -264,6 +268,62 @@ class Interop:
         values = reference(model, kind, *self.rows(tokens))
         self.check_values(case, "train", out, values, here)
 
+    def logits(self, model, tokens):
+        import torch
+        with torch.no_grad():
+            return model(self.rows(tokens)[0]).logits.double()
+
+    def say_logits(self, case, what, found, expected, said=()):
+        error = float((found - expected).norm() / expected.norm())
+        self.checks.say(error <= 1e-5 and not said, case, "pairs",
+                        f"{what}: logits {error:.1e}" + (f", said: {said[:2]}" if said else ""))
+
+    def check_pairs(self, case, folder, tokens, extra):
+        """Pairs beside attention, which both programs have in all families."""
+        import peft
+        import torch
+        adapter, merged = f"{case}.adapter", os.path.join(self.work, f"{case}.merged")
+        keys = ["train.lora.rank=3", "train.lora.alpha=5", "train.lora.targets=attention"]
+        self.begin_run(case, folder, STEPS, f"{case}.tuned", extra + keys, 1e-2)
+        run([self.trident, "export", f"{case}.tuned", adapter], self.work)
+        run([self.trident, "export", f"{case}.tuned", merged, "--merge"], self.work)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            there = peft.PeftModel.from_pretrained(self.load(folder)[0],
+                                                   os.path.join(self.work, adapter)).eval()
+        self.say_logits(case, f"{STEPS} steps here, PEFT's", self.logits(there, tokens),
+                        self.logits(self.load(merged)[0], tokens),
+                        [str(warning.message) for warning in caught  # not what PEFT is told itself
+                         if not issubclass(warning.category, (FutureWarning, DeprecationWarning))])
+        made = peft.get_peft_model(self.load(folder)[0], peft.LoraConfig(
+            r=3, lora_alpha=5, task_type="CAUSAL_LM",
+            target_modules=["q_proj", "k_proj", "v_proj", "o_proj"])).eval()
+        with torch.no_grad():
+            for name, weight in made.named_parameters():
+                if "lora_" in name:
+                    weight.normal_(0.0, 0.2, generator=torch.Generator().manual_seed(len(name)))
+        theirs = os.path.join(self.work, f"{case}.theirs")
+        made.save_pretrained(theirs)
+        run([self.trident, "import", folder, f"{case}.both", "--adapter", theirs], self.work)
+        run([self.trident, "export", f"{case}.both", f"{case}.one", "--merge"], self.work)
+        self.say_logits(case, "made by PEFT, merged here",
+                        self.logits(self.load(os.path.join(self.work, f"{case}.one"))[0], tokens),
+                        self.logits(made, tokens))
+        metrics = self.begin_run(case, folder, 1, f"{case}.paired",
+                                 extra + [f"train.lora.adapter={theirs}"], 1e-3)
+        moe = hasattr(made.config, "router_aux_loss_coef")
+        aux = {"output_router_logits": True} if moe else {}
+        inputs, targets = self.rows(tokens)
+        result = made(inputs, **aux)
+        expected = torch.nn.functional.cross_entropy(result.logits[0], targets[0]).item()
+        if moe:
+            from make_fixtures import balance
+            expected += (made.config.router_aux_loss_coef *
+                         balance(made.config, result, {"input_ids": inputs}).item())
+        loss = metrics[0]["loss"]
+        self.checks.say(abs(loss - expected) <= 2e-6 * expected, case, "pairs",
+                        f"made by PEFT, begun with here: loss {loss:.7f} ({expected:.7f})")
+
     def check_folder(self, case, kind, form, model, tokens):
         """Saves the model in a form and looks at it from both sides."""
         import copy
@@ -291,6 +351,8 @@ class Interop:
             self.checks.say(one == many, name, "digest", f"{many} in {files} files")
         elif dtype != "f16":
             self.check_trained(name, folder, kind, tokens, extra, extra + here, dtype)
+            if dtype == "f32" and self.peft and kind != "gpt2":
+                self.check_pairs(name, folder, tokens, extra)
 
     def check_case(self, case, base, changes):
         import torch
