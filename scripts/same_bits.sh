@@ -7,9 +7,9 @@
 # OLD_COMMIT is by default the one before the first wall moved. --only takes the cells whose name
 # matches an extended regular expression. Compared are, per cell: the lines of metrics.jsonl but for
 # their times (losses, gradient norms, loads, validation), the digest of the last checkpoint's
-# weights, the ledger's calls and bytes (those of saves apart), and the plan of the same ranks. A
-# line a cell; exits 1 where a digit differs, 2 where a cell could not be run. The old build and
-# what the last cell left stay in build/same_bits/.
+# weights, the ledger's calls and bytes (those of saves and of a start apart), and the plan of the
+# same ranks. A line a cell; exits 1 where a digit differs, 2 where a cell could not be run. The
+# old build and what the last cell left stay in build/same_bits/.
 set -u
 cd "$(dirname "$0")/.." || exit 3
 
@@ -128,8 +128,9 @@ short messages         | 4 | comm.max_message=1000 tensor=2 expert=2
 '
 
 # Differences that a change had to make: "NAME-PATTERN | WHAT | why, and how far". WHAT is metrics,
-# weights, ledger, saves or plan.
+# weights, ledger, saves, starts or plan.
 expected='
+.* | starts | ranks agree on more of what they read (tokenizer, masks, init_from) before a run begins
 .* | saves | tensors no longer all go to rank 0: each rank writes its own chunks of the files
 '
 # A validation's losses are now one exact sum over all rows, whatever the layout. They were one for
@@ -202,7 +203,9 @@ run() {
     # A line a row, without its times.
     tr -d '\n' <run/ledger.json |
         sed -E 's/\}, *\{/},\n{/g; s/, *"seconds[^,}]*//g' | sed -E 's/[] },]+$//' >"$side.rows"
-    grep -v '"phase": "checkpoint"' "$side.rows" >"$side.ledger"
+    starts='"phase": "setup", *"kind": "meta"'
+    grep -v -e '"phase": "checkpoint"' -e "$starts" "$side.rows" >"$side.ledger"
+    grep -e "$starts" "$side.rows" >"$side.starts"
     grep '"phase": "checkpoint"' "$side.rows" >"$side.saves"
     # "process" is measured: what the libraries of this very process take. "other", and with it
     # "total", holds the sizes of structs, which change: not by more than other_bound.
@@ -274,7 +277,7 @@ while IFS='|' read name ranks keys; do
         continue
     fi
     differ=
-    for what in metrics weights ledger saves plan; do
+    for what in metrics weights ledger saves starts plan; do
         cmp -s "old.$what" "new.$what" || is_expected "$name" "$what" || differ="$differ $what"
     done
     close_validations || differ="$differ valid"
