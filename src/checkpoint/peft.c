@@ -156,13 +156,11 @@ static void add_modules(char pattern[PATTERN_BYTES], const char *modules)
     (void)snprintf(pattern + used, PATTERN_BYTES - used, "%s%s", used > 0 ? "|" : "", modules);
 }
 
-/* A pattern, for names alone would also be those of other modules: a shared expert has the same as
- * an expert. */
-static void name_modules(const struct tri_config *config, enum tri_hf_family family,
-                         char pattern[PATTERN_BYTES])
+/* A pattern of the modules with pairs. */
+static json_t *name_by_pattern(const struct tri_config *config, enum tri_hf_family family)
 {
     bool gated = config->model.mlp == TRI_MLP_SWIGLU;
-    pattern[0] = '\0';
+    char pattern[PATTERN_BYTES] = "";
     if (tri_config_lora_targets(config, TRI_LORA_ATTENTION)) {
         add_modules(pattern, "self_attn\\.(q|k|v|o)_proj");
     }
@@ -177,21 +175,64 @@ static void name_modules(const struct tri_config *config, enum tri_hf_family fam
                                  ? "block_sparse_moe\\.experts\\.\\d+\\.w[123]"
                                  : "mlp\\.experts\\.\\d+\\.(gate|up|down)_proj");
     }
+    return json_sprintf(".*\\.layers\\.\\d+\\.(%s)", pattern);
+}
+
+/* Kinds of MLP that the model has. */
+static int count_networks(const struct tri_config *config)
+{
+    int64_t sparse = 0;
+    for (int64_t layer = 0; layer < config->model.num_layers; layer++) {
+        sparse += tri_config_layer_is_moe(config, layer);
+    }
+    bool shared = sparse > 0 && config->moe.shared_intermediate_size > 0;
+    return (sparse < config->model.num_layers) + (sparse > 0) + shared;
+}
+
+static void add_names(json_t *names, const char *const *words)
+{
+    for (int i = 0; words[i]; i++) {
+        (void)json_array_append_new(names, json_string(words[i]));
+    }
+}
+
+/* Names alone, which PEFT also finds in transformers 5, where a layer's experts are one module.
+ * Where experts, shared experts and MLPs stand beside each other they would be those of all. */
+static json_t *name_modules(const struct tri_config *config, enum tri_hf_family family)
+{
+    static const char *const attention[] = {"q_proj", "k_proj", "v_proj", "o_proj", NULL};
+    static const char *const gated[] = {"gate_proj", "up_proj", "down_proj", NULL};
+    static const char *const mixtral[] = {"w1", "w2", "w3", NULL};
+    bool networks = false;
+    for (int i = 0; i < TRI_LORA_TARGETS; i++) {
+        networks = networks || (i != TRI_LORA_ATTENTION &&
+                                tri_config_lora_targets(config, (enum tri_lora_target)i));
+    }
+    if (networks && (count_networks(config) > 1 || config->model.mlp != TRI_MLP_SWIGLU)) {
+        return name_by_pattern(config, family);
+    }
+    json_t *names = json_array();
+    if (tri_config_lora_targets(config, TRI_LORA_ATTENTION)) {
+        add_names(names, attention);
+    }
+    if (networks) {
+        add_names(names, family == TRI_HF_MIXTRAL ? mixtral : gated);
+    }
+    return names;
 }
 
 static enum tri_status write_config(const char *dir, const struct tri_config *config,
                                     enum tri_hf_family family, const char *base,
                                     struct tri_error *error)
 {
-    char path[PATH_BYTES + 64], modules[PATTERN_BYTES], pattern[PATTERN_BYTES + 32];
-    name_modules(config, family, modules);
-    (void)snprintf(pattern, sizeof(pattern), ".*\\.layers\\.\\d+\\.(%s)", modules);
+    char path[PATH_BYTES + 64];
     json_t *root = json_pack(
-        "{s:s, s:s, s:s?, s:I, s:f, s:f, s:s, s:s, s:b, s:b, s:b, s:b, s:b, s:n}", "peft_type",
+        "{s:s, s:s, s:s?, s:I, s:f, s:f, s:o, s:s, s:b, s:b, s:b, s:b, s:b, s:n}", "peft_type",
         "LORA", "task_type", "CAUSAL_LM", "base_model_name_or_path", base[0] ? base : NULL, "r",
         (json_int_t)config->train.lora.rank, "lora_alpha", config->train.lora.alpha, "lora_dropout",
-        0.0, "target_modules", pattern, "bias", "none", "fan_in_fan_out", 0, "inference_mode", 1,
-        "init_lora_weights", 1, "use_rslora", 0, "use_dora", 0, "modules_to_save");
+        0.0, "target_modules", name_modules(config, family), "bias", "none", "fan_in_fan_out", 0,
+        "inference_mode", 1, "init_lora_weights", 1, "use_rslora", 0, "use_dora", 0,
+        "modules_to_save");
     char *text = root ? json_dumps(root, JSON_INDENT(2) | JSON_SORT_KEYS) : NULL;
     json_decref(root);
     TRI_REQUIRE(text);
