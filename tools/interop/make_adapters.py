@@ -28,6 +28,7 @@ CASES = {
 
 
 def load(folder):
+    folder = pathlib.Path(folder)
     config = AutoConfig.from_pretrained(folder)
     raw = json.loads((folder / "config.json").read_text())
     rope = raw.get("rope_parameters") or {}
