@@ -82,12 +82,13 @@ static enum tri_status run(int count, char **words, struct tri_error *error)
     int used = 1;
     if (strcmp(words[1], "byte") != 0) {
         struct tri_bpe *bpe = (struct tri_bpe *)(void *)tokenizer;
-        bpe->threads = threads ? atoi(threads) : bpe->threads;
+        bpe->threads = threads ? (int)strtol(threads, NULL, 10) : bpe->threads;
         used = bpe->threads;
     }
     enum tri_status status = tri_file_map(words[2], &text, error);
     if (status == TRI_OK) {
-        status = measure(tokenizer, &text, rounds ? atoi(rounds) : 3, &seconds, &tokens, error);
+        status = measure(tokenizer, &text, rounds ? (int)strtol(rounds, NULL, 10) : 3, &seconds,
+                         &tokens, error);
         if (status == TRI_OK && (ids || decoded)) {
             status = write_result(tokenizer, &text, ids, decoded, error);
         }

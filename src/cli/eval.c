@@ -190,7 +190,7 @@ static void print_answers(const struct request *request, const struct answer *an
             print_text(request, &answers[i]);
         }
     }
-    if (answers[0].name[0]) {
+    if (count > 0 && answers[0].name[0]) {
         (void)json_object_set(root, "sets", sets);
     }
     json_decref(sets);

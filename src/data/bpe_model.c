@@ -124,13 +124,13 @@ static enum tri_status taken(const struct tri_bpe_file *file, const char *key, c
 /* <0x00> to <0xFF>; -1: none of them. */
 static int byte_of_name(const char *name)
 {
-    unsigned byte;
-    char again[8];
-    if (strlen(name) != 6 || sscanf(name, "<0x%2X>", &byte) != 1) {
+    static const char digits[] = "0123456789ABCDEF";
+    if (strlen(name) != 6 || strncmp(name, "<0x", 3) != 0 || name[5] != '>') {
         return -1;
     }
-    (void)snprintf(again, sizeof(again), "<0x%02X>", byte);
-    return strcmp(again, name) == 0 ? (int)byte : -1;
+    const char *high = strchr(digits, name[3]);
+    const char *low = strchr(digits, name[4]);
+    return high && low ? (int)(16 * (high - digits) + (low - digits)) : -1;
 }
 
 /* What a token in characters prints: a space for each block, the byte that it names. */
@@ -445,7 +445,7 @@ enum tri_status tri_bpe_read_model(struct tri_bpe_file *file, struct tri_error *
     const json_t *model = json_object_get(file->root, "model");
     const json_t *added = json_object_get(file->root, "added_tokens");
     struct extent extent = {0};
-    bool fallback;
+    bool fallback = false;
     TRI_TRY(read_options(file, model, &fallback, error));
     json_t *vocab = json_object_get(model, "vocab");
     const json_t *merges = json_object_get(model, "merges");

@@ -377,14 +377,14 @@ static void change(json_t *root, const char *path, const char *value)
     char *at = name;
     for (char *slash; last && (slash = strchr(at, '/')); at = slash + 1) {
         *slash = '\0';
-        object = json_is_array(object) ? json_array_get(object, (size_t)atoi(at))
+        object = json_is_array(object) ? json_array_get(object, (size_t)strtol(at, NULL, 10))
                                        : json_object_get(object, at);
     }
     assert_non_null(object);
     json_t *new = *value ? json_loads(value, JSON_DECODE_ANY, NULL) : NULL;
     assert_true(new || !*value);
     if (json_is_array(object)) {
-        assert_int_equal(json_array_set_new(object, (size_t)atoi(at), new), 0);
+        assert_int_equal(json_array_set_new(object, (size_t)strtol(at, NULL, 10), new), 0);
     } else if (new) {
         assert_int_equal(json_object_set_new(object, at, new), 0);
     } else {

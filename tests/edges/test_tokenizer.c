@@ -14,6 +14,12 @@
 
 #define TOKENIZERS TESTDATA_DIR "/golden/tokenizers"
 
+static const char gpt2[] = TOKENIZERS "/gpt2";
+static const char llama3[] = TOKENIZERS "/llama3";
+static const char mixtral[] = TESTDATA_DIR "/golden/mixtral";
+static const char mixture[] = "data.train=[{path: bpe/train_*.bin}, {path: other/train_*.bin}, "
+                              "{path: bpe/valid_*.bin}]";
+
 static void train(const char *run)
 {
     char run_dir[64];
@@ -142,17 +148,14 @@ static void test_a_run_begins_with_another(void **state)
 {
     (void)state;
     static const char word[] = "which is not the same as the one in";
-    cli_run_well(0, CLI_WORDS_OF("tokenize", "--tokenizer", TOKENIZERS "/llama3", "--out", "other",
-                                 "t.txt"));
+    cli_run_well(0, CLI_WORDS_OF("tokenize", "--tokenizer", llama3, "--out", "other", "t.txt"));
     struct process_result result = cli_run(
         cli_ranks(), CLI_WORDS_OF("train", "c.yaml", "run_dir=four", "data.train=other/train_*.bin",
                                   "init_from=one", "model.vocab_size=1504", "train.steps=1"));
     assert_int_equal(cli_count(result.err, word), 1);
     cli_expect_status(&result, 0);
     expect_same_file("four/tokenizer/tokenizer.json", TOKENIZERS "/llama3/tokenizer.json");
-    result = cli_run(0, CLI_WORDS_OF("train", "c.yaml", "run_dir=mixed",
-                                     "data.train=[{path: bpe/train_*.bin}, "
-                                     "{path: other/train_*.bin}, {path: bpe/valid_*.bin}]",
+    result = cli_run(0, CLI_WORDS_OF("train", "c.yaml", "run_dir=mixed", mixture,
                                      "model.vocab_size=1504", "train.steps=1"));
     assert_int_equal(cli_count(result.err, word), 1);
     cli_expect_status(&result, 0);
@@ -169,7 +172,7 @@ static void test_a_run_begins_with_another(void **state)
 static void test_it_goes_to_hugging_face_and_back(void **state)
 {
     (void)state;
-    cli_tool(CLI_WORDS_OF("cp", "-r", TESTDATA_DIR "/golden/mixtral", "hf"));
+    cli_tool(CLI_WORDS_OF("cp", "-r", mixtral, "hf"));
     cli_tool(CLI_WORDS_OF("chmod", "-R", "u+w", "hf"));
     cli_tool(CLI_WORDS_OF("cp", TOKENIZERS "/mixtral/tokenizer.json", "hf"));
     cli_write("hf/generation_config.json", "{\"eos_token_id\": 2}");
@@ -192,8 +195,8 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_it_goes_to_hugging_face_and_back),
     };
     cli_begin("edges_tokenizer", argc, argv);
-    cli_run_well(0, CLI_WORDS_OF("tokenize", "--tokenizer", TOKENIZERS "/gpt2", "--out", "bpe",
-                                 "--valid", "0.3", "t.txt"));
+    cli_run_well(0, CLI_WORDS_OF("tokenize", "--tokenizer", gpt2, "--out", "bpe", "--valid", "0.3",
+                                 "t.txt"));
     train("one");
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     cli_end();
