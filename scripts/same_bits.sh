@@ -130,7 +130,7 @@ short messages         | 4 | comm.max_message=1000 tensor=2 expert=2
 # Differences that a change had to make: "NAME-PATTERN | WHAT | why, and how far". WHAT is metrics,
 # weights, ledger, saves, starts or plan.
 expected='
-.* | starts | before a run ranks agree on (tokenizer, masks, init_from)
+.* | starts | before a run ranks agree on more of what they read: tokenizer, masks, init_from
 .* | saves | tensors no longer all go to rank 0: each rank writes its own chunks of the files
 '
 # A validation's losses are now one exact sum over all rows, whatever the layout. They were one for
