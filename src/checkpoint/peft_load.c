@@ -309,6 +309,7 @@ static enum tri_status load_local(struct loader *l, const struct tri_config *con
     TRI_TRY(tri_hf_family_of(config, &family, error));
     TRI_TRY(tri_peft_check(config, family, error));
     TRI_TRY(open_set(l->dir, &l->set, error));
+    TRI_REQUIRE(l->set);
     TRI_TRY(tri_part_file_open(l->set->file[0]->path, &l->in, error));
     l->used = tri_alloc(TRI_MEMORY_OTHER, (size_t)l->set->count * sizeof(*l->used));
     return load_pairs(l, family, config->moe.num_experts, error);

@@ -311,7 +311,8 @@ static void add_network(struct builder *b, enum tri_place place, int64_t layer, 
     in.columns = width;
     const struct spec up[2] = {in, in};
     int first = gated ? 0 : 1;
-    add_pairs(b, 2 - first, up + first, TRI_ROLE_GATE_A + first, TRI_ROLE_GATE_B + first);
+    add_pairs(b, 2 - first, up + first, gated ? TRI_ROLE_GATE_A : TRI_ROLE_UP_A,
+              gated ? TRI_ROLE_GATE_B : TRI_ROLE_UP_B);
     const struct spec down = {.role = TRI_ROLE_DOWN,
                               .place = place,
                               .layer = layer,
