@@ -128,7 +128,9 @@ static void test_adapters(void **state)
 {
     (void)state;
     CHECK_FAMILY("mixtral");
-    CHECK_FAMILY("qwen2_moe");
+    if (cli_ranks() == 0) {
+        CHECK_FAMILY("qwen2_moe");
+    }
     struct process_result result =
         cli_run(cli_ranks(), CLI_WORDS_OF("verify", "i.yaml", "--json", "--steps", "2",
                                           "init_from=" GOLDEN "/olmoe",
@@ -209,7 +211,7 @@ static void test_messages(void **state)
     write_adapter("names", "", TENSOR("0.self_attn.q_proj.lora_A", "[2, 32]"));
     write_adapter("shape", "", TENSOR("0.self_attn.q_proj.lora_A", "[4, 16]"));
     write_adapter("deep", "", TENSOR("99.self_attn.q_proj.lora_A", "[2, 32]"));
-    for (size_t i = 0; i<sizeof(cases) / sizeof(*cases); i += cli_ranks()> 1 ? 3 : 1) {
+    for (size_t i = 0; i<sizeof(cases) / sizeof(*cases); i += cli_ranks()> 1 ? 5 : 1) {
         char source[CLI_PATH], adapter[CLI_PATH];
         (void)snprintf(source, sizeof(source), "init_from=" GOLDEN "%s", cases[i].base);
         (void)snprintf(adapter, sizeof(adapter), "train.lora.adapter=%s", cases[i].adapter);
