@@ -1,7 +1,7 @@
 /* step SHAPE [--precision f32|bf16] [--steps N] [--warm N] [--threads N] [--no-ceiling] [--json]
  *      [key=value …]
- * Whole training steps on random tokens: forward, backward, reduction, clip, AdamW. Alone or under
- * mpirun with parallel.tensor and parallel.expert. */
+ * Whole training steps on random tokens, or on those of data.train: rows, forward, backward,
+ * reduction, clip, AdamW. Alone or under mpirun with parallel.tensor and parallel.expert. */
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/memory.h"
@@ -12,6 +12,7 @@
 #include "train/environment.h"
 #include "train/evaluate.h"
 #include "train/session.h"
+#include "train/text.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -29,6 +30,7 @@ struct bench {
     int64_t steps, warm;
     bool json, with_ceiling;
     struct tri_session *session;
+    struct tri_text text; /* empty without data.train */
     double *times[PARTS]; /* [steps] seconds */
     double median[PARTS];
     double cpu_seconds; /* of a step, all ranks */
@@ -44,7 +46,9 @@ static enum tri_status train_step(struct bench *bench, int64_t step, struct tri_
                                   struct tri_error *error)
 {
     struct tri_config *config = &bench->config;
-    struct tri_rows_source source = tri_source_random(config);
+    struct tri_rows_source source = bench->text.loader
+                                        ? tri_source_of_loader(bench->text.loader, config)
+                                        : tri_source_random(config);
     TRI_TRY(tri_engine_gradients(bench->session->engine, &source, step, NULL, report, error));
     tri_engine_update(bench->session->engine, step + 1, config->train.learning_rate, report);
     return TRI_OK;
@@ -270,6 +274,9 @@ static enum tri_status configure(struct bench *bench, const struct tri_arguments
 static enum tri_status run(struct bench *bench, struct tri_comm *comm, struct tri_error *error)
 {
     TRI_TRY(tri_session_create(comm, &bench->config, true, 0, &bench->session, error));
+    if (bench->config.data.train[0]) {
+        TRI_TRY(tri_text_open_training(bench->session, &bench->text, error));
+    }
     for (int part = 0; part < PARTS; part++) {
         bench->times[part] =
             tri_alloc(TRI_MEMORY_OTHER, (size_t)bench->steps * sizeof(*bench->times[part]));
@@ -304,6 +311,7 @@ static enum tri_status bench_main(int argc, char **argv, struct tri_comm *comm,
     for (int part = 0; part < PARTS; part++) {
         tri_free(bench->times[part]);
     }
+    tri_text_close(&bench->text);
     tri_session_destroy(bench->session);
     tri_free(bench);
     return status;
