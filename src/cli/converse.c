@@ -9,6 +9,7 @@
 
 struct talk {
     const struct tri_generate_request *request;
+    struct tri_comm *comm;
     struct tri_group *everyone;
     struct tri_generator *generator;
     struct tri_turn *turns; /* their texts are this one's */
@@ -46,11 +47,14 @@ static bool read_turn(const struct talk *talk, char **line, size_t *bytes)
         if (length < 0) {
             break;
         }
-        while (length > 0 && strchr("\r\n", read[length - 1])) {
+        while (length > 0 && memchr("\r\n", read[length - 1], 2)) {
             length--;
         }
     }
+    /* Whoever types may take as long as they like: the others wait. */
+    tri_comm_set_timeout(talk->comm, 0.0);
     tri_broadcast(talk->everyone, where, &length, 1, TRI_I64, 0);
+    tri_comm_set_timeout(talk->comm, talk->request->config.comm_timeout_seconds);
     *bytes = length < 0 ? 0 : (size_t)length;
     *line = tri_alloc(TRI_MEMORY_OTHER, *bytes + 1);
     if (root && length > 0) {
@@ -123,6 +127,9 @@ static enum tri_status answer_turns(struct talk *talk, struct tri_error *error)
         status = tri_fail(error, TRI_BAD_INPUT,
                           "chat: its %lld tokens leave no room for an answer in a context of %lld",
                           (long long)prompts.prompt[0].count, (long long)talk->request->context);
+    } else if (status == TRI_OK) {
+        status = tri_prompt_check(&prompts.prompt[0], talk->request->config.model.vocab_size,
+                                  talk->request->context, "chat", error);
     }
     if (status == TRI_OK) {
         answer_prompt(talk, &prompts.prompt[0]);
@@ -131,10 +138,11 @@ static enum tri_status answer_turns(struct talk *talk, struct tri_error *error)
     return status;
 }
 
-enum tri_status tri_converse(const struct tri_generate_request *request,
+enum tri_status tri_converse(const struct tri_generate_request *request, struct tri_comm *comm,
                              struct tri_session *session, struct tri_error *error)
 {
     struct talk talk = {.request = request,
+                        .comm = comm,
                         .everyone = tri_mesh_group(session->mesh, TRI_ON_ALL),
                         .generator =
                             tri_generator_create(session->engine->model, 1, request->context)};

@@ -110,7 +110,15 @@ static enum tri_status open_tokenizer(const struct tri_arguments *arguments,
                         "expected --ids, and --prompt with token ids",
                         request->choice.path, (long long)vocab);
     }
-    TRI_TRY(tri_tokenizer_create(has ? folder : "byte", &request->tokenizer, error));
+    if (has && request->ids) {
+        /* Ids need none: one that cannot be read ends no text, and nothing else. */
+        has = tri_tokenizer_create(folder, &request->tokenizer, error) == TRI_OK;
+    } else if (has) {
+        TRI_TRY(tri_tokenizer_create(folder, &request->tokenizer, error));
+    }
+    if (!has) {
+        TRI_TRY(tri_tokenizer_create("byte", &request->tokenizer, error));
+    }
     if (has) {
         TRI_TRY(tri_tokenizer_read_stops(folder, request->tokenizer, request->ends,
                                          &request->generation.num_stops, error));
@@ -138,30 +146,6 @@ static enum tri_status read_request(const struct tri_arguments *arguments,
     return tri_arguments_int(arguments, "--context", 1, most, most, &request->context, error);
 }
 
-static enum tri_status check_prompt(const struct tri_generate_request *request,
-                                    const struct tri_prompt *prompt, const char *where,
-                                    struct tri_error *error)
-{
-    int64_t vocab = request->config.model.vocab_size;
-    for (int64_t i = 0; i < prompt->count; i++) {
-        if (prompt->tokens[i] >= vocab) {
-            return tri_fail(error, TRI_BAD_INPUT,
-                            "%s: token %d is not below the vocabulary size %lld", where,
-                            prompt->tokens[i], (long long)vocab);
-        }
-    }
-    if (prompt->count == 0) {
-        return tri_fail(error, TRI_BAD_INPUT, "%s is empty", where);
-    }
-    if (prompt->count > request->context) {
-        return tri_fail(error, TRI_BAD_INPUT,
-                        "%s: found %lld tokens, expected at most %lld, the model's context "
-                        "(model.max_position, or --context)",
-                        where, (long long)prompt->count, (long long)request->context);
-    }
-    return TRI_OK;
-}
-
 /* Without any the tokenizer's beginning is one, or a newline. None in a chat turn by turn. */
 static enum tri_status read_prompts(const struct tri_generate_request *request,
                                     struct tri_prompts *prompts, struct tri_error *error)
@@ -181,8 +165,8 @@ static enum tri_status read_prompts(const struct tri_generate_request *request,
     for (size_t i = 0; i < prompts->count; i++) {
         (void)snprintf(place, sizeof(place), "%s: prompt %zu",
                        request->prompts ? request->prompts : "", i + 1);
-        TRI_TRY(
-            check_prompt(request, &prompts->prompt[i], request->prompts ? place : where, error));
+        TRI_TRY(tri_prompt_check(&prompts->prompt[i], request->config.model.vocab_size,
+                                 request->context, request->prompts ? place : where, error));
     }
     return TRI_OK;
 }
@@ -209,6 +193,7 @@ static void fit(struct tri_generate_job *job, int ranks)
     int64_t replicas =
         ranks > request->config.parallel.tensor ? ranks / request->config.parallel.tensor : 1;
     job->config = request->config;
+    job->config.model.rope_length = request->config.data.sequence_length;
     job->config.data.sequence_length = longest;
     job->config.train.global_batch = job->rows;
     job->config.train.micro_batch = (job->rows + replicas - 1) / replicas;
@@ -228,7 +213,7 @@ static enum tri_status load_and_generate(struct tri_comm *comm, struct tri_gener
     enum tri_status status = tri_session_load(session, &request->choice, &state, error);
     tri_checkpoint_state_fini(&state);
     if (status == TRI_OK && job->count == 0) {
-        status = tri_converse(request, session, error);
+        status = tri_converse(request, comm, session, error);
     } else if (status == TRI_OK) {
         tri_generate_texts(job, session);
     }

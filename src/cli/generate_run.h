@@ -46,7 +46,7 @@ void tri_generate_texts(const struct tri_generate_job *job, struct tri_session *
 
 /* The user's turns come from standard input of rank 0, a line each, and the answers go to its
  * standard output. BAD_INPUT: turns that are more than the context. Collective over all ranks. */
-enum tri_status tri_converse(const struct tri_generate_request *request,
+enum tri_status tri_converse(const struct tri_generate_request *request, struct tri_comm *comm,
                              struct tri_session *session, struct tri_error *error) TRI_NODISCARD;
 
 #endif

@@ -104,6 +104,28 @@ enum tri_status tri_prompts_add_text(const struct tri_prompt_style *style, const
     return TRI_OK;
 }
 
+enum tri_status tri_prompt_check(const struct tri_prompt *prompt, int64_t vocab_size,
+                                 int64_t context, const char *where, struct tri_error *error)
+{
+    for (int64_t i = 0; i < prompt->count; i++) {
+        if (prompt->tokens[i] >= vocab_size) {
+            return tri_fail(error, TRI_BAD_INPUT,
+                            "%s: token %d is not below the vocabulary size %lld", where,
+                            prompt->tokens[i], (long long)vocab_size);
+        }
+    }
+    if (prompt->count == 0) {
+        return tri_fail(error, TRI_BAD_INPUT, "%s is empty", where);
+    }
+    if (prompt->count > context) {
+        return tri_fail(error, TRI_BAD_INPUT,
+                        "%s: found %lld tokens, expected at most %lld, the model's context "
+                        "(model.max_position, or --context)",
+                        where, (long long)prompt->count, (long long)context);
+    }
+    return TRI_OK;
+}
+
 /* ---- files ----------------------------------------------------------------------------------- */
 
 static enum tri_status add_record(const struct tri_prompt_style *style, const char *where,
@@ -129,7 +151,7 @@ static enum tri_status add_record(const struct tri_prompt_style *style, const ch
 
 static bool is_blank(const char *line, size_t bytes)
 {
-    while (bytes > 0 && strchr(" \t\r", line[bytes - 1])) {
+    while (bytes > 0 && memchr(" \t\r", line[bytes - 1], 3)) {
         bytes--;
     }
     return bytes == 0;

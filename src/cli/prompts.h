@@ -43,6 +43,10 @@ enum tri_status tri_prompts_add_turns(const struct tri_prompt_style *style, cons
 enum tri_status tri_prompts_read(const struct tri_prompt_style *style, const char *path,
                                  struct tri_prompts *prompts,
                                  struct tri_error *error) TRI_NODISCARD;
+/* BAD_INPUT: it is empty, longer than `context`, or has tokens that the vocabulary has not. */
+enum tri_status tri_prompt_check(const struct tri_prompt *prompt, int64_t vocab_size,
+                                 int64_t context, const char *where,
+                                 struct tri_error *error) TRI_NODISCARD;
 void tri_prompts_fini(struct tri_prompts *prompts);
 
 #endif

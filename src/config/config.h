@@ -53,7 +53,10 @@ struct tri_config_model {
     double rope_theta;
     enum tri_rope_scaling rope_scaling;
     double rope_factor;
-    int64_t rope_original;     /* positions that the model was trained on before it was scaled */
+    int64_t rope_original; /* positions that the model was trained on before it was scaled */
+    /* Not a key. The length of rows that dynamic scaling is for, where what is fed at once is
+     * another: 0, data.sequence_length. */
+    int64_t rope_length;
     double rope_llama3[2];     /* low, high */
     double rope_betas[2];      /* of yarn: fast, slow */
     double rope_attention;     /* of yarn: cosines and sines are multiplied by it */

@@ -70,6 +70,33 @@ static void test_several(void **state)
     cli_expect_status(&result, 0);
 }
 
+/* Where frequencies depend on how long rows are, these are the run's, whatever is fed at once. */
+static void test_dynamic_rope(void **state)
+{
+    (void)state;
+    json_t *found[3];
+    cli_write("two.txt", "some words\nsome longer words\n");
+    cli_run_well(0, CLI_WORDS_OF("train", "c.yaml", "run_dir=dynamic", "model.position=rope",
+                                 "model.rope_scaling=dynamic", "model.rope_factor=8",
+                                 "model.rope_original=8", "model.init_std=0.5", "train.steps=1"));
+    for (int i = 0; i < 3; i++) {
+        static const char *const more[][3] = {
+            {"--prompt", "some words"},
+            {"--prompt", "some words", "--no-cache"},
+            {"--prompts", "two.txt"},
+        };
+        const char *words[CLI_WORDS] = {"generate", "dynamic", "--json", "--tokens", "8"};
+        memcpy(words + 5, more[i], sizeof(more[i]));
+        struct process_result result = run(words);
+        found[i] = cli_expect_json(&result, 0);
+    }
+    expect_same(found[0], found[1]);
+    expect_same(found[0], json_array_get(json_object_get(found[2], "texts"), 0));
+    for (int i = 0; i < 3; i++) {
+        json_decref(found[i]);
+    }
+}
+
 /* Also where the text becomes longer than the context. */
 static void test_without_cache(void **state)
 {
@@ -101,9 +128,12 @@ static void train_chat(void)
                               "train.steps=120", "train.learning_rate=1e-2", "checkpoint.every=0"));
 }
 
-static struct process_result talk(const char *lines, const char *const *more)
+/* seconds: "0", or how long the user thinks. */
+static struct process_result talk_slowly(const char *seconds, const char *lines,
+                                         const char *const *more)
 {
-    static const char script[] = "#!/bin/sh\nexec \"$@\" <lines\n";
+    char script[128];
+    (void)snprintf(script, sizeof(script), "#!/bin/sh\n(sleep %s; cat lines) | \"$@\"\n", seconds);
     const char *words[CLI_WORDS] = {"generate", "chat", "--chat", "--temperature", "0"};
     for (size_t i = 0; more[i]; i++) {
         words[5 + i] = more[i];
@@ -117,6 +147,11 @@ static struct process_result talk(const char *lines, const char *const *more)
     return result;
 }
 
+static struct process_result talk(const char *lines, const char *const *more)
+{
+    return talk_slowly("0", lines, more);
+}
+
 static void test_chat(void **state)
 {
     (void)state;
@@ -124,6 +159,10 @@ static void test_chat(void **state)
     struct process_result result = talk("ab\n\nf\r\n", CLI_WORDS_OF("--template", "plain"));
     assert_string_equal(result.out, "cde\ngh\n");
     assert_int_equal(cli_count(result.err, "wrote "), 1);
+    cli_expect_status(&result, 0);
+    result =
+        talk_slowly("3", "ab\n", CLI_WORDS_OF("--template", "plain", "comm.timeout_seconds=1"));
+    assert_string_equal(result.out, "cde\n");
     cli_expect_status(&result, 0);
     result = talk("", CLI_WORDS_OF("--template", "plain"));
     assert_string_equal(result.out, "");
@@ -199,9 +238,9 @@ static void test_refused(void **state)
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_several), cmocka_unit_test(test_without_cache),
-        cmocka_unit_test(test_chat),    cmocka_unit_test(test_chats_of_a_file),
-        cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_several),         cmocka_unit_test(test_without_cache),
+        cmocka_unit_test(test_dynamic_rope),    cmocka_unit_test(test_chat),
+        cmocka_unit_test(test_chats_of_a_file), cmocka_unit_test(test_refused),
     };
     cli_begin("generate", argc, argv);
     cli_run_well(0, CLI_WORDS_OF("train", "c.yaml"));
