@@ -258,8 +258,9 @@ static enum tri_status read_stops(const char *folder, json_t *root, struct tri_e
     return TRI_OK;
 }
 
-/* The ids of special tokens: those of the config.json that the model began with, or what its
- * tokenizer says of them; where neither can be read they stay null. */
+/* The ids of special tokens: those of the config.json that the model began with, but what ends a
+ * text as the checkpoint's own tokenizer says it, where it does: the model may have learned another
+ * end since. What cannot be read stays null. */
 static void take_ids(const struct tri_hf_origin *origin, json_t *root)
 {
     char path[2048];
@@ -271,9 +272,9 @@ static void take_ids(const struct tri_hf_origin *origin, json_t *root)
         copy_ids(before, root);
         json_decref(before);
     }
-    if (json_is_null(json_object_get(root, "eos_token_id")) && origin->checkpoint &&
-        tri_tokenizer_files_find(origin->checkpoint, path, sizeof(path)) &&
-        read_stops(path, root, &ignored) != TRI_OK) {
+    if (origin->checkpoint && tri_tokenizer_files_find(origin->checkpoint, path, sizeof(path)) &&
+        read_stops(path, root, &ignored) != TRI_OK &&
+        json_is_null(json_object_get(root, "eos_token_id"))) {
         tri_log_warn("%s", ignored.message);
     }
 }

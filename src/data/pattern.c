@@ -88,7 +88,7 @@ static const char *members_of(const char *escape, bool *negated)
 
 static size_t escape_bytes(const char *escape)
 {
-    if (strchr("pPx", escape[1]) && escape[2] == '{') {
+    if (escape[1] && strchr("pPx", escape[1]) && escape[2] == '{') {
         return strcspn(escape, "}") + (strchr(escape, '}') != NULL);
     }
     return 2;
@@ -126,7 +126,7 @@ static bool is_foreign(const char *at, bool in_class)
     }
     bool group = strncmp(at, "(?", 2) == 0;
     bool option = group && at[2] == 'i';
-    return (group && !strchr(":=!i>", at[2])) || (option && at[3] != ':') ||
+    return (group && (!at[2] || !strchr(":=!i>", at[2]))) || (option && at[3] != ':') ||
            strncmp(at, "(*", 2) == 0 || strncmp(at, "}+", 2) == 0;
 }
 

@@ -2,6 +2,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/path.h"
 #include "base/signals.h"
 #include "data/tokenizer_files.h"
 #include "train/ending.h"
@@ -28,7 +29,8 @@ struct run {
     struct tri_run_folder *folder; /* rank 0 */
     struct tri_progress *progress; /* rank 0 */
     struct tri_checkpoint_state state;
-    int64_t saved_step; /* of the newest checkpoint; -1: none */
+    int64_t saved_step;        /* of the newest checkpoint; -1: none */
+    char source[TRI_PATH_MAX]; /* the checkpoint that was loaded; "": none */
     bool save_due;
     bool evaluation_due;           /* that of the step to start from: a signal cut it short */
     bool cut;                      /* a signal ended an evaluation */
@@ -165,11 +167,17 @@ static enum tri_status restore(struct run *run, struct tri_error *error)
     run->state.data_tokens = data.data_tokens;
     run->state.data_contents = data.data_contents;
     run->saved_step = run->state.step;
+    tri_path_make(run->source, sizeof(run->source), "%s", choice.path);
     tri_log_note("continuing from %s, step %lld", choice.path, (long long)run->state.step);
     status = tri_resume_begin(choice.path, run->config, &run->state, error);
     TRI_TRY(agree_to_start(run, status, error));
     tri_loader_continue(run->train.loader, run->state.step, run->state.samples);
     return TRI_OK;
+}
+
+static enum tri_status keep_tokenizer(const struct run *run, struct tri_error *error)
+{
+    return tri_run_tokenizer_keep(run->config, run->source, is_own(run, run->source), error);
 }
 
 static enum tri_status describe(struct run *run, struct tri_error *error)
@@ -184,7 +192,7 @@ static enum tri_status describe(struct run *run, struct tri_error *error)
             status = tri_run_folder_trim_metrics(run->folder, kept, error);
         }
         if (status == TRI_OK) {
-            status = tri_run_tokenizer_keep(run->config, run->saved_step > 0, error);
+            status = keep_tokenizer(run, error);
         }
     }
     free(environment);

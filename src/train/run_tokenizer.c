@@ -33,11 +33,12 @@ static enum tri_status offer(struct choice *choice, const char *place, struct tr
     return TRI_OK;
 }
 
-/* Beside the training shards, set by set, and in init_from. */
-static enum tri_status choose(const struct tri_config *config, struct choice *choice,
-                              struct tri_error *error)
+/* In the checkpoint, beside the training shards, set by set, and in init_from. */
+static enum tri_status choose(const struct tri_config *config, const char *checkpoint,
+                              struct choice *choice, struct tri_error *error)
 {
-    enum tri_status status = TRI_OK;
+    enum tri_status status = checkpoint[0] ? offer(choice, checkpoint, error) : TRI_OK;
+    TRI_TRY(status);
     struct tri_sets *sets = tri_alloc(TRI_MEMORY_OTHER, sizeof(*sets));
     tri_config_sets(config->data.train, sets);
     for (int i = 0; i < sets->count && status == TRI_OK; i++) {
@@ -50,14 +51,13 @@ static enum tri_status choose(const struct tri_config *config, struct choice *ch
     return config->init_from[0] ? offer(choice, config->init_from, error) : TRI_OK;
 }
 
-enum tri_status tri_run_tokenizer_keep(const struct tri_config *config, bool goes_on,
-                                       struct tri_error *error)
+enum tri_status tri_run_tokenizer_keep(const struct tri_config *config, const char *checkpoint,
+                                       bool own, struct tri_error *error)
 {
     struct choice choice = {.found = false};
-    if (goes_on &&
-        tri_tokenizer_files_find(config->run_dir, choice.folder, sizeof(choice.folder))) {
+    if (own && tri_tokenizer_files_find(config->run_dir, choice.folder, sizeof(choice.folder))) {
         return TRI_OK;
     }
-    TRI_TRY(choose(config, &choice, error));
+    TRI_TRY(choose(config, checkpoint, &choice, error));
     return tri_tokenizer_files_put(choice.found ? choice.folder : NULL, config->run_dir, error);
 }

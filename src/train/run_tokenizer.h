@@ -1,13 +1,14 @@
-/* The tokenizer of a run: its files go from the shards, or from what init_from names, into the run
- * folder, and from there into each checkpoint. */
+/* The tokenizer of a run: its files go from the shards, or from what the run begins with, into the
+ * run folder, and from there into each checkpoint. */
 #ifndef TRIDENT_TRAIN_RUN_TOKENIZER_H
 #define TRIDENT_TRAIN_RUN_TOKENIZER_H
 
 #include "config/config.h"
 
-/* Makes RUN/tokenizer: what is beside the first training shards, or else in init_from; nothing
- * where neither has any. A run that goes on keeps the one it has. On one rank only. */
-enum tri_status tri_run_tokenizer_keep(const struct tri_config *config, bool goes_on,
-                                       struct tri_error *error) TRI_NODISCARD;
+/* Makes RUN/tokenizer: what is in the checkpoint that the run goes on from ("": none), or else
+ * beside the first training shards, or in init_from; nothing where none has any. A run that goes on
+ * from a checkpoint of its own keeps the one it has. On one rank only. */
+enum tri_status tri_run_tokenizer_keep(const struct tri_config *config, const char *checkpoint,
+                                       bool own, struct tri_error *error) TRI_NODISCARD;
 
 #endif

@@ -413,6 +413,8 @@ static const struct refused {
      {"pretokenizers[0]", "parenthes"}},
     {"pre_tokenizer/pretokenizers/0/pattern", "{\"Regex\": \"\\\\w+\"}", {"\\w", "not supported"}},
     {"pre_tokenizer/pretokenizers/0/pattern", "{\"Regex\": \"(?<=a)b\"}", {"(?<", "not supported"}},
+    {"pre_tokenizer/pretokenizers/0/pattern", "{\"Regex\": \"a\\\\\"}", {"\\", "not supported"}},
+    {"pre_tokenizer/pretokenizers/0/pattern", "{\"Regex\": \"a(?\"}", {"'(?'", "not supported"}},
     {"decoder", "null", {"decoder", "expected"}},
     {"decoder", "{\"type\": \"WordPiece\"}", {"decoder", "WordPiece"}},
     {"model", "", {"model", "BPE"}},
@@ -464,6 +466,23 @@ static void what_is_not_done_is_refused_by_name(void **state)
     json_decref(whole);
 }
 
+/* Nothing behind its end is looked at. */
+static void a_pattern_may_end_anywhere(void **state)
+{
+    (void)state;
+    static const char *const patterns_cut[] = {"abc\\", "\\p", "\\p{", "(",
+                                               "(?",    "(?i", "[a\\", "}"};
+    for (size_t i = 0; i < sizeof(patterns_cut) / sizeof(*patterns_cut); i++) {
+        struct tri_error error = {0};
+        struct tri_pattern *pattern = NULL;
+        char *text = tri_strdup(patterns_cut[i]); /* of its own size */
+        if (tri_pattern_create("cut", text, &pattern, &error) == TRI_OK) {
+            tri_pattern_destroy(pattern);
+        }
+        tri_free(text);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -479,6 +498,7 @@ int main(void)
         cmocka_unit_test(cuts_get_no_space_in_front),
         cmocka_unit_test(known_patterns_are_what_they_say),
         cmocka_unit_test(what_is_not_done_is_refused_by_name),
+        cmocka_unit_test(a_pattern_may_end_anywhere),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -169,6 +169,21 @@ static void test_a_run_begins_with_another(void **state)
     expect_same_file("five/tokenizer/tokenizer.json", TOKENIZERS "/gpt2/tokenizer.json");
 }
 
+/* The checkpoint's goes first, into another run, whose shards may have none or another. */
+static void test_a_run_resumes_another(void **state)
+{
+    (void)state;
+    cli_tool(CLI_WORDS_OF("cp", "-r", "bpe", "unnamed"));
+    cli_tool(CLI_WORDS_OF("rm", "-r", "unnamed/tokenizer"));
+    struct process_result result =
+        cli_run(cli_ranks(), CLI_WORDS_OF("train", "c.yaml", "run_dir=six", "resume=one",
+                                          "data.train=unnamed/train_*.bin",
+                                          "data.valid=", "model.vocab_size=1504", "train.steps=3"));
+    cli_expect_status(&result, 0);
+    expect_same_file("six/tokenizer/tokenizer.json", TOKENIZERS "/gpt2/tokenizer.json");
+    expect_same_file("six/checkpoints/step_3/tokenizer.json", TOKENIZERS "/gpt2/tokenizer.json");
+}
+
 static void test_it_goes_to_hugging_face_and_back(void **state)
 {
     (void)state;
@@ -181,6 +196,15 @@ static void test_it_goes_to_hugging_face_and_back(void **state)
     cli_run_well(0, CLI_WORDS_OF("export", "imported", "back"));
     expect_same_file("back/tokenizer.json", "hf/tokenizer.json");
     expect_same_file("back/generation_config.json", "hf/generation_config.json");
+    /* What the checkpoint's tokenizer says of the end, not what the model began with. */
+    cli_write("hf/generation_config.json", "{\"eos_token_id\": [2, 5]}");
+    cli_run_well(0, CLI_WORDS_OF("import", "hf", "imported_2"));
+    cli_run_well(0, CLI_WORDS_OF("export", "imported_2", "back_2"));
+    json_t *root = json_load_file("back_2/config.json", 0, NULL);
+    const json_t *stops = json_object_get(root, "eos_token_id");
+    assert_int_equal(json_array_size(stops), 2);
+    assert_int_equal(json_integer_value(json_array_get(stops, 1)), 5);
+    json_decref(root);
 }
 
 int main(int argc, char **argv)
@@ -192,6 +216,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_another_kind_is_carried),
         cmocka_unit_test(test_damage_is_seen),
         cmocka_unit_test(test_a_run_begins_with_another),
+        cmocka_unit_test(test_a_run_resumes_another),
         cmocka_unit_test(test_it_goes_to_hugging_face_and_back),
     };
     cli_begin("edges_tokenizer", argc, argv);
