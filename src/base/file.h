@@ -103,6 +103,8 @@ enum tri_lock tri_file_lock(int fd, const char *path, bool folder, int *code) TR
 enum tri_status tri_file_size(const char *path, uint64_t *bytes,
                               struct tri_error *error) TRI_NODISCARD;
 bool tri_file_exists(const char *path);
+/* Whether the folder has this name: also where it is a link that leads nowhere. */
+bool tri_file_is_named(const char *path);
 bool tri_file_is_dir(const char *path);
 
 #endif

@@ -112,6 +112,12 @@ bool tri_file_exists(const char *path)
     return access(path, F_OK) == 0;
 }
 
+bool tri_file_is_named(const char *path)
+{
+    struct stat info;
+    return lstat(path, &info) == 0;
+}
+
 bool tri_file_is_dir(const char *path)
 {
     struct stat info;

@@ -11,6 +11,7 @@ static TRI_PRINTF(2, 0) void print(const char *prefix, const char *format, va_li
     char text[1024];
     char line[sizeof(text) + 64];
     (void)vsnprintf(text, sizeof(text), format, args);
+    tri_text_flatten(text);
     (void)snprintf(line, sizeof(line), "%s%s\n", prefix, text);
     if (runtime->log.sink) {
         runtime->log.sink(runtime->log.state, line);

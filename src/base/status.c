@@ -13,10 +13,10 @@
 /* PANIC_PATIENCE: milliseconds for a reader of standard error. */
 enum { PANIC_SECONDS = 5, PANIC_PATIENCE = 1000 };
 
-static void one_line(char *text)
+void tri_text_flatten(char *text)
 {
     for (; *text; text++) {
-        if (*text == '\n' || *text == '\r') {
+        if ((unsigned char)*text < ' ' || *text == 0x7f) {
             *text = ' ';
         }
     }
@@ -30,7 +30,7 @@ enum tri_status tri_fail(struct tri_error *error, enum tri_status status, const 
         error->status = status;
         (void)vsnprintf(error->message, sizeof(error->message), format, args);
         va_end(args);
-        one_line(error->message);
+        tri_text_flatten(error->message);
     }
     return status;
 }
@@ -66,7 +66,7 @@ void tri_panic(enum tri_status status, const char *format, ...)
     va_start(args, format);
     (void)vsnprintf(text, sizeof(text), format, args);
     va_end(args);
-    one_line(text);
+    tri_text_flatten(text);
     if (runtime->panic.catcher) {
         runtime->panic.catcher(runtime->panic.catcher_state, status, text);
     }

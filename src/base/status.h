@@ -26,7 +26,10 @@ struct tri_error {
 #define TRI_NODISCARD                  __attribute__((warn_unused_result))
 #define TRI_PRINTF(format_at, args_at) __attribute__((format(printf, format_at, args_at)))
 
-/* Fills error (unless NULL) and returns status. Newlines in the text become spaces. */
+/* Control characters, newlines too, become spaces: what is printed is one line. */
+void tri_text_flatten(char *text);
+
+/* Fills error (unless NULL) with the text, flattened, and returns status. */
 enum tri_status tri_fail(struct tri_error *error, enum tri_status status, const char *format, ...)
     TRI_PRINTF(3, 4);
 

@@ -2,8 +2,8 @@
 #include "cli/answer.h"
 #include "cli/generate_run.h"
 
+#include <errno.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -30,39 +30,75 @@ static void add_turn(struct talk *talk, enum tri_speaker role, const char *text,
     talk->turns[talk->count++] = (struct tri_turn){.role = role, .text = own, .bytes = bytes};
 }
 
-/* The next line of standard input that has something in it, with no newline, on all ranks; false at
- * its end. tri_free *line. */
-static bool read_turn(const struct talk *talk, char **line, size_t *bytes)
+/* What is no length of a turn; THEIR_ERROR - errno: it cannot be read. */
+enum { TURN_BYTES_MOST = 1 << 24, INPUT_ENDS = -1, TOO_LONG = -2, THEIR_ERROR = -3 };
+
+/* The next line of standard input, without its newline. Returns its bytes, or a code. */
+static int64_t read_line(struct tri_string *line)
 {
-    char *read = NULL;
-    size_t room = 0;
-    int64_t length = -1;
+    int c;
+    line->size = 0;
+    errno = 0;
+    while ((c = getc(stdin)) != EOF && c != '\n') {
+        char byte = (char)c;
+        if (line->size == TURN_BYTES_MOST) {
+            return TOO_LONG;
+        }
+        tri_string_append(line, &byte, 1);
+    }
+    if (ferror(stdin)) {
+        return THEIR_ERROR - errno;
+    }
+    if (c == EOF && line->size == 0) {
+        return INPUT_ENDS;
+    }
+    while (line->size > 0 && line->data[line->size - 1] == '\r') {
+        line->size--;
+    }
+    return (int64_t)line->size;
+}
+
+static enum tri_status refuse_input(int64_t code, struct tri_error *error)
+{
+    if (code == TOO_LONG) {
+        return tri_fail(error, TRI_BAD_INPUT,
+                        "standard input: a line of more than %d bytes, expected at most that",
+                        TURN_BYTES_MOST);
+    }
+    return tri_fail(error, TRI_FAILED, "standard input: cannot read: %s",
+                    strerror((int)(THEIR_ERROR - code)));
+}
+
+/* The next line of standard input that has something in it, on all ranks; *more is false at its
+ * end. tri_free *line. */
+static enum tri_status read_turn(const struct talk *talk, bool *more, char **line, size_t *bytes,
+                                 struct tri_error *error)
+{
+    struct tri_string read = {0};
+    int64_t length = 0;
     bool root = tri_group_rank(talk->everyone) == 0;
-    while (root && length < 1) {
+    while (root && length == 0) {
         if (isatty(STDIN_FILENO)) {
             (void)printf("> ");
             (void)fflush(stdout);
         }
-        length = (int64_t)getline(&read, &room, stdin);
-        if (length < 0) {
-            break;
-        }
-        while (length > 0 && memchr("\r\n", read[length - 1], 2)) {
-            length--;
-        }
+        length = read_line(&read);
     }
     /* Whoever types may take as long as they like: the others wait. */
     tri_comm_set_timeout(talk->comm, 0.0);
     tri_broadcast(talk->everyone, where, &length, 1, TRI_I64, 0);
     tri_comm_set_timeout(talk->comm, talk->request->config.comm_timeout_seconds);
-    *bytes = length < 0 ? 0 : (size_t)length;
+    *more = length > 0;
+    *bytes = *more ? (size_t)length : 0;
     *line = tri_alloc(TRI_MEMORY_OTHER, *bytes + 1);
-    if (root && length > 0) {
-        memcpy(*line, read, *bytes);
+    if (root && *more) {
+        memcpy(*line, read.data, *bytes);
     }
-    tri_broadcast(talk->everyone, where, *line, (int64_t)*bytes, TRI_U8, 0);
-    free(read); /* getline's */
-    return length >= 0;
+    if (*more) {
+        tri_broadcast(talk->everyone, where, *line, length, TRI_U8, 0);
+    }
+    tri_string_fini(&read);
+    return *more || length == INPUT_ENDS ? TRI_OK : refuse_input(length, error);
 }
 
 static bool take(void *state, int64_t index, int32_t token)
@@ -151,14 +187,16 @@ enum tri_status tri_converse(const struct tri_generate_request *request, struct 
     while (status == TRI_OK && more) {
         char *line;
         size_t bytes;
-        more = read_turn(&talk, &line, &bytes);
+        status = read_turn(&talk, &more, &line, &bytes, error);
         if (more) {
             add_turn(&talk, TRI_SPEAKER_USER, line, bytes);
             status = answer_turns(&talk, error);
         }
         tri_free(line);
     }
-    tri_generated_log(&talk.done);
+    if (status == TRI_OK) {
+        tri_generated_log(&talk.done);
+    }
     for (size_t i = 0; i < talk.count; i++) {
         tri_free((char *)(uintptr_t)talk.turns[i].text);
     }

@@ -112,10 +112,10 @@ enum tri_status tri_beside_open(const char *shard, int64_t tokens, struct tri_be
                                 struct tri_error *error)
 {
     char path[TRI_PATH_MAX];
-    if (tri_beside_name(shard, ".mask", path) && tri_file_exists(path)) {
+    if (tri_beside_name(shard, ".mask", path) && tri_file_is_named(path)) {
         TRI_TRY(open_mask(path, tokens, beside, error));
     }
-    if (!beside->documents && tri_beside_name(shard, ".docs", path) && tri_file_exists(path)) {
+    if (!beside->documents && tri_beside_name(shard, ".docs", path) && tri_file_is_named(path)) {
         TRI_TRY(open_documents(path, tokens, beside, error));
     }
     return TRI_OK;

@@ -319,6 +319,14 @@ static bool guess(struct reader *reader, size_t bytes)
     return true;
 }
 
+/* Only the first line of what is held can be that long. */
+static bool is_too_long(const struct reader *reader)
+{
+    const char *newline = reader->held > 0 ? memchr(reader->block, '\n', reader->held) : NULL;
+    size_t line = newline ? (size_t)(newline - reader->block) : reader->held;
+    return line > TRI_LINE_BYTES_MAX;
+}
+
 static enum tri_status read_blocks(struct reader *reader, struct tri_input *input,
                                    tri_document_sink sink, void *context,
                                    struct tri_documents_counts *counts, struct tri_error *error)
@@ -332,7 +340,7 @@ static enum tri_status read_blocks(struct reader *reader, struct tri_input *inpu
         first = false;
         const char *newline = reader->held > 0 ? memrchr(reader->block, '\n', reader->held) : NULL;
         size_t bytes = last ? reader->held : newline ? (size_t)(newline + 1 - reader->block) : 0;
-        if (bytes == 0 && reader->held >= TRI_LINE_BYTES_MAX) {
+        if (is_too_long(reader)) {
             return tri_fail(error, TRI_BAD_INPUT,
                             "%s:%" PRId64 ": a line of more than %d bytes, expected at most that",
                             reader->path, reader->line, TRI_LINE_BYTES_MAX);

@@ -128,23 +128,28 @@ static void train_chat(void)
                               "train.steps=120", "train.learning_rate=1e-2", "checkpoint.every=0"));
 }
 
-/* seconds: "0", or how long the user thinks. */
-static struct process_result talk_slowly(const char *seconds, const char *lines,
-                                         const char *const *more)
+static struct process_result talk_by(const char *script, const char *const *more)
 {
-    char script[128];
-    (void)snprintf(script, sizeof(script), "#!/bin/sh\n(sleep %s; cat lines) | \"$@\"\n", seconds);
     const char *words[CLI_WORDS] = {"generate", "chat", "--chat", "--temperature", "0"};
     for (size_t i = 0; more[i]; i++) {
         words[5 + i] = more[i];
     }
-    cli_write("lines", lines);
     cli_write("with_lines", script);
     assert_int_equal(chmod("with_lines", 0700), 0);
     cli_set_wrapper("./with_lines");
     struct process_result result = run(words);
     cli_set_wrapper(NULL);
     return result;
+}
+
+/* seconds: "0", or how long the user thinks. */
+static struct process_result talk_slowly(const char *seconds, const char *lines,
+                                         const char *const *more)
+{
+    char script[128];
+    (void)snprintf(script, sizeof(script), "#!/bin/sh\n(sleep %s; cat lines) | \"$@\"\n", seconds);
+    cli_write("lines", lines);
+    return talk_by(script, more);
 }
 
 static struct process_result talk(const char *lines, const char *const *more)
@@ -167,6 +172,10 @@ static void test_chat(void **state)
     result = talk("", CLI_WORDS_OF("--template", "plain"));
     assert_string_equal(result.out, "");
     cli_expect_status(&result, 0);
+    result = talk_by("#!/bin/sh\nexec \"$@\" <.\n", CLI_WORDS_OF("--template", "plain"));
+    cli_expect_error(&result, cli_ranks(), 3, "standard input: cannot read: Is a directory");
+    result = talk_by("#!/bin/sh\nexec \"$@\" </dev/zero\n", CLI_WORDS_OF("--template", "plain"));
+    cli_expect_error(&result, cli_ranks(), 2, "standard input: a line of more than 16777216 bytes");
     /* An answer is cut where the context ends; a turn that has no room for one is refused. */
     result = talk("ab\nf\n", CLI_WORDS_OF("--template", "plain", "--context", "39"));
     assert_string_equal(result.out, "cde\n");
@@ -206,6 +215,7 @@ static void test_refused(void **state)
         {{"--prompt", "abc", "--context", "2"}, "found 3 tokens, expected at most 2"},
         {{"--context", "33"}, "--context"},
         {{"--prompts", "nothing.txt"}, "nothing.txt"},
+        {{"--prompts", "no\033such\nfile"}, "no such file: "},
         {{"--prompts", "blank.txt"}, "blank.txt: has no prompts"},
         {{"--prompts", "bad.jsonl"}, "bad.jsonl:2: column 10"},
         {{"--prompts", "none.jsonl"}, "none.jsonl:1: found neither, expected prompt"},

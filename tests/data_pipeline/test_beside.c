@@ -6,6 +6,7 @@
 
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 static struct tri_tokens *open_set(const char *pattern)
 {
@@ -265,6 +266,14 @@ static void files_that_lie_are_refused(void **state)
     files_write("b.docs", data, bytes);
     refuse("b.docs: ", "documents, expected at most 20");
     tri_free(data);
+    /* Links that lead nowhere, as where shards were moved. */
+    assert_int_equal(remove("b.docs"), 0);
+    assert_int_equal(symlink("elsewhere", "b.docs"), 0);
+    refuse("b.docs: ", "No such file");
+    assert_int_equal(remove("b.docs"), 0);
+    assert_int_equal(remove("b.mask"), 0);
+    assert_int_equal(symlink("b.mask", "b.mask"), 0);
+    refuse("b.mask: ", "symbolic links");
 }
 
 static bool only_the_first(int64_t place)

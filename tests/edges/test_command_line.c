@@ -89,7 +89,7 @@ static void test_values(void **state)
     expect_refused(CLI_WORDS_OF("inspect", "tok/train_000000.bin", "--format", "u8"), "'u8'");
     expect_refused(CLI_WORDS_OF("inspect", "c.yaml", "--format", "u16"), "'--format'");
     expect_refused(CLI_WORDS_OF("inspect", "tok/train_000000.bin", "seed=2"), "is no config");
-    expect_refused(CLI_WORDS_OF("export", "run", "out", "--dtype", "f16"), "found 'f16'");
+    expect_refused(CLI_WORDS_OF("export", "run", "out", "--dtype", "f8"), "found 'f8'");
     expect_refused(CLI_WORDS_OF("import", "a", "b", "seed=2"), "did not expect 'seed=2'");
     expect_refused(CLI_WORDS_OF("--version", "--json"), "did not expect '--json'");
     expect_refused(CLI_WORDS_OF("help", "train", "now"), "did not expect 'now'");

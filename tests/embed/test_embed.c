@@ -235,8 +235,9 @@ static void test_bad_input(void **state)
     expect_bad(trident_model_step(other, tokens, targets, 1, LENGTH, 0.1, NULL, &error), &error,
                "targets: found -2 in row 0");
     targets[LENGTH - 1] = -1;
-    expect_bad(trident_model_step(other, tokens, targets, 1, LENGTH, 0.1, NULL, &error), &error,
-               "targets: none counts");
+    /* None that counts is no bad input. */
+    assert_int_equal(trident_model_step(other, tokens, targets, 1, LENGTH, 0.1, NULL, &error),
+                     TRIDENT_OK);
     static char path[2000];
     memset(path, 'p', sizeof(path) - 1);
     expect_bad(trident_model_save(other, path, &error), &error, "path: too long");
