@@ -218,7 +218,11 @@ static enum tri_status load_checkpoint(struct tri_session *session,
 static enum tri_status load_source(struct tri_session *session, struct tri_error *error)
 {
     const char *from = session->config->init_from;
-    if (is_hf(from)) {
+    /* Another rank's file system may show another folder, and either way is collective. */
+    bool hf = session->mesh->rank == 0 && is_hf(from);
+    tri_broadcast(tri_mesh_group(session->mesh, TRI_ON_ALL), where, &hf, (int64_t)sizeof(hf),
+                  TRI_U8, 0);
+    if (hf) {
         const struct tri_hf_noise noise = {session->config->moe.upcycle_noise,
                                            (uint64_t)session->config->seed};
         TRI_TRY(tri_hf_load_upcycled(from, session->engine->params, &noise, error));

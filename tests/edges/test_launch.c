@@ -167,6 +167,32 @@ static void test_newest(void **state)
     json_decref(root);
 }
 
+/* What the weights begin with may look like something else from elsewhere: rank 0 says what it is,
+ * and each rank then reads its own. */
+static void test_start(void **state)
+{
+    (void)state;
+    static const char config[] = "threads: 1\n"
+                                 "init_from: model\n"
+                                 "data: {train: \"tok/train_*.bin\", sequence_length: 16}\n"
+                                 "train: {global_batch: 12, steps: 1}\n";
+    static const char golden[] = TRIDENT_SOURCE_DIR "/tests/data/golden/llama";
+    char here[CLI_PATH], run[CLI_PATH + 32];
+    assert_non_null(getcwd(here, sizeof(here)));
+    (void)snprintf(run, sizeof(run), "run_dir=%s/started", here);
+    cli_write("start.yaml", config);
+    cli_write("newer/start.yaml", config);
+    cli_tool(CLI_WORDS_OF("cp", "-rL", golden, "model"));
+    cli_tool(CLI_WORDS_OF("cp", "-rL", golden, "newer/model"));
+    cli_tool(CLI_WORDS_OF("mkdir", "newer/model/checkpoints"));
+    struct process_result result =
+        cli_run_apart(cli_ranks(), CLI_WORDS_OF(trident, "train", "start.yaml", run),
+                      CLI_WORDS_OF("env", "-C", "newer", trident, "train", "start.yaml", run));
+    assert_false(result.late);
+    assert_non_null(strstr(result.err, "the weights of model, at step 0"));
+    cli_expect_status(&result, 0);
+}
+
 /* Every rank writes its part of a checkpoint: one that does not see the folder is found out at the
  * start. */
 static void test_other_folder(void **state)
@@ -252,10 +278,10 @@ int main(int argc, char **argv)
 {
     enum { PAIRS = sizeof(pairs) / sizeof(*pairs), COUNT = PAIRS + 7 };
     static struct CMUnitTest tests[COUNT] = {
-        cmocka_unit_test(test_alike),        cmocka_unit_test(test_newest),
-        cmocka_unit_test(test_other_folder), cmocka_unit_test(test_threads),
-        cmocka_unit_test(test_strangers),    cmocka_unit_test(test_no_strangers),
-        cmocka_unit_test(test_environment)};
+        cmocka_unit_test(test_alike),        cmocka_unit_test(test_start),
+        cmocka_unit_test(test_newest),       cmocka_unit_test(test_other_folder),
+        cmocka_unit_test(test_threads),      cmocka_unit_test(test_strangers),
+        cmocka_unit_test(test_no_strangers), cmocka_unit_test(test_environment)};
     static char names[PAIRS][256];
     for (int i = 0; i < PAIRS; i++) {
         (void)snprintf(names[i], sizeof(names[i]), "%d: %s", i, pairs[i].says);
