@@ -308,7 +308,7 @@ static bool is_double(const struct loader *l, const char *name)
 }
 
 /* A tensor that no row used. transformers passes over it; here that is good for what lies beside
- * the model, not for a part of a block that config.json forgets. */
+ * the model, not for blocks, or a part of one, that config.json forgets. */
 static enum tri_status check_unused(struct loader *l, const struct tri_safetensor *tensor,
                                     int64_t *passed, struct tri_error *error)
 {
@@ -319,7 +319,13 @@ static enum tri_status check_unused(struct loader *l, const struct tri_safetenso
         return check_tied(l, tensor, error);
     }
     int64_t layer = layer_of(l, tensor->name);
-    if (is_double(l, tensor->name) || (layer >= 0 && layer < l->params->layers)) {
+    if (layer >= l->params->layers) {
+        return tri_fail(error, TRI_BAD_INPUT,
+                        "%s: tensor %s: found layer %" PRId64 ", expected none beyond the %" PRId64
+                        " of config.json (num_hidden_layers, n_layer)",
+                        tensor->path, tensor->name, layer, (int64_t)l->params->layers);
+    }
+    if (layer >= 0 || is_double(l, tensor->name)) {
         return tri_fail(error, TRI_BAD_INPUT,
                         "%s: tensor %s: the model of config.json (%s) has no place for it",
                         tensor->path, tensor->name, tri_hf_family_name(l->family));

@@ -222,7 +222,6 @@ static void test_left_over(void **state)
         "model.layers.0.self_attn.rotary_emb.cos_cached",
         "model.embed_tokens.position_ids",
         "v_head.summary.weight",
-        "model.layers.2.input_layernorm.weight",
     };
     static const char *const refused[] = {"model.layers.1.self_attn.q_proj.bias",
                                           "layers.0.mlp.gate.weight"};
@@ -239,6 +238,30 @@ static void test_left_over(void **state)
         hf_drop(items, refused[i]);
     }
     hf_free(items);
+}
+
+/* config.json says fewer layers than there are: half a model is none. */
+static void test_layers_beyond(void **state)
+{
+    (void)state;
+    static const int64_t four[] = {4};
+    static const struct {
+        const char *family, *name;
+    } cases[] = {{"llama", "model.layers.2.input_layernorm.weight"},
+                 {"llama", "layers.2.input_layernorm.weight"},
+                 {"qwen3_moe", "model.layers.99.mlp.experts.0.up_proj.weight"},
+                 {"gpt2", "transformer.h.2.ln_1.weight"},
+                 {"gpt2", "h.2.ln_1.weight"}};
+    for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+        char words[300];
+        struct hf_items *items = begin(cases[i].family, "");
+        memset(hf_add(items, cases[i].name, TRI_ST_F32, 1, four, 16)->data, 0, 16);
+        hf_write(items, SINGLE, 0, items->count);
+        (void)snprintf(words, sizeof(words), "tensor %s: found layer %s", cases[i].name,
+                       strstr(cases[i].name, ".99.") ? "99, expected none" : "2, expected none");
+        hf_refuse(words);
+        hf_free(items);
+    }
 }
 
 static int set_up(void **state)
@@ -261,7 +284,7 @@ int main(void)
         cmocka_unit_test(test_single_before_index), cmocka_unit_test(test_file_that_config_names),
         cmocka_unit_test(test_shards_anywhere),     cmocka_unit_test(test_files_beside),
         cmocka_unit_test(test_base_models),         cmocka_unit_test(test_tied),
-        cmocka_unit_test(test_left_over),
+        cmocka_unit_test(test_left_over),           cmocka_unit_test(test_layers_beyond),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }
