@@ -8,7 +8,7 @@
 
 /* As config.json spells model.rope_scaling. */
 static const char *const types[] = {"default", "linear", "dynamic", "llama3", "yarn"};
-enum { TYPES = sizeof(types) / sizeof(*types) };
+enum { TYPES = sizeof(types) / sizeof(*types), LARGEST = 1000000 };
 
 /* A table, read. */
 struct table {
@@ -69,7 +69,13 @@ static enum tri_status read_yarn(const struct table *t)
     m->rope_attention = of_one > 0 && of_all > 0
                             ? sharpness(m->rope_factor, of_one) / sharpness(m->rope_factor, of_all)
                             : sharpness(m->rope_factor, 1.0);
-    return get(t, "attention_factor", &m->rope_attention);
+    TRI_TRY(get(t, "attention_factor", &m->rope_attention));
+    if (!(m->rope_attention > 0 && m->rope_attention <= LARGEST)) {
+        return refuse_table(t, "attention_factor: expected a number above 0 to 1000000");
+    }
+    return m->rope_betas[0] >= m->rope_betas[1]
+               ? TRI_OK
+               : refuse_table(t, "beta_fast: expected at least beta_slow");
 }
 
 static enum tri_status read_scaling(const struct table *t)
@@ -97,8 +103,9 @@ static enum tri_status read_scaling(const struct table *t)
             return refuse_table(t, "expected low_freq_factor below high_freq_factor");
         }
     }
-    return m->rope_factor > 0 && isfinite(m->rope_factor) ? TRI_OK
-                                                          : refuse_table(t, "factor is no scale");
+    return m->rope_factor >= 1 && m->rope_factor <= LARGEST
+               ? TRI_OK
+               : refuse_table(t, "factor: expected a number from 1 to 1000000");
 }
 
 static enum tri_status read_table(const struct table *t)

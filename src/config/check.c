@@ -170,6 +170,11 @@ static enum tri_status check_positions(const struct tri_config *config, struct t
                               "found [%g, %g], expected a lower and a higher number",
                               m->rope_llama3[0], m->rope_llama3[1]);
     }
+    if (m->rope_scaling == TRI_ROPE_YARN && !(m->rope_betas[0] >= m->rope_betas[1])) {
+        return tri_key_refuse(config, error, "model.rope_betas", "model.rope_scaling",
+                              "found [%g, %g], expected the first to be at least the second",
+                              m->rope_betas[0], m->rope_betas[1]);
+    }
     if (m->num_window_layers > 0 && m->sliding_window == 0) {
         return tri_key_refuse(config, error, "model.window_layers", NULL,
                               "found layers, expected a sliding_window with them");

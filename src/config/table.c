@@ -110,7 +110,7 @@ const struct tri_key tri_keys[] = {
      .help =
          "How rotary frequencies are changed for longer texts, as transformers does it; dynamic "
          "is for rows of data.sequence_length."},
-    {"model.rope_factor", AT(model.rope_factor), NUMBER_ABOVE(0.0, 1e6), .initial = "1",
+    {"model.rope_factor", AT(model.rope_factor), NUMBER_FROM(1.0, 1e6), .initial = "1",
      .shapes = true, OUTPUT, .help = "So many times longer are the texts, of rope_scaling."},
     {"model.rope_original", AT(model.rope_original), INT(1, LONGEST), .follows = "max_position",
      .shapes = true, OUTPUT,
@@ -121,7 +121,7 @@ const struct tri_key tri_keys[] = {
     {"model.rope_betas", AT(model.rope_betas), .type = TRI_KEY_PAIR, .low = 0.0, .high = 1e6,
      .initial = "[32, 1]", .shapes = true, OUTPUT,
      .help = "Turns above which, and below which, yarn scales nothing or all."},
-    {"model.rope_attention", AT(model.rope_attention), NUMBER_FROM(0.0, 1e6),
+    {"model.rope_attention", AT(model.rope_attention), NUMBER_ABOVE(0.0, 1e6),
      .follows = "yarn: 0.1 log rope_factor + 1", .shapes = true, OUTPUT,
      .help = "Cosines and sines are multiplied by it; of yarn."},
     {"model.sliding_window", AT(model.sliding_window), INT(1, LONGEST), OR_NONE(0),

@@ -239,6 +239,17 @@ static void test_config_refusals(void **state)
     refuse_edit("llama", "\"default\"",
                 "\"llama3\", \"factor\": 2.0, \"low_freq_factor\": 4.0, \"high_freq_factor\": 4.0",
                 "low_freq_factor below");
+    refuse_edit("llama", "\"default\"", "\"linear\", \"factor\": 1e-30", "factor: expected");
+    refuse_edit("llama", "\"default\"", "\"dynamic\", \"factor\": 1e7", "factor: expected");
+    refuse_edit("llama", "\"default\"", "\"yarn\", \"factor\": 0.5", "factor: expected");
+    refuse_edit("llama", "\"default\"", "\"yarn\", \"original_max_position_embeddings\": 1000",
+                "factor: expected a number from 1");
+    refuse_edit("llama", "\"default\"", "\"yarn\", \"factor\": 4.0, \"attention_factor\": -1",
+                "attention_factor: expected a number above 0");
+    refuse_edit("llama", "\"default\"", "\"yarn\", \"factor\": 4.0, \"attention_factor\": 0",
+                "attention_factor: expected a number above 0");
+    refuse_edit("llama", "\"default\"", "\"yarn\", \"factor\": 4.0, \"beta_fast\": 0.5",
+                "beta_fast: expected at least beta_slow");
     refuse_edit("llama", "\"rope_parameters\"",
                 "\"rope_scaling\": {\"type\": \"linear\", \"factor\": 2.0}, \"rope_parameters\"",
                 "differs from rope_scaling");

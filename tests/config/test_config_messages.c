@@ -103,6 +103,10 @@ static void test_wrong_type(void **state)
     static const struct bad cases[] = {
         {"moe:\n  num_experts: 4\n  top_k: two\n",
          "c.yaml:3: key 'moe.top_k': found 'two', expected an integer from 1 to 65536"},
+        {"model: {rope_scaling: linear, rope_factor: 0.5}\n",
+         "c.yaml:1: key 'model.rope_factor': found '0.5', expected a number from 1 to 1000000"},
+        {"model: {rope_attention: 0}\n", "c.yaml:1: key 'model.rope_attention': found '0', "
+                                         "expected a number above 0 to 1000000"},
         {"train: {steps: 8x}\n",
          "c.yaml:1: key 'train.steps': found '8x', expected an integer from 1 to 1000000000"},
         {"train: {steps: 8.5}\n",
@@ -257,6 +261,9 @@ static void test_combinations(void **state)
 {
     (void)state;
     static const struct bad cases[] = {
+        {"model: {rope_scaling: yarn, rope_betas: [1, 32]}\n",
+         "c.yaml:1: key 'model.rope_betas': found [1, 32], expected the first to be at least the "
+         "second"},
         {"seed: 1\nmodel:\n  num_kv_heads: 3\n",
          "c.yaml:3: key 'model.num_kv_heads': found 3, expected a divisor of num_heads (4)"},
         {"model: {hidden_size: 130}\n", "c.yaml:1: key 'model.hidden_size': found 130, expected a "
