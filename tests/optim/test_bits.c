@@ -65,6 +65,9 @@ static bool same_bits(const struct tri_buffer *x, const struct tri_buffer *y)
 {
     size_t bytes = (size_t)x->shard * sizeof(float);
     size_t weights = (size_t)x->count * tri_dtype_size(x->dtype);
+    if (!x->trained) {
+        return x->count == 0 && y->count == 0; /* nothing is frozen here */
+    }
     return memcmp(x->weights, y->weights, weights) == 0 && memcmp(x->m, y->m, bytes) == 0 &&
            memcmp(x->v, y->v, bytes) == 0 &&
            (!x->master || memcmp(x->master, y->master, bytes) == 0);

@@ -360,8 +360,8 @@ static void book_shard(struct books *b, int64_t block, bool experts, bool narrow
 static void book_shards(struct books *b)
 {
     for (int64_t block = -1; block <= b->config->model.num_layers; block++) {
-        for (int i = 0; i < TRI_BUFFERS; i++) {
-            book_shard(b, block, i >= 2, i % 2 == 1);
+        for (int i = 0; i < 4; i++) {
+            book_shard(b, block, i / 2 == 1, i % 2 == 1);
         }
     }
 }
