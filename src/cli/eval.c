@@ -297,7 +297,7 @@ static enum tri_status open_choices(struct request *request, struct tri_choices 
                         request->choices, (long long)longest,
                         (long long)config->model.max_position);
     }
-    config->model.rope_length = config->data.sequence_length;
+    config->rope_length = config->data.sequence_length;
     config->data.sequence_length = longest;
     config->data.separator = -1;
     return TRI_OK;

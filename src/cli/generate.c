@@ -193,7 +193,7 @@ static void fit(struct tri_generate_job *job, int ranks)
     int64_t replicas =
         ranks > request->config.parallel.tensor ? ranks / request->config.parallel.tensor : 1;
     job->config = request->config;
-    job->config.model.rope_length = request->config.data.sequence_length;
+    job->config.rope_length = request->config.data.sequence_length;
     job->config.data.sequence_length = longest;
     job->config.train.global_batch = job->rows;
     job->config.train.micro_batch = (job->rows + replicas - 1) / replicas;

@@ -53,10 +53,7 @@ struct tri_config_model {
     double rope_theta;
     enum tri_rope_scaling rope_scaling;
     double rope_factor;
-    int64_t rope_original; /* positions that the model was trained on before it was scaled */
-    /* Not a key. The length of rows that dynamic scaling is for, where what is fed at once is
-     * another: 0, data.sequence_length. */
-    int64_t rope_length;
+    int64_t rope_original;     /* positions that the model was trained on before it was scaled */
     double rope_llama3[2];     /* low, high */
     double rope_betas[2];      /* of yarn: fast, slow */
     double rope_attention;     /* of yarn: cosines and sines are multiplied by it */
@@ -172,6 +169,9 @@ struct tri_config {
      * Messages read it, and tri_config_to_yaml. */
     int32_t lines[TRI_KEYS_MAX];
     int32_t moe_line; /* of the section moe, or 0 */
+    /* The length of rows that dynamic rope_scaling is for, where what is fed at once is another; 0:
+     * data.sequence_length. */
+    int64_t rope_length;
 };
 
 /* All defaults; a key that follows others is 0 (integers) or -1 (numbers) until tri_config_finish.

@@ -20,7 +20,8 @@ static double dynamic(const struct tri_config *config, int64_t j)
 {
     const struct tri_config_model *m = &config->model;
     double dim = (double)m->head_dim, original = (double)m->rope_original;
-    double longest = (double)(m->rope_length > 0 ? m->rope_length : config->data.sequence_length);
+    double longest =
+        (double)(config->rope_length > 0 ? config->rope_length : config->data.sequence_length);
     double theta = m->rope_theta;
     if (longest > original && m->head_dim > 2) {
         double growth = m->rope_factor * longest / original - (m->rope_factor - 1.0);

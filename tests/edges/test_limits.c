@@ -74,7 +74,7 @@ static void test_generate(void **state)
                                  "data.valid=", "model.max_position=1000000"));
     /* There is room for all but the cache. */
     result = cli_run_with(0, CLI_WORDS_OF("TRIDENT_MEMORY_LIMIT=300000000"),
-                          CLI_WORDS_OF("generate", "far", "--tokens", "3"));
+                          CLI_WORDS_OF("generate", "far", "--tokens", "999000"));
     cli_expect_error(&result, 0, 3, "beside them 0.5");
 }
 
