@@ -104,7 +104,8 @@ struct work {
     char folder[TRI_PATH_MAX]; /* where the tokenizer's files are; "": it has none but itself */
     struct tri_shard_set set;
     struct tri_shard_writer *writer;
-    bool last_counts; /* the last token that was written does */
+    bool last_counts;   /* the last token that was written does */
+    bool keeps_staging; /* shards there are the only ones */
 };
 
 static char *join(const char *folder, const char *name)
@@ -362,21 +363,21 @@ static enum tri_status split(struct work *work, struct tri_tokenize_result *resu
 }
 
 /* All of them are whole there, and nowhere else by now. */
-static void add_place(const char *staging, struct tri_error *error)
+static void add_place(struct tri_error *error, const char *what, const char *folder)
 {
     char message[sizeof(error->message)];
     if (error) {
         (void)snprintf(message, sizeof(message), "%s", error->message);
-        (void)tri_fail(error, error->status, "%.600s; the shards that are not in place are in %s",
-                       message, staging);
+        (void)tri_fail(error, error->status, "%.600s; %s %s", message, what, folder);
     }
 }
 
 /* A template that was named is not what the folder says; the model will speak as it has. */
-static enum tri_status keep_template(const struct work *work, struct tri_error *error)
+static enum tri_status keep_template(const struct work *work, const char *folder,
+                                     struct tri_error *error)
 {
     struct tri_string jinja = {0};
-    char *path = join(work->args->folder, "tokenizer/chat_template.jinja");
+    char *path = join(folder, "chat_template.jinja");
     tri_chat_write_jinja(&work->chat, &jinja);
     enum tri_status status = tri_file_save(path, jinja.data, jinja.size, error);
     tri_string_fini(&jinja);
@@ -384,12 +385,57 @@ static enum tri_status keep_template(const struct work *work, struct tri_error *
     return status;
 }
 
-/* Shards are of use to who knows what their tokens stand for. */
-static enum tri_status keep_tokenizer(const struct work *work, bool chats, struct tri_error *error)
+/* Shards are of use to who knows what their tokens stand for, and a model that has learned chats to
+ * who knows where an answer ends. */
+static enum tri_status prepare_tokenizer(const struct work *work, bool chats,
+                                         struct tri_tokenizer_swap *swap, struct tri_error *error)
 {
-    const char *from = own_files(work);
-    TRI_TRY(tri_tokenizer_files_put(from, work->args->folder, error));
-    return chats && work->args->template && from ? keep_template(work, error) : TRI_OK;
+    TRI_TRY(tri_tokenizer_swap_prepare(swap, own_files(work), work->args->folder, error));
+    if (!chats || !swap->filled) {
+        return TRI_OK;
+    }
+    if (work->args->template) {
+        TRI_TRY(keep_template(work, swap->fresh, error));
+    }
+    const struct tri_tokenizer *tokenizer = work->tokenizer;
+    int32_t stop = tri_tokenizer_find_special(tokenizer, tri_chat_stop(&work->chat));
+    int32_t end = work->chat.end[0] ? tri_tokenizer_find_special(tokenizer, work->chat.end) : -1;
+    bool special = stop >= 0 && tokenizer->special && tokenizer->special[stop];
+    return special ? tri_tokenizer_add_stop(swap->fresh, tokenizer, end, stop, error) : TRI_OK;
+}
+
+/* Until the old shards go all stays as it was; from then on what is whole stays, and no tokenizer
+ * is beside tokens of another. */
+static enum tri_status publish(struct work *work, struct tri_tokenizer_swap *swap,
+                               struct tri_error *error)
+{
+    enum tri_status begun = tri_tokenizer_swap_begin(swap, error);
+    if (begun != TRI_OK) {
+        tri_tokenizer_swap_undo(swap);
+        return begun;
+    }
+    enum tri_status status = tri_shard_publish(&work->set, work->args->folder, error);
+    if (status != TRI_OK) {
+        add_place(error, "the shards that are not in place are in", work->staging);
+        work->keeps_staging = true;
+    } else {
+        status = tri_tokenizer_swap_end(swap, error);
+    }
+    if (status != TRI_OK && swap->filled) {
+        add_place(error, "the files of their tokenizer are in", swap->fresh);
+    }
+    return status;
+}
+
+static enum tri_status put_in_place(struct work *work, bool chats, struct tri_error *error)
+{
+    struct tri_tokenizer_swap swap;
+    enum tri_status status = prepare_tokenizer(work, chats, &swap, error);
+    if (status == TRI_OK) {
+        status = publish(work, &swap, error);
+    }
+    tri_tokenizer_swap_fini(&swap);
+    return status;
 }
 
 static enum tri_status work_through(struct work *work, struct tri_tokenize_result *result,
@@ -400,20 +446,16 @@ static enum tri_status work_through(struct work *work, struct tri_tokenize_resul
     if (status == TRI_OK) {
         status = split(work, result, error);
     }
-    bool whole = status == TRI_OK;
-    if (whole) {
-        status = tri_shard_publish(&work->set, work->args->folder, error);
-    }
     if (status == TRI_OK) {
-        status = keep_tokenizer(work, result->counts.files[TRI_FORMAT_CHAT] > 0, error);
+        status = put_in_place(work, result->counts.files[TRI_FORMAT_CHAT] > 0, error);
     }
-    if (whole && status != TRI_OK) {
-        add_place(work->staging, error);
+    if (work->keeps_staging) {
         return status;
     }
     /* What failed first is what to report, not that its leftovers stay. */
+    bool whole = status == TRI_OK;
     enum tri_status removed = tri_file_remove_tree(work->staging, whole ? error : NULL);
-    if (status != TRI_OK && !there) {
+    if (!whole && !there) {
         (void)rmdir(work->args->folder); /* made for nothing; where it is empty */
     }
     return whole ? removed : status;

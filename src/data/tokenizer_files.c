@@ -2,10 +2,12 @@
 
 #include "base/file.h"
 #include "base/json.h"
+#include "base/log.h"
 #include "base/memory.h"
 #include "base/path.h"
 #include "data/chat_folder.h"
 
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 
@@ -131,22 +133,6 @@ static bool is_marked(const char *folder)
     return found;
 }
 
-static enum tri_status replace(const char *from, const char *folder, const char *temporary,
-                               struct tri_error *error)
-{
-    TRI_TRY(tri_file_remove_tree(temporary, error));
-    if (from) {
-        TRI_TRY(tri_file_make_dirs(temporary, error));
-        TRI_TRY(tri_tokenizer_files_add(from, temporary, error));
-        TRI_TRY(mark(temporary, error));
-        TRI_TRY(tri_file_sync_dir(temporary, error));
-    }
-    if (from || is_marked(folder)) {
-        TRI_TRY(tri_file_remove_tree(folder, error));
-    }
-    return from ? tri_file_rename(temporary, folder, error) : TRI_OK;
-}
-
 static bool is_same(const char *a, const char *b)
 {
     struct stat first;
@@ -175,16 +161,100 @@ enum tri_status tri_tokenizer_files_check(const char *from, const char *to, stru
     return status;
 }
 
+static void discard(const char *folder)
+{
+    struct tri_error error;
+    if (tri_file_remove_tree(folder, &error) != TRI_OK) {
+        tri_log_warn("%s", error.message);
+    }
+}
+
+static enum tri_status fill(const char *from, const char *temporary, struct tri_error *error)
+{
+    TRI_TRY(tri_file_make_dirs(temporary, error));
+    TRI_TRY(tri_tokenizer_files_add(from, temporary, error));
+    return mark(temporary, error);
+}
+
+enum tri_status tri_tokenizer_swap_prepare(struct tri_tokenizer_swap *swap, const char *from,
+                                           const char *to, struct tri_error *error)
+{
+    *swap = (struct tri_tokenizer_swap){.folder = join(to, FOLDER),
+                                        .fresh = join(to, FOLDER TRI_TEMPORARY),
+                                        .aside = join(to, FOLDER ".old" TRI_TEMPORARY)};
+    TRI_TRY(check(from, swap->folder, error));
+    TRI_TRY(tri_file_remove_tree(swap->fresh, error));
+    /* One that is somebody's own and is used where it lies stays. */
+    swap->stays = tri_file_exists(swap->folder) && !is_marked(swap->folder);
+    if (!from || swap->stays) {
+        return TRI_OK;
+    }
+    enum tri_status status = fill(from, swap->fresh, error);
+    swap->filled = status == TRI_OK;
+    if (!swap->filled) {
+        discard(swap->fresh);
+    }
+    return status;
+}
+
+enum tri_status tri_tokenizer_swap_begin(struct tri_tokenizer_swap *swap, struct tri_error *error)
+{
+    if (swap->filled) {
+        TRI_TRY(tri_file_sync_dir(swap->fresh, error));
+    }
+    if (swap->stays || !tri_file_exists(swap->folder)) {
+        return TRI_OK;
+    }
+    TRI_TRY(tri_file_remove_tree(swap->aside, error));
+    TRI_TRY(tri_file_rename(swap->folder, swap->aside, error));
+    swap->moved = true;
+    return TRI_OK;
+}
+
+void tri_tokenizer_swap_undo(struct tri_tokenizer_swap *swap)
+{
+    struct tri_error error;
+    if (swap->moved && tri_file_rename(swap->aside, swap->folder, &error) != TRI_OK) {
+        tri_log_warn("%s", error.message);
+    }
+    if (swap->filled) {
+        discard(swap->fresh);
+    }
+    swap->moved = swap->filled = false;
+}
+
+enum tri_status tri_tokenizer_swap_end(struct tri_tokenizer_swap *swap, struct tri_error *error)
+{
+    if (swap->filled) {
+        TRI_TRY(tri_file_rename(swap->fresh, swap->folder, error));
+    }
+    if (!swap->stays) {
+        discard(swap->aside);
+    }
+    return TRI_OK;
+}
+
+void tri_tokenizer_swap_fini(struct tri_tokenizer_swap *swap)
+{
+    tri_free(swap->folder);
+    tri_free(swap->fresh);
+    tri_free(swap->aside);
+}
+
 enum tri_status tri_tokenizer_files_put(const char *from, const char *to, struct tri_error *error)
 {
-    char *folder = join(to, FOLDER);
-    char *temporary = join(to, FOLDER TRI_TEMPORARY);
-    enum tri_status status = check(from, folder, error);
-    if (status == TRI_OK && !(from && is_same(from, folder))) {
-        status = replace(from, folder, temporary, error);
+    struct tri_tokenizer_swap swap;
+    enum tri_status status = tri_tokenizer_swap_prepare(&swap, from, to, error);
+    if (status == TRI_OK) {
+        status = tri_tokenizer_swap_begin(&swap, error);
+        if (status == TRI_OK) {
+            status = tri_tokenizer_swap_end(&swap, error);
+        }
+        if (status != TRI_OK) {
+            tri_tokenizer_swap_undo(&swap);
+        }
     }
-    tri_free(temporary);
-    tri_free(folder);
+    tri_tokenizer_swap_fini(&swap);
     return status;
 }
 
@@ -241,4 +311,65 @@ enum tri_status tri_tokenizer_read_stops(const char *folder, const struct tri_to
         stop[(*count)++] = id;
     }
     return TRI_OK;
+}
+
+static enum tri_status save_json(const char *path, const json_t *root, struct tri_error *error)
+{
+    char *text = json_dumps(root, JSON_INDENT(2) | JSON_SORT_KEYS | JSON_REAL_PRECISION(16));
+    TRI_REQUIRE(text);
+    enum tri_status status = tri_file_save(path, text, strlen(text), error);
+    free(text);
+    return status;
+}
+
+static enum tri_status save_stops(const char *path, const int32_t *stop, int count,
+                                  struct tri_error *error)
+{
+    json_t *root = NULL;
+    if (tri_file_exists(path)) {
+        TRI_TRY(tri_json_load(path, &root, error));
+    }
+    root = root ? root : json_object();
+    json_t *ids = json_array();
+    for (int i = 0; i < count; i++) {
+        (void)json_array_append_new(ids, json_integer(stop[i]));
+    }
+    TRI_REQUIRE(json_object_set_new(root, "eos_token_id", ids) == 0);
+    enum tri_status status = save_json(path, root, error);
+    json_decref(root);
+    return status;
+}
+
+static bool is_stop(const int32_t *stop, int count, int32_t token)
+{
+    bool found = false;
+    for (int i = 0; i < count; i++) {
+        found = found || stop[i] == token;
+    }
+    return found;
+}
+
+enum tri_status tri_tokenizer_add_stop(const char *folder, const struct tri_tokenizer *tokenizer,
+                                       int32_t end, int32_t token, struct tri_error *error)
+{
+    int32_t stop[TRI_STOPS + 1];
+    int count;
+    TRI_TRY(tri_tokenizer_read_stops(folder, tokenizer, stop, &count, error));
+    if (is_stop(stop, count, token)) {
+        return TRI_OK;
+    }
+    if (count == 0 && end >= 0 && end != token) {
+        stop[count++] = end;
+    }
+    if (count == TRI_STOPS) {
+        return tri_fail(error, TRI_BAD_INPUT,
+                        "%s/generation_config.json: eos_token_id: a list of %d, expected fewer, "
+                        "for the template's own end",
+                        folder, TRI_STOPS);
+    }
+    stop[count++] = token;
+    char *path = join(folder, "generation_config.json");
+    enum tri_status status = save_stops(path, stop, count, error);
+    tri_free(path);
+    return status;
 }

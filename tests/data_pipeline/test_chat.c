@@ -241,6 +241,39 @@ static void a_named_template_is_kept_beside_the_shards(void **state)
     json_decref(golden);
 }
 
+/* For whoever runs the model elsewhere; what else the file says stays. */
+static void a_template_s_stop_ends_a_text(void **state)
+{
+    (void)state;
+    files_enter("chat_stops");
+    char file[512];
+    (void)snprintf(file, sizeof(file), "%s/chats.jsonl", CHATS);
+    copy_tokenizer("model");
+    json_t *config = json_pack("{s:s}", "eos_token", "<|endoftext|>");
+    write_config(config);
+    json_decref(config);
+    static const char said[] = "{\"top_p\": 0.5, \"eos_token_id\": 7}";
+    for (int i = 0; i < 3; i++) {
+        struct tri_error error = {0};
+        struct tri_tokenizer *tokenizer;
+        if (i > 0) {
+            files_write("model/generation_config.json", said, sizeof(said) - 1);
+        }
+        (void)tokenize(i < 2 ? "model" : "out/tokenizer", "chatml", file);
+        assert_int_equal(tri_tokenizer_create("out/tokenizer", &tokenizer, &error), TRI_OK);
+        int32_t end = tri_tokenizer_find_special(tokenizer, "<|endoftext|>");
+        int32_t stop = tri_tokenizer_find_special(tokenizer, "<|im_end|>");
+        tri_tokenizer_destroy(tokenizer);
+        json_t *root = json_load_file("out/tokenizer/generation_config.json", 0, NULL);
+        const json_t *ids = json_object_get(root, "eos_token_id");
+        assert_int_equal(json_array_size(ids), 2);
+        assert_int_equal(json_integer_value(json_array_get(ids, 0)), i > 0 ? 7 : end);
+        assert_int_equal(json_integer_value(json_array_get(ids, 1)), stop);
+        assert_true((json_real_value(json_object_get(root, "top_p")) > 0.4) == (i > 0));
+        json_decref(root);
+    }
+}
+
 static void tools_that_a_folder_has_otherwise_are_refused(void **state)
 {
     (void)state;
@@ -512,6 +545,7 @@ int main(void)
         cmocka_unit_test(other_folders_are_asked_for_a_template),
         cmocka_unit_test(what_stands_before_an_answer_is_that_of_transformers),
         cmocka_unit_test(a_named_template_is_kept_beside_the_shards),
+        cmocka_unit_test(a_template_s_stop_ends_a_text),
         cmocka_unit_test(tools_that_a_folder_has_otherwise_are_refused),
         cmocka_unit_test(special_tokens_in_a_text_are_text),
         cmocka_unit_test(completions_end_with_the_end_of_text),

@@ -285,6 +285,71 @@ static void a_full_disk_leaves_the_old_shards_whole(void **state)
     assert_true(tri_file_exists("out/tokenize.trident.tmp/train_000001.bin"));
 }
 
+static char *read_file(const char *path)
+{
+    size_t bytes;
+    unsigned char *data = files_read(path, &bytes);
+    char *text = tri_alloc(TRI_MEMORY_OTHER, bytes + 1);
+    memcpy(text, data, bytes);
+    tri_free(data);
+    return text;
+}
+
+static void expect_same_text(const char *left, const char *right, bool same)
+{
+    char *a = read_file(left), *b = read_file(right);
+    assert_int_equal(strcmp(a, b) == 0, same);
+    tri_free(a);
+    tri_free(b);
+}
+
+/* Where a tokenizer is, the shards are its own. */
+static void shards_and_tokenizer_change_together(void **state)
+{
+    (void)state;
+    static const char gpt2[] = TESTDATA_DIR "/golden/tokenizers/gpt2";
+    static const char qwen2[] = TESTDATA_DIR "/golden/tokenizers/qwen2";
+    static const char kept[] = "out/tokenizer/tokenizer.json";
+    static const struct {
+        const char *fault, *says;
+        bool old_stays;
+    } cases[] = {
+        {"write:ENOSPC:out/tokenizer.trident.tmp", "No space left", true},
+        {"rename:EIO:out/tokenizer.old", "out/tokenizer", true},
+        {"rename:EIO:out/tokenizer.trident.tmp", "tokenizer.json", true},
+        {"rename:EIO:out/train_000000", "tokenizer are in out/tokenizer.trident.tmp", false}};
+    write_inputs("tokenize_together");
+    struct tri_tokenize_args args = {gpt2, "out", 1, both, 0.0, -1, 0, TRI_FORMAT_TEXT, NULL, 0};
+    for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+        struct tri_error error = {0};
+        struct tri_tokenize_result result;
+        args.tokenizer = gpt2;
+        (void)tokenize(&args);
+        char *before = read_file("out/train_000000.bin");
+        args.tokenizer = qwen2;
+        assert_int_equal(setenv("TRIDENT_FILE_FAULT", cases[i].fault, 1), 0);
+        assert_int_equal(tri_tokenize_files(&args, &result, &error), TRI_FAILED);
+        assert_int_equal(unsetenv("TRIDENT_FILE_FAULT"), 0);
+        if (!strstr(error.message, cases[i].says)) {
+            fail_msg("%s: %s", cases[i].fault, error.message);
+        }
+        assert_int_equal(tri_file_exists(kept), cases[i].old_stays);
+        assert_int_equal(tri_file_exists("out/tokenize.trident.tmp"), !cases[i].old_stays);
+        assert_int_equal(tri_file_exists("out/tokenizer.trident.tmp"), !cases[i].old_stays);
+        if (cases[i].old_stays) {
+            expect_same_text(kept, TESTDATA_DIR "/golden/tokenizers/gpt2/tokenizer.json", true);
+            char *after = read_file("out/train_000000.bin");
+            assert_string_equal(before, after);
+            tri_free(after);
+        }
+        tri_free(before);
+    }
+    (void)tokenize(&args);
+    expect_same_text(kept, TESTDATA_DIR "/golden/tokenizers/qwen2/tokenizer.json", true);
+    assert_false(tri_file_exists("out/tokenizer.trident.tmp"));
+    assert_false(tri_file_exists("out/tokenizer.old.trident.tmp"));
+}
+
 /* ---- the tokenizer --------------------------------------------------------------------------- */
 
 static void bytes_are_tokens_and_separators_are_silent(void **state)
@@ -332,6 +397,7 @@ int main(void)
         cmocka_unit_test(wrong_arguments_give_one_line_each),
         cmocka_unit_test(wrong_inputs_give_one_line_each),
         cmocka_unit_test(a_full_disk_leaves_the_old_shards_whole),
+        cmocka_unit_test(shards_and_tokenizer_change_together),
         cmocka_unit_test(bytes_are_tokens_and_separators_are_silent),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
