@@ -12,6 +12,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <math.h>
 #include <string.h>
 
 #include <cmocka.h>
@@ -303,6 +304,22 @@ static void test_narrow_types(void **state)
     hf_free(items);
 }
 
+static void test_not_finite(void **state)
+{
+    (void)state;
+    static const float bad[] = {(float)NAN, (float)INFINITY, (float)-INFINITY};
+    struct hf_items *items = hf_items_of("llama");
+    struct hf_item *item = hf_item(items, "model.layers.1.mlp.down_proj.weight");
+    float *last = (float *)item->data + item->bytes / sizeof(float) - 1;
+    hf_copy_config("llama");
+    for (int i = 0; i < 3; i++) {
+        *last = bad[i];
+        hf_write(items, "model.safetensors", 0, items->count);
+        hf_refuse("model.layers.1.mlp.down_proj.weight holds values that are not finite");
+    }
+    hf_free(items);
+}
+
 static int set_up(void **state)
 {
     (void)state;
@@ -323,7 +340,7 @@ int main(void)
         cmocka_unit_test(test_imports_all),   cmocka_unit_test(test_places),
         cmocka_unit_test(test_shards),        cmocka_unit_test(test_missing_and_extra),
         cmocka_unit_test(test_fused_experts), cmocka_unit_test(test_old_gpt2),
-        cmocka_unit_test(test_narrow_types),
+        cmocka_unit_test(test_narrow_types),  cmocka_unit_test(test_not_finite),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }
