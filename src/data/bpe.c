@@ -16,6 +16,7 @@ struct tri_bpe_worker {
     struct tri_bytes piece[TRI_BPE_STEPS]; /* pieces that a step has rewritten */
     struct tri_token_list *tokens;         /* where they go */
     bool plain;                            /* special tokens' names are text */
+    bool grown;                            /* the normalizer has made too much of a text */
 };
 
 struct tri_bpe_worker *tri_bpe_worker_create(const struct tri_bpe *bpe)
@@ -47,6 +48,11 @@ void tri_bpe_worker_destroy(struct tri_bpe_worker *worker)
 const struct tri_bpe *tri_bpe_worker_bpe(const struct tri_bpe_worker *worker)
 {
     return worker->bpe;
+}
+
+bool tri_bpe_worker_grown(const struct tri_bpe_worker *worker)
+{
+    return worker->grown;
 }
 
 static void push(struct tri_token_list *tokens, int32_t token)
@@ -177,7 +183,11 @@ static bool encode_run(struct tri_bpe_worker *worker, const unsigned char *text,
 {
     const struct tri_bpe *bpe = worker->bpe;
     struct tri_added_search search = {.plain = worker->plain};
-    bytes = tri_normalize(&bpe->normalizer, &worker->normal, text, bytes, place.begins, &text);
+    worker->grown = !tri_normalize(&bpe->normalizer, &worker->normal, text, &bytes,
+                                   TRI_NORMAL_SPARE, place.begins, &text);
+    if (worker->grown) {
+        return false;
+    }
     for (bool found = true; found;) {
         int32_t id;
         size_t end;

@@ -43,9 +43,10 @@ struct tri_bpe_worker;
 struct tri_bpe_worker *tri_bpe_worker_create(const struct tri_bpe *bpe);
 void tri_bpe_worker_destroy(struct tri_bpe_worker *worker);
 /* A part of a text that was cut where it may be; begins: its first one. False: a pattern takes more
- * steps than it may. */
+ * steps than it may, or the normalizer makes more of the text: then it has grown. */
 bool tri_bpe_encode_part(struct tri_bpe_worker *worker, const unsigned char *text, size_t bytes,
                          bool begins, struct tri_token_list *tokens);
+bool tri_bpe_worker_grown(const struct tri_bpe_worker *worker);
 /* The same of a text, or where it begins of what stands between two tokens of a larger one: that is
  * not `first`. plain: special tokens' names are text. */
 bool tri_bpe_encode_piece(struct tri_bpe_worker *worker, const unsigned char *text, size_t bytes,

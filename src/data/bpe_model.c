@@ -323,8 +323,15 @@ static enum tri_status normalize_token(const struct tri_bpe_file *file,
 {
     struct tri_normal_scratch scratch = {0};
     const unsigned char *normal;
-    size_t bytes = tri_normalize(&file->bpe->normalizer, &scratch,
-                                 (const unsigned char *)token->text, token->bytes, true, &normal);
+    size_t bytes = token->bytes;
+    if (!tri_normalize(&file->bpe->normalizer, &scratch, (const unsigned char *)token->text, &bytes,
+                       TRI_NORMAL_SPARE_TOKEN, true, &normal)) {
+        tri_normal_scratch_fini(&scratch);
+        return tri_fail(error, TRI_BAD_INPUT,
+                        "%s: added_tokens: the normalizer makes more than %d times the bytes of "
+                        "token %d",
+                        file->path, TRI_NORMAL_TIMES, (int)token->id);
+    }
     char *copy = tri_alloc(TRI_MEMORY_OTHER, bytes + 1);
     memcpy(copy, normal, bytes);
     tri_free(token->text);

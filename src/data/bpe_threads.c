@@ -14,7 +14,7 @@ enum {
 struct part {
     const unsigned char *text;
     size_t bytes;
-    bool done, failed;
+    bool done, failed, grown;
     struct tri_token_list tokens;
 };
 
@@ -58,8 +58,13 @@ static size_t end_of_part(const struct tri_bpe *bpe, const unsigned char *text, 
 
 /* ---- one thread ------------------------------------------------------------------------------ */
 
-static enum tri_status too_many_steps(struct tri_error *error)
+static enum tri_status refuse_text(bool grown, struct tri_error *error)
 {
+    if (grown) {
+        return tri_fail(error, TRI_BAD_INPUT,
+                        "tokenizer: its normalizer makes more than %d times the bytes of this text",
+                        TRI_NORMAL_TIMES);
+    }
     return tri_fail(error, TRI_BAD_INPUT,
                     "tokenizer: its pattern takes more steps on this text than a match may");
 }
@@ -75,7 +80,7 @@ static enum tri_status encode_alone(const struct tri_bpe *bpe, const unsigned ch
         size_t part = end_of_part(bpe, text + at, bytes - at);
         tokens.count = 0;
         if (!tri_bpe_encode_part(worker, text + at, part, at == 0, &tokens)) {
-            status = too_many_steps(error);
+            status = refuse_text(tri_bpe_worker_grown(worker), error);
         } else {
             status = sink(context, tokens.tokens, (int64_t)tokens.count, error);
         }
@@ -117,7 +122,7 @@ enum tri_status tri_bpe_encoder_encode(void *encoder, const unsigned char *text,
         size_t part = end_of_part(tri_bpe_worker_bpe(self->worker), text + at, bytes - at);
         self->tokens.count = 0;
         if (!tri_bpe_encode_piece(self->worker, text + at, part, at == 0, place, &self->tokens)) {
-            return too_many_steps(error);
+            return refuse_text(tri_bpe_worker_grown(self->worker), error);
         }
         TRI_TRY(sink(context, self->tokens.tokens, (int64_t)self->tokens.count, error));
         at += part;
@@ -145,11 +150,12 @@ static struct part *take(struct team *team)
     return part;
 }
 
-static void finish(struct team *team, struct part *part, bool good)
+static void finish(struct team *team, struct part *part, bool good, bool grown)
 {
     (void)pthread_mutex_lock(&team->lock);
     part->done = true;
     part->failed = !good;
+    part->grown = grown;
     (void)pthread_cond_broadcast(&team->changed);
     (void)pthread_mutex_unlock(&team->lock);
 }
@@ -161,9 +167,9 @@ static void *work(void *data)
     struct tri_bpe_worker *worker = tri_bpe_worker_create(team->bpe);
     for (struct part *part; (part = take(team));) {
         part->tokens.count = 0;
-        finish(team, part,
-               tri_bpe_encode_part(worker, part->text, part->bytes, part->text == team->text,
-                                   &part->tokens));
+        bool good = tri_bpe_encode_part(worker, part->text, part->bytes, part->text == team->text,
+                                        &part->tokens);
+        finish(team, part, good, tri_bpe_worker_grown(worker));
     }
     tri_bpe_worker_destroy(worker);
     return NULL;
@@ -183,7 +189,7 @@ static enum tri_status collect(struct team *team, tri_token_sink sink, void *con
         }
         (void)pthread_mutex_unlock(&team->lock);
         status = part->failed
-                     ? too_many_steps(error)
+                     ? refuse_text(part->grown, error)
                      : sink(context, part->tokens.tokens, (int64_t)part->tokens.count, error);
         (void)pthread_mutex_lock(&team->lock);
         part->done = false;

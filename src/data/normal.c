@@ -40,6 +40,7 @@ void tri_normal_scratch_fini(struct tri_normal_scratch *scratch)
     tri_free(scratch->text[0].data);
     tri_free(scratch->text[1].data);
     tri_free(scratch->points);
+    tri_free(scratch->sorted);
 }
 
 /* ---- normal forms ---------------------------------------------------------------------------- */
@@ -88,6 +89,78 @@ static bool is_later(int32_t c)
     return low < sizeof(LATER) / sizeof(*LATER) && c >= LATER[low][0];
 }
 
+static int class_of(int32_t c)
+{
+    return utf8proc_get_property(c)->combining_class;
+}
+
+enum { CLASSES = 256, SHORT_RUN = 24 };
+
+static void sort_short(int32_t *points, size_t count)
+{
+    for (size_t i = 1; i < count; i++) {
+        const int32_t point = points[i];
+        const int class = class_of(point);
+        size_t to = i;
+        for (; to > 0 && class_of(points[to - 1]) > class; to--) {
+            points[to] = points[to - 1];
+        }
+        points[to] = point;
+    }
+}
+
+static void sort_long(struct tri_normal_scratch *scratch, int32_t *points, size_t count)
+{
+    size_t next[CLASSES + 1] = {0};
+    (void)tri_grow(TRI_MEMORY_OTHER, (void **)&scratch->sorted, &scratch->sorted_room,
+                   count * sizeof(*points));
+    for (size_t i = 0; i < count; i++) {
+        next[class_of(points[i]) + 1]++;
+    }
+    for (int i = 0; i < CLASSES; i++) {
+        next[i + 1] += next[i];
+    }
+    for (size_t i = 0; i < count; i++) {
+        scratch->sorted[next[class_of(points[i])]++] = points[i];
+    }
+    memcpy(points, scratch->sorted, count * sizeof(*points));
+}
+
+/* Marks that follow each other, by their class; those of one class stay as they were. A text may be
+ * one run of them, which utf8proc_decompose sorts by insertion. */
+static void sort_marks(struct tri_normal_scratch *scratch, int32_t *points, size_t count)
+{
+    for (size_t at = 0; at < count; at++) {
+        size_t begin = at;
+        while (at < count && class_of(points[at]) > 0) {
+            at++;
+        }
+        if (at - begin > SHORT_RUN) {
+            sort_long(scratch, points + begin, at - begin);
+        } else {
+            sort_short(points + begin, at - begin);
+        }
+    }
+}
+
+/* Writes at most room points, and returns how many there are. */
+static utf8proc_ssize_t decompose(const unsigned char *text, size_t bytes, int32_t *points,
+                                  utf8proc_ssize_t room, utf8proc_option_t options)
+{
+    utf8proc_ssize_t count = 0;
+    for (size_t at = 0; at < bytes;) {
+        int32_t c;
+        int unused = 0;
+        at += tri_utf8_next(text + at, bytes - at, &c);
+        utf8proc_ssize_t left = count < room ? room - count : 0;
+        utf8proc_ssize_t more =
+            utf8proc_decompose_char(c, points + (room - left), left, options, &unused);
+        TRI_REQUIRE(more >= 0);
+        count += more;
+    }
+    return count;
+}
+
 static void append_known(struct tri_normal_scratch *scratch, enum tri_form form,
                          const unsigned char *text, size_t bytes, struct tri_bytes *to)
 {
@@ -99,10 +172,9 @@ static void append_known(struct tri_normal_scratch *scratch, enum tri_form form,
     for (;;) {
         (void)tri_grow(TRI_MEMORY_OTHER, (void **)&scratch->points, &scratch->points_room,
                        ((size_t)room + 1) * sizeof(*scratch->points));
-        utf8proc_ssize_t count =
-            utf8proc_decompose(text, (utf8proc_ssize_t)bytes, scratch->points, room, options);
-        TRI_REQUIRE(count >= 0);
+        utf8proc_ssize_t count = decompose(text, bytes, scratch->points, room, options);
         if (count <= room) {
+            sort_marks(scratch, scratch->points, (size_t)count);
             count = utf8proc_reencode(scratch->points, count, options);
             TRI_REQUIRE(count >= 0);
             tri_bytes_append(to, scratch->points, (size_t)count);
@@ -168,47 +240,70 @@ static bool has_form(enum tri_form form, const unsigned char *text, size_t bytes
 
 /* ---- all steps ------------------------------------------------------------------------------- */
 
-static void replace(const struct tri_normal_step *step, const unsigned char *text, size_t bytes,
-                    struct tri_bytes *to)
+static bool append_within(struct tri_bytes *to, const void *data, size_t bytes, size_t most)
+{
+    if (bytes > most || to->bytes > most - bytes) {
+        return false;
+    }
+    tri_bytes_append(to, data, bytes);
+    return true;
+}
+
+/* false: it becomes more than that. */
+static bool replace(const struct tri_normal_step *step, const unsigned char *text, size_t bytes,
+                    size_t most, struct tri_bytes *to)
 {
     const size_t from = strlen(step->from);
     const size_t by = strlen(step->to);
     const unsigned char *end = text + bytes;
     const unsigned char *at;
     while ((at = memmem(text, (size_t)(end - text), step->from, from))) {
-        tri_bytes_append(to, text, (size_t)(at - text));
-        tri_bytes_append(to, step->to, by);
+        if (!append_within(to, text, (size_t)(at - text), most) ||
+            !append_within(to, step->to, by, most)) {
+            return false;
+        }
         text = at + from;
     }
-    tri_bytes_append(to, text, (size_t)(end - text));
+    return append_within(to, text, (size_t)(end - text), most);
 }
 
-size_t tri_normalize(const struct tri_normalizer *normalizer, struct tri_normal_scratch *scratch,
-                     const unsigned char *text, size_t bytes, bool begins,
-                     const unsigned char **result)
+static bool apply(const struct tri_normal_step *step, struct tri_normal_scratch *scratch,
+                  const unsigned char *text, size_t bytes, size_t most, struct tri_bytes *to)
 {
+    to->bytes = 0;
+    if (step->kind == TRI_NORMAL_REPLACE) {
+        return replace(step, text, bytes, most, to);
+    }
+    if (step->kind == TRI_NORMAL_PREPEND) {
+        return append_within(to, step->to, strlen(step->to), most) &&
+               append_within(to, text, bytes, most);
+    }
+    /* A character becomes at most eleven times as many bytes, and once. */
+    apply_form(scratch, step->form, text, bytes, to);
+    return to->bytes <= most;
+}
+
+bool tri_normalize(const struct tri_normalizer *normalizer, struct tri_normal_scratch *scratch,
+                   const unsigned char *text, size_t *bytes, size_t spare, bool begins,
+                   const unsigned char **result)
+{
+    const size_t most = spare + TRI_NORMAL_TIMES * *bytes;
     int other = 0; /* what is not the text of now */
-    for (int i = 0; i < normalizer->count && bytes > 0; i++) {
+    for (int i = 0; i<normalizer->count && * bytes> 0; i++) {
         const struct tri_normal_step *step = &normalizer->step[i];
         if (step->kind == TRI_NORMAL_PREPEND
                 ? !begins
-                : step->kind == TRI_NORMAL_FORM && has_form(step->form, text, bytes)) {
+                : step->kind == TRI_NORMAL_FORM && has_form(step->form, text, *bytes)) {
             continue;
         }
         struct tri_bytes *to = &scratch->text[other];
-        to->bytes = 0;
-        if (step->kind == TRI_NORMAL_FORM) {
-            apply_form(scratch, step->form, text, bytes, to);
-        } else if (step->kind == TRI_NORMAL_REPLACE) {
-            replace(step, text, bytes, to);
-        } else {
-            tri_bytes_append(to, step->to, strlen(step->to));
-            tri_bytes_append(to, text, bytes);
+        if (!apply(step, scratch, text, *bytes, most, to)) {
+            return false;
         }
         text = to->data;
-        bytes = to->bytes;
+        *bytes = to->bytes;
         other = 1 - other;
     }
     *result = text;
-    return bytes;
+    return true;
 }

@@ -2,6 +2,8 @@
 #ifndef TRIDENT_DATA_NORMAL_H
 #define TRIDENT_DATA_NORMAL_H
 
+#include "base/status.h"
+
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -34,15 +36,17 @@ void tri_normalizer_fini(struct tri_normalizer *normalizer);
 /* Scratch of one thread, {0} before. */
 struct tri_normal_scratch {
     struct tri_bytes text[2];
-    int32_t *points;
-    size_t points_room;
+    int32_t *points, *sorted;
+    size_t points_room, sorted_room;
 };
 void tri_normal_scratch_fini(struct tri_normal_scratch *scratch);
 
-/* *result, valid until the next call, <- what valid UTF-8 becomes; it may be the text itself.
- * begins: of what lies between two added tokens this is the beginning. */
-size_t tri_normalize(const struct tri_normalizer *normalizer, struct tri_normal_scratch *scratch,
-                     const unsigned char *text, size_t bytes, bool begins,
-                     const unsigned char **result);
+enum { TRI_NORMAL_TIMES = 32, TRI_NORMAL_SPARE = 1 << 20, TRI_NORMAL_SPARE_TOKEN = 1 << 10 };
+/* *result[*bytes], valid until the next call, <- what valid UTF-8 becomes; it may be the text
+ * itself. begins: of what lies between two added tokens this is the beginning. false: a step would
+ * make more than TRI_NORMAL_TIMES its bytes and `spare` of it. */
+bool tri_normalize(const struct tri_normalizer *normalizer, struct tri_normal_scratch *scratch,
+                   const unsigned char *text, size_t *bytes, size_t spare, bool begins,
+                   const unsigned char **result) TRI_NODISCARD;
 
 #endif
