@@ -13,6 +13,8 @@
 #include "data/tokenizer.h"
 #include "data/tokenizer_files.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
@@ -104,6 +106,8 @@ struct work {
     char folder[TRI_PATH_MAX]; /* where the tokenizer's files are; "": it has none but itself */
     struct tri_shard_set set;
     struct tri_shard_writer *writer;
+    int lock;           /* the folder asked for, open; -1: not */
+    bool there;         /* it was, before */
     bool last_counts;   /* the last token that was written does */
     bool keeps_staging; /* shards there are the only ones */
 };
@@ -239,10 +243,33 @@ static const char *own_files(const struct work *work)
     return bytes ? NULL : work->folder[0] ? work->folder : given ? given : work->learned;
 }
 
+/* Of two calls that wrote into one folder neither would have its shards. */
+static enum tri_status take_lock(struct work *work, struct tri_error *error)
+{
+    const char *folder = work->args->folder;
+    int code = 0;
+    work->there = tri_file_exists(folder);
+    TRI_TRY(tri_file_make_dirs(folder, error));
+    work->lock = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (work->lock < 0) {
+        return tri_fail(error, TRI_FAILED, "%s: cannot open: %s", folder, strerror(errno));
+    }
+    enum tri_lock lock = tri_file_lock(work->lock, folder, true, &code);
+    if (lock == TRI_LOCK_BUSY) {
+        return tri_fail(error, TRI_FAILED, "%s: another tokenize is writing into this folder",
+                        folder);
+    }
+    if (lock != TRI_LOCK_TAKEN) {
+        tri_log_warn("%s: cannot be locked (%s): nothing keeps a second tokenize out of it", folder,
+                     strerror(code));
+    }
+    return TRI_OK;
+}
+
 static enum tri_status prepare(struct work *work, const struct tri_tokenize_args *args,
                                struct tri_error *error)
 {
-    *work = (struct work){.args = args};
+    *work = (struct work){.args = args, .lock = -1};
     TRI_TRY(check_args(args, error));
     work->staging = join(args->folder, STAGING);
     work->scratch = join(work->staging, "text");
@@ -251,6 +278,7 @@ static enum tri_status prepare(struct work *work, const struct tri_tokenize_args
     TRI_TRY(find_specials(work, error));
     TRI_TRY(tri_tokenizer_files_check(own_files(work), args->folder, error));
     TRI_TRY(check_inputs(args, error));
+    TRI_TRY(take_lock(work, error));
     if (args->train_vocab) {
         TRI_TRY(learn_tokenizer(work, error));
     }
@@ -264,12 +292,18 @@ static enum tri_status prepare(struct work *work, const struct tri_tokenize_args
     return TRI_OK;
 }
 
-static void finish(struct work *work)
+static void finish(struct work *work, bool whole)
 {
     struct tri_error error;
     if (work->learned && work->args->train_vocab &&
         tri_file_remove_tree(work->learned, &error) != TRI_OK) {
         tri_log_warn("%s", error.message);
+    }
+    if (work->lock >= 0) {
+        if (!whole && !work->there) {
+            (void)rmdir(work->args->folder); /* made for nothing; where it is empty */
+        }
+        (void)close(work->lock);
     }
     tri_free(work->learned);
     tri_free(work->staging);
@@ -441,7 +475,6 @@ static enum tri_status put_in_place(struct work *work, bool chats, struct tri_er
 static enum tri_status work_through(struct work *work, struct tri_tokenize_result *result,
                                     struct tri_error *error)
 {
-    bool there = tri_file_exists(work->args->folder);
     enum tri_status status = write_stream(work, &result->counts, error);
     if (status == TRI_OK) {
         status = split(work, result, error);
@@ -455,9 +488,6 @@ static enum tri_status work_through(struct work *work, struct tri_tokenize_resul
     /* What failed first is what to report, not that its leftovers stay. */
     bool whole = status == TRI_OK;
     enum tri_status removed = tri_file_remove_tree(work->staging, whole ? error : NULL);
-    if (!whole && !there) {
-        (void)rmdir(work->args->folder); /* made for nothing; where it is empty */
-    }
     return whole ? removed : status;
 }
 
@@ -474,6 +504,6 @@ enum tri_status tri_tokenize_files(const struct tri_tokenize_args *args,
     result->template = result->counts.files[TRI_FORMAT_CHAT] > 0 && work.has_chat
                            ? tri_chat_name(&work.chat)
                            : NULL;
-    finish(&work);
+    finish(&work, status == TRI_OK);
     return status;
 }

@@ -6,9 +6,11 @@
 #include "data/tokenize.h"
 #include "data/tokenizer.h"
 
+#include <fcntl.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 static struct tri_tokenize_result tokenize(const struct tri_tokenize_args *args)
 {
@@ -352,6 +354,27 @@ static void shards_and_tokenizer_change_together(void **state)
 
 /* ---- the tokenizer --------------------------------------------------------------------------- */
 
+/* One at a time works in a folder; what it refuses leaves it as it was. */
+static void two_do_not_write_into_one_folder(void **state)
+{
+    (void)state;
+    const struct tri_tokenize_args args = {
+        .tokenizer = "byte", .folder = "busy", .files = both, .num_files = 2, .separator = -1};
+    struct tri_tokenize_result result;
+    struct tri_error error = {0};
+    int code;
+    write_inputs("tokenize_busy");
+    tokenize(&args);
+    int folder = open("busy", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    assert_true(folder >= 0);
+    assert_int_equal(tri_file_lock(folder, "busy", true, &code), TRI_LOCK_TAKEN);
+    assert_int_equal(tri_tokenize_files(&args, &result, &error), TRI_FAILED);
+    assert_non_null(strstr(error.message, "busy: another tokenize is writing"));
+    assert_true(tri_file_exists("busy/train_000000.bin"));
+    assert_int_equal(close(folder), 0);
+    tokenize(&args);
+}
+
 static void bytes_are_tokens_and_separators_are_silent(void **state)
 {
     (void)state;
@@ -398,6 +421,7 @@ int main(void)
         cmocka_unit_test(wrong_inputs_give_one_line_each),
         cmocka_unit_test(a_full_disk_leaves_the_old_shards_whole),
         cmocka_unit_test(shards_and_tokenizer_change_together),
+        cmocka_unit_test(two_do_not_write_into_one_folder),
         cmocka_unit_test(bytes_are_tokens_and_separators_are_silent),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
