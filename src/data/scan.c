@@ -113,31 +113,25 @@ static void append_character(struct tri_string *text, int32_t code)
     tri_string_append(text, bytes, count);
 }
 
-/* scan->at is behind "\u". */
+/* The code of an escape "\uXXXX" at `at`; -1: there is none. */
+static int32_t peek_code(const char *at, const char *end)
+{
+    return end - at >= 6 && at[0] == '\\' && at[1] == 'u' ? read_hex(at + 2, end) : -1;
+}
+
+/* Half a surrogate pair is no character: U+FFFD stands for it. */
 static bool take_code(struct tri_scan *scan, struct tri_string *text)
 {
-    const char *begin = scan->at - 2;
-    int32_t code = read_hex(scan->at, scan->end);
+    int32_t code = peek_code(scan->at, scan->end);
     if (code < 0) {
-        return fail(scan, begin, "four hexadecimal digits behind \\u");
+        return fail(scan, scan->at, "four hexadecimal digits behind \\u");
     }
-    if (code == 0) {
-        return fail(scan, begin, "no zero byte in a string");
-    }
-    scan->at += 4;
-    if (code >= 0xdc00 && code <= 0xdfff) {
-        return fail(scan, begin, "the first half of a pair \\ud800 to \\udbff before its second");
-    }
-    if (code >= 0xd800 && code <= 0xdbff) {
-        int32_t low = scan->end - scan->at >= 6 && scan->at[0] == '\\' && scan->at[1] == 'u'
-                          ? read_hex(scan->at + 2, scan->end)
-                          : -1;
-        if (low < 0xdc00 || low > 0xdfff) {
-            return fail(scan, begin,
-                        "the second half of a pair, \\udc00 to \\udfff, behind its first");
-        }
-        code = 0x10000 + ((code - 0xd800) << 10) + (low - 0xdc00);
-        scan->at += 6;
+    scan->at += 6;
+    if (code >= 0xd800 && code <= 0xdfff) {
+        int32_t low = code < 0xdc00 ? peek_code(scan->at, scan->end) : -1;
+        bool pair = low >= 0xdc00 && low <= 0xdfff;
+        code = pair ? 0x10000 + ((code - 0xd800) << 10) + (low - 0xdc00) : 0xfffd;
+        scan->at += pair ? 6 : 0;
     }
     if (text) {
         append_character(text, code);
@@ -150,7 +144,6 @@ static bool take_escape(struct tri_scan *scan, struct tri_string *text)
     static const char names[] = "\"\\/bfnrt", values[] = "\"\\/\b\f\n\r\t";
     char name = scan->end - scan->at >= 2 ? scan->at[1] : '\0';
     if (name == 'u') {
-        scan->at += 2;
         return take_code(scan, text);
     }
     const char *found = name ? strchr(names, name) : NULL;

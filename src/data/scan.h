@@ -1,5 +1,6 @@
 /* JSON read from left to right, without a tree: a line may be long and hold much that nobody wants.
- * As strict as RFC 8259, strings are UTF-8 without a zero byte. Internal to data/. */
+ * As strict as RFC 8259, strings are UTF-8; escapes may stand for a zero byte, and half a surrogate
+ * pair is U+FFFD. Internal to data/. */
 #ifndef TRIDENT_DATA_SCAN_H
 #define TRIDENT_DATA_SCAN_H
 
