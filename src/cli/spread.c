@@ -4,6 +4,8 @@
 #include "base/log.h"
 #include "plan/memory.h"
 
+#include <inttypes.h>
+
 /* Whether so many tensor and expert ranks, of `ranks`, can share the model. */
 static bool fits(const struct tri_config *config, int ranks, int64_t tensor, int64_t expert)
 {
@@ -12,7 +14,7 @@ static bool fits(const struct tri_config *config, int ranks, int64_t tensor, int
            (expert == 1 || (experts > 0 && experts % expert == 0));
 }
 
-static void choose(struct tri_config *config, int ranks)
+static struct tri_config_parallel choose(const struct tri_config *config, int ranks)
 {
     struct tri_config_parallel best = {1, 1, 1};
     for (int64_t tensor = 1; tensor <= ranks; tensor++) {
@@ -23,7 +25,28 @@ static void choose(struct tri_config *config, int ranks)
             }
         }
     }
-    config->parallel = best;
+    return best;
+}
+
+static bool shares_all(const struct tri_config *config, int ranks)
+{
+    struct tri_config_parallel best = choose(config, ranks);
+    return best.tensor * best.expert == ranks;
+}
+
+/* More ranks than can share the model hold it more than once: others would need less memory. */
+static void note_copies(const struct tri_config *config, int ranks)
+{
+    int64_t copies = ranks / (config->parallel.tensor * config->parallel.expert);
+    int fewer = ranks;
+    while (!shares_all(config, fewer)) {
+        fewer--; /* one rank has it all */
+    }
+    if (copies > 1) {
+        tri_log_info("copies   %d ranks hold %" PRId64
+                     " copies of the model; on %d it would be held once",
+                     ranks, copies, fewer);
+    }
 }
 
 static enum tri_status allocate(const char *command, struct tri_comm *comm,
@@ -48,9 +71,10 @@ enum tri_status tri_spread_create(const char *command, struct tri_comm *comm,
     config->precision = TRI_PRECISION_F32;
     config->train.gradient_dtype = TRI_PRECISION_F32;
     config->reproducible = false;
-    choose(config, tri_comm_size(comm));
+    config->parallel = choose(config, tri_comm_size(comm));
     TRI_TRY(tri_mesh_create(comm, (int)config->parallel.tensor, (int)config->parallel.expert,
                             &spread->mesh, error));
+    note_copies(config, tri_comm_size(comm));
     spread->params = tri_params_create(config, spread->mesh);
     int64_t buffers = tri_hf_buffer_bytes(family, spread->params, config->moe.num_experts);
     TRI_TRY(allocate(command, comm, spread, buffers + TRI_HF_LOAD_BYTES, error));

@@ -49,6 +49,27 @@ static void test_train(void **state)
     }
 }
 
+/* Ranks that cannot share a model hold it more than once, and say so. */
+static void test_copies(void **state)
+{
+    (void)state;
+    static const char model[] = TESTDATA_DIR "/golden/mixtral";
+    static const struct {
+        const char *ranks, *says;
+    } cases[] = {{"3", "3 ranks hold 3 copies of the model; on 2 it would be held once"},
+                 {"6", "6 ranks hold 3 copies of the model; on 4 it would be held once"},
+                 {"4", NULL}};
+    for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+        char out[32];
+        (void)snprintf(out, sizeof(out), "copies_%s", cases[i].ranks);
+        struct process_result result =
+            cli_run(0, CLI_WORDS_OF("import", model, out, "--ranks", cases[i].ranks));
+        assert_int_equal(cli_count(result.err, "copies "), cases[i].says ? 2 : 0);
+        assert_true(!cases[i].says || strstr(result.err, cases[i].says));
+        cli_expect_status(&result, 0);
+    }
+}
+
 /* Where OpenMP binds threads, ranks run on all the processors that they have without that. */
 static void test_bound(void **state)
 {
@@ -199,10 +220,10 @@ int main(int argc, char **argv)
 {
     cli_begin("ranks", argc, argv);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_train),   cmocka_unit_test(test_others),
-        cmocka_unit_test(test_refused), cmocka_unit_test(test_failures),
-        cmocka_unit_test(test_stopped), cmocka_unit_test(test_bound),
-        cmocka_unit_test(test_many),
+        cmocka_unit_test(test_copies),   cmocka_unit_test(test_train),
+        cmocka_unit_test(test_others),   cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_failures), cmocka_unit_test(test_stopped),
+        cmocka_unit_test(test_bound),    cmocka_unit_test(test_many),
     };
     return cmocka_run_group_tests(tests, NULL, end);
 }
