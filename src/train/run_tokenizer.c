@@ -51,6 +51,29 @@ static enum tri_status choose(const struct tri_config *config, const char *check
     return config->init_from[0] ? offer(choice, config->init_from, error) : TRI_OK;
 }
 
+/* What generate and eval would find out: that it is of a kind, or in a state, not read here.
+ * Who trains on tokens needs none. */
+static void say_what_is_kept(const struct tri_config *config, const char *folder)
+{
+    struct tri_error error;
+    struct tri_tokenizer *tokenizer = NULL;
+    int32_t stops[TRI_STOPS];
+    int count;
+    enum tri_status status = tri_tokenizer_create(folder, &tokenizer, &error);
+    if (status == TRI_OK) {
+        status = tri_tokenizer_read_stops(folder, tokenizer, stops, &count, &error);
+    }
+    if (status != TRI_OK) {
+        tri_log_warn("train: the run keeps a tokenizer that cannot be used: %s", error.message);
+    } else if (tokenizer->vocab_size > config->model.vocab_size) {
+        tri_log_warn(
+            "train: the run keeps a tokenizer with ids below %lld, and model.vocab_size is "
+            "%lld: %s",
+            (long long)tokenizer->vocab_size, (long long)config->model.vocab_size, folder);
+    }
+    tri_tokenizer_destroy(tokenizer);
+}
+
 enum tri_status tri_run_tokenizer_keep(const struct tri_config *config, const char *checkpoint,
                                        bool own, struct tri_error *error)
 {
@@ -59,5 +82,8 @@ enum tri_status tri_run_tokenizer_keep(const struct tri_config *config, const ch
         return TRI_OK;
     }
     TRI_TRY(choose(config, checkpoint, &choice, error));
+    if (choice.found) {
+        say_what_is_kept(config, choice.folder);
+    }
     return tri_tokenizer_files_put(choice.found ? choice.folder : NULL, config->run_dir, error);
 }

@@ -184,6 +184,27 @@ static void test_a_run_resumes_another(void **state)
     expect_same_file("six/checkpoints/step_3/tokenizer.json", TOKENIZERS "/gpt2/tokenizer.json");
 }
 
+/* It is kept as it is; that nobody can read it is said when the run begins. */
+static void test_a_run_keeps_a_damaged_one(void **state)
+{
+    (void)state;
+    static const char *const files[] = {"tokenizer.json", "generation_config.json"};
+    for (int i = 0; i < 2; i++) {
+        char path[128];
+        cli_tool(CLI_WORDS_OF("rm", "-rf", "broken"));
+        cli_tool(CLI_WORDS_OF("cp", "-r", "bpe", "broken"));
+        (void)snprintf(path, sizeof(path), "broken/tokenizer/%s", files[i]);
+        cli_write(path, "{\"eos_token_id\": [");
+        struct process_result result = cli_run(
+            cli_ranks(), CLI_WORDS_OF("train", "c.yaml", "run_dir=seven", "--fresh",
+                                      "data.train=broken/train_*.bin",
+                                      "data.valid=", "model.vocab_size=1504", "train.steps=1"));
+        assert_int_equal(cli_count(result.err, "keeps a tokenizer that cannot be used: "), 1);
+        assert_int_equal(cli_count(result.err, files[i]), 1);
+        cli_expect_status(&result, 0);
+    }
+}
+
 static void test_it_goes_to_hugging_face_and_back(void **state)
 {
     (void)state;
@@ -217,6 +238,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_damage_is_seen),
         cmocka_unit_test(test_a_run_begins_with_another),
         cmocka_unit_test(test_a_run_resumes_another),
+        cmocka_unit_test(test_a_run_keeps_a_damaged_one),
         cmocka_unit_test(test_it_goes_to_hugging_face_and_back),
     };
     cli_begin("edges_tokenizer", argc, argv);
