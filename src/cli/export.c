@@ -1,4 +1,5 @@
 #include "base/file.h"
+#include "base/log.h"
 #include "base/memory.h"
 #include "base/path.h"
 #include "checkpoint/checkpoint.h"
@@ -27,11 +28,25 @@ static enum tri_status refuse_bias(const char *path, const struct tri_checkpoint
     return TRI_OK;
 }
 
-/* The Hugging Face folder that a model began with, or that what it began with began with. On one
- * rank; "" when it is not found. */
-static void find_origin(const struct tri_config *config, char folder[TRI_PATH_MAX])
+/* Whether the weights at `given`, of this config, are others than those that it began with: it is a
+ * run or one of its checkpoints, whose weights are not all frozen. */
+static bool is_trained(const char *given, const struct tri_checkpoint_choice *choice,
+                       const struct tri_config *config)
+{
+    const char *slash = strrchr(given, '/');
+    const char *name = slash ? slash + 1 : given;
+    bool of_run = strcmp(choice->path, given) != 0 || strncmp(name, "step_", 5) == 0;
+    return of_run && config->train.lora.rank == 0;
+}
+
+/* folder: the Hugging Face folder that a model began with, or that what it began with began with;
+ * base: the same, or the first of these on the way whose weights are no longer that folder's. On
+ * one rank; "" when it is not found. */
+static void find_origin(const struct tri_config *config, char folder[TRI_PATH_MAX],
+                        char base[TRI_PATH_MAX])
 {
     enum { MOST = 8 };
+    base[0] = '\0';
     struct tri_config *before = tri_alloc(TRI_MEMORY_OTHER, sizeof(*before));
     struct tri_error ignored;
     (void)snprintf(folder, TRI_PATH_MAX, "%s", config->init_from);
@@ -45,7 +60,13 @@ static void find_origin(const struct tri_config *config, char folder[TRI_PATH_MA
         bool read =
             tri_checkpoint_resolve(folder, &choice, &ignored) == TRI_OK &&
             tri_checkpoint_read_config(choice.path, config->known, before, &ignored) == TRI_OK;
+        if (read && !base[0] && is_trained(folder, &choice, before)) {
+            (void)snprintf(base, TRI_PATH_MAX, "%s", folder);
+        }
         (void)snprintf(folder, TRI_PATH_MAX, "%s", read ? before->init_from : "");
+    }
+    if (!base[0]) {
+        (void)snprintf(base, TRI_PATH_MAX, "%s", folder);
     }
     tri_free(before);
 }
@@ -63,16 +84,22 @@ static enum tri_status copy(struct tri_checkpoint_choice *choice, const char *to
                             const struct form *form, struct tri_error *error)
 {
     struct tri_checkpoint_state state = {0};
-    char folder[TRI_PATH_MAX] = "";
+    char folder[TRI_PATH_MAX] = "", base[TRI_PATH_MAX] = "";
     if (spread->mesh->rank == 0) {
-        find_origin(config, folder);
+        find_origin(config, folder, base);
+        if (form->pairs && strcmp(folder, base) != 0) {
+            tri_log_warn(
+                "%s: its pairs belong to the weights of %s: export that, and give PEFT the "
+                "folder as its base",
+                choice->path, base);
+        }
     }
     const struct tri_hf_origin origin = {choice->path, folder};
     TRI_TRY(tri_checkpoint_load_choice(choice, spread->params, &state, error));
     enum tri_status status = refuse_bias(choice->path, &state, error);
     tri_checkpoint_state_fini(&state);
     TRI_TRY(status);
-    return form->pairs ? tri_peft_save(to, config, form->family, folder, spread->params, error)
+    return form->pairs ? tri_peft_save(to, config, form->family, base, spread->params, error)
                        : tri_hf_save(to, config, spread->params, form->dtype, &origin, error);
 }
 

@@ -375,7 +375,9 @@ static enum tri_status check_degrees(const struct tri_config *config, struct tri
     }
     if (experts == 0 && p->expert != 1) {
         return tri_config_refuse(config, error, "parallel.expert",
-                                 "found %" PRId64 ", expected 1: the model is dense", p->expert);
+                                 "found %" PRId64 ", expected 1: the model is dense (experts come "
+                                 "with a section moe, or with the model of init_from)",
+                                 p->expert);
     }
     if (experts % p->expert != 0) {
         return tri_key_refuse(config, error, "parallel.expert", "moe.num_experts",

@@ -144,7 +144,11 @@ static enum tri_status choose_template(struct work *work, const char *folder,
 static enum tri_status find_specials(struct work *work, struct tri_error *error)
 {
     if (!has_lines(work->args)) {
-        return TRI_OK;
+        return work->args->template
+                   ? tri_fail(error, TRI_BAD_INPUT,
+                              "tokenize: found --template, but files that are read as plain text: "
+                              "expected --format chat, or names that end in .jsonl")
+                   : TRI_OK;
     }
     const char *given = work->args->tokenizer;
     const char *name = given ? given : "a vocabulary that is learned";

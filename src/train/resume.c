@@ -28,16 +28,26 @@ static bool lies_in(const char *path, const char *name, const char *folder)
 
 enum tri_status tri_resume_check_fresh(const struct tri_config *config, struct tri_error *error)
 {
+    const struct {
+        const char *key, *path;
+    } read[] = {{"resume", config->resume},
+                {"init_from", config->init_from},
+                {"train.lora.adapter", config->train.lora.adapter}};
     char text[TRI_PATH_MAX + 32];
     tri_path_make(text, sizeof(text), "%s/checkpoints", config->run_dir);
-    char *removed = config->resume[0] ? realpath(text, NULL) : NULL;
-    bool own = removed && (lies_in(config->resume, ".", removed) ||
-                           lies_in(config->resume, "checkpoints", removed));
+    char *removed = realpath(text, NULL);
+    enum tri_status status = TRI_OK;
+    for (int i = 0; i < 3 && status == TRI_OK && removed; i++) {
+        if (read[i].path[0] && (lies_in(read[i].path, ".", removed) ||
+                                lies_in(read[i].path, "checkpoints", removed))) {
+            status = tri_config_refuse(config, error, read[i].key,
+                                       "'%.300s' is of this run_dir, and --fresh would remove it: "
+                                       "expected another run_dir",
+                                       read[i].path);
+        }
+    }
     free(removed);
-    return own ? tri_config_refuse(config, error, "resume",
-                                   "'%.300s' is of this run_dir, and --fresh would remove it",
-                                   config->resume)
-               : TRI_OK;
+    return status;
 }
 
 /* Starting over helps where the checkpoint is this run's own, and not one that `resume` names. */

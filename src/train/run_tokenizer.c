@@ -27,7 +27,7 @@ static enum tri_status offer(struct choice *choice, const char *place, struct tr
     TRI_TRY(tri_tokenizer_files_compare(choice->folder, folder, &same, error));
     if (!same) {
         tri_log_warn("train: the run keeps %s/tokenizer.json, which is not the same as the one in "
-                     "%s",
+                     "%s: tokens of one mean nothing to a model of the other",
                      choice->folder, folder);
     }
     return TRI_OK;

@@ -8,6 +8,7 @@
 #include "config/text.h"
 #include "moe/strategies.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 static const struct tri_where where = {TRI_PHASE_SETUP, TRI_KIND_META};
@@ -144,6 +145,28 @@ static enum tri_status take_adapter(const struct tri_config *config, const struc
     return tri_peft_load_config(adapter, &of_source->train.lora, error);
 }
 
+static bool is_same_place(const char *a, const char *b)
+{
+    char *x = realpath(a, NULL), *y = realpath(b, NULL);
+    bool same = strcmp(a, b) == 0 || (x && y && strcmp(x, y) == 0);
+    free(x);
+    free(y);
+    return same;
+}
+
+/* A run that goes on has begun: with what, is said in its own checkpoints. Local. */
+static enum tri_status check_beginning(const struct tri_config *config, const struct source *source,
+                                       const struct tri_config *of_source, struct tri_error *error)
+{
+    if (!source->own || is_same_place(config->init_from, of_source->init_from)) {
+        return TRI_OK;
+    }
+    return tri_config_refuse(config, error, "init_from",
+                             "found '%.300s', but this run began with '%.300s' and goes on: "
+                             "expected that, or another run_dir",
+                             config->init_from, of_source->init_from);
+}
+
 /* Collective; the status is this rank's own. */
 static enum tri_status complete(struct tri_group *group, bool goes_on, struct tri_config *config,
                                 struct tri_error *error)
@@ -161,6 +184,9 @@ static enum tri_status complete(struct tri_group *group, bool goes_on, struct tr
     struct tri_config *of_source = tri_alloc(TRI_MEMORY_OTHER, sizeof(*of_source));
     status = source.hf ? tri_hf_load_config(source.path, of_source, NULL, error)
                        : tri_checkpoint_read_config(source.path, &tri_strategies, of_source, error);
+    if (status == TRI_OK) {
+        status = check_beginning(config, &source, of_source, error);
+    }
     if (status == TRI_OK) {
         status = take_adapter(config, &source, of_source, error);
     }

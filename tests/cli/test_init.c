@@ -131,6 +131,18 @@ static void test_goes_on(void **state)
     struct process_result result = cli_run(
         cli_ranks(), CLI_WORDS_OF("train", "i.yaml", "run_dir=own", "init_from=here", "--fresh"));
     cli_expect_error(&result, cli_ranks(), 2, "key 'init_from': 'here': is not there");
+    result = cli_run(cli_ranks(), CLI_WORDS_OF("train", "i.yaml", "run_dir=own",
+                                               "init_from=golden/olmoe", "train.steps=6"));
+    cli_expect_error(&result, cli_ranks(), 2,
+                     "found 'golden/olmoe', but this run began with 'here' and goes on");
+    /* What --fresh removes is nothing to begin with. */
+    static const char *const own[] = {"init_from=own", "init_from=own/checkpoints/step_5"};
+    for (int i = 0; i < 2; i++) {
+        result =
+            cli_run(cli_ranks(), CLI_WORDS_OF("train", "i.yaml", "run_dir=own", own[i], "--fresh"));
+        cli_expect_error(&result, cli_ranks(), 2,
+                         "is of this run_dir, and --fresh would remove it");
+    }
     assert_true(evaluated("own") > 0);
 }
 

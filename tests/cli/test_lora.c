@@ -99,6 +99,38 @@ static void test_run(void **state)
     cli_expect_error(&result, 1, 2, "has no low-rank pairs");
 }
 
+static void expect_base(const char *from, const char *adapter, const char *base, int warnings)
+{
+    char path[CLI_PATH];
+    struct process_result result = cli_run(0, CLI_WORDS_OF("export", from, adapter));
+    assert_int_equal(cli_count(result.err, "its pairs belong to the weights of"), warnings);
+    cli_expect_status(&result, 0);
+    (void)snprintf(path, sizeof(path), "%s/adapter_config.json", adapter);
+    json_t *root = json_load_file(path, 0, NULL);
+    const json_t *found = json_object_get(root, "base_model_name_or_path");
+    assert_string_equal(json_string_value(found), base);
+    json_decref(root);
+}
+
+/* An adapter names the weights that its pairs are beside: the folder that all began with where
+ * those are still that folder's. */
+static void test_base(void **state)
+{
+    (void)state;
+    static const char folder[] = GOLDEN "/mixtral";
+    cli_run_well(0, CLI_WORDS_OF("train", "i.yaml", "run_dir=sft", "init_from=" GOLDEN "/mixtral"));
+    cli_run_well(0, CLI_WORDS_OF("import", folder, "imported"));
+    cli_run_well(
+        0, CLI_WORDS_OF("train", "i.yaml", "run_dir=on_sft", "init_from=sft", "train.lora.rank=2"));
+    cli_run_well(0, CLI_WORDS_OF("train", "i.yaml", "run_dir=on_step",
+                                 "init_from=on_sft/checkpoints/step_2"));
+    cli_run_well(0, CLI_WORDS_OF("train", "i.yaml", "run_dir=on_import", "init_from=imported",
+                                 "train.lora.rank=2"));
+    expect_base("on_sft", "base_sft", "sft", 1);
+    expect_base("on_step", "base_step", "sft", 1);
+    expect_base("on_import", "base_import", folder, 0);
+}
+
 /* What PEFT wrote comes back as it was, byte for byte, and is what a run begins with. */
 #define CHECK_FAMILY(family)                                                                       \
     check_family(family, GOLDEN "/" family, GOLDEN "/" family "/adapter",                          \
@@ -224,7 +256,8 @@ static void test_messages(void **state)
 
 int main(int argc, char **argv)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_run), cmocka_unit_test(test_adapters),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_run), cmocka_unit_test(test_base),
+                                       cmocka_unit_test(test_adapters),
                                        cmocka_unit_test(test_messages)};
     cli_begin("lora", argc, argv);
     cli_write("i.yaml", config);

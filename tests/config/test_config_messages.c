@@ -326,7 +326,8 @@ static void test_combinations(void **state)
         {"parallel: {tensor: 4, expert_tensor: 2}\n",
          "c.yaml:1: key 'parallel.expert_tensor': found 2, expected tensor (4) or 1"},
         {"parallel: {expert: 2}\n",
-         "c.yaml:1: key 'parallel.expert': found 2, expected 1: the model is dense"},
+         "c.yaml:1: key 'parallel.expert': found 2, expected 1: the model is dense (experts "
+         "come with a section moe, or with the model of init_from)"},
         {"parallel: {expert: 3}\nmoe: {num_experts: 4}\n",
          "c.yaml:1: key 'parallel.expert': found 3, expected a divisor of moe.num_experts (4)"},
         {"moe: {num_experts: 4}\nparallel: {expert: 4, tensor: 2, expert_tensor: 1}\n",

@@ -211,6 +211,10 @@ static void wrong_arguments_give_one_line_each(void **state)
         files_expect_line(&error, "separator", "expected 0 to 65535", NULL);
     }
     args = good;
+    args.template = "chatml"; /* and the files are a.txt and b.txt */
+    error = refuse(&args);
+    files_expect_line(&error, "found --template, but files that are read as plain text", NULL);
+    args = good;
     args.per_shard = -1;
     error = refuse(&args);
     files_expect_line(&error, "-1 tokens to a shard", NULL);
