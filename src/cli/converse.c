@@ -1,3 +1,4 @@
+#include "base/log.h"
 #include "base/memory.h"
 #include "cli/answer.h"
 #include "cli/generate_run.h"
@@ -174,6 +175,16 @@ static enum tri_status answer_turns(struct talk *talk, struct tri_error *error)
     return status;
 }
 
+/* Of who types it a turn that cannot be answered is refused, and the chat goes on. */
+static enum tri_status take_back(struct talk *talk, const struct tri_error *error)
+{
+    if (tri_group_rank(talk->everyone) == 0) {
+        tri_log_error(error);
+    }
+    tri_free((char *)(uintptr_t)talk->turns[--talk->count].text);
+    return TRI_OK;
+}
+
 enum tri_status tri_converse(const struct tri_generate_request *request, struct tri_comm *comm,
                              struct tri_session *session, struct tri_error *error)
 {
@@ -184,6 +195,8 @@ enum tri_status tri_converse(const struct tri_generate_request *request, struct 
                             tri_generator_create(session->engine->model, 1, request->context)};
     enum tri_status status = TRI_OK;
     bool more = true;
+    int64_t typed = isatty(STDIN_FILENO); /* on rank 0 */
+    tri_broadcast(talk.everyone, where, &typed, 1, TRI_I64, 0);
     while (status == TRI_OK && more) {
         char *line;
         size_t bytes;
@@ -191,6 +204,9 @@ enum tri_status tri_converse(const struct tri_generate_request *request, struct 
         if (more) {
             add_turn(&talk, TRI_SPEAKER_USER, line, bytes);
             status = answer_turns(&talk, error);
+        }
+        if (more && status == TRI_BAD_INPUT && typed) {
+            status = take_back(&talk, error);
         }
         tri_free(line);
     }
