@@ -125,19 +125,52 @@ void tri_key_unset(const struct tri_key *key, void *value)
 
 /* ---- the nearest known key ------------------------------------------------------------------- */
 
+/* What other programs call them. */
+static const char *const elsewhere[][2] = {
+    {"lr", "train.learning_rate"},
+    {"batch_size", "train.global_batch"},
+    {"gradient_accumulation_steps", "train.micro_batch"},
+    {"max_steps", "train.steps"},
+    {"max_seq_length", "data.sequence_length"},
+};
+
+/* How far what was written is from a key's name; last: its last word. A known word in another
+ * section counts as one slip, and the beginning of one as two. */
+static int distance_to(const char *written, const char *last, const struct tri_key *key)
+{
+    enum { BEGINNING = 4 };
+    const char *word = tri_key_last(key);
+    int whole = tri_text_distance(written, key->name);
+    int part = 1 + tri_text_distance(last, word);
+    size_t length = strlen(last), bytes = strlen(key->name);
+    bool ends = bytes > strlen(written) &&
+                strcmp(key->name + bytes - strlen(written), written) == 0 &&
+                key->name[bytes - strlen(written) - 1] == '.';
+    if (ends) {
+        return 1;
+    }
+    if (length >= BEGINNING && strncmp(word, last, length) == 0 && part > 2) {
+        part = 2;
+    }
+    return whole < part ? whole : part;
+}
+
 const char *tri_key_nearest(const char *written, bool want_section, bool *close)
 {
     const char *dot = strchr(written, '.');
     const char *last = dot ? dot + 1 : written;
     struct tri_nearest best = {0};
+    for (size_t i = 0; i < sizeof(elsewhere) / sizeof(*elsewhere); i++) {
+        if (!want_section && strcmp(last, elsewhere[i][0]) == 0) {
+            *close = true;
+            return elsewhere[i][1];
+        }
+    }
     for (size_t i = 1; want_section && i < tri_sections_count; i++) {
         tri_nearest_consider(&best, written, tri_sections[i].name);
     }
     for (size_t i = 0; !want_section && i < tri_keys_count; i++) {
-        int whole = tri_text_distance(written, tri_keys[i].name);
-        /* The right word in the wrong section counts as one slip. */
-        int part = 1 + tri_text_distance(last, tri_key_last(&tri_keys[i]));
-        int d = whole < part ? whole : part;
+        int d = distance_to(written, last, &tri_keys[i]);
         if (!best.name || d < best.distance) {
             best = (struct tri_nearest){tri_keys[i].name, d};
         }

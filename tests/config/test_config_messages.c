@@ -410,6 +410,15 @@ static void test_overrides(void **state)
         {"modle.hidden_size=64", "command line: key 'modle.hidden_size': unknown key; did you mean "
                                  "'model.hidden_size'?"},
         {"steps=64", "command line: key 'steps': unknown key; did you mean 'train.steps'?"},
+        {"train.lr=1", "command line: key 'train.lr': unknown key; did you mean "
+                       "'train.learning_rate'?"},
+        {"lr=1", "command line: key 'lr': unknown key; did you mean 'train.learning_rate'?"},
+        {"train.batch_size=1", "command line: key 'train.batch_size': unknown key; did you mean "
+                               "'train.global_batch'?"},
+        {"train.warmup=1", "command line: key 'train.warmup': unknown key; did you mean "
+                           "'train.warmup_steps'?"},
+        {"lora.rank=1", "command line: key 'lora.rank': unknown key; did you mean "
+                        "'train.lora.rank'?"},
         {"train.steps=two",
          "command line: key 'train.steps': found 'two', expected an integer from "
          "1 to 1000000000"},
