@@ -29,6 +29,18 @@ static int header_width(int32_t magic, int32_t version)
     return magic == TRI_SHARD_MAGIC_U32 && version == TRI_SHARD_VERSION_U32 ? 4 : 0;
 }
 
+/* By its beginning: printable letters, white space, and what UTF-8 has beyond them. */
+static bool is_text(const struct tri_mapping *mapping)
+{
+    for (size_t i = 0; i < TRI_SHARD_HEADER_BYTES; i++) {
+        unsigned char c = mapping->data[i];
+        if ((c < ' ' && !memchr("\t\n\r", c, 3)) || c == 0x7f) {
+            return false;
+        }
+    }
+    return true;
+}
+
 static enum tri_status open_with_header(struct tri_shard *shard, struct tri_error *error)
 {
     const struct tri_mapping *mapping = &shard->mapping;
@@ -40,6 +52,11 @@ static enum tri_status open_with_header(struct tri_shard *shard, struct tri_erro
     int32_t magic = header_word(mapping, 0);
     int32_t version = header_word(mapping, 1);
     int32_t count = header_word(mapping, 2);
+    if (magic != TRI_SHARD_MAGIC_U16 && magic != TRI_SHARD_MAGIC_U32 && is_text(mapping)) {
+        return tri_fail(error, TRI_BAD_INPUT,
+                        "%s: is text, expected token shards, which `trident tokenize` makes of it",
+                        shard->path);
+    }
     if (magic != TRI_SHARD_MAGIC_U16 && magic != TRI_SHARD_MAGIC_U32) {
         return tri_fail(error, TRI_BAD_INPUT,
                         "%s: magic number %" PRId32

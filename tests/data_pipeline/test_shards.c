@@ -151,6 +151,13 @@ static void wrong_files_give_one_line_each(void **state)
     error = refuse(".", TRI_DATA_LLMC, 256);
     files_expect_line(&error, "Is a directory", NULL);
 
+    char text[1100];
+    memset(text, 'x', sizeof(text));
+    memcpy(text, "{\"text\": \"\xc3\xa4\"}\r\n\t", 17);
+    files_write("text.bin", text, sizeof(text));
+    error = refuse("text.bin", TRI_DATA_LLMC, 256);
+    files_expect_line(&error, "text.bin: is text, expected token shards", "tokenize", NULL);
+
     error = refuse_changed(1, 0, 0);
     files_expect_line(&error, "bad.bin: magic number", "expected 20240520", "20240801", NULL);
     error = refuse_changed(4, 2, 0);
