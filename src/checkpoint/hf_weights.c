@@ -189,23 +189,6 @@ static void add_noise(struct loader *l, const struct tri_param *param, struct tr
     }
 }
 
-static enum tri_status expect_finite(const struct loader *l, const struct tri_safetensor *tensor,
-                                     const float *values, int64_t count, struct tri_error *error)
-{
-    const uint32_t exponent = UINT32_C(0x7f800000);
-    uint32_t bad = 0;
-    for (int64_t i = 0; i < count; i++) {
-        uint32_t bits;
-        memcpy(&bits, &values[i], sizeof(bits));
-        bad |= (bits & exponent) == exponent;
-    }
-    return bad == 0 ? TRI_OK
-                    : tri_fail(error, TRI_BAD_INPUT,
-                               "%s (%s): tensor %s holds values that are not finite, expected "
-                               "weights that are",
-                               l->dir, tri_hf_family_name(l->family), tensor->name);
-}
-
 /* This rank's rows of a tensor, as many at once as a block holds. */
 static enum tri_status load_row(struct loader *l, const struct tri_safetensor *tensor,
                                 const struct tri_hf_source *source, const struct tri_param *param,
@@ -222,7 +205,8 @@ static enum tri_status load_row(struct loader *l, const struct tri_safetensor *t
         size_t bytes = (size_t)(tri_range_size(rows) * columns) * sizeof(float);
         float *values = tri_grow(TRI_MEMORY_OTHER, &l->values, &l->values_bytes, bytes);
         TRI_TRY(read_rows(l, tensor, source, rows, columns, values, error));
-        TRI_TRY(expect_finite(l, tensor, values, tri_range_size(rows) * columns, error));
+        TRI_TRY(
+            tri_safetensor_expect_finite(tensor, values, tri_range_size(rows) * columns, error));
         if (noisy) {
             add_noise(l, param, rows, values);
         }

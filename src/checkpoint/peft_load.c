@@ -239,6 +239,7 @@ static enum tri_status load_rows(struct loader *l, const struct tri_safetensor *
         TRI_TRY(tri_part_file_read(l->in, tensor->offset + (uint64_t)(row * columns) * each, l->raw,
                                    n * each, error));
         TRI_TRY(tri_safetensor_read_f32(&here, 0, here.count, values, error));
+        TRI_TRY(tri_safetensor_expect_finite(tensor, values, here.count, error));
         tri_param_scatter_rows(l->params, param, TRI_FIELD_WEIGHT, rows, values);
     }
     return TRI_OK;

@@ -50,6 +50,24 @@ static const char *shape_text(int dims, const int64_t *shape, char *text, size_t
     return text;
 }
 
+enum tri_status tri_safetensor_expect_finite(const struct tri_safetensor *tensor,
+                                             const float *values, int64_t count,
+                                             struct tri_error *error)
+{
+    const uint32_t exponent = UINT32_C(0x7f800000);
+    uint32_t bad = 0;
+    for (int64_t i = 0; i < count; i++) {
+        uint32_t bits;
+        memcpy(&bits, &values[i], sizeof(bits));
+        bad |= (bits & exponent) == exponent;
+    }
+    return bad == 0 ? TRI_OK
+                    : tri_fail(error, TRI_BAD_INPUT,
+                               "%s: tensor %s holds values that are not finite, expected weights "
+                               "that are",
+                               tensor->path, tensor->name);
+}
+
 enum tri_status tri_safetensor_expect_shape(const struct tri_safetensor *tensor, int dims,
                                             const int64_t *shape, struct tri_error *error)
 {

@@ -97,6 +97,10 @@ enum tri_status tri_safetensor_read_f32(const struct tri_safetensor *tensor, int
 enum tri_status tri_safetensor_read_i64(const struct tri_safetensor *tensor, int64_t first,
                                         int64_t count, int64_t *out,
                                         struct tri_error *error) TRI_NODISCARD;
+/* values: some of the tensor's. BAD_INPUT where one is infinite or no number. */
+enum tri_status tri_safetensor_expect_finite(const struct tri_safetensor *tensor,
+                                             const float *values, int64_t count,
+                                             struct tri_error *error) TRI_NODISCARD;
 /* BAD_INPUT, with found and expected, unless the tensor has this shape. */
 enum tri_status tri_safetensor_expect_shape(const struct tri_safetensor *tensor, int dims,
                                             const int64_t *shape,

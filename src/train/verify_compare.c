@@ -45,17 +45,27 @@ static double norm_of(const float *values, int64_t n)
     return sqrt(sum);
 }
 
-/* Of the reference's gradient of the values beside these queries or keys, weights beside weights
- * and biases beside biases; 0 for all else. In whole[1]. Rank 0. */
+/* Of the reference's gradient of the values beside these queries or keys: weights beside weights,
+ * biases beside biases, halves of pairs beside such halves; 0 for all else. In whole[1]. Rank 0. */
 static double values_norm(struct verify *v, const struct tri_param *param)
 {
     const struct tri_params *params = v->reference->params;
-    bool weight = param->role == TRI_ROLE_Q || param->role == TRI_ROLE_K;
-    if (!weight && param->role != TRI_ROLE_Q_BIAS && param->role != TRI_ROLE_K_BIAS) {
+    static const enum tri_role beside[][3] = {
+        {TRI_ROLE_Q, TRI_ROLE_K, TRI_ROLE_V},
+        {TRI_ROLE_Q_BIAS, TRI_ROLE_K_BIAS, TRI_ROLE_V_BIAS},
+        {TRI_ROLE_Q_A, TRI_ROLE_K_A, TRI_ROLE_V_A},
+        {TRI_ROLE_Q_B, TRI_ROLE_K_B, TRI_ROLE_V_B},
+    };
+    enum { KINDS = sizeof(beside) / sizeof(*beside) };
+    int kind = 0;
+    while (kind < KINDS && param->role != beside[kind][0] && param->role != beside[kind][1]) {
+        kind++;
+    }
+    if (kind == KINDS) {
         return 0.0;
     }
-    const struct tri_param *values = tri_params_find(params, weight ? TRI_ROLE_V : TRI_ROLE_V_BIAS,
-                                                     param->place, param->layer, param->expert);
+    const struct tri_param *values =
+        tri_params_find(params, beside[kind][2], param->place, param->layer, param->expert);
     TRI_REQUIRE(values);
     tri_param_gather(params, values, TRI_FIELD_GRADIENT, v->whole[1]);
     return norm_of(v->whole[1], verify_elements(values));

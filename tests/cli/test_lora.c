@@ -225,6 +225,7 @@ static void test_messages(void **state)
         {"/mixtral", "names", "seed=1", "the other of its pair is there"},
         {"/mixtral", "shape", "seed=1", "shape"},
         {"/mixtral", "deep", "seed=1", "the model has no place for it"},
+        {"/mixtral", "nan", "seed=1", "holds values that are not finite"},
     };
     cli_tool(CLI_WORDS_OF("mkdir", "pickled"));
     cli_write("pickled/adapter_config.json",
@@ -243,6 +244,13 @@ static void test_messages(void **state)
     write_adapter("names", "", TENSOR("0.self_attn.q_proj.lora_A", "[2, 32]"));
     write_adapter("shape", "", TENSOR("0.self_attn.q_proj.lora_A", "[4, 16]"));
     write_adapter("deep", "", TENSOR("99.self_attn.q_proj.lora_A", "[2, 32]"));
+    write_adapter("nan", "", NULL);
+    FILE *file = fopen("nan/adapter_model.safetensors", "r+b");
+    const uint32_t nan = UINT32_C(0x7fc00000);
+    assert_non_null(file);
+    assert_int_equal(fseek(file, -4, SEEK_END), 0);
+    assert_int_equal(fwrite(&nan, sizeof(nan), 1, file), 1);
+    assert_int_equal(fclose(file), 0);
     for (size_t i = 0; i<sizeof(cases) / sizeof(*cases); i += cli_ranks()> 1 ? 5 : 1) {
         char source[CLI_PATH], adapter[CLI_PATH];
         (void)snprintf(source, sizeof(source), "init_from=" GOLDEN "%s", cases[i].base);

@@ -60,6 +60,14 @@ static void test_evaluation_keeps_it(void **state)
     assert_true(eval_loss("moe.bias_balancing=0") == loss);
 }
 
+/* Both sides of verify have it, also where it is no longer learned. */
+static void test_verify_has_it(void **state)
+{
+    (void)state;
+    cli_run_well(cli_ranks(), CLI_WORDS_OF("verify", "c.yaml", "moe.every=1", "init_from=run",
+                                           "moe.bias_balancing=0", "--steps", "2"));
+}
+
 /* One line, with --json too; other keys say nothing. */
 static void test_other_results_are_told(void **state)
 {
@@ -137,11 +145,9 @@ static void test_other_shape(void **state)
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_evaluation_keeps_it),
-        cmocka_unit_test(test_other_results_are_told),
-        cmocka_unit_test(test_resume_keeps_it),
-        cmocka_unit_test(test_router_that_does_not_use_it),
-        cmocka_unit_test(test_other_shape),
+        cmocka_unit_test(test_evaluation_keeps_it),         cmocka_unit_test(test_verify_has_it),
+        cmocka_unit_test(test_other_results_are_told),      cmocka_unit_test(test_resume_keeps_it),
+        cmocka_unit_test(test_router_that_does_not_use_it), cmocka_unit_test(test_other_shape),
     };
     cli_begin("kept_state", argc, argv);
     int failed = cmocka_run_group_tests(tests, train, NULL);
