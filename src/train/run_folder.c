@@ -101,6 +101,19 @@ static enum tri_status check_held(const struct tri_run_folder *folder, struct tr
     return TRI_OK;
 }
 
+/* What became of a file in it: where the folder was taken away meanwhile, that. */
+static enum tri_status held_still(const struct tri_run_folder *folder, enum tri_status status,
+                                  struct tri_error *error)
+{
+    struct tri_error why;
+    enum tri_status held = status == TRI_OK ? TRI_OK : check_held(folder, &why);
+    if (held != TRI_OK) {
+        *error = why;
+        status = held;
+    }
+    return status;
+}
+
 /* ---- opening --------------------------------------------------------------------------------- */
 
 /* What the end of a run asks of the file system, once, before there is work to lose. */
@@ -272,10 +285,14 @@ enum tri_status tri_run_folder_describe(const struct tri_run_folder *folder,
     member(folder, "config.yaml", path);
     enum tri_status status = tri_file_save(path, yaml, strlen(yaml), error);
     tri_free(yaml);
-    TRI_TRY(status);
     member(folder, "environment.json", path);
-    TRI_TRY(tri_file_save(path, environment, strlen(environment), error));
-    return tri_file_sync_dir(folder->path, error);
+    if (status == TRI_OK) {
+        status = tri_file_save(path, environment, strlen(environment), error);
+    }
+    if (status == TRI_OK) {
+        status = tri_file_sync_dir(folder->path, error);
+    }
+    return held_still(folder, status, error);
 }
 
 /* ---- metrics --------------------------------------------------------------------------------- */
@@ -429,7 +446,7 @@ enum tri_status tri_run_folder_add_metrics(const struct tri_run_folder *folder, 
     char path[MEMBER_PATH_MAX];
     TRI_TRY(check_held(folder, error));
     member(folder, "metrics.jsonl", path);
-    return tri_file_append_line(path, line, error);
+    return held_still(folder, tri_file_append_line(path, line, error), error);
 }
 
 static json_t *ledger_rows(const struct tri_ledger *ledger, const struct tri_ledger *total)
@@ -472,6 +489,8 @@ enum tri_status tri_run_folder_save_ledger(const struct tri_run_folder *folder,
     TRI_REQUIRE(text);
     enum tri_status status = tri_file_save(path, text, strlen(text), error);
     free(text);
-    TRI_TRY(status);
-    return tri_file_sync_dir(folder->path, error);
+    if (status == TRI_OK) {
+        status = tri_file_sync_dir(folder->path, error);
+    }
+    return held_still(folder, status, error);
 }

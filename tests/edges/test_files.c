@@ -374,7 +374,9 @@ static void test_folder_taken_away(void **state)
     (void)state;
     struct process job;
     struct process_result result;
-    start_endless(&job, NULL, "run_dir=held", "seed=1");
+    /* Most of the time between a look at the folder and the next line in it. */
+    start_endless(&job, CLI_WORDS_OF("TRIDENT_FILE_FAULT=write:SLEEP=300:held/metrics"),
+                  "run_dir=held", "seed=1");
     assert_int_equal(unlink("held/lock"), 0);
     result = cli_run(cli_ranks(), CLI_WORDS_OF("train", "c.yaml", "run_dir=held"));
     cli_expect_error(&result, cli_ranks(), 3, "held: another job is working in this run folder");
