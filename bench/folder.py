@@ -137,7 +137,7 @@ def main():
     parser.add_argument("--work")
     parser.add_argument("--mpi", action="store_true")
     parser.add_argument("keys", nargs="*")
-    options = parser.parse_args()
+    options = parser.parse_intermixed_args()
     work = tempfile.mkdtemp(prefix="trident-folder-", dir=options.work)
     machine = Machine(options, work)
     each = 4 * sum(count(shape) for name, shape in tensors(1) if ".layers.0." in name)

@@ -1,7 +1,8 @@
 /* step SHAPE [--precision f32|bf16] [--steps N] [--warm N] [--threads N] [--no-ceiling] [--json]
- *      [key=value …]
+ *      [--config] [key=value …]
  * Whole training steps on random tokens, or on those of data.train: rows, forward, backward,
- * reduction, clip, AdamW. Alone or under mpirun with parallel.tensor and parallel.expert. */
+ * reduction, clip, AdamW. Alone or under mpirun with parallel.tensor and parallel.expert. With
+ * --config the shape's config and nothing else. */
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/memory.h"
@@ -28,7 +29,7 @@ struct bench {
     struct tri_config config;
     const char *shape;
     int64_t steps, warm;
-    bool json, with_ceiling;
+    bool json, with_ceiling, config_only;
     struct tri_session *session;
     struct tri_text text; /* empty without data.train */
     double *times[PARTS]; /* [steps] seconds */
@@ -216,13 +217,13 @@ static void print_json(const struct bench *bench)
 /* ---- setup ----------------------------------------------------------------------------------- */
 
 static const struct tri_option options[] = {
-    {"--precision", true}, {"--steps", true},       {"--warm", true}, {"--threads", true},
-    {"--json", false},     {"--no-ceiling", false}, {NULL, false}};
+    {"--precision", true}, {"--steps", true},       {"--warm", true},    {"--threads", true},
+    {"--json", false},     {"--no-ceiling", false}, {"--config", false}, {NULL, false}};
 
 static const struct tri_command command = {
     .name = "step",
     .help = "step SHAPE [--precision f32|bf16] [--steps N] [--warm N] [--threads N] [--no-ceiling] "
-            "[--json] [key=value …]\n",
+            "[--json] [--config] [key=value …]\n",
     .options = options,
     .words = 1,
     .word_names = {"SHAPE"},
@@ -250,6 +251,7 @@ static enum tri_status configure(struct bench *bench, const struct tri_arguments
     TRI_TRY(tri_arguments_int(arguments, "--warm", 0, 1000000, 2, &bench->warm, error));
     TRI_TRY(tri_arguments_int(arguments, "--threads", 0, 4096, 0, &count, error));
     bench->json = tri_arguments_has(arguments, "--json");
+    bench->config_only = tri_arguments_has(arguments, "--config");
     bench->with_ceiling = !tri_arguments_has(arguments, "--no-ceiling");
     const struct tri_shape *shape = find_shape(arguments->words[0]);
     if (!shape) {
@@ -271,8 +273,21 @@ static enum tri_status configure(struct bench *bench, const struct tri_arguments
     return status;
 }
 
+static void print_config(const struct bench *bench, const struct tri_comm *comm)
+{
+    char *yaml = tri_config_to_yaml(&bench->config);
+    if (tri_comm_rank(comm) == 0) {
+        (void)fputs(yaml, stdout);
+    }
+    tri_free(yaml);
+}
+
 static enum tri_status run(struct bench *bench, struct tri_comm *comm, struct tri_error *error)
 {
+    if (bench->config_only) {
+        print_config(bench, comm);
+        return TRI_OK;
+    }
     TRI_TRY(tri_session_create(comm, &bench->config, true, 0, &bench->session, error));
     if (bench->config.data.train[0]) {
         TRI_TRY(tri_text_open_training(bench->session, &bench->text, error));
