@@ -397,9 +397,11 @@ static void *project_out(const struct attention *a, const struct tri_frame *fram
     void *partial = tri_stream_partial(frame, y, context->sum_dt);
     const struct tri_linear o = tri_linear_open(context->params, &a->o, TRI_USE_FORWARD);
     const float *bias = tri_weights_open(context->params, a->o_bias, TRI_USE_FORWARD);
-    tri_partial_forward(frame, &o, tri_pass_tokens(pass), kept->out, whole ? bias : NULL, partial);
+    const struct tri_low_batch low = {frame, 1, NULL, &a->low[1], 0};
+    const struct tri_low_sum sum = {&low, kept->low[1]};
+    tri_partial_forward(frame, &o, tri_pass_tokens(pass), kept->out, whole ? bias : NULL,
+                        tri_low_rank_up_more(&sum), partial);
     tri_linear_close(context->params, &o);
-    tri_low_rank_up_one(frame, &a->low[1], kept->low[1], partial);
     if (!whole) {
         tri_stream_sum(frame, (struct tri_where){pass->phase, TRI_KIND_ATTENTION}, partial,
                        context->sum_dt, y);
@@ -436,8 +438,10 @@ static void *forward(const struct tri_sublayer *self, const struct tri_frame *fr
     tri_linear_forward(&qkv, context->kernels, n, x, bias, kept->raw, context->dt);
     tri_weights_close(context->params, a->qkv_bias, bias);
     tri_linear_close(context->params, &qkv);
-    kept->low[0] = tri_low_rank_down_one(frame, &a->low[0], x);
-    tri_low_rank_up_one(frame, &a->low[0], kept->low[0], kept->raw);
+    const struct tri_low_batch low[2] = {{frame, 1, NULL, &a->low[0], 0},
+                                         {frame, 1, NULL, &a->low[1], 0}};
+    kept->low[0] = tri_low_rank_down(&low[0], x);
+    tri_low_rank_up(&low[0], kept->low[0], kept->raw);
     if (a->norm[0].row) {
         kept->ld_turned = (a->heads + a->kv_heads) * a->dim;
         kept->turned = tri_frame_take(frame, n * kept->ld_turned);
@@ -458,7 +462,7 @@ static void *forward(const struct tri_sublayer *self, const struct tri_frame *fr
     } else {
         context->kernels->attention_forward(context->kernels, &args);
     }
-    kept->low[1] = tri_low_rank_down_one(frame, &a->low[1], kept->out);
+    kept->low[1] = tri_low_rank_down(&low[1], kept->out);
     return output ? project_out(a, frame, kept) : NULL;
 }
 
@@ -499,7 +503,10 @@ static void backward(const struct tri_sublayer *self, const struct tri_frame *fr
     tri_linear_input_gradient(&o, kernels, n, dy, d_out);
     tri_linear_weight_gradient(&o, kernels, n, dy, kept->out, cuts);
     tri_linear_close(context->params, &o);
-    tri_low_rank_backward_one(frame, &a->low[1], cuts, kept->out, kept->low[1], dy, d_out);
+    const struct tri_low_batch low[2] = {{frame, 1, NULL, &a->low[0], 0},
+                                         {frame, 1, NULL, &a->low[1], 0}};
+    tri_low_rank_input_gradient(
+        &low[1], tri_low_rank_backward(&low[1], &cuts, kept->out, kept->low[1], dy), d_out);
     struct tri_attention args = arguments(a, frame, kept);
     args.dout = d_out;
     args.ld_dout = inner;
@@ -524,9 +531,10 @@ static void backward(const struct tri_sublayer *self, const struct tri_frame *fr
     bias_gradient(frame, cuts, a->qkv_bias, d, n);
     const struct tri_linear qkv = tri_linear_open(context->params, &a->qkv, TRI_USE_BACKWARD);
     tri_linear_weight_gradient(&qkv, kernels, n, d, kept->x, cuts);
-    tri_partial_input_gradient(frame, &qkv, n, d, partial);
+    const struct tri_low_sum sum = {
+        &low[0], tri_low_rank_backward(&low[0], &cuts, kept->x, kept->low[0], d)};
+    tri_partial_input_gradient(frame, &qkv, n, d, tri_low_rank_input_more(&sum), partial);
     tri_linear_close(context->params, &qkv);
-    tri_low_rank_backward_one(frame, &a->low[0], cuts, kept->x, kept->low[0], d, partial);
     tri_stream_sum(frame, where, partial, context->sum_dt, dx);
     tri_arena_rewind(frame->arena, mark);
 }
@@ -556,10 +564,11 @@ static void bind(struct attention *a)
     a->qkv.block[1] = a->qkv.block[2] = (struct tri_block){model->num_kv_heads, a->dim};
     a->qkv.blocks = 3;
     a->o.blocks = 1;
-    a->low[0] =
-        tri_low_rank_get(params, TRI_ROLE_Q_A, TRI_ROLE_Q_B, 3, TRI_PLACE_DENSE, a->base.layer, -1);
-    a->low[1] =
-        tri_low_rank_get(params, TRI_ROLE_O_A, TRI_ROLE_O_B, 1, TRI_PLACE_DENSE, a->base.layer, -1);
+    for (int i = 0; i < 2; i++) {
+        a->low[i] =
+            tri_low_rank_get(params, a->base.context->shards, i ? TRI_ROLE_O_A : TRI_ROLE_Q_A,
+                             i ? 1 : 3, TRI_PLACE_DENSE, a->base.layer, -1);
+    }
     a->qkv_bias = find(a, TRI_ROLE_Q_BIAS, 3);
     a->o_bias = find(a, TRI_ROLE_O_BIAS, 1);
     a->norm[0] = find(a, TRI_ROLE_Q_NORM, 1);

@@ -123,7 +123,8 @@ static void chunk_backward(const struct tri_frame *frame, const struct head *hea
         .dt = context->dt,
     };
     context->kernels->cross_entropy_backward(context->kernels, &args);
-    tri_partial_input_gradient(frame, &head->linear, chunk->n, chunk->dlogits, chunk->dh);
+    tri_partial_input_gradient(frame, &head->linear, chunk->n, chunk->dlogits,
+                               (struct tri_partial_more){NULL, NULL}, chunk->dh);
     tri_linear_weight_gradient(&head->linear, context->kernels, chunk->n, chunk->dlogits, chunk->h,
                                chunk->cuts);
 }

@@ -2,10 +2,13 @@
 
 enum { PIECE = 4096 };
 
-struct tri_low_rank tri_low_rank_get(const struct tri_params *params, enum tri_role first_a,
-                                     enum tri_role first_b, int parts, enum tri_place place,
+struct tri_low_rank tri_low_rank_get(const struct tri_params *params, struct tri_virtual shards,
+                                     enum tri_role first_a, int parts, enum tri_place place,
                                      int64_t layer, int64_t expert)
 {
+    enum tri_role first_b = first_a >= TRI_ROLE_GATE_A
+                                ? first_a + (TRI_ROLE_GATE_B - TRI_ROLE_GATE_A)
+                                : first_a + (TRI_ROLE_Q_B - TRI_ROLE_Q_A);
     const struct tri_param *a = tri_params_find(params, first_a, place, layer, expert);
     if (!a) {
         return (struct tri_low_rank){0};
@@ -16,6 +19,8 @@ struct tri_low_rank tri_low_rank_get(const struct tri_params *params, enum tri_r
         .in = tri_range_size(a->local[1]),
         .a = tri_span_make(params, a, parts),
         .gradient_dtype = params->buffer[a->buffer].gradient_dtype,
+        .cut_in = first_a == TRI_ROLE_O_A || first_a == TRI_ROLE_DOWN_A,
+        .shards = shards,
     };
     for (int i = 0; i < parts; i++) {
         low.b[i] = tri_span_find(params, first_b + (enum tri_role)i, place, layer, expert);
@@ -43,15 +48,44 @@ bool tri_low_rank_find(const struct tri_params *params, const struct tri_param *
     return *a && *b;
 }
 
-static int64_t rows_of(const struct tri_low_batch *b, int64_t i)
+/* Rows before network i's. */
+static int64_t offset_of(const struct tri_low_batch *b, int64_t i)
 {
-    return b->offsets[i + 1] - b->offsets[i];
+    return b->offsets ? b->offsets[i] : i * tri_pass_tokens(&b->frame->pass);
 }
 
-/* Element `element` of an array of the activation dtype. */
-static void *at(const struct tri_low_batch *b, const void *base, int64_t element)
+static int64_t rows_of(const struct tri_low_batch *b, int64_t i)
 {
-    return (char *)(uintptr_t)base + (size_t)element * tri_dtype_size(b->frame->context->dt);
+    return offset_of(b, i + 1) - offset_of(b, i);
+}
+
+static const struct tri_low_rank *low_of(const struct tri_low_batch *b, int64_t i)
+{
+    return (const struct tri_low_rank *)(const void *)((const char *)b->low +
+                                                       (size_t)i * b->stride);
+}
+
+/* Element `element` of an array. */
+static void *at(const void *base, int64_t element, enum tri_dtype dtype)
+{
+    return (char *)(uintptr_t)base + (size_t)element * tri_dtype_size(dtype);
+}
+
+/* Partial sums that u (forward) or its gradient is: one, and in reproducible mode, of what comes
+ * from what tensor cuts, one for each shard. */
+static int sums_of(const struct tri_low_batch *b, bool forward)
+{
+    const struct tri_low_rank *low = b->low;
+    bool cut = low->cut_in == forward;
+    return cut && b->frame->context->reproducible ? low->shards.own : 1;
+}
+
+/* The part, of what this rank has of a dimension, that goes into one of `sums` sums. */
+static struct tri_range part_of(const struct tri_low_batch *b, int sums, int sum, int64_t extent,
+                                int64_t own)
+{
+    const struct tri_low_rank *low = b->low;
+    return sums > 1 ? tri_virtual_part(low->shards, extent, sum) : (struct tri_range){0, own};
 }
 
 /* ---- products: one for each network with rows ------------------------------------------------ */
@@ -59,12 +93,13 @@ static void *at(const struct tri_low_batch *b, const void *base, int64_t element
 /* Which half of the pairs a product reads or makes. */
 struct half {
     bool is_a;
-    int part; /* of B */
+    int part;      /* of B */
+    int64_t first; /* element of it that is read */
 };
 
 static struct tri_span span_of(const struct tri_low_batch *b, struct half half, int64_t i)
 {
-    return half.is_a ? b->low[i]->a : b->low[i]->b[half.part];
+    return half.is_a ? low_of(b, i)->a : low_of(b, i)->b[half.part];
 }
 
 static void run(const struct tri_low_batch *b, const struct tri_matmul *products, int64_t used)
@@ -79,7 +114,7 @@ static void run(const struct tri_low_batch *b, const struct tri_matmul *products
 }
 
 /* c = a W^T (or a W), where `product` has what all have in common; a and c begin at its elements of
- * network 0's first row and have lda and ldc elements a row. */
+ * network 0's first row and have lda and ldc elements a row. W is read from half.first on. */
 static void multiply(const struct tri_low_batch *b, struct half half, enum tri_use use,
                      struct tri_matmul product)
 {
@@ -89,15 +124,15 @@ static void multiply(const struct tri_low_batch *b, struct half half, enum tri_u
     struct tri_matmul *products = tri_arena_alloc(b->frame->arena, count * sizeof(*products));
     const void **open = tri_arena_alloc(b->frame->arena, count * sizeof(*open));
     int64_t used = 0;
-    product.ab_dtype = product.c_dtype = context->dt;
+    product.ab_dtype = context->dt;
     for (int64_t i = 0; i < b->count; i++) {
         if (rows_of(b, i) > 0) {
             open[i] = tri_weights_open(context->params, span_of(b, half, i), use);
             products[used] = product;
             products[used].m = rows_of(b, i);
-            products[used].a = at(b, product.a, b->offsets[i] * product.lda);
-            products[used].b = open[i];
-            products[used++].c = at(b, product.c, b->offsets[i] * product.ldc);
+            products[used].a = at(product.a, offset_of(b, i) * product.lda, context->dt);
+            products[used].b = at(open[i], half.first, context->dt);
+            products[used++].c = at(product.c, offset_of(b, i) * product.ldc, product.c_dtype);
         }
     }
     run(b, products, used);
@@ -130,10 +165,10 @@ static void add_gradients(const struct tri_low_batch *b, struct half half,
             open[i] = tri_gradients_open(context->params, span_of(b, half, i), &first);
             products[used] = product;
             products[used].k = rows_of(b, i);
-            products[used].a = at(b, product.a, b->offsets[i] * product.lda);
-            products[used].b = at(b, product.b, b->offsets[i] * product.ldb);
+            products[used].a = at(product.a, offset_of(b, i) * product.lda, context->dt);
+            products[used].b = at(product.b, offset_of(b, i) * product.ldb, context->dt);
             products[used].c = open[i];
-            products[used].c_dtype = b->low[i]->gradient_dtype;
+            products[used].c_dtype = b->low->gradient_dtype;
             products[used].accumulate = !first;
             products[used].cuts = cuts[i].cut;
             products[used++].parts = cuts[i].parts;
@@ -169,89 +204,170 @@ static void scale_piece(void *state, int64_t begin, int64_t end)
     }
 }
 
-/* u [rows, columns] becomes alpha / rank times itself. */
-static void scale(const struct tri_low_batch *b, int64_t columns, void *u)
+/* u [n] becomes alpha / rank times itself. */
+static void scale(const struct tri_low_batch *b, int64_t n, void *u)
 {
     const struct tri_context *context = b->frame->context;
     const struct tri_config_lora *lora = &context->config->train.lora;
     struct scaling scaling = {u, context->dt, (float)(lora->alpha / (double)lora->rank)};
-    context->kernels->loop(context->kernels,
-                           &(struct tri_loop_args){.n = b->offsets[b->count] * columns,
-                                                   .piece = PIECE,
-                                                   .run = scale_piece,
-                                                   .state = &scaling});
+    context->kernels->loop(
+        context->kernels,
+        &(struct tri_loop_args){.n = n, .piece = PIECE, .run = scale_piece, .state = &scaling});
 }
 
-/* ---- forward and backward -------------------------------------------------------------------- */
+/* ---- forward --------------------------------------------------------------------------------- */
+
+/* Elements of one sum. */
+static int64_t sum_size(const struct tri_low_batch *b)
+{
+    return offset_of(b, b->count) * b->low->parts * b->low->rank;
+}
 
 void *tri_low_rank_down(const struct tri_low_batch *b, const void *x)
 {
-    const struct tri_low_rank *low = b->low[0];
+    const struct tri_low_rank *low = b->low;
+    enum tri_dtype dt = b->frame->context->dt;
     if (low->parts == 0) {
         return NULL;
     }
     int64_t columns = low->parts * low->rank;
-    void *u = tri_frame_take(b->frame, b->offsets[b->count] * columns);
-    multiply(b, (struct half){true, 0}, TRI_USE_FORWARD,
-             (struct tri_matmul){.n = columns,
-                                 .k = low->in,
-                                 .a = x,
-                                 .c = u,
-                                 .lda = low->in,
-                                 .ldb = low->in,
-                                 .ldc = columns,
-                                 .b_transposed = true});
-    scale(b, columns, u);
+    int sums = sums_of(b, true);
+    void *u = tri_frame_take(b->frame, sums * sum_size(b));
+    for (int sum = 0; sum < sums; sum++) {
+        struct tri_range in = part_of(b, sums, sum, low->a.row->shape[1], low->in);
+        multiply(b, (struct half){true, 0, in.begin}, TRI_USE_FORWARD,
+                 (struct tri_matmul){.n = columns,
+                                     .k = tri_range_size(in),
+                                     .a = at(x, in.begin, dt),
+                                     .c = at(u, sum * sum_size(b), dt),
+                                     .lda = low->in,
+                                     .ldb = low->in,
+                                     .ldc = columns,
+                                     .c_dtype = dt,
+                                     .b_transposed = true});
+    }
+    scale(b, sums * sum_size(b), u);
     return u;
 }
 
-void tri_low_rank_up(const struct tri_low_batch *b, const void *u, void *y)
+/* y [rows, width] += u B^T */
+static void add_up(const struct tri_low_batch *b, const void *u, void *y, enum tri_dtype y_dtype)
 {
-    const struct tri_low_rank *low = b->low[0];
-    for (int64_t i = 0, column = 0; u && i < low->parts; column += low->out[i++]) {
-        multiply(b, (struct half){false, (int)i}, TRI_USE_FORWARD,
+    const struct tri_low_rank *low = b->low;
+    for (int64_t i = 0, column = 0; i < low->parts; column += low->out[i++]) {
+        multiply(b, (struct half){false, (int)i, 0}, TRI_USE_FORWARD,
                  (struct tri_matmul){.n = low->out[i],
                                      .k = low->rank,
-                                     .a = at(b, u, i * low->rank),
-                                     .c = at(b, y, column),
+                                     .a = at(u, i * low->rank, b->frame->context->dt),
+                                     .c = at(y, column, y_dtype),
                                      .lda = low->parts * low->rank,
                                      .ldb = low->rank,
                                      .ldc = low->width,
+                                     .c_dtype = y_dtype,
                                      .b_transposed = true,
                                      .accumulate = true});
     }
 }
 
-void tri_low_rank_backward(const struct tri_low_batch *b, const struct tri_cuts *cuts,
-                           const void *x, const void *u, const void *dy, void *dx)
+void tri_low_rank_up(const struct tri_low_batch *b, const void *u, void *y)
 {
-    const struct tri_low_rank *low = b->low[0];
-    if (!u) {
-        return;
+    if (u) {
+        add_up(b, u, y, b->frame->context->dt);
     }
-    size_t mark = tri_arena_mark(b->frame->arena);
-    int64_t columns = low->parts * low->rank;
-    void *du = tri_frame_take(b->frame, b->offsets[b->count] * columns);
+}
+
+/* Own sum `sum` of u or its gradient. */
+static const void *sum_at(const struct tri_low_sum *s, int sum)
+{
+    return at(s->u, sum * sum_size(s->batch), s->batch->frame->context->dt);
+}
+
+static void up_sum(const void *state, int sum, void *y)
+{
+    const struct tri_low_sum *s = state;
+    add_up(s->batch, sum_at(s, sum), y, s->batch->frame->context->sum_dt);
+}
+
+struct tri_partial_more tri_low_rank_up_more(const struct tri_low_sum *sum)
+{
+    return (struct tri_partial_more){sum->u ? up_sum : NULL, sum};
+}
+
+/* ---- backward -------------------------------------------------------------------------------- */
+
+/* du = dy B, of one of the sums. */
+static void multiply_back(const struct tri_low_batch *b, int sums, int sum, const void *dy,
+                          void *du)
+{
+    const struct tri_low_rank *low = b->low;
+    enum tri_dtype dt = b->frame->context->dt;
     for (int64_t i = 0, column = 0; i < low->parts; column += low->out[i++]) {
-        const struct half half = {false, (int)i};
-        multiply(b, half, TRI_USE_BACKWARD,
+        struct tri_range out = part_of(b, sums, sum, low->b[i].row->shape[0], low->out[i]);
+        multiply(b, (struct half){false, (int)i, out.begin * low->rank}, TRI_USE_BACKWARD,
                  (struct tri_matmul){.n = low->rank,
-                                     .k = low->out[i],
-                                     .a = at(b, dy, column),
-                                     .c = at(b, du, i * low->rank),
+                                     .k = tri_range_size(out),
+                                     .a = at(dy, column + out.begin, dt),
+                                     .c = at(du, i * low->rank, dt),
                                      .lda = low->width,
                                      .ldb = low->rank,
-                                     .ldc = columns});
-        add_gradients(b, half, cuts,
+                                     .ldc = low->parts * low->rank,
+                                     .c_dtype = dt});
+    }
+}
+
+/* From one of u's sums. */
+static void add_gradients_of_b(const struct tri_low_batch *b, const struct tri_cuts *cuts,
+                               const void *u, const void *dy)
+{
+    const struct tri_low_rank *low = b->low;
+    enum tri_dtype dt = b->frame->context->dt;
+    for (int64_t i = 0, column = 0; i < low->parts; column += low->out[i++]) {
+        add_gradients(b, (struct half){false, (int)i, 0}, cuts,
                       (struct tri_matmul){.m = low->out[i],
                                           .n = low->rank,
-                                          .a = at(b, dy, column),
-                                          .b = at(b, u, i * low->rank),
+                                          .a = at(dy, column, dt),
+                                          .b = at(u, i * low->rank, dt),
                                           .lda = low->width,
-                                          .ldb = columns});
+                                          .ldb = low->parts * low->rank});
     }
-    scale(b, columns, du);
-    multiply(b, (struct half){true, 0}, TRI_USE_BACKWARD,
+}
+
+void *tri_low_rank_backward(const struct tri_low_batch *b, const struct tri_cuts *cuts,
+                            const void *x, const void *u, const void *dy)
+{
+    const struct tri_low_rank *low = b->low;
+    enum tri_dtype dt = b->frame->context->dt;
+    if (!u) {
+        return NULL;
+    }
+    int64_t columns = low->parts * low->rank;
+    int sums = sums_of(b, false);
+    void *du = tri_frame_take(b->frame, sums * sum_size(b));
+    for (int sum = 0; sum < sums; sum++) {
+        multiply_back(b, sums, sum, dy, at(du, sum * sum_size(b), dt));
+    }
+    scale(b, sums * sum_size(b), du);
+    for (int sum = 0; sum < sums_of(b, true); sum++) {
+        add_gradients_of_b(b, cuts, at(u, sum * sum_size(b), dt), dy);
+    }
+    for (int sum = 0; sum < sums; sum++) {
+        add_gradients(b, (struct half){true, 0, 0}, cuts,
+                      (struct tri_matmul){.m = columns,
+                                          .n = low->in,
+                                          .a = at(du, sum * sum_size(b), dt),
+                                          .b = x,
+                                          .lda = columns,
+                                          .ldb = low->in});
+    }
+    return du;
+}
+
+/* dx [rows, in] += du A */
+static void add_back(const struct tri_low_batch *b, const void *du, void *dx, enum tri_dtype dtype)
+{
+    const struct tri_low_rank *low = b->low;
+    int64_t columns = low->parts * low->rank;
+    multiply(b, (struct half){true, 0, 0}, TRI_USE_BACKWARD,
              (struct tri_matmul){.n = low->in,
                                  .k = columns,
                                  .a = du,
@@ -259,33 +375,24 @@ void tri_low_rank_backward(const struct tri_low_batch *b, const struct tri_cuts 
                                  .lda = columns,
                                  .ldb = low->in,
                                  .ldc = low->in,
+                                 .c_dtype = dtype,
                                  .accumulate = true});
-    add_gradients(b, (struct half){true, 0}, cuts,
-                  (struct tri_matmul){
-                      .m = columns, .n = low->in, .a = du, .b = x, .lda = columns, .ldb = low->in});
-    tri_arena_rewind(b->frame->arena, mark);
 }
 
-/* ---- one map --------------------------------------------------------------------------------- */
-
-void *tri_low_rank_down_one(const struct tri_frame *frame, const struct tri_low_rank *low,
-                            const void *x)
+void tri_low_rank_input_gradient(const struct tri_low_batch *b, const void *du, void *dx)
 {
-    const int64_t offsets[2] = {0, tri_pass_tokens(&frame->pass)};
-    return tri_low_rank_down(&(struct tri_low_batch){frame, 1, offsets, &low}, x);
+    if (du) {
+        add_back(b, du, dx, b->frame->context->dt);
+    }
 }
 
-void tri_low_rank_up_one(const struct tri_frame *frame, const struct tri_low_rank *low,
-                         const void *u, void *y)
+static void input_sum(const void *state, int sum, void *dx)
 {
-    const int64_t offsets[2] = {0, tri_pass_tokens(&frame->pass)};
-    tri_low_rank_up(&(struct tri_low_batch){frame, 1, offsets, &low}, u, y);
+    const struct tri_low_sum *s = state;
+    add_back(s->batch, sum_at(s, sum), dx, s->batch->frame->context->sum_dt);
 }
 
-void tri_low_rank_backward_one(const struct tri_frame *frame, const struct tri_low_rank *low,
-                               struct tri_cuts cuts, const void *x, const void *u, const void *dy,
-                               void *dx)
+struct tri_partial_more tri_low_rank_input_more(const struct tri_low_sum *sum)
 {
-    const int64_t offsets[2] = {0, tri_pass_tokens(&frame->pass)};
-    tri_low_rank_backward(&(struct tri_low_batch){frame, 1, offsets, &low}, &cuts, x, u, dy, dx);
+    return (struct tri_partial_more){sum->u ? input_sum : NULL, sum};
 }

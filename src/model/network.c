@@ -39,11 +39,11 @@ struct tri_network tri_network_get(const struct tri_context *context, enum tri_p
         .inner_extent = up->shape[0],
     };
     bool gated = context->config->model.mlp == TRI_MLP_SWIGLU;
-    network.low[TRI_NETWORK_IN] = tri_low_rank_get(params, gated ? TRI_ROLE_GATE_A : TRI_ROLE_UP_A,
-                                                   gated ? TRI_ROLE_GATE_B : TRI_ROLE_UP_B,
-                                                   gated ? 2 : 1, place, layer, expert);
+    network.low[TRI_NETWORK_IN] =
+        tri_low_rank_get(params, network.shards, gated ? TRI_ROLE_GATE_A : TRI_ROLE_UP_A,
+                         gated ? 2 : 1, place, layer, expert);
     network.low[TRI_NETWORK_DOWN] =
-        tri_low_rank_get(params, TRI_ROLE_DOWN_A, TRI_ROLE_DOWN_B, 1, place, layer, expert);
+        tri_low_rank_get(params, network.shards, TRI_ROLE_DOWN_A, 1, place, layer, expert);
     for (int i = 0; i < 2; i++) {
         /* Gate and up are read as one matrix. */
         const struct tri_param *gate = tri_params_find(params, gates[i], place, layer, expert);
@@ -189,10 +189,11 @@ static void weight_gradients(const struct batch *b, enum tri_network_part part,
     }
 }
 
-/* y [rows, out] sum_dt = x [rows, in] w^T (or x w), where tensor cuts `in`, which is `blocks` inner
- * sizes. */
+/* y [rows, out] sum_dt = x [rows, in] w^T (or x w) and more, where tensor cuts `in`, which is
+ * `blocks` inner sizes. */
 static void partial_product(const struct batch *b, int64_t out, int blocks, const void *x,
-                            const void *const *weights, bool transposed, void *y)
+                            const void *const *weights, bool transposed,
+                            struct tri_partial_more more, void *y)
 {
     const struct tri_network *network = &b->networks[0];
     const struct tri_block inner = {network->inner_extent, 1};
@@ -209,6 +210,7 @@ static void partial_product(const struct batch *b, int64_t out, int blocks, cons
         .shards = network->shards,
         .block = block,
         .blocks = blocks,
+        .more = more,
     };
     tri_partial_products(b->frame, &products, y);
 }
@@ -216,17 +218,8 @@ static void partial_product(const struct batch *b, int64_t out, int blocks, cons
 /* The low-rank pairs of a part of all networks. */
 static struct tri_low_batch low_of(const struct batch *b, enum tri_network_part part)
 {
-    const struct tri_low_rank **low =
-        tri_arena_alloc(b->frame->arena, (size_t)b->count * sizeof(*low));
-    for (int64_t i = 0; i < b->count; i++) {
-        low[i] = &b->networks[i].low[part];
-    }
-    return (struct tri_low_batch){b->frame, b->count, b->offsets, low};
-}
-
-static bool has_low(const struct batch *b, enum tri_network_part part)
-{
-    return b->networks[0].low[part].parts > 0;
+    return (struct tri_low_batch){b->frame, b->count, b->offsets, &b->networks[0].low[part],
+                                  sizeof(*b->networks)};
 }
 
 /* One matrix and bias of each network. */
@@ -256,11 +249,9 @@ void tri_networks_forward(const struct tri_frame *frame, const struct tri_networ
     saved->x = x;
     saved->pre = tri_frame_take(frame, rows * in_rows);
     saved->act = tri_frame_take(frame, rows * inner);
-    saved->low[0] = saved->low[1] = NULL;
-    if (has_low(&b, TRI_NETWORK_IN)) {
-        const struct tri_low_batch low = low_of(&b, TRI_NETWORK_IN);
-        saved->low[TRI_NETWORK_IN] = tri_low_rank_down(&low, x);
-    }
+    const struct tri_low_batch low_in = low_of(&b, TRI_NETWORK_IN);
+    const struct tri_low_batch low_down = low_of(&b, TRI_NETWORK_DOWN);
+    saved->low[TRI_NETWORK_IN] = tri_low_rank_down(&low_in, x);
     size_t mark = tri_arena_mark(frame->arena);
     struct matrices in = take_matrices(&b);
     open_weights(&b, TRI_NETWORK_IN, TRI_USE_FORWARD, in.weights);
@@ -269,10 +260,7 @@ void tri_networks_forward(const struct tri_frame *frame, const struct tri_networ
                  saved->pre);
     close_weights(&b, TRI_NETWORK_IN_BIAS, in.biases);
     close_weights(&b, TRI_NETWORK_IN, in.weights);
-    if (has_low(&b, TRI_NETWORK_IN)) {
-        const struct tri_low_batch low = low_of(&b, TRI_NETWORK_IN);
-        tri_low_rank_up(&low, saved->low[TRI_NETWORK_IN], saved->pre);
-    }
+    tri_low_rank_up(&low_in, saved->low[TRI_NETWORK_IN], saved->pre);
     const struct tri_activation_args args = {
         .kind = activation_of(context->config),
         .in = saved->pre,
@@ -283,10 +271,7 @@ void tri_networks_forward(const struct tri_frame *frame, const struct tri_networ
     };
     context->kernels->activation_forward(context->kernels, &args);
     tri_arena_rewind(frame->arena, mark);
-    if (has_low(&b, TRI_NETWORK_DOWN)) {
-        const struct tri_low_batch low = low_of(&b, TRI_NETWORK_DOWN);
-        saved->low[TRI_NETWORK_DOWN] = tri_low_rank_down(&low, saved->act);
-    }
+    saved->low[TRI_NETWORK_DOWN] = tri_low_rank_down(&low_down, saved->act);
 }
 
 void tri_networks_output(const struct tri_frame *frame, const struct tri_network *networks,
@@ -298,9 +283,12 @@ void tri_networks_output(const struct tri_frame *frame, const struct tri_network
     size_t mark = tri_arena_mark(frame->arena);
     struct matrices down = take_matrices(&b);
     int64_t hidden = context->config->model.hidden_size;
+    const struct tri_low_batch low = low_of(&b, TRI_NETWORK_DOWN);
+    const struct tri_low_sum sum = {&low, saved->low[TRI_NETWORK_DOWN]};
+    const struct tri_partial_more more = tri_low_rank_up_more(&sum);
     open_weights(&b, TRI_NETWORK_DOWN, TRI_USE_FORWARD, down.weights);
     if (context->reproducible) {
-        partial_product(&b, hidden, 1, saved->act, down.weights, true, y);
+        partial_product(&b, hidden, 1, saved->act, down.weights, true, more, y);
     } else if (with_down_bias) {
         open_weights(&b, TRI_NETWORK_DOWN_BIAS, TRI_USE_FORWARD, down.biases);
         rows_product(&b, hidden, networks[0].inner, saved->act, down.weights, down.biases, true, y);
@@ -309,9 +297,8 @@ void tri_networks_output(const struct tri_frame *frame, const struct tri_network
         rows_product(&b, hidden, networks[0].inner, saved->act, down.weights, NULL, true, y);
     }
     close_weights(&b, TRI_NETWORK_DOWN, down.weights);
-    if (has_low(&b, TRI_NETWORK_DOWN)) {
-        const struct tri_low_batch low = low_of(&b, TRI_NETWORK_DOWN);
-        tri_low_rank_up(&low, saved->low[TRI_NETWORK_DOWN], y);
+    if (!context->reproducible) {
+        tri_partial_add_more(more, 0, y);
     }
     tri_arena_rewind(frame->arena, mark);
 }
@@ -374,10 +361,12 @@ void tri_networks_backward(const struct tri_frame *frame, const struct tri_netwo
     rows_product(&b, inner, hidden, dy, weights, NULL, false, d_act);
     close_weights(&b, TRI_NETWORK_DOWN, weights);
     weight_gradients(&b, TRI_NETWORK_DOWN, cuts, hidden, inner, dy, saved->act, gradients);
-    if (has_low(&b, TRI_NETWORK_DOWN)) {
-        const struct tri_low_batch low = low_of(&b, TRI_NETWORK_DOWN);
-        tri_low_rank_backward(&low, cuts, saved->act, saved->low[TRI_NETWORK_DOWN], dy, d_act);
-    }
+    const struct tri_low_batch low_in = low_of(&b, TRI_NETWORK_IN);
+    const struct tri_low_batch low_down = low_of(&b, TRI_NETWORK_DOWN);
+    tri_low_rank_input_gradient(
+        &low_down,
+        tri_low_rank_backward(&low_down, cuts, saved->act, saved->low[TRI_NETWORK_DOWN], dy),
+        d_act);
     const struct tri_activation_args args = {
         .kind = activation_of(context->config),
         .in = saved->pre,
@@ -388,18 +377,19 @@ void tri_networks_backward(const struct tri_frame *frame, const struct tri_netwo
         .dt = context->dt,
     };
     context->kernels->activation_backward(context->kernels, &args);
+    const struct tri_low_sum sum = {
+        &low_in, tri_low_rank_backward(&low_in, cuts, saved->x, saved->low[TRI_NETWORK_IN], d_pre)};
+    const struct tri_partial_more more = tri_low_rank_input_more(&sum);
     open_weights(&b, TRI_NETWORK_IN, TRI_USE_BACKWARD, weights);
     if (context->reproducible) {
-        partial_product(&b, hidden, (int)rows_in(context->config, 1), d_pre, weights, false, dx);
+        partial_product(&b, hidden, (int)rows_in(context->config, 1), d_pre, weights, false, more,
+                        dx);
     } else {
         rows_product(&b, hidden, in_rows, d_pre, weights, NULL, false, dx);
+        tri_partial_add_more(more, 0, dx);
     }
     close_weights(&b, TRI_NETWORK_IN, weights);
     weight_gradients(&b, TRI_NETWORK_IN, cuts, in_rows, hidden, d_pre, saved->x, gradients);
-    if (has_low(&b, TRI_NETWORK_IN)) {
-        const struct tri_low_batch low = low_of(&b, TRI_NETWORK_IN);
-        tri_low_rank_backward(&low, cuts, saved->x, saved->low[TRI_NETWORK_IN], d_pre, dx);
-    }
     bias_gradients(&b, TRI_NETWORK_IN_BIAS, cuts, in_rows, d_pre);
     bias_gradients(&b, TRI_NETWORK_DOWN_BIAS, cuts, hidden, dy);
     tri_arena_rewind(frame->arena, mark);

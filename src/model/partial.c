@@ -94,6 +94,7 @@ static void shard_products(void *state, int shard, float *y)
         before += tri_virtual_size(s->p->shards, block.extent) * block.unit;
     }
     TRI_REQUIRE(before == s->p->in);
+    tri_partial_add_more(s->p->more, shard, y);
 }
 
 void tri_partial_products(const struct tri_frame *frame,
@@ -107,11 +108,12 @@ void tri_partial_products(const struct tri_frame *frame,
 }
 
 void tri_partial_forward(const struct tri_frame *frame, const struct tri_linear *linear, int64_t n,
-                         const void *x, const float *bias, void *y)
+                         const void *x, const float *bias, struct tri_partial_more more, void *y)
 {
     const struct tri_context *context = frame->context;
     if (!context->reproducible) {
         tri_linear_forward(linear, context->kernels, n, x, bias, y, context->sum_dt);
+        tri_partial_add_more(more, 0, y);
         return;
     }
     const int64_t offsets[2] = {0, n};
@@ -127,16 +129,18 @@ void tri_partial_forward(const struct tri_frame *frame, const struct tri_linear 
         .shards = context->shards,
         .block = linear->block,
         .blocks = linear->blocks,
+        .more = more,
     };
     tri_partial_products(frame, &products, y);
 }
 
 void tri_partial_input_gradient(const struct tri_frame *frame, const struct tri_linear *linear,
-                                int64_t n, const void *dy, void *dx)
+                                int64_t n, const void *dy, struct tri_partial_more more, void *dx)
 {
     const struct tri_context *context = frame->context;
     if (!context->reproducible) {
         tri_linear_input_gradient(linear, context->kernels, n, dy, dx);
+        tri_partial_add_more(more, 0, dx);
         return;
     }
     const int64_t offsets[2] = {0, n};
@@ -151,6 +155,7 @@ void tri_partial_input_gradient(const struct tri_frame *frame, const struct tri_
         .shards = context->shards,
         .block = linear->block,
         .blocks = linear->blocks,
+        .more = more,
     };
     tri_partial_products(frame, &products, dx);
 }

@@ -20,6 +20,19 @@ typedef void (*tri_partial_term)(void *state, int shard, float *out);
 void tri_partial_sum(const struct tri_frame *frame, struct tri_virtual shards,
                      tri_partial_term term, void *state, int64_t n, float *out);
 
+/* What else belongs to a partial sum: adds to own shard `shard` of y [rows, out] sum_dt. */
+struct tri_partial_more {
+    void (*add)(const void *state, int shard, void *y); /* or NULL: nothing */
+    const void *state;
+};
+
+static inline void tri_partial_add_more(struct tri_partial_more more, int shard, void *y)
+{
+    if (more.add) {
+        more.add(more.state, shard, y);
+    }
+}
+
 /* One product for each of `count` networks, on rows offsets[i] to offsets[i + 1]:
  * y [rows, out] sum_dt = x [rows, in] w_i, where tensor cuts `in`, which consists of blocks. w_i is
  * stored [in, out], or [out, in] when transposed; it may be NULL where there are no rows.
@@ -35,6 +48,7 @@ struct tri_partial_products {
     struct tri_virtual shards;
     const struct tri_block *block;
     int blocks;
+    struct tri_partial_more more;
 };
 void tri_partial_products(const struct tri_frame *frame,
                           const struct tri_partial_products *products, void *y);
@@ -42,9 +56,9 @@ void tri_partial_products(const struct tri_frame *frame,
 /* y [n, out] sum_dt = x W^T (+ bias, unless NULL; not in reproducible mode), where tensor cuts
  * `in`. */
 void tri_partial_forward(const struct tri_frame *frame, const struct tri_linear *linear, int64_t n,
-                         const void *x, const float *bias, void *y);
+                         const void *x, const float *bias, struct tri_partial_more more, void *y);
 /* dx [n, in] sum_dt = dy W, where tensor cuts `out`. */
 void tri_partial_input_gradient(const struct tri_frame *frame, const struct tri_linear *linear,
-                                int64_t n, const void *dy, void *dx);
+                                int64_t n, const void *dy, struct tri_partial_more more, void *dx);
 
 #endif

@@ -69,10 +69,27 @@ static void test_frozen(void **state)
     cli_expect_error(&other, 1, 2, "was written with another 'train.freeze'");
 }
 
+/* Low-rank pairs beside frozen weights, stopped here and continued there. */
+static void test_pairs(void **state)
+{
+    (void)state;
+    static const char *const alone[] = {"train.lora.rank=3", NULL};
+    static const char *const tensor[] = {"train.lora.rank=3", "parallel.tensor=2",
+                                         "train.recompute=full", NULL};
+    char want[32];
+    char got[32];
+    train(0, "pairs", "6", alone);
+    cli_digest("pairs", want);
+    train(0, "pairs-moved", "3", alone);
+    train(cli_ranks(), "pairs-moved", "6", tensor);
+    cli_digest("pairs-moved", got);
+    assert_string_equal(got, want);
+}
+
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_digests),
-                                       cmocka_unit_test(test_frozen)};
+                                       cmocka_unit_test(test_frozen), cmocka_unit_test(test_pairs)};
     cli_begin("reproducible", argc, argv);
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     cli_end();

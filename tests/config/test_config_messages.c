@@ -66,9 +66,6 @@ static void test_reserved(void **state)
         {"train: {lora: {rank: 2, targets: []}}\n",
          "c.yaml:1: key 'train.lora.targets': found none, expected some of attention, experts, "
          "shared and mlp"},
-        {"train: {lora: {rank: 2}}\nreproducible: true\n",
-         "c.yaml:1: key 'train.lora.rank': found 2 with reproducible, which is not built yet for "
-         "low-rank pairs, expected 0"},
         {"train: {lora: {rank: 2, adapter: a}}\n",
          "c.yaml:1: key 'train.lora.adapter': found 'a' without init_from, expected the model that "
          "it was made for there"},

@@ -31,6 +31,13 @@ static const char *const mechanisms[] = {
     "train.sequence_parallel=true train.recompute=[1] train.optimizer_tile=1000",
     "train.micro_batch=7 train.duplicate_token_dropping=false train.recompute=full",
 };
+/* With low-rank pairs of all that a style can have beside them. */
+static const char *const paired[] = {
+    "train.lora.rank=3",
+    "train.lora.rank=2 precision=bf16 model.qk_norm=full moe.top_k=3",
+    "train.lora.rank=5 moe.capacity_factor=0.8 moe.min_capacity=1 model.bias=qkv",
+    "train.lora.rank=1 precision=bf16 moe.intermediate_size=3 moe.aux_loss=0.1",
+};
 #define COUNT(array) ((int)(sizeof(array) / sizeof(*(array))))
 enum { STEPS = 3 };
 
@@ -114,6 +121,17 @@ static void expect_same(enum small_style style, struct small_layout layout, cons
     tri_mesh_destroy(mesh);
 }
 
+static void expect_pairs_same(struct small_layout layout, int round)
+{
+    static const char *const targets[] = {
+        [SMALL_GPT] = "attention,experts,mlp", [SMALL_LLAMA] = "attention,experts,shared"};
+    enum small_style style = round % 2 ? SMALL_GPT : SMALL_LLAMA;
+    char model[256];
+    (void)snprintf(model, sizeof(model), "%s train.lora.targets=%s",
+                   paired[round / 2 % COUNT(paired)], targets[style]);
+    expect_same(style, layout, model, mechanisms[round % COUNT(mechanisms)]);
+}
+
 /* Two numbers of choices, dropless and with capacity, keeping and recomputing, all with all. */
 static void cross(struct small_layout layout, bool narrow)
 {
@@ -163,6 +181,9 @@ static int run_job(int argc, char **argv)
                     mechanisms[i % COUNT(mechanisms)]);
         expect_same(SMALL_LLAMA, layout, models[(i + COUNT(models) / 2) % COUNT(models)],
                     mechanisms[(i + 3) % COUNT(mechanisms)]);
+    }
+    for (int i = 0; i < 8 || i < count; i++) {
+        expect_pairs_same(layouts[i % count], i);
     }
     for (int i = 0; i < count && job_size() == 8; i++) {
         cross(layouts[i], i % 2 == 1);
