@@ -3,12 +3,14 @@
 #include "checkpoint/hf.h"
 
 #include "base/file.h"
+#include "base/hash.h"
 #include "base/json.h"
 #include "base/log.h"
 #include "base/memory.h"
 #include "base/path.h"
 #include "base/random.h"
 #include "base/work.h"
+#include "checkpoint/hf_alike.h"
 #include "checkpoint/safetensors.h"
 #include "config/text.h"
 
@@ -35,6 +37,8 @@ struct loader {
     const char *in_path;
     void *raw, *values, *line; /* as a file has them; of a block; of a line of it */
     size_t raw_bytes, values_bytes, line_bytes;
+    struct tri_hash *hash; /* of what is read for a row, where replicas read it too; or NULL */
+    uint64_t *hashes;      /* of all rows */
 };
 
 /* What stands before the names of all but the head; files of a base model alone lack it. */
@@ -135,14 +139,16 @@ static enum tri_status read_elements(struct loader *l, const struct tri_safetens
     TRI_TRY(open_file(l, tensor->path, error));
     tri_work_progress();
     uint64_t offset = tensor->offset + (uint64_t)first * each;
-    if (tensor->dtype == TRI_ST_F32) {
-        return tri_part_file_read(l->in, offset, out, bytes, error);
+    bool plain = tensor->dtype == TRI_ST_F32;
+    void *in = plain ? out : tri_grow(TRI_MEMORY_OTHER, &l->raw, &l->raw_bytes, bytes);
+    TRI_TRY(tri_part_file_read(l->in, offset, in, bytes, error));
+    if (l->hash) {
+        tri_hash_update(l->hash, in, bytes);
     }
     struct tri_safetensor here = *tensor;
-    here.data = tri_grow(TRI_MEMORY_OTHER, &l->raw, &l->raw_bytes, bytes);
+    here.data = in;
     here.count = count;
-    TRI_TRY(tri_part_file_read(l->in, offset, l->raw, bytes, error));
-    return tri_safetensor_read_f32(&here, 0, count, out, error);
+    return plain ? TRI_OK : tri_safetensor_read_f32(&here, 0, count, out, error);
 }
 
 /* Rows of a [columns, width] matrix held transposed: out[i][j] = in[j][first + i]. */
@@ -215,6 +221,19 @@ static enum tri_status load_row(struct loader *l, const struct tri_safetensor *t
     return TRI_OK;
 }
 
+static enum tri_status load_hashed(struct loader *l, int p, const struct tri_safetensor *tensor,
+                                   const struct tri_hf_source *source, struct tri_error *error)
+{
+    if (l->hash) {
+        tri_hash_reset(l->hash);
+    }
+    TRI_TRY(load_row(l, tensor, source, &l->params->param[p], error));
+    if (l->hash) {
+        l->hashes[p] = tri_hash_get(l->hash);
+    }
+    return TRI_OK;
+}
+
 static enum tri_status load_rows(struct loader *l, struct tri_error *error)
 {
     struct tri_params *params = l->params;
@@ -232,7 +251,7 @@ static enum tri_status load_rows(struct loader *l, struct tri_error *error)
             l->used[at] += param->shape[0] * param->shape[1];
         }
         if (param->held) {
-            TRI_TRY(load_row(l, l->set->tensor[at], &source, param, error));
+            TRI_TRY(load_hashed(l, p, l->set->tensor[at], &source, error));
         }
     }
     return TRI_OK;
@@ -401,20 +420,49 @@ enum tri_status tri_hf_check_folder(const char *dir, struct tri_error *error)
     return TRI_OK;
 }
 
-static enum tri_status load_local(const char *dir, struct tri_params *params,
-                                  const struct tri_hf_noise *noise, struct tri_error *error)
+/* The family is read again; the caller built params from the rest of the config. */
+static enum tri_status open_folder(struct loader *l, struct tri_error *error)
 {
-    struct tri_config config; /* read again for its family; the caller built params from it */
+    struct tri_config config;
+    TRI_TRY(tri_hf_load_config(l->dir, &config, &l->family, error));
+    l->upcycled = config.moe.num_experts == 0 && l->num_experts > 0;
+    return open_set(l->dir, &l->set, error);
+}
+
+static enum tri_status load_local(struct loader *l, struct tri_error *error)
+{
+    l->used = tri_alloc(TRI_MEMORY_OTHER, (size_t)l->set->count * sizeof(*l->used));
+    TRI_TRY(load_rows(l, error));
+    return check_use(l, error);
+}
+
+/* Collective; the status is agreed. */
+static enum tri_status load(struct loader *l, struct tri_error *error)
+{
+    struct tri_group *world = tri_mesh_group(l->params->mesh, TRI_ON_ALL);
+    struct tri_error why;
+    enum tri_status status = open_folder(l, &why);
+    TRI_TRY(tri_hf_compare_sets(l->params->mesh, l->dir, l->set, &why, error));
+    if (status != TRI_OK) { /* on all ranks */
+        *error = why;
+        return tri_comm_agree(world, status, error);
+    }
+    if (tri_group_size(world) > 1) {
+        l->hash = tri_hash_create();
+        l->hashes = tri_alloc(TRI_MEMORY_OTHER, (size_t)l->params->count * sizeof(*l->hashes));
+    }
+    TRI_TRY(tri_comm_agree(world, load_local(l, error), error));
+    return l->hash ? tri_hf_compare_rows(l->params, l->dir, l->hashes, error) : TRI_OK;
+}
+
+enum tri_status tri_hf_load_upcycled(const char *dir, struct tri_params *params,
+                                     const struct tri_hf_noise *noise, struct tri_error *error)
+{
     struct loader l = {
         .dir = dir, .params = params, .num_experts = count_experts(params), .noise = noise};
-    TRI_TRY(tri_hf_load_config(dir, &config, &l.family, error));
-    l.upcycled = config.moe.num_experts == 0 && l.num_experts > 0;
-    TRI_TRY(open_set(dir, &l.set, error));
-    l.used = tri_alloc(TRI_MEMORY_OTHER, (size_t)l.set->count * sizeof(*l.used));
-    enum tri_status status = load_rows(&l, error);
-    if (status == TRI_OK) {
-        status = check_use(&l, error);
-    }
+    enum tri_status status = load(&l, error);
+    tri_hash_destroy(l.hash);
+    tri_free(l.hashes);
     tri_part_file_destroy(l.in);
     tri_free(l.raw);
     tri_free(l.values);
@@ -422,13 +470,6 @@ static enum tri_status load_local(const char *dir, struct tri_params *params,
     tri_free(l.used);
     tri_safetensors_set_close(l.set);
     return status;
-}
-
-enum tri_status tri_hf_load_upcycled(const char *dir, struct tri_params *params,
-                                     const struct tri_hf_noise *noise, struct tri_error *error)
-{
-    return tri_comm_agree(tri_mesh_group(params->mesh, TRI_ON_ALL),
-                          load_local(dir, params, noise, error), error);
 }
 
 enum tri_status tri_hf_load_weights(const char *dir, struct tri_params *params,

@@ -2,10 +2,12 @@
 #include "checkpoint/peft.h"
 
 #include "base/file.h"
+#include "base/hash.h"
 #include "base/json.h"
 #include "base/log.h"
 #include "base/memory.h"
 #include "base/path.h"
+#include "checkpoint/hf_alike.h"
 #include "checkpoint/safetensors.h"
 #include "config/text.h"
 #include "model/low_rank.h"
@@ -218,6 +220,8 @@ struct loader {
     int64_t pairs, begins; /* those of the model; those of them that the folder does not have */
     void *raw, *values;
     size_t raw_bytes, values_bytes;
+    struct tri_hash *hash; /* of what is read for a half */
+    uint64_t *hashes;      /* of all rows */
 };
 
 /* This rank's rows of a tensor, as many at once as a block holds. */
@@ -227,6 +231,7 @@ static enum tri_status load_rows(struct loader *l, const struct tri_safetensor *
     int64_t columns = param->shape[1];
     int64_t step = columns < BLOCK ? BLOCK / columns : 1;
     size_t each = tensor->bytes / (size_t)tensor->count;
+    tri_hash_reset(l->hash);
     for (int64_t row = param->local[0].begin; row < param->local[0].end; row += step) {
         struct tri_range rows = {row, row + step < param->local[0].end ? row + step
                                                                        : param->local[0].end};
@@ -238,10 +243,12 @@ static enum tri_status load_rows(struct loader *l, const struct tri_safetensor *
             tri_grow(TRI_MEMORY_OTHER, &l->values, &l->values_bytes, n * sizeof(*values));
         TRI_TRY(tri_part_file_read(l->in, tensor->offset + (uint64_t)(row * columns) * each, l->raw,
                                    n * each, error));
+        tri_hash_update(l->hash, l->raw, n * each);
         TRI_TRY(tri_safetensor_read_f32(&here, 0, here.count, values, error));
         TRI_TRY(tri_safetensor_expect_finite(tensor, values, here.count, error));
         tri_param_scatter_rows(l->params, param, TRI_FIELD_WEIGHT, rows, values);
     }
+    l->hashes[param - l->params->param] = tri_hash_get(l->hash);
     return TRI_OK;
 }
 
@@ -303,33 +310,57 @@ static enum tri_status load_pairs(struct loader *l, enum tri_hf_family family, i
     return TRI_OK;
 }
 
-static enum tri_status load_local(struct loader *l, const struct tri_config *config,
-                                  struct tri_error *error)
+static enum tri_status open_folder(struct loader *l, const struct tri_config *config,
+                                   enum tri_hf_family *family, struct tri_error *error)
 {
-    enum tri_hf_family family;
-    TRI_TRY(tri_hf_family_of(config, &family, error));
-    TRI_TRY(tri_peft_check(config, family, error));
-    TRI_TRY(open_set(l->dir, &l->set, error));
-    TRI_REQUIRE(l->set);
+    TRI_TRY(tri_hf_family_of(config, family, error));
+    TRI_TRY(tri_peft_check(config, *family, error));
+    return open_set(l->dir, &l->set, error);
+}
+
+static enum tri_status load_local(struct loader *l, const struct tri_config *config,
+                                  enum tri_hf_family family, struct tri_error *error)
+{
     TRI_TRY(tri_part_file_open(l->set->file[0]->path, &l->in, error));
     l->used = tri_alloc(TRI_MEMORY_OTHER, (size_t)l->set->count * sizeof(*l->used));
+    l->hash = tri_hash_create();
+    l->hashes = tri_alloc(TRI_MEMORY_OTHER, (size_t)l->params->count * sizeof(*l->hashes));
     return load_pairs(l, family, config->moe.num_experts, error);
+}
+
+/* Collective; the status is agreed. */
+static enum tri_status load(struct loader *l, const struct tri_config *config,
+                            struct tri_error *error)
+{
+    struct tri_group *world = tri_mesh_group(l->params->mesh, TRI_ON_ALL);
+    enum tri_hf_family family = TRI_HF_MIXTRAL;
+    struct tri_error why;
+    enum tri_status status = open_folder(l, config, &family, &why);
+    TRI_TRY(tri_hf_compare_sets(l->params->mesh, l->dir, l->set, &why, error));
+    if (status != TRI_OK) { /* on all ranks */
+        *error = why;
+        return tri_comm_agree(world, status, error);
+    }
+    TRI_TRY(tri_comm_agree(world, load_local(l, config, family, error), error));
+    return tri_hf_compare_rows(l->params, l->dir, l->hashes, error);
 }
 
 enum tri_status tri_peft_load(const char *dir, const struct tri_config *config,
                               struct tri_params *params, struct tri_error *error)
 {
-    struct tri_group *world = tri_mesh_group(params->mesh, TRI_ON_ALL);
+    bool root = params->mesh->rank == 0;
     struct loader l = {.dir = dir, .params = params};
-    enum tri_status status = tri_comm_agree(world, load_local(&l, config, error), error);
-    if (status == TRI_OK && tri_group_rank(world) == 0) {
+    enum tri_status status = load(&l, config, error);
+    if (status == TRI_OK && root) {
         tri_log_info("the pairs of %s", dir);
     }
-    if (status == TRI_OK && tri_group_rank(world) == 0 && l.begins > 0) {
+    if (status == TRI_OK && root && l.begins > 0) {
         tri_log_warn("%s: has pairs of %" PRId64 " of %" PRId64
                      " weights; those of the others begin anew",
                      dir, l.pairs - l.begins, l.pairs);
     }
+    tri_hash_destroy(l.hash);
+    tri_free(l.hashes);
     tri_part_file_destroy(l.in);
     tri_safetensors_set_close(l.set);
     tri_free(l.used);

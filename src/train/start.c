@@ -167,6 +167,21 @@ static enum tri_status check_beginning(const struct tri_config *config, const st
                              config->init_from, of_source->init_from);
 }
 
+/* Of what rank 0 has found: on another node it may not be there. */
+static enum tri_status read_source(const struct source *source, int rank,
+                                   struct tri_config *of_source, struct tri_error *error)
+{
+    struct tri_error why = {0};
+    enum tri_status status =
+        source->hf ? tri_hf_load_config(source->path, of_source, NULL, &why)
+                   : tri_checkpoint_read_config(source->path, &tri_strategies, of_source, &why);
+    if (status != TRI_OK && rank > 0) {
+        return tri_fail(error, status, "%.900s (on rank %d)", why.message, rank);
+    }
+    *error = why;
+    return status;
+}
+
 /* Collective; the status is this rank's own. */
 static enum tri_status complete(struct tri_group *group, bool goes_on, struct tri_config *config,
                                 struct tri_error *error)
@@ -182,8 +197,7 @@ static enum tri_status complete(struct tri_group *group, bool goes_on, struct tr
         return tri_config_complete(config, NULL, error);
     }
     struct tri_config *of_source = tri_alloc(TRI_MEMORY_OTHER, sizeof(*of_source));
-    status = source.hf ? tri_hf_load_config(source.path, of_source, NULL, error)
-                       : tri_checkpoint_read_config(source.path, &tri_strategies, of_source, error);
+    status = read_source(&source, tri_group_rank(group), of_source, error);
     if (status == TRI_OK) {
         status = check_beginning(config, &source, of_source, error);
     }

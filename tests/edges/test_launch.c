@@ -193,6 +193,92 @@ static void test_start(void **state)
     cli_expect_status(&result, 0);
 }
 
+/* A copy of the file with `count` bytes inserted at `at`, or changed there. */
+static void write_stale(const char *from, const char *to, size_t at, bool longer)
+{
+    size_t bytes = 0;
+    char *data = cli_read(from, &bytes);
+    uint64_t header;
+    FILE *file = fopen(to, "wbe");
+    assert_non_null(data);
+    assert_non_null(file);
+    memcpy(&header, data, sizeof(header));
+    header += longer ? 8 : 0;
+    memcpy(data, &header, sizeof(header));
+    at += 8 + (size_t)header - (longer ? 8 : 0);
+    assert_true(at < bytes);
+    data[at] = (char)(data[at] ^ (longer ? 0 : 1));
+    assert_int_equal(fwrite(data, 1, at, file), at);
+    assert_true(!longer || fputs("        ", file) >= 0);
+    assert_int_equal(fwrite(data + at, 1, bytes - at, file), bytes - at);
+    assert_int_equal(fclose(file), 0);
+    free(data);
+}
+
+static void expect_stale(const char *const *words, const char *says)
+{
+    const char *there[CLI_WORDS] = {"env", "-C", "newer"};
+    for (int i = 0; words[i]; i++) {
+        there[3 + i] = words[i];
+    }
+    struct process_result result = cli_run_apart(cli_ranks(), words, there);
+    cli_expect_error(&result, cli_ranks(), 2, says);
+}
+
+/* Copies of a folder that each node has of its own: what ranks read must be the same, also where it
+ * stays frozen, and nobody would notice. */
+static void test_stale_weights(void **state)
+{
+    (void)state;
+    static const char golden[] = TRIDENT_SOURCE_DIR "/tests/data/golden";
+    char here[CLI_PATH], run[CLI_PATH + 32];
+    assert_non_null(getcwd(here, sizeof(here)));
+    (void)snprintf(run, sizeof(run), "run_dir=%s/stale", here);
+    cli_tool(CLI_WORDS_OF("mkdir", "-p", "golden/llama", "golden/olmoe"));
+    for (int i = 0; i < 2; i++) {
+        char model[CLI_PATH], settings[CLI_PATH], adapter[CLI_PATH];
+        const char *to = i ? "golden/olmoe" : "golden/llama";
+        (void)snprintf(model, sizeof(model), "%s/%s/model.safetensors", golden,
+                       i ? "olmoe" : "llama");
+        (void)snprintf(settings, sizeof(settings), "%s/%s/config.json", golden,
+                       i ? "olmoe" : "llama");
+        (void)snprintf(adapter, sizeof(adapter), "%s/olmoe/adapter", golden);
+        cli_tool(CLI_WORDS_OF("cp", "-rL", model, settings, i ? adapter : settings, to));
+    }
+    cli_tool(CLI_WORDS_OF("cp", "-r", "golden", "newer/golden"));
+    cli_write("stale.yaml", "threads: 1\n"
+                            "data: {train: \"tok/train_*.bin\", sequence_length: 16}\n"
+                            "train: {global_batch: 12, steps: 1}\n");
+    cli_tool(CLI_WORDS_OF("cp", "stale.yaml", "newer/stale.yaml"));
+    const char *const llama[] = {trident, "train", "stale.yaml", run, "init_from=golden/llama",
+                                 NULL};
+    static const char from[] = "golden/llama/model.safetensors";
+    static const char stale[] = "newer/golden/llama/model.safetensors";
+    write_stale(from, stale, 0, true);
+    expect_stale(llama, "a file of 'golden/llama' is model.safetensors (92776 bytes, 20 tensors");
+    /* Within the embedding: in its middle, which all ranks look at, and where replicas alone do. */
+    write_stale(from, stale, 8192, false);
+    expect_stale(llama, "a file of 'golden/llama' is model.safetensors with weights (sampled) of ");
+    write_stale(from, stale, 1, false);
+    expect_stale(llama, "the weights of 'golden/llama' for embedding.weight have contents ");
+    cli_tool(CLI_WORDS_OF("rm", stale));
+    expect_stale(llama, "the folder 'golden/llama' is one of 1 files and 20 tensors on rank 0");
+    cli_tool(CLI_WORDS_OF("mv", "newer/golden/llama", "newer/golden/other"));
+    expect_stale(llama,
+                 "golden/llama/config.json: cannot open: No such file or directory (on rank 1");
+    const char *const adapted[] = {trident,
+                                   "train",
+                                   "stale.yaml",
+                                   run,
+                                   "init_from=golden/olmoe",
+                                   "train.lora.adapter=golden/olmoe/adapter",
+                                   NULL};
+    write_stale("golden/olmoe/adapter/adapter_model.safetensors",
+                "newer/golden/olmoe/adapter/adapter_model.safetensors", 0, false);
+    expect_stale(adapted, "golden/olmoe/adapter");
+    assert_int_equal(access("stale/metrics.jsonl", F_OK), -1);
+}
+
 /* Every rank writes its part of a checkpoint: one that does not see the folder is found out at the
  * start. */
 static void test_other_folder(void **state)
@@ -276,12 +362,13 @@ static void test_environment(void **state)
 
 int main(int argc, char **argv)
 {
-    enum { PAIRS = sizeof(pairs) / sizeof(*pairs), COUNT = PAIRS + 7 };
+    enum { PAIRS = sizeof(pairs) / sizeof(*pairs), COUNT = PAIRS + 9 };
     static struct CMUnitTest tests[COUNT] = {
         cmocka_unit_test(test_alike),        cmocka_unit_test(test_start),
         cmocka_unit_test(test_newest),       cmocka_unit_test(test_other_folder),
         cmocka_unit_test(test_threads),      cmocka_unit_test(test_strangers),
-        cmocka_unit_test(test_no_strangers), cmocka_unit_test(test_environment)};
+        cmocka_unit_test(test_no_strangers), cmocka_unit_test(test_environment),
+        cmocka_unit_test(test_stale_weights)};
     static char names[PAIRS][256];
     for (int i = 0; i < PAIRS; i++) {
         (void)snprintf(names[i], sizeof(names[i]), "%d: %s", i, pairs[i].says);
