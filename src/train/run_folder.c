@@ -20,9 +20,14 @@ struct tri_run_folder {
     int self, lock; /* the folder itself and RUN/lock, open; -1: not */
     bool self_locked, file_locked;
     bool tried; /* what was tried is still there, for the others to see */
+    /* What this start has made; it goes again where no run begins. */
+    char made[TRI_PATH_MAX]; /* the highest of the folders on the path; "": none */
+    bool made_lock, made_checkpoints;
+    bool busy, begun;
 };
 
-#define TRIED "checkpoints/trident.tried"
+#define TRYING "checkpoints/trident.try"
+#define TRIED  "checkpoints/trident.tried"
 
 enum { MEMBER_PATH_MAX = TRI_PATH_MAX + 64 };
 
@@ -34,8 +39,9 @@ static void member(const struct tri_run_folder *folder, const char *name,
 
 /* ---- the lock -------------------------------------------------------------------------------- */
 
-static enum tri_status say_busy(const struct tri_run_folder *folder, struct tri_error *error)
+static enum tri_status say_busy(struct tri_run_folder *folder, struct tri_error *error)
 {
+    folder->busy = true;
     return tri_fail(error, TRI_FAILED, "%s: another job is working in this run folder",
                     folder->path);
 }
@@ -55,7 +61,11 @@ static enum tri_status take_lock(struct tri_run_folder *folder, struct tri_error
         folder->self_locked = self == TRI_LOCK_TAKEN;
     }
     member(folder, "lock", path);
-    folder->lock = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NONBLOCK, 0666);
+    folder->lock = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+    folder->made_lock = folder->lock >= 0;
+    if (folder->lock < 0) {
+        folder->lock = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NONBLOCK, 0666);
+    }
     if (folder->lock < 0) {
         return tri_fail(error, TRI_FAILED, "%s: cannot open: %s", path, strerror(errno));
     }
@@ -114,6 +124,48 @@ static enum tri_status held_still(const struct tri_run_folder *folder, enum tri_
     return status;
 }
 
+/* ---- a start that is refused ----------------------------------------------------------------- */
+
+/* The highest folder of the path that is not there; "": all are. */
+static void find_missing(const char *path, char missing[TRI_PATH_MAX])
+{
+    char at[TRI_PATH_MAX], above[TRI_PATH_MAX];
+    missing[0] = '\0';
+    tri_path_make(at, sizeof(at), "%s", path);
+    while (!tri_file_is_named(at)) {
+        tri_path_make(missing, TRI_PATH_MAX, "%s", at);
+        tri_path_parent(at, above, sizeof(above));
+        tri_path_make(at, sizeof(at), "%s", above);
+    }
+}
+
+/* Leaves nothing that was not there, and whatever somebody else has put there meanwhile. */
+static void take_back(const struct tri_run_folder *folder)
+{
+    char path[MEMBER_PATH_MAX], above[TRI_PATH_MAX];
+    struct tri_error ignored;
+    if (check_held(folder, &ignored) != TRI_OK) {
+        return;
+    }
+    member(folder, TRYING, path);
+    enum tri_status gone = tri_file_remove_tree(path, &ignored);
+    if (gone == TRI_OK && folder->made_checkpoints) {
+        member(folder, "checkpoints", path);
+        (void)rmdir(path);
+    }
+    if (folder->made_lock && !folder->busy) {
+        member(folder, "lock", path);
+        (void)unlink(path);
+    }
+    tri_path_make(path, sizeof(path), "%s", folder->path);
+    bool more = folder->made[0] != '\0';
+    while (more && (rmdir(path) == 0 || errno == ENOENT)) {
+        more = strcmp(path, folder->made) != 0;
+        tri_path_parent(path, above, sizeof(above));
+        tri_path_make(path, sizeof(path), "%s", above);
+    }
+}
+
 /* ---- opening --------------------------------------------------------------------------------- */
 
 /* What the end of a run asks of the file system, once, before there is work to lose. */
@@ -122,9 +174,10 @@ static enum tri_status try_saving(struct tri_run_folder *folder, struct tri_erro
     char checkpoints[MEMBER_PATH_MAX], from[MEMBER_PATH_MAX], to[MEMBER_PATH_MAX],
         file[MEMBER_PATH_MAX];
     member(folder, "checkpoints", checkpoints);
-    member(folder, "checkpoints/trident.try", from);
-    member(folder, "checkpoints/trident.try/file", file);
+    member(folder, TRYING, from);
+    member(folder, TRYING "/file", file);
     member(folder, TRIED, to);
+    folder->made_checkpoints = !tri_file_is_named(checkpoints);
     TRI_TRY(tri_file_remove_tree(to, error));
     TRI_TRY(tri_file_make_dirs(from, error));
     TRI_TRY(tri_file_save(file, "\n", 1, error));
@@ -204,11 +257,14 @@ enum tri_status tri_run_folder_open(const char *path, bool fresh, struct tri_run
 {
     *folder = NULL;
     TRI_TRY(check_is_ours(path, fresh, error));
-    TRI_TRY(tri_file_make_dirs(path, error));
     struct tri_run_folder *f = tri_alloc(TRI_MEMORY_OTHER, sizeof(*f));
     f->self = f->lock = -1;
     tri_path_make(f->path, sizeof(f->path), "%s", path);
-    enum tri_status status = take_lock(f, error);
+    find_missing(path, f->made);
+    enum tri_status status = tri_file_make_dirs(path, error);
+    if (status == TRI_OK) {
+        status = take_lock(f, error);
+    }
     if (status == TRI_OK && fresh) {
         status = remove_old(f, error);
     }
@@ -266,6 +322,9 @@ void tri_run_folder_close(struct tri_run_folder *folder)
         return;
     }
     tri_run_folder_seen(folder);
+    if (!folder->begun) {
+        take_back(folder);
+    }
     if (folder->lock >= 0) {
         (void)close(folder->lock);
     }
@@ -275,7 +334,7 @@ void tri_run_folder_close(struct tri_run_folder *folder)
     tri_free(folder);
 }
 
-enum tri_status tri_run_folder_describe(const struct tri_run_folder *folder,
+enum tri_status tri_run_folder_describe(struct tri_run_folder *folder,
                                         const struct tri_config *config, const char *environment,
                                         struct tri_error *error)
 {
@@ -285,6 +344,7 @@ enum tri_status tri_run_folder_describe(const struct tri_run_folder *folder,
     member(folder, "config.yaml", path);
     enum tri_status status = tri_file_save(path, yaml, strlen(yaml), error);
     tri_free(yaml);
+    folder->begun = status == TRI_OK;
     member(folder, "environment.json", path);
     if (status == TRI_OK) {
         status = tri_file_save(path, environment, strlen(environment), error);

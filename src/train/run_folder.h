@@ -30,11 +30,11 @@ enum tri_status tri_run_folder_look(const char *path, int rank,
                                     struct tri_error *error) TRI_NODISCARD;
 /* All ranks have looked: what they looked at goes. Local to rank 0. */
 void tri_run_folder_seen(struct tri_run_folder *folder);
-/* Releases the lock. */
+/* Releases the lock. What opening has made of a folder that no run was described in goes again. */
 void tri_run_folder_close(struct tri_run_folder *folder);
 
-/* Writes config.yaml and environment.json. */
-enum tri_status tri_run_folder_describe(const struct tri_run_folder *folder,
+/* Writes config.yaml and environment.json: the run begins. */
+enum tri_status tri_run_folder_describe(struct tri_run_folder *folder,
                                         const struct tri_config *config, const char *environment,
                                         struct tri_error *error) TRI_NODISCARD;
 

@@ -395,6 +395,34 @@ static void test_folder_taken_away(void **state)
     expect_ended(&job, 3, "by_file/lock: the lock was removed while this run worked");
 }
 
+/* A start that is refused leaves nothing that was not there. */
+static void test_refused_start(void **state)
+{
+    (void)state;
+    cli_run_well(0, CLI_WORDS_OF("train", "c.yaml", "run_dir=old", "train.steps=1"));
+    shell("mkdir -p noted there/checkpoints && touch noted/note");
+    static const char *const folders[] = {"run_dir=made/for/it", "run_dir=made/", "run_dir=noted",
+                                          "run_dir=there"};
+    for (int i = 0; i < 4; i++) {
+        struct process_result result = cli_run(
+            cli_ranks(), CLI_WORDS_OF("train", "c.yaml", folders[i], "resume=old", "seed=99"));
+        cli_expect_error(&result, cli_ranks(), 2, "");
+        result =
+            cli_run(cli_ranks(), CLI_WORDS_OF("train", "c.yaml", folders[i], "resume=nowhere"));
+        cli_expect_error(&result, cli_ranks(), 2, "nowhere");
+    }
+    assert_false(tri_file_is_named("made"));
+    shell("test \"$(find noted there | sort | tr '\\n' ' ')\" = "
+          "'noted noted/note there there/checkpoints '");
+    /* What cannot be written is known when the folder is there. */
+    struct process_result result =
+        cli_run_with(cli_ranks(), CLI_WORDS_OF("TRIDENT_FILE_FAULT=write:ENOSPC:trident.try"),
+                     CLI_WORDS_OF("train", "c.yaml", "run_dir=made/for/it"));
+    cli_expect_error(&result, cli_ranks(), 3, "trident.try");
+    assert_false(tri_file_is_named("made"));
+    cli_run_well(cli_ranks(), CLI_WORDS_OF("train", "c.yaml", "run_dir=noted", "resume=old"));
+}
+
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
@@ -408,6 +436,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_not_ours),
         cmocka_unit_test(test_shard_cut_short),
         cmocka_unit_test(test_folder_taken_away),
+        cmocka_unit_test(test_refused_start),
     };
     cli_begin("files", argc, argv);
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
