@@ -3,6 +3,7 @@
 #include "config/value.h"
 
 #include <inttypes.h>
+#include <limits.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -75,6 +76,10 @@ static void resolve_rest(struct tri_config *config)
     }
     if (moe->eval_capacity_factor < 0) {
         moe->eval_capacity_factor = moe->capacity_factor;
+    }
+    if ((unsigned)moe->aux_window == UINT_MAX) {
+        bool by_step = moe->router->balances_step && !config->reproducible;
+        moe->aux_window = by_step ? TRI_WINDOW_STEP : TRI_WINDOW_SEQUENCE;
     }
     if (config->parallel.expert_tensor == 0) {
         config->parallel.expert_tensor = config->parallel.tensor;
@@ -228,6 +233,29 @@ static enum tri_status check_moe_layers(const struct tri_config *config, struct 
     return TRI_OK;
 }
 
+/* A router that drops nothing, or draws by itself, is not told how to. */
+static enum tri_status check_dropless(const struct tri_config *config, struct tri_error *error)
+{
+    const struct tri_config_moe *moe = &config->moe;
+    const char *name = moe->router->strategy.name;
+    bool trained = moe->capacity_factor > 0;
+    if (!moe->router->dropless) {
+        return TRI_OK;
+    }
+    if (trained || moe->eval_capacity_factor > 0) {
+        return tri_key_refuse(config, error,
+                              trained ? "moe.capacity_factor" : "moe.eval_capacity_factor",
+                              "moe.router", "found %g, expected none: router %s drops no token",
+                              trained ? moe->capacity_factor : moe->eval_capacity_factor, name);
+    }
+    if (moe->noise > 0) {
+        return tri_key_refuse(config, error, "moe.noise", "moe.router",
+                              "found %g, expected 0: router %s draws by its own probabilities",
+                              moe->noise, name);
+    }
+    return TRI_OK;
+}
+
 static enum tri_status check_router(const struct tri_config *config, struct tri_error *error)
 {
     const struct tri_config_moe *moe = &config->moe;
@@ -252,6 +280,7 @@ static enum tri_status check_router(const struct tri_config *config, struct tri_
                               "found %g, expected 0: router %s chooses by no bias",
                               moe->bias_balancing, name);
     }
+    TRI_TRY(check_dropless(config, error));
     if (moe->shared_gate && moe->shared_intermediate_size == 0) {
         return tri_key_refuse(config, error, "moe.shared_gate", NULL,
                               "found true, expected a shared_intermediate_size with it");

@@ -35,6 +35,11 @@ enum tri_bias { TRI_BIAS_NONE, TRI_BIAS_QKV, TRI_BIAS_ALL };
 enum tri_aux_scope { TRI_AUX_LAYER, TRI_AUX_MODEL };
 enum tri_window { TRI_WINDOW_SEQUENCE, TRI_WINDOW_STEP, TRI_WINDOW_RANK };
 enum tri_drop_policy { TRI_DROP_POSITION, TRI_DROP_PROBABILITY, TRI_DROP_RANDOM };
+enum tri_sparsemixer_form {
+    TRI_SPARSEMIXER_PAPER,
+    TRI_SPARSEMIXER_RELEASED,
+    TRI_SPARSEMIXER_CORRECTED
+};
 enum tri_lr_schedule { TRI_LR_COSINE, TRI_LR_LINEAR, TRI_LR_WSD, TRI_LR_CONSTANT };
 enum tri_data_format { TRI_DATA_LLMC, TRI_DATA_U16, TRI_DATA_U32, TRI_DATA_MEGATRON };
 enum tri_rows_kind { TRI_ROWS_WINDOWS, TRI_ROWS_DOCUMENTS };
@@ -93,6 +98,8 @@ struct tri_config_moe {
     const struct tri_router_kind *router;
     bool deepspeed_rts;             /* random token selection of deepspeed_top1 */
     bool deepspeed_second_sampling; /* Gumbel noise on the second choice of deepspeed_top2 */
+    enum tri_sparsemixer_form sparsemixer_form;
+    double mask_range; /* of sparsemixer: which experts are near enough to the best one */
 };
 
 struct tri_config_parallel {

@@ -2,6 +2,7 @@
 
 #include "config/text.h"
 
+#include <limits.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -102,8 +103,13 @@ bool tri_key_is_unset(const struct tri_key *key, const void *value)
 {
     int64_t integer;
     double number;
+    unsigned word;
     if (!key->follows) {
         return false;
+    }
+    if (key->type == TRI_KEY_ENUM) {
+        memcpy(&word, value, sizeof(word));
+        return word == UINT_MAX;
     }
     if (key->type == TRI_KEY_FLOAT) {
         memcpy(&number, value, sizeof(number));
@@ -118,6 +124,8 @@ void tri_key_unset(const struct tri_key *key, void *value)
     TRI_REQUIRE(key->follows);
     if (key->type == TRI_KEY_FLOAT) {
         memcpy(value, &(double){-1.0}, sizeof(double));
+    } else if (key->type == TRI_KEY_ENUM) {
+        memcpy(value, &(unsigned){UINT_MAX}, sizeof(unsigned));
     } else {
         memcpy(value, &(int64_t){0}, sizeof(int64_t)); /* of a list: its length */
     }

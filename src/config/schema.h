@@ -50,7 +50,7 @@ struct tri_key {
     size_t list;              /* STRATEGY: where struct tri_strategies has those to choose from */
     const char *initial;      /* the default as one writes it (STRATEGY: the list's first); NULL: it
                                  follows other keys, and until tri_config_finish the value is 0
-                                 (INT) or -1 (FLOAT) */
+                                 (INT), -1 (FLOAT) or UINT_MAX (ENUM) */
     const char *follows;      /* how, in words */
     bool folder;              /* TEXT that is a path: a slash at its end goes */
     enum tri_sets_kind sets;  /* TEXT that may be several sets (config/sets.h) */

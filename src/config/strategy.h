@@ -19,7 +19,12 @@ struct tri_strategy {
 };
 
 /* What of another layout's routes can be imposed on a router, when verify compares two. */
-enum tri_imposed { TRI_IMPOSE_NOTHING, TRI_IMPOSE_DROPS = 1, TRI_IMPOSE_CHOICE = 2 };
+enum tri_imposed {
+    TRI_IMPOSE_NOTHING,
+    TRI_IMPOSE_DROPS = 1,
+    TRI_IMPOSE_CHOICE = 2,
+    TRI_IMPOSE_LOGITS = 4 /* whatever is decided by comparing goes by the other's logits */
+};
 
 struct tri_router_ops;
 struct tri_router_kind {
@@ -31,8 +36,12 @@ struct tri_router_kind {
                          keyed by it too), whatever the keys of noise and of drops say */
     bool blind;       /* reads no logits, and asks no peer: a rehearsal's */
     bool even;        /* every expert gets the same share: a plan needs no headroom */
-    bool exported;    /* transformers' models choose and weigh like this */
-    unsigned imposed; /* of enum tri_imposed */
+    bool dropless;    /* takes no capacity, and no noise */
+    bool balances_step; /* moe.aux_window is step unless it is given */
+    bool apart;         /* experts' outputs weigh otherwise in the forward than in the backward, and
+                           the backward needs the logits: routes have room for both */
+    bool exported;      /* transformers' models choose and weigh like this */
+    unsigned imposed;   /* of enum tri_imposed */
     const struct tri_router_kind
         *rehearsed;                   /* who chooses instead in a plan: see moe/router_kind.h */
     const struct tri_router_ops *ops; /* likewise */

@@ -163,7 +163,8 @@ const struct tri_key tri_keys[] = {
     {"moe.aux_scope", AT(moe.aux_scope), WORDS("layer", "model"), .initial = "layer", TRAINS,
      .help =
          "Balance of each layer, summed; or of all layers' tokens in one count (transformers)."},
-    {"moe.aux_window", AT(moe.aux_window), WINDOWS, .initial = "sequence", TRAINS,
+    {"moe.aux_window", AT(moe.aux_window), WINDOWS,
+     .follows = "sequence; router sparsemixer: step, unless reproducible", TRAINS,
      .help = "Tokens that are balanced together: each row, all rows of a micro-step over all "
              "replicas, or one replica's micro-batch."},
     {"moe.z_loss", AT(moe.z_loss), NUMBER_FROM(0.0, 1e6), .initial = "0", TRAINS,
@@ -205,6 +206,13 @@ const struct tri_key tri_keys[] = {
      .help = "Random token selection of deepspeed_top1."},
     {"moe.deepspeed_second_sampling", AT(moe.deepspeed_second_sampling), BOOL, .initial = "true",
      OUTPUT, .help = "Gumbel noise on the second choice of deepspeed_top2."},
+    {"moe.sparsemixer_form", AT(moe.sparsemixer_form), WORDS("paper", "released", "corrected"),
+     .initial = "paper", OUTPUT,
+     .help = "SparseMixer-v2 by GRIN's algorithm 1, as its authors' code computes, or by algorithm "
+             "2 (v2*), whose derivation is the right one."},
+    {"moe.mask_range", AT(moe.mask_range), NUMBER_FROM(0.0, 1.0), .initial = "0.01", OUTPUT,
+     .help = "sparsemixer draws among experts whose logit is below the best one by at most this "
+             "times the sum of the two's absolute values; 0: ties alone, 1: all."},
 
     {"parallel.tensor", AT(parallel.tensor), INT(1, MOST), .initial = "1",
      .help = "Ranks that share each layer; divides num_heads."},

@@ -22,7 +22,8 @@ struct tri_route_tap {
     int32_t *chosen;   /* [MoE layers, tokens, k] */
     int32_t *expert;   /* [MoE layers, tokens, k] -1 where capacity dropped it; may be NULL */
     float *gap;        /* [MoE layers, tokens] between probabilities; recorded only; may be NULL */
-    float *logits;     /* [MoE layers, tokens, experts]; recorded only; may be NULL */
+    float *logits;     /* [MoE layers, tokens, experts]; imposed where a router decides by them; may
+                          be NULL */
 };
 
 /* This rank's share of the sums that the step reports. */

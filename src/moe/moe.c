@@ -167,6 +167,18 @@ static const int32_t *imposed(const struct layer *layer, const struct tri_frame 
     return routes + (layer->index * tap->tokens + pass->first_row * pass->seq) * tap->k;
 }
 
+static const float *imposed_logits(const struct layer *layer, const struct tri_frame *frame)
+{
+    const struct tri_pass *pass = &frame->pass;
+    const struct tri_route_tap *tap = pass->tap;
+    const struct tri_config_moe *moe = &layer->base.context->config->moe;
+    if (!tap || !tap->impose || !tap->logits || !(moe->router->imposed & TRI_IMPOSE_LOGITS)) {
+        return NULL;
+    }
+    int64_t place = layer->index * tap->tokens + pass->first_row * pass->seq;
+    return tap->logits + place * moe->num_experts;
+}
+
 /* ---- forward and backward -------------------------------------------------------------------- */
 
 static struct tri_router_call make_call(const struct layer *layer, const struct tri_frame *frame)
@@ -187,6 +199,7 @@ static struct tri_router_call make_call(const struct layer *layer, const struct 
         .bias = biased ? moe->bias + layer->index * config->num_experts : NULL,
         .imposed = imposed(layer, frame, TRI_IMPOSE_CHOICE),
         .imposed_drops = imposed(layer, frame, TRI_IMPOSE_DROPS),
+        .imposed_logits = imposed_logits(layer, frame),
         .phase = pass->phase,
     };
 }

@@ -58,6 +58,7 @@ static size_t place(const struct tri_config *config, int64_t rows, int64_t seq, 
     const size_t tokens = (size_t)(rows * seq);
     const size_t experts = (size_t)config->moe.num_experts;
     const size_t chosen = tokens * (size_t)config->moe.top_k;
+    const bool apart = config->moe.router->apart;
     const size_t windows = config->moe.aux_window == TRI_WINDOW_SEQUENCE ? (size_t)rows : 1;
     size_t used = 0;
     *routes = (struct tri_routes){0};
@@ -69,6 +70,10 @@ static size_t place(const struct tri_config *config, int64_t rows, int64_t seq, 
     routes->gap = take(block, &used, tokens * sizeof(*routes->gap));
     routes->fraction = take(block, &used, windows * experts * sizeof(*routes->fraction));
     routes->load = take(block, &used, experts * sizeof(*routes->load));
+    if (apart) {
+        routes->back = take(block, &used, chosen * sizeof(*routes->back));
+        routes->logits = take(block, &used, tokens * experts * sizeof(*routes->logits));
+    }
     return used;
 }
 

@@ -24,8 +24,9 @@ struct tri_router_call {
     const float *bias; /* [experts] bias-balancing's, added to the scores that choose; or NULL */
     const int32_t *imposed; /* [tokens, k] experts to take instead of choosing (verify); or NULL */
     const int32_t
-        *imposed_drops;   /* [tokens, k] -1 for those that a full expert refuses first, where
+        *imposed_drops;          /* [tokens, k] -1 for those that a full expert refuses first, where
                                      scores would decide; or NULL */
+    const float *imposed_logits; /* [tokens, experts] what decides instead of logits; or NULL */
     const float *uniform; /* [tokens, experts] numbers of random selection; NULL: keyed ones */
     enum tri_phase phase; /* for the ledger */
 };
@@ -38,6 +39,9 @@ struct tri_routes {
     int32_t *chosen; /* [tokens, k] before capacity; in order of falling score, imposed as given */
     int32_t *expert; /* [tokens, k] after capacity; -1 where dropped */
     float *weight;   /* [tokens, k] multiplies the expert's output; 0 where dropped */
+    float *back;     /* [tokens, k] multiplies the gradient on its way back to the expert; NULL:
+                        weight does. Of routers that are `apart`, as is: */
+    float *logits;   /* [tokens, experts] those of the call, for the backward; or NULL */
     float *probs;    /* [tokens, experts] softmax of the (noiseless) logits */
     float *lse;      /* [tokens] log-sum-exp of the logits */
     float *gap; /* [tokens] last chosen minus first refused score, so in logits unless there is a

@@ -111,7 +111,7 @@ static int64_t period(const struct tri_config *config)
     return experts / gcd(experts, routes);
 }
 
-static const struct tri_router_ops rehearsed_ops = {
+const struct tri_router_ops tri_router_rehearsed_ops = {
     .share = tri_router_share,
     .choose = choose_without_logits,
     .measure = tri_router_measure_balance,
@@ -128,5 +128,5 @@ const struct tri_router_kind tri_router_rehearsed = {
     .blind = true,
     .even = true,
     .rehearsed = &tri_router_rehearsed,
-    .ops = &rehearsed_ops,
+    .ops = &tri_router_rehearsed_ops,
 };

@@ -11,6 +11,7 @@ uint64_t tri_router_stream(const struct tri_router_call *call, enum tri_router_d
         [TRI_DRAW_NOISE] = "router.noise",
         [TRI_DRAW_SELECTION] = "router.selection",
         [TRI_DRAW_GUMBEL] = "router.gumbel",
+        [TRI_DRAW_SPARSEMIXER] = "router.sparsemixer",
     };
     uint64_t when = call->step * (uint64_t)TRI_LAYERS_MAX + (uint64_t)call->layer;
     return tri_random_bits(call->seed, tri_random_stream(name[draw]), when);

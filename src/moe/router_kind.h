@@ -77,7 +77,7 @@ struct tri_router {
 /* ---- choosing -------------------------------------------------------------------------------- */
 
 /* One token's place in the random numbers of this call. */
-enum tri_router_draw { TRI_DRAW_NOISE, TRI_DRAW_SELECTION, TRI_DRAW_GUMBEL };
+enum tri_router_draw { TRI_DRAW_NOISE, TRI_DRAW_SELECTION, TRI_DRAW_GUMBEL, TRI_DRAW_SPARSEMIXER };
 uint64_t tri_router_stream(const struct tri_router_call *call, enum tri_router_draw draw);
 
 /* What the scores of one token are made of. */
@@ -134,5 +134,14 @@ void tri_router_weigh_shares(const struct tri_router *router, const struct tri_r
 void tri_router_backward_shares(struct tri_router *router, const struct tri_router_call *call,
                                 const struct tri_routes *routes, const struct tri_aux_model *model,
                                 struct tri_range own, const float *dweight, float *dlogits);
+/* The backward of the balance and z-losses alone, of routers that have weights of their own. */
+void tri_router_backward_losses(struct tri_router *router, const struct tri_router_call *call,
+                                const struct tri_routes *routes, const struct tri_aux_model *model,
+                                struct tri_range own, float *dlogits);
+
+/* ---- plans ----------------------------------------------------------------------------------- */
+
+/* Of who stands for a router in a plan: in turn, without logits. */
+extern const struct tri_router_ops tri_router_rehearsed_ops;
 
 #endif

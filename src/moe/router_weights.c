@@ -90,11 +90,11 @@ static void differentiate(const struct token_gradient *g, float *dlogits)
     }
 }
 
-void tri_router_backward_shares(struct tri_router *router, const struct tri_router_call *call,
-                                const struct tri_routes *routes, const struct tri_aux_model *model,
-                                struct tri_range own, const float *dweight, float *dlogits)
+static void backward_by(const struct tri_router_rules *rules, struct tri_router *router,
+                        const struct tri_router_call *call, const struct tri_routes *routes,
+                        const struct tri_aux_model *model, struct tri_range own,
+                        const float *dweight, float *dlogits)
 {
-    const struct tri_router_rules *rules = &router->rules;
     const struct tri_config_moe *moe = &router->config->moe;
     const int64_t tokens = call->rows * call->seq;
     const bool by_row = moe->aux_window == TRI_WINDOW_SEQUENCE;
@@ -115,4 +115,19 @@ void tri_router_backward_shares(struct tri_router *router, const struct tri_rout
         };
         differentiate(&g, dlogits + t * rules->experts);
     }
+}
+
+void tri_router_backward_shares(struct tri_router *router, const struct tri_router_call *call,
+                                const struct tri_routes *routes, const struct tri_aux_model *model,
+                                struct tri_range own, const float *dweight, float *dlogits)
+{
+    backward_by(&router->rules, router, call, routes, model, own, dweight, dlogits);
+}
+
+void tri_router_backward_losses(struct tri_router *router, const struct tri_router_call *call,
+                                const struct tri_routes *routes, const struct tri_aux_model *model,
+                                struct tri_range own, float *dlogits)
+{
+    const struct tri_router_rules none = {.experts = router->rules.experts};
+    backward_by(&none, router, call, routes, model, own, routes->weight, dlogits);
 }

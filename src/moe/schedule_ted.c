@@ -357,7 +357,7 @@ static void backward(const struct tri_schedule *self, const struct tri_frame *fr
         .dy = own_of_stream(ted, plan, frame, dy),
         .rows = kept->returned,
         .index = plan->slot_of,
-        .weight = routes->weight + first,
+        .weight = (routes->back ? routes->back : routes->weight) + first,
         .drows = d_slots,
         .dweight = dweight + first,
         .n = n,

@@ -101,7 +101,9 @@ static enum tri_status take_step(struct verify *v, int64_t step, struct tri_erro
     if (compare) {
         TRI_TRY(layout_gradients(v, step, false, &got, error));
     }
-    if (!compare || tri_verify_compare_routes(v)) {
+    bool by_logits = v->config.moe.router->imposed & TRI_IMPOSE_LOGITS;
+    bool undecided = compare && tri_verify_compare_routes(v);
+    if (!compare || undecided || by_logits) {
         if (impose) {
             tri_verify_share_routes(v);
         }
@@ -268,6 +270,8 @@ static void release(struct verify *v)
     tri_free(v->reference_tap.chosen);
     tri_free(v->reference_tap.expert);
     tri_free(v->reference_tap.gap);
+    tri_free(v->tap.logits);
+    tri_free(v->reference_tap.logits);
     tri_free(v->row_of);
     tri_free(v->whole[0]);
     tri_free(v->before);

@@ -14,6 +14,11 @@ static int64_t tap_size(const struct verify *v)
     return tri_model_moe_layers(&v->config) * v->tap.tokens * v->tap.k;
 }
 
+static int64_t logits_size(const struct verify *v)
+{
+    return tri_model_moe_layers(&v->config) * v->tap.tokens * v->config.moe.num_experts;
+}
+
 void tri_verify_make_taps(struct verify *v)
 {
     struct tri_route_tap *taps[2] = {&v->tap, &v->reference_tap};
@@ -25,19 +30,24 @@ void tri_verify_make_taps(struct verify *v)
         taps[i]->expert = tri_alloc(TRI_MEMORY_OTHER, (size_t)tap_size(v) * sizeof(int32_t));
         taps[i]->gap =
             tri_alloc(TRI_MEMORY_OTHER, (size_t)(layers * taps[i]->tokens) * sizeof(float));
+        if (v->config.moe.router->imposed & TRI_IMPOSE_LOGITS) {
+            taps[i]->logits = tri_alloc(TRI_MEMORY_OTHER, (size_t)logits_size(v) * sizeof(float));
+        }
     }
 }
 
-/* Copies routes between the reference's order of rows and the global batch's. */
-static void reorder(const struct verify *v, int32_t *global, int32_t *reference, bool to_global)
+/* Copies what the reference has of each token, `width` of 4 bytes, from its order of rows to the
+ * global batch's. */
+static void reorder(const struct verify *v, void *global, const void *reference, int64_t width)
 {
-    int64_t row = v->source.seq * v->tap.k;
+    enum { BYTES = 4 };
+    int64_t row = v->source.seq * width * BYTES;
     int64_t layers = tri_model_moe_layers(&v->config);
     for (int64_t layer = 0; layer < layers; layer++) {
         for (int64_t j = 0; j < v->source.rows; j++) {
-            int32_t *r = reference + (layer * v->source.rows + j) * row;
-            int32_t *g = global + (layer * v->source.rows + v->row_of[j]) * row;
-            memcpy(to_global ? g : r, to_global ? r : g, (size_t)row * sizeof(*r));
+            const char *r = (const char *)reference + (layer * v->source.rows + j) * row;
+            char *g = (char *)global + (layer * v->source.rows + v->row_of[j]) * row;
+            memcpy(g, r, (size_t)row);
         }
     }
 }
@@ -83,7 +93,7 @@ bool tri_verify_compare_routes(struct verify *v)
     collect_routes(v, routes);
     if (verify_is_root(v)) {
         int32_t *expected = tri_alloc(TRI_MEMORY_OTHER, (size_t)n * sizeof(*expected));
-        reorder(v, expected, v->reference_tap.chosen, true);
+        reorder(v, expected, v->reference_tap.chosen, k);
         for (int64_t layer = 0; layer < n / (v->tap.tokens * k); layer++) {
             for (int64_t j = 0; j < v->tap.tokens; j++) {
                 int64_t t = layer * v->tap.tokens + v->row_of[j / v->source.seq] * v->source.seq +
@@ -108,11 +118,18 @@ void tri_verify_share_routes(struct verify *v)
 {
     int64_t n = tap_size(v);
     if (verify_is_root(v) && n > 0) {
-        reorder(v, v->tap.chosen, v->reference_tap.chosen, true);
-        reorder(v, v->tap.expert, v->reference_tap.expert, true);
+        reorder(v, v->tap.chosen, v->reference_tap.chosen, v->tap.k);
+        reorder(v, v->tap.expert, v->reference_tap.expert, v->tap.k);
     }
     tri_broadcast(tri_mesh_group(v->session->mesh, TRI_ON_ALL), tri_verify_where, v->tap.chosen, n,
                   TRI_I32, 0);
     tri_broadcast(tri_mesh_group(v->session->mesh, TRI_ON_ALL), tri_verify_where, v->tap.expert, n,
                   TRI_I32, 0);
+    if (v->tap.logits) {
+        if (verify_is_root(v)) {
+            reorder(v, v->tap.logits, v->reference_tap.logits, v->config.moe.num_experts);
+        }
+        tri_broadcast(tri_mesh_group(v->session->mesh, TRI_ON_ALL), tri_verify_where, v->tap.logits,
+                      logits_size(v), TRI_F32, 0);
+    }
 }

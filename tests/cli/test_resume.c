@@ -136,6 +136,23 @@ static void expect_same_runs(const char *a, const char *b, int64_t steps)
     }
 }
 
+/* ---- numbers drawn by the step --------------------------------------------------------------- */
+
+static void test_drawn(void **state)
+{
+    (void)state;
+    char whole[32];
+    char resumed[32];
+    cli_run_well(cli_ranks(), CLI_WORDS_OF("train", "c.yaml", "moe.router=sparsemixer",
+                                           "moe.mask_range=0.5", "moe.aux_loss=0.1",
+                                           "train.steps=8", "checkpoint.every=4", "run_dir=drawn"));
+    cli_run_well(cli_ranks(), CLI_WORDS_OF("train", "drawn/config.yaml", "run_dir=drawn_on",
+                                           "resume=drawn/checkpoints/step_4"));
+    cli_digest("drawn/checkpoints/step_8", whole);
+    cli_digest("drawn_on/checkpoints/step_8", resumed);
+    assert_string_equal(whole, resumed);
+}
+
 /* ---- kill -9 --------------------------------------------------------------------------------- */
 
 static void test_killed(void **state)
@@ -432,11 +449,17 @@ static int train_whole(void **state)
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_killed),          cmocka_unit_test(test_killed_in_save),
-        cmocka_unit_test(test_signalled),       cmocka_unit_test(test_launcher_signalled),
-        cmocka_unit_test(test_locked),          cmocka_unit_test(test_finished_and_fresh),
-        cmocka_unit_test(test_metrics_trimmed), cmocka_unit_test(test_metrics_without_checkpoint),
-        cmocka_unit_test(test_keep_last),       cmocka_unit_test(test_other_run),
+        cmocka_unit_test(test_drawn),
+        cmocka_unit_test(test_killed),
+        cmocka_unit_test(test_killed_in_save),
+        cmocka_unit_test(test_signalled),
+        cmocka_unit_test(test_launcher_signalled),
+        cmocka_unit_test(test_locked),
+        cmocka_unit_test(test_finished_and_fresh),
+        cmocka_unit_test(test_metrics_trimmed),
+        cmocka_unit_test(test_metrics_without_checkpoint),
+        cmocka_unit_test(test_keep_last),
+        cmocka_unit_test(test_other_run),
         cmocka_unit_test(test_other_layouts),
     };
     cli_begin("resume", argc, argv);

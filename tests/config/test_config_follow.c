@@ -110,6 +110,13 @@ static void test_each_default_follows(void **state)
     assert_int_equal(c.model.max_position, 32);
     assert_int_equal(reread_with(small, "moe.capacity_factor=1.5", &c), TRI_OK);
     assert_true(c.moe.eval_capacity_factor == 1.5);
+    assert_int_equal(c.moe.aux_window, TRI_WINDOW_SEQUENCE);
+    assert_int_equal(reread_with(small, "moe.router=sparsemixer", &c), TRI_OK);
+    assert_int_equal(c.moe.aux_window, TRI_WINDOW_STEP);
+    assert_int_equal(
+        read_with("reproducible: true\nmoe: {num_experts: 4, router: sparsemixer}\n", NULL, &c),
+        TRI_OK);
+    assert_int_equal(c.moe.aux_window, TRI_WINDOW_SEQUENCE);
 }
 
 /* What was written stays, also when it is what the default would have been; an older program wrote

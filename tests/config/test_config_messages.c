@@ -69,9 +69,9 @@ static void test_reserved(void **state)
         {"train: {lora: {rank: 2, adapter: a}}\n",
          "c.yaml:1: key 'train.lora.adapter': found 'a' without init_from, expected the model that "
          "it was made for there"},
-        {"moe: {num_experts: 4, router: sparsemixer}\n",
-         "c.yaml:1: key 'moe.router': found 'sparsemixer', which is not built yet, expected "
-         "top_k, balanced, deepspeed_top1, deepspeed_top2 or deepspeed_topk"},
+        {"moe: {num_experts: 4, router: dense}\n",
+         "c.yaml:1: key 'moe.router': found 'dense', which is not built yet, expected "
+         "top_k, balanced, deepspeed_top1, deepspeed_top2, deepspeed_topk or sparsemixer"},
         {"moe: {num_experts: 4, schedule: s1}\n",
          "c.yaml:1: key 'moe.schedule': found 's1', which is not built yet, expected ted"},
         {"train: {recompute: auto}\n",
@@ -306,6 +306,23 @@ static void test_combinations(void **state)
         {"moe: {num_experts: 4, router: deepspeed_topk, aux_scope: model}\n",
          "c.yaml:1: key 'moe.aux_scope': found model, expected layer: router deepspeed_topk "
          "balances each layer"},
+        {"moe: {num_experts: 4, router: sparsemixer, capacity_factor: 1.25}\n",
+         "c.yaml:1: key 'moe.capacity_factor': found 1.25, expected none: router sparsemixer drops "
+         "no token"},
+        {"moe: {num_experts: 4, router: sparsemixer, eval_capacity_factor: 2}\n",
+         "c.yaml:1: key 'moe.eval_capacity_factor': found 2, expected none: router sparsemixer "
+         "drops no token"},
+        {"moe: {num_experts: 4, router: sparsemixer, noise: 0.5}\n",
+         "c.yaml:1: key 'moe.noise': found 0.5, expected 0: router sparsemixer draws by its own "
+         "probabilities"},
+        {"moe: {num_experts: 4, router: sparsemixer, bias_balancing: 0.1}\n",
+         "c.yaml:1: key 'moe.bias_balancing': found 0.1, expected 0: router sparsemixer chooses by "
+         "no bias"},
+        {"reproducible: true\nmoe: {num_experts: 4, router: sparsemixer, aux_window: step}\n",
+         "c.yaml:2: key 'moe.aux_window': found step, expected sequence: reproducible takes each "
+         "row by itself"},
+        {"moe: {num_experts: 4, router: sparsemixer, mask_range: 1.5}\n",
+         "c.yaml:1: key 'moe.mask_range': found '1.5', expected a number from 0 to 1"},
         {"moe: {num_experts: 4, router: balanced, bias_balancing: 0.001}\n",
          "c.yaml:1: key 'moe.bias_balancing': found 0.001, expected 0: router balanced chooses "
          "by no bias"},

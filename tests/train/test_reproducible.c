@@ -21,6 +21,8 @@ static const char *const models[] = {
     "precision=bf16 model.qk_norm=head moe.bias_balancing=0.02 moe.shared_gate=false",
     "data.sequence_length=5 model.vocab_size=7 moe.intermediate_size=3 moe.z_loss=0.1",
     "moe.capacity_factor=1.2 moe.min_capacity=0 moe.drop_policy=probability moe.top_k=3",
+    "moe.router=sparsemixer moe.mask_range=0.5 moe.aux_loss=0.1",
+    "precision=bf16 moe.router=sparsemixer moe.mask_range=1 moe.sparsemixer_form=corrected",
 };
 static const char *const mechanisms[] = {
     "",
