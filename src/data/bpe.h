@@ -42,15 +42,22 @@ struct tri_bpe {
 struct tri_bpe_worker;
 struct tri_bpe_worker *tri_bpe_worker_create(const struct tri_bpe *bpe);
 void tri_bpe_worker_destroy(struct tri_bpe_worker *worker);
-/* A part of a text that was cut where it may be; begins: its first one. False: a pattern takes more
- * steps than it may, or the normalizer makes more of the text: then it has grown. */
-bool tri_bpe_encode_part(struct tri_bpe_worker *worker, const unsigned char *text, size_t bytes,
-                         bool begins, struct tri_token_list *tokens);
-bool tri_bpe_worker_grown(const struct tri_bpe_worker *worker);
+/* Why a text cannot be taken. */
+enum tri_bpe_fault {
+    TRI_BPE_FINE,
+    TRI_BPE_STUCK,    /* a pattern takes more steps than a match may */
+    TRI_BPE_GROWN,    /* the normalizer makes too much of it */
+    TRI_BPE_LONG_WORD /* it has one of more bytes than the rules allow */
+};
+/* A part of a text that was cut where it may be; begins: its first one. */
+enum tri_bpe_fault tri_bpe_encode_part(struct tri_bpe_worker *worker, const unsigned char *text,
+                                       size_t bytes, bool begins,
+                                       struct tri_token_list *tokens) TRI_NODISCARD;
 /* The same of a text, or where it begins of what stands between two tokens of a larger one: that is
  * not `first`. plain: special tokens' names are text. */
-bool tri_bpe_encode_piece(struct tri_bpe_worker *worker, const unsigned char *text, size_t bytes,
-                          bool begins, struct tri_text_place place, struct tri_token_list *tokens);
+enum tri_bpe_fault tri_bpe_encode_piece(struct tri_bpe_worker *worker, const unsigned char *text,
+                                        size_t bytes, bool begins, struct tri_text_place place,
+                                        struct tri_token_list *tokens) TRI_NODISCARD;
 const struct tri_bpe *tri_bpe_worker_bpe(const struct tri_bpe_worker *worker);
 
 /* The encode of an interface: on bpe->threads threads, the same tokens on any number of them. */

@@ -423,6 +423,7 @@ static enum tri_status read_options(struct tri_bpe_file *file, const json_t *mod
         }
     }
     rules->characters = !file->bytes;
+    rules->most = TRI_WORD_MOST;
     TRI_TRY(tri_bpe_get_flag(file, "model", model, "ignore_merges", false, &rules->whole, error));
     TRI_TRY(tri_bpe_get_flag(file, "model", model, "fuse_unk", false, &rules->fuse_unknown, error));
     return tri_bpe_get_flag(file, "model", model, "byte_fallback", false, fallback, error);

@@ -14,7 +14,8 @@ enum {
 struct part {
     const unsigned char *text;
     size_t bytes;
-    bool done, failed, grown;
+    bool done;
+    enum tri_bpe_fault fault;
     struct tri_token_list tokens;
 };
 
@@ -58,15 +59,27 @@ static size_t end_of_part(const struct tri_bpe *bpe, const unsigned char *text, 
 
 /* ---- one thread ------------------------------------------------------------------------------ */
 
-static enum tri_status refuse_text(bool grown, struct tri_error *error)
+static enum tri_status check(const struct tri_bpe *bpe, enum tri_bpe_fault fault,
+                             struct tri_error *error)
 {
-    if (grown) {
+    switch (fault) {
+    case TRI_BPE_FINE:
+        break;
+    case TRI_BPE_GROWN:
         return tri_fail(error, TRI_BAD_INPUT,
                         "tokenizer: its normalizer makes more than %d times the bytes of this text",
                         TRI_NORMAL_TIMES);
+    case TRI_BPE_LONG_WORD:
+        return tri_fail(
+            error, TRI_BAD_INPUT,
+            "tokenizer: found a word of more than %zu bytes, which its pattern does not "
+            "cut, expected at most that",
+            bpe->rules.most);
+    case TRI_BPE_STUCK:
+        return tri_fail(error, TRI_BAD_INPUT,
+                        "tokenizer: its pattern takes more steps on this text than a match may");
     }
-    return tri_fail(error, TRI_BAD_INPUT,
-                    "tokenizer: its pattern takes more steps on this text than a match may");
+    return TRI_OK;
 }
 
 static enum tri_status encode_alone(const struct tri_bpe *bpe, const unsigned char *text,
@@ -79,9 +92,8 @@ static enum tri_status encode_alone(const struct tri_bpe *bpe, const unsigned ch
     for (size_t at = 0; at < bytes && status == TRI_OK;) {
         size_t part = end_of_part(bpe, text + at, bytes - at);
         tokens.count = 0;
-        if (!tri_bpe_encode_part(worker, text + at, part, at == 0, &tokens)) {
-            status = refuse_text(tri_bpe_worker_grown(worker), error);
-        } else {
+        status = check(bpe, tri_bpe_encode_part(worker, text + at, part, at == 0, &tokens), error);
+        if (status == TRI_OK) {
             status = sink(context, tokens.tokens, (int64_t)tokens.count, error);
         }
         at += part;
@@ -118,12 +130,13 @@ enum tri_status tri_bpe_encoder_encode(void *encoder, const unsigned char *text,
                                        void *context, struct tri_error *error)
 {
     struct short_encoder *self = encoder;
+    const struct tri_bpe *bpe = tri_bpe_worker_bpe(self->worker);
     for (size_t at = 0; at < bytes;) {
-        size_t part = end_of_part(tri_bpe_worker_bpe(self->worker), text + at, bytes - at);
+        size_t part = end_of_part(bpe, text + at, bytes - at);
         self->tokens.count = 0;
-        if (!tri_bpe_encode_piece(self->worker, text + at, part, at == 0, place, &self->tokens)) {
-            return refuse_text(tri_bpe_worker_grown(self->worker), error);
-        }
+        TRI_TRY(check(
+            bpe, tri_bpe_encode_piece(self->worker, text + at, part, at == 0, place, &self->tokens),
+            error));
         TRI_TRY(sink(context, self->tokens.tokens, (int64_t)self->tokens.count, error));
         at += part;
     }
@@ -150,12 +163,11 @@ static struct part *take(struct team *team)
     return part;
 }
 
-static void finish(struct team *team, struct part *part, bool good, bool grown)
+static void finish(struct team *team, struct part *part, enum tri_bpe_fault fault)
 {
     (void)pthread_mutex_lock(&team->lock);
     part->done = true;
-    part->failed = !good;
-    part->grown = grown;
+    part->fault = fault;
     (void)pthread_cond_broadcast(&team->changed);
     (void)pthread_mutex_unlock(&team->lock);
 }
@@ -167,9 +179,9 @@ static void *work(void *data)
     struct tri_bpe_worker *worker = tri_bpe_worker_create(team->bpe);
     for (struct part *part; (part = take(team));) {
         part->tokens.count = 0;
-        bool good = tri_bpe_encode_part(worker, part->text, part->bytes, part->text == team->text,
-                                        &part->tokens);
-        finish(team, part, good, tri_bpe_worker_grown(worker));
+        finish(team, part,
+               tri_bpe_encode_part(worker, part->text, part->bytes, part->text == team->text,
+                                   &part->tokens));
     }
     tri_bpe_worker_destroy(worker);
     return NULL;
@@ -188,9 +200,10 @@ static enum tri_status collect(struct team *team, tri_token_sink sink, void *con
             continue;
         }
         (void)pthread_mutex_unlock(&team->lock);
-        status = part->failed
-                     ? refuse_text(part->grown, error)
-                     : sink(context, part->tokens.tokens, (int64_t)part->tokens.count, error);
+        status = check(team->bpe, part->fault, error);
+        if (status == TRI_OK) {
+            status = sink(context, part->tokens.tokens, (int64_t)part->tokens.count, error);
+        }
         (void)pthread_mutex_lock(&team->lock);
         part->done = false;
         team->used++;

@@ -9,6 +9,7 @@
 #include "data/bpe_learn.h"
 #include "data/string.h"
 #include "data/utf8.h"
+#include "data/vocabulary.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -17,6 +18,7 @@
 #include <xxhash.h>
 
 enum { HELD = 1 << 20 };
+static const uint32_t WORDS_MOST = UINT32_MAX - 2;
 
 static const char END[] = "<|endoftext|>";
 
@@ -30,6 +32,7 @@ struct tri_bpe_trainer {
     uint32_t *slot; /* open addressing: word + 1 */
     size_t mask;
     struct tri_string held; /* of the document, not yet counted */
+    size_t searched;        /* of what is held: there is no cut in it */
 };
 
 enum tri_status tri_bpe_trainer_create(struct tri_bpe_trainer **trainer, struct tri_error *error)
@@ -99,13 +102,23 @@ static void grow(struct tri_bpe_trainer *t)
     t->mask = size - 1;
 }
 
-static void count_word(struct tri_bpe_trainer *t, const unsigned char *text, size_t bytes)
+static enum tri_status count_word(struct tri_bpe_trainer *t, const unsigned char *text,
+                                  size_t bytes, struct tri_error *error)
 {
+    if (bytes > TRI_WORD_MOST) {
+        return tri_fail(error, TRI_BAD_INPUT, "found a word of %zu bytes, expected at most %d",
+                        bytes, TRI_WORD_MOST);
+    }
     uint32_t *slot = find_slot(t, t->slot, t->mask, text, bytes);
     if (*slot == 0) {
         void *end = t->end;
         void *number = t->number;
-        TRI_REQUIRE(t->count < UINT32_MAX - 1);
+        if (t->count == WORDS_MOST) {
+            return tri_fail(error, TRI_BAD_INPUT,
+                            "found more different words than are counted, expected at "
+                            "most %" PRIu32,
+                            WORDS_MOST);
+        }
         tri_array_grow(&end, &t->end_room, sizeof(*t->end), t->count, 1);
         tri_array_grow(&number, &t->number_room, sizeof(*t->number), t->count, 1);
         t->end = end;
@@ -117,9 +130,10 @@ static void count_word(struct tri_bpe_trainer *t, const unsigned char *text, siz
         if (2 * t->count > t->mask) {
             grow(t);
         }
-        return;
+        return TRI_OK;
     }
     t->number[*slot - 1]++;
+    return TRI_OK;
 }
 
 static enum tri_status count_words(struct tri_bpe_trainer *t, const unsigned char *text,
@@ -129,14 +143,13 @@ static enum tri_status count_words(struct tri_bpe_trainer *t, const unsigned cha
         size_t begin;
         size_t end;
         if (!tri_matcher_find(t->matcher, text, bytes, at, &begin, &end)) {
-            return tri_fail(error, TRI_BAD_INPUT,
-                            "tokenize: a text is too long to be cut into words");
+            return tri_fail(error, TRI_BAD_INPUT, "a text is too long to be cut into words");
         }
         if (begin > at) {
-            count_word(t, text + at, begin - at);
+            TRI_TRY(count_word(t, text + at, begin - at, error));
         }
         if (end > begin) {
-            count_word(t, text + begin, end - begin);
+            TRI_TRY(count_word(t, text + begin, end - begin, error));
         }
         at = end;
     }
@@ -153,7 +166,7 @@ static enum tri_status count_held(struct tri_bpe_trainer *t, size_t bytes, struc
         at += run;
         run = tri_utf8_invalid(text + at, bytes - at);
         if (run > 0) {
-            count_word(t, text + at, run);
+            TRI_TRY(count_word(t, text + at, run, error));
         }
         at += run;
     }
@@ -165,10 +178,10 @@ static enum tri_status count_held(struct tri_bpe_trainer *t, size_t bytes, struc
 }
 
 /* Behind a letter and before a space or line feed, the last such place; 0: there is none. */
-static size_t last_cut(const struct tri_string *held)
+static size_t last_cut(const struct tri_bpe_trainer *t)
 {
-    const unsigned char *text = (const unsigned char *)held->data;
-    for (size_t at = held->size; at-- > 1;) {
+    const unsigned char *text = (const unsigned char *)t->held.data;
+    for (size_t at = t->held.size; at-- > (t->searched > 0 ? t->searched : 1);) {
         int32_t c;
         if ((text[at] == ' ' || text[at] == '\n') && tri_utf8_last(text, at, &c) > 0 &&
             tri_is_letter(c)) {
@@ -184,10 +197,12 @@ enum tri_status tri_bpe_trainer_add(struct tri_bpe_trainer *trainer, bool begins
 {
     if (begins) {
         TRI_TRY(count_held(trainer, trainer->held.size, error));
+        trainer->searched = 0;
     }
     tri_string_append(&trainer->held, text, bytes);
     if (trainer->held.size >= HELD && trainer->held.size % HELD < bytes) {
-        return count_held(trainer, last_cut(&trainer->held), error);
+        TRI_TRY(count_held(trainer, last_cut(trainer), error));
+        trainer->searched = trainer->held.size;
     }
     return TRI_OK;
 }

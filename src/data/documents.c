@@ -59,6 +59,7 @@ struct text_sink {
     void *context;
     bool begins;
     int64_t tokens;
+    bool failed; /* the sink, which has said why */
 };
 
 static enum tri_status pass_on(void *context, const int32_t *tokens, int64_t count,
@@ -68,7 +69,9 @@ static enum tri_status pass_on(void *context, const int32_t *tokens, int64_t cou
     bool begins = text->begins && count > 0;
     text->begins = text->begins && count == 0;
     text->tokens += count;
-    return text->sink(text->context, begins, tokens, NULL, count, error);
+    enum tri_status status = text->sink(text->context, begins, tokens, NULL, count, error);
+    text->failed = status != TRI_OK;
+    return status;
 }
 
 /* What a tokenizer takes is a whole text: the archive's lies on the disk meanwhile, not in
@@ -102,19 +105,24 @@ static enum tri_status encode_file(const struct tri_documents_args *args, const 
     struct tri_mapping text;
     TRI_TRY(tri_file_map(path, &text, error));
     *bytes += (int64_t)text.size;
+    if (text.size == 0) {
+        tri_file_unmap(&text);
+        return tri_fail(error, TRI_BAD_INPUT, "%s: is empty", name);
+    }
+    struct tri_error found;
     enum tri_status status =
-        text.size == 0
-            ? tri_fail(error, TRI_BAD_INPUT, "%s: is empty", name)
-            : args->tokenizer->encode(args->tokenizer, text.data, text.size, pass_on, sink, error);
+        args->tokenizer->encode(args->tokenizer, text.data, text.size, pass_on, sink, &found);
     tri_file_unmap(&text);
-    return status;
+    return status == TRI_OK ? TRI_OK
+           : sink->failed   ? tri_fail(error, status, "%s", found.message)
+                            : tri_fail(error, status, "%s: %s", name, found.message);
 }
 
 static enum tri_status read_text(const struct tri_documents_args *args, struct tri_input *input,
                                  const char *path, tri_document_sink sink, void *context,
                                  struct tri_documents_counts *counts, struct tri_error *error)
 {
-    struct text_sink text = {sink, context, true, 0};
+    struct text_sink text = {.sink = sink, .context = context, .begins = true};
     enum tri_status status;
     if (tri_input_packing(input) == TRI_PACKING_NONE) {
         status = encode_file(args, path, path, &text, &counts->bytes, error);

@@ -172,6 +172,21 @@ static enum tri_status find_specials(struct work *work, struct tri_error *error)
 
 /* ---- learning a tokenizer -------------------------------------------------------------------- */
 
+/* Who learns from which file. */
+struct lesson {
+    struct tri_bpe_trainer *trainer;
+    const char *file;
+};
+
+static enum tri_status learn_text(const struct lesson *lesson, bool begins,
+                                  const unsigned char *text, size_t bytes, struct tri_error *error)
+{
+    struct tri_error found;
+    enum tri_status status = tri_bpe_trainer_add(lesson->trainer, begins, text, bytes, &found);
+    return status == TRI_OK ? TRI_OK
+                            : tri_fail(error, status, "%s: %s", lesson->file, found.message);
+}
+
 /* Documents come as bytes. */
 static enum tri_status learn_from(void *context, bool begins, const int32_t *tokens,
                                   const unsigned char *counts, int64_t count,
@@ -184,7 +199,7 @@ static enum tri_status learn_from(void *context, bool begins, const int32_t *tok
         for (int64_t i = 0; i < part; i++) {
             text[i] = (unsigned char)tokens[at + i];
         }
-        TRI_TRY(tri_bpe_trainer_add(context, begins && at == 0, text, (size_t)part, error));
+        TRI_TRY(learn_text(context, begins && at == 0, text, (size_t)part, error));
     }
     return TRI_OK;
 }
@@ -199,8 +214,10 @@ static enum tri_status learn(struct work *work, struct tri_bpe_trainer *trainer,
                                             .format = work->args->format,
                                             .scratch = work->scratch};
     for (int i = 0; i < work->args->num_files; i++) {
-        TRI_TRY(
-            tri_documents_read(&args, work->args->files[i], learn_from, trainer, &counts, error));
+        struct lesson lesson = {trainer, work->args->files[i]};
+        TRI_TRY(tri_documents_read(&args, lesson.file, learn_from, &lesson, &counts, error));
+        /* What it ends with is counted while its name is at hand. */
+        TRI_TRY(learn_text(&lesson, true, (const unsigned char *)"", 0, error));
     }
     return tri_bpe_trainer_finish(trainer, work->args->train_vocab, work->learned, error);
 }

@@ -6,7 +6,7 @@
 #include <xxhash.h>
 
 struct text {
-    uint32_t at, bytes;
+    size_t at, bytes;
 };
 
 struct merge {
@@ -100,7 +100,7 @@ static int32_t *word_slot(const struct tri_vocabulary *v, const void *text, size
 void tri_vocabulary_set(struct tri_vocabulary *v, int32_t id, const void *text, size_t bytes,
                         bool findable)
 {
-    TRI_REQUIRE(id >= 0 && id < v->size && bytes < UINT32_MAX - v->used);
+    TRI_REQUIRE(id >= 0 && id < v->size);
     if (bytes > v->room - v->used) {
         unsigned char *all = tri_alloc(TRI_MEMORY_OTHER, 2 * (v->used + bytes));
         memcpy(all, v->bytes, v->used);
@@ -109,7 +109,7 @@ void tri_vocabulary_set(struct tri_vocabulary *v, int32_t id, const void *text, 
         v->room = 2 * (v->used + bytes);
     }
     memcpy(v->bytes + v->used, text, bytes);
-    v->text[id] = (struct text){(uint32_t)v->used, (uint32_t)bytes};
+    v->text[id] = (struct text){v->used, bytes};
     if (findable) {
         int32_t *slot = word_slot(v, text, bytes);
         *slot = *slot == 0 ? id + 1 : *slot;
@@ -336,7 +336,6 @@ static void merge_large(struct tri_word_cutter *cutter, size_t symbols)
 static void merge_word(struct tri_word_cutter *cutter, const unsigned char *word, size_t bytes,
                        struct tri_token_list *tokens)
 {
-    TRI_REQUIRE(bytes < INT32_MAX);
     (void)tri_grow(TRI_MEMORY_OTHER, (void **)&cutter->symbol, &cutter->symbol_room,
                    bytes * sizeof(*cutter->symbol));
     size_t count = bytes;
@@ -367,12 +366,12 @@ static void merge_word(struct tri_word_cutter *cutter, const unsigned char *word
     tokens->count = (size_t)(out - tokens->tokens);
 }
 
-void tri_word_cut(struct tri_word_cutter *cutter, const unsigned char *word, size_t bytes,
+bool tri_word_cut(struct tri_word_cutter *cutter, const unsigned char *word, size_t bytes,
                   struct tri_token_list *tokens)
 {
     const struct tri_word_rules *rules = cutter->rules;
-    if (bytes == 0) {
-        return;
+    if (bytes == 0 || bytes > rules->most) {
+        return bytes == 0;
     }
     struct cached *cached = NULL;
     if (bytes <= CACHED_BYTES) {
@@ -381,7 +380,7 @@ void tri_word_cut(struct tri_word_cutter *cutter, const unsigned char *word, siz
             int32_t *out = tri_token_list_reserve(tokens, CACHED_TOKENS);
             memcpy(out, cached->token, sizeof(cached->token));
             tokens->count += cached->count;
-            return;
+            return true;
         }
     }
     size_t before = tokens->count;
@@ -399,4 +398,5 @@ void tri_word_cut(struct tri_word_cutter *cutter, const unsigned char *word, siz
         memcpy(cached->word, word, bytes);
         memcpy(cached->token, tokens->tokens + before, count * sizeof(*cached->token));
     }
+    return true;
 }

@@ -4,6 +4,7 @@
 
 #include "base/status.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -34,6 +35,8 @@ int32_t tri_vocabulary_find(const struct tri_vocabulary *vocabulary, const void 
 void tri_vocabulary_merge(struct tri_vocabulary *vocabulary, int32_t left, int32_t right,
                           int32_t rank, int32_t result);
 
+enum { TRI_WORD_MOST = INT32_MAX - 1 };
+
 /* How a word becomes the symbols that are merged. */
 struct tri_word_rules {
     bool whole;        /* a word that is a token is that token, merges or not */
@@ -41,6 +44,7 @@ struct tri_word_rules {
     int32_t byte[256]; /* of each byte; with characters, for those without a token; -1: none */
     int32_t unknown;   /* with characters: what else stands for one; -1: nothing */
     bool fuse_unknown; /* one for as many as stand side by side */
+    size_t most;       /* bytes that a word may have, at most TRI_WORD_MOST */
 };
 
 /* Cuts words for one thread, and remembers short ones. */
@@ -48,8 +52,8 @@ struct tri_word_cutter;
 struct tri_word_cutter *tri_word_cutter_create(const struct tri_vocabulary *vocabulary,
                                                const struct tri_word_rules *rules);
 void tri_word_cutter_destroy(struct tri_word_cutter *cutter);
-/* Appends the word's tokens. */
-void tri_word_cut(struct tri_word_cutter *cutter, const unsigned char *word, size_t bytes,
-                  struct tri_token_list *tokens);
+/* Appends the word's tokens. false: it has more bytes than the rules allow. */
+bool tri_word_cut(struct tri_word_cutter *cutter, const unsigned char *word, size_t bytes,
+                  struct tri_token_list *tokens) TRI_NODISCARD;
 
 #endif

@@ -3,6 +3,7 @@
 
 #include "base/memory.h"
 #include "data/normal.h"
+#include "data/tokenize.h"
 #include "data/tokenizer.h"
 
 #include <jansson.h>
@@ -131,6 +132,17 @@ static void a_text_may_not_grow_without_end(void **state)
                      TRI_BAD_INPUT);
     files_expect_line(&error, "normalizer", "32 times", NULL);
     tri_text_encoder_destroy(encoder);
+    /* Whoever reads files names the one. */
+    files_write("b.txt", text, BYTES);
+    files_write("a.txt", "b", 1);
+    struct tri_tokenize_result result;
+    struct tri_tokenize_args args = {.tokenizer = "tokenizer.json",
+                                     .folder = "out",
+                                     .num_files = 2,
+                                     .files = (char *[]){"a.txt", "b.txt"},
+                                     .separator = -1};
+    assert_int_equal(tri_tokenize_files(&args, &result, &error), TRI_BAD_INPUT);
+    files_expect_line(&error, "b.txt: tokenizer", "32 times", NULL);
     tri_free(text);
     tri_tokenizer_destroy(tokenizer);
     write_bomb(true);

@@ -273,6 +273,69 @@ static void cuts_get_no_space_in_front(void **state)
     tri_free(text);
 }
 
+/* ---- long words ------------------------------------------------------------------------------ */
+
+static enum tri_status drop(void *context, const int32_t *tokens, int64_t count,
+                            struct tri_error *error)
+{
+    (void)context;
+    (void)tokens;
+    (void)count;
+    (void)error;
+    return TRI_OK;
+}
+
+static void expect_long_word(struct tri_tokenizer *tokenizer, const char *text, size_t bytes)
+{
+    struct tri_bpe *bpe = (struct tri_bpe *)(void *)tokenizer;
+    for (int threads = 1; threads <= 3; threads += 2) {
+        struct tri_error error = {0};
+        bpe->threads = threads;
+        assert_int_equal(
+            tokenizer->encode(tokenizer, (const unsigned char *)text, bytes, drop, NULL, &error),
+            TRI_BAD_INPUT);
+        files_expect_line(&error, "word of more than 1000 bytes", "expected at most that", NULL);
+    }
+    struct tri_error error = {0};
+    struct tri_text_encoder *encoder = tri_text_encoder_create(tokenizer);
+    const struct tri_text_place place = {.first = true};
+    assert_int_equal(tri_text_encoder_encode(encoder, (const unsigned char *)text, bytes, place,
+                                             drop, NULL, &error),
+                     TRI_BAD_INPUT);
+    files_expect_line(&error, "word of more than 1000 bytes", NULL);
+    tri_text_encoder_destroy(encoder);
+}
+
+/* The limit is two gigabytes: places in a word are int32. */
+static void a_word_has_a_most(void **state)
+{
+    (void)state;
+    enum { BYTES = 1 << 20, AT = 700000 };
+    static const char *const kinds[] = {"gpt2", "llama2", "mixtral"};
+    char *text = tri_alloc(TRI_MEMORY_OTHER, BYTES);
+    for (size_t n = 0; n < sizeof(kinds) / sizeof(*kinds); n++) {
+        struct tri_tokenizer *tokenizer = load_recorded(kinds[n]);
+        struct tri_bpe *bpe = (struct tri_bpe *)(void *)tokenizer;
+        assert_int_equal(bpe->rules.most, TRI_WORD_MOST);
+        bpe->rules.most = 1000;
+        for (size_t i = 0; i < BYTES; i++) {
+            text[i] = i % 100 == 99 ? ' ' : 'a';
+        }
+        int32_t *tokens;
+        (void)encode(tokenizer, text, BYTES, &tokens);
+        tri_free(tokens);
+        memset(text + AT, 'a', 1000);
+        expect_long_word(tokenizer, text, BYTES);
+        for (size_t i = AT; i < AT + 1000; i++) {
+            text[i] = i % 100 == 99 ? ' ' : 'a';
+        }
+        memset(text + AT, '\xff', 1001);
+        expect_long_word(tokenizer, text, BYTES);
+        tri_tokenizer_destroy(tokenizer);
+    }
+    tri_free(text);
+}
+
 /* ---- patterns -------------------------------------------------------------------------------- */
 
 #define WORDS_END   "\\s+(?!\\S)|\\s+"
@@ -496,6 +559,7 @@ int main(void)
         cmocka_unit_test(later_marks_stay_where_they_are),
         cmocka_unit_test(many_cores_give_what_one_gives),
         cmocka_unit_test(cuts_get_no_space_in_front),
+        cmocka_unit_test(a_word_has_a_most),
         cmocka_unit_test(known_patterns_are_what_they_say),
         cmocka_unit_test(what_is_not_done_is_refused_by_name),
         cmocka_unit_test(a_pattern_may_end_anywhere),
