@@ -12,6 +12,7 @@ struct tri_added {
     uint32_t first[257];           /* the tokens that begin with a byte */
     unsigned char pair[65536 / 8]; /* pairs of bytes that some token begins with */
     bool ends_words;
+    size_t longest;
 };
 
 static int compare(const void *left, const void *right)
@@ -66,6 +67,7 @@ struct tri_added *tri_added_create(struct tri_added_token *token, size_t count)
     qsort(token, count, sizeof(*token), compare);
     for (size_t i = 0; i < count; i++) {
         added->ends_words = added->ends_words && ends_words(&token[i]);
+        added->longest = token[i].bytes > added->longest ? token[i].bytes : added->longest;
         note_pairs(added, &token[i]);
         for (unsigned c = (unsigned char)token[i].text[0]; c < 256; c++) {
             added->first[c + 1] = (uint32_t)i + 1;
@@ -155,6 +157,26 @@ static const struct tri_added_token *longest(const struct tri_added *added,
         high = bound(added, low, high, place, text[place] + 1);
     }
     return best;
+}
+
+bool tri_added_may_cut(const struct tri_added *added, const unsigned char *text, size_t bytes,
+                       size_t at)
+{
+    for (size_t from = at > added->longest ? at - added->longest : 0; from <= at; from++) {
+        const struct tri_added_token *token =
+            from < bytes && begins_one(added, text + from, bytes - from)
+                ? longest(added, text + from, bytes - from, false)
+                : NULL;
+        if (token && from + token->bytes >= at) {
+            return false;
+        }
+    }
+    return true;
+}
+
+size_t tri_added_longest(const struct tri_added *added)
+{
+    return added->longest;
 }
 
 static bool stands_alone(const unsigned char *text, size_t bytes, size_t begin, size_t end)

@@ -28,6 +28,12 @@ int32_t tri_added_find_name(const struct tri_added *added, const char *name);
 /* Whether a text may be cut between a letter and a space or line feed behind it and each half
  * looked through alone. */
 bool tri_added_ends_words(const struct tri_added *added);
+/* The same of one such place, before text[at]: no token, found or passed over, is there that begins
+ * before it or at it and ends at it or behind it. */
+bool tri_added_may_cut(const struct tri_added *added, const unsigned char *text, size_t bytes,
+                       size_t at);
+/* Bytes of the longest token; 0: there is none. */
+size_t tri_added_longest(const struct tri_added *added);
 
 /* The state of a search: begin with {0}. */
 struct tri_added_search {

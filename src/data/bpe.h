@@ -32,8 +32,10 @@ struct tri_bpe {
     struct tri_bpe_step step[TRI_BPE_STEPS];
     int steps;
     bool spaces_begin_words; /* no token has U+2581 behind another character */
-    bool cuts;               /* a text may be cut between a letter and what `cut` says */
+    bool cuts;               /* a text may be cut between a letter and a space */
     bool cuts_lines;         /* and a line feed, or only a space */
+    bool cuts_raw;           /* wherever no token of raw is at */
+    bool cuts_normal;        /* the same of normal */
     unsigned char *special;  /* of each id, whether it is */
     int threads;
 };

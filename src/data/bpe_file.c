@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { FILE_MOST = 256 << 20, THREADS_MOST = 256 };
+enum { FILE_MOST = 256 << 20, THREADS_MOST = 256, NEAR = 1 << 10 };
 
 /* ---- keys ------------------------------------------------------------------------------------ */
 
@@ -86,8 +86,12 @@ static void find_cuts(struct tri_bpe *bpe)
         words = words && (step->kind != TRI_NORMAL_REPLACE ||
                           (bpe->rules.characters && strcmp(step->from, " ") == 0));
     }
-    bpe->cuts =
-        patterns && words && tri_added_ends_words(bpe->raw) && tri_added_ends_words(bpe->normal);
+    bpe->cuts_raw = !tri_added_ends_words(bpe->raw);
+    bpe->cuts_normal = !tri_added_ends_words(bpe->normal);
+    /* Tokens that are near a place are looked for there; in a text that a normal form will change
+     * they cannot be seen yet. */
+    bpe->cuts = patterns && words && (!bpe->cuts_normal || bpe->normalizer.count == 0) &&
+                tri_added_longest(bpe->raw) <= NEAR && tri_added_longest(bpe->normal) <= NEAR;
     bpe->cuts_lines = !bpe->rules.characters;
 }
 

@@ -45,7 +45,9 @@ static size_t find_cut(const struct tri_bpe *bpe, const unsigned char *text, siz
         /* A normal form may end a letter by a mark, and a line feed belongs to what ends so. */
         bool line = text[at] == '\n' && bpe->cuts_lines &&
                     (bpe->normalizer.count == 0 || text[at - 1] < 0x80);
-        if ((text[at] == ' ' || line) && tri_utf8_last(text, at, &c) > 0 && tri_is_letter(c)) {
+        if ((text[at] == ' ' || line) && tri_utf8_last(text, at, &c) > 0 && tri_is_letter(c) &&
+            (!bpe->cuts_raw || tri_added_may_cut(bpe->raw, text, bytes, at)) &&
+            (!bpe->cuts_normal || tri_added_may_cut(bpe->normal, text, bytes, at))) {
             return at;
         }
     }

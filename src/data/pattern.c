@@ -28,18 +28,30 @@ static const char NUMBERS[] =
 static const char SPACES[] = "\\x{9}-\\x{d} \\x{85}\\x{a0}\\x{1680}\\x{2000}-\\x{200a}\\x{2028}"
                              "\\x{2029}\\x{202f}\\x{205f}\\x{3000}";
 
-/* GPT-2's, Llama 3's and Qwen's, and what digits are split by. */
+/* What a word of GPT-4o, Llama 4 and gpt-oss ends with, and a letter of it. */
+#define WORD_TAIL  "(?i:'s|'t|'re|'ve|'m|'ll|'d)?|"
+#define WORD_UPPER "[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]"
+#define WORD_LOWER "[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]"
+
+/* GPT-2's, Llama 3's and Qwen's, GPT-4o's, and what digits are split by. Of each no match goes on
+ * behind a letter with a space or line feed, and none looks back. */
 static const char *const WORD_PATTERNS[] = {
     "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+",
     "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}|"
     " ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+",
     "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}|"
     " ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+",
+    "[^\\r\\n\\p{L}\\p{N}]?" WORD_UPPER "*" WORD_LOWER "+" WORD_TAIL
+    "[^\\r\\n\\p{L}\\p{N}]?" WORD_UPPER "+" WORD_LOWER "*" WORD_TAIL
+    "\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+",
     "\\p{N}",
     "\\p{N}+",
     "\\p{N}{1,3}"};
 
-enum { SPLIT_SPACES = 3 }; /* the first so many, in the order of enum tri_word_style */
+enum {
+    SCANNED = 3,     /* the first so many, in the order of enum tri_word_style, are scanned for */
+    SPLIT_SPACES = 4 /* and so many split spaces */
+};
 
 enum { STACK_MOST = 64 << 20, PATTERN_MOST = 1 << 16 };
 
@@ -212,8 +224,8 @@ enum tri_status tri_pattern_create(const char *place, const char *text,
     for (size_t i = 0; i < sizeof(WORD_PATTERNS) / sizeof(*WORD_PATTERNS); i++) {
         bool same = strcmp(text, WORD_PATTERNS[i]) == 0;
         (*pattern)->ends_words |= same;
-        if (same && i < SPLIT_SPACES) {
-            (*pattern)->splits_spaces = true;
+        (*pattern)->splits_spaces |= same && i < SPLIT_SPACES;
+        if (same && i < SCANNED) {
             (*pattern)->style = (enum tri_word_style)i;
             (*pattern)->classes = make_classes();
         }

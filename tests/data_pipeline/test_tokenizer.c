@@ -1,5 +1,5 @@
 /* Tokens and texts of recorded tokenizers, and what is refused of a tokenizer.json. */
-#include "files.h"
+#include "tokens.h"
 
 #include "base/memory.h"
 #include "data/bpe.h"
@@ -9,27 +9,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-static struct tri_tokenizer *load(const char *path)
-{
-    struct tri_error error = {0};
-    struct tri_tokenizer *tokenizer;
-    if (tri_tokenizer_create(path, &tokenizer, &error) != TRI_OK) {
-        fail_msg("%s", error.message);
-    }
-    return tokenizer;
-}
-
-static int64_t encode(const struct tri_tokenizer *tokenizer, const char *text, size_t bytes,
-                      int32_t **tokens)
-{
-    struct tri_error error = {0};
-    int64_t count;
-    if (tri_tokenizer_encode(tokenizer, text, bytes, tokens, &count, &error) != TRI_OK) {
-        fail_msg("%s", error.message);
-    }
-    return count;
-}
 
 /* ---- what `tokenizers` gave ------------------------------------------------------------------ */
 
@@ -41,7 +20,8 @@ static void expect_line(const struct tri_tokenizer *tokenizer, const char *line)
     const json_t *ids = json_object_get(record, "ids");
     const json_t *decoded = json_object_get(record, "decoded");
     int32_t *tokens;
-    int64_t count = encode(tokenizer, json_string_value(text), json_string_length(text), &tokens);
+    int64_t count =
+        tokens_encode(tokenizer, json_string_value(text), json_string_length(text), &tokens);
     bool same = count == (int64_t)json_array_size(ids);
     for (int64_t i = 0; same && i < count; i++) {
         same = tokens[i] == json_integer_value(json_array_get(ids, (size_t)i));
@@ -65,7 +45,7 @@ static void expect_recorded(const char *name)
 {
     char path[512];
     (void)snprintf(path, sizeof(path), "%s/golden/tokenizers/%s", TESTDATA_DIR, name);
-    struct tri_tokenizer *tokenizer = load(path);
+    struct tri_tokenizer *tokenizer = tokens_load(path);
     (void)snprintf(path, sizeof(path), "%s/golden/tokenizers/%s/ids.jsonl", TESTDATA_DIR, name);
     FILE *file = fopen(path, "r");
     assert_non_null(file);
@@ -120,24 +100,15 @@ static void mixtral_tokens_are_the_recorded_ones(void **state)
 
 /* ---- any bytes ------------------------------------------------------------------------------- */
 
-static const char *const names[] = {"gpt2", "neox", "llama3", "qwen2", "llama2", "mixtral"};
-
 static void expect_back(const struct tri_tokenizer *tokenizer, const char *text, size_t bytes)
 {
     int32_t *tokens;
-    int64_t count = encode(tokenizer, text, bytes, &tokens);
+    int64_t count = tokens_encode(tokenizer, text, bytes, &tokens);
     char *back = tri_alloc(TRI_MEMORY_OTHER, bytes + 1);
     assert_int_equal(tri_tokenizer_decode(tokenizer, tokens, count, back, bytes), bytes);
     assert_memory_equal(back, text, bytes);
     tri_free(back);
     tri_free(tokens);
-}
-
-static struct tri_tokenizer *load_recorded(const char *name)
-{
-    char path[512];
-    (void)snprintf(path, sizeof(path), "%s/golden/tokenizers/%s", TESTDATA_DIR, name);
-    return load(path);
 }
 
 static void broken_utf8_comes_back(void **state)
@@ -148,10 +119,10 @@ static void broken_utf8_comes_back(void **state)
         "\xe2\x82", "\xf0\x9f\x98 x",        "\xed\xa0\x80",
         "\xc0\x80", "caf\xc3 \xa9 \x80\x80", "<|endoftext|>\xff<|im_start|>",
         " \xf5 ",   "\xf4\x90\x80\x80 end"};
-    for (size_t n = 0; n < sizeof(names) / sizeof(*names); n++) {
-        struct tri_tokenizer *tokenizer = load_recorded(names[n]);
+    for (size_t n = 0; n < TOKENS_KINDS; n++) {
+        struct tri_tokenizer *tokenizer = tokens_load_recorded(tokens_names[n]);
         for (size_t i = 0; i < sizeof(texts) / sizeof(*texts); i++) {
-            if (strcmp(names[n], "mixtral") == 0 && texts[i][0] == ' ') {
+            if (strcmp(tokens_names[n], "mixtral") == 0 && texts[i][0] == ' ') {
                 continue; /* its Metaspace takes a first space for the one that it adds */
             }
             expect_back(tokenizer, texts[i], strlen(texts[i]));
@@ -167,173 +138,16 @@ static void later_marks_stay_where_they_are(void **state)
 {
     (void)state;
     static const char known[] = "e\xcc\x81\xcc\xa3"; /* becomes U+1EB9 U+0301 */
-    struct tri_tokenizer *tokenizer = load_recorded("neox");
+    struct tri_tokenizer *tokenizer = tokens_load_recorded("neox");
     expect_back(tokenizer, "e\xe0\xa7\xbe\xe0\xa6\xbc z", 9);
     expect_back(tokenizer, "\xf0\x91\xa4\xb5\xf0\x91\xa4\xb0", 8);
     int32_t *tokens;
     char back[8];
-    int64_t count = encode(tokenizer, known, sizeof(known) - 1, &tokens);
+    int64_t count = tokens_encode(tokenizer, known, sizeof(known) - 1, &tokens);
     assert_int_equal(tri_tokenizer_decode(tokenizer, tokens, count, back, sizeof(back)), 5);
     assert_memory_equal(back, "\xe1\xba\xb9\xcc\x81", 5);
     tri_free(tokens);
     tri_tokenizer_destroy(tokenizer);
-}
-
-enum { LONG_BYTES = 3 << 20 };
-
-/* Bits of text in an order that never comes again. */
-static size_t write_mixture(char *text, uint64_t seed)
-{
-    static const char *const bits[] = {" the",
-                                       "word",
-                                       "\n\n  ",
-                                       "  ",
-                                       "\t",
-                                       "1234",
-                                       "'ll",
-                                       "<|endoftext|>",
-                                       " </think>  ",
-                                       "\xff",
-                                       "\xe4\xbd\xa0\xe5\xa5\xbd",
-                                       " \xd0\xbc\xd0\xb8\xd1\x80",
-                                       "e\xcc\x81",
-                                       "\xf0\x9f\x98\x80",
-                                       "{};",
-                                       "A ",
-                                       " \xe0\xa4\xa8\xe0\xa5\x8d",
-                                       "q\n",
-                                       "\r\n",
-                                       "supercalifragilisticexpialidocious"};
-    size_t bytes = 0;
-    while (bytes < LONG_BYTES - 64) {
-        seed = seed * 6364136223846793005u + 1442695040888963407u;
-        const char *bit = bits[(seed >> 33) % (sizeof(bits) / sizeof(*bits))];
-        memcpy(text + bytes, bit, strlen(bit));
-        bytes += strlen(bit);
-    }
-    return bytes;
-}
-
-/* One call works on many parts at once, and one thread on the text as a whole. */
-static void expect_cuts_unseen(struct tri_tokenizer *tokenizer, const char *text, size_t bytes)
-{
-    struct tri_bpe *bpe = (struct tri_bpe *)(void *)tokenizer;
-    assert_true(bpe->cuts);
-    int32_t *many;
-    int32_t *one;
-    bpe->threads = 3;
-    int64_t count = encode(tokenizer, text, bytes, &many);
-    bpe->threads = 1;
-    bpe->cuts = false;
-    assert_int_equal(encode(tokenizer, text, bytes, &one), count);
-    assert_memory_equal(one, many, (size_t)count * sizeof(*one));
-    tri_free(one);
-    tri_free(many);
-    tri_tokenizer_destroy(tokenizer);
-}
-
-static void many_cores_give_what_one_gives(void **state)
-{
-    (void)state;
-    char *text = tri_alloc(TRI_MEMORY_OTHER, LONG_BYTES);
-    size_t bytes = write_mixture(text, 7);
-    for (size_t n = 0; n < sizeof(names) / sizeof(*names); n++) {
-        expect_cuts_unseen(load_recorded(names[n]), text, bytes);
-    }
-    tri_free(text);
-}
-
-/* Pieces get a space in front, of which a cut may be one or none. */
-static void cuts_get_no_space_in_front(void **state)
-{
-    (void)state;
-    static const char *const steps[] = {
-        "[]", "[{\"type\": \"Digits\", \"individual_digits\": true}]",
-        "[{\"type\": \"Split\", \"pattern\": {\"Regex\": \"'s|'t|'re|'ve|'m|'ll|'d| ?\\\\p{L}+| "
-        "?\\\\p{N}+| ?[^\\\\s\\\\p{L}\\\\p{N}]+|\\\\s+(?!\\\\S)|\\\\s+\"}, \"behavior\": "
-        "\"Isolated\", \"invert\": false}]"};
-    char *text = tri_alloc(TRI_MEMORY_OTHER, LONG_BYTES);
-    size_t bytes = write_mixture(text, 9);
-    for (size_t i = 0; i < sizeof(steps) / sizeof(*steps); i++) {
-        json_t *root =
-            json_load_file(TESTDATA_DIR "/golden/tokenizers/gpt2/tokenizer.json", 0, NULL);
-        json_t *parts = json_loads(steps[i], 0, NULL);
-        assert_non_null(root);
-        assert_non_null(parts);
-        json_array_append_new(parts,
-                              json_pack("{ss sb sb sb}", "type", "ByteLevel", "add_prefix_space", 1,
-                                        "trim_offsets", 1, "use_regex", i < 2));
-        json_object_set_new(root, "pre_tokenizer",
-                            json_pack("{ss so}", "type", "Sequence", "pretokenizers", parts));
-        files_enter("tokenizer_spaces");
-        assert_int_equal(json_dump_file(root, "tokenizer.json", 0), 0);
-        json_decref(root);
-        expect_cuts_unseen(load("tokenizer.json"), text, bytes);
-    }
-    tri_free(text);
-}
-
-/* ---- long words ------------------------------------------------------------------------------ */
-
-static enum tri_status drop(void *context, const int32_t *tokens, int64_t count,
-                            struct tri_error *error)
-{
-    (void)context;
-    (void)tokens;
-    (void)count;
-    (void)error;
-    return TRI_OK;
-}
-
-static void expect_long_word(struct tri_tokenizer *tokenizer, const char *text, size_t bytes)
-{
-    struct tri_bpe *bpe = (struct tri_bpe *)(void *)tokenizer;
-    for (int threads = 1; threads <= 3; threads += 2) {
-        struct tri_error error = {0};
-        bpe->threads = threads;
-        assert_int_equal(
-            tokenizer->encode(tokenizer, (const unsigned char *)text, bytes, drop, NULL, &error),
-            TRI_BAD_INPUT);
-        files_expect_line(&error, "word of more than 1000 bytes", "expected at most that", NULL);
-    }
-    struct tri_error error = {0};
-    struct tri_text_encoder *encoder = tri_text_encoder_create(tokenizer);
-    const struct tri_text_place place = {.first = true};
-    assert_int_equal(tri_text_encoder_encode(encoder, (const unsigned char *)text, bytes, place,
-                                             drop, NULL, &error),
-                     TRI_BAD_INPUT);
-    files_expect_line(&error, "word of more than 1000 bytes", NULL);
-    tri_text_encoder_destroy(encoder);
-}
-
-/* The limit is two gigabytes: places in a word are int32. */
-static void a_word_has_a_most(void **state)
-{
-    (void)state;
-    enum { BYTES = 1 << 20, AT = 700000 };
-    static const char *const kinds[] = {"gpt2", "llama2", "mixtral"};
-    char *text = tri_alloc(TRI_MEMORY_OTHER, BYTES);
-    for (size_t n = 0; n < sizeof(kinds) / sizeof(*kinds); n++) {
-        struct tri_tokenizer *tokenizer = load_recorded(kinds[n]);
-        struct tri_bpe *bpe = (struct tri_bpe *)(void *)tokenizer;
-        assert_int_equal(bpe->rules.most, TRI_WORD_MOST);
-        bpe->rules.most = 1000;
-        for (size_t i = 0; i < BYTES; i++) {
-            text[i] = i % 100 == 99 ? ' ' : 'a';
-        }
-        int32_t *tokens;
-        (void)encode(tokenizer, text, BYTES, &tokens);
-        tri_free(tokens);
-        memset(text + AT, 'a', 1000);
-        expect_long_word(tokenizer, text, BYTES);
-        for (size_t i = AT; i < AT + 1000; i++) {
-            text[i] = i % 100 == 99 ? ' ' : 'a';
-        }
-        memset(text + AT, '\xff', 1001);
-        expect_long_word(tokenizer, text, BYTES);
-        tri_tokenizer_destroy(tokenizer);
-    }
-    tri_free(text);
 }
 
 /* ---- patterns -------------------------------------------------------------------------------- */
@@ -557,9 +371,6 @@ int main(void)
         cmocka_unit_test(mixtral_tokens_are_the_recorded_ones),
         cmocka_unit_test(broken_utf8_comes_back),
         cmocka_unit_test(later_marks_stay_where_they_are),
-        cmocka_unit_test(many_cores_give_what_one_gives),
-        cmocka_unit_test(cuts_get_no_space_in_front),
-        cmocka_unit_test(a_word_has_a_most),
         cmocka_unit_test(known_patterns_are_what_they_say),
         cmocka_unit_test(what_is_not_done_is_refused_by_name),
         cmocka_unit_test(a_pattern_may_end_anywhere),
