@@ -62,6 +62,15 @@ static const char *moe_family(const struct tri_config *config, enum tri_hf_famil
     if (!moe->router->exported) {
         return "this moe.router";
     }
+    if (moe->score == TRI_SCORE_SIGMOID) {
+        return "moe.score sigmoid";
+    }
+    if (moe->groups > 1 && moe->groups_top < moe->groups) {
+        return "moe.groups";
+    }
+    if (moe->routed_scaling != 1.0) {
+        return "moe.routed_scaling";
+    }
     if (moe->bias_balancing > 0) {
         return "moe.bias_balancing";
     }

@@ -74,6 +74,9 @@ static void resolve_rest(struct tri_config *config)
     if (moe->intermediate_size == 0) {
         moe->intermediate_size = config->model.intermediate_size;
     }
+    if (moe->groups_top == 0) {
+        moe->groups_top = moe->groups;
+    }
     if (moe->eval_capacity_factor < 0) {
         moe->eval_capacity_factor = moe->capacity_factor;
     }
@@ -288,6 +291,42 @@ static enum tri_status check_router(const struct tri_config *config, struct tri_
     return TRI_OK;
 }
 
+/* What moe.score, moe.groups and moe.routed_scaling ask of each other and of the router. */
+static enum tri_status check_scores(const struct tri_config *config, struct tri_error *error)
+{
+    const struct tri_config_moe *moe = &config->moe;
+    bool sigmoid = moe->score == TRI_SCORE_SIGMOID;
+    int64_t open = moe->groups_top * (moe->num_experts / moe->groups);
+    if (!moe->router->scored && (sigmoid || moe->groups > 1 || moe->routed_scaling != 1.0)) {
+        const char *key = sigmoid           ? "moe.score"
+                          : moe->groups > 1 ? "moe.groups"
+                                            : "moe.routed_scaling";
+        return tri_key_refuse(config, error, key, "moe.router",
+                              "expected its default: router %s scores and weighs in its own way",
+                              moe->router->strategy.name);
+    }
+    if (sigmoid && moe->z_loss > 0) {
+        return tri_key_refuse(
+            config, error, "moe.z_loss", "moe.score",
+            "found %g, expected 0: it keeps the sum of a softmax small, and score "
+            "is sigmoid",
+            moe->z_loss);
+    }
+    if (moe->groups > 1 && (moe->num_experts % moe->groups != 0 || open == moe->groups_top)) {
+        return tri_key_refuse(config, error, "moe.groups", "moe.num_experts",
+                              "found %" PRId64 ", expected a divisor of num_experts (%" PRId64
+                              ") that leaves two experts or more to a group",
+                              moe->groups, moe->num_experts);
+    }
+    if (moe->groups_top > moe->groups || open < moe->top_k) {
+        return tri_key_refuse(config, error, "moe.groups_top", "moe.groups",
+                              "found %" PRId64 ", expected at most groups (%" PRId64
+                              "), and top_k (%" PRId64 ") experts or more in so many groups",
+                              moe->groups_top, moe->groups, moe->top_k);
+    }
+    return TRI_OK;
+}
+
 /* Tokens and routes of a micro-batch have 32-bit numbers. */
 static enum tri_status check_micro_batch(const struct tri_config *config, struct tri_error *error)
 {
@@ -434,6 +473,7 @@ enum tri_status tri_config_finish(struct tri_config *config, struct tri_error *e
     if (config->moe.num_experts > 0) {
         TRI_TRY(check_moe_layers(config, error));
         TRI_TRY(check_router(config, error));
+        TRI_TRY(check_scores(config, error));
     }
     TRI_TRY(check_train(config, error));
     TRI_TRY(check_micro_batch(config, error));

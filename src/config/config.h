@@ -16,7 +16,7 @@
 /* Bytes of a path with its zero, and those without it of a folder that others are made in: what
  * Trident names below it fits. */
 enum { TRI_PATH_MAX = 1024, TRI_FOLDER_PATH_MAX = 896 };
-enum { TRI_LAYERS_MAX = 1024, TRI_KEYS_MAX = 128, TRI_LINE_COMMAND = -1 };
+enum { TRI_LAYERS_MAX = 1024, TRI_KEYS_MAX = 128, TRI_GROUPS_MAX = 64, TRI_LINE_COMMAND = -1 };
 
 enum tri_precision { TRI_PRECISION_F32, TRI_PRECISION_BF16 };
 enum tri_norm_kind { TRI_NORM_RMS, TRI_NORM_LAYER };
@@ -32,6 +32,7 @@ enum tri_rope_scaling {
 enum tri_mlp_kind { TRI_MLP_SWIGLU, TRI_MLP_GELU, TRI_MLP_GELU_ERF };
 enum tri_qk_norm { TRI_QK_NORM_NONE, TRI_QK_NORM_HEAD, TRI_QK_NORM_FULL };
 enum tri_bias { TRI_BIAS_NONE, TRI_BIAS_QKV, TRI_BIAS_ALL };
+enum tri_score { TRI_SCORE_SOFTMAX, TRI_SCORE_SIGMOID };
 enum tri_aux_scope { TRI_AUX_LAYER, TRI_AUX_MODEL };
 enum tri_window { TRI_WINDOW_SEQUENCE, TRI_WINDOW_STEP, TRI_WINDOW_RANK };
 enum tri_drop_policy { TRI_DROP_POSITION, TRI_DROP_PROBABILITY, TRI_DROP_RANDOM };
@@ -96,7 +97,10 @@ struct tri_config_moe {
     double upcycle_noise; /* std of what is added to experts that begin as a dense MLP */
     double bias_balancing; /* DeepSeek-V3's update rate; 0: off */
     const struct tri_router_kind *router;
-    bool deepspeed_rts;             /* random token selection of deepspeed_top1 */
+    enum tri_score score;
+    int64_t groups, groups_top; /* experts of the best groups_top of so many groups are chosen */
+    double routed_scaling;      /* times the weights */
+    bool deepspeed_rts;         /* random token selection of deepspeed_top1 */
     bool deepspeed_second_sampling; /* Gumbel noise on the second choice of deepspeed_top2 */
     enum tri_sparsemixer_form sparsemixer_form;
     double mask_range; /* of sparsemixer: which experts are near enough to the best one */

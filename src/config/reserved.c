@@ -5,12 +5,19 @@
 #include <string.h>
 
 static const char *const keys[] = {
-    "parallel.tensor_grid", "parallel.zero",      "parallel.pipe",
-    "model.share_layers",   "moe.score",          "moe.groups",
-    "moe.groups_top",       "moe.routed_scaling", "moe.mutual_information",
-    "moe.chunks",           "moe.store",          "moe.store_dir",
-    "moe.cache_memory",     "moe.cache_decay",    "train.activation_memory",
-    "train.swap_dir",       "train.delink_at",
+    "parallel.tensor_grid",
+    "parallel.zero",
+    "parallel.pipe",
+    "model.share_layers",
+    "moe.mutual_information",
+    "moe.chunks",
+    "moe.store",
+    "moe.store_dir",
+    "moe.cache_memory",
+    "moe.cache_decay",
+    "train.activation_memory",
+    "train.swap_dir",
+    "train.delink_at",
 };
 
 static const struct {

@@ -202,6 +202,18 @@ const struct tri_key tri_keys[] = {
      .help = "Rate of the balancing biases on the choice (DeepSeek-V3); 0: what a checkpoint has "
              "of them is kept and not adjusted."},
     {"moe.router", AT(moe.router), STRATEGY(routers), OUTPUT, .help = "How experts are chosen."},
+    {"moe.score", AT(moe.score), WORDS("softmax", "sigmoid"), .initial = "softmax", OUTPUT,
+     .help =
+         "What an expert's logit becomes: a part of a whole, or of each by itself (DeepSeek-V3). "
+         "Biases are added to it, weights are made of it."},
+    {"moe.groups", AT(moe.groups), INT(1, TRI_GROUPS_MAX), .initial = "1", OUTPUT,
+     .help = "Groups of neighbouring experts (DeepSeek-V3); divides num_experts."},
+    {"moe.groups_top", AT(moe.groups_top), INT(1, TRI_GROUPS_MAX), .follows = "groups", OUTPUT,
+     .help =
+         "A token's experts are of so many groups, those whose two best scores have the largest "
+         "sum."},
+    {"moe.routed_scaling", AT(moe.routed_scaling), NUMBER_ABOVE(0.0, 1e6), .initial = "1", OUTPUT,
+     .help = "The weights of the chosen experts are multiplied by it, after normalize_top_k."},
     {"moe.deepspeed_rts", AT(moe.deepspeed_rts), BOOL, .initial = "true", OUTPUT,
      .help = "Random token selection of deepspeed_top1."},
     {"moe.deepspeed_second_sampling", AT(moe.deepspeed_second_sampling), BOOL, .initial = "true",

@@ -144,10 +144,10 @@ static void record(const struct layer *layer, const struct tri_frame *frame,
                (size_t)(n * experts) * sizeof(float));
     }
     for (int64_t t = 0; t < n && tap->gap; t++) {
-        /* In probabilities: with a bias the scores are that already, else they are logits. */
+        /* In probabilities: the scores are that already, or logits. */
         int32_t last = routes->chosen[t * tap->k + tap->k - 1];
         double logits = (double)routes->probs[t * experts + last] * -expm1(-(double)routes->gap[t]);
-        tap->gap[place + t] = kept->call.bias ? routes->gap[t] : (float)logits;
+        tap->gap[place + t] = routes->gap_in_probs ? routes->gap[t] : (float)logits;
     }
 }
 

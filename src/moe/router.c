@@ -22,6 +22,7 @@ struct tri_router *tri_router_create(const struct tri_config *config, const stru
         .k = moe->top_k,
         .share = moe->normalize_top_k ? TRI_SHARE_OF_CHOSEN : TRI_SHARE_NONE,
         .share_floor = FLT_MIN,
+        .scaling = 1,
         .balance_choices = moe->top_k,
         .policy = moe->drop_policy,
     };

@@ -33,8 +33,9 @@ struct tri_router_call {
 
 /* What a router decided. Caller-owned arrays (the frame's), placed by tri_routes_place.
  *
- * Scores: what chooses is logit + noise (top_k; noise in training only), or with a bias
- * softmax * exp(noise) + bias; the weights never see noise or bias. Ties go to the lower expert. */
+ * Scores: what chooses is logit + noise (top_k; noise in training only), or with a bias or groups
+ * softmax * exp(noise) + bias, or sigmoid(logit + noise) + bias; the weights never see noise or
+ * bias. Ties go to the lower expert. */
 struct tri_routes {
     int32_t *chosen; /* [tokens, k] before capacity; in order of falling score, imposed as given */
     int32_t *expert; /* [tokens, k] after capacity; -1 where dropped */
@@ -42,11 +43,15 @@ struct tri_routes {
     float *back;     /* [tokens, k] multiplies the gradient on its way back to the expert; NULL:
                         weight does. Of routers that are `apart`, as is: */
     float *logits;   /* [tokens, experts] those of the call, for the backward; or NULL */
-    float *probs;    /* [tokens, experts] softmax of the (noiseless) logits */
-    float *lse;      /* [tokens] log-sum-exp of the logits */
-    float *gap; /* [tokens] last chosen minus first refused score, so in logits unless there is a
-                          bias; inf when k == experts or nothing was weighed (balanced); may be
-                          negative when imposed; deepspeed_top2: the first choice's if smaller */
+    float *probs;    /* [tokens, experts] softmax of the (noiseless) logits; or their sigmoids, each
+                        by itself, of any sum */
+    float *lse;      /* [tokens] log-sum-exp of the logits; sigmoid: 0, there is no z-loss */
+    float *gap;      /* [tokens] last chosen minus first refused score, so in logits unless
+                   gap_in_probs; inf when k == experts or nothing was weighed (balanced); may be
+                   negative when imposed; deepspeed_top2: the first choice's if smaller; with groups
+                   half of what parts the last open group from the first closed one if smaller (a
+                   group's score is a sum of two), groups being ignored when imposed */
+    bool gap_in_probs;
     float *fraction;  /* [rows, experts] for window sequence, [1, experts] otherwise: the share f_e
                           that the balance loss's gradient needs; scope model: unused */
     int64_t capacity; /* of an expert, per window; 0 when dropless */

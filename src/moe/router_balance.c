@@ -4,6 +4,7 @@
  * the gradient), P_e the mean probability; 1 at perfect balance. A window counts T / global
  * tokens, so
  *   d / d prob[t, e] = E f_e / global tokens.
+ * Sigmoids have any sum: there the probabilities are those divided by their token's sum.
  * Scope model takes counts and probabilities over the tokens of all L layers, and does not divide
  * by k (Hugging Face's load_balancing_loss_func):
  *   d / d prob[t, e] = E count_e / (L T) / (L global tokens). */
@@ -55,8 +56,9 @@ static void add_tokens(const struct tri_router_rules *rules, const struct tri_ro
 {
     for (int64_t t = tokens.begin; t < tokens.end; t++) {
         const float *row = routes->probs + t * rules->experts;
+        const double each = rules->sigmoid ? 1 / tri_router_sum(rules, row) : 1;
         for (int64_t e = 0; e < rules->experts; e++) {
-            probs[e] += (double)row[e];
+            probs[e] += (double)row[e] * each;
         }
         for (int64_t j = 0; j < choices; j++) {
             counts[routes->chosen[t * rules->k + j]] += 1;

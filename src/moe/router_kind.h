@@ -18,6 +18,9 @@ struct tri_router_rules {
     int64_t experts, k;
     enum tri_share share;
     float share_floor;           /* the smallest divisor */
+    double share_added;          /* added to the divisor */
+    double scaling;              /* times the weights */
+    bool sigmoid;                /* probs are sigmoids, of any sum */
     bool choice_major;           /* queues take all first choices before any second one */
     int64_t balance_choices;     /* the balance loss counts this many choices of each token */
     enum tri_drop_policy policy; /* whom a full queue keeps */
@@ -83,6 +86,8 @@ uint64_t tri_router_stream(const struct tri_router_call *call, enum tri_router_d
 /* What the scores of one token are made of. */
 struct tri_scores {
     const float *logits, *probs, *bias;
+    bool of_probs; /* and not of logits; with a bias or sigmoids always */
+    bool sigmoid;
     double noise; /* 0: none */
     uint64_t seed, stream;
     uint64_t place; /* of the token in the global batch, times experts */
@@ -92,13 +97,15 @@ struct tri_scores {
 typedef float tri_router_pick(const struct tri_router *router, const struct tri_router_call *call,
                               const struct tri_scores *scores, int32_t *chosen, float *room);
 
-/* `choose` by the softmax: what is imposed, or what pick chooses of each token. common: bias and
- * noise of the scores. */
+/* `choose` by the softmax or sigmoids: what is imposed, or what pick chooses of each token. common:
+ * bias and noise of the scores. */
 void tri_router_choose_tokens(const struct tri_router *router, const struct tri_router_call *call,
                               struct tri_scores common, tri_router_pick *pick,
                               struct tri_routes *routes);
 /* The k best scores, in falling order. */
 tri_router_pick tri_router_pick_best;
+/* The same of the experts of the best groups. */
+tri_router_pick tri_router_pick_in_groups;
 /* `choose` of those by the logits alone. */
 void tri_router_choose_best(const struct tri_router *router, const struct tri_router_call *call,
                             struct tri_routes *routes);
@@ -127,6 +134,8 @@ void tri_router_fill_queues(struct tri_router *router, const struct tri_router_c
 
 /* ---- weights --------------------------------------------------------------------------------- */
 
+/* Of a token's sigmoids, never 0. */
+double tri_router_sum(const struct tri_router_rules *rules, const float *probs);
 /* `weigh`: probabilities, over the sum that the rules say; and the `backward` of that, of the
  * balance and of the z-loss. */
 void tri_router_weigh_shares(const struct tri_router *router, const struct tri_router_call *call,

@@ -1,7 +1,16 @@
-/* Weights from probabilities, and the way back to the logits. */
+/* Weights from probabilities or sigmoids, and the way back to the logits. */
 #include "moe/router_kind.h"
 
 #include <string.h>
+
+double tri_router_sum(const struct tri_router_rules *rules, const float *probs)
+{
+    double sum = rules->share_added;
+    for (int64_t e = 0; e < rules->experts; e++) {
+        sum += (double)probs[e];
+    }
+    return sum;
+}
 
 /* What the weights of a token are divided by. */
 static double divisor(const struct tri_router_rules *rules, const float *probs,
@@ -13,6 +22,7 @@ static double divisor(const struct tri_router_rules *rules, const float *probs,
             sum += (double)probs[chosen[j]];
         }
     }
+    sum += rules->share_added;
     *floored = sum < (double)rules->share_floor;
     return *floored ? (double)rules->share_floor : sum;
 }
@@ -33,16 +43,18 @@ void tri_router_weigh_shares(const struct tri_router *router, const struct tri_r
             by = divisor(rules, probs, chosen, expert, &floored);
         }
         for (int64_t j = 0; j < rules->k; j++) {
-            weight[j] = expert[j] < 0 ? 0 : (float)((double)probs[chosen[j]] / by);
+            weight[j] = expert[j] < 0 ? 0 : (float)((double)probs[chosen[j]] / by * rules->scaling);
         }
     }
 }
 
-/* One token. With g_j = d/d prob of choice j through the weights (w_j = p_j / D, D over the
- * choices that share: g_j = [kept] dw_j / D - [shares] sum_i dw_i w_i / D) and a_e the balance
+/* One token. With g_j = d/d prob of choice j through the weights (w_j = c p_j / D, D over the
+ * choices that share: g_j = [kept] c dw_j / D - [shares] sum_i dw_i w_i / D) and a_e the balance
  * loss's slope:
  *   dlogit_e = p_e (a_e + sum_j [e is choice j] g_j - sum_e p_e a_e - sum_j p_j g_j + z), z = the
- * z-loss's 2 lse coefficient / global tokens. */
+ * z-loss's 2 lse coefficient / global tokens. Of sigmoids, whose balance goes by q_e = p_e / S, S
+ * their sum:
+ *   dlogit_e = p_e (1 - p_e) ((a_e - sum_e q_e a_e) / S + sum_j [e is choice j] g_j). */
 struct token_gradient {
     const struct tri_router_rules *rules;
     const float *probs, *slopes, *weight, *dweight;
@@ -54,22 +66,50 @@ static double route_gradient(const struct token_gradient *g, int64_t j, double b
 {
     bool kept = g->expert[j] >= 0;
     bool shares = kept || g->rules->share == TRI_SHARE_OF_CHOSEN;
-    return (kept ? (double)g->dweight[j] : 0) / by - (shares ? common : 0);
+    return (kept ? (double)g->dweight[j] * g->rules->scaling : 0) / by - (shares ? common : 0);
+}
+
+/* D, and the sum in g_j. */
+static double shared_gradient(const struct token_gradient *g, double *by)
+{
+    double common = 0;
+    *by = 1;
+    if (g->rules->share != TRI_SHARE_NONE) {
+        bool floored;
+        *by = divisor(g->rules, g->probs, g->chosen, g->expert, &floored);
+        for (int64_t j = 0; j < g->rules->k && !floored; j++) {
+            common += (double)g->dweight[j] * (double)g->weight[j] / *by;
+        }
+    }
+    return common;
+}
+
+static void differentiate_sigmoids(const struct token_gradient *g, float *dlogits)
+{
+    const int64_t experts = g->rules->experts;
+    double by;
+    const double common = shared_gradient(g, &by);
+    const double sum = g->slopes ? tri_router_sum(g->rules, g->probs) : 1;
+    double mean = 0;
+    for (int64_t e = 0; g->slopes && e < experts; e++) {
+        mean += (double)g->probs[e] * (double)g->slopes[e] / sum;
+    }
+    for (int64_t e = 0; e < experts; e++) {
+        double p = (double)g->probs[e];
+        dlogits[e] = g->slopes ? (float)(p * (1 - p) * ((double)g->slopes[e] - mean) / sum) : 0;
+    }
+    for (int64_t j = 0; j < g->rules->k; j++) {
+        double p = (double)g->probs[g->chosen[j]];
+        dlogits[g->chosen[j]] += (float)(p * (1 - p) * route_gradient(g, j, by, common));
+    }
 }
 
 static void differentiate(const struct token_gradient *g, float *dlogits)
 {
     const int64_t experts = g->rules->experts;
     const int64_t k = g->rules->k;
-    double by = 1;
-    double common = 0;
-    if (g->rules->share != TRI_SHARE_NONE) {
-        bool floored;
-        by = divisor(g->rules, g->probs, g->chosen, g->expert, &floored);
-        for (int64_t j = 0; j < k && !floored; j++) {
-            common += (double)g->dweight[j] * (double)g->weight[j] / by;
-        }
-    }
+    double by;
+    const double common = shared_gradient(g, &by);
     double mean = 0;
     for (int64_t e = 0; g->slopes && e < experts; e++) {
         mean += (double)g->probs[e] * (double)g->slopes[e];
@@ -113,7 +153,7 @@ static void backward_by(const struct tri_router_rules *rules, struct tri_router 
             .expert = routes->expert + t * rules->k,
             .z = 2 * moe->z_loss * (double)routes->lse[t] / (double)call->global_tokens,
         };
-        differentiate(&g, dlogits + t * rules->experts);
+        (rules->sigmoid ? differentiate_sigmoids : differentiate)(&g, dlogits + t * rules->experts);
     }
 }
 

@@ -167,6 +167,16 @@ static void test_families(void **state)
     }
     struct tri_config c = fixture_config(TRI_PRECISION_F32);
     refuse_family(&c, "model.qk_norm beside a shared expert");
+    c.moe.score = TRI_SCORE_SIGMOID;
+    refuse_family(&c, "has moe.score sigmoid");
+    c.moe.score = TRI_SCORE_SOFTMAX;
+    c.moe.groups = 2;
+    c.moe.groups_top = 1;
+    refuse_family(&c, "has moe.groups");
+    c.moe.groups_top = 2;
+    c.moe.routed_scaling = 2.5;
+    refuse_family(&c, "has moe.routed_scaling");
+    c.moe.routed_scaling = 1;
     c.model.qk_norm = TRI_QK_NORM_NONE;
     c.moe.shared_gate = false;
     refuse_family(&c, "a shared expert without moe.shared_gate");

@@ -326,6 +326,33 @@ static void test_combinations(void **state)
         {"moe: {num_experts: 4, router: balanced, bias_balancing: 0.001}\n",
          "c.yaml:1: key 'moe.bias_balancing': found 0.001, expected 0: router balanced chooses "
          "by no bias"},
+        {"moe: {num_experts: 4, router: balanced, score: sigmoid}\n",
+         "c.yaml:1: key 'moe.score': expected its default: router balanced scores and weighs in "
+         "its "
+         "own way"},
+        {"moe: {num_experts: 4, router: deepspeed_topk, groups: 2}\n",
+         "c.yaml:1: key 'moe.groups': expected its default: router deepspeed_topk scores and "
+         "weighs "
+         "in its own way"},
+        {"moe: {num_experts: 4, router: balanced, routed_scaling: 2.5}\n",
+         "c.yaml:1: key 'moe.routed_scaling': expected its default: router balanced scores and "
+         "weighs in its own way"},
+        {"moe: {num_experts: 4, score: sigmoid, z_loss: 0.001}\n",
+         "c.yaml:1: key 'moe.z_loss': found 0.001, expected 0: it keeps the sum of a softmax "
+         "small, "
+         "and score is sigmoid"},
+        {"moe: {num_experts: 8, groups: 3}\n", "c.yaml:1: key 'moe.groups': found 3, expected a "
+                                               "divisor of num_experts (8) that leaves two "
+                                               "experts or more to a group"},
+        {"moe: {num_experts: 8, groups: 8}\n", "c.yaml:1: key 'moe.groups': found 8, expected a "
+                                               "divisor of num_experts (8) that leaves two "
+                                               "experts or more to a group"},
+        {"moe: {num_experts: 8, groups: 2, groups_top: 4}\n",
+         "c.yaml:1: key 'moe.groups_top': found 4, expected at most groups (2), and top_k (2) "
+         "experts or more in so many groups"},
+        {"moe: {num_experts: 8, groups: 4, groups_top: 1, top_k: 3}\n",
+         "c.yaml:1: key 'moe.groups_top': found 1, expected at most groups (4), and top_k (3) "
+         "experts or more in so many groups"},
         {"moe: {num_experts: 4, shared_gate: true}\n",
          "c.yaml:1: key 'moe.shared_gate': found true, expected a shared_intermediate_size with "
          "it"},

@@ -20,6 +20,8 @@ void fixture_config(struct tri_config *config)
     moe->capacity_window = TRI_WINDOW_SEQUENCE;
     moe->drop_policy = TRI_DROP_POSITION;
     moe->router = &tri_router_top_k;
+    moe->groups = moe->groups_top = 1;
+    moe->routed_scaling = 1;
 }
 
 void fixture_begin(struct fixture *f, const struct tri_config *config, struct tri_mesh *mesh,

@@ -56,9 +56,44 @@ static const struct variant variants[] = {
      TRI_WINDOW_SEQUENCE},
     {"sparsemixer", &tri_router_sparsemixer, 2, false, 0, TRI_DROP_POSITION, TRI_AUX_LAYER,
      TRI_WINDOW_STEP},
+    {"sigmoid", &tri_router_top_k, 2, true, 0, TRI_DROP_POSITION, TRI_AUX_LAYER,
+     TRI_WINDOW_SEQUENCE},
+    {"sigmoid plain", &tri_router_top_k, 3, false, 0, TRI_DROP_POSITION, TRI_AUX_LAYER,
+     TRI_WINDOW_STEP},
+    {"sigmoid groups", &tri_router_top_k, 2, true, 0.7, TRI_DROP_PROBABILITY, TRI_AUX_LAYER,
+     TRI_WINDOW_SEQUENCE},
+    {"sigmoid model", &tri_router_top_k, 2, true, 0, TRI_DROP_POSITION, TRI_AUX_MODEL,
+     TRI_WINDOW_SEQUENCE},
+    {"softmax groups", &tri_router_top_k, 3, true, 0, TRI_DROP_POSITION, TRI_AUX_LAYER,
+     TRI_WINDOW_RANK},
     {"own hash", &own_router_hash, 3, false, 0.8, TRI_DROP_POSITION, TRI_AUX_LAYER,
      TRI_WINDOW_SEQUENCE},
 };
+
+/* Those of them that do not score and weigh as by default. */
+static const struct scoring {
+    const char *name;
+    enum tri_score score;
+    int64_t groups, groups_top;
+    double scaling;
+} scorings[] = {
+    {"sigmoid", TRI_SCORE_SIGMOID, 1, 1, 1},
+    {"sigmoid plain", TRI_SCORE_SIGMOID, 1, 1, 2.5},
+    {"sigmoid groups", TRI_SCORE_SIGMOID, 4, 2, 1.8},
+    {"sigmoid model", TRI_SCORE_SIGMOID, 2, 1, 1},
+    {"softmax groups", TRI_SCORE_SOFTMAX, 4, 2, 0.7},
+};
+
+static const struct scoring *scoring_of(const struct variant *v)
+{
+    static const struct scoring plain = {"", TRI_SCORE_SOFTMAX, 1, 1, 1};
+    for (size_t i = 0; i < sizeof(scorings) / sizeof(scorings[0]); i++) {
+        if (strcmp(scorings[i].name, v->name) == 0) {
+            return &scorings[i];
+        }
+    }
+    return &plain;
+}
 
 static void begin(struct fixture *f, const struct variant *v, const struct terms *terms)
 {
@@ -73,6 +108,11 @@ static void begin(struct fixture *f, const struct variant *v, const struct terms
     config.moe.aux_window = v->window;
     config.moe.aux_loss = terms->aux;
     config.moe.z_loss = terms->z;
+    const struct scoring *scoring = scoring_of(v);
+    config.moe.score = scoring->score;
+    config.moe.groups = scoring->groups;
+    config.moe.groups_top = scoring->groups_top;
+    config.moe.routed_scaling = scoring->scaling;
     fixture_begin(f, &config, NULL, 3, ROWS, SEQ);
     f->call.global_tokens = 3 * (int64_t)TOKENS; /* the micro-batch is a third of the batch */
 }
@@ -144,11 +184,15 @@ static void check(const struct variant *v, const struct terms *terms)
 static void check_all(struct terms terms)
 {
     for (size_t i = 0; i < sizeof(variants) / sizeof(variants[0]); i++) {
-        /* the tests' own has no loss; the gradient of drawn weights is no derivative of them */
+        /* the tests' own has no loss, sigmoids have no z-loss; the gradient of drawn weights is no
+         * derivative of them */
         bool lossless = variants[i].router == &own_router_hash;
         bool drawn = variants[i].router == &tri_router_sparsemixer;
-        if (terms.weights > 0 ? !drawn : !lossless) {
-            check(&variants[i], &terms);
+        bool sigmoid = scoring_of(&variants[i])->score == TRI_SCORE_SIGMOID;
+        struct terms some = {terms.weights, terms.aux, sigmoid ? 0 : terms.z};
+        bool has = !lossless && (some.aux > 0 || some.z > 0);
+        if (some.weights > 0 ? !drawn : has) {
+            check(&variants[i], &some);
         }
     }
 }

@@ -1,5 +1,6 @@
 /* The gap that a route tap records is one between probabilities, whether experts are chosen by
- * logits or, with a balancing bias, by probabilities: verify's near ties are told by it. */
+ * logits or, with a balancing bias, groups or sigmoids, by probabilities: verify's near ties are
+ * told by it. */
 #include "support/small.h"
 
 #include "base/memory.h"
@@ -27,8 +28,32 @@ static double gap_between(const double *score, int64_t experts, int64_t k)
     return last - refused;
 }
 
-static double expected_gap(const float *logits, const float *bias, int64_t experts, int64_t k)
+/* The same where two of four groups of two experts are open. */
+static double gap_in_groups(const double *score, int64_t k)
 {
+    double sum[4];
+    double open[8];
+    for (int g = 0; g < 4; g++) {
+        sum[g] = score[2 * g] + score[2 * g + 1];
+    }
+    double between = gap_between(sum, 4, 2) / 2;
+    int64_t count = 0;
+    for (int g = 0; g < 4; g++) {
+        int better = 0;
+        for (int other = 0; other < 4; other++) {
+            better += sum[other] > sum[g];
+        }
+        for (int e = 2 * g; e < 2 * g + 2 && better < 2; e++) {
+            open[count++] = score[e];
+        }
+    }
+    return fmin(between, gap_between(open, count, k));
+}
+
+static double expected_gap(const struct tri_config_moe *moe, const float *logits, const float *bias)
+{
+    const int64_t experts = moe->num_experts;
+    const int64_t k = moe->top_k;
     double score[8];
     double sum = 0.0;
     CHECK(experts == 8);
@@ -36,9 +61,11 @@ static double expected_gap(const float *logits, const float *bias, int64_t exper
         sum += exp((double)logits[e]);
     }
     for (int64_t e = 0; e < experts; e++) {
-        score[e] = exp((double)logits[e]) / sum + (bias ? (double)bias[e] : 0.0);
+        double odds = exp((double)logits[e]);
+        score[e] = moe->score == TRI_SCORE_SIGMOID ? odds / (1.0 + odds) : odds / sum;
+        score[e] += bias ? (double)bias[e] : 0.0;
     }
-    return gap_between(score, experts, k);
+    return moe->groups > 1 ? gap_in_groups(score, k) : gap_between(score, experts, k);
 }
 
 static struct tri_route_tap make_tap(const struct tri_config *config)
@@ -70,7 +97,7 @@ static void check(const char *words)
     (void)small_gradients(engine, &source, 0, &tap);
     for (int64_t t = 0; t < engine->moe_layers * tap.tokens; t++) {
         const float *own = bias ? bias + t / tap.tokens * experts : NULL;
-        double expected = expected_gap(tap.logits + t * experts, own, experts, tap.k);
+        double expected = expected_gap(&config.moe, tap.logits + t * experts, own);
         CHECK(fabs((double)tap.gap[t] - expected) <= 1e-6);
     }
     tri_free(tap.chosen);
@@ -88,6 +115,9 @@ static int run_job(int argc, char **argv)
     check("moe.top_k=3");
     check("moe.bias_balancing=0.01");
     check("moe.bias_balancing=0.01 moe.top_k=1 moe.normalize_top_k=false");
+    check("moe.score=sigmoid");
+    check("moe.groups=4 moe.groups_top=2");
+    check("moe.score=sigmoid moe.groups=4 moe.groups_top=2 moe.bias_balancing=0.01 moe.top_k=3");
     return 0;
 }
 

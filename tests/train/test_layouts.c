@@ -16,6 +16,8 @@ static const char *const gpt_flavours[] = {
     "moe.z_loss=0.01 moe.jitter=0.1",
     "moe.noise=0.5 moe.aux_loss=0.1",
     "moe.bias_balancing=0.01",
+    "moe.groups=4 moe.groups_top=2 moe.top_k=3 moe.noise=0.2 moe.routed_scaling=2.5",
+    "moe.score=sigmoid moe.bias_balancing=0.01 moe.aux_loss=0.1 train.recompute=full",
     "moe.aux_window=step moe.aux_loss=0.1 moe.capacity_window=step",
     "moe.aux_scope=model moe.aux_loss=0.1",
     "moe.normalize_top_k=true moe.router=balanced",
@@ -31,6 +33,8 @@ static const char *const gpt_flavours[] = {
 };
 static const char *const llama_flavours[] = {
     "model.qk_norm=full",
+    ("moe.score=sigmoid moe.groups=4 moe.groups_top=2 moe.bias_balancing=0.02 moe.aux_loss=0.1 "
+     "moe.routed_scaling=2.5"),
     "model.qk_norm=head moe.z_loss=0.01",
     "model.num_heads=24 model.head_dim=4 model.num_kv_heads=3 model.qk_norm=full moe.every=2",
     "moe.aux_scope=model moe.aux_loss=0.1 moe.aux_window=step",
@@ -46,6 +50,8 @@ static const char *const llama_flavours[] = {
     "train.sequence_parallel=true moe.aux_loss=0.1 moe.jitter=0.1",
     "train.recompute=full train.communication_aware_checkpointing=false moe.aux_scope=model",
     "moe.aux_loss=0 train.global_batch=5",
+    ("moe.score=sigmoid moe.aux_loss=0.1 moe.aux_window=step moe.aux_scope=model "
+     "train.sequence_parallel=true train.recompute=full"),
     "train.sequence_parallel=true model.qk_norm=full data.sequence_length=13 train.recompute=full",
     "train.duplicate_token_dropping=false moe.aux_loss=0.1 model.bias=all",
 };

@@ -23,6 +23,8 @@ static const char *const models[] = {
     "moe.capacity_factor=1.2 moe.min_capacity=0 moe.drop_policy=probability moe.top_k=3",
     "moe.router=sparsemixer moe.mask_range=0.5 moe.aux_loss=0.1",
     "precision=bf16 moe.router=sparsemixer moe.mask_range=1 moe.sparsemixer_form=corrected",
+    ("moe.score=sigmoid moe.groups=4 moe.groups_top=2 moe.bias_balancing=0.02 moe.aux_loss=0.1 "
+     "moe.routed_scaling=2.5"),
 };
 static const char *const mechanisms[] = {
     "",
