@@ -14,6 +14,8 @@
 
 enum { PATH_BYTES = 2048, PATTERN_BYTES = 512 };
 
+static const struct tri_where where = {TRI_PHASE_CHECKPOINT, TRI_KIND_META};
+
 static int64_t elements(const struct tri_param *param)
 {
     return param->shape[0] * param->shape[1];
@@ -55,88 +57,99 @@ void tri_peft_merge(const struct tri_params *params, const struct tri_config_lor
     tri_free(up);
 }
 
-enum tri_status tri_peft_check(const struct tri_config *config, enum tri_hf_family family,
-                               struct tri_error *error)
-{
-    return family == TRI_HF_GPT2
-               ? tri_config_refuse(config, error, "train.lora.rank",
-                                   "gpt2 has q, k and v in one matrix, for which PEFT has no three "
-                                   "pairs: expected --merge")
-               : TRI_OK;
-}
-
 /* ---- adapter_model.safetensors --------------------------------------------------------------- */
 
-struct adapter {
-    char name[TRI_PEFT_NAME];
-    const struct tri_param *param;
-};
-
-static int by_name(const void *a, const void *b)
+/* Whether all weights of each matrix of several have one A between them. Collective. */
+static bool share_a(const struct tri_peft_form *form, const struct tri_params *params, bool root)
 {
-    const struct adapter *x = a, *y = b;
-    return strcmp(x->name, y->name);
-}
-
-void tri_peft_name(const struct tri_hf_source *source, char half, char name[TRI_PEFT_NAME])
-{
-    size_t length = strlen(source->name) - strlen("weight");
-    (void)snprintf(name, TRI_PEFT_NAME, "base_model.model.%.*slora_%c.weight", (int)length,
-                   source->name, half);
-}
-
-static int list(const struct tri_config *config, enum tri_hf_family family,
-                const struct tri_params *params, struct adapter *adapters)
-{
-    int count = 0;
+    bool shared = true;
+    float *of_first = NULL;
     for (int p = 0; p < params->count; p++) {
-        const struct tri_param *a, *b, *param = &params->param[p];
-        struct tri_hf_source source;
-        if (tri_low_rank_find(params, param, &a, &b) &&
-            tri_hf_source_get(family, param, config->moe.num_experts, TRI_HF_PER_EXPERT, &source)) {
-            adapters[count].param = a;
-            tri_peft_name(&source, 'A', adapters[count++].name);
-            adapters[count].param = b;
-            tri_peft_name(&source, 'B', adapters[count++].name);
+        const struct tri_param *a, *b, *weight = &params->param[p];
+        int index;
+        if (tri_peft_matrix(form, weight, &index) == 1 ||
+            !tri_low_rank_find(params, weight, &a, &b)) {
+            continue;
         }
+        float *values = gather(params, a);
+        if (index == 0) {
+            tri_free(of_first);
+            of_first = values;
+            continue;
+        }
+        TRI_REQUIRE(of_first);
+        shared = shared &&
+                 !(root && memcmp(values, of_first, (size_t)elements(a) * sizeof(*values)) != 0);
+        tri_free(values);
     }
-    qsort(adapters, (size_t)count, sizeof(*adapters), by_name);
-    return count;
+    tri_free(of_first);
+    tri_broadcast(tri_mesh_group(params->mesh, TRI_ON_ALL), where, &shared, (int64_t)sizeof(shared),
+                  TRI_U8, 0);
+    return shared;
 }
 
-static enum tri_status create(const char *path, int count, const struct adapter *adapters,
+/* Pieces that lie in one tensor, `count` of all those from the first on. */
+static int count_pieces(const struct tri_peft_piece *pieces, int count)
+{
+    int n = 1;
+    while (n < count && strcmp(pieces[0].name, pieces[n].name) == 0) {
+        n++;
+    }
+    return n;
+}
+
+static enum tri_status create(const char *path, int count, const struct tri_peft_piece *pieces,
                               struct tri_safetensors_writer **writer, struct tri_error *error)
 {
     struct tri_safetensors_spec *specs =
         tri_alloc(TRI_MEMORY_OTHER, (size_t)count * sizeof(*specs));
-    for (int i = 0; i < count; i++) {
-        const struct tri_param *param = adapters[i].param;
-        specs[i] = (struct tri_safetensors_spec){.name = adapters[i].name,
-                                                 .dtype = TRI_ST_F32,
-                                                 .dims = 2,
-                                                 .shape = {param->shape[0], param->shape[1]}};
+    int tensors = 0;
+    for (int i = 0; i < count; i += count_pieces(&pieces[i], count - i)) {
+        specs[tensors++] =
+            (struct tri_safetensors_spec){.name = pieces[i].name,
+                                          .dtype = TRI_ST_F32,
+                                          .dims = 2,
+                                          .shape = {pieces[i].shape[0], pieces[i].shape[1]}};
     }
-    enum tri_status status = tri_safetensors_writer_create(path, count, specs, writer, error);
+    enum tri_status status = tri_safetensors_writer_create(path, tensors, specs, writer, error);
     tri_free(specs);
     return status;
 }
 
+/* A piece's elements into its tensor. */
+static void place(const struct tri_peft_piece *piece, const float *values, float *tensor)
+{
+    for (int64_t i = 0; i < piece->rows; i++) {
+        int64_t line = (piece->row + i) * piece->shape[1] + piece->column;
+        memcpy(tensor + line, values + i * piece->param->shape[1],
+               (size_t)piece->columns * sizeof(*tensor));
+    }
+}
+
 /* Collective; the status is this rank's own. */
 static enum tri_status write_pairs(const char *dir, const struct tri_params *params, int count,
-                                   const struct adapter *adapters, bool root,
+                                   const struct tri_peft_piece *pieces, bool root,
                                    struct tri_error *error)
 {
     char path[PATH_BYTES + 64];
     struct tri_safetensors_writer *writer = NULL;
     tri_path_make(path, sizeof(path), "%s/adapter_model.safetensors", dir);
-    enum tri_status status = root ? create(path, count, adapters, &writer, error) : TRI_OK;
-    for (int i = 0; i < count; i++) {
-        float *values = gather(params, adapters[i].param);
-        if (root && status == TRI_OK) {
-            size_t bytes = (size_t)elements(adapters[i].param) * sizeof(*values);
-            status = tri_safetensors_writer_write(writer, values, bytes, error);
+    enum tri_status status = root ? create(path, count, pieces, &writer, error) : TRI_OK;
+    for (int i = 0, n; i < count; i += n) {
+        size_t bytes = (size_t)(pieces[i].shape[0] * pieces[i].shape[1]) * sizeof(float);
+        float *tensor = root ? tri_alloc(TRI_MEMORY_OTHER, bytes) : NULL;
+        n = count_pieces(&pieces[i], count - i);
+        for (int j = i; j < i + n; j++) {
+            float *values = gather(params, pieces[j].param);
+            if (root) {
+                place(&pieces[j], values, tensor);
+            }
+            tri_free(values);
         }
-        tri_free(values);
+        if (root && status == TRI_OK) {
+            status = tri_safetensors_writer_write(writer, tensor, bytes, error);
+        }
+        tri_free(tensor);
     }
     if (writer && status == TRI_OK) {
         return tri_safetensors_writer_close(&writer, error);
@@ -203,36 +216,59 @@ static json_t *name_modules(const struct tri_config *config, enum tri_hf_family 
     static const char *const attention[] = {"q_proj", "k_proj", "v_proj", "o_proj", NULL};
     static const char *const gated[] = {"gate_proj", "up_proj", "down_proj", NULL};
     static const char *const mixtral[] = {"w1", "w2", "w3", NULL};
+    static const char *const gpt2[] = {"c_attn", "attn.c_proj", NULL};
+    static const char *const gpt2_mlp[] = {"c_fc", "mlp.c_proj", NULL};
     bool networks = false;
     for (int i = 0; i < TRI_LORA_TARGETS; i++) {
         networks = networks || (i != TRI_LORA_ATTENTION &&
                                 tri_config_lora_targets(config, (enum tri_lora_target)i));
     }
-    if (networks && (count_networks(config) > 1 || config->model.mlp != TRI_MLP_SWIGLU)) {
+    bool with_attention = tri_config_lora_targets(config, TRI_LORA_ATTENTION);
+    if (family != TRI_HF_GPT2 && networks &&
+        (count_networks(config) > 1 || config->model.mlp != TRI_MLP_SWIGLU)) {
         return name_by_pattern(config, family);
     }
     json_t *names = json_array();
-    if (tri_config_lora_targets(config, TRI_LORA_ATTENTION)) {
-        add_names(names, attention);
+    if (with_attention) {
+        add_names(names, family == TRI_HF_GPT2 ? gpt2 : attention);
     }
     if (networks) {
-        add_names(names, family == TRI_HF_MIXTRAL ? mixtral : gated);
+        add_names(names, family == TRI_HF_GPT2      ? gpt2_mlp
+                         : family == TRI_HF_MIXTRAL ? mixtral
+                                                    : gated);
     }
     return names;
 }
 
+/* Matrices of several weights have a higher rank, and with it alpha, where they are in blocks. */
+static void add_patterns(json_t *root, const struct tri_config_lora *lora,
+                         const struct tri_peft_form *form)
+{
+    if (form->wide == form->rank) {
+        return;
+    }
+    double times = (double)form->wide / (double)form->rank;
+    (void)json_object_set_new(root, "rank_pattern",
+                              json_pack("{s:I}", "c_attn", (json_int_t)form->wide));
+    (void)json_object_set_new(root, "alpha_pattern",
+                              json_pack("{s:f}", "c_attn", lora->alpha * times));
+}
+
 static enum tri_status write_config(const char *dir, const struct tri_config *config,
-                                    enum tri_hf_family family, const char *base,
+                                    const struct tri_peft_form *form, const char *base,
                                     struct tri_error *error)
 {
     char path[PATH_BYTES + 64];
     json_t *root = json_pack(
         "{s:s, s:s, s:s?, s:I, s:f, s:f, s:o, s:s, s:b, s:b, s:b, s:b, s:b, s:n}", "peft_type",
         "LORA", "task_type", "CAUSAL_LM", "base_model_name_or_path", base[0] ? base : NULL, "r",
-        (json_int_t)config->train.lora.rank, "lora_alpha", config->train.lora.alpha, "lora_dropout",
-        0.0, "target_modules", name_modules(config, family), "bias", "none", "fan_in_fan_out", 0,
-        "inference_mode", 1, "init_lora_weights", 1, "use_rslora", 0, "use_dora", 0,
-        "modules_to_save");
+        (json_int_t)form->rank, "lora_alpha", config->train.lora.alpha, "lora_dropout", 0.0,
+        "target_modules", name_modules(config, form->family), "bias", "none", "fan_in_fan_out",
+        form->family == TRI_HF_GPT2, "inference_mode", 1, "init_lora_weights", 1, "use_rslora", 0,
+        "use_dora", 0, "modules_to_save");
+    if (root) {
+        add_patterns(root, &config->train.lora, form);
+    }
     char *text = root ? json_dumps(root, JSON_INDENT(2) | JSON_SORT_KEYS) : NULL;
     json_decref(root);
     TRI_REQUIRE(text);
@@ -252,13 +288,27 @@ static enum tri_status begin(const char *dir, const char *temporary, struct tri_
 }
 
 static enum tri_status finish(const char *dir, const char *temporary,
-                              const struct tri_config *config, enum tri_hf_family family,
+                              const struct tri_config *config, const struct tri_peft_form *form,
                               const char *base, struct tri_error *error)
 {
-    TRI_TRY(write_config(temporary, config, family, base, error));
+    TRI_TRY(write_config(temporary, config, form, base, error));
     TRI_TRY(tri_file_sync_dir(temporary, error));
     TRI_TRY(tri_file_rename(temporary, dir, error));
     return tri_file_sync_parent(dir, error);
+}
+
+/* Collective. */
+static struct tri_peft_form form_of(const struct tri_config *config, enum tri_hf_family family,
+                                    const struct tri_params *params, bool root)
+{
+    int64_t rank = config->train.lora.rank;
+    struct tri_peft_form form = {
+        .family = family, .experts = config->moe.num_experts, .rank = rank, .wide = rank};
+    form.shared = share_a(&form, params, root);
+    if (!form.shared) {
+        form.wide = 3 * rank;
+    }
+    return form;
 }
 
 enum tri_status tri_peft_save(const char *dir, const struct tri_config *config,
@@ -268,18 +318,18 @@ enum tri_status tri_peft_save(const char *dir, const struct tri_config *config,
     struct tri_group *world = tri_mesh_group(params->mesh, TRI_ON_ALL);
     bool root = tri_group_rank(world) == 0;
     char temporary[PATH_BYTES];
-    TRI_TRY(tri_peft_check(config, family, error));
     TRI_TRY(tri_path_format(temporary, sizeof(temporary), error, "%s" TRI_TEMPORARY, dir));
     TRI_TRY(tri_comm_agree(world, root ? begin(dir, temporary, error) : TRI_OK, error));
-    struct adapter *adapters =
-        tri_alloc(TRI_MEMORY_OTHER, (size_t)params->count * sizeof(*adapters));
-    int count = list(config, family, params, adapters);
+    const struct tri_peft_form form = form_of(config, family, params, root);
+    struct tri_peft_piece *pieces =
+        tri_alloc(TRI_MEMORY_OTHER, (size_t)params->count * sizeof(*pieces));
+    int count = tri_peft_pieces(&form, params, pieces);
     enum tri_status status =
-        tri_comm_agree(world, write_pairs(temporary, params, count, adapters, root, error), error);
-    tri_free(adapters);
+        tri_comm_agree(world, write_pairs(temporary, params, count, pieces, root, error), error);
+    tri_free(pieces);
     if (status == TRI_OK) {
         status = tri_comm_agree(
-            world, root ? finish(dir, temporary, config, family, base, error) : TRI_OK, error);
+            world, root ? finish(dir, temporary, config, &form, base, error) : TRI_OK, error);
     }
     struct tri_error second;
     if (status != TRI_OK && root && tri_file_remove_tree(temporary, &second) != TRI_OK) {

@@ -4,18 +4,50 @@
 
 #include "checkpoint/hf.h"
 
-/* Whether the family's modules can have the config's pairs: GPT-2's q, k and v are one matrix. Says
- * what stands in the way. Pure. */
-enum tri_status tri_peft_check(const struct tri_config *config, enum tri_hf_family family,
-                               struct tri_error *error) TRI_NODISCARD;
-/* What files call half A or B of the pair of a weight: "base_model.model.MODULE.lora_A.weight". */
-enum { TRI_PEFT_NAME = 256 };
-void tri_peft_name(const struct tri_hf_source *source, char half, char name[TRI_PEFT_NAME]);
+/* How an adapter's tensors hold pairs. PEFT has one pair for one matrix, and some matrices are
+ * several weights here: GPT-2's q, k and v. The pair is then one of
+ *
+ *     shared   A                B [q; k; v]                       weights that have one A
+ *     blocks   A [q; k; v]      B, in blocks, else zero:  q . .   each has an A of its own,
+ *                                                         . k .   and the pair has the rank of
+ *                                                         . . v   all of them together
+ */
+struct tri_peft_form {
+    enum tri_hf_family family;
+    int64_t experts; /* of the model */
+    int64_t rank;    /* of a pair for a matrix that is one weight */
+    int64_t wide;    /* of one for a matrix that is several, */
+    bool shared;     /* which have one A */
+    double dropout;  /* that PEFT trains it with */
+};
 
-/* Rank, alpha and targets of DIR/adapter_config.json and the names of the tensors beside it.
- * BAD_INPUT names what Trident would compute otherwise. Local. */
+/* Where a half of a weight's pair lies in an adapter's tensor: its element (i, j), of the first
+ * `rows` and `columns`, is element (row + i, column + j). */
+enum { TRI_PEFT_NAME = 256 };
+struct tri_peft_piece {
+    char name[TRI_PEFT_NAME]; /* "base_model.model.MODULE.lora_A.weight" */
+    int64_t shape[2];
+    const struct tri_param *param;
+    int64_t rows, columns, row, column;
+};
+/* Of half a, or b, of a weight; false where the family has no tensor for the weight. Pure. */
+bool tri_peft_piece_get(const struct tri_peft_form *form, const struct tri_param *weight,
+                        const struct tri_param *half, bool is_a, struct tri_peft_piece *piece);
+/* All of a model, params->count at most, sorted by name; their number. Pure. */
+int tri_peft_pieces(const struct tri_peft_form *form, const struct tri_params *params,
+                    struct tri_peft_piece *pieces);
+/* The weights of the matrix that a weight belongs to, in which it has this index. Pure. */
+int tri_peft_matrix(const struct tri_peft_form *form, const struct tri_param *weight, int *index);
+
+/* Rank, alpha and targets of DIR/adapter_config.json and the names of the tensors beside it; form:
+ * rank, wide, shared and dropout of it, or NULL. BAD_INPUT names what Trident would compute
+ * otherwise, and a tensor that has another rank. Local. */
 enum tri_status tri_peft_load_config(const char *dir, struct tri_config_lora *lora,
+                                     struct tri_peft_form *form,
                                      struct tri_error *error) TRI_NODISCARD;
+/* The headers of DIR/adapter_model.safetensors. Local. */
+enum tri_status tri_peft_open_set(const char *dir, struct tri_safetensors_set **set,
+                                  struct tri_error *error) TRI_NODISCARD;
 /* The pairs of DIR into params, built from config with the section above and allocated; pairs that
  * DIR does not have stay as they are, with a warning. All tensors must be used, in their shapes.
  * Collective over the mesh's world; the status is the same on all ranks. */

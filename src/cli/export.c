@@ -138,9 +138,6 @@ static enum tri_status check_form(const struct tri_arguments *arguments, const c
         return tri_fail(error, TRI_BAD_INPUT, "%s: has no low-rank pairs (train.lora) to --merge",
                         path);
     }
-    if (form->pairs) {
-        TRI_TRY(tri_peft_check(config, form->family, error));
-    }
     return tri_comm_rank(arguments->comm) == 0 ? tri_hf_check_target(arguments->words[1], error)
                                                : TRI_OK;
 }

@@ -62,7 +62,7 @@ static enum tri_status read_config(const char *from, const char *adapter, struct
 {
     TRI_TRY(tri_hf_load_config(from, config, family, error));
     if (adapter) {
-        TRI_TRY(tri_peft_load_config(adapter, &config->train.lora, error));
+        TRI_TRY(tri_peft_load_config(adapter, &config->train.lora, NULL, error));
     }
     return tri_params_check_frozen(config, error);
 }

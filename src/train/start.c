@@ -142,7 +142,7 @@ static enum tri_status take_adapter(const struct tri_config *config, const struc
                                  "found '%.300s', expected nothing: %.300s has pairs of its own",
                                  adapter, source->path);
     }
-    return tri_peft_load_config(adapter, &of_source->train.lora, error);
+    return tri_peft_load_config(adapter, &of_source->train.lora, NULL, error);
 }
 
 static bool is_same_place(const char *a, const char *b)

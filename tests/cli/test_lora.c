@@ -162,12 +162,69 @@ static void test_adapters(void **state)
     CHECK_FAMILY("mixtral");
     if (cli_ranks() == 0) {
         CHECK_FAMILY("qwen2_moe");
+        CHECK_FAMILY("gpt2");
     }
     struct process_result result =
         cli_run(cli_ranks(), CLI_WORDS_OF("verify", "i.yaml", "--json", "--steps", "2",
                                           "init_from=" GOLDEN "/olmoe",
                                           "train.lora.adapter=" GOLDEN "/olmoe/adapter"));
     json_decref(cli_expect_json(&result, 0));
+}
+
+static double number_of(const char *adapter, const char *key, const char *of)
+{
+    char path[CLI_PATH];
+    (void)snprintf(path, sizeof(path), "%s/adapter_config.json", adapter);
+    json_t *root = json_load_file(path, 0, NULL);
+    const json_t *found = json_object_get(root, key);
+    double number = json_number_value(of ? json_object_get(found, of) : found);
+    json_decref(root);
+    return number;
+}
+
+/* One pair of PEFT's for three weights. Read, each has the same A; trained, another, and PEFT's
+ * pair has all three, in blocks, which is read as it was written. */
+static void test_blocks(void **state)
+{
+    (void)state;
+    static const char base[] = GOLDEN "/gpt2";
+    cli_run_well(cli_ranks(),
+                 CLI_WORDS_OF("train", "i.yaml", "run_dir=three", "init_from=" GOLDEN "/gpt2",
+                              "train.lora.adapter=" GOLDEN "/gpt2/adapter", "train.steps=4",
+                              "train.learning_rate=2e-2", "train.schedule=constant"));
+    cli_run_well(cli_ranks(), CLI_WORDS_OF("export", "three", "blocks"));
+    assert_true(number_of("blocks", "r", NULL) == 4.0);
+    assert_true(number_of("blocks", "rank_pattern", "c_attn") == 12.0);
+    assert_true(number_of("blocks", "alpha_pattern", "c_attn") == 18.0);
+    cli_run_well(cli_ranks(), CLI_WORDS_OF("import", base, "again3", "--adapter", "blocks"));
+    expect_near(loss_of("again3"), loss_of("three"), 1e-7);
+    cli_run_well(0, CLI_WORDS_OF("export", "again3", "blocks2"));
+    expect_equal_files("blocks2/adapter_model.safetensors", "blocks/adapter_model.safetensors");
+    cli_run_well(0, CLI_WORDS_OF("export", "three", "merged3", "--merge"));
+    cli_run_well(0, CLI_WORDS_OF("import", "merged3", "back3"));
+    expect_near(loss_of("back3"), loss_of("three"), 1e-6);
+    /* Beside the blocks of the first row another number. */
+    FILE *file = fopen("blocks/adapter_model.safetensors", "r+b");
+    assert_non_null(file);
+    char header[4096];
+    size_t length = fread(header, 1, sizeof(header) - 1, file);
+    header[length] = '\0';
+    uint64_t json;
+    memcpy(&json, header, sizeof(json));
+    const char *at = strstr(header + 8, "h.0.attn.c_attn.lora_B.weight");
+    assert_non_null(at);
+    at = strstr(at, "\"data_offsets\":[");
+    assert_non_null(at);
+    long offset = strtol(at + strlen("\"data_offsets\":["), NULL, 10);
+    const float one = 1.0F;
+    assert_int_equal(fseek(file, 8 + (long)json + offset + (40 * 12 + 2) * 4, SEEK_SET), 0);
+    assert_int_equal(fwrite(&one, sizeof(one), 1, file), 1);
+    assert_int_equal(fclose(file), 0);
+    struct process_result result =
+        cli_run(cli_ranks(), CLI_WORDS_OF("import", base, "bad", "--adapter", "blocks"));
+    cli_expect_error(&result, cli_ranks(), 2,
+                     "c_attn.lora_B.weight: row 40, column 2: found 1, expected zeros");
+    cli_tool(CLI_WORDS_OF("rm", "-r", "again3"));
 }
 
 /* A folder of PEFT's with another line in its adapter_config.json, or another tensor. */
@@ -213,7 +270,13 @@ static void test_messages(void **state)
         {"/olmoe", GOLDEN "/mixtral/adapter", "seed=1", "expected"},
         {"/llama", GOLDEN "/mixtral/adapter", "seed=1",
          "key 'train.lora.targets': found experts, expected targets that this model has"},
-        {"/gpt2", "names", "seed=1", "gpt2 has q, k and v in one matrix"},
+        {"/gpt2", "names", "seed=1", "self_attn.q_proj.lora_A.weight: the model has no place"},
+        {"/gpt2", GOLDEN "/mixtral/adapter", "seed=1", "key 'train.lora.targets': found experts"},
+        {"/gpt2", "other_rank", "seed=1",
+         "c_attn.lora_A.weight: shape [4, 32], expected 3 as its first dimension"},
+        {"/gpt2", "patterns", "seed=1", "'rank_pattern' and 'alpha_pattern': expected one rank"},
+        {"/gpt2", "scales", "seed=1", "'rank_pattern' and 'alpha_pattern': expected one rank"},
+        {"/mixtral", "wide", "seed=1", "found rank 6, expected r (2)"},
         {"/mixtral", "dora", "seed=1", "key 'use_dora': in use and not read"},
         {"/mixtral", "loha", "seed=1", "key 'peft_type': found 'LOHA', expected LORA"},
         {"/mixtral", "rank", "seed=1", "adapter_config.json: r: found 9223372036854775807"},
@@ -243,6 +306,15 @@ static void test_messages(void **state)
     write_adapter("router", "", TENSOR("0.block_sparse_moe.gate.lora_A", "[2, 32]"));
     write_adapter("names", "", TENSOR("0.self_attn.q_proj.lora_A", "[2, 32]"));
     write_adapter("shape", "", TENSOR("0.self_attn.q_proj.lora_A", "[4, 16]"));
+    write_adapter("patterns", ", \"rank_pattern\": {\"c_attn\": 6}", NULL);
+    write_adapter("scales",
+                  ", \"rank_pattern\": {\"c_attn\": 6}, \"alpha_pattern\": {\"c_attn\": 4}", NULL);
+    write_adapter("wide",
+                  ", \"rank_pattern\": {\"c_attn\": 6}, \"alpha_pattern\": {\"c_attn\": 12}", NULL);
+    write_adapter("other_rank", "", "{}");
+    cli_write("other_rank/adapter_config.json", "{\"r\": 3, \"lora_alpha\": 4}");
+    cli_tool(CLI_WORDS_OF("cp", GOLDEN "/gpt2/adapter/adapter_model.safetensors",
+                          "other_rank/adapter_model.safetensors"));
     write_adapter("deep", "", TENSOR("99.self_attn.q_proj.lora_A", "[2, 32]"));
     write_adapter("nan", "", NULL);
     FILE *file = fopen("nan/adapter_model.safetensors", "r+b");
@@ -264,9 +336,9 @@ static void test_messages(void **state)
 
 int main(int argc, char **argv)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_run), cmocka_unit_test(test_base),
-                                       cmocka_unit_test(test_adapters),
-                                       cmocka_unit_test(test_messages)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_run), cmocka_unit_test(test_base), cmocka_unit_test(test_adapters),
+        cmocka_unit_test(test_blocks), cmocka_unit_test(test_messages)};
     cli_begin("lora", argc, argv);
     cli_write("i.yaml", config);
     int failed = cmocka_run_group_tests(tests, NULL, NULL);

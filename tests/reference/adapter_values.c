@@ -5,21 +5,41 @@
 #include "base/file.h"
 #include "base/memory.h"
 #include "checkpoint/peft.h"
-#include "model/low_rank.h"
 
 #include <math.h>
 #include <stdio.h>
+#include <string.h>
 
-/* Of one half; pairs that the adapter does not have have none there. */
-static void check_half(struct check *check, const struct tri_engine *engine,
-                       const struct tri_hf_source *source, char half, const struct tri_param *row,
-                       const struct tri_safetensors *reference, double whole)
+/* Adds what a piece has of a tensor's gradient: A of several weights may be one, whose gradient is
+ * the sum of theirs. */
+static void add_piece(const struct tri_engine *engine, const struct tri_peft_piece *piece,
+                      float *sum)
 {
-    char name[TRI_PEFT_NAME + 8] = "grad.";
-    tri_peft_name(source, half, name + 5);
+    const struct tri_param *row = piece->param;
     float *got =
         tri_alloc(TRI_MEMORY_OTHER, (size_t)(row->shape[0] * row->shape[1]) * sizeof(*got));
     tri_param_gather(engine->params, row, TRI_FIELD_GRADIENT, got);
+    for (int64_t i = 0; i < piece->rows; i++) {
+        for (int64_t j = 0; j < piece->columns; j++) {
+            sum[(piece->row + i) * piece->shape[1] + piece->column + j] +=
+                got[i * row->shape[1] + j];
+        }
+    }
+    tri_free(got);
+}
+
+/* Of a tensor and its pieces; pairs that the adapter does not have have none there. */
+static void check_tensor(struct check *check, const struct tri_engine *engine,
+                         const struct tri_peft_piece *pieces, int count,
+                         const struct tri_safetensors *reference, double whole)
+{
+    char name[TRI_PEFT_NAME + 8];
+    size_t elements = (size_t)(pieces->shape[0] * pieces->shape[1]);
+    float *got = tri_alloc(TRI_MEMORY_OTHER, elements * sizeof(*got));
+    (void)snprintf(name, sizeof(name), "grad.%s", pieces->name);
+    for (int i = 0; i < count; i++) {
+        add_piece(engine, &pieces[i], got);
+    }
     if (job_rank() == 0 && tri_safetensors_find(reference, name)) {
         int64_t n;
         float *expected = read_f32(reference, name, &n);
@@ -33,20 +53,20 @@ static void check_half(struct check *check, const struct tri_engine *engine,
     tri_free(got);
 }
 
-static void check_gradients(struct check *check, const struct subject *subject,
-                            const struct tri_engine *engine,
+static void check_gradients(struct check *check, const struct tri_engine *engine,
+                            const struct tri_peft_form *form,
                             const struct tri_safetensors *reference, double whole)
 {
-    for (int p = 0; p < engine->params->count; p++) {
-        const struct tri_param *a, *b, *weight = &engine->params->param[p];
-        struct tri_hf_source source;
-        if (tri_low_rank_find(engine->params, weight, &a, &b) &&
-            tri_hf_source_get(subject->family, weight, subject->config.moe.num_experts,
-                              TRI_HF_PER_EXPERT, &source)) {
-            check_half(check, engine, &source, 'A', a, reference, whole);
-            check_half(check, engine, &source, 'B', b, reference, whole);
+    struct tri_peft_piece *pieces =
+        tri_alloc(TRI_MEMORY_OTHER, (size_t)engine->params->count * sizeof(*pieces));
+    int count = tri_peft_pieces(form, engine->params, pieces);
+    for (int i = 0, n; i < count; i += n) {
+        for (n = 1; i + n < count && strcmp(pieces[i].name, pieces[i + n].name) == 0;) {
+            n++;
         }
+        check_tensor(check, engine, &pieces[i], n, reference, whole);
     }
+    tri_free(pieces);
 }
 
 void check_adapted_values(struct check *check, const struct subject *subject)
@@ -59,10 +79,11 @@ void check_adapted_values(struct check *check, const struct subject *subject)
     if (!tri_file_exists(path)) {
         return;
     }
+    struct tri_peft_form form;
     struct subject adapted = *subject;
     adapted.config.moe.aux_loss = 0.0;
     if (tri_safetensors_open(path, &reference, &error) != TRI_OK ||
-        tri_peft_load_config(dir, &adapted.config.train.lora, &error) != TRI_OK) {
+        tri_peft_load_config(dir, &adapted.config.train.lora, &form, &error) != TRI_OK) {
         quit(&error);
     }
     struct tri_engine *engine = subject_engine(&adapted);
@@ -70,7 +91,9 @@ void check_adapted_values(struct check *check, const struct subject *subject)
         quit(&error);
     }
     double whole = check_batch(check, &adapted, engine, reference);
-    check_gradients(check, &adapted, engine, reference, whole);
+    form.family = adapted.family;
+    form.experts = adapted.config.moe.num_experts;
+    check_gradients(check, engine, &form, reference, whole);
     tri_engine_destroy(engine);
     tri_safetensors_close(reference);
 }

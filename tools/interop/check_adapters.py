@@ -5,7 +5,7 @@
     python3 -m venv venv && venv/bin/pip install torch transformers peft
     venv/bin/python tools/interop/check_adapters.py [BUILD]
 
-With transformers 4 or 5. Of mixtral, olmoe and qwen2_moe in tests/data/golden:
+With transformers 4 or 5. Of mixtral, olmoe, qwen2_moe and gpt2 in tests/data/golden:
   adapter  PEFT's adapter there, imported and exported: loads in PEFT, equal logits
   merged   the same with --merge: loads in transformers, equal logits
   trained  pairs trained here for 20 steps on 3 ranks: the adapter in PEFT and the merged model
@@ -26,7 +26,7 @@ from make_adapters import load
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 FAMILIES = {"mixtral": "attention,experts", "olmoe": "attention,experts",
-            "qwen2_moe": "attention,shared,mlp"}
+            "qwen2_moe": "attention,shared,mlp", "gpt2": "attention,mlp"}
 LIMIT = 1e-5
 
 

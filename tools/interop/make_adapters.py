@@ -2,11 +2,13 @@
 """Makes tests/data/golden/FAMILY/adapter: PEFT's low-rank adapters of the tiny models there.
 
     python3 -m venv venv && venv/bin/pip install 'transformers<5' peft
-    venv/bin/python tools/interop/make_adapters.py tests/data/golden
+    venv/bin/python tools/interop/make_adapters.py tests/data/golden [FAMILY ...]
 
-FAMILY/adapter has adapter_config.json and adapter_model.safetensors as PEFT saves them, B drawn too
-and not zero; adapted.safetensors has input_ids [2, 24], logits [2, 24, vocabulary], and of the mean
-cross entropy of the next tokens the gradients of the pairs, under their names in the adapter.
+Without names those that this version of transformers makes as they are in the tree: of 4, where
+experts are modules, or of 5. FAMILY/adapter has adapter_config.json and adapter_model.safetensors
+as PEFT saves them, B drawn too and not zero; adapted.safetensors has input_ids [2, 24], logits
+[2, 24, vocabulary], and of the mean cross entropy of the next tokens the gradients of the pairs,
+under their names in the adapter.
 """
 import json
 import math
@@ -16,10 +18,13 @@ import sys
 import torch
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import save_file
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, __version__
 
 # What is adapted, by names or by a pattern; alpha, rank, whether scaled by the root of the rank.
-CASES = {
+CASES_5 = {
+    "gpt2": (["c_attn", "attn.c_proj", "c_fc", "mlp.c_proj"], 6, 4, False),
+}
+CASES_4 = {
     "olmoe": (["q_proj", "v_proj", "gate_proj", "up_proj", "down_proj"], 6, 4, False),
     "qwen2_moe": (r".*\.(self_attn\.[qkvo]_proj|shared_expert\.(gate|up|down)_proj"
                   r"|mlp\.(gate|up|down)_proj)", 8, 3, False),
@@ -65,8 +70,9 @@ def make(folder, targets, alpha, rank, rooted):
 
 def main():
     root = pathlib.Path(sys.argv[1])
-    for family, case in CASES.items():
-        make(root / family, *case)
+    cases = CASES_4 if int(__version__.split(".")[0]) < 5 else CASES_5
+    for family in sys.argv[2:] or cases:
+        make(root / family, *cases[family])
 
 
 if __name__ == "__main__":
