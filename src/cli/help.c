@@ -22,7 +22,8 @@ const struct tri_command tri_commands[] = {
      "  --fresh        start over: what the run folder holds is removed\n"
      "  --accept-data  go on though data.train holds other tokens than the run began with\n"
      "  --json         one JSON object at the end: step, loss, valid_loss, …\n"
-     "  key=value      replaces a value of the config, as in train.steps=100\n\n"
+     "  key=value      replaces a value of the config, as in train.steps=100; lists as in YAML:\n"
+     "                 \"data.train=[{path: a.bin, weight: 2}, {path: b.bin}]\"\n\n"
      "SIGTERM and SIGUSR1 save a checkpoint and exit with status 85: start the same command\n"
      "again. `trident help config` lists every key.\n",
      OPTIONS({"--ranks", true}, {"--fresh", false}, {"--accept-data", false}, {"--json", false},

@@ -56,6 +56,26 @@ static enum tri_status fail_type(const struct tri_config *config, const struct t
     return status;
 }
 
+/* Of several sets, the one that is wrong. */
+static enum tri_status fail_sets(struct tri_config *config, int at, const struct tri_node *node,
+                                 struct tri_error *error)
+{
+    const struct tri_key *key = &tri_keys[at];
+    char text[TRI_PATH_MAX];
+    struct tri_sets_fault fault = {0};
+    TRI_REQUIRE(!tri_sets_read(key->sets, node, text, &fault));
+    if (fault.node && config->lines[at] != TRI_LINE_COMMAND) {
+        config->lines[at] = fault.node->line;
+    }
+    char *found = fault.node ? tri_node_found_text(fault.node) : NULL;
+    char *expected = tri_value_expected_text(key, config->known);
+    enum tri_status status = tri_config_refuse(config, error, key->name, "found %s%s, expected %s",
+                                               found ? found : "", fault.as, expected);
+    free(found);
+    free(expected);
+    return status;
+}
+
 static enum tri_status set_value(struct tri_config *config, int at, const struct tri_node *node,
                                  int line, struct tri_error *error)
 {
@@ -63,7 +83,8 @@ static enum tri_status set_value(struct tri_config *config, int at, const struct
     union tri_value value;
     config->lines[at] = line;
     if (!tri_value_read(key, config->known, node, &value)) {
-        return fail_type(config, key, node, error);
+        return key->sets && node->kind != TRI_NODE_SCALAR ? fail_sets(config, at, node, error)
+                                                          : fail_type(config, key, node, error);
     }
     memcpy(tri_key_at(key, config), &value, tri_key_bytes(key));
     return TRI_OK;
@@ -173,12 +194,13 @@ static enum tri_status read_tree(struct tri_config *config, const struct tri_nod
 
 /* ---- overrides ------------------------------------------------------------------------------- */
 
-/* Lists are read as YAML; anything else is taken as it stands, so that a pattern needs no
- * quotes. */
+/* Lists are read as YAML; anything else is taken as it stands, so that a pattern needs no quotes:
+ * "[ab]*.bin" is no list to its end. */
 static struct tri_node *override_node(const struct tri_key *key, const char *text)
 {
     bool list = key->type == TRI_KEY_PAIR || key->type == TRI_KEY_LAYERS ||
                 key->type == TRI_KEY_RECOMPUTE || (key->texts && text[0] == '[') ||
+                (key->sets == TRI_SETS_WEIGHTED && text[0] == '[') ||
                 (key->sets && tri_sets_are(text));
     struct tri_node *node = NULL;
     if (list && tri_yaml_parse("", text, strlen(text), &node, NULL) == TRI_OK) {

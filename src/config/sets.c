@@ -5,6 +5,7 @@
 #include "config/value.h"
 
 #include <math.h>
+#include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -41,30 +42,54 @@ static bool read_weight(const struct tri_node *node, double *weight)
     return !*end && isfinite(*weight) && *weight > 0.0;
 }
 
-/* {path: TEXT, weight: NUMBER}, without the weight it is 1. */
-static bool read_weighted(const struct tri_node *node, const struct tri_node **path, double *weight)
+static bool say(struct tri_sets_fault *fault, const struct tri_node *node, const char *format, ...)
+    TRI_PRINTF(3, 4);
+
+/* Always false. */
+static bool say(struct tri_sets_fault *fault, const struct tri_node *node, const char *format, ...)
+{
+    va_list arguments;
+    if (fault) {
+        va_start(arguments, format);
+        (void)vsnprintf(fault->as, sizeof(fault->as), format, arguments);
+        va_end(arguments);
+        fault->node = node;
+    }
+    return false;
+}
+
+/* {path: TEXT, weight: NUMBER}, without the weight it is 1; number i of its list. */
+static bool read_weighted(const struct tri_node *node, size_t i, const struct tri_node **path,
+                          double *weight, struct tri_sets_fault *fault)
 {
     *path = NULL;
     *weight = 1.0;
     if (node->kind != TRI_NODE_MAPPING) {
-        return false;
+        return say(fault, node, " as set %zu", i + 1);
     }
-    for (size_t i = 0; i < node->count; i++) {
-        if (strcmp(node->keys[i]->text, "path") == 0 && is_path(node->items[i])) {
-            *path = node->items[i];
-        } else if (strcmp(node->keys[i]->text, "weight") != 0 ||
-                   !read_weight(node->items[i], weight)) {
-            return false;
+    for (size_t k = 0; k < node->count; k++) {
+        const struct tri_node *key = node->keys[k], *value = node->items[k];
+        bool is_weight = strcmp(key->text, "weight") == 0;
+        if (!is_weight && strcmp(key->text, "path") != 0) {
+            return say(fault, key, " in set %zu", i + 1);
         }
+        if (is_weight ? !read_weight(value, weight) : !is_path(value)) {
+            return say(fault, value, " as %s of set %zu", key->text, i + 1);
+        }
+        *path = is_weight ? *path : value;
     }
-    return *path != NULL;
+    return *path || say(fault, node, " without a path as set %zu", i + 1);
 }
 
-static bool print_item(enum tri_sets_kind kind, const struct tri_node *node, size_t i, FILE *out)
+static bool print_item(enum tri_sets_kind kind, const struct tri_node *node, size_t i, FILE *out,
+                       struct tri_sets_fault *fault)
 {
     if (kind == TRI_SETS_NAMED) {
-        if (!is_name(node->keys[i]->text) || !is_path(node->items[i])) {
-            return false;
+        if (!is_name(node->keys[i]->text)) {
+            return say(fault, node->keys[i], " as the name of set %zu", i + 1);
+        }
+        if (!is_path(node->items[i])) {
+            return say(fault, node->items[i], " as set '%s'", node->keys[i]->text);
         }
         tri_value_print_quoted(node->keys[i]->text, out);
         (void)fputs(": ", out);
@@ -73,7 +98,7 @@ static bool print_item(enum tri_sets_kind kind, const struct tri_node *node, siz
     }
     const struct tri_node *path;
     double weight;
-    if (!read_weighted(node->items[i], &path, &weight)) {
+    if (!read_weighted(node->items[i], i, &path, &weight, fault)) {
         return false;
     }
     (void)fputs("{path: ", out);
@@ -84,14 +109,17 @@ static bool print_item(enum tri_sets_kind kind, const struct tri_node *node, siz
     return true;
 }
 
-bool tri_sets_read(enum tri_sets_kind kind, const struct tri_node *node, char text[TRI_PATH_MAX])
+bool tri_sets_read(enum tri_sets_kind kind, const struct tri_node *node, char text[TRI_PATH_MAX],
+                   struct tri_sets_fault *fault)
 {
     bool named = kind == TRI_SETS_NAMED;
     char *written = NULL;
     size_t length = 0;
-    if (node->kind != (named ? TRI_NODE_MAPPING : TRI_NODE_LIST) || node->count == 0 ||
-        node->count > TRI_SETS_MAX) {
-        return false;
+    if (node->kind != (named ? TRI_NODE_MAPPING : TRI_NODE_LIST) || node->count == 0) {
+        return say(fault, node, "%s", "");
+    }
+    if (node->count > TRI_SETS_MAX) {
+        return say(fault, NULL, "%zu sets, more than %d", node->count, TRI_SETS_MAX);
     }
     FILE *out = open_memstream(&written, &length);
     if (!out) {
@@ -101,11 +129,13 @@ bool tri_sets_read(enum tri_sets_kind kind, const struct tri_node *node, char te
     bool good = true;
     for (size_t i = 0; good && i < node->count; i++) {
         (void)fputs(i > 0 ? ", " : "", out);
-        good = print_item(kind, node, i, out);
+        good = print_item(kind, node, i, out, fault);
     }
     (void)fputc(named ? '}' : ']', out);
     (void)fclose(out);
-    good = good && length < TRI_PATH_MAX;
+    if (good && length >= TRI_PATH_MAX) {
+        good = say(fault, NULL, "%zu sets that take %zu bytes in all", node->count, length);
+    }
     if (good) {
         memcpy(text, written, length + 1);
     }
@@ -135,7 +165,7 @@ void tri_config_sets(const char *text, struct tri_sets *sets)
         if (root->kind == TRI_NODE_MAPPING) {
             (void)snprintf(set->name, TRI_SET_NAME_MAX, "%s", root->keys[i]->text);
         } else {
-            TRI_REQUIRE(read_weighted(root->items[i], &path, &set->weight));
+            TRI_REQUIRE(read_weighted(root->items[i], i, &path, &set->weight, NULL));
         }
         (void)snprintf(set->path, TRI_PATH_MAX, "%s", path->text);
     }

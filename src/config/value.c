@@ -213,7 +213,7 @@ bool tri_value_read(const struct tri_key *key, const struct tri_strategies *know
         break;
     }
     if (key->sets && node->kind != TRI_NODE_SCALAR) {
-        return tri_sets_read(key->sets, node, value->text);
+        return tri_sets_read(key->sets, node, value->text, NULL);
     }
     if (key->texts && node->kind == TRI_NODE_LIST) {
         return read_texts(key, node, value);

@@ -71,6 +71,13 @@ static void overrides_take_them(void **state)
     assert_int_equal(override("data.valid={x: a", &config, &error), TRI_BAD_INPUT);
     assert_non_null(strstr(error.message, "'data.valid'"));
     assert_int_equal(override("data.train=[{]", &config, &error), TRI_BAD_INPUT);
+    /* A list is one with blanks, and with paths alone, too. */
+    assert_int_equal(override("data.train=[ {path: a}, {path: b} ]", &config, &error), TRI_OK);
+    assert_string_equal(config.data.train, "[{path: \"a\", weight: 1}, {path: \"b\", weight: 1}]");
+    assert_int_equal(override("data.train=[a.bin, b.bin]", &config, &error), TRI_BAD_INPUT);
+    assert_non_null(
+        strstr(error.message, "command line: key 'data.train': found 'a.bin' as set 1,"));
+    assert_int_equal(override("data.valid=[ab]", &config, &error), TRI_OK);
 }
 
 static void what_is_no_set_is_refused(void **state)
@@ -118,6 +125,38 @@ static void what_is_no_set_is_refused(void **state)
     }
     (void)snprintf(text + used, sizeof(text) - used, "]}\n");
     assert_int_equal(parse(text, &config, &error), TRI_BAD_INPUT);
+    assert_non_null(strstr(error.message, "found 20 sets that take "));
+}
+
+/* Which one of them it is, and in which line. */
+static void the_wrong_one_is_named(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *text, *says;
+    } cases[] = {
+        {"data:\n  train:\n  - {path: a}\n  - {path: b,\n     weight: none}\n",
+         "c.yaml:5: key 'data.train': found 'none' as weight of set 2, expected"},
+        {"data:\n  train:\n  - path: a\n    wieght: 2\n",
+         "c.yaml:4: key 'data.train': found 'wieght' in set 1, expected"},
+        {"data:\n  train:\n  - path: a\n  - weight: 2\n",
+         "c.yaml:4: key 'data.train': found a mapping without a path as set 2, expected"},
+        {"data:\n  train: [{path: a},\n   b]\n",
+         "c.yaml:3: key 'data.train': found 'b' as set 2, expected"},
+        {"data:\n  train: [{path: []}]\n", "found [] as path of set 1, expected"},
+        {"data:\n  valid:\n    a: x\n    b c: y\n",
+         "c.yaml:4: key 'data.valid': found 'b c' as the name of set 2, expected"},
+        {"data:\n  valid:\n    a: x\n    b:\n",
+         "c.yaml:4: key 'data.valid': found nothing as set 'b'"},
+    };
+    struct tri_config config;
+    struct tri_error error;
+    for (size_t i = 0; i < COUNT(cases); i++) {
+        assert_int_equal(parse(cases[i].text, &config, &error), TRI_BAD_INPUT);
+        if (!strstr(error.message, cases[i].says)) {
+            fail_msg("%s\nis not\n%s", error.message, cases[i].says);
+        }
+    }
 }
 
 int main(void)
@@ -126,6 +165,7 @@ int main(void)
         cmocka_unit_test(several_sets_are_one_value),
         cmocka_unit_test(overrides_take_them),
         cmocka_unit_test(what_is_no_set_is_refused),
+        cmocka_unit_test(the_wrong_one_is_named),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
