@@ -181,29 +181,41 @@ static enum tri_status check_upcycled(const struct tri_config *config,
     return TRI_OK;
 }
 
+/* What a given value must agree with. A run that goes on may choose and weigh other experts. */
+static bool is_binding(const struct tri_key *key, const struct tri_config *config,
+                       const struct tri_config *source)
+{
+    bool goes_on = !config->init_from[0];
+    bool of_experts = tri_key_in_section(key, "moe") && source->moe.num_experts == 0;
+    if (is_of_pairs(key, source)) {
+        return true;
+    }
+    return !is_idle(key, config, source) &&
+           (goes_on ? binds(key, false) : is_of_model(key) && !of_experts);
+}
+
 enum tri_status tri_config_adopt(struct tri_config *config, const struct tri_config *source,
                                  struct tri_error *error)
 {
+    bool goes_on = !config->init_from[0];
     bool upcycled = source->moe.num_experts == 0 && config->moe.num_experts > 0;
     for (size_t i = 0; i < tri_keys_count; i++) {
         const struct tri_key *key = &tri_keys[i];
         bool of_moe = tri_key_in_section(key, "moe");
         bool of_source =
             tri_key_in_section(key, "model") || (of_moe && !upcycled) || is_of_pairs(key, source);
-        if (of_source && is_taken(key, config)) {
+        /* What followed other keys follows them here, as positions do a longer sequence. */
+        bool follows = goes_on && tri_key_is_followed(key, source);
+        if (of_source && !follows && is_taken(key, config)) {
             memcpy(tri_key_at(key, config), tri_key_view(key, source), tri_key_bytes(key));
         }
     }
     for (size_t i = 0; i < tri_keys_count; i++) {
-        const struct tri_key *key = &tri_keys[i];
-        bool of_experts = tri_key_in_section(key, "moe") && source->moe.num_experts == 0;
-        bool binding = (is_of_model(key) && !is_idle(key, config, source) && !of_experts) ||
-                       is_of_pairs(key, source);
-        if (binding && config->lines[i] != 0) {
-            TRI_TRY(check_adopted(config, source, key, error));
+        if (config->lines[i] != 0 && is_binding(&tri_keys[i], config, source)) {
+            TRI_TRY(check_adopted(config, source, &tri_keys[i], error));
         }
     }
-    return upcycled ? check_upcycled(config, source, error) : TRI_OK;
+    return upcycled && !goes_on ? check_upcycled(config, source, error) : TRI_OK;
 }
 
 int tri_config_list_changes(const struct tri_config *before, const struct tri_config *now,

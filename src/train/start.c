@@ -84,23 +84,37 @@ struct source {
     bool own; /* a checkpoint of the run that goes on */
 };
 
-/* The config of the run's newest checkpoint that has one; whether it is whole is looked at by who
- * loads it. */
-static bool find_own(const struct tri_config *config, struct source *source)
+static bool has_config(const char *path)
 {
-    struct tri_config *before = tri_alloc(TRI_MEMORY_OTHER, sizeof(*before));
+    struct tri_config *config = tri_alloc(TRI_MEMORY_OTHER, sizeof(*config));
     struct tri_error ignored;
+    bool found = tri_checkpoint_read_config(path, &tri_strategies, config, &ignored) == TRI_OK;
+    tri_free(config);
+    return found;
+}
+
+/* The config of the run's newest checkpoint that has one; whether it is whole is looked at, and
+ * said, by who loads it. */
+static bool find_newest(const char *run, struct source *source)
+{
     bool found = false;
     for (int64_t step = INT64_MAX; step >= 0 && !found;) {
-        step = tri_checkpoint_newest_until(config->run_dir, step);
-        tri_path_make(source->path, TRI_PATH_MAX, "%s/checkpoints/step_%lld", config->run_dir,
-                      (long long)step);
-        found = step >= 0 && tri_checkpoint_read_config(source->path, &tri_strategies, before,
-                                                        &ignored) == TRI_OK;
+        step = tri_checkpoint_newest_until(run, step);
+        tri_path_make(source->path, TRI_PATH_MAX, "%s/checkpoints/step_%lld", run, (long long)step);
+        found = step >= 0 && has_config(source->path);
         step--;
     }
-    tri_free(before);
     return found;
+}
+
+/* That of the run or checkpoint which `resume` names. */
+static bool find_resumed(const char *path, struct source *source)
+{
+    if (!holds(path, "manifest.json")) {
+        return find_newest(path, source);
+    }
+    tri_path_make(source->path, TRI_PATH_MAX, "%s", path);
+    return has_config(path);
 }
 
 /* On one rank. */
@@ -109,8 +123,14 @@ static enum tri_status find_source(const struct tri_config *config, bool goes_on
 {
     struct tri_checkpoint_choice choice = {0};
     *source = (struct source){0};
-    source->own = goes_on && find_own(config, source);
+    source->own = goes_on && find_newest(config->run_dir, source);
     if (source->own) {
+        return TRI_OK;
+    }
+    if (!config->init_from[0]) {
+        if (!find_resumed(config->resume, source)) {
+            source->path[0] = '\0';
+        }
         return TRI_OK;
     }
     if (config->resume[0]) {
@@ -134,7 +154,7 @@ static enum tri_status take_adapter(const struct tri_config *config, const struc
                                     struct tri_config *of_source, struct tri_error *error)
 {
     const char *adapter = config->train.lora.adapter;
-    if (!adapter[0] || source->own) {
+    if (!adapter[0] || source->own || !config->init_from[0]) {
         return TRI_OK;
     }
     if (of_source->train.lora.rank > 0) {
@@ -158,7 +178,8 @@ static bool is_same_place(const char *a, const char *b)
 static enum tri_status check_beginning(const struct tri_config *config, const struct source *source,
                                        const struct tri_config *of_source, struct tri_error *error)
 {
-    if (!source->own || is_same_place(config->init_from, of_source->init_from)) {
+    if (!source->own || !config->init_from[0] ||
+        is_same_place(config->init_from, of_source->init_from)) {
         return TRI_OK;
     }
     return tri_config_refuse(config, error, "init_from",
@@ -188,12 +209,13 @@ static enum tri_status complete(struct tri_group *group, bool goes_on, struct tr
 {
     struct source source = {0};
     enum tri_status status = TRI_OK;
-    if (tri_group_rank(group) == 0 && config->init_from[0]) {
+    bool asked = config->init_from[0] || config->resume[0];
+    if (tri_group_rank(group) == 0 && asked) {
         status = find_source(config, goes_on, &source, error);
     }
     TRI_TRY(tri_comm_agree(group, status, error));
     tri_broadcast(group, where, &source, (int64_t)sizeof(source), TRI_U8, 0);
-    if (!config->init_from[0]) { /* nor, it will be found, has another rank the same config */
+    if (!asked || !source.path[0]) { /* nor, it will be found, has another rank the same config */
         return tri_config_complete(config, NULL, error);
     }
     struct tri_config *of_source = tri_alloc(TRI_MEMORY_OTHER, sizeof(*of_source));
@@ -207,7 +229,7 @@ static enum tri_status complete(struct tri_group *group, bool goes_on, struct tr
     if (status == TRI_OK) {
         status = tri_config_complete(config, of_source, error);
     }
-    if (status == TRI_OK && !source.hf && config->moe.num_experts > 0 &&
+    if (status == TRI_OK && !source.hf && config->init_from[0] && config->moe.num_experts > 0 &&
         of_source->moe.num_experts == 0) {
         status = tri_config_refuse(config, error, "moe.num_experts",
                                    "found experts, but %.300s is dense: export it, and begin with "
@@ -225,7 +247,7 @@ enum tri_status tri_start_config(struct tri_group *group, const char *path,
     enum tri_status status =
         tri_config_read(&tri_strategies, path, file, count, overrides, config, error);
     TRI_TRY(tri_comm_agree(group, status, error));
-    int64_t asked = config->init_from[0] != '\0';
+    int64_t asked = config->init_from[0] || config->resume[0];
     tri_all_reduce_max(group, where, &asked, 1, TRI_I64);
     status =
         asked ? complete(group, goes_on, config, error) : tri_config_complete(config, NULL, error);

@@ -183,11 +183,11 @@ static void test_import(void **state)
     /* What a run begins with must not be removed before it begins. */
     struct cli_snapshot *before = cli_snapshot_take("tuned");
     cli_tool(CLI_WORDS_OF("ln", "-s", "tuned/checkpoints/step_2", "link"));
-    result = cli_run(cli_ranks(),
-                     CLI_WORDS_OF(STEADY, "resume=link", "run_dir=tuned", "seed=7", "--fresh"));
+    result = cli_run(cli_ranks(), CLI_WORDS_OF(STEADY, "resume=link", "run_dir=tuned", "seed=7",
+                                               "moe.every=1", "--fresh"));
     cli_expect_error(&result, cli_ranks(), 2, "'link' is of this run_dir, and --fresh would");
-    result = cli_run(cli_ranks(),
-                     CLI_WORDS_OF(STEADY, "resume=tuned", "run_dir=tuned", "seed=7", "--fresh"));
+    result = cli_run(cli_ranks(), CLI_WORDS_OF(STEADY, "resume=tuned", "run_dir=tuned", "seed=7",
+                                               "moe.every=1", "--fresh"));
     cli_expect_error(&result, cli_ranks(), 2, "'tuned' is of this run_dir, and --fresh would");
     cli_snapshot_expect_kept(before, false);
     /* Starting over does not help against a checkpoint of another run. */
