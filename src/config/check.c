@@ -341,6 +341,21 @@ static enum tri_status check_micro_batch(const struct tri_config *config, struct
                           config->train.micro_batch, seq, routes, INT32_MAX);
 }
 
+static enum tri_status check_recompute(const struct tri_config *config, struct tri_error *error)
+{
+    const struct tri_config_train *train = &config->train;
+    for (int64_t i = 0; i < train->recompute; i++) {
+        if (train->recompute_layers[i] >= config->model.num_layers) {
+            return tri_key_refuse(config, error, "train.recompute", "model.num_layers",
+                                  "found block %" PRId64
+                                  ", expected less than model.num_layers (%" PRId64
+                                  "): blocks are counted from 0",
+                                  train->recompute_layers[i], config->model.num_layers);
+        }
+    }
+    return TRI_OK;
+}
+
 static enum tri_status check_train(const struct tri_config *config, struct tri_error *error)
 {
     const struct tri_config_train *train = &config->train;
@@ -356,15 +371,6 @@ static enum tri_status check_train(const struct tri_config *config, struct tri_e
                               "found %" PRId64 ", expected at most steps - warmup_steps (%" PRId64
                               ")",
                               train->decay_steps, train->steps - train->warmup_steps);
-    }
-    for (int64_t i = 0; i < train->recompute; i++) {
-        if (train->recompute_layers[i] >= config->model.num_layers) {
-            return tri_key_refuse(config, error, "train.recompute", "model.num_layers",
-                                  "found block %" PRId64
-                                  ", expected less than model.num_layers (%" PRId64
-                                  "): blocks are counted from 0",
-                                  train->recompute_layers[i], config->model.num_layers);
-        }
     }
     if (train->gradient_dtype == TRI_PRECISION_BF16 && config->precision == TRI_PRECISION_F32) {
         return tri_key_refuse(config, error, "train.gradient_dtype", "precision",
@@ -425,6 +431,17 @@ static enum tri_status check_reproducible(const struct tri_config *config, struc
     return TRI_OK;
 }
 
+static enum tri_status check_expert_tensor(const struct tri_config *config, struct tri_error *error)
+{
+    const struct tri_config_parallel *p = &config->parallel;
+    if (p->expert_tensor != p->tensor && p->expert_tensor != 1) {
+        return tri_key_refuse(config, error, "parallel.expert_tensor", "parallel.tensor",
+                              "found %" PRId64 ", expected tensor (%" PRId64 ") or 1",
+                              p->expert_tensor, p->tensor);
+    }
+    return TRI_OK;
+}
+
 /* What can be said of a layout before the number of ranks is known. */
 static enum tri_status check_degrees(const struct tri_config *config, struct tri_error *error)
 {
@@ -436,15 +453,10 @@ static enum tri_status check_degrees(const struct tri_config *config, struct tri
                               ")",
                               p->tensor, config->model.num_heads);
     }
-    if (p->expert_tensor != p->tensor && p->expert_tensor != 1) {
-        return tri_key_refuse(config, error, "parallel.expert_tensor", "parallel.tensor",
-                              "found %" PRId64 ", expected tensor (%" PRId64 ") or 1",
-                              p->expert_tensor, p->tensor);
-    }
     if (experts == 0 && p->expert != 1) {
         return tri_config_refuse(config, error, "parallel.expert",
                                  "found %" PRId64 ", expected 1: the model is dense (experts come "
-                                 "with a section moe, or with the model of init_from)",
+                                 "with a section moe)",
                                  p->expert);
     }
     if (experts % p->expert != 0) {
@@ -462,12 +474,9 @@ static enum tri_status check_degrees(const struct tri_config *config, struct tri
     return TRI_OK;
 }
 
-enum tri_status tri_config_finish(struct tri_config *config, struct tri_error *error)
+/* What the shape of the model must allow. */
+static enum tri_status check_shape(const struct tri_config *config, struct tri_error *error)
 {
-    TRI_TRY(check_ranges(config, false, error));
-    TRI_TRY(resolve_model(config, error));
-    resolve_rest(config);
-    TRI_TRY(check_ranges(config, true, error));
     TRI_TRY(check_model(config, error));
     TRI_TRY(check_positions(config, error));
     if (config->moe.num_experts > 0) {
@@ -475,17 +484,59 @@ enum tri_status tri_config_finish(struct tri_config *config, struct tri_error *e
         TRI_TRY(check_router(config, error));
         TRI_TRY(check_scores(config, error));
     }
+    TRI_TRY(check_recompute(config, error));
+    return check_degrees(config, error);
+}
+
+bool tri_config_lacks_shape(const struct tri_config *config)
+{
+    bool given = config->init_from[0] || config->resume[0] ||
+                 config->lines[tri_key_find("moe.num_experts")] != 0;
+    for (size_t i = 0; i < tri_keys_count; i++) {
+        given = given || (tri_key_in_section(&tri_keys[i], "model") && config->lines[i] != 0);
+    }
+    return !given;
+}
+
+enum tri_status tri_config_hint_shape(const struct tri_config *config, enum tri_status status,
+                                      struct tri_error *error)
+{
+    if (status != TRI_BAD_INPUT || !tri_config_lacks_shape(config)) {
+        return status;
+    }
+    const struct tri_error why = *error;
+    return tri_fail(error, status,
+                    "%.800s; no key of model is given, so its shape is the default one (init_from "
+                    "takes that of a folder or run)",
+                    why.message);
+}
+
+enum tri_status tri_config_finish_read(struct tri_config *config, bool hints,
+                                       struct tri_error *error)
+{
+    TRI_TRY(check_ranges(config, false, error));
+    TRI_TRY(resolve_model(config, error));
+    resolve_rest(config);
+    TRI_TRY(check_ranges(config, true, error));
+    TRI_TRY(check_expert_tensor(config, error));
+    enum tri_status status = check_shape(config, error);
+    TRI_TRY(hints ? tri_config_hint_shape(config, status, error) : status);
     TRI_TRY(check_train(config, error));
     TRI_TRY(check_micro_batch(config, error));
-    TRI_TRY(check_degrees(config, error));
     TRI_TRY(tri_config_check_lora(config, error));
     return config->reproducible ? check_reproducible(config, error) : TRI_OK;
+}
+
+enum tri_status tri_config_finish(struct tri_config *config, struct tri_error *error)
+{
+    return tri_config_finish_read(config, false, error);
 }
 
 enum tri_status tri_config_check_layout(const struct tri_config *config, int ranks,
                                         struct tri_error *error)
 {
     const struct tri_config_parallel *p = &config->parallel;
+    TRI_TRY(check_expert_tensor(config, error));
     TRI_TRY(check_degrees(config, error));
     if (config->reproducible) {
         TRI_TRY(check_reproducible(config, error));

@@ -221,6 +221,12 @@ enum tri_status tri_config_check_override(const char *text, struct tri_error *er
  * tri_config_load calls it; code that fills a config by hand (tests, import) calls it itself. */
 enum tri_status tri_config_finish(struct tri_config *config, struct tri_error *error) TRI_NODISCARD;
 
+/* Whether nobody has said what the model is: of a config that was read, and of no other. */
+bool tri_config_lacks_shape(const struct tri_config *config);
+/* Where that is why something was refused, says so too. Returns the status. */
+enum tri_status tri_config_hint_shape(const struct tri_config *config, enum tri_status status,
+                                      struct tri_error *error) TRI_NODISCARD;
+
 /* Checks the layout against a number of ranks: tensor x expert divides it, heads, experts. */
 enum tri_status tri_config_check_layout(const struct tri_config *config, int ranks,
                                         struct tri_error *error) TRI_NODISCARD;

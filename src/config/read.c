@@ -258,9 +258,11 @@ static enum tri_status check_moe_given(struct tri_config *config, struct tri_err
         return TRI_OK;
     }
     config->lines[at] = config->moe_line > 0 ? config->moe_line : TRI_LINE_COMMAND;
-    return tri_config_refuse(
-        config, error, "moe.num_experts",
-        "found nothing, expected an integer: a model with keys of moe needs it");
+    enum tri_status status =
+        tri_config_refuse(config, error, "moe.num_experts",
+                          "found nothing, expected an integer: a model with keys of moe needs it");
+    config->lines[at] = 0;
+    return tri_config_hint_shape(config, status, error);
 }
 
 enum tri_status tri_config_complete(struct tri_config *config, const struct tri_config *source,
@@ -270,7 +272,7 @@ enum tri_status tri_config_complete(struct tri_config *config, const struct tri_
         TRI_TRY(tri_config_adopt(config, source, error));
     }
     TRI_TRY(check_moe_given(config, error));
-    return tri_config_finish(config, error);
+    return tri_config_finish_read(config, true, error);
 }
 
 static enum tri_status read_text(const struct tri_strategies *known, const char *path,

@@ -102,6 +102,10 @@ void tri_key_unset(const struct tri_key *key, void *value);
  * another one. A value that code set to just that counts as such. */
 bool tri_key_is_followed(const struct tri_key *key, const struct tri_config *config);
 
+/* tri_config_finish; hints: of what somebody wrote, so that tri_config_hint_shape fits. */
+enum tri_status tri_config_finish_read(struct tri_config *config, bool hints,
+                                       struct tri_error *error) TRI_NODISCARD;
+
 /* The section train.lora. */
 enum tri_status tri_config_check_lora(const struct tri_config *config,
                                       struct tri_error *error) TRI_NODISCARD;

@@ -140,5 +140,5 @@ enum tri_status tri_params_check_frozen(const struct tri_config *config, struct 
     }
     tri_params_destroy(params);
     tri_mesh_destroy(mesh);
-    return status;
+    return tri_config_hint_shape(config, status, error);
 }

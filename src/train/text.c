@@ -32,6 +32,20 @@ static void tell_set(const char *path, const struct tri_tokens *tokens,
     }
 }
 
+/* Ids that would fit a model of another shape than the default. */
+static enum tri_status hint(const struct tri_config *config, const char *path,
+                            enum tri_status status, struct tri_error *error)
+{
+    struct tri_tokens *tokens = NULL;
+    struct tri_error ignored;
+    if (status != TRI_BAD_INPUT || !tri_config_lacks_shape(config) ||
+        tri_tokens_create(path, config->data.format, 0, &tokens, &ignored) != TRI_OK) {
+        return status;
+    }
+    tri_tokens_destroy(tokens);
+    return tri_config_hint_shape(config, status, error);
+}
+
 /* One set; number: in a mixture. Collective. */
 static enum tri_status open_set(const struct tri_session *session, const char *path, int number,
                                 bool evaluation, struct tri_tokens **tokens,
@@ -41,6 +55,7 @@ static enum tri_status open_set(const struct tri_session *session, const char *p
     struct tri_group *all = tri_mesh_group(session->mesh, TRI_ON_ALL);
     enum tri_status status =
         tri_tokens_create(path, config->data.format, config->model.vocab_size, tokens, error);
+    status = hint(config, path, status, error);
     if (status == TRI_OK && is_root(session) && config->data.format == TRI_DATA_U16 &&
         config->model.vocab_size > 1 << 16) {
         tri_log_warn("%s: data.format u16 holds no ids above 65535, and model.vocab_size is %lld",

@@ -298,6 +298,56 @@ static void make_hostile(void)
     cli_tool(CLI_WORDS_OF("cp", "golden/llama/model.safetensors", "many"));
 }
 
+/* Of what `resume` names too what the config leaves out is taken. */
+static void test_resumed(void **state)
+{
+    (void)state;
+    static const char *const from[] = {"resume=begun", "resume=begun/checkpoints/step_2"};
+    cli_run_well(0, CLI_WORDS_OF("train", "i.yaml", "run_dir=begun", "init_from=golden/mixtral"));
+    for (int i = 0; i < 2; i++) {
+        cli_run_well(cli_ranks(), CLI_WORDS_OF("train", "i.yaml", "run_dir=resumed", from[i],
+                                               "train.steps=4", "--fresh"));
+        cli_run_well(cli_ranks(),
+                     CLI_WORDS_OF("train", "i.yaml", "run_dir=resumed", from[i], "train.steps=5"));
+        json_t *metrics = cli_metrics("resumed");
+        json_t *last = json_array_get(metrics, json_array_size(metrics) - 1);
+        assert_int_equal(json_integer_value(json_object_get(last, "step")), 5);
+        json_decref(metrics);
+    }
+    struct process_result result =
+        cli_run(cli_ranks(), CLI_WORDS_OF("train", "i.yaml", "run_dir=not", "resume=begun",
+                                          "model.hidden_size=64"));
+    cli_expect_error(
+        &result, cli_ranks(), 2,
+        "command line: key 'model.hidden_size': found 64, expected 32 or nothing: so it "
+        "is of the weights of begun/checkpoints/step_2");
+    result = cli_run(cli_ranks(), CLI_WORDS_OF("train", "i.yaml", "run_dir=not", "resume=begun",
+                                               "moe.num_experts=2"));
+    cli_expect_error(&result, cli_ranks(), 2, "key 'moe.num_experts': found 2, expected");
+    result = cli_run(cli_ranks(), CLI_WORDS_OF("train", "i.yaml", "run_dir=not", "resume=gone"));
+    cli_expect_error(&result, cli_ranks(), 2, "gone");
+    cli_run_well(0, CLI_WORDS_OF("plan", "i.yaml", "resume=begun", "parallel.expert=2"));
+}
+
+/* Who forgets it is told so, whatever does not fit the default shape. */
+static void test_forgotten(void **state)
+{
+    (void)state;
+    static const char *const keys[][2] = {{"parallel.expert=2"},
+                                          {"parallel.tensor=8"},
+                                          {"train.recompute=[6]"},
+                                          {"data.separator=50256"},
+                                          {"moe.capacity_factor=1.5"},
+                                          {"train.freeze=layers.9.*"},
+                                          {"train.lora.rank=2", "train.lora.targets=experts"},
+                                          {"data.train=large.raw", "data.format=u16"}};
+    for (size_t i = 0; i<sizeof(keys) / sizeof(*keys); i += cli_ranks()> 1 ? 3 : 1) {
+        struct process_result result = cli_run(
+            cli_ranks(), CLI_WORDS_OF("train", "i.yaml", "run_dir=not", keys[i][0], keys[i][1]));
+        cli_expect_error(&result, cli_ranks(), 2, "no key of model is given, so its shape is");
+    }
+}
+
 static void test_messages(void **state)
 {
     (void)state;
@@ -359,10 +409,13 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_end_of_text),
         cmocka_unit_test(test_verified),
         cmocka_unit_test(test_messages),
+        cmocka_unit_test(test_resumed),
+        cmocka_unit_test(test_forgotten),
     };
     cli_begin("init", argc, argv);
     cli_write("i.yaml", config);
     cli_tool(CLI_WORDS_OF("ln", "-s", golden, "golden"));
+    cli_tool(CLI_WORDS_OF("sh", "-c", "head -c 8192 /dev/zero | tr '\\0' '\\177' > large.raw"));
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     cli_end();
     return failed;

@@ -5,6 +5,10 @@
 
 #include <stdio.h>
 
+#define DEFAULT_SHAPE                                                                              \
+    "; no key of model is given, so its shape is the default one (init_from takes that of a "      \
+    "folder or run)"
+
 struct bad {
     const char *text;
     const char *message;
@@ -177,7 +181,8 @@ static void test_wrong_type(void **state)
          "c.yaml:1: key 'run_dir': found the text 'a?b', expected text of 1 "
          "to 896 bytes without control characters"},
         {"data: {train: [a, b]}\n",
-         "c.yaml:1: key 'data.train': found [a, b], expected text of at most 1023 bytes without "
+         "c.yaml:1: key 'data.train': found 'a' as set 1, expected text of at most 1023 bytes "
+         "without "
          "control characters, or a list of {path: TEXT, weight: NUMBER above 0}"},
         {"data: {separator: -1}\n",
          "c.yaml:1: key 'data.separator': found '-1', expected an integer "
@@ -211,7 +216,7 @@ static void test_mechanisms(void **state)
          "as [0, 3]"},
         {"train:\n  recompute: [0, 4]\n",
          "c.yaml:2: key 'train.recompute': found block 4, expected less than model.num_layers (4): "
-         "blocks are counted from 0"},
+         "blocks are counted from 0" DEFAULT_SHAPE},
         {"model: {num_layers: 3}\ntrain: {recompute: [3, 0]}\n",
          "c.yaml:2: key 'train.recompute': found block 3, expected less than model.num_layers (3): "
          "blocks are counted from 0"},
@@ -274,16 +279,16 @@ static void test_combinations(void **state)
          "(64)"},
         {"data: {separator: 256}\n",
          "c.yaml:1: key 'data.separator': found 256, expected less than "
-         "model.vocab_size (256)"},
+         "model.vocab_size (256)" DEFAULT_SHAPE},
         {"seed: 1\nmoe:\n",
          "c.yaml:2: key 'moe.num_experts': found nothing, expected an integer: a "
-         "model with keys of moe needs it"},
+         "model with keys of moe needs it" DEFAULT_SHAPE},
         {"moe: {}\n",
          "c.yaml:1: key 'moe.num_experts': found nothing, expected an integer: a model "
-         "with keys of moe needs it"},
+         "with keys of moe needs it" DEFAULT_SHAPE},
         {"seed: 1\nmoe: {top_k: 1}\n",
          "c.yaml:2: key 'moe.num_experts': found nothing, expected an "
-         "integer: a model with keys of moe needs it"},
+         "integer: a model with keys of moe needs it" DEFAULT_SHAPE},
         {"moe:\n  num_experts: 1\n",
          "c.yaml:2: key 'moe.top_k': found 2, expected at most num_experts (1)"},
         {"moe:\n  num_experts: 4\n  top_k: 5\n",
@@ -362,13 +367,13 @@ static void test_combinations(void **state)
          "c.yaml:1: key 'train.decay_steps': found 10, expected at most steps - warmup_steps (9)"},
         {"train: {min_learning_rate: 1e-3}\n", "c.yaml:1: key 'train.min_learning_rate': found "
                                                "0.001, expected at most learning_rate (0.0003)"},
-        {"parallel: {tensor: 3}\n",
-         "c.yaml:1: key 'parallel.tensor': found 3, expected a divisor of model.num_heads (4)"},
+        {"parallel: {tensor: 3}\n", "c.yaml:1: key 'parallel.tensor': found 3, expected a divisor "
+                                    "of model.num_heads (4)" DEFAULT_SHAPE},
         {"parallel: {tensor: 4, expert_tensor: 2}\n",
          "c.yaml:1: key 'parallel.expert_tensor': found 2, expected tensor (4) or 1"},
         {"parallel: {expert: 2}\n",
          "c.yaml:1: key 'parallel.expert': found 2, expected 1: the model is dense (experts "
-         "come with a section moe, or with the model of init_from)"},
+         "come with a section moe)" DEFAULT_SHAPE},
         {"parallel: {expert: 3}\nmoe: {num_experts: 4}\n",
          "c.yaml:1: key 'parallel.expert': found 3, expected a divisor of moe.num_experts (4)"},
         {"moe: {num_experts: 4}\nparallel: {expert: 4, tensor: 2, expert_tensor: 1}\n",
@@ -481,12 +486,12 @@ static void test_overrides(void **state)
                                 "none, full or block numbers, as [0, 3]"},
         {"train.recompute=[4]",
          "command line: key 'train.recompute': found block 4, expected less than model.num_layers "
-         "(4): blocks are counted from 0"},
+         "(4): blocks are counted from 0" DEFAULT_SHAPE},
         {"train.gradient_dtype=bf16", "command line: key 'train.gradient_dtype': found bf16, "
                                       "expected f32: no weight is stored in bf16"},
         {"moe.top_k=3",
          "command line: key 'moe.num_experts': found nothing, expected an integer: a "
-         "model with keys of moe needs it"},
+         "model with keys of moe needs it" DEFAULT_SHAPE},
         {"model.num_kv_heads=3",
          "command line: key 'model.num_kv_heads': found 3, expected a divisor of num_heads (4)"},
         {"train.steps=5",
