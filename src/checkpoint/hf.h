@@ -99,8 +99,14 @@ struct tri_hf_origin {
     const char *checkpoint, *folder;
 };
 
-/* Writes dir/config.json of the family, and the generation_config.json that follows from it. origin
- * may be NULL. Local: one rank. */
+/* Families that differ by their names alone: the one that `folder`, the Hugging Face folder that a
+ * model began with, has, where the config is of both. "" or NULL, or one that cannot be read:
+ * stays. Local. */
+void tri_hf_keep_name(const struct tri_config *config, const char *folder,
+                      enum tri_hf_family *family);
+
+/* Writes dir/config.json of the family, by the name that its origin has, and the
+ * generation_config.json that follows from it. origin may be NULL. Local: one rank. */
 enum tri_status tri_hf_save_config(const char *dir, const struct tri_config *config,
                                    enum tri_hf_family family, enum tri_safetensors_dtype dtype,
                                    const struct tri_hf_origin *origin,

@@ -267,20 +267,42 @@ static enum tri_status read_stops(const char *folder, json_t *root, struct tri_e
     return TRI_OK;
 }
 
+/* The config.json of the folder that a model began with; NULL: there is none to be read. */
+static json_t *read_origin(const char *folder)
+{
+    char path[2048];
+    json_t *root;
+    struct tri_error ignored;
+    bool read = folder && folder[0] &&
+                tri_path_format(path, sizeof(path), &ignored, "%s/config.json", folder) == TRI_OK &&
+                tri_file_exists(path) && tri_json_load(path, &root, &ignored) == TRI_OK;
+    return read ? root : NULL;
+}
+
+void tri_hf_keep_name(const struct tri_config *config, const char *folder,
+                      enum tri_hf_family *family)
+{
+    if (*family != TRI_HF_LLAMA || config->model.bias != TRI_BIAS_NONE) {
+        return;
+    }
+    json_t *root = read_origin(folder);
+    const char *type = json_string_value(json_object_get(root, "model_type"));
+    if (type && strcmp(type, tri_hf_family_name(TRI_HF_MISTRAL)) == 0) {
+        *family = TRI_HF_MISTRAL;
+    }
+    json_decref(root);
+}
+
 /* The ids of special tokens: those of the config.json that the model began with, but what ends a
  * text as the checkpoint's own tokenizer says it, where it does: the model may have learned another
  * end since. What cannot be read stays null. */
 static void take_ids(const struct tri_hf_origin *origin, json_t *root)
 {
     char path[2048];
-    json_t *before;
     struct tri_error ignored;
-    if (origin->folder && origin->folder[0] &&
-        tri_path_format(path, sizeof(path), &ignored, "%s/config.json", origin->folder) == TRI_OK &&
-        tri_file_exists(path) && tri_json_load(path, &before, &ignored) == TRI_OK) {
-        copy_ids(before, root);
-        json_decref(before);
-    }
+    json_t *before = read_origin(origin->folder);
+    copy_ids(before, root);
+    json_decref(before);
     if (origin->checkpoint && tri_tokenizer_files_find(origin->checkpoint, path, sizeof(path)) &&
         read_stops(path, root, &ignored) != TRI_OK &&
         json_is_null(json_object_get(root, "eos_token_id"))) {
@@ -320,6 +342,7 @@ enum tri_status tri_hf_save_config(const char *dir, const struct tri_config *con
     const char *type = dtype == TRI_ST_BF16  ? "bfloat16"
                        : dtype == TRI_ST_F16 ? "float16"
                                              : "float32";
+    tri_hf_keep_name(config, origin ? origin->folder : NULL, &family);
     json_t *root =
         json_pack("{s:[s], s:s, s:s, s:s, s:I, s:f, s:b, s:b, s:n, s:n, s:n}", "architectures",
                   architectures[family], "model_type", tri_hf_family_name(family), "torch_dtype",

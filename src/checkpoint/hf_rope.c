@@ -54,15 +54,12 @@ static enum tri_status read_yarn(const struct table *t)
 {
     struct tri_config_model *m = t->model;
     double of_one = 0, of_all = 0;
-    bool truncates = true;
+    m->rope_truncate = true;
     TRI_TRY(get(t, "beta_fast", &m->rope_betas[0]));
     TRI_TRY(get(t, "beta_slow", &m->rope_betas[1]));
     TRI_TRY(get(t, "mscale", &of_one));
     TRI_TRY(get(t, "mscale_all_dim", &of_all));
-    TRI_TRY(tri_json_get_bool(t->path, t->root, "truncate", false, &truncates, t->error));
-    if (!truncates) {
-        return refuse_table(t, "its ranges are always cut to whole dimensions");
-    }
+    TRI_TRY(tri_json_get_bool(t->path, t->root, "truncate", false, &m->rope_truncate, t->error));
     if (!has(t->root, "factor")) {
         m->rope_factor = (double)m->max_position / (double)m->rope_original;
     }
@@ -123,7 +120,7 @@ static enum tri_status read_table(const struct table *t)
     while (i < TYPES && strcmp(type, types[i]) != 0) {
         i++;
     }
-    if (i == TYPES || fraction < 1) {
+    if (i == TYPES || fraction != 1) {
         return refuse_table(t, "only rope of type default, linear, dynamic, llama3 and yarn over "
                                "whole heads is computed");
     }
@@ -135,6 +132,7 @@ static bool same(const struct tri_config_model *a, const struct tri_config_model
 {
     return a->rope_scaling == b->rope_scaling && a->rope_factor == b->rope_factor &&
            a->rope_original == b->rope_original && a->rope_attention == b->rope_attention &&
+           a->rope_truncate == b->rope_truncate &&
            memcmp(a->rope_betas, b->rope_betas, sizeof(a->rope_betas)) == 0 &&
            memcmp(a->rope_llama3, b->rope_llama3, sizeof(a->rope_llama3)) == 0;
 }
@@ -166,10 +164,10 @@ enum tri_status tri_hf_rope_read(const char *path, const json_t *root,
         before = true;
     }
     TRI_TRY(tri_json_get_real(path, root, "partial_rotary_factor", false, &fraction, error));
-    return fraction < 1 ? refuse(path, "partial_rotary_factor",
-                                 json_object_get(root, "partial_rotary_factor"),
-                                 "rope covers whole heads only", error)
-                        : TRI_OK;
+    return fraction != 1 ? refuse(path, "partial_rotary_factor",
+                                  json_object_get(root, "partial_rotary_factor"),
+                                  "rope covers whole heads only", error)
+                         : TRI_OK;
 }
 
 static void put(json_t *table, const char *key, double value)
@@ -196,6 +194,9 @@ static json_t *scaling_keys(const struct tri_config_model *m)
         put(table, "beta_slow", m->rope_betas[1]);
         if (m->rope_attention != sharpness(m->rope_factor, 1.0)) {
             put(table, "attention_factor", m->rope_attention);
+        }
+        if (!m->rope_truncate) {
+            (void)json_object_set_new(table, "truncate", json_false());
         }
     }
     return table;

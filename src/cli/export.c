@@ -81,12 +81,13 @@ struct form {
 /* Weights of a checkpoint, and those into a folder. */
 static enum tri_status copy(struct tri_checkpoint_choice *choice, const char *to,
                             const struct tri_config *config, const struct tri_spread *spread,
-                            const struct form *form, struct tri_error *error)
+                            struct form *form, struct tri_error *error)
 {
     struct tri_checkpoint_state state = {0};
     char folder[TRI_PATH_MAX] = "", base[TRI_PATH_MAX] = "";
     if (spread->mesh->rank == 0) {
         find_origin(config, folder, base);
+        tri_hf_keep_name(config, folder, &form->family);
         if (form->pairs && strcmp(folder, base) != 0) {
             tri_log_warn(
                 "%s: its pairs belong to the weights of %s: export that, and give PEFT the "

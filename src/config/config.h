@@ -63,6 +63,7 @@ struct tri_config_model {
     double rope_llama3[2];     /* low, high */
     double rope_betas[2];      /* of yarn: fast, slow */
     double rope_attention;     /* of yarn: cosines and sines are multiplied by it */
+    bool rope_truncate;        /* of yarn: its range is of whole dimensions */
     int64_t sliding_window;    /* keys that a query sees, its own among them; 0: all before it */
     int64_t num_window_layers; /* how many entries of window_layers are set; 0: all layers */
     int64_t window_layers[TRI_LAYERS_MAX];

@@ -124,6 +124,8 @@ const struct tri_key tri_keys[] = {
     {"model.rope_attention", AT(model.rope_attention), NUMBER_ABOVE(0.0, 1e6),
      .follows = "yarn: 0.1 log rope_factor + 1", .shapes = true, OUTPUT,
      .help = "Cosines and sines are multiplied by it; of yarn."},
+    {"model.rope_truncate", AT(model.rope_truncate), BOOL, .initial = "true", .shapes = true,
+     OUTPUT, .help = "Whether yarn's range is widened to whole dimensions."},
     {"model.sliding_window", AT(model.sliding_window), INT(1, LONGEST), OR_NONE(0),
      .initial = "none", .shapes = true, OUTPUT,
      .help = "Keys that a query sees, its own among them; none: all before it."},

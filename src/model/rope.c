@@ -54,8 +54,9 @@ static double dimension_of(const struct tri_config_model *m, double turns)
 
 static double yarn(const struct tri_config_model *m, int64_t j, double plain)
 {
-    double low = fmax(floor(dimension_of(m, m->rope_betas[0])), 0.0);
-    double high = fmin(ceil(dimension_of(m, m->rope_betas[1])), (double)(m->head_dim - 1));
+    double low = dimension_of(m, m->rope_betas[0]), high = dimension_of(m, m->rope_betas[1]);
+    low = fmax(m->rope_truncate ? floor(low) : low, 0.0);
+    high = fmin(m->rope_truncate ? ceil(high) : high, (double)(m->head_dim - 1));
     high += low == high ? 0.001 : 0.0;
     double slow = fmin(fmax(((double)j - low) / (high - low), 0.0), 1.0);
     return plain / m->rope_factor * slow + plain * (1.0 - slow);

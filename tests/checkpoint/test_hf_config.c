@@ -234,6 +234,10 @@ static void test_config_refusals(void **state)
     refuse_edit("llama", "\"use_cache\"", "\"sliding_window\": 16, \"use_cache\"",
                 "sliding_window: 16: this architecture has no windows");
     refuse_edit("llama", "\"default\"", "\"longrope\"", "llama3 and yarn");
+    refuse_edit("llama", "\"default\"", "\"default\", \"partial_rotary_factor\": 0.5",
+                "over whole heads");
+    refuse_edit("llama", "\"use_cache\"", "\"partial_rotary_factor\": 0.25, \"use_cache\"",
+                "partial_rotary_factor: 0.25: rope covers whole heads only");
     refuse_edit("llama", "\"default\"", "\"linear\"", "factor is missing");
     refuse_edit("llama", "\"default\"", "\"linear\", \"factor\": \"2\"", "factor");
     refuse_edit("llama", "\"default\"",
@@ -322,6 +326,14 @@ static void test_config_windows(void **state)
                     "\"yarn\", \"factor\": 4.0, \"original_max_position_embeddings\": 16");
     assert_int_equal(c.model.rope_original, 16);
     assert_true(fabs(c.model.rope_attention - (0.1 * log(4.0) + 1.0)) < 1e-15);
+    assert_true(c.model.rope_truncate);
+    c = accept_edit("llama", "\"default\"", "\"yarn\", \"factor\": 4.0, \"truncate\": false");
+    assert_false(c.model.rope_truncate);
+    struct tri_config again;
+    struct tri_error error = {0};
+    assert_int_equal(tri_hf_save_config(dir, &c, TRI_HF_LLAMA, TRI_ST_F32, NULL, &error), TRI_OK);
+    assert_int_equal(tri_hf_load_config(dir, &again, NULL, &error), TRI_OK);
+    assert_false(again.model.rope_truncate);
 }
 
 /* The family is the one that has such windows, or none has. */

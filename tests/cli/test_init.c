@@ -212,6 +212,48 @@ static void test_there_and_back(void **state)
     cli_expect_error(&result, cli_ranks(), 2, "expected f32, bf16 or f16");
 }
 
+/* More may be said there. */
+static void expect_kept(const char *path, const json_t *from, const json_t *to)
+{
+    const char *key;
+    json_t *value;
+    json_object_foreach((json_t *)(uintptr_t)from, key, value)
+    {
+        const json_t *now = json_object_get(to, key);
+        if (json_is_object(value)) {
+            expect_kept(path, value, now);
+        } else if (strcmp(key, "transformers_version") != 0 && !json_equal(value, now)) {
+            fail_msg("%s: %s is another one", path, key);
+        }
+    }
+}
+
+/* What config.json says of the model comes back as it was, the family's name with it: a Mistral
+ * without windows is a Llama but for that. */
+static void test_config_comes_back(void **state)
+{
+    (void)state;
+    static const char *const folders[] = {"golden/mixtral", "golden/qwen3_yarn", "named"};
+    cli_tool(CLI_WORDS_OF("cp", "-r", "golden/llama", "named"));
+    cli_tool(CLI_WORDS_OF("sed", "-i", "-e", "s/LlamaForCausalLM/MistralForCausalLM/", "-e",
+                          "s/llama/mistral/", "-e", "/mlp_bias/d", "-e", "/pretraining_tp/d", "-e",
+                          "s/\"use_cache/\"sliding_window\": null, &/", "named/config.json"));
+    for (int i = 0; i < 3; i++) {
+        char in[64], out[64], before[CLI_PATH], after[CLI_PATH];
+        (void)snprintf(in, sizeof(in), "back_in_%d", i);
+        (void)snprintf(out, sizeof(out), "back_out_%d", i);
+        (void)snprintf(before, sizeof(before), "%s/config.json", folders[i]);
+        (void)snprintf(after, sizeof(after), "%s/config.json", out);
+        cli_run_well(0, CLI_WORDS_OF("import", folders[i], in));
+        cli_run_well(cli_ranks(), CLI_WORDS_OF("export", in, out));
+        json_t *from = json_load_file(before, 0, NULL), *to = json_load_file(after, 0, NULL);
+        assert_non_null(from);
+        expect_kept(before, from, to);
+        json_decref(from);
+        json_decref(to);
+    }
+}
+
 /* A run hands the tokenizer of what it began with on. */
 static void test_trained_and_exported(void **state)
 {
@@ -405,6 +447,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_goes_on),
         cmocka_unit_test(test_of_run),
         cmocka_unit_test(test_there_and_back),
+        cmocka_unit_test(test_config_comes_back),
         cmocka_unit_test(test_trained_and_exported),
         cmocka_unit_test(test_end_of_text),
         cmocka_unit_test(test_verified),
