@@ -106,5 +106,8 @@ bool tri_file_exists(const char *path);
 /* Whether the folder has this name: also where it is a link that leads nowhere. */
 bool tri_file_is_named(const char *path);
 bool tri_file_is_dir(const char *path);
+/* BAD_INPUT, with the system's reason, where it does not say what is at path, or not what a folder
+ * there holds; of what is not there the caller knows better words. */
+enum tri_status tri_file_check_access(const char *path, struct tri_error *error) TRI_NODISCARD;
 
 #endif

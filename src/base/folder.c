@@ -124,6 +124,20 @@ bool tri_file_is_dir(const char *path)
     return stat(path, &info) == 0 && S_ISDIR(info.st_mode);
 }
 
+enum tri_status tri_file_check_access(const char *path, struct tri_error *error)
+{
+    struct stat info;
+    int code = tri_file_fault("look", path, 0);
+    if (code == 0 && stat(path, &info) != 0) {
+        code = errno;
+    } else if (code == 0 && S_ISDIR(info.st_mode) && access(path, R_OK | X_OK) != 0) {
+        code = errno;
+    }
+    return code == 0 || code == ENOENT || code == ENOTDIR
+               ? TRI_OK
+               : tri_fail(error, TRI_BAD_INPUT, "%s: cannot open: %s", path, strerror(code));
+}
+
 enum tri_status tri_file_size(const char *path, uint64_t *bytes, struct tri_error *error)
 {
     struct stat info;
@@ -232,7 +246,8 @@ enum tri_status tri_file_make_dirs(const char *path, struct tri_error *error)
     if (status == TRI_OK && !tri_file_is_dir(path)) {
         return !tri_file_exists(path) && is_link(path)
                    ? tri_fail(error, TRI_BAD_INPUT, "%s: a link to what is not there", path)
-                   : tri_system_error(error, "create the folder", path, ENOTDIR);
+                   : tri_fail(error, TRI_BAD_INPUT,
+                              "%s: cannot create the folder: there is a file of that name", path);
     }
     return status;
 }

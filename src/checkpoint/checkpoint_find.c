@@ -178,6 +178,7 @@ enum tri_status tri_checkpoint_resolve(const char *given, struct tri_checkpoint_
                                        struct tri_error *error)
 {
     choice->again = false;
+    TRI_TRY(tri_file_check_access(given, error));
     if (!tri_file_exists(given)) {
         return tri_fail(error, TRI_BAD_INPUT, "%s: no such run or checkpoint", given);
     }

@@ -103,8 +103,8 @@ enum tri_status tri_hf_compare_sets(const struct tri_mesh *mesh, const char *dir
     char name[NAME], line[LINE];
     (void)snprintf(name, sizeof(name), "the folder '%.300s'", dir);
     if (set) {
-        (void)snprintf(line, sizeof(line), "one of %d files and %" PRId64 " tensors", set->files,
-                       set->count);
+        (void)snprintf(line, sizeof(line), "one of %d file%s and %" PRId64 " tensors", set->files,
+                       set->files == 1 ? "" : "s", set->count);
     } else {
         (void)snprintf(line, sizeof(line), "not readable (%.300s)", why->message);
     }

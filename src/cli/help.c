@@ -39,13 +39,15 @@ const struct tri_command tri_commands[] = {
      "Evaluates the last good checkpoint of a run, or one checkpoint, on all of the shards, or on\n"
      "questions of multiple choice.\n\n"
      "  --ranks N       so many ranks, threads of this process, without mpiexec\n"
-     "  --data SHARDS   a glob of token shards; without it the run's data.valid\n"
+     "  --data SHARDS   a glob of token shards; without it the run's data.valid: where that names\n"
+     "                  several sets, each by itself and by its name\n"
      "  --choices FILE  questions in llm.c's format (HellaSwag, MMLU): how often the right\n"
      "                  completion is the likeliest\n"
      "  --bytes N       bytes of the text behind the tokens, for bits per byte where tokens are\n"
-     "                  no bytes and there is no tokenizer\n"
-     "  --json          one JSON object: loss, perplexity, bits_per_byte, tokens, …; of --choices\n"
-     "                  questions, accuracy, accuracy_by_sum\n"
+     "                  no bytes and there is no tokenizer; of one set alone\n"
+     "  --json          one JSON object: loss, perplexity, bits_per_byte, tokens, …; of several\n"
+     "                  sets these by name in \"sets\"; of --choices questions, accuracy,\n"
+     "                  accuracy_by_sum\n"
      "  key=value       replaces a value of the run's config, as in parallel.expert=2\n",
      OPTIONS({"--ranks", true}, {"--data", true}, {"--choices", true}, {"--bytes", true},
              {"--json", false}, {NULL, false}),

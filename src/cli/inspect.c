@@ -253,6 +253,7 @@ static enum tri_status inspect(const struct tri_arguments *arguments, struct tri
     bool config =
         !folder && (tri_text_ends_with(what, ".yaml") || tri_text_ends_with(what, ".yml"));
     TRI_TRY(refuse_strays(arguments, config, !folder && !config, error));
+    TRI_TRY(tri_file_check_access(what, error));
     if (!config && !tri_file_exists(what) && !strpbrk(what, "*?[")) {
         return tri_fail(error, TRI_BAD_INPUT,
                         "%s: no such file or folder, expected a config, a run, a checkpoint or "

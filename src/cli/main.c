@@ -241,6 +241,9 @@ static enum tri_status run_on_ranks(int argc, char **argv)
     start.status = start.command ? tri_arguments_parse(start.command, argc - 2, argv + 2,
                                                        &start.arguments, &start.error)
                                  : refuse(argc, argv, &start.error);
+    if (start.status == TRI_OK) {
+        start.status = tri_comm_check_environment(&start.error);
+    }
     enum tri_status status;
     if (start.arguments.help) {
         status = tri_help(1, argv + 1, &start.error);

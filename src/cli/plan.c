@@ -102,9 +102,9 @@ static void print_one(const struct request *request, const struct tri_layout_pla
 {
     const struct tri_layout *layout = &plan->layout;
     (void)printf(
-        "%d ranks = tensor %d x expert %d x data %d, expert_tensor %d; rank %d takes most\n",
-        request->ranks, layout->tensor, layout->expert, layout->data, layout->expert_tensor,
-        plan->rank);
+        "%d rank%s = tensor %d x expert %d x data %d, expert_tensor %d; rank %d takes most\n",
+        request->ranks, request->ranks == 1 ? "" : "s", layout->tensor, layout->expert,
+        layout->data, layout->expert_tensor, plan->rank);
     (void)printf("%-12s %12s %12s %12s   MB\n", "", load_names[TRI_LOAD_BALANCED],
                  load_names[TRI_LOAD_HEADROOM], load_names[TRI_LOAD_WORST]);
     for (int i = 0; i < TRI_MEMORY_COUNT; i++) {
@@ -179,9 +179,9 @@ static void print_line(const struct tri_layout_plan *plan)
 
 static void print_all(const struct request *request, const struct tri_layout_plan *plans, int count)
 {
-    (void)printf("%d ranks; MB of the rank that takes most, with balanced routing; MB it sends a "
+    (void)printf("%d rank%s; MB of the rank that takes most, with balanced routing; MB it sends a "
                  "step over\n",
-                 request->ranks);
+                 request->ranks, request->ranks == 1 ? "" : "s");
     (void)printf("%6s %6s %6s %4s %10s %10s %10s %10s %10s %8s %8s %8s %7s %10s %10s %10s\n",
                  "tensor", "expert", "data", "etp", "total", "weights", "gradients", "optimizer",
                  "activat.", "stash", "buffers", "tiles", "other", "tensor", "experts", "replicas");

@@ -103,11 +103,12 @@ static void print(const struct tri_tokenize_args *args, const struct tri_tokeniz
         return;
     }
     print_counts(args, result);
-    (void)printf("%lld bytes, %lld training tokens in %lld shards, %lld validation tokens in "
+    (void)printf("%lld bytes, %lld training tokens in %lld shard%s, %lld validation tokens in "
                  "%lld; vocabulary %lld; %s\n",
                  (long long)result->bytes, (long long)result->train_tokens,
-                 (long long)result->train_shards, (long long)result->valid_tokens,
-                 (long long)result->valid_shards, (long long)result->vocab_size, args->folder);
+                 (long long)result->train_shards, result->train_shards == 1 ? "" : "s",
+                 (long long)result->valid_tokens, (long long)result->valid_shards,
+                 (long long)result->vocab_size, args->folder);
 }
 
 enum tri_status tri_command_tokenize(const struct tri_arguments *arguments, struct tri_error *error)

@@ -78,9 +78,10 @@ static void print_text(const struct tri_config *config, int ranks,
     int64_t replica = config->parallel.tensor * config->parallel.expert;
     TRI_ASSERT(replica > 0);
     (void)printf(
-        "layout     %d ranks = tensor %lld x expert %lld x data %lld, expert_tensor %lld\n", ranks,
-        (long long)config->parallel.tensor, (long long)config->parallel.expert,
-        (long long)(ranks / replica), (long long)config->parallel.expert_tensor);
+        "layout     %d rank%s = tensor %lld x expert %lld x data %lld, expert_tensor %lld\n", ranks,
+        ranks == 1 ? "" : "s", (long long)config->parallel.tensor,
+        (long long)config->parallel.expert, (long long)(ranks / replica),
+        (long long)config->parallel.expert_tensor);
     (void)printf("compared   %lld parameters' gradients at %lld steps, against one rank\n",
                  (long long)result->parameters, (long long)result->compared);
     (void)printf("worst      %s: relative L2 %.3g\n", result->worst_parameter,

@@ -45,6 +45,9 @@ int tri_comm_run_threads(int ranks, tri_rank_body *body, void *state);
 /* World rank and size. */
 int tri_comm_rank(const struct tri_comm *comm);
 int tri_comm_size(const struct tri_comm *comm);
+/* What the environment of this process says of ranks that wait: BAD_INPUT where it holds no number
+ * of seconds. Before there are ranks: until somebody has said so, they have the default. Local. */
+enum tri_status tri_comm_check_environment(struct tri_error *error) TRI_NODISCARD;
 /* When this MPI knows of one rank and a launcher says that it started more: the variable that says
  * so, with their number and this one's place among them; they are strangers to each other. Else
  * NULL. Local. */

@@ -284,10 +284,6 @@ void tri_watch_leave_records(struct tri_watch *watch);
 /* Waits until all ranks of the node are here, where there are records, ends the thread and frees
  * the rest. */
 void tri_watch_close(struct tri_watch *watch);
-/* What the environment says of the timeout, 0 when that is no timeout; *text: as it stands there,
- * or NULL. */
-double tri_watch_read_timeout(const char **text);
-_Noreturn void tri_watch_refuse_timeout(const char *text);
 /* A place for a mesh's groups in the records, the channel of the first; the same on every rank, as
  * is BAD_INPUT where none is left, since meshes are created and destroyed collectively. Local. */
 enum tri_status tri_watch_mesh_open(struct tri_watch *watch, const int size[TRI_AXIS_COUNT],

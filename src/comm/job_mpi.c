@@ -129,23 +129,6 @@ static void release_records(struct mpi_comm *mpi)
     TRI_MPI(MPI_Win_free(&mpi->records));
 }
 
-/* Ends the job, with one line, where the environment of some rank holds no number of seconds. */
-static void check_environment(const struct mpi_comm *mpi)
-{
-    const struct tri_comm *comm = &mpi->base;
-    const char *text;
-    bool wrong = tri_watch_read_timeout(&text) == 0;
-    int own = wrong ? comm->rank : comm->size;
-    int speaker = own;
-    TRI_MPI(MPI_Allreduce(&own, &speaker, 1, MPI_INT, MPI_MIN, mpi->world));
-    if (wrong && speaker == own) {
-        tri_watch_refuse_timeout(text);
-    }
-    if (speaker < comm->size) {
-        TRI_MPI(MPI_Barrier(mpi->world)); /* until the speaker has ended the job */
-    }
-}
-
 /* ---- beginning and end ----------------------------------------------------------------------- */
 
 static struct mpi_comm *create(bool joined)
@@ -187,7 +170,6 @@ struct tri_comm *tri_comm_start(int *argc, char ***argv)
     mpi->running = true;
     tri_comm_take_panics(comm);
     find_place(mpi, MPI_COMM_WORLD);
-    check_environment(mpi);
     if (comm->size > 1) {
         share_records(mpi);
     }

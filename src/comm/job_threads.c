@@ -103,12 +103,8 @@ static void *work(void *argument)
 int tri_comm_run_threads(int ranks, tri_rank_body *body, void *state)
 {
     struct crew crew = {.body = body, .state = state};
-    const char *text;
     TRI_REQUIRE(ranks > 0);
     tri_signals_start(false);
-    if (tri_watch_read_timeout(&text) == 0) {
-        tri_watch_refuse_timeout(text);
-    }
     tri_hub_init(&crew.hub, ranks);
     crew.record = tri_alloc(TRI_MEMORY_OTHER, (size_t)ranks * sizeof(*crew.record));
     (void)pthread_mutex_init(&crew.turn, NULL);

@@ -238,7 +238,8 @@ static void *run(void *argument)
     return NULL;
 }
 
-double tri_watch_read_timeout(const char **text)
+/* *text: what the environment says, or NULL. 0: that is no such number. */
+static double read_timeout(const char **text)
 {
     char *end = NULL;
     *text = tri_runtime_getenv("TRIDENT_TIMEOUT_SECONDS");
@@ -251,14 +252,19 @@ double tri_watch_read_timeout(const char **text)
 static double first_timeout(void)
 {
     const char *text;
-    double seconds = tri_watch_read_timeout(&text);
+    double seconds = read_timeout(&text);
     return seconds > 0 ? seconds : DEFAULT_SECONDS;
 }
 
-void tri_watch_refuse_timeout(const char *text)
+enum tri_status tri_comm_check_environment(struct tri_error *error)
 {
-    tri_panic(TRI_BAD_INPUT,
-              "TRIDENT_TIMEOUT_SECONDS: found '%s', expected a number above 0 to 1000000000", text);
+    const char *text;
+    return read_timeout(&text) > 0
+               ? TRI_OK
+               : tri_fail(error, TRI_BAD_INPUT,
+                          "TRIDENT_TIMEOUT_SECONDS: found '%.80s', expected a number above 0 to "
+                          "1000000000",
+                          text);
 }
 
 static int64_t nanoseconds(double seconds)

@@ -50,12 +50,13 @@ enum tri_status tri_memory_check(const struct tri_memory_plan *plan, int local_r
     return tri_fail(
         error, TRI_FAILED,
         "this run plans %.2f GB a rank (weights %.2f, gradients %.2f, optimizer %.2f, activations "
-        "%.2f, buffers %.2f, beside them %.2f), but %.2f GB a rank is free with %d ranks on this "
+        "%.2f, buffers %.2f, beside them %.2f), but %.2f GB a rank is free with %d rank%s on this "
         "node (limit: %s)",
         gigabytes(needed), gigabytes(plan->bytes[TRI_MEMORY_WEIGHTS]),
         gigabytes(plan->bytes[TRI_MEMORY_GRADIENTS]), gigabytes(plan->bytes[TRI_MEMORY_OPTIMIZER]),
         gigabytes(plan->bytes[TRI_MEMORY_ACTIVATIONS]), gigabytes(plan->bytes[TRI_MEMORY_BUFFERS]),
-        gigabytes(plan->process + plan->beside), gigabytes(room.bytes), local_ranks, room.limit);
+        gigabytes(plan->process + plan->beside), gigabytes(room.bytes), local_ranks,
+        local_ranks == 1 ? "" : "s", room.limit);
 }
 
 enum tri_status tri_memory_check_share(const char *command, int64_t weights, int64_t buffers,

@@ -95,9 +95,11 @@ int tri_environment_threads(const struct tri_config *config, const struct tri_co
     int heard = threads_of_openmp();
     threads = config->threads > 0 ? (int)config->threads : heard > 0 ? heard : threads;
     if (threads * local > all && tri_comm_local_rank(comm) == 0) {
-        tri_log_warn("%d threads on %d cores%s (%d ranks of %d on this node): expect them to wait "
-                     "for each other",
-                     threads * local, all, all < cores.all ? " by quota" : "", local, threads);
+        tri_log_warn(
+            "%d threads on %d core%s%s (%d rank%s of %d on this node): expect them to wait "
+            "for each other",
+            threads * local, all, all == 1 ? "" : "s", all < cores.all ? " by quota" : "", local,
+            local == 1 ? "" : "s", threads);
     }
     return threads;
 }

@@ -111,7 +111,8 @@ enum tri_status tri_session_make_kernels(struct tri_session *session, int thread
     if (-fewest < threads) {
         threads = (int)-fewest;
         if (counts) {
-            tri_log_info("%d threads here, as on the rank that may have the fewest", threads);
+            tri_log_info("%d thread%s here, as on the rank that may have the fewest", threads,
+                         threads == 1 ? "" : "s");
         }
     }
     TRI_TRY(tri_kernels_check(path, error));
@@ -232,11 +233,12 @@ void tri_session_print(const struct tri_session *session)
                      (long long)config->moe.num_experts, (long long)session->engine->moe_layers,
                      (long long)config->moe.top_k);
     }
-    tri_log_info("layout   %d ranks = tensor %d x expert %d x data %d, expert_tensor %lld, %d "
-                 "threads each, %s",
-                 mesh->ranks, mesh->size[TRI_AXIS_TENSOR], mesh->size[TRI_AXIS_EXPERT],
-                 mesh->size[TRI_AXIS_DATA], (long long)config->parallel.expert_tensor,
-                 session->kernels->threads,
+    tri_log_info("layout   %d rank%s = tensor %d x expert %d x data %d, expert_tensor %lld, %d "
+                 "thread%s each, %s",
+                 mesh->ranks, mesh->ranks == 1 ? "" : "s", mesh->size[TRI_AXIS_TENSOR],
+                 mesh->size[TRI_AXIS_EXPERT], mesh->size[TRI_AXIS_DATA],
+                 (long long)config->parallel.expert_tensor, session->kernels->threads,
+                 session->kernels->threads == 1 ? "" : "s",
                  config->precision == TRI_PRECISION_BF16 ? "bf16" : "f32");
     const int64_t *bytes = session->plan.bytes;
     tri_log_info(

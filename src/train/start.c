@@ -54,7 +54,10 @@ static enum tri_status check_source(const struct tri_config *config, struct tri_
 {
     const char *path = config->init_from;
     bool gguf = tri_text_ends_with(path, ".gguf");
-    struct tri_error ignored;
+    struct tri_error ignored, why;
+    if (tri_file_check_access(path, &why) != TRI_OK) {
+        return tri_config_refuse(config, error, "init_from", "%.900s", why.message);
+    }
     if (!tri_file_exists(path)) {
         return refuse(config, error, "is not there");
     }

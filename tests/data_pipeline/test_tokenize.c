@@ -247,7 +247,7 @@ static void wrong_inputs_give_one_line_each(void **state)
     assert_false(tri_file_exists("out"));
     args.folder = "a.txt";
     error = refuse(&args);
-    files_expect_line(&error, "a.txt", "Not a directory", NULL);
+    files_expect_line(&error, "a.txt", "there is a file of that name", NULL);
 }
 
 static void a_full_disk_leaves_the_old_shards_whole(void **state)

@@ -158,12 +158,55 @@ static void test_named_like_a_key(void **state)
     expect_refused(CLI_WORDS_OF("inspect", "--", "seed=1"), "seed=1: ");
 }
 
+/* What cannot be looked into is not said to hold nothing, and a file in the place of a folder is
+ * called that. */
+static void test_out_of_sight(void **state)
+{
+    (void)state;
+    static const char *const words[][3] = {
+        {"inspect", "hidden"}, {"eval", "hidden"}, {"train", "c.yaml", "init_from=hidden"}};
+    cli_tool(CLI_WORDS_OF("mkdir", "hidden"));
+    for (int i = 0; i < 3; i++) {
+        struct process_result result =
+            cli_run_with(0, CLI_WORDS_OF("TRIDENT_FILE_FAULT=look:EACCES:hidden"),
+                         CLI_WORDS_OF(words[i][0], words[i][1], words[i][2]));
+        cli_expect_error(&result, 0, 2, "hidden: cannot open: Permission denied");
+    }
+    struct process_result result =
+        cli_run(0, CLI_WORDS_OF("tokenize", "--tokenizer", "byte", "--out", "t.txt", "t.txt"));
+    cli_expect_error(&result, 0, 2,
+                     "t.txt: cannot create the folder: there is a file of that name");
+}
+
+/* Before there are ranks, so that no launcher has words of its own. */
+static void test_environment(void **state)
+{
+    (void)state;
+    for (int i = 0; i < 2; i++) {
+        struct process_result result =
+            cli_run_with(0, CLI_WORDS_OF("TRIDENT_TIMEOUT_SECONDS=x"),
+                         CLI_WORDS_OF("verify", "c.yaml", i ? "--ranks=2" : NULL));
+        assert_int_equal(cli_count(result.err, "\n"), 1);
+        cli_expect_error(&result, 0, 2, "TRIDENT_TIMEOUT_SECONDS: found 'x', expected a number");
+    }
+}
+
+static void test_one_rank(void **state)
+{
+    (void)state;
+    struct process_result result = cli_run(0, CLI_WORDS_OF("plan", "c.yaml"));
+    assert_non_null(strstr(result.out, "1 rank = tensor 1"));
+    cli_expect_status(&result, 0);
+}
+
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_every_command), cmocka_unit_test(test_slips),
         cmocka_unit_test(test_missing),       cmocka_unit_test(test_values),
         cmocka_unit_test(test_help),          cmocka_unit_test(test_named_like_a_key),
+        cmocka_unit_test(test_out_of_sight),  cmocka_unit_test(test_environment),
+        cmocka_unit_test(test_one_rank),
     };
     cli_begin("command_line", argc, argv);
     int failed = cmocka_run_group_tests(tests, NULL, NULL);

@@ -262,7 +262,7 @@ static void test_stale_weights(void **state)
     write_stale(from, stale, 1, false);
     expect_stale(llama, "the weights of 'golden/llama' for embedding.weight have contents ");
     cli_tool(CLI_WORDS_OF("rm", stale));
-    expect_stale(llama, "the folder 'golden/llama' is one of 1 files and 20 tensors on rank 0");
+    expect_stale(llama, "the folder 'golden/llama' is one of 1 file and 20 tensors on rank 0");
     cli_tool(CLI_WORDS_OF("mv", "newer/golden/llama", "newer/golden/other"));
     expect_stale(llama,
                  "golden/llama/config.json: cannot open: No such file or directory (on rank 1");

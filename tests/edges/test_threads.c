@@ -48,7 +48,7 @@ static void test_affinity(void **state)
 {
     (void)state;
     wrap("cpu=$(taskset -cp $$ | sed 's/.*: *//; s/[-,].*//')\ntaskset -cp $cpu $$ >&2");
-    expect_threads(NULL, "threads=0", " 1 threads each");
+    expect_threads(NULL, "threads=0", " 1 thread each");
     cli_set_wrapper(NULL);
 }
 
@@ -67,7 +67,7 @@ static void test_quota(void **state)
                    "echo $$ >%s/tasks",
                    group, group);
     wrap(command);
-    expect_threads(NULL, "threads=0", " 1 threads each");
+    expect_threads(NULL, "threads=0", " 1 thread each");
     cli_set_wrapper(NULL);
     for (int i = 0; i < 100 && rmdir(group) != 0; i++) {
         (void)usleep(100000);
