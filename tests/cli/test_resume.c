@@ -237,7 +237,9 @@ static void test_signalled(void **state)
         struct process job;
         struct process_result result;
         int watch = watch_run("stopped");
-        cli_start(&job, cli_ranks(), NULL, CLI_WORDS_OF(LONGER_RUN, "run_dir=stopped"));
+        /* Slowly enough that it is not done before it has the signal. */
+        cli_start(&job, cli_ranks(), CLI_WORDS_OF("TRIDENT_FILE_FAULT=write:SLEEP=100:stopped/m"),
+                  CLI_WORDS_OF(LONGER_RUN, "run_dir=stopped"));
         assert_true(wait_events(watch, &job, 7, NULL));
         send_to_ranks(&job, signals[i]);
         process_wait(&job, 20, &result);

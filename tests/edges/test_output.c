@@ -115,7 +115,7 @@ static void test_folder_goes(void **state)
 {
     (void)state;
     static const char *const faults[] = {
-        "mv gone away; rm -rf away", "mv gone away; echo >gone",
+        "mv gone away; rm -rf away", "mv gone away; until echo >gone; do rm -rf gone; done",
         "mv gone/checkpoints away; until echo >gone/checkpoints; do rm -rf gone/checkpoints; done"};
     for (size_t i = 0; i < sizeof(faults) / sizeof(*faults); i++) {
         const struct timespec pause = {.tv_nsec = 20000000};

@@ -3,9 +3,9 @@
  *     TRIDENT_FILE_FAULT=OPERATION:ERRNO:SUBSTRING[:AFTER_BYTES]
  *
  * (write:ENOSPC:…, open:EACCES:…, read:EIO:…, map:…, sync:…, rename:…, remove:…, lock:…, and of
- * folders look:…, list:…, syncdir:…, lockdir:…) makes the operation fail with that errno for paths that
- * contain SUBSTRING; with SIGKILL for the errno the process dies there, with SIGSTOP it stops, with
- * SLEEP=MILLISECONDS it takes so long and does not fail. A comma begins another of the kind. */
+ * folders look:…, list:…, syncdir:…, lockdir:…) makes the operation fail with that errno for paths
+ * that contain SUBSTRING; with SIGKILL for the errno the process dies there, with SIGSTOP it stops,
+ * with SLEEP=MILLISECONDS it takes so long and does not fail. A comma begins another. */
 #include "base/file_hook.h"
 
 #include <errno.h>
