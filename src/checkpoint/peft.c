@@ -121,8 +121,9 @@ static void place(const struct tri_peft_piece *piece, const float *values, float
 {
     for (int64_t i = 0; i < piece->rows; i++) {
         int64_t line = (piece->row + i) * piece->shape[1] + piece->column;
-        memcpy(tensor + line, values + i * piece->param->shape[1],
-               (size_t)piece->columns * sizeof(*tensor));
+        for (int64_t j = 0; j < piece->columns; j++) {
+            tensor[line + j * piece->stride] = values[i * piece->param->shape[1] + j];
+        }
     }
 }
 
@@ -211,7 +212,7 @@ static void add_names(json_t *names, const char *const *words)
 
 /* Names alone, which PEFT also finds in transformers 5, where a layer's experts are one module.
  * Where experts, shared experts and MLPs stand beside each other they would be those of all. */
-static json_t *name_modules(const struct tri_config *config, enum tri_hf_family family)
+static json_t *name_modules(const struct tri_config *config, enum tri_hf_family family, bool fused)
 {
     static const char *const attention[] = {"q_proj", "k_proj", "v_proj", "o_proj", NULL};
     static const char *const gated[] = {"gate_proj", "up_proj", "down_proj", NULL};
@@ -223,6 +224,7 @@ static json_t *name_modules(const struct tri_config *config, enum tri_hf_family 
         networks = networks || (i != TRI_LORA_ATTENTION &&
                                 tri_config_lora_targets(config, (enum tri_lora_target)i));
     }
+    networks = networks && !fused;
     bool with_attention = tri_config_lora_targets(config, TRI_LORA_ATTENTION);
     if (family != TRI_HF_GPT2 && networks &&
         (count_networks(config) > 1 || config->model.mlp != TRI_MLP_SWIGLU)) {
@@ -247,11 +249,12 @@ static void add_patterns(json_t *root, const struct tri_config_lora *lora,
     if (form->wide == form->rank) {
         return;
     }
+    const char *modules = form->fused ? "gate_up_proj" : "c_attn";
     double times = (double)form->wide / (double)form->rank;
     (void)json_object_set_new(root, "rank_pattern",
-                              json_pack("{s:I}", "c_attn", (json_int_t)form->wide));
+                              json_pack("{s:I}", modules, (json_int_t)form->wide));
     (void)json_object_set_new(root, "alpha_pattern",
-                              json_pack("{s:f}", "c_attn", lora->alpha * times));
+                              json_pack("{s:f}", modules, lora->alpha * times));
 }
 
 static enum tri_status write_config(const char *dir, const struct tri_config *config,
@@ -263,9 +266,14 @@ static enum tri_status write_config(const char *dir, const struct tri_config *co
         "{s:s, s:s, s:s?, s:I, s:f, s:f, s:o, s:s, s:b, s:b, s:b, s:b, s:b, s:n}", "peft_type",
         "LORA", "task_type", "CAUSAL_LM", "base_model_name_or_path", base[0] ? base : NULL, "r",
         (json_int_t)form->rank, "lora_alpha", config->train.lora.alpha, "lora_dropout", 0.0,
-        "target_modules", name_modules(config, form->family), "bias", "none", "fan_in_fan_out",
-        form->family == TRI_HF_GPT2, "inference_mode", 1, "init_lora_weights", 1, "use_rslora", 0,
-        "use_dora", 0, "modules_to_save");
+        "target_modules", name_modules(config, form->family, form->fused), "bias", "none",
+        "fan_in_fan_out", form->family == TRI_HF_GPT2, "inference_mode", 1, "init_lora_weights", 1,
+        "use_rslora", 0, "use_dora", 0, "modules_to_save");
+    if (root && form->fused) {
+        (void)json_object_set_new(
+            root, "target_parameters",
+            json_pack("[s, s]", "mlp.experts.gate_up_proj", "mlp.experts.down_proj"));
+    }
     if (root) {
         add_patterns(root, &config->train.lora, form);
     }
@@ -298,29 +306,46 @@ static enum tri_status finish(const char *dir, const char *temporary,
 }
 
 /* Collective. */
-static struct tri_peft_form form_of(const struct tri_config *config, enum tri_hf_family family,
+static struct tri_peft_form form_of(const struct tri_config *config,
+                                    const struct tri_peft_target *target,
                                     const struct tri_params *params, bool root)
 {
     int64_t rank = config->train.lora.rank;
-    struct tri_peft_form form = {
-        .family = family, .experts = config->moe.num_experts, .rank = rank, .wide = rank};
+    struct tri_peft_form form = {.family = target->family,
+                                 .fused = target->fused,
+                                 .experts = config->moe.num_experts,
+                                 .rank = rank,
+                                 .wide = rank};
     form.shared = share_a(&form, params, root);
     if (!form.shared) {
-        form.wide = 3 * rank;
+        form.wide = (form.fused ? 2 : 3) * rank;
     }
     return form;
 }
 
+enum tri_status tri_peft_check_fused(const struct tri_config *config, struct tri_error *error)
+{
+    if (config->moe.num_experts > 0 && tri_config_lora_targets(config, TRI_LORA_EXPERTS) &&
+        !tri_config_lora_targets(config, TRI_LORA_SHARED) &&
+        !tri_config_lora_targets(config, TRI_LORA_MLP)) {
+        return TRI_OK;
+    }
+    return tri_config_refuse(config, error, "train.lora.targets",
+                             "found '%.80s', expected experts, and attention alone beside them: "
+                             "PEFT takes other MLPs for experts too (--fused)",
+                             config->train.lora.targets);
+}
+
 enum tri_status tri_peft_save(const char *dir, const struct tri_config *config,
-                              enum tri_hf_family family, const char *base,
-                              const struct tri_params *params, struct tri_error *error)
+                              const struct tri_peft_target *target, const struct tri_params *params,
+                              struct tri_error *error)
 {
     struct tri_group *world = tri_mesh_group(params->mesh, TRI_ON_ALL);
     bool root = tri_group_rank(world) == 0;
     char temporary[PATH_BYTES];
     TRI_TRY(tri_path_format(temporary, sizeof(temporary), error, "%s" TRI_TEMPORARY, dir));
     TRI_TRY(tri_comm_agree(world, root ? begin(dir, temporary, error) : TRI_OK, error));
-    const struct tri_peft_form form = form_of(config, family, params, root);
+    const struct tri_peft_form form = form_of(config, target, params, root);
     struct tri_peft_piece *pieces =
         tri_alloc(TRI_MEMORY_OTHER, (size_t)params->count * sizeof(*pieces));
     int count = tri_peft_pieces(&form, params, pieces);
@@ -329,7 +354,8 @@ enum tri_status tri_peft_save(const char *dir, const struct tri_config *config,
     tri_free(pieces);
     if (status == TRI_OK) {
         status = tri_comm_agree(
-            world, root ? finish(dir, temporary, config, &form, base, error) : TRI_OK, error);
+            world, root ? finish(dir, temporary, config, &form, target->base, error) : TRI_OK,
+            error);
     }
     struct tri_error second;
     if (status != TRI_OK && root && tri_file_remove_tree(temporary, &second) != TRI_OK) {

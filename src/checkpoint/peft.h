@@ -5,7 +5,8 @@
 #include "checkpoint/hf.h"
 
 /* How an adapter's tensors hold pairs. PEFT has one pair for one matrix, and some matrices are
- * several weights here: GPT-2's q, k and v. The pair is then one of
+ * several weights here: GPT-2's q, k and v; gate and up of an expert where the adapter is for
+ * transformers 5, in which all experts of a layer are one parameter. The pair is then one of
  *
  *     shared   A                B [q; k; v]                       weights that have one A
  *     blocks   A [q; k; v]      B, in blocks, else zero:  q . .   each has an A of its own,
@@ -18,21 +19,19 @@ struct tri_peft_form {
     int64_t rank;    /* of a pair for a matrix that is one weight */
     int64_t wide;    /* of one for a matrix that is several, */
     bool shared;     /* which have one A */
+    bool fused;      /* the pairs of a layer's experts are one tensor: ranks times experts */
     double dropout;  /* that PEFT trains it with */
 };
 
 /* Where a half of a weight's pair lies in an adapter's tensor: its element (i, j), of the first
- * `rows` and `columns`, is element (row + i, column + j). */
+ * `rows` and `columns`, is element (row + i, column + j * stride). */
 enum { TRI_PEFT_NAME = 256 };
 struct tri_peft_piece {
     char name[TRI_PEFT_NAME]; /* "base_model.model.MODULE.lora_A.weight" */
     int64_t shape[2];
     const struct tri_param *param;
-    int64_t rows, columns, row, column;
+    int64_t rows, columns, row, column, stride;
 };
-/* Of half a, or b, of a weight; false where the family has no tensor for the weight. Pure. */
-bool tri_peft_piece_get(const struct tri_peft_form *form, const struct tri_param *weight,
-                        const struct tri_param *half, bool is_a, struct tri_peft_piece *piece);
 /* All of a model, params->count at most, sorted by name; their number. Pure. */
 int tri_peft_pieces(const struct tri_peft_form *form, const struct tri_params *params,
                     struct tri_peft_piece *pieces);
@@ -40,7 +39,7 @@ int tri_peft_pieces(const struct tri_peft_form *form, const struct tri_params *p
 int tri_peft_matrix(const struct tri_peft_form *form, const struct tri_param *weight, int *index);
 
 /* Rank, alpha and targets of DIR/adapter_config.json and the names of the tensors beside it; form:
- * rank, wide, shared and dropout of it, or NULL. BAD_INPUT names what Trident would compute
+ * all of it but family and experts, or NULL. BAD_INPUT names what Trident would compute
  * otherwise, and a tensor that has another rank. Local. */
 enum tri_status tri_peft_load_config(const char *dir, struct tri_config_lora *lora,
                                      struct tri_peft_form *form,
@@ -54,12 +53,20 @@ enum tri_status tri_peft_open_set(const char *dir, struct tri_safetensors_set **
 enum tri_status tri_peft_load(const char *dir, const struct tri_config *config,
                               struct tri_params *params, struct tri_error *error) TRI_NODISCARD;
 
-/* Writes dir, which must not be there yet: the pairs alone, f32; base: the folder of the model that
- * they are for, of rank 0, or "". Collective over the mesh's world;
+/* What is written, whether experts are fused, and for which base: the folder of the model, of rank
+ * 0, or "". */
+struct tri_peft_target {
+    enum tri_hf_family family;
+    bool fused;
+    const char *base;
+};
+/* Whether the config's pairs can be written fused. Pure. */
+enum tri_status tri_peft_check_fused(const struct tri_config *config,
+                                     struct tri_error *error) TRI_NODISCARD;
+/* Writes dir, which must not be there yet: the pairs alone, f32. Collective over the mesh's world;
  * the status is the same on all ranks, and after a failure nothing is left. */
 enum tri_status tri_peft_save(const char *dir, const struct tri_config *config,
-                              enum tri_hf_family family, const char *base,
-                              const struct tri_params *params,
+                              const struct tri_peft_target *target, const struct tri_params *params,
                               struct tri_error *error) TRI_NODISCARD;
 
 /* values, the weight gathered on world rank 0 (NULL or unused elsewhere), += alpha / rank B A where

@@ -47,6 +47,7 @@ static const char *const harmless[] = {
     "rank_pattern",
     "revision",
     "target_modules",
+    "target_parameters",
     "task_type",
     "use_rslora",
 };
@@ -242,28 +243,53 @@ static enum tri_status find_targets(const struct tri_safetensors_set *set,
 
 /* ---- ranks ----------------------------------------------------------------------------------- */
 
-/* Whether a tensor is of a matrix that is several weights. */
-static bool is_wide(const char *name)
+static bool is_fused(const char *name)
 {
-    return strstr(name, ".attn.c_attn.") != NULL;
+    return strstr(name, ".experts.base_layer.lora_") || strstr(name, ".experts.lora_");
+}
+
+/* Weights of the matrix that a tensor is of. */
+static int count_weights(const char *name)
+{
+    return strstr(name, ".attn.c_attn.") ? 3 : strstr(name, ".experts.base_layer.lora_") ? 2 : 1;
 }
 
 static enum tri_status check_ranks(const struct tri_safetensors_set *set,
-                                   const struct tri_peft_form *form, struct tri_error *error)
+                                   struct tri_peft_form *form, struct tri_error *error)
 {
     for (int64_t i = 0; i < set->count; i++) {
         const struct tri_safetensor *tensor = set->tensor[i];
-        bool at = tri_text_ends_with(tensor->name, ".lora_B.weight");
-        int64_t rank = is_wide(tensor->name) ? form->wide : form->rank;
-        if (tensor->dims != 2 || tensor->shape[at] != rank) {
+        bool last = tri_text_ends_with(tensor->name, ".lora_B.weight");
+        bool fused = is_fused(tensor->name);
+        int64_t rank = count_weights(tensor->name) > 1 ? form->wide : form->rank;
+        int64_t found = tensor->dims == 2 ? tensor->shape[last] : 0;
+        if (found != rank && !(fused && found > 0 && found % rank == 0)) {
             return tri_fail(error, TRI_BAD_INPUT,
-                            "%s: tensor %.200s: shape [%" PRId64 ", %" PRId64 "], expected %" PRId64
+                            "%s: tensor %.200s: shape [%" PRId64 ", %" PRId64
+                            "], expected %s%" PRId64
                             " as its %s dimension, the rank of adapter_config.json",
                             tensor->path, tensor->name, tensor->dims > 0 ? tensor->shape[0] : 0,
-                            tensor->dims > 1 ? tensor->shape[1] : 0, rank, at ? "last" : "first");
+                            tensor->dims > 1 ? tensor->shape[1] : 0, fused ? "a multiple of " : "",
+                            rank, last ? "last" : "first");
         }
+        form->fused = form->fused || fused;
     }
     return TRI_OK;
+}
+
+/* Of fused experts, one parameter's pair has the name that with another's is the second one's. */
+static enum tri_status check_fused(const struct tri_safetensors_set *set, struct tri_error *error)
+{
+    int64_t excess = 0;
+    for (int64_t i = 0; i < set->count; i++) {
+        const char *name = set->tensor[i]->name;
+        excess += is_fused(name) ? (count_weights(name) > 1 ? 1 : -1) : 0;
+    }
+    return excess == 0 ? TRI_OK
+                       : tri_fail(error, TRI_BAD_INPUT,
+                                  "%s: has one pair for the experts of a layer, expected pairs of "
+                                  "gate_up_proj and of down_proj",
+                                  set->file[0]->path);
 }
 
 /* Whether B, of a matrix of several weights, has in its first row what the first of them alone has.
@@ -305,18 +331,20 @@ static enum tri_status find_form(const struct tri_safetensors_set *set,
     int64_t i = 0;
     bool block = false;
     TRI_TRY(check_ranks(set, form, error));
+    TRI_TRY(check_fused(set, error));
     form->shared = true;
     if (form->wide == form->rank) {
         return TRI_OK;
     }
-    while (i < set->count && !(is_wide(set->tensor[i]->name) &&
+    while (i < set->count && !(count_weights(set->tensor[i]->name) > 1 &&
                                tri_text_ends_with(set->tensor[i]->name, ".lora_B.weight"))) {
         i++;
     }
-    if (i == set->count || form->wide != 3 * form->rank) {
+    if (i == set->count || form->wide != count_weights(set->tensor[i]->name) * form->rank) {
         return tri_fail(error, TRI_BAD_INPUT,
                         "%s: key 'rank_pattern' of adapter_config.json: found rank %" PRId64
-                        ", expected r (%" PRId64 "), or 3 r of GPT-2's c_attn",
+                        ", expected r (%" PRId64
+                        "), or 3 r of GPT-2's c_attn, or 2 r of experts' gate_up_proj",
                         set->file[0]->path, form->wide, form->rank);
     }
     TRI_TRY(begins_with_block(set->tensor[i], form, &block, error));

@@ -57,7 +57,9 @@ static void take_rows(struct loader *l, const struct tri_peft_piece *piece, stru
     memset(out, 0, n * sizeof(*out));
     for (int64_t i = 0; i < tri_range_size(here); i++) {
         int64_t line = (here.begin - rows.begin + i) * piece->shape[1] + piece->column;
-        memcpy(out + i * width, values + line, (size_t)piece->columns * sizeof(*out));
+        for (int64_t j = 0; j < piece->columns; j++) {
+            out[i * width + j] = values[line + j * piece->stride];
+        }
     }
     struct tri_range held = tri_range_intersect(of_piece, param->local[0]);
     if (param->held && tri_range_size(held) > 0) {
@@ -73,7 +75,9 @@ static void clear_rows(const struct tri_peft_piece *piece, struct tri_range rows
     struct tri_range here = tri_range_intersect(rows, all);
     for (int64_t i = here.begin; i < here.end; i++) {
         int64_t line = (i - rows.begin) * piece->shape[1] + piece->column;
-        memset(values + line, 0, (size_t)piece->columns * sizeof(*values));
+        for (int64_t j = 0; j < piece->columns; j++) {
+            values[line + j * piece->stride] = 0.0F;
+        }
     }
 }
 

@@ -75,7 +75,8 @@ static void find_origin(const struct tri_config *config, char folder[TRI_PATH_MA
 struct form {
     enum tri_hf_family family;
     enum tri_safetensors_dtype dtype;
-    bool pairs; /* the low-rank pairs alone, as an adapter */
+    bool pairs; /* the low-rank pairs alone, as an adapter; */
+    bool fused; /* those of experts as transformers 5 has them */
 };
 
 /* Weights of a checkpoint, and those into a folder. */
@@ -100,7 +101,8 @@ static enum tri_status copy(struct tri_checkpoint_choice *choice, const char *to
     enum tri_status status = refuse_bias(choice->path, &state, error);
     tri_checkpoint_state_fini(&state);
     TRI_TRY(status);
-    return form->pairs ? tri_peft_save(to, config, form->family, base, spread->params, error)
+    const struct tri_peft_target target = {form->family, form->fused, base};
+    return form->pairs ? tri_peft_save(to, config, &target, spread->params, error)
                        : tri_hf_save(to, config, spread->params, form->dtype, &origin, error);
 }
 
@@ -134,10 +136,18 @@ static enum tri_status check_form(const struct tri_arguments *arguments, const c
 {
     bool merge = tri_arguments_has(arguments, "--merge"), has = config->train.lora.rank > 0;
     form->pairs = has && !merge;
+    form->fused = tri_arguments_has(arguments, "--fused");
     TRI_TRY(tri_hf_family_of(config, &form->family, error));
     if (merge && !has) {
         return tri_fail(error, TRI_BAD_INPUT, "%s: has no low-rank pairs (train.lora) to --merge",
                         path);
+    }
+    if (form->fused && !form->pairs) {
+        return tri_fail(error, TRI_BAD_INPUT,
+                        "%s: no adapter is written here, whose pairs could be --fused", path);
+    }
+    if (form->fused) {
+        TRI_TRY(tri_peft_check_fused(config, error));
     }
     return tri_comm_rank(arguments->comm) == 0 ? tri_hf_check_target(arguments->words[1], error)
                                                : TRI_OK;

@@ -174,8 +174,8 @@ const struct tri_command tri_commands[] = {
      tri_command_import},
     {"export",
      "a checkpoint into a Hugging Face folder",
-     "trident export RUN|CHECKPOINT DIR [--dtype f32|bf16|f16] [--merge] [--ranks N]\n"
-     "               [--json]\n\n"
+     "trident export RUN|CHECKPOINT DIR [--dtype f32|bf16|f16] [--merge] [--fused]\n"
+     "               [--ranks N] [--json]\n\n"
      "Writes config.json and safetensors that transformers reads, when one of the families that\n"
      "`import` knows can hold the model; else says what stands in the way. Nothing may be at\n"
      "DIR yet. Tokenizer, chat template and generation_config.json are copied from the folder "
@@ -185,10 +185,12 @@ const struct tri_command tri_commands[] = {
      "  --merge      the whole model, low-rank pairs merged into its weights; without it a run "
      "with\n"
      "               train.lora is written as PEFT's adapter\n"
+     "  --fused      in an adapter, pairs of experts as transformers 5 has them: a layer's at "
+     "once\n"
      "  --ranks N    so many ranks, threads of this process, without mpiexec\n"
      "  --json       one JSON object: family, parameters, folder\n",
-     OPTIONS({"--ranks", true}, {"--dtype", true}, {"--merge", false}, {"--json", false},
-             {NULL, false}),
+     OPTIONS({"--ranks", true}, {"--dtype", true}, {"--merge", false}, {"--fused", false},
+             {"--json", false}, {NULL, false}),
      2,
      {"RUN|CHECKPOINT", "DIR"},
      TRI_WRITES | TRI_STARTS_RANKS,

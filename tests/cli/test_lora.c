@@ -227,6 +227,39 @@ static void test_blocks(void **state)
     cli_tool(CLI_WORDS_OF("rm", "-r", "again3"));
 }
 
+/* Pairs of all experts of a layer at once, as PEFT has them in transformers 5. */
+static void test_fused(void **state)
+{
+    (void)state;
+    static const char mixtral[] = GOLDEN "/mixtral", olmoe[] = GOLDEN "/olmoe";
+    /* One pair for gate and up: both have its A. */
+    cli_run_well(cli_ranks(), CLI_WORDS_OF("import", mixtral, "shared", "--adapter",
+                                           GOLDEN "/mixtral/adapter_fused"));
+    cli_run_well(cli_ranks(), CLI_WORDS_OF("export", "shared", "shared_back", "--fused"));
+    assert_true(number_of("shared_back", "rank_pattern", "gate_up_proj") == 0.0);
+    cli_run_well(0, CLI_WORDS_OF("import", mixtral, "shared2", "--adapter", "shared_back"));
+    expect_near(loss_of("shared2"), loss_of("shared"), 1e-7);
+    /* Each its own, in blocks. */
+    cli_run_well(0, CLI_WORDS_OF("import", olmoe, "each", "--adapter", GOLDEN "/olmoe/adapter"));
+    cli_run_well(cli_ranks(), CLI_WORDS_OF("export", "each", "fused", "--fused"));
+    assert_true(number_of("fused", "r", NULL) == 4.0);
+    assert_true(number_of("fused", "rank_pattern", "gate_up_proj") == 8.0);
+    assert_true(number_of("fused", "alpha_pattern", "gate_up_proj") == 12.0);
+    cli_run_well(cli_ranks(), CLI_WORDS_OF("import", olmoe, "fused_in", "--adapter", "fused"));
+    expect_near(loss_of("fused_in"), loss_of("each"), 1e-7);
+    cli_run_well(0, CLI_WORDS_OF("export", "each", "plain"));
+    cli_run_well(0, CLI_WORDS_OF("export", "fused_in", "plain2"));
+    expect_equal_files("plain2/adapter_model.safetensors", "plain/adapter_model.safetensors");
+    struct process_result result =
+        cli_run(0, CLI_WORDS_OF("export", "each", "no", "--merge", "--fused"));
+    cli_expect_error(&result, 1, 2, "no adapter is written here");
+    cli_run_well(
+        0, CLI_WORDS_OF("import", GOLDEN "/gpt2", "dense", "--adapter", GOLDEN "/gpt2/adapter"));
+    result = cli_run(0, CLI_WORDS_OF("export", "dense", "no", "--fused"));
+    cli_expect_error(&result, 1, 2,
+                     "key 'train.lora.targets': found 'attention, mlp', expected experts");
+}
+
 /* A folder of PEFT's with another line in its adapter_config.json, or another tensor. */
 static void write_adapter(const char *folder, const char *keys, const char *tensors)
 {
@@ -337,8 +370,9 @@ static void test_messages(void **state)
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_run), cmocka_unit_test(test_base), cmocka_unit_test(test_adapters),
-        cmocka_unit_test(test_blocks), cmocka_unit_test(test_messages)};
+        cmocka_unit_test(test_run),      cmocka_unit_test(test_base),
+        cmocka_unit_test(test_adapters), cmocka_unit_test(test_blocks),
+        cmocka_unit_test(test_fused),    cmocka_unit_test(test_messages)};
     cli_begin("lora", argc, argv);
     cli_write("i.yaml", config);
     int failed = cmocka_run_group_tests(tests, NULL, NULL);

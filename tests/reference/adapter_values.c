@@ -1,5 +1,5 @@
-/* adapter/: a model with PEFT's low-rank pairs beside its weights. adapted.safetensors: loss,
- * logits and the gradients of the pairs. */
+/* adapter/, adapter_fused/: a model with PEFT's low-rank pairs beside its weights.
+ * adapted.safetensors: loss, logits and the gradients of the pairs. */
 #include "reference_check.h"
 
 #include "base/file.h"
@@ -21,7 +21,7 @@ static void add_piece(const struct tri_engine *engine, const struct tri_peft_pie
     tri_param_gather(engine->params, row, TRI_FIELD_GRADIENT, got);
     for (int64_t i = 0; i < piece->rows; i++) {
         for (int64_t j = 0; j < piece->columns; j++) {
-            sum[(piece->row + i) * piece->shape[1] + piece->column + j] +=
+            sum[(piece->row + i) * piece->shape[1] + piece->column + j * piece->stride] +=
                 got[i * row->shape[1] + j];
         }
     }
@@ -69,12 +69,12 @@ static void check_gradients(struct check *check, const struct tri_engine *engine
     tri_free(pieces);
 }
 
-void check_adapted_values(struct check *check, const struct subject *subject)
+static void check_adapter(struct check *check, const struct subject *subject, const char *name)
 {
     char dir[TRI_PATH_MAX], path[TRI_PATH_MAX + 32];
     struct tri_error error;
     struct tri_safetensors *reference;
-    (void)snprintf(dir, sizeof(dir), "%s/adapter", subject->dir);
+    (void)snprintf(dir, sizeof(dir), "%s/%s", subject->dir, name);
     (void)snprintf(path, sizeof(path), "%s/adapted.safetensors", dir);
     if (!tri_file_exists(path)) {
         return;
@@ -96,4 +96,10 @@ void check_adapted_values(struct check *check, const struct subject *subject)
     check_gradients(check, engine, &form, reference, whole);
     tri_engine_destroy(engine);
     tri_safetensors_close(reference);
+}
+
+void check_adapted_values(struct check *check, const struct subject *subject)
+{
+    check_adapter(check, subject, "adapter");
+    check_adapter(check, subject, "adapter_fused");
 }

@@ -10,6 +10,7 @@ With transformers 4 or 5. Of mixtral, olmoe, qwen2_moe and gpt2 in tests/data/go
   merged   the same with --merge: loads in transformers, equal logits
   trained  pairs trained here for 20 steps on 3 ranks: the adapter in PEFT and the merged model
            compute the same logits, which are not the base model's
+  fused    (transformers 5, attention and experts) the same with --fused
 What reads PEFT's files here, and computes with them, is held to PEFT's logits, losses and gradients
 by reference_check. Prints a line each (relative L2 distance); exits 1 when one fails.
 """
@@ -19,6 +20,7 @@ import sys
 import tempfile
 
 import torch
+import transformers
 from peft import PeftModel
 from safetensors.torch import load_file
 
@@ -69,6 +71,9 @@ def check(family, trident, work):
     trained = of_adapter("trained")
     moved = distance(trained, logits(load(base), ids))
     yield "trained", distance(trained, of_merged("whole")) if moved > 0.01 else float("inf")
+    if FAMILIES[family] == "attention,experts" and int(transformers.__version__.split(".")[0]) > 4:
+        run("export", "run", "fused", "--fused")
+        yield "fused", distance(of_adapter("fused"), of_merged("whole"))
 
 
 def main():
