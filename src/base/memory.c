@@ -131,6 +131,38 @@ void tri_free(void *block)
     }
 }
 
+/* Header and content stay. */
+static void *extend_mapped(char *raw, size_t old, size_t bytes)
+{
+    TRI_UNPOISON(raw + ALIGN + old, whole(old) - ALIGN - old);
+    char *grown = whole(bytes) > bytes ? mremap(raw, whole(old), whole(bytes), MREMAP_MAYMOVE)
+                                       : (char *)MAP_FAILED;
+    if (grown == MAP_FAILED) {
+        tri_room_exhausted(bytes, names[((struct header *)(void *)raw)->category]);
+    }
+    TRI_POISON(grown + ALIGN + bytes, whole(bytes) - ALIGN - bytes);
+    return grown;
+}
+
+void *tri_extend(void *block, size_t bytes)
+{
+    char *raw = (char *)block - ALIGN;
+    struct header *header = (struct header *)(void *)raw;
+    const size_t old = header->bytes;
+    TRI_REQUIRE(bytes >= old);
+    if (old < MAPPED) {
+        void *larger = tri_alloc(header->category, bytes);
+        memcpy(larger, block, old);
+        tri_free(block);
+        return larger;
+    }
+    raw = extend_mapped(raw, old, bytes);
+    header = (struct header *)(void *)raw;
+    header->bytes = bytes;
+    tri_memory_account(header->runtime, header->category, (int64_t)(bytes - old));
+    return raw + ALIGN;
+}
+
 void *tri_grow(enum tri_memory category, void **block, size_t *capacity, size_t bytes)
 {
     if (!*block || *capacity < bytes) {

@@ -84,6 +84,10 @@ static enum tri_status take_line(const struct reader *reader, struct work *work,
         !lay_out(reader, work, reason)) {
         return refuse_line(reader, line, reason, &group->error);
     }
+    /* The layout has it all now, and the tokens are what takes the room. */
+    if (work->record.text.room > KEPT) {
+        tri_record_fini(&work->record);
+    }
     size_t before = group->encoded.size;
     enum tri_status status =
         tri_pieces_encode(&work->layout, reader->args->tokenizer, work->encoder,
@@ -258,8 +262,7 @@ static void shrink(struct reader *reader)
         }
     }
     for (int i = 0; i < reader->num_works; i++) {
-        if (reader->works[i].record.text.room > KEPT) {
-            tri_record_fini(&reader->works[i].record);
+        if (reader->works[i].layout.text.room > KEPT) {
             tri_pieces_fini(&reader->works[i].layout);
         }
     }

@@ -11,12 +11,8 @@ void tri_array_grow(void **block, size_t *room, size_t entry, size_t used, size_
     }
     size_t wanted = used + more > 2 * *room ? used + more : 2 * *room;
     wanted = wanted < 64 ? 64 : wanted;
-    void *grown = tri_alloc(TRI_MEMORY_OTHER, wanted * entry);
-    if (*block) {
-        memcpy(grown, *block, used * entry);
-    }
-    tri_free(*block);
-    *block = grown;
+    *block =
+        *block ? tri_extend(*block, wanted * entry) : tri_alloc(TRI_MEMORY_OTHER, wanted * entry);
     *room = wanted;
 }
 
