@@ -369,6 +369,32 @@ int64_t tri_loader_counted(const struct tri_loader *loader, int64_t step)
     return sum;
 }
 
+static int64_t size_sample(const struct tri_loader *loader, int64_t sample)
+{
+    const struct tri_loader *part = part_of(loader, &sample);
+    if (!part->packing) {
+        return part->args.sequence_length;
+    }
+    int64_t count;
+    int64_t sum = 0;
+    const struct tri_packed_piece *pieces =
+        tri_packing_row(part->packing, place_of(part, sample), &count);
+    for (int64_t i = 0; i < count; i++) {
+        sum += pieces[i].length;
+    }
+    return sum;
+}
+
+int64_t tri_loader_tokens(const struct tri_loader *loader, int64_t step)
+{
+    int64_t first = first_sample(loader, step);
+    int64_t sum = 0;
+    for (int64_t i = 0; i < loader->args.global_batch; i++) {
+        sum += size_sample(loader, first + i);
+    }
+    return sum;
+}
+
 /* ---- evaluation ------------------------------------------------------------------------------ */
 
 int64_t tri_loader_eval_count(const struct tri_loader *loader)

@@ -89,6 +89,8 @@ enum tri_status tri_loader_rows(const struct tri_loader *loader, int64_t step, i
 
 /* Targets that count in step's global batch. Sends nothing: who has the set knows it. */
 int64_t tri_loader_counted(const struct tri_loader *loader, int64_t step);
+/* Tokens in it that are no padding. */
+int64_t tri_loader_tokens(const struct tri_loader *loader, int64_t step);
 
 /* Whether rows may hold more than one document: else first_key is 0 everywhere. */
 bool tri_loader_has_documents(const struct tri_loader *loader);

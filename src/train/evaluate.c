@@ -4,6 +4,8 @@
 #include "base/random.h"
 #include "base/signals.h"
 
+#include <math.h>
+
 static enum tri_status fill_training(void *state, int64_t step, int64_t first_row, int64_t rows,
                                      const struct tri_row_arrays *out, struct tri_error *error)
 {
@@ -141,8 +143,9 @@ enum tri_status tri_evaluate(struct tri_engine *engine, const struct tri_loader 
     if (status == TRI_OK && rest > 0) {
         status = add_rows(engine, loader, rows, 1, rest, &losses, result, error);
     }
-    result->loss =
-        losses.counted > 0 ? tri_exact_get(&losses.cross_entropy) / (double)losses.counted : 0.0;
+    result->loss = losses.counted > 0
+                       ? tri_exact_get(&losses.cross_entropy) / (double)losses.counted
+                       : (double)NAN;
     result->aux_loss = tri_exact_get(&losses.aux);
     if (status != TRI_OK) {
         tri_free(result->load);
@@ -184,8 +187,9 @@ double tri_evaluation_loss(int count, const struct tri_evaluation *evaluations)
         return evaluations[0].loss;
     }
     for (int i = 0; i < count; i++) {
-        sum += evaluations[i].loss * (double)evaluations[i].targets;
-        targets += evaluations[i].targets;
+        const int64_t counted = evaluations[i].targets;
+        sum += counted > 0 ? evaluations[i].loss * (double)counted : 0.0;
+        targets += counted;
     }
-    return targets > 0 ? sum / (double)targets : 0.0;
+    return targets > 0 ? sum / (double)targets : (double)NAN;
 }

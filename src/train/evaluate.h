@@ -15,7 +15,7 @@ struct tri_rows_source tri_source_of_loader(const struct tri_loader *loader,
 struct tri_rows_source tri_source_random(const struct tri_config *config);
 
 struct tri_evaluation {
-    double loss; /* cross-entropy, mean over the set's targets that count; 0 when none does */
+    double loss; /* cross-entropy, mean over the set's targets that count; NaN when none does */
     double aux_loss;
     int64_t targets, dropped;
     int64_t *load; /* [MoE layers, experts]; tri_free it */
@@ -36,7 +36,7 @@ enum tri_status tri_evaluate_all(struct tri_engine *engine, const struct tri_tex
                                  int64_t batches, struct tri_evaluation **results,
                                  struct tri_error *error) TRI_NODISCARD;
 void tri_evaluations_free(int count, struct tri_evaluation *evaluations);
-/* The mean over the targets of all of them. */
+/* The mean over the targets of all of them; NaN when none counts. */
 double tri_evaluation_loss(int count, const struct tri_evaluation *evaluations);
 
 #endif

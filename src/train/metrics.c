@@ -37,14 +37,16 @@ char *tri_metrics_line(const struct tri_config *config, const struct tri_metrics
     const struct tri_step_report *report = metrics->report;
     json_t *line = json_object();
     set(line, "step", json_integer(metrics->step));
-    set(line, "loss", tri_json_number(report->loss));
-    set(line, "cross_entropy", tri_json_number(report->cross_entropy));
+    const bool counts = report->targets > 0;
+    set(line, "loss", counts ? tri_json_number(report->loss) : json_null());
+    set(line, "cross_entropy", counts ? tri_json_number(report->cross_entropy) : json_null());
     set(line, "aux_loss", tri_json_number(report->aux_loss));
     set(line, "z_loss", tri_json_number(report->z_loss));
     set(line, "grad_norm", tri_json_number(report->grad_norm));
     set(line, "learning_rate", tri_json_number(metrics->learning_rate));
     set(line, "tokens", json_integer(metrics->tokens));
-    set(line, "tokens_per_second", tri_json_number((double)report->targets / metrics->seconds));
+    set(line, "tokens_per_second",
+        tri_json_number((double)metrics->batch_tokens / metrics->seconds));
     set(line, "step_ms", tri_json_number(1e3 * metrics->seconds));
     json_t *split = json_object();
     set(split, "attention", tri_json_number(1e3 * report->seconds_attention));

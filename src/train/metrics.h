@@ -6,15 +6,17 @@
 #include "train/evaluate.h"
 
 struct tri_metrics {
-    int64_t step;   /* steps done, this one included */
-    int64_t tokens; /* trained on so far */
+    int64_t step;         /* steps done, this one included */
+    int64_t tokens;       /* targets that counted so far */
+    int64_t batch_tokens; /* of the step's rows, padding apart: the model has passed them */
     int64_t skipped_steps;
     double learning_rate;
     double seconds; /* of the step */
     const struct tri_step_report *report;
 };
 
-/* One JSON object without a newline; free() it. A value that is not finite is null. */
+/* One JSON object without a newline; free() it. A value that is not finite, and a mean over
+ * nothing, is null. */
 char *tri_metrics_line(const struct tri_config *config, const struct tri_metrics *metrics);
 /* evaluations [texts->count] */
 char *tri_metrics_evaluation_line(const struct tri_config *config, int64_t step,

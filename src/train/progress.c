@@ -49,12 +49,14 @@ static void format_step(const struct tri_progress *progress, const struct tri_me
                         char text[TEXT])
 {
     const struct tri_config *config = progress->config;
-    char left[32];
+    char left[32], loss[32] = "no target counted";
+    if (metrics->report->targets > 0) {
+        (void)snprintf(loss, sizeof(loss), "loss %.4f", metrics->report->loss);
+    }
     format_time(progress->step_seconds * (double)(config->train.steps - metrics->step), left);
-    int n =
-        snprintf(text, TEXT, "step %lld/%lld  loss %.4f  %.0f tokens/s  %s left",
-                 (long long)metrics->step, (long long)config->train.steps, metrics->report->loss,
-                 (double)metrics->report->targets / progress->step_seconds, left);
+    int n = snprintf(text, TEXT, "step %lld/%lld  %s  %.0f tokens/s  %s left",
+                     (long long)metrics->step, (long long)config->train.steps, loss,
+                     (double)metrics->batch_tokens / progress->step_seconds, left);
     if (tri_model_moe_layers(config) > 0 && n > 0 && n < TEXT) {
         struct tri_balance balance = tri_balance_get(config, metrics->report->load);
         n += snprintf(text + n, (size_t)(TEXT - n), "  experts max/mean %.2f", balance.worst);
@@ -91,8 +93,12 @@ void tri_progress_evaluation(struct tri_progress *progress, int64_t step,
                              const struct tri_evaluation *evaluations)
 {
     for (int i = 0; i < texts->count; i++) {
-        (void)fprintf(stderr, "%sstep %lld  validation %s%sloss %.4f  perplexity %.2f\n",
-                      progress->live ? "\r\033[K" : "", (long long)step, texts->name[i],
-                      texts->name[i][0] ? ": " : "", evaluations[i].loss, exp(evaluations[i].loss));
+        char loss[80] = "no target counted";
+        if (evaluations[i].targets > 0) {
+            (void)snprintf(loss, sizeof(loss), "loss %.4f  perplexity %.2f", evaluations[i].loss,
+                           exp(evaluations[i].loss));
+        }
+        (void)fprintf(stderr, "%sstep %lld  validation %s%s%s\n", progress->live ? "\r\033[K" : "",
+                      (long long)step, texts->name[i], texts->name[i][0] ? ": " : "", loss);
     }
 }

@@ -306,9 +306,15 @@ static enum tri_status evaluate(struct run *run, struct tri_error *error)
 static enum tri_status report_step(struct run *run, const struct tri_step_report *report,
                                    double learning_rate, double seconds, struct tri_error *error)
 {
-    struct tri_metrics metrics = {run->state.step, run->state.tokens, run->state.skipped_steps,
-                                  learning_rate,   seconds,           report};
-    run->final_loss = report->loss;
+    struct tri_metrics metrics = {.step = run->state.step,
+                                  .tokens = run->state.tokens,
+                                  .batch_tokens =
+                                      tri_loader_tokens(run->train.loader, run->state.step - 1),
+                                  .skipped_steps = run->state.skipped_steps,
+                                  .learning_rate = learning_rate,
+                                  .seconds = seconds,
+                                  .report = report};
+    run->final_loss = report->targets > 0 ? report->loss : (double)NAN;
     if (!is_root(run)) {
         return TRI_OK;
     }

@@ -195,17 +195,19 @@ static void epochs_have_orders_of_their_own(void **state)
     int64_t rows = tri_loader_counts(loader).packing.rows;
     int32_t room[4 * SEQ], begins[2][MOST];
     const struct tri_row_arrays row = arrays(room, SEQ);
-    int64_t counted = 0;
+    int64_t counted = 0, size = 0;
     for (int64_t sample = 0; sample < 2 * rows; sample++) {
         assert_int_equal(tri_loader_rows(loader, sample / BATCH, sample % BATCH, 1, &row, &error),
                          TRI_OK);
         begins[sample / rows][sample % rows] = row.tokens[0];
         for (int64_t t = 0; t < SEQ; t++) {
             counted += row.targets[t] >= 0;
+            size += row.tokens[t] != 0;
         }
         if (sample % BATCH == BATCH - 1) {
             assert_int_equal(tri_loader_counted(loader, sample / BATCH), counted);
-            counted = 0;
+            assert_int_equal(tri_loader_tokens(loader, sample / BATCH), size);
+            counted = size = 0;
         }
     }
     int same = 0, found = 0;

@@ -161,13 +161,76 @@ static void test_valid_loss(void **state)
     }
 }
 
+/* Of each step all tokens that pass the model. */
+static void expect_speed(const char *path, long tokens)
+{
+    char *text = cli_read(path, NULL);
+    assert_non_null(text);
+    char *rest = text;
+    for (char *line = strtok_r(rest, "\n", &rest); line; line = strtok_r(NULL, "\n", &rest)) {
+        json_t *entry = json_loads(line, 0, NULL);
+        if (json_object_get(entry, "step_ms")) {
+            double speed = json_real_value(json_object_get(entry, "tokens_per_second"));
+            double seconds = json_real_value(json_object_get(entry, "step_ms")) / 1e3;
+            assert_int_equal(lround(speed * seconds), tokens);
+        }
+        json_decref(entry);
+    }
+    free(text);
+}
+
+/* A mean over nothing is no 0: of rows without a target that counts there is no loss to tell. What
+ * the model passes is its speed all the same. */
+static void test_nothing_counts(void **state)
+{
+    (void)state;
+    enum { PROMPT = 300, STEPS = 4 };
+    char line[PROMPT + 64] = "{\"prompt\": \"";
+    memset(line + strlen(line), 'a', PROMPT);
+    (void)strcat(line, "\", \"completion\": \"yes\"}\n");
+    cli_write("masked.jsonl", line);
+    cli_run_well(
+        0, CLI_WORDS_OF("tokenize", "--tokenizer", "byte", "--out", "masked", "masked.jsonl"));
+    struct process_result result = cli_run(
+        cli_ranks(), CLI_WORDS_OF("train", "c.yaml", "run_dir=nothing", "train.steps=4", "--json",
+                                  "data.train=masked/train_*.bin", "data.valid=masked/train_*.bin",
+                                  "data.sequence_length=16", "train.global_batch=2",
+                                  "train.micro_batch=1", "eval.batches=1"));
+    assert_true(cli_count(result.err, "validation no target counted") >= 1);
+    assert_int_equal(cli_count(result.err, "validation loss"), 0);
+    assert_true(cli_count(result.err, "step 1/4  no target counted") >= 1);
+    json_t *root = cli_expect_json(&result, 0);
+    assert_true(json_is_null(json_object_get(root, "valid_loss")));
+    json_t *lines = cli_metrics("nothing");
+    json_int_t before = 0;
+    int without = 0, steps = 0;
+    for (size_t i = 0; i < json_array_size(lines); i++) {
+        const json_t *entry = json_array_get(lines, i);
+        if (!json_object_get(entry, "tokens")) {
+            assert_true(json_is_null(json_object_get(entry, "valid_loss")));
+            assert_int_equal(json_integer_value(json_object_get(entry, "valid_tokens")), 0);
+            continue;
+        }
+        json_int_t tokens = json_integer_value(json_object_get(entry, "tokens"));
+        assert_int_equal(json_is_null(json_object_get(entry, "loss")), tokens == before);
+        assert_int_equal(json_is_null(json_object_get(entry, "cross_entropy")), tokens == before);
+        without += tokens == before;
+        before = tokens;
+        steps++;
+    }
+    assert_int_equal(steps, STEPS);
+    assert_true(without >= 1);
+    json_decref(lines);
+    json_decref(root);
+    expect_speed("nothing/metrics.jsonl", 2 * 16);
+}
+
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_fits_a_row),
-        cmocka_unit_test(test_ends),
-        cmocka_unit_test(test_many_rows),
-        cmocka_unit_test(test_valid_loss),
+        cmocka_unit_test(test_fits_a_row),     cmocka_unit_test(test_ends),
+        cmocka_unit_test(test_many_rows),      cmocka_unit_test(test_valid_loss),
+        cmocka_unit_test(test_nothing_counts),
     };
     cli_begin("edges_evaluation", argc, argv);
     cli_run_well(0, CLI_WORDS_OF("train", "c.yaml", "train.steps=2"));
