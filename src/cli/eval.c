@@ -1,5 +1,6 @@
 #include "base/log.h"
 #include "base/memory.h"
+#include "base/path.h"
 #include "cli/command.h"
 #include "data/tokenizer.h"
 #include "data/tokenizer_files.h"
@@ -7,6 +8,7 @@
 #include "train/choices.h"
 #include "train/evaluate.h"
 #include "train/metrics.h"
+#include "train/run_tokenizer.h"
 #include "train/session.h"
 
 #include <math.h>
@@ -230,6 +232,19 @@ static enum tri_status evaluate_sets(const struct request *request, struct tri_s
     return TRI_OK;
 }
 
+static void compare_tokenizers(const struct request *request)
+{
+    struct tri_sets *sets = tri_alloc(TRI_MEMORY_OTHER, sizeof(*sets));
+    if (request->data[0]) {
+        sets->count = 1;
+        tri_path_make(sets->set[0].path, TRI_PATH_MAX, "%s", request->data);
+    } else {
+        tri_config_sets(request->config.data.valid, sets);
+    }
+    tri_run_tokenizer_compare("eval", request->choice.path, sets);
+    tri_free(sets);
+}
+
 static enum tri_status evaluate(struct request *request, struct tri_session *session,
                                 struct tri_error *error)
 {
@@ -238,6 +253,9 @@ static enum tri_status evaluate(struct request *request, struct tri_session *ses
     TRI_TRY(tri_texts_open(session, request->data[0] ? request->data : NULL, &texts, error));
     enum tri_status status = tri_session_load(session, &request->choice, &state, error);
     tri_checkpoint_state_fini(&state);
+    if (status == TRI_OK && session->mesh->rank == 0) {
+        compare_tokenizers(request);
+    }
     if (status == TRI_OK) {
         status = evaluate_sets(request, session, &texts, error);
     }

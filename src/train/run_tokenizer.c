@@ -5,50 +5,88 @@
 #include "base/path.h"
 #include "data/tokenizer_files.h"
 
+#include <string.h>
+
 /* The first folder that has one. */
 struct choice {
     char folder[TRI_PATH_MAX];
     bool found;
 };
 
-/* The first one stays; another that comes later is told where it is another tokenizer. */
-static enum tri_status offer(struct choice *choice, const char *place, struct tri_error *error)
+/* The first one stays. */
+static void offer(struct choice *choice, const char *place)
+{
+    choice->found =
+        choice->found || tri_tokenizer_files_find(place, choice->folder, sizeof(choice->folder));
+}
+
+static void compare(const char *command, const char *model, const char *place)
 {
     char folder[TRI_PATH_MAX];
+    struct tri_error error;
     bool same = true;
     if (!tri_tokenizer_files_find(place, folder, sizeof(folder))) {
-        return TRI_OK;
+        return;
     }
-    if (!choice->found) {
-        tri_path_make(choice->folder, sizeof(choice->folder), "%s", folder);
-        choice->found = true;
-        return TRI_OK;
-    }
-    TRI_TRY(tri_tokenizer_files_compare(choice->folder, folder, &same, error));
-    if (!same) {
-        tri_log_warn("train: the run keeps %s/tokenizer.json, which is not the same as the one in "
+    if (tri_tokenizer_files_compare(model, folder, &same, &error) != TRI_OK) {
+        tri_log_warn("%s: %s", command, error.message);
+    } else if (!same) {
+        tri_log_warn("%s: the model's is %s/tokenizer.json, which is not the same as the one in "
                      "%s: tokens of one mean nothing to a model of the other",
-                     choice->folder, folder);
+                     command, model, folder);
     }
-    return TRI_OK;
+}
+
+void tri_run_tokenizer_compare(const char *command, const char *model, const struct tri_sets *sets)
+{
+    char own[TRI_PATH_MAX];
+    if (!tri_tokenizer_files_find(model, own, sizeof(own))) {
+        return;
+    }
+    for (int i = 0; i < sets->count; i++) {
+        char shards[TRI_PATH_MAX], other[TRI_PATH_MAX];
+        bool told = false; /* of the same folder */
+        tri_path_parent(sets->set[i].path, shards, sizeof(shards));
+        for (int j = 0; j < i && !told; j++) {
+            tri_path_parent(sets->set[j].path, other, sizeof(other));
+            told = strcmp(shards, other) == 0;
+        }
+        if (!told) {
+            compare(command, own, shards);
+        }
+    }
+}
+
+/* Of all that a run reads, one after another. */
+static void compare_sets(const struct tri_config *config, const char *model)
+{
+    struct tri_sets *sets = tri_alloc(TRI_MEMORY_OTHER, sizeof(*sets));
+    tri_config_sets(config->data.train, sets);
+    tri_run_tokenizer_compare("train", model, sets);
+    if (config->data.valid[0]) {
+        tri_config_sets(config->data.valid, sets);
+        tri_run_tokenizer_compare("train", model, sets);
+    }
+    tri_free(sets);
 }
 
 /* In the checkpoint, beside the training shards, set by set, and in init_from. */
-static enum tri_status choose(const struct tri_config *config, const char *checkpoint,
-                              struct choice *choice, struct tri_error *error)
+static void choose(const struct tri_config *config, const char *checkpoint, struct choice *choice)
 {
-    enum tri_status status = checkpoint[0] ? offer(choice, checkpoint, error) : TRI_OK;
-    TRI_TRY(status);
+    if (checkpoint[0]) {
+        offer(choice, checkpoint);
+    }
     struct tri_sets *sets = tri_alloc(TRI_MEMORY_OTHER, sizeof(*sets));
     tri_config_sets(config->data.train, sets);
-    for (int i = 0; i < sets->count && status == TRI_OK; i++) {
+    for (int i = 0; i < sets->count; i++) {
         char shards[TRI_PATH_MAX];
         tri_path_parent(sets->set[i].path, shards, sizeof(shards));
-        status = offer(choice, shards, error);
+        offer(choice, shards);
     }
     tri_free(sets);
-    TRI_TRY(status);
-    return config->init_from[0] ? offer(choice, config->init_from, error) : TRI_OK;
+    if (config->init_from[0]) {
+        offer(choice, config->init_from);
+    }
 }
 
 /* What generate and eval would find out: that it is of a kind, or in a state, not read here.
@@ -79,11 +117,16 @@ enum tri_status tri_run_tokenizer_keep(const struct tri_config *config, const ch
 {
     struct choice choice = {.found = false};
     if (own && tri_tokenizer_files_find(config->run_dir, choice.folder, sizeof(choice.folder))) {
+        compare_sets(config, choice.folder);
         return TRI_OK;
     }
-    TRI_TRY(choose(config, checkpoint, &choice, error));
+    choose(config, checkpoint, &choice);
     if (choice.found) {
         say_what_is_kept(config, choice.folder);
+        compare_sets(config, choice.folder);
+    }
+    if (choice.found && config->init_from[0]) {
+        compare("train", choice.folder, config->init_from);
     }
     return tri_tokenizer_files_put(choice.found ? choice.folder : NULL, config->run_dir, error);
 }

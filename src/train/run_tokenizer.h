@@ -11,4 +11,9 @@
 enum tri_status tri_run_tokenizer_keep(const struct tri_config *config, const char *checkpoint,
                                        bool own, struct tri_error *error) TRI_NODISCARD;
 
+/* Warns, in the name of `command`, of each set whose shards another tokenizer has made than the
+ * one that `model` keeps, a run, a checkpoint or a folder; nothing where either has none. On one
+ * rank. */
+void tri_run_tokenizer_compare(const char *command, const char *model, const struct tri_sets *sets);
+
 #endif

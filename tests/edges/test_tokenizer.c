@@ -151,8 +151,9 @@ static void test_a_run_begins_with_another(void **state)
     cli_run_well(0, CLI_WORDS_OF("tokenize", "--tokenizer", llama3, "--out", "other", "t.txt"));
     struct process_result result = cli_run(
         cli_ranks(), CLI_WORDS_OF("train", "c.yaml", "run_dir=four", "data.train=other/train_*.bin",
-                                  "init_from=one", "model.vocab_size=1504", "train.steps=1"));
-    assert_int_equal(cli_count(result.err, word), 1);
+                                  "data.valid=bpe/valid_*.bin", "init_from=one",
+                                  "model.vocab_size=1504", "train.steps=1"));
+    assert_int_equal(cli_count(result.err, word), 2); /* data.valid's too */
     cli_expect_status(&result, 0);
     expect_same_file("four/tokenizer/tokenizer.json", TOKENIZERS "/llama3/tokenizer.json");
     result = cli_run(0, CLI_WORDS_OF("train", "c.yaml", "run_dir=mixed", mixture,
@@ -160,6 +161,15 @@ static void test_a_run_begins_with_another(void **state)
     assert_int_equal(cli_count(result.err, word), 1);
     cli_expect_status(&result, 0);
     expect_same_file("mixed/tokenizer/tokenizer.json", TOKENIZERS "/gpt2/tokenizer.json");
+    result = cli_run(cli_ranks(), CLI_WORDS_OF("eval", "four"));
+    assert_int_equal(cli_count(result.err, word), 1);
+    cli_expect_status(&result, 0);
+    result = cli_run(cli_ranks(), CLI_WORDS_OF("eval", "four", "--data", "other/train_*.bin"));
+    assert_int_equal(cli_count(result.err, word), 0);
+    cli_expect_status(&result, 0);
+    result = cli_run(cli_ranks(), CLI_WORDS_OF("eval", "mixed", "--data", "other/train_*.bin"));
+    assert_int_equal(cli_count(result.err, word), 1);
+    cli_expect_status(&result, 0);
     cli_tool(CLI_WORDS_OF("rm", "-r", "other/tokenizer"));
     result = cli_run(cli_ranks(),
                      CLI_WORDS_OF("train", "c.yaml", "run_dir=five", "data.train=other/train_*.bin",
