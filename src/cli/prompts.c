@@ -1,6 +1,7 @@
 #include "cli/prompts.h"
 
 #include "base/file.h"
+#include "base/log.h"
 #include "base/memory.h"
 #include "config/config.h"
 #include "data/encode.h"
@@ -145,7 +146,10 @@ static enum tri_status add_record(const struct tri_prompt_style *style, const ch
         return tri_fail(error, TRI_BAD_INPUT, "%s: found messages, expected --chat with them",
                         where);
     }
-    count -= count > 1 && record->turns[count - 1].role == TRI_SPEAKER_ASSISTANT;
+    if (count > 1 && record->turns[count - 1].role == TRI_SPEAKER_ASSISTANT) {
+        prompts->answered++;
+        count--;
+    }
     return tri_prompts_add_turns(style, where, record->turns, count, prompts, error);
 }
 
@@ -187,6 +191,11 @@ enum tri_status tri_prompts_read(const struct tri_prompt_style *style, const cha
     }
     if (status == TRI_OK && prompts->count == 0) {
         status = tri_fail(error, TRI_BAD_INPUT, "%s: has no prompts, expected one a line", path);
+    }
+    if (status == TRI_OK && prompts->answered > 0) {
+        tri_log_note("%s: %zu of %zu chats end with the assistant's words, which are left out: the "
+                     "model says its own",
+                     path, prompts->answered, prompts->count);
     }
     tri_record_fini(&record);
     tri_file_unmap(&file);

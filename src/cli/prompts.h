@@ -23,6 +23,7 @@ struct tri_prompt {
 struct tri_prompts {
     struct tri_prompt *prompt;
     size_t count, room;
+    size_t answered; /* chats of a file whose last turn, an assistant's, is left out */
 };
 
 /* "12 7 300" */

@@ -22,6 +22,7 @@ struct tri_documents_args {
     const struct tri_chat *chat; /* how chats are laid out; NULL: any is refused */
     const struct tri_chat *raw;  /* its end is put behind a completion that is in no chat */
     enum tri_format format;      /* GUESS: for each file by itself */
+    bool unknown_template;       /* chat is NULL, but the tokenizer's folder has a template */
     const char *scratch;         /* a path where a text may lie while it is unpacked */
 };
 

@@ -354,9 +354,13 @@ static enum tri_status read_blocks(struct reader *reader, struct tri_input *inpu
         guessed = guessed || guess(reader, bytes);
         if (reader->format == TRI_FORMAT_CHAT && !reader->args->chat) {
             return tri_fail(error, TRI_BAD_INPUT,
-                            "%s: holds chats; expected --template chatml, llama3, mistral, olmo or "
-                            "plain",
-                            reader->path);
+                            "%s: holds chats%s; expected --template chatml, llama3, mistral, olmo "
+                            "or plain",
+                            reader->path,
+                            reader->args->unknown_template
+                                ? ", and the template in the tokenizer's folder is none that is "
+                                  "known here"
+                                : "");
         }
         TRI_TRY(pass_block(reader, bytes, sink, context, counts, error));
     }

@@ -45,6 +45,7 @@ const char *tri_speaker_name(enum tri_speaker role)
 struct member {
     const char *key;
     const char *value; /* NULL: not there; null counts as that too */
+    bool null;         /* it is there, and null */
 };
 
 static struct member *find_member(struct member *members, int count, const struct tri_string *key)
@@ -79,6 +80,8 @@ static bool find_members(const struct reading *reading, struct tri_scan *scan, c
         }
         if (member && tri_scan_peek(scan) != 'n') {
             member->value = scan->at;
+        } else if (member) {
+            member->null = true;
         }
         if (!tri_scan_skip(scan)) {
             break;
@@ -129,7 +132,7 @@ static bool read_string(const struct reading *reading, const char *where, const 
 static bool read_part(const struct reading *reading, struct tri_scan *scan, const char *where,
                       int index)
 {
-    struct member members[] = {{"type", NULL}, {"text", NULL}};
+    struct member members[] = {{.key = "type"}, {.key = "text"}};
     struct tri_record *record = reading->record;
     char part[128];
     (void)snprintf(part, sizeof(part), "%scontent[%d].", where, index);
@@ -224,11 +227,11 @@ static bool is_empty_list(const struct reading *reading, const char *value)
 static bool read_message(const struct reading *reading, struct tri_scan *scan, const char *list,
                          int index)
 {
-    struct member members[NUM_MEMBERS] = {{"role", NULL},
-                                          {"content", NULL},
-                                          {"weight", NULL},
-                                          {"tool_calls", NULL},
-                                          {"function_call", NULL}};
+    struct member members[NUM_MEMBERS] = {{.key = "role"},
+                                          {.key = "content"},
+                                          {.key = "weight"},
+                                          {.key = "tool_calls"},
+                                          {.key = "function_call"}};
     struct tri_record *record = reading->record;
     size_t place = record->text.size;
     enum tri_speaker role = TRI_SPEAKER_USER;
@@ -247,7 +250,9 @@ static bool read_message(const struct reading *reading, struct tri_scan *scan, c
         }
     }
     if (!members[CONTENT].value) {
-        return refuse(reading, "%scontent: missing", where);
+        return refuse(reading, "%scontent: %s", where,
+                      members[CONTENT].null ? "found null, expected a string or a list of parts"
+                                            : "missing");
     }
     if (!read_content(reading, where, members[CONTENT].value)) {
         return false;
@@ -279,7 +284,7 @@ static bool read_messages(const struct reading *reading, const char *key, const 
 
 /* ---- lines ----------------------------------------------------------------------------------- */
 
-enum { TEXT, PROMPT, COMPLETION, MESSAGES, NUM_KINDS };
+enum { TEXT, PROMPT, COMPLETION, MESSAGES, CONVERSATIONS, NUM_KINDS };
 
 static bool read_completion(const struct reading *reading, const char *prompt,
                             const char *completion)
@@ -302,12 +307,21 @@ static bool read_completion(const struct reading *reading, const char *prompt,
     return true;
 }
 
+/* As ShareGPT has them. */
+static bool refuse_conversations(const struct reading *reading)
+{
+    return refuse(reading, "found conversations, expected messages: role (user, assistant) in the "
+                           "place of from (human, gpt), content in that of value");
+}
+
 static bool read_prompt(const struct reading *reading, const struct member members[NUM_KINDS])
 {
     struct tri_record *record = reading->record;
     int found = members[PROMPT].value ? PROMPT : members[MESSAGES].value ? MESSAGES : TEXT;
     if (!members[found].value) {
-        return refuse(reading, "found neither, expected prompt, text or messages");
+        return members[CONVERSATIONS].value
+                   ? refuse_conversations(reading)
+                   : refuse(reading, "found neither, expected prompt, text or messages");
     }
     record->kind = found == MESSAGES ? TRI_RECORD_CHAT : TRI_RECORD_TEXT;
     if (found == MESSAGES) {
@@ -336,6 +350,9 @@ static bool read_kind(const struct reading *reading, enum tri_record_format form
     if (completion) {
         return read_completion(reading, members[PROMPT].value, members[COMPLETION].value);
     }
+    if (!members[wanted].value && members[CONVERSATIONS].value && !members[other].value) {
+        return refuse_conversations(reading);
+    }
     if (!members[wanted].value) {
         return refuse(reading, "found %s, expected %s, or prompt and completion%s",
                       members[other].value ? members[other].key : "neither", members[wanted].key,
@@ -359,8 +376,11 @@ static bool read_kind(const struct reading *reading, enum tri_record_format form
 bool tri_record_read(struct tri_record *record, enum tri_record_format format, const char *line,
                      size_t bytes, char reason[TRI_REASON_BYTES])
 {
-    struct member members[NUM_KINDS] = {
-        {"text", NULL}, {"prompt", NULL}, {"completion", NULL}, {"messages", NULL}};
+    struct member members[NUM_KINDS] = {{.key = "text"},
+                                        {.key = "prompt"},
+                                        {.key = "completion"},
+                                        {.key = "messages"},
+                                        {.key = "conversations"}};
     const struct reading reading = {record, line, line + bytes, reason};
     struct tri_scan scan = scan_from(&reading, line);
     record->num_turns = 0;
@@ -380,7 +400,7 @@ bool tri_record_read(struct tri_record *record, enum tri_record_format format, c
 
 bool tri_record_is_chat(struct tri_record *record, const char *line, size_t bytes)
 {
-    struct member members[] = {{"messages", NULL}};
+    struct member members[] = {{.key = "messages"}};
     char reason[TRI_REASON_BYTES];
     const struct reading reading = {record, line, line + bytes, reason};
     struct tri_scan scan = scan_from(&reading, line);

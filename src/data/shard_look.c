@@ -1,5 +1,9 @@
 #include "data/shard_look.h"
 
+#include "data/choices.h"
+#include "data/shard_writer.h"
+#include "data/shards.h"
+
 #include <inttypes.h>
 #include <stdbool.h>
 #include <string.h>
@@ -33,12 +37,32 @@ static const struct {
     {"MMIDIDX", 7, "an index of Megatron's: the tokens are in the .bin beside it"},
 };
 
+const char *tri_shard_name_other(const unsigned char *data, size_t bytes)
+{
+    int32_t header[2] = {0};
+    if (bytes >= TRI_SHARD_HEADER_BYTES) {
+        memcpy(header, data, sizeof(header));
+    }
+    if (header[1] != 1) {
+        return NULL;
+    }
+    return header[0] == TRI_MASK_MAGIC ? "the mask beside one: expected a pattern like *.bin"
+           : header[0] == TRI_DOCS_MAGIC
+               ? "the list of documents beside one: expected a pattern like *.bin"
+           : header[0] == TRI_CHOICES_MAGIC ? "questions for trident eval --choices"
+                                            : NULL;
+}
+
 static const char *name_format(const unsigned char *data, size_t bytes)
 {
     for (size_t i = 0; i < sizeof(formats) / sizeof(*formats); i++) {
         if (bytes >= formats[i].bytes && memcmp(data, formats[i].magic, formats[i].bytes) == 0) {
             return formats[i].name;
         }
+    }
+    const char *other = tri_shard_name_other(data, bytes);
+    if (other) {
+        return other;
     }
     uint64_t header = 0;
     if (bytes > 16) {

@@ -14,4 +14,8 @@
 enum tri_status tri_shard_look(const char *path, const unsigned char *data, size_t bytes, int width,
                                int64_t limit, struct tri_error *error) TRI_NODISCARD;
 
+/* What the file is where its header is that of another of our files than a shard, or llm.c's of
+ * questions; NULL: it is none. */
+const char *tri_shard_name_other(const unsigned char *data, size_t bytes);
+
 #endif

@@ -57,6 +57,10 @@ static enum tri_status open_with_header(struct tri_shard *shard, struct tri_erro
                         "%s: is text, expected token shards, which `trident tokenize` makes of it",
                         shard->path);
     }
+    const char *other = tri_shard_name_other(mapping->data, mapping->size);
+    if (other) {
+        return tri_fail(error, TRI_BAD_INPUT, "%s: no token shard, but %s", shard->path, other);
+    }
     if (magic != TRI_SHARD_MAGIC_U16 && magic != TRI_SHARD_MAGIC_U32) {
         return tri_fail(error, TRI_BAD_INPUT,
                         "%s: magic number %" PRId32

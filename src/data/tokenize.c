@@ -101,6 +101,7 @@ struct work {
     struct tri_tokenizer *tokenizer;
     struct tri_chat chat, raw;
     bool has_chat;
+    bool unknown_template;     /* the tokenizer's folder has one that is not known here */
     char *staging, *scratch;   /* a folder, and a path in it */
     char *learned;             /* a folder, where a tokenizer is learned */
     char folder[TRI_PATH_MAX]; /* where the tokenizer's files are; "": it has none but itself */
@@ -136,6 +137,7 @@ static enum tri_status choose_template(struct work *work, const char *folder,
     /* Lines that turn out to be no chats need none. */
     enum tri_status status =
         tri_chat_find(folder, &work->chat, &work->has_chat, wanted ? error : NULL);
+    work->unknown_template = work->has_chat && status != TRI_OK;
     work->has_chat = work->has_chat && status == TRI_OK;
     return wanted ? status : TRI_OK;
 }
@@ -212,6 +214,7 @@ static enum tri_status learn(struct work *work, struct tri_bpe_trainer *trainer,
                                             .chat = work->has_chat ? &work->chat : NULL,
                                             .raw = &work->raw,
                                             .format = work->args->format,
+                                            .unknown_template = work->unknown_template,
                                             .scratch = work->scratch};
     for (int i = 0; i < work->args->num_files; i++) {
         struct lesson lesson = {trainer, work->args->files[i]};
@@ -363,6 +366,7 @@ static enum tri_status write_files(struct work *work, struct tri_documents_count
                                             .chat = work->has_chat ? &work->chat : NULL,
                                             .raw = &work->raw,
                                             .format = work->args->format,
+                                            .unknown_template = work->unknown_template,
                                             .scratch = work->scratch};
     for (int i = 0; i < work->args->num_files; i++) {
         TRI_TRY(tri_documents_read(&args, work->args->files[i], take_tokens, work, counts, error));

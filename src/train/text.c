@@ -13,7 +13,7 @@ static bool is_root(const struct tri_session *session)
     return session->mesh->rank == 0;
 }
 
-static void tell_set(const char *path, const struct tri_tokens *tokens,
+static void tell_set(const char *path, bool evaluation, const struct tri_tokens *tokens,
                      const struct tri_loader *loader)
 {
     const struct tri_loader_counts counts = tri_loader_counts(loader);
@@ -25,6 +25,11 @@ static void tell_set(const char *path, const struct tri_tokens *tokens,
                      100.0 * (double)packing->padding /
                          (double)(packing->padding + packing->tokens),
                      (long long)packing->cut);
+    }
+    if (packing->rows == 0 && !evaluation && tri_tokens_documented(tokens)) {
+        tri_log_info("rows     %s: windows over its documents, wherever these begin and end "
+                     "(data.packing documents: rows of whole ones)",
+                     path);
     }
     if (tri_tokens_masked(tokens)) {
         tri_log_info("masks    %s: %lld of %lld targets count", path, (long long)counts.counted,
@@ -78,7 +83,7 @@ static enum tri_status open_set(const struct tri_session *session, const char *p
     TRI_TRY(tri_comm_agree(all, status, error));
     TRI_TRY(tri_alike_tokens(all, path, *tokens, error));
     if (is_root(session)) {
-        tell_set(path, *tokens, *loader);
+        tell_set(path, evaluation, *tokens, *loader);
     }
     return TRI_OK;
 }

@@ -196,6 +196,7 @@ static void test_chats_of_a_file(void **state)
         struct process_result result =
             run(CLI_WORDS_OF("generate", "chat", "--chat", "--template", "plain", "--prompts",
                              i ? "chats.jsonl" : "asked.jsonl", "--temperature", "0", "--json"));
+        assert_int_equal(cli_count(result.err, "1 of 1 chats end with the assistant's words"), i);
         json_t *root = cli_expect_json(&result, 0);
         json_t *text = json_object_get(json_array_get(json_object_get(root, "texts"), 0), "text");
         assert_string_equal(json_string_value(text), i ? "gh" : "cde");

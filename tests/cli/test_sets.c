@@ -119,6 +119,17 @@ static void test_chats(void **state)
     assert_non_null(strstr(result.out, ", 60 documents, masked"));
     assert_non_null(strstr(result.out, " count as targets"));
     cli_expect_status(&result, 0);
+    static const char hint[] = "(data.packing documents: rows of whole ones)";
+    result = cli_run(cli_ranks(), CLI_WORDS_OF("train", "c.yaml", "run_dir=rows", "train.steps=1",
+                                               "data.train=more/train_*.bin", "data.valid="));
+    assert_int_equal(cli_count(result.err, hint), 1);
+    cli_expect_status(&result, 0);
+    result =
+        cli_run(cli_ranks(), CLI_WORDS_OF("train", "c.yaml", "run_dir=packed", "train.steps=1",
+                                          "data.train=more/train_*.bin",
+                                          "data.valid=tok/valid_*.bin", "data.packing=documents"));
+    assert_int_equal(cli_count(result.err, hint), 0);
+    cli_expect_status(&result, 0);
     result = cli_run(cli_ranks(), CLI_WORDS_OF("verify", "c.yaml", "data.train=more/train_*.bin",
                                                "data.packing=documents", "--steps", "3"));
     cli_expect_status(&result, 0);

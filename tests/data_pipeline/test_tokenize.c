@@ -250,6 +250,45 @@ static void wrong_inputs_give_one_line_each(void **state)
     files_expect_line(&error, "a.txt", "there is a file of that name", NULL);
 }
 
+/* What people have: others' keys, null, a template of a family that is not known here. */
+static void chats_of_others_are_named(void **state)
+{
+    (void)state;
+    static const char shared[] = "{\"conversations\":[{\"from\":\"human\",\"value\":\"a\"}]}\n";
+    static const char null[] = "{\"messages\":[{\"role\":\"user\",\"content\":\"a\"},"
+                               "{\"role\":\"assistant\",\"content\":null}]}\n";
+    char *files[] = {"a.jsonl"};
+    struct tri_tokenize_args args = {.tokenizer = "byte",
+                                     .folder = "out",
+                                     .num_files = 1,
+                                     .files = files,
+                                     .separator = -1,
+                                     .template = "plain"};
+    files_enter("tokenize_others");
+    for (int i = 0; i < 3; i++) {
+        static const enum tri_format formats[] = {TRI_FORMAT_GUESS, TRI_FORMAT_JSONL,
+                                                  TRI_FORMAT_CHAT};
+        args.format = formats[i];
+        files_write("a.jsonl", shared, sizeof(shared) - 1);
+        struct tri_error error = refuse(&args);
+        files_expect_line(&error, "a.jsonl:1: found conversations", "expected messages", NULL);
+    }
+    files_write("a.jsonl", null, sizeof(null) - 1);
+    struct tri_error error = refuse(&args);
+    files_expect_line(&error, "a.jsonl:1: messages[1].content: found null", "a string", NULL);
+    size_t bytes;
+    unsigned char *json = files_read(TESTDATA_DIR "/golden/tokenizers/gpt2/tokenizer.json", &bytes);
+    files_write("tokenizer.json", json, bytes);
+    files_write("chat_template.jinja", "{{ messages }}", 14);
+    tri_free(json);
+    args.tokenizer = ".";
+    args.template = NULL;
+    args.format = TRI_FORMAT_GUESS;
+    error = refuse(&args);
+    files_expect_line(&error, "a.jsonl: holds chats", "template in the tokenizer's folder",
+                      "--template", NULL);
+}
+
 static void a_full_disk_leaves_the_old_shards_whole(void **state)
 {
     (void)state;
@@ -423,6 +462,7 @@ int main(void)
         cmocka_unit_test(tiny_shakespeare_splits_as_nanogpt_s_script_does),
         cmocka_unit_test(wrong_arguments_give_one_line_each),
         cmocka_unit_test(wrong_inputs_give_one_line_each),
+        cmocka_unit_test(chats_of_others_are_named),
         cmocka_unit_test(a_full_disk_leaves_the_old_shards_whole),
         cmocka_unit_test(shards_and_tokenizer_change_together),
         cmocka_unit_test(two_do_not_write_into_one_folder),

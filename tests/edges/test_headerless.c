@@ -70,6 +70,18 @@ static void test_formats(void **state)
         write_bytes("x.bin", cases[i].magic, cases[i].bytes, tokens, sizeof(tokens));
         refuse("data.format=u16", "model.vocab_size=65536", cases[i].says);
     }
+    static const struct {
+        int32_t magic;
+        const char *says;
+    } own[] = {{20261129, "the mask beside one"},
+               {20261130, "the list of documents beside one"},
+               {20240522, "eval --choices"}};
+    for (size_t i = 0; i < sizeof(own) / sizeof(*own); i++) {
+        const int32_t header[256] = {own[i].magic, 1};
+        write_bytes("x.bin", (const char *)header, sizeof(header), tokens, sizeof(tokens));
+        refuse("data.format=u16", "model.vocab_size=65536", own[i].says);
+        refuse("data.format=llmc", "model.vocab_size=65536", own[i].says);
+    }
     size_t bytes;
     char *text = cli_read("t.txt", &bytes);
     write_bytes("x.bin", "", 0, text, bytes / 4 * 4);
