@@ -51,7 +51,7 @@ void cli_run_well(int ranks, const char *const *words);
 /* Any other command; it must exit with 0. */
 void cli_tool(const char *const *words);
 
-/* One error line, which says `text`; nothing of a crash; this exit status; within 10 seconds.
+/* One error line, which says `text`; nothing of a crash; this exit status; at an end of its own.
  * Frees the result. */
 void cli_expect_error(struct process_result *result, int ranks, int status, const char *text);
 /* The exit status, then frees the result. */

@@ -172,7 +172,7 @@ static void test_killed(void **state)
             runs = wait_events(watch, &job, 1 + (int)(random_number() % MOST_EVENTS), NULL);
         }
         process_kill_tree(job.pid);
-        process_wait(&job, 20, &result);
+        process_wait(&job, 60, &result);
         assert_false(result.late);
         process_result_fini(&result);
         process_reap_all();
@@ -226,7 +226,7 @@ static void send_to_ranks(const struct process *job, int signal_number)
     }
 }
 
-#define LONGER_RUN "train", "c.yaml", "train.steps=300", "checkpoint.every=100"
+#define LONGER_RUN "train", "c.yaml", "train.steps=120", "checkpoint.every=40"
 
 static void test_signalled(void **state)
 {
@@ -242,14 +242,14 @@ static void test_signalled(void **state)
                   CLI_WORDS_OF(LONGER_RUN, "run_dir=stopped"));
         assert_true(wait_events(watch, &job, 7, NULL));
         send_to_ranks(&job, signals[i]);
-        process_wait(&job, 20, &result);
+        process_wait(&job, 60, &result);
         (void)close(watch);
         assert_int_equal(cli_count(result.err, "stopped by a signal after step"), 1);
         assert_int_equal(cli_count(result.err, "trident: error"), 0);
         cli_expect_status(&result, REQUEUE);
     }
     cli_run_well(cli_ranks(), CLI_WORDS_OF(LONGER_RUN, "run_dir=stopped"));
-    expect_same_runs("even", "stopped", 300);
+    expect_same_runs("even", "stopped", 120);
 }
 
 /* The launcher is asked to end, or dies: what its ranks have saved by then is gone on from. */
@@ -267,7 +267,7 @@ static void test_launcher_signalled(void **state)
         if (runs) {
             (void)kill(job.pid, signals[i]);
         }
-        process_wait(&job, 20, &result);
+        process_wait(&job, 60, &result);
         (void)close(watch);
         assert_false(result.late);
         assert_true(i > 0 || runs);
@@ -275,7 +275,7 @@ static void test_launcher_signalled(void **state)
         process_reap_all();
     }
     cli_run_well(cli_ranks(), CLI_WORDS_OF(LONGER_RUN, "run_dir=launched"));
-    expect_same_runs("even", "launched", 300);
+    expect_same_runs("even", "launched", 120);
     assert_int_equal(unfinished_saves("launched"), 0);
 }
 
@@ -292,7 +292,7 @@ static void test_locked(void **state)
     result = cli_run(cli_ranks(), CLI_WORDS_OF("train", "c.yaml", "run_dir=locked", "--fresh"));
     cli_expect_error(&result, cli_ranks(), 3, "locked: another job is working in this run folder");
     send_to_ranks(&job, SIGTERM);
-    process_wait(&job, 20, &result);
+    process_wait(&job, 60, &result);
     cli_expect_status(&result, REQUEUE);
 }
 

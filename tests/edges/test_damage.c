@@ -197,7 +197,7 @@ static void pruned_meanwhile(const char *command, struct process_result *result)
            info.si_code == CLD_STOPPED) {
         assert_int_equal(kill(job.pid, SIGCONT), 0);
     }
-    process_wait(&job, 20, result);
+    process_wait(&job, 60, result);
     assert_int_equal(cli_count(result->err, "is tried"), 0);
 }
 

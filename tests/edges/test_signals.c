@@ -221,7 +221,7 @@ static void test_handlers(void **state)
     for (int i = 0; i < count; i++) {
         (void)kill(ranks[i], SIGTERM);
     }
-    process_wait(&job, 30, &result);
+    process_wait(&job, 60, &result);
     cli_expect_status(&result, REQUEUE);
 }
 
@@ -330,7 +330,8 @@ static void test_in_evaluation(void **state)
 
 /* ---- the launcher ---------------------------------------------------------------------------- */
 
-/* Steps of about three seconds; the signal goes to mpiexec in the middle of one. */
+/* The signal goes to mpiexec while its ranks train. A step is short beside its patience, also where
+ * the machine has other work. */
 static void signal_launcher(const char *const *changes, int number, int status, const char *run)
 {
     struct process job;
@@ -338,7 +339,7 @@ static void signal_launcher(const char *const *changes, int number, int status, 
     char path[CLI_PATH];
     write_config("slow.yaml", 128, 32);
     cli_start(&job, cli_ranks(), changes,
-              CLI_WORDS_OF("train", "slow.yaml", run, "train.global_batch=16"));
+              CLI_WORDS_OF("train", "slow.yaml", run, "train.global_batch=4"));
     (void)snprintf(path, sizeof(path), "%s/metrics.jsonl", run + strlen("run_dir="));
     assert_true(wait_longer(&job, path, 0));
     (void)usleep(500000);
@@ -389,7 +390,7 @@ static void test_other_commands(void **state)
             (void)usleep(1000);
         }
         (void)kill(job.pid, signals[i]);
-        process_wait(&job, 30, &result);
+        process_wait(&job, 60, &result);
         cli_expect_status(&result, 128 + signals[i]);
     }
 }
