@@ -2,6 +2,7 @@
  * with one line that says which and why. */
 #include "cli/cli.h"
 
+#include <poll.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -136,6 +137,13 @@ static void start_endless(struct process *job, const char *run_dir, const char *
     cli_start(job, cli_ranks(), NULL,
               CLI_WORDS_OF("train", "c.yaml", "train.steps=1000000", "data.valid=", run_dir,
                            timeout, "parallel.expert=2"));
+    struct pollfd ends[2] = {{.fd = watch, .events = POLLIN}, {.fd = job->err}};
+    assert_true(poll(ends, 2, -1) > 0);
+    if (!(ends[0].revents & POLLIN)) {
+        struct process_result result;
+        process_wait(job, 60, &result);
+        fail_msg("ended before it trained: %s", result.err);
+    }
     assert_true(read(watch, buffer, sizeof(buffer)) > 0);
     (void)close(watch);
 }

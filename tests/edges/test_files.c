@@ -4,6 +4,7 @@
 
 #include "base/file.h"
 
+#include <poll.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -333,6 +334,13 @@ static void start_endless(struct process *job, const char *const *changes, const
     cli_start(job, cli_ranks(), changes,
               CLI_WORDS_OF("train", "c.yaml", "train.steps=1000000", "data.valid=", run_dir, data,
                            "checkpoint.every=100000"));
+    struct pollfd ends[2] = {{.fd = watch, .events = POLLIN}, {.fd = job->err}};
+    assert_true(poll(ends, 2, -1) > 0);
+    if (!(ends[0].revents & POLLIN)) {
+        struct process_result result;
+        process_wait(job, 60, &result);
+        fail_msg("ended before it trained: %s", result.err);
+    }
     assert_true(read(watch, buffer, sizeof(buffer)) > 0);
     (void)close(watch);
 }
