@@ -144,8 +144,8 @@ static void take_back(const struct tri_run_folder *folder)
 {
     char path[MEMBER_PATH_MAX], above[TRI_PATH_MAX];
     struct tri_error ignored;
-    if (check_held(folder, &ignored) != TRI_OK) {
-        return;
+    if (folder->busy || check_held(folder, &ignored) != TRI_OK) {
+        return; /* what is there is another's */
     }
     member(folder, TRYING, path);
     enum tri_status gone = tri_file_remove_tree(path, &ignored);
@@ -153,7 +153,7 @@ static void take_back(const struct tri_run_folder *folder)
         member(folder, "checkpoints", path);
         (void)rmdir(path);
     }
-    if (folder->made_lock && !folder->busy) {
+    if (folder->made_lock) {
         member(folder, "lock", path);
         (void)unlink(path);
     }

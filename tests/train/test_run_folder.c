@@ -1,4 +1,4 @@
-/* A long run's metrics.jsonl, when the run goes on. */
+/* A run folder that two starts want; a long run's metrics.jsonl, when the run goes on. */
 #include "train/run_folder.h"
 
 #include "base/file.h"
@@ -64,8 +64,27 @@ static void test_long_metrics(void **state)
     assert_int_equal(tri_file_remove_tree(run, &error), TRI_OK);
 }
 
+/* A start that finds another one at work takes nothing of it back: here what that one tries. */
+static void test_busy(void **state)
+{
+    (void)state;
+    char run[256], path[300];
+    struct tri_error error = {0};
+    struct tri_run_folder *folder, *other;
+    (void)snprintf(run, sizeof(run), TEST_TMP "/run_folder_busy.%d", (int)getpid());
+    assert_int_equal(tri_run_folder_open(run, false, &folder, &error), TRI_OK);
+    (void)snprintf(path, sizeof(path), "%s/checkpoints/trident.try", run);
+    assert_int_equal(tri_file_make_dirs(path, &error), TRI_OK);
+    assert_int_equal(tri_run_folder_open(run, false, &other, &error), TRI_FAILED);
+    assert_non_null(strstr(error.message, "another job is working in this run folder"));
+    assert_true(tri_file_exists(path));
+    tri_run_folder_close(folder);
+    assert_false(tri_file_exists(run));
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_long_metrics)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_busy),
+                                       cmocka_unit_test(test_long_metrics)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
