@@ -287,6 +287,9 @@ static void write_adapter(const char *folder, const char *keys, const char *tens
 #define TENSOR(name, shape)                                                                        \
     "{\"base_model.model.model.layers." name ".weight\": {\"dtype\": \"F32\", \"shape\": " shape   \
     ", \"data_offsets\": [0, 256]}}"
+#define GPT2_TENSOR(name, shape, place)                                                            \
+    "\"base_model.model.transformer.h.0.attn." name                                                \
+    ".weight\": {\"dtype\": \"F32\", \"shape\": " shape ", \"data_offsets\": [" place "]}"
 
 static void test_messages(void **state)
 {
@@ -310,6 +313,7 @@ static void test_messages(void **state)
         {"/gpt2", "patterns", "seed=1", "'rank_pattern' and 'alpha_pattern': expected one rank"},
         {"/gpt2", "scales", "seed=1", "'rank_pattern' and 'alpha_pattern': expected one rank"},
         {"/mixtral", "wide", "seed=1", "found rank 6, expected r (2)"},
+        {"/gpt2", "empty", "seed=1", "c_attn.lora_A.weight: shape [6, 0], expected [6, 32]"},
         {"/mixtral", "dora", "seed=1", "key 'use_dora': in use and not read"},
         {"/mixtral", "loha", "seed=1", "key 'peft_type': found 'LOHA', expected LORA"},
         {"/mixtral", "rank", "seed=1", "adapter_config.json: r: found 9223372036854775807"},
@@ -344,6 +348,11 @@ static void test_messages(void **state)
                   ", \"rank_pattern\": {\"c_attn\": 6}, \"alpha_pattern\": {\"c_attn\": 4}", NULL);
     write_adapter("wide",
                   ", \"rank_pattern\": {\"c_attn\": 6}, \"alpha_pattern\": {\"c_attn\": 12}", NULL);
+    write_adapter("empty",
+                  ", \"rank_pattern\": {\"c_attn\": 6}, \"alpha_pattern\": {\"c_attn\": 12}",
+                  "{" GPT2_TENSOR("c_proj.lora_A", "[2, 32]", "0, 256") ", " GPT2_TENSOR(
+                      "c_attn.lora_A", "[6, 0]",
+                      "256, 256") ", " GPT2_TENSOR("c_attn.lora_B", "[0, 6]", "256, 256") "}");
     write_adapter("other_rank", "", "{}");
     cli_write("other_rank/adapter_config.json", "{\"r\": 3, \"lora_alpha\": 4}");
     cli_tool(CLI_WORDS_OF("cp", GOLDEN "/gpt2/adapter/adapter_model.safetensors",
