@@ -206,6 +206,21 @@ static enum tri_status read_source(const struct source *source, int rank,
     return status;
 }
 
+/* Without a source. What does not fit may be what the checkpoint of `resume` would have told. */
+static enum tri_status complete_alone(struct tri_config *config, struct tri_error *error)
+{
+    struct tri_checkpoint_choice choice = {0};
+    struct tri_error misfit, why;
+    enum tri_status status = tri_config_complete(config, NULL, error);
+    if (status != TRI_BAD_INPUT || !config->resume[0] ||
+        tri_checkpoint_resolve(config->resume, &choice, &why) == TRI_OK) {
+        return status;
+    }
+    misfit = *error;
+    return tri_config_refuse(config, error, "resume", "%.400s; and of the config alone: %.400s",
+                             why.message, misfit.message);
+}
+
 /* Collective; the status is this rank's own. */
 static enum tri_status complete(struct tri_group *group, bool goes_on, struct tri_config *config,
                                 struct tri_error *error)
@@ -219,7 +234,7 @@ static enum tri_status complete(struct tri_group *group, bool goes_on, struct tr
     TRI_TRY(tri_comm_agree(group, status, error));
     tri_broadcast(group, where, &source, (int64_t)sizeof(source), TRI_U8, 0);
     if (!asked || !source.path[0]) { /* nor, it will be found, has another rank the same config */
-        return tri_config_complete(config, NULL, error);
+        return complete_alone(config, error);
     }
     struct tri_config *of_source = tri_alloc(TRI_MEMORY_OTHER, sizeof(*of_source));
     status = read_source(&source, tri_group_rank(group), of_source, error);

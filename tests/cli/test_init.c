@@ -368,6 +368,10 @@ static void test_resumed(void **state)
     cli_expect_error(&result, cli_ranks(), 2, "key 'moe.num_experts': found 2, expected");
     result = cli_run(cli_ranks(), CLI_WORDS_OF("train", "i.yaml", "run_dir=not", "resume=gone"));
     cli_expect_error(&result, cli_ranks(), 2, "gone");
+    result = cli_run(cli_ranks(), CLI_WORDS_OF("train", "i.yaml", "run_dir=not", "resume=gone",
+                                               "parallel.expert=2"));
+    cli_expect_error(&result, cli_ranks(), 2,
+                     "key 'resume': gone: no such run or checkpoint; and of the config alone: ");
     cli_run_well(0, CLI_WORDS_OF("plan", "i.yaml", "resume=begun", "parallel.expert=2"));
 }
 
