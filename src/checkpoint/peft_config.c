@@ -114,8 +114,9 @@ static enum tri_status read_patterns(const char *path, const json_t *root, doubl
         int64_t rank = x ? json_integer_value(json_object_iter_value(x)) : 0;
         double scaled = y ? json_number_value(json_object_iter_value(y)) : 0.0;
         bool alike = x && y && strcmp(json_object_iter_key(x), json_object_iter_key(y)) == 0;
+        double expected = (double)rank / (double)form->rank * alpha; /* but for rounding */
         bool fits = rank > 0 && rank <= RANK_MOST &&
-                    (double)form->rank * scaled == (double)rank * alpha &&
+                    fabs(scaled - expected) <= 1e-12 * fabs(expected) &&
                     (form->wide == form->rank || form->wide == rank);
         if (!alike || !fits) {
             return tri_fail(error, TRI_BAD_INPUT,

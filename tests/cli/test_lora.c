@@ -225,6 +225,13 @@ static void test_blocks(void **state)
     cli_expect_error(&result, cli_ranks(), 2,
                      "c_attn.lora_B.weight: row 40, column 2: found 1, expected zeros");
     cli_tool(CLI_WORDS_OF("rm", "-r", "again3"));
+    /* 3 · (3 · 0.7) is not 9 · 0.7, in doubles. */
+    cli_run_well(0, CLI_WORDS_OF("train", "i.yaml", "run_dir=odd", "init_from=" GOLDEN "/gpt2",
+                                 "train.lora.rank=3", "train.lora.alpha=0.7",
+                                 "train.lora.targets=attention", "train.steps=1"));
+    cli_run_well(0, CLI_WORDS_OF("export", "odd", "odd_blocks"));
+    cli_run_well(0, CLI_WORDS_OF("import", base, "odd_again", "--adapter", "odd_blocks"));
+    expect_near(loss_of("odd_again"), loss_of("odd"), 1e-7);
 }
 
 /* Pairs of all experts of a layer at once, as PEFT has them in transformers 5. */
