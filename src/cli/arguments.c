@@ -69,7 +69,10 @@ static enum tri_status take_option(char **argv, int argc, int *at, struct tri_ar
         return tri_fail(error, TRI_BAD_INPUT, "command line: option '%s' is given twice",
                         option->name);
     }
-    if (!option->takes_value) {
+    bool number = *at + 1 < argc && argv[*at + 1][0] &&
+                  strspn(argv[*at + 1], "0123456789") == strlen(argv[*at + 1]);
+    bool alone = option->takes_value == TRI_MAYBE_NUMBER && !joined && !number;
+    if (!option->takes_value || alone) {
         arguments->values[index] = "";
         return joined ? tri_fail(error, TRI_BAD_INPUT, "command line: option '%s' takes no value",
                                  option->name)

@@ -9,10 +9,12 @@
 
 #include <stdio.h>
 
-/* An option "--name VALUE" or, without a value, "--name". */
+/* An option "--name VALUE" or, without a value, "--name"; or either: then a word behind it is the
+ * value if it is a number. */
+enum { TRI_MAYBE_NUMBER = 2 };
 struct tri_option {
     const char *name;
-    bool takes_value;
+    int takes_value; /* false, true or TRI_MAYBE_NUMBER */
 };
 
 struct tri_command;

@@ -211,7 +211,8 @@ enum tri_status tri_converse(const struct tri_generate_request *request, struct 
         tri_free(line);
     }
     if (status == TRI_OK) {
-        tri_generated_log(&talk.done);
+        double share = request->active.given ? tri_active_share(session) : 1.0;
+        tri_generated_log(request, &talk.done, share);
     }
     for (size_t i = 0; i < talk.count; i++) {
         tri_free((char *)(uintptr_t)talk.turns[i].text);

@@ -1,6 +1,7 @@
 #include "base/log.h"
 #include "base/memory.h"
 #include "base/path.h"
+#include "cli/active.h"
 #include "cli/command.h"
 #include "data/tokenizer.h"
 #include "data/tokenizer_files.h"
@@ -20,6 +21,8 @@ struct request {
     char data[TRI_PATH_MAX], choices[TRI_PATH_MAX];
     int64_t bytes; /* of the text behind the tokens; 0: those that are bytes */
     bool json;
+    struct tri_active_request active;
+    double share; /* of the experts' work that was done, where `active` is given */
 };
 
 static enum tri_status read_request(const struct tri_arguments *arguments, struct request *request,
@@ -28,6 +31,7 @@ static enum tri_status read_request(const struct tri_arguments *arguments, struc
     TRI_TRY(tri_arguments_int(arguments, "--bytes", 1, INT64_MAX, 0, &request->bytes, error));
     TRI_TRY(tri_config_of_checkpoint(arguments->words[0], arguments, &request->config,
                                      &request->choice, error));
+    TRI_TRY(tri_active_read(arguments, &request->config, &request->active, error));
     TRI_TRY(tri_arguments_path(arguments, "--data", request->data, error));
     TRI_TRY(tri_arguments_path(arguments, "--choices", request->choices, error));
     request->json = tri_arguments_has(arguments, "--json");
@@ -177,6 +181,19 @@ static void describe(const struct request *request, const struct answer *answer,
     (void)json_object_set_new(root, "expert_load", layers);
 }
 
+/* "expert_share", or a line: what --active and its like ask for. */
+static void tell_share(const struct request *request, json_t *root)
+{
+    if (!request->active.given) {
+        return;
+    }
+    if (request->json) {
+        (void)json_object_set_new(root, "expert_share", tri_json_number(request->share));
+    } else {
+        (void)printf("active      %.2f %% of the experts' work\n", 100 * request->share);
+    }
+}
+
 static void print_answers(const struct request *request, const struct answer *answers, int count)
 {
     json_t *root = json_object();
@@ -196,6 +213,7 @@ static void print_answers(const struct request *request, const struct answer *an
         (void)json_object_set(root, "sets", sets);
     }
     json_decref(sets);
+    tell_share(request, root);
     if (request->json) {
         tri_print_json(root);
     } else {
@@ -203,7 +221,7 @@ static void print_answers(const struct request *request, const struct answer *an
     }
 }
 
-static enum tri_status evaluate_sets(const struct request *request, struct tri_session *session,
+static enum tri_status evaluate_sets(struct request *request, struct tri_session *session,
                                      const struct tri_texts *texts, struct tri_error *error)
 {
     struct tri_evaluation *evaluations;
@@ -225,6 +243,7 @@ static enum tri_status evaluate_sets(const struct request *request, struct tri_s
     for (int i = 0; i < texts->count; i++) {
         answers[i].evaluation = evaluations[i];
     }
+    request->share = request->active.given ? tri_active_share(session) : 1.0;
     if (session->mesh->rank == 0) {
         print_answers(request, answers, texts->count);
     }
@@ -257,6 +276,7 @@ static enum tri_status evaluate(struct request *request, struct tri_session *ses
         compare_tokenizers(request);
     }
     if (status == TRI_OK) {
+        tri_active_begin(&request->active, session);
         status = evaluate_sets(request, session, &texts, error);
     }
     tri_texts_close(&texts);
@@ -276,6 +296,7 @@ static void print_choices(const struct request *request, const struct tri_choice
         (void)json_object_set_new(root, "questions", json_integer(result->questions));
         (void)json_object_set_new(root, "accuracy", tri_json_number(by_mean));
         (void)json_object_set_new(root, "accuracy_by_sum", tri_json_number(by_sum));
+        tell_share(request, root);
         tri_print_json(root);
     } else {
         (void)printf("questions   %lld\n", (long long)result->questions);
@@ -283,6 +304,7 @@ static void print_choices(const struct request *request, const struct tri_choice
                      (long long)result->right_by_mean);
         (void)printf("            %.4f by the loss in all, %lld right\n", by_sum,
                      (long long)result->right_by_sum);
+        tell_share(request, NULL);
     }
 }
 
@@ -294,7 +316,9 @@ static enum tri_status answer(struct request *request, const struct tri_choices 
     enum tri_status status = tri_session_load(session, &request->choice, &state, error);
     tri_checkpoint_state_fini(&state);
     TRI_TRY(status);
+    tri_active_begin(&request->active, session);
     TRI_TRY(tri_choices_answer(session->engine, choices, &result, error));
+    request->share = request->active.given ? tri_active_share(session) : 1.0;
     if (session->mesh->rank == 0) {
         print_choices(request, &result);
     }

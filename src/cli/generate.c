@@ -142,6 +142,7 @@ static enum tri_status read_request(const struct tri_arguments *arguments,
     TRI_TRY(read_numbers(arguments, request, error));
     TRI_TRY(tri_config_of_checkpoint(arguments->words[0], arguments, &request->config,
                                      &request->choice, error));
+    TRI_TRY(tri_active_read(arguments, &request->config, &request->active, error));
     int64_t most = request->config.model.max_position;
     return tri_arguments_int(arguments, "--context", 1, most, most, &request->context, error);
 }
@@ -212,6 +213,9 @@ static enum tri_status load_and_generate(struct tri_comm *comm, struct tri_gener
     TRI_TRY(tri_session_create(comm, &job->config, false, cache, &session, error));
     enum tri_status status = tri_session_load(session, &request->choice, &state, error);
     tri_checkpoint_state_fini(&state);
+    if (status == TRI_OK) {
+        tri_active_begin(&request->active, session);
+    }
     if (status == TRI_OK && job->count == 0) {
         status = tri_converse(request, comm, session, error);
     } else if (status == TRI_OK) {

@@ -2,6 +2,7 @@
 #ifndef TRIDENT_CLI_GENERATE_RUN_H
 #define TRIDENT_CLI_GENERATE_RUN_H
 
+#include "cli/active.h"
 #include "cli/command.h"
 #include "cli/prompts.h"
 #include "data/tokenizer_files.h"
@@ -17,6 +18,7 @@ struct tri_generate_request {
     const char *prompt, *prompts; /* NULL: not given */
     bool ids;                     /* the prompt is token ids, and ids are printed */
     bool json, chats;
+    struct tri_active_request active;
     int64_t context; /* tokens, at most the model's max_position */
     int64_t batch;   /* texts at once */
     int32_t ends[TRI_ENDS];
@@ -37,8 +39,9 @@ struct tri_generate_job {
 };
 
 void tri_generated_add(struct tri_generated *sum, const struct tri_generated *more);
-/* What was done, and how fast, to the log. */
-void tri_generated_log(const struct tri_generated *done);
+/* What was done, and how fast, to the log; share: of the experts' work, where not all was done. */
+void tri_generated_log(const struct tri_generate_request *request, const struct tri_generated *done,
+                       double share);
 
 /* All texts of the job, written to standard output of rank 0: a single one as it grows. Collective
  * over all ranks. */

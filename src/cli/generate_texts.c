@@ -103,7 +103,7 @@ static json_t *describe(const struct tri_generate_request *request,
 
 static void print_json(const struct tri_generate_request *request,
                        const struct tri_sequence *sequences, int64_t count,
-                       const struct tri_generated *done)
+                       const struct tri_generated *done, double share)
 {
     json_t *root;
     if (request->prompts) {
@@ -117,6 +117,9 @@ static void print_json(const struct tri_generate_request *request,
         root = describe(request, &sequences[0]);
     }
     (void)json_object_set_new(root, "seconds", json_real(done->prompt_seconds + done->seconds));
+    if (request->active.given) {
+        (void)json_object_set_new(root, "expert_share", json_real(share));
+    }
     tri_print_json(root);
 }
 
@@ -128,13 +131,17 @@ void tri_generated_add(struct tri_generated *sum, const struct tri_generated *mo
     sum->tokens += more->tokens;
 }
 
-void tri_generated_log(const struct tri_generated *done)
+void tri_generated_log(const struct tri_generate_request *request, const struct tri_generated *done,
+                       double share)
 {
     double seconds = done->prompt_seconds + done->seconds;
     tri_log_info("wrote %lld tokens in %.2f s, %.4g tokens/s; %lld of prompts in %.2f s of that",
                  (long long)done->tokens, seconds,
                  seconds > 0 ? (double)done->tokens / seconds : 0.0, (long long)done->prompt_tokens,
                  done->prompt_seconds);
+    if (request->active.given) {
+        tri_log_info("active %.2f %% of the experts' work", 100 * share);
+    }
 }
 
 /* Ids that the text does not show. */
@@ -201,11 +208,12 @@ void tri_generate_texts(const struct tri_generate_job *job, struct tri_session *
         struct tri_generated done = generate(job, session, first, rows);
         tri_generated_add(&all, &done);
     }
+    double share = job->request->active.given ? tri_active_share(session) : 1.0;
     if (session->mesh->rank == 0) {
         note_unknown(job->request, job->sequences, job->count);
-        tri_generated_log(&all);
+        tri_generated_log(job->request, &all, share);
         if (job->request->json) {
-            print_json(job->request, job->sequences, job->count, &all);
+            print_json(job->request, job->sequences, job->count, &all, share);
         }
     }
 }

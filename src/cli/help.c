@@ -1,3 +1,4 @@
+#include "cli/active.h"
 #include "cli/command.h"
 #include "config/text.h"
 #include "moe/strategies.h"
@@ -45,12 +46,17 @@ const struct tri_command tri_commands[] = {
      "                  completion is the likeliest\n"
      "  --bytes N       bytes of the text behind the tokens, for bits per byte where tokens are\n"
      "                  no bytes and there is no tokenizer; of one set alone\n"
+     "  --active [N]    of a model of moe.router dense: of each token only the N most probable\n"
+     "                  experts work (moe.top_k); prints the part of their work that is done\n"
+     "  --active-threshold EPS  those whose probability x num_experts is above EPS\n"
+     "  --active-average EPS    as many of the most probable as that is on average over a row\n"
+     "                  (over moe.aux_window)\n"
      "  --json          one JSON object: loss, perplexity, bits_per_byte, tokens, …; of several\n"
      "                  sets these by name in \"sets\"; of --choices questions, accuracy,\n"
      "                  accuracy_by_sum\n"
      "  key=value       replaces a value of the run's config, as in parallel.expert=2\n",
      OPTIONS({"--ranks", true}, {"--data", true}, {"--choices", true}, {"--bytes", true},
-             {"--json", false}, {NULL, false}),
+             TRI_ACTIVE_OPTIONS, {"--json", false}, {NULL, false}),
      1,
      {"RUN|CHECKPOINT"},
      TRI_TAKES_OVERRIDES | TRI_STARTS_RANKS,
@@ -76,6 +82,11 @@ const struct tri_command tri_commands[] = {
      "  --top-k N           choose among the N likeliest (0: all)\n"
      "  --top-p X           choose among the likeliest that together reach X (1: all)\n"
      "  --seed N            of the random choices (1)\n"
+     "  --active [N]        of a model of moe.router dense: of each token only the N most\n"
+     "                      probable experts work (moe.top_k)\n"
+     "  --active-threshold EPS  those whose probability x num_experts is above EPS\n"
+     "  --active-average EPS    as many of the most probable as that is on average over\n"
+     "                      moe.aux_window: the tokens of a text that are read at once\n"
      "  --no-cache          works out the whole context for every token: the same text, slowly\n"
      "  --ids               the prompt, which must be given, is token ids, and ids are written;\n"
      "                      needed when tokens are not bytes and there is no tokenizer\n"
@@ -88,8 +99,8 @@ const struct tri_command tri_commands[] = {
      OPTIONS({"--ranks", true}, {"--prompt", true}, {"--prompts", true}, {"--batch", true},
              {"--chat", false}, {"--template", true}, {"--system", true}, {"--tokens", true},
              {"--context", true}, {"--temperature", true}, {"--top-k", true}, {"--top-p", true},
-             {"--seed", true}, {"--no-cache", false}, {"--ids", false}, {"--json", false},
-             {NULL, false}),
+             {"--seed", true}, TRI_ACTIVE_OPTIONS, {"--no-cache", false}, {"--ids", false},
+             {"--json", false}, {NULL, false}),
      1,
      {"RUN|CHECKPOINT"},
      TRI_TAKES_OVERRIDES | TRI_STARTS_RANKS,

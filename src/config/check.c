@@ -80,6 +80,9 @@ static void resolve_rest(struct tri_config *config)
     if (moe->eval_capacity_factor < 0) {
         moe->eval_capacity_factor = moe->capacity_factor;
     }
+    if (!moe->schedule) {
+        moe->schedule = tri_config_schedule_for(config);
+    }
     if ((unsigned)moe->aux_window == UINT_MAX) {
         bool by_step = moe->router->balances_step && !config->reproducible;
         moe->aux_window = by_step ? TRI_WINDOW_STEP : TRI_WINDOW_SEQUENCE;
@@ -204,134 +207,11 @@ static enum tri_status check_positions(const struct tri_config *config, struct t
     return TRI_OK;
 }
 
-static enum tri_status check_moe_layers(const struct tri_config *config, struct tri_error *error)
-{
-    const struct tri_config_moe *moe = &config->moe;
-    int64_t blocks = config->model.num_layers;
-    if (moe->num_layers == 0 && moe->every > blocks) {
-        return tri_key_refuse(config, error, "moe.every", "model.num_layers",
-                              "found %" PRId64 ", expected at most model.num_layers (%" PRId64
-                              "): no layer would be MoE",
-                              moe->every, blocks);
-    }
-    if (moe->num_layers > 0 && moe->every != 1) {
-        return tri_key_refuse(config, error, "moe.every", "moe.layers",
-                              "found %" PRId64 ", expected 1 or nothing beside moe.layers",
-                              moe->every);
-    }
-    for (int64_t i = 0; i < moe->num_layers; i++) {
-        if (moe->layers[i] >= blocks) {
-            return tri_key_refuse(config, error, "moe.layers", "model.num_layers",
-                                  "found layer %" PRId64
-                                  ", expected less than model.num_layers (%" PRId64
-                                  "): layers are counted from 0",
-                                  moe->layers[i], blocks);
-        }
-        if (i > 0 && moe->layers[i] <= moe->layers[i - 1]) {
-            return tri_key_refuse(config, error, "moe.layers", NULL,
-                                  "found %" PRId64 " after %" PRId64 ", expected rising numbers",
-                                  moe->layers[i], moe->layers[i - 1]);
-        }
-    }
-    return TRI_OK;
-}
-
-/* A router that drops nothing, or draws by itself, is not told how to. */
-static enum tri_status check_dropless(const struct tri_config *config, struct tri_error *error)
-{
-    const struct tri_config_moe *moe = &config->moe;
-    const char *name = moe->router->strategy.name;
-    bool trained = moe->capacity_factor > 0;
-    if (!moe->router->dropless) {
-        return TRI_OK;
-    }
-    if (trained || moe->eval_capacity_factor > 0) {
-        return tri_key_refuse(config, error,
-                              trained ? "moe.capacity_factor" : "moe.eval_capacity_factor",
-                              "moe.router", "found %g, expected none: router %s drops no token",
-                              trained ? moe->capacity_factor : moe->eval_capacity_factor, name);
-    }
-    if (moe->noise > 0) {
-        return tri_key_refuse(config, error, "moe.noise", "moe.router",
-                              "found %g, expected 0: router %s draws by its own probabilities",
-                              moe->noise, name);
-    }
-    return TRI_OK;
-}
-
-static enum tri_status check_router(const struct tri_config *config, struct tri_error *error)
-{
-    const struct tri_config_moe *moe = &config->moe;
-    const struct tri_router_kind *router = moe->router;
-    const char *name = router->strategy.name;
-    if (moe->top_k > moe->num_experts) {
-        return tri_key_refuse(config, error, "moe.top_k", "moe.num_experts",
-                              "found %" PRId64 ", expected at most num_experts (%" PRId64 ")",
-                              moe->top_k, moe->num_experts);
-    }
-    if (router->top_k != 0 && moe->top_k != router->top_k) {
-        return tri_key_refuse(config, error, "moe.top_k", "moe.router",
-                              "found %" PRId64 ", expected %" PRId64 ": router is %s", moe->top_k,
-                              router->top_k, name);
-    }
-    if (moe->aux_scope == TRI_AUX_MODEL && router->layer_scope) {
-        return tri_key_refuse(config, error, "moe.aux_scope", "moe.router",
-                              "found model, expected layer: router %s balances each layer", name);
-    }
-    if (moe->bias_balancing > 0 && !router->biased) {
-        return tri_key_refuse(config, error, "moe.bias_balancing", "moe.router",
-                              "found %g, expected 0: router %s chooses by no bias",
-                              moe->bias_balancing, name);
-    }
-    TRI_TRY(check_dropless(config, error));
-    if (moe->shared_gate && moe->shared_intermediate_size == 0) {
-        return tri_key_refuse(config, error, "moe.shared_gate", NULL,
-                              "found true, expected a shared_intermediate_size with it");
-    }
-    return TRI_OK;
-}
-
-/* What moe.score, moe.groups and moe.routed_scaling ask of each other and of the router. */
-static enum tri_status check_scores(const struct tri_config *config, struct tri_error *error)
-{
-    const struct tri_config_moe *moe = &config->moe;
-    bool sigmoid = moe->score == TRI_SCORE_SIGMOID;
-    int64_t open = moe->groups_top * (moe->num_experts / moe->groups);
-    if (!moe->router->scored && (sigmoid || moe->groups > 1 || moe->routed_scaling != 1.0)) {
-        const char *key = sigmoid           ? "moe.score"
-                          : moe->groups > 1 ? "moe.groups"
-                                            : "moe.routed_scaling";
-        return tri_key_refuse(config, error, key, "moe.router",
-                              "expected its default: router %s scores and weighs in its own way",
-                              moe->router->strategy.name);
-    }
-    if (sigmoid && moe->z_loss > 0) {
-        return tri_key_refuse(
-            config, error, "moe.z_loss", "moe.score",
-            "found %g, expected 0: it keeps the sum of a softmax small, and score "
-            "is sigmoid",
-            moe->z_loss);
-    }
-    if (moe->groups > 1 && (moe->num_experts % moe->groups != 0 || open == moe->groups_top)) {
-        return tri_key_refuse(config, error, "moe.groups", "moe.num_experts",
-                              "found %" PRId64 ", expected a divisor of num_experts (%" PRId64
-                              ") that leaves two experts or more to a group",
-                              moe->groups, moe->num_experts);
-    }
-    if (moe->groups_top > moe->groups || open < moe->top_k) {
-        return tri_key_refuse(config, error, "moe.groups_top", "moe.groups",
-                              "found %" PRId64 ", expected at most groups (%" PRId64
-                              "), and top_k (%" PRId64 ") experts or more in so many groups",
-                              moe->groups_top, moe->groups, moe->top_k);
-    }
-    return TRI_OK;
-}
-
 /* Tokens and routes of a micro-batch have 32-bit numbers. */
 static enum tri_status check_micro_batch(const struct tri_config *config, struct tri_error *error)
 {
     int64_t seq = config->data.sequence_length;
-    int64_t routes = config->moe.num_experts > 0 ? config->moe.top_k : 1;
+    int64_t routes = config->moe.num_experts > 0 ? tri_config_visits(&config->moe) : 1;
     if (config->train.micro_batch <= INT32_MAX / (seq * routes)) {
         return TRI_OK;
     }
@@ -409,6 +289,22 @@ static enum tri_status check_row_window(const struct tri_config *config, const c
 }
 
 /* What the same bits on every layout ask for. */
+/* A dense router's outputs are sums over all experts: in one tree, of which the experts of a rank
+ * must be a whole branch. */
+static enum tri_status check_expert_sums(const struct tri_config *config, struct tri_error *error)
+{
+    const struct tri_config_parallel *p = &config->parallel;
+    int64_t homes = p->expert * (p->expert_tensor < p->tensor ? p->tensor : 1);
+    int64_t experts = config->moe.num_experts / homes;
+    if (!config->moe.router->dense || homes == 1 || (experts & (experts - 1)) == 0) {
+        return TRI_OK;
+    }
+    return tri_key_refuse(config, error, "parallel.expert", "reproducible",
+                          "found %" PRId64 ", which leaves %" PRId64 " experts to a rank, expected "
+                          "a power of two: reproducible adds the experts of router %s in one tree",
+                          p->expert, experts, config->moe.router->strategy.name);
+}
+
 static enum tri_status check_reproducible(const struct tri_config *config, struct tri_error *error)
 {
     const struct tri_config_moe *moe = &config->moe;
@@ -428,7 +324,7 @@ static enum tri_status check_reproducible(const struct tri_config *config, struc
         return tri_key_refuse(config, error, "moe.aux_scope", "reproducible",
                               "found model, expected layer: reproducible takes each row by itself");
     }
-    return TRI_OK;
+    return check_expert_sums(config, error);
 }
 
 static enum tri_status check_expert_tensor(const struct tri_config *config, struct tri_error *error)
@@ -480,9 +376,7 @@ static enum tri_status check_shape(const struct tri_config *config, struct tri_e
     TRI_TRY(check_model(config, error));
     TRI_TRY(check_positions(config, error));
     if (config->moe.num_experts > 0) {
-        TRI_TRY(check_moe_layers(config, error));
-        TRI_TRY(check_router(config, error));
-        TRI_TRY(check_scores(config, error));
+        TRI_TRY(tri_config_check_moe(config, error));
     }
     TRI_TRY(check_recompute(config, error));
     return check_degrees(config, error);
@@ -549,6 +443,16 @@ enum tri_status tri_config_check_layout(const struct tri_config *config, int ran
                               ranks > 1 ? "" : ": --ranks N or a launcher starts more");
     }
     return TRI_OK;
+}
+
+int64_t tri_config_routes(const struct tri_config_moe *moe)
+{
+    return moe->router->dense ? 0 : moe->top_k;
+}
+
+int64_t tri_config_visits(const struct tri_config_moe *moe)
+{
+    return moe->router->dense ? moe->num_experts : moe->top_k;
 }
 
 bool tri_config_layer_recomputes(const struct tri_config *config, int64_t layer)

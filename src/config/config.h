@@ -84,7 +84,8 @@ struct tri_config_moe {
     enum tri_aux_scope aux_scope;
     enum tri_window aux_window;
     double z_loss;
-    double capacity_factor; /* 0: none (dropless) */
+    double mutual_information; /* coefficient of the loss by that name, of a dense router */
+    double capacity_factor;    /* 0: none (dropless) */
     double eval_capacity_factor;
     int64_t min_capacity;
     enum tri_window capacity_window;
@@ -283,6 +284,10 @@ void tri_config_sets(const char *text, struct tri_sets *sets);
 const char *tri_lora_target_word(enum tri_lora_target target);
 /* Whether train.lora.targets has it. */
 bool tri_config_lora_targets(const struct tri_config *config, enum tri_lora_target target);
+/* Experts that a token chooses, of which there are records: none where the router is dense. And
+ * experts that a token visits, each with a weight. */
+int64_t tri_config_routes(const struct tri_config_moe *moe);
+int64_t tri_config_visits(const struct tri_config_moe *moe);
 bool tri_config_layer_is_moe(const struct tri_config *config, int64_t layer);
 /* Whether positions count from 0 in each document, and not in each row. */
 bool tri_config_document_positions(const struct tri_config *config);

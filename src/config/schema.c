@@ -63,7 +63,8 @@ const char *tri_key_word(const struct tri_key *key, const struct tri_strategies 
 
 const char *tri_key_initial(const struct tri_key *key, const struct tri_strategies *known)
 {
-    return key->type == TRI_KEY_STRATEGY ? tri_key_word(key, known, 0) : key->initial;
+    return key->type == TRI_KEY_STRATEGY && !key->follows ? tri_key_word(key, known, 0)
+                                                          : key->initial;
 }
 
 void *tri_key_at(const struct tri_key *key, struct tri_config *config)

@@ -106,6 +106,11 @@ bool tri_key_is_followed(const struct tri_key *key, const struct tri_config *con
 enum tri_status tri_config_finish_read(struct tri_config *config, bool hints,
                                        struct tri_error *error) TRI_NODISCARD;
 
+/* The first schedule that goes with the router. */
+const struct tri_schedule_kind *tri_config_schedule_for(const struct tri_config *config);
+/* The section moe, of a config with experts. */
+enum tri_status tri_config_check_moe(const struct tri_config *config,
+                                     struct tri_error *error) TRI_NODISCARD;
 /* The section train.lora. */
 enum tri_status tri_config_check_lora(const struct tri_config *config,
                                       struct tri_error *error) TRI_NODISCARD;

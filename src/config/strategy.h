@@ -35,6 +35,8 @@ struct tri_router_kind {
     bool scored;      /* likewise moe.score, moe.groups and moe.routed_scaling */
     bool by_place;    /* chooses or drops by a token's place in the global batch (random numbers are
                          keyed by it too), whatever the keys of noise and of drops say */
+    bool dense;       /* every token visits every expert: nothing is chosen, and a weight is a
+                         probability. Goes with the schedules that are `dense` too. */
     bool blind;       /* reads no logits, and asks no peer: a rehearsal's */
     bool even;        /* every expert gets the same share: a plan needs no headroom */
     bool dropless;    /* takes no capacity, and no noise */
@@ -51,6 +53,7 @@ struct tri_router_kind {
 struct tri_schedule_ops;
 struct tri_schedule_kind {
     struct tri_strategy strategy;
+    bool dense; /* for routers that are, and no others */
     /* Whether on a mesh of so many tensor and expert ranks the tensor ranks of an MoE layer each
      * route their own part of the tokens, so that gradients of the router are partial sums over
      * tensor. */

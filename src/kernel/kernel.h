@@ -346,7 +346,7 @@ struct tri_kernels {
      * rows[index[t*k+j]], in the order of j, index -1 skipped. y may be add. */
     void (*combine_rows)(const struct tri_kernels *self, const struct tri_combine_args *args);
     /* drows[index[t*k+j]] = weight[t*k+j] * dy[t]; dweight[t*k+j] = dot(dy[t],
-     * rows[index[t*k+j]]), 0 where the index is -1. Indices are distinct. */
+     * rows[index[t*k+j]]), 0 where the index is -1. Indices are distinct. drows may be rows. */
     void (*combine_rows_backward)(const struct tri_kernels *self,
                                   const struct tri_combine_args *args);
     /* Shared expert's gate: y[t] = add[t] + gate[t] * x[t]; gate [n] stat. y may be add. */

@@ -162,7 +162,7 @@ static void add(struct builder *b, struct spec spec)
     place_row(b, row);
     params->total += row->shape[0] * row->shape[1];
     params->trained += row->trained ? row->shape[0] * row->shape[1] : 0;
-    if (spec.place != TRI_PLACE_EXPERT || spec.expert < b->config->moe.top_k) {
+    if (spec.place != TRI_PLACE_EXPERT || spec.expert < tri_config_visits(&b->config->moe)) {
         params->active += row->shape[0] * row->shape[1];
     }
 }

@@ -28,9 +28,10 @@ struct tri_route_tap {
 
 /* This rank's share of the sums that the step reports. */
 struct tri_tally {
-    struct tri_exact cross_entropy;    /* sum over counted targets of -log p */
-    int64_t targets;                   /* counted targets */
-    struct tri_exact aux_loss, z_loss; /* shares of the global means: add over {expert, data} */
+    struct tri_exact cross_entropy; /* sum over counted targets of -log p */
+    int64_t targets;                /* counted targets */
+    struct tri_exact aux_loss, z_loss,
+        information_loss; /* shares of the global means: add over {expert, data} */
     int64_t dropped;
     int64_t *load; /* [MoE layers, experts] tokens chosen, before capacity */
     double seconds_attention, seconds_router, seconds_exchange, seconds_experts;

@@ -17,6 +17,9 @@ struct tri_moe {
     struct tri_router *router;
     struct tri_exchange exchange;
     float *bias; /* [MoE layers, experts] or NULL */
+    bool sparse; /* `active` holds */
+    struct tri_active active;
+    struct tri_expert_work work;
 };
 
 struct layer {
@@ -143,7 +146,7 @@ static void record(const struct layer *layer, const struct tri_frame *frame,
         memcpy(tap->logits + place * experts, kept->call.logits,
                (size_t)(n * experts) * sizeof(float));
     }
-    for (int64_t t = 0; t < n && tap->gap; t++) {
+    for (int64_t t = 0; t < n && tap->gap && tap->k > 0; t++) {
         /* In probabilities: the scores are that already, or logits. */
         int32_t last = routes->chosen[t * tap->k + tap->k - 1];
         double logits = (double)routes->probs[t * experts + last] * -expm1(-(double)routes->gap[t]);
@@ -200,6 +203,7 @@ static struct tri_router_call make_call(const struct layer *layer, const struct 
         .imposed = imposed(layer, frame, TRI_IMPOSE_CHOICE),
         .imposed_drops = imposed(layer, frame, TRI_IMPOSE_DROPS),
         .imposed_logits = imposed_logits(layer, frame),
+        .active = moe->sparse && !pass->training && !pass->backward ? &moe->active : NULL,
         .phase = pass->phase,
     };
 }
@@ -211,9 +215,20 @@ static void tell_tally(const struct layer *layer, const struct tri_frame *frame,
     int64_t experts = layer->base.context->config->moe.num_experts;
     tri_exact_merge(&pass->tally->aux_loss, &kept->routes->aux_terms);
     tri_exact_merge(&pass->tally->z_loss, &kept->routes->z_terms);
+    tri_exact_merge(&pass->tally->information_loss, &kept->routes->information_terms);
     pass->tally->dropped += kept->routes->dropped;
     for (int64_t e = 0; e < experts; e++) {
         pass->tally->load[layer->index * experts + e] += kept->routes->load[e];
+    }
+}
+
+static void count_work(struct tri_moe *moe, const struct tri_pass *pass,
+                       const struct tri_routes *routes)
+{
+    int64_t experts = moe->context->config->moe.num_experts;
+    moe->work.all += tri_pass_tokens(pass) * experts;
+    for (int64_t e = 0; e < experts; e++) {
+        moe->work.done += routes->load[e];
     }
 }
 
@@ -236,6 +251,9 @@ static void route(const struct layer *layer, const struct tri_frame *frame, stru
     kept->call.logits = router_logits(layer, frame, kept);
     tri_router_forward(layer->moe->router, &kept->call, routes,
                        scope_is_model(context) ? frame->moe : NULL);
+    if (routes->sparse) {
+        count_work(layer->moe, pass, routes);
+    }
     if (pass->tap && !pass->tap->impose && tri_pass_tokens(pass) > 0) {
         record(layer, frame, kept);
     }
@@ -316,7 +334,7 @@ static void backward(const struct tri_sublayer *self, const struct tri_frame *fr
     const struct tri_context *context = self->context;
     size_t mark = tri_arena_mark(frame->arena);
     int64_t n = tri_pass_tokens(pass);
-    float *dweight = tri_frame_take_f32(frame, n * context->config->moe.top_k);
+    float *dweight = tri_frame_take_f32(frame, n * tri_config_visits(&context->config->moe));
     layer->schedule->ops->backward(layer->schedule, frame, kept->schedule, kept->routes, dy, dx,
                                    dweight);
     double start = tri_clock_now();
@@ -428,6 +446,19 @@ void tri_moe_set_bias(struct tri_moe *moe, const float *bias)
         moe->bias = tri_alloc(TRI_MEMORY_OTHER, bytes);
     }
     memcpy(moe->bias, bias, bytes);
+}
+
+void tri_moe_set_active(struct tri_moe *moe, const struct tri_active *active)
+{
+    TRI_REQUIRE(!active || moe->context->config->moe.router->dense);
+    moe->sparse = active != NULL;
+    moe->active = active ? *active : (struct tri_active){0};
+    moe->work = (struct tri_expert_work){0};
+}
+
+struct tri_expert_work tri_moe_work(const struct tri_moe *moe)
+{
+    return moe->work;
 }
 
 void tri_moe_set_load(struct tri_moe *moe, double load)

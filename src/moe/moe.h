@@ -19,6 +19,16 @@ float *tri_moe_bias(struct tri_moe *moe);
  * them. */
 void tri_moe_set_bias(struct tri_moe *moe, const float *bias);
 
+/* From now on only these experts of a dense router work, in forwards that no backward follows
+ * (copied); NULL: all. */
+void tri_moe_set_active(struct tri_moe *moe, const struct tri_active *active);
+
+/* Tokens that experts have worked on since, and that they would have with all of them. */
+struct tri_expert_work {
+    int64_t done, all;
+};
+struct tri_expert_work tri_moe_work(const struct tri_moe *moe);
+
 /* With a router that reads no logits (a rehearsal's), where no peer says what it sends: from now on
  * this rank's experts receive `load` times (at first 1) the rows of balanced routing, or all that
  * there are. */

@@ -58,7 +58,7 @@ static size_t place(const struct tri_config *config, int64_t rows, int64_t seq, 
 {
     const size_t tokens = (size_t)(rows * seq);
     const size_t experts = (size_t)config->moe.num_experts;
-    const size_t chosen = tokens * (size_t)config->moe.top_k;
+    const size_t chosen = tokens * (size_t)tri_config_routes(&config->moe);
     const bool apart = config->moe.router->apart;
     const size_t windows = config->moe.aux_window == TRI_WINDOW_SEQUENCE ? (size_t)rows : 1;
     size_t used = 0;

@@ -28,14 +28,29 @@ struct tri_router_call {
                                      scores would decide; or NULL */
     const float *imposed_logits; /* [tokens, experts] what decides instead of logits; or NULL */
     const float *uniform; /* [tokens, experts] numbers of random selection; NULL: keyed ones */
-    enum tri_phase phase; /* for the ledger */
+    const struct tri_active *active; /* which experts of a dense router work; NULL: all */
+    enum tri_phase phase;            /* for the ledger */
+};
+
+/* Sparse use of what was trained with a dense router (DS-MoE, arXiv 2404.05567): the experts of a
+ * token with the n largest probabilities; those whose probability times the number of experts is
+ * above epsilon; or as many of the largest as that is on average over the tokens of the balance
+ * loss's window, rounded. The most probable one always works. */
+enum tri_active_kind { TRI_ACTIVE_TOP, TRI_ACTIVE_THRESHOLD, TRI_ACTIVE_AVERAGE };
+struct tri_active {
+    enum tri_active_kind kind;
+    int64_t n;
+    double epsilon;
 };
 
 /* What a router decided. Caller-owned arrays (the frame's), placed by tri_routes_place.
  *
  * Scores: what chooses is logit + noise (top_k; noise in training only), or with a bias or groups
  * softmax * exp(noise) + bias, or sigmoid(logit + noise) + bias; the weights never see noise or
- * bias. Ties go to the lower expert. */
+ * bias. Ties go to the lower expert.
+ *
+ * A dense router chooses nothing, k is 0, and weight [tokens, experts] is probs; where only some
+ * experts work it is 0 for the others. */
 struct tri_routes {
     int32_t *chosen; /* [tokens, k] before capacity; in order of falling score, imposed as given */
     int32_t *expert; /* [tokens, k] after capacity; -1 where dropped */
@@ -52,16 +67,20 @@ struct tri_routes {
                    half of what parts the last open group from the first closed one if smaller (a
                    group's score is a sum of two), groups being ignored when imposed */
     bool gap_in_probs;
+    bool sparse;      /* dense router: not all experts work */
     float *fraction;  /* [rows, experts] for window sequence, [1, experts] otherwise: the share f_e
-                          that the balance loss's gradient needs; scope model: unused */
+                          that the balance loss's gradient needs; scope model: unused. Dense
+                          router: the mean probability */
     int64_t capacity; /* of an expert, per window; 0 when dropless */
     int64_t dropped;  /* routes dropped here */
     double aux_loss; /* this rank's share of the layer's unscaled balance loss: summed over replicas
                           and micro-steps it is the layer's loss (windows step: booked by the first
                           replica only) */
     double z_loss;   /* likewise, mean of lse^2, unscaled */
-    struct tri_exact aux_terms, z_terms; /* the same before rounding, whatever the micro-batches */
-    int64_t *load;                       /* [experts] tokens chosen here, before capacity */
+    double information_loss; /* likewise, of a dense router (router_information.c); else 0 */
+    struct tri_exact aux_terms, z_terms,
+        information_terms; /* the same before rounding, whatever the micro-batches */
+    int64_t *load; /* [experts] tokens chosen here, before capacity; that a dense router weighs */
 };
 
 /* Bytes that the arrays of a tri_routes take for rows of seq tokens, and the arrays set up in such
@@ -104,7 +123,8 @@ void tri_router_forward(struct tri_router *router, const struct tri_router_call 
                         struct tri_routes *routes, struct tri_aux_model *model);
 
 /* dlogits [tokens, experts] for tokens in `own` (others are set to 0): through the weights from
- * dweight [tokens, k], plus aux coefficient and z coefficient times their gradients. Local. */
+ * dweight [tokens, k] (dense router: [tokens, experts]), plus the coefficients of the losses times
+ * their gradients. Local. */
 void tri_router_backward(struct tri_router *router, const struct tri_router_call *call,
                          const struct tri_routes *routes, const struct tri_aux_model *model,
                          struct tri_range own, const float *dweight, float *dlogits);

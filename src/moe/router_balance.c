@@ -132,6 +132,17 @@ static void measure_layer(struct tri_router *router, const struct tri_router_cal
     }
 }
 
+void tri_router_measure_z(const struct tri_router *router, const struct tri_router_call *call,
+                          struct tri_routes *routes)
+{
+    routes->z_terms = (struct tri_exact){0};
+    for (int64_t t = 0; t < call->rows * call->seq && !is_blind(router); t++) {
+        double lse = (double)routes->lse[t];
+        tri_exact_add(&routes->z_terms, lse * lse / (double)call->global_tokens);
+    }
+    routes->z_loss = tri_exact_get(&routes->z_terms);
+}
+
 void tri_router_measure_balance(struct tri_router *router, const struct tri_router_call *call,
                                 struct tri_routes *routes, struct tri_aux_model *model)
 {
@@ -141,11 +152,8 @@ void tri_router_measure_balance(struct tri_router *router, const struct tri_rout
     for (int64_t r = 0; r < tokens * rules->k; r++) {
         routes->load[routes->chosen[r]]++;
     }
-    routes->aux_terms = routes->z_terms = (struct tri_exact){0};
-    for (int64_t t = 0; t < tokens && !is_blind(router); t++) {
-        double lse = (double)routes->lse[t];
-        tri_exact_add(&routes->z_terms, lse * lse / (double)call->global_tokens);
-    }
+    routes->aux_terms = (struct tri_exact){0};
+    tri_router_measure_z(router, call, routes);
     if (router->config->moe.aux_scope == TRI_AUX_LAYER) {
         TRI_REQUIRE(!model);
         measure_layer(router, call, routes);
@@ -153,7 +161,6 @@ void tri_router_measure_balance(struct tri_router *router, const struct tri_rout
         measure_model(router, call, routes, model);
     }
     routes->aux_loss = tri_exact_get(&routes->aux_terms);
-    routes->z_loss = tri_exact_get(&routes->z_terms);
 }
 
 double tri_aux_model_finish(struct tri_router *router, struct tri_aux_model *model,

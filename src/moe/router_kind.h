@@ -115,12 +115,24 @@ void tri_router_choose_best(const struct tri_router *router, const struct tri_ro
 /* `measure` of the losses of router_balance.c. */
 void tri_router_measure_balance(struct tri_router *router, const struct tri_router_call *call,
                                 struct tri_routes *routes, struct tri_aux_model *model);
+/* The part of that which is no balance: z_terms and z_loss. */
+void tri_router_measure_z(const struct tri_router *router, const struct tri_router_call *call,
+                          struct tri_routes *routes);
 /* d(coefficient * balance loss) / d prob, [windows, experts]; NULL when it is zero. Borrowed until
  * the next call. */
 const float *tri_router_balance_slopes(struct tri_router *router,
                                        const struct tri_router_call *call,
                                        const struct tri_routes *routes,
                                        const struct tri_aux_model *model);
+
+/* Fills fraction with each window's mean probabilities, and information_terms and information_loss.
+ * Collective over expert x data when the window is step. */
+void tri_router_measure_information(struct tri_router *router, const struct tri_router_call *call,
+                                    struct tri_routes *routes);
+/* slopes [experts] <- d(coefficient * information loss) / d prob of a token. */
+void tri_router_information_slopes(const struct tri_router *router,
+                                   const struct tri_router_call *call,
+                                   const struct tri_routes *routes, int64_t token, double *slopes);
 
 /* ---- queues ---------------------------------------------------------------------------------- */
 
@@ -131,6 +143,13 @@ int64_t tri_router_share_deepspeed(const struct tri_config_moe *moe, int64_t tok
 /* `fill` by the rules. */
 void tri_router_fill_queues(struct tri_router *router, const struct tri_router_call *call,
                             struct tri_routes *routes);
+
+/* ---- sparse use of a dense router ------------------------------------------------------------ */
+
+/* weight, which is probs, <- 0 where an expert does not work. Collective over expert x data where
+ * it goes by an average and the window is step. */
+void tri_router_activate(struct tri_router *router, const struct tri_router_call *call,
+                         struct tri_routes *routes);
 
 /* ---- weights --------------------------------------------------------------------------------- */
 

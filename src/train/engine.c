@@ -131,6 +131,17 @@ static void reset_tally(struct tri_engine *engine)
     engine->tally = (struct tri_tally){.load = load};
 }
 
+/* Of dense routers; the sum of the others' is empty. */
+static double sum_information(const struct tri_engine *engine, struct tri_where where)
+{
+    struct tri_exact sum = engine->tally.information_loss;
+    if (engine->moe_layers > 0 && engine->config->moe.router->dense) {
+        tri_all_reduce_sum(tri_mesh_group(engine->mesh, TRI_ON_EXPERT | TRI_ON_DATA), where, &sum,
+                           sizeof(sum) / sizeof(int64_t), TRI_I64);
+    }
+    return tri_exact_get(&sum);
+}
+
 static void sum_tally(struct tri_engine *engine, enum tri_phase phase,
                       struct tri_step_report *report)
 {
@@ -152,8 +163,10 @@ static void sum_tally(struct tri_engine *engine, enum tri_phase phase,
         engine->counted > 0 ? tri_exact_get(&sums.cross_entropy) / (double)engine->counted : 0.0;
     report->aux_loss = tri_exact_get(&sums.aux_loss);
     report->z_loss = tri_exact_get(&sums.z_loss);
-    report->loss =
-        report->cross_entropy + moe->aux_loss * report->aux_loss + moe->z_loss * report->z_loss;
+    report->information_loss = sum_information(engine, where);
+    report->loss = report->cross_entropy + moe->aux_loss * report->aux_loss +
+                   moe->z_loss * report->z_loss +
+                   moe->mutual_information * report->information_loss;
     report->targets = sums.targets;
     report->dropped = sums.dropped;
     report->load = tally->load;

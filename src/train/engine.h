@@ -26,8 +26,8 @@ struct tri_rows_source {
 
 /* Sums over all ranks of a step's tallies: means over the global batch. */
 struct tri_step_report {
-    double cross_entropy, aux_loss, z_loss,
-        loss;         /* loss = cross_entropy + aux_coef * aux + z_coef * z */
+    double cross_entropy, aux_loss, z_loss, information_loss,
+        loss;         /* cross_entropy, and the others times their coefficients */
     double grad_norm; /* before clipping */
     /* The sums that two of them are made of: cross_entropy * counted targets, and aux_loss. */
     struct tri_exact cross_entropy_sum, aux_loss_sum;

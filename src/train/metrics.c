@@ -42,6 +42,9 @@ char *tri_metrics_line(const struct tri_config *config, const struct tri_metrics
     set(line, "cross_entropy", counts ? tri_json_number(report->cross_entropy) : json_null());
     set(line, "aux_loss", tri_json_number(report->aux_loss));
     set(line, "z_loss", tri_json_number(report->z_loss));
+    if (config->moe.num_experts > 0 && config->moe.router->dense) {
+        set(line, "information_loss", tri_json_number(report->information_loss));
+    }
     set(line, "grad_norm", tri_json_number(report->grad_norm));
     set(line, "learning_rate", tri_json_number(metrics->learning_rate));
     set(line, "tokens", json_integer(metrics->tokens));

@@ -131,8 +131,10 @@ static enum tri_status check_tokens(const struct tri_config *config, int64_t own
 {
     struct tri_memory_room room = tri_room_find(local_ranks);
     int64_t seq = config->data.sequence_length;
-    int64_t routed =
-        tri_model_moe_layers(config) * (ROUTED_BYTES + ROUTE_BYTES * config->moe.top_k);
+    int64_t routed = config->moe.num_experts > 0
+                         ? tri_model_moe_layers(config) *
+                               (ROUTED_BYTES + ROUTE_BYTES * tri_config_routes(&config->moe))
+                         : 0;
     int64_t micro = own_rows < config->train.micro_batch ? own_rows : config->train.micro_batch;
     int64_t bytes = seq * (own_rows * TOKEN_BYTES + micro * routed);
     if (bytes <= room.bytes) {

@@ -229,9 +229,13 @@ void tri_session_print(const struct tri_session *session)
                      (double)session->engine->params->trained / 1e6);
     }
     if (session->engine->moe_layers) {
-        tri_log_info("experts  %lld in each of %lld layers, top %lld",
-                     (long long)config->moe.num_experts, (long long)session->engine->moe_layers,
-                     (long long)config->moe.top_k);
+        bool all = config->moe.router->dense;
+        char most[32] = "each token to all";
+        if (!all) {
+            (void)snprintf(most, sizeof(most), "top %lld", (long long)config->moe.top_k);
+        }
+        tri_log_info("experts  %lld in each of %lld layers, %s", (long long)config->moe.num_experts,
+                     (long long)session->engine->moe_layers, most);
     }
     tri_log_info("layout   %d rank%s = tensor %d x expert %d x data %d, expert_tensor %lld, %d "
                  "thread%s each, %s",

@@ -29,9 +29,11 @@ static int64_t count_reference(void *state, int64_t step)
 
 static bool uses_window(const struct tri_config *config, enum tri_window window)
 {
+    const struct tri_config_moe *moe = &config->moe;
+    double loss = moe->router->dense ? moe->mutual_information : moe->aux_loss;
     return tri_model_moe_layers(config) > 0 &&
-           ((config->moe.aux_loss > 0.0 && config->moe.aux_window == window) ||
-            (config->moe.capacity_factor > 0.0 && config->moe.capacity_window == window));
+           ((loss > 0.0 && moe->aux_window == window) ||
+            (moe->capacity_factor > 0.0 && moe->capacity_window == window));
 }
 
 /* Whether the router goes by a row's place in the batch, which random numbers are keyed by too. */

@@ -73,11 +73,8 @@ static void test_reserved(void **state)
         {"train: {lora: {rank: 2, adapter: a}}\n",
          "c.yaml:1: key 'train.lora.adapter': found 'a' without init_from, expected the model that "
          "it was made for there"},
-        {"moe: {num_experts: 4, router: dense}\n",
-         "c.yaml:1: key 'moe.router': found 'dense', which is not built yet, expected "
-         "top_k, balanced, deepspeed_top1, deepspeed_top2, deepspeed_topk or sparsemixer"},
         {"moe: {num_experts: 4, schedule: s1}\n",
-         "c.yaml:1: key 'moe.schedule': found 's1', which is not built yet, expected ted"},
+         "c.yaml:1: key 'moe.schedule': found 's1', which is not built yet, expected ted or dense"},
         {"train: {recompute: auto}\n",
          "c.yaml:1: key 'train.recompute': found 'auto', which is not built yet, expected none, "
          "full or block numbers, as [0, 3]"},
@@ -244,6 +241,9 @@ static void test_mechanisms(void **state)
         {"reproducible: true\nmoe: {num_experts: 4, aux_window: step}\n",
          "c.yaml:2: key 'moe.aux_window': found step, expected sequence: reproducible takes each "
          "row by itself"},
+        {"reproducible: true\nparallel: {expert: 2}\nmoe: {num_experts: 6, router: dense}\n",
+         "c.yaml:2: key 'parallel.expert': found 2, which leaves 3 experts to a rank, expected a "
+         "power of two: reproducible adds the experts of router dense in one tree"},
         {"reproducible: true\nmoe: {num_experts: 4, capacity_window: rank}\n",
          "c.yaml:2: key 'moe.capacity_window': found rank, expected sequence: reproducible takes "
          "each row by itself"},
@@ -318,8 +318,7 @@ static void test_combinations(void **state)
          "c.yaml:1: key 'moe.eval_capacity_factor': found 2, expected none: router sparsemixer "
          "drops no token"},
         {"moe: {num_experts: 4, router: sparsemixer, noise: 0.5}\n",
-         "c.yaml:1: key 'moe.noise': found 0.5, expected 0: router sparsemixer draws by its own "
-         "probabilities"},
+         "c.yaml:1: key 'moe.noise': found 0.5, expected 0: router sparsemixer takes none"},
         {"moe: {num_experts: 4, router: sparsemixer, bias_balancing: 0.1}\n",
          "c.yaml:1: key 'moe.bias_balancing': found 0.1, expected 0: router sparsemixer chooses by "
          "no bias"},
@@ -358,6 +357,25 @@ static void test_combinations(void **state)
         {"moe: {num_experts: 8, groups: 4, groups_top: 1, top_k: 3}\n",
          "c.yaml:1: key 'moe.groups_top': found 1, expected at most groups (4), and top_k (3) "
          "experts or more in so many groups"},
+        {"moe: {num_experts: 4, router: dense, schedule: ted}\n",
+         "c.yaml:1: key 'moe.schedule': found ted, expected dense: router is dense"},
+        {"moe: {num_experts: 4, schedule: dense}\n",
+         "c.yaml:1: key 'moe.schedule': found dense, expected ted: router is top_k"},
+        {"moe: {num_experts: 4, mutual_information: 0.1}\n",
+         "c.yaml:1: key 'moe.mutual_information': found 0.1, expected 0: it is a loss of router "
+         "dense, and router is top_k"},
+        {"moe: {num_experts: 4, router: dense, capacity_factor: 1.5}\n",
+         "c.yaml:1: key 'moe.capacity_factor': found 1.5, expected none: router dense drops no "
+         "token"},
+        {"moe: {num_experts: 4, router: dense, eval_capacity_factor: 2}\n",
+         "c.yaml:1: key 'moe.eval_capacity_factor': found 2, expected none: router dense drops no "
+         "token"},
+        {"moe: {num_experts: 4, router: dense, aux_scope: model}\n",
+         "c.yaml:1: key 'moe.aux_scope': found model, expected layer: router dense balances each "
+         "layer"},
+        {"moe: {num_experts: 4, router: dense, bias_balancing: 0.001}\n",
+         "c.yaml:1: key 'moe.bias_balancing': found 0.001, expected 0: router dense chooses by no "
+         "bias"},
         {"moe: {num_experts: 4, shared_gate: true}\n",
          "c.yaml:1: key 'moe.shared_gate': found true, expected a shared_intermediate_size with "
          "it"},

@@ -66,6 +66,18 @@ static const char *const capacities[] = {
     "moe.capacity_factor=0.6 moe.min_capacity=1 moe.drop_policy=probability",
     "moe.capacity_factor=1.2 moe.min_capacity=0 moe.drop_policy=random",
 };
+/* Every token to every expert, with a schedule of its own. */
+static const char *const dense_flavours[] = {
+    "",
+    "moe.mutual_information=0.1 train.sequence_parallel=true train.recompute=full",
+    "moe.mutual_information=0.1 moe.aux_window=step train.duplicate_token_dropping=false",
+    "moe.z_loss=0.01 moe.jitter=0.05 train.recompute=full "
+    "train.communication_aware_checkpointing=false",
+    "data.sequence_length=13 moe.intermediate_size=5 train.global_batch=3 model.bias=all",
+    "moe.mutual_information=0.1 train.duplicate_token_dropping=false moe.every=1",
+    "train.sequence_parallel=true moe.mutual_information=0.1 moe.aux_window=step "
+    "train.global_batch=5",
+};
 #define COUNT(array) ((int)(sizeof(array) / sizeof(*(array))))
 
 static _Thread_local int cases; /* of this rank */
@@ -133,6 +145,16 @@ static void with_window_of_rank(struct small_layout layout, int index)
     expect_equal(&config, layout, words);
 }
 
+static void dense(struct small_layout layout, int index)
+{
+    struct tri_config config;
+    char words[256];
+    (void)snprintf(words, sizeof(words), "moe.router=dense train.micro_batch=2 %s",
+                   dense_flavours[index % COUNT(dense_flavours)]);
+    small_config(index % 2 == 0 ? SMALL_GPT : SMALL_LLAMA, words, &config);
+    expect_equal(&config, layout, words);
+}
+
 static int run_job(int argc, char **argv)
 {
     struct small_layout layouts[SMALL_LAYOUTS];
@@ -144,6 +166,10 @@ static int run_job(int argc, char **argv)
     for (int i = 0; i < count * rounds; i += every) {
         in_style(SMALL_GPT, layouts[i % count], i);
         in_style(SMALL_LLAMA, layouts[i % count], i);
+    }
+    for (int i = 0; i < (count < COUNT(dense_flavours) ? COUNT(dense_flavours) : count);
+         i += every) {
+        dense(layouts[i % count], i);
     }
     for (int i = 0; i < count; i += every * (ranks < 8 ? 1 : 3)) {
         with_window_of_rank(layouts[i], i);

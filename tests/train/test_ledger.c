@@ -163,6 +163,79 @@ static int64_t rows_of_all_parts(const struct books *b, int64_t layer, int64_t i
     return rows;
 }
 
+/* Tokens of micro-step i that `from` brings to where all experts are. */
+static int64_t brought(const struct books *b, int64_t i, struct place from)
+{
+    const struct tri_mesh *mesh = b->mesh;
+    int replicas = mesh->size[TRI_AXIS_EXPERT] * mesh->size[TRI_AXIS_DATA];
+    int replica = from.expert + mesh->size[TRI_AXIS_EXPERT] * mesh->coord[TRI_AXIS_DATA];
+    int64_t n = b->config->data.sequence_length *
+                tri_range_size(tri_rows_micro(b->config->train.global_batch, replicas, replica,
+                                              b->config->train.micro_batch, i));
+    return is_split(b) ? tri_range_size(tri_range_part(n, mesh->size[TRI_AXIS_TENSOR], from.tensor))
+                       : n;
+}
+
+/* Every token to every expert; L local experts, a rank's own tokens are O, those of all that meet
+ * A. Each way O rows are gathered and A rows reduced and scattered, over {expert} or, where tensor
+ * ranks bring different tokens, {tensor, expert}. Of the numbers of a token, one an expert, each
+ * home has L: so many bytes go to the homes and come back. In reproducible mode cut experts are
+ * made whole first: A L rows in f32 over tensor; the rest is then the same on all tensor ranks. */
+static void book_dense(struct books *b, int64_t i, int64_t n)
+{
+    const struct tri_mesh *mesh = b->mesh;
+    int tensor = tri_group_id(TRI_ON_TENSOR), expert = tri_group_id(TRI_ON_EXPERT);
+    int both = tri_group_id(TRI_ON_TENSOR | TRI_ON_EXPERT);
+    bool cut = mesh->size[TRI_AXIS_TENSOR] > 1 && !is_whole(b);
+    int homes = is_whole(b) ? both : expert;
+    int meeting = is_split(b) ? both : expert;
+    int64_t local = b->config->moe.num_experts / ranks_of(b, homes);
+    int64_t row = b->config->model.hidden_size * b->w;
+    int64_t sum_row = b->config->model.hidden_size * b->s;
+    struct place me = {mesh->coord[TRI_AXIS_TENSOR], mesh->coord[TRI_AXIS_EXPERT]};
+    int64_t own = brought(b, i, me);
+    int64_t all = 0;  /* tokens that meet */
+    int64_t part = 0; /* those of them that tensor ranks at this place bring */
+    for (int e = 0; e < mesh->size[TRI_AXIS_EXPERT]; e++) {
+        part += brought(b, i, (struct place){me.tensor, e});
+        for (int t = 0; t < mesh->size[TRI_AXIS_TENSOR]; t++) {
+            all += is_split(b) || t == 0 ? brought(b, i, (struct place){t, e}) : 0;
+        }
+    }
+    bool ordered = b->config->reproducible && cut;
+    int64_t told = cut && is_split(b) ? n : own;
+    at_layer(b, b->block, FORWARD_ONLY, TRI_OP_ALL_TO_ALL, homes, TRI_KIND_MOE,
+             told * (ranks_of(b, homes) - 1) * local * 4);
+    at_layer(b, b->block, BACKWARD, TRI_OP_ALL_TO_ALL, homes, TRI_KIND_MOE,
+             ((is_whole(b) ? all : part) - own) * local * 4);
+    if (cut && !ordered) {
+        at_layer(b, b->block, BACKWARD, TRI_OP_ALL_REDUCE, tensor, TRI_KIND_MOE, all * local * 4);
+    }
+    for (int way = 0; way < 2; way++) {
+        enum when in = way ? BACKWARD : FORWARD_AND_RECOMPUTE, out = way ? BACKWARD : FORWARD_ONLY;
+        at_layer(b, b->block, in, TRI_OP_ALL_GATHER, meeting, TRI_KIND_MOE, own * row);
+        if (ordered) {
+            at_layer(b, b->block, in, TRI_OP_ALL_REDUCE, tensor, TRI_KIND_MOE,
+                     all * local * sum_row);
+            at_layer(b, b->block, out, TRI_OP_REDUCE_SCATTER, expert, TRI_KIND_MOE,
+                     (is_split(b) ? part : all) * sum_row);
+        } else {
+            at_layer(b, b->block, out, TRI_OP_REDUCE_SCATTER, meeting, TRI_KIND_MOE, all * sum_row);
+        }
+        if (cut && !ordered && !is_split(b)) {
+            at_layer(b, b->block, out, TRI_OP_ALL_REDUCE, tensor, TRI_KIND_MOE, own * row);
+        }
+        if (is_split(b) && !is_cut(b)) {
+            at_layer(b, b->block, out, TRI_OP_ALL_GATHER, tensor, TRI_KIND_MOE,
+                     own_tokens(b, n) * row);
+        }
+    }
+    if (is_cut(b)) {
+        at_layer(b, b->block, FORWARD_ONLY, TRI_OP_ALL_GATHER, tensor, TRI_KIND_MOE,
+                 own_tokens(b, n) * b->config->moe.num_experts * 4);
+    }
+}
+
 /* layer: among the MoE layers. */
 static void book_moe(struct books *b, int64_t layer, int64_t i, int64_t n)
 {
@@ -186,6 +259,10 @@ static void book_moe(struct books *b, int64_t layer, int64_t i, int64_t n)
     int homes =
         is_whole(b) ? tri_group_id(TRI_ON_TENSOR | TRI_ON_EXPERT) : tri_group_id(TRI_ON_EXPERT);
     int64_t block = b->block;
+    if (b->config->moe.router->dense) {
+        book_dense(b, i, n);
+        return;
+    }
     for (int way = 0; way < 2; way++) {
         enum when when = way ? BACKWARD : FORWARD_AND_RECOMPUTE;
         at_layer(b, block, when, TRI_OP_ALL_TO_ALL, homes, TRI_KIND_MOE, sent * row);
@@ -420,7 +497,8 @@ static void run(enum small_style style, const char *words, struct small_layout l
     struct tri_mesh *mesh = small_mesh(&config);
     struct tri_engine *engine = tri_engine_create(&config, mesh, small_kernels(&config), true);
     struct tri_rows_source source = small_source(&config);
-    struct tri_route_tap tap = {.tokens = source.rows * source.seq, .k = config.moe.top_k};
+    struct tri_route_tap tap = {.tokens = source.rows * source.seq,
+                                .k = tri_config_routes(&config.moe)};
     int64_t n = engine->moe_layers * tap.tokens * tap.k;
     tap.chosen = tri_alloc(TRI_MEMORY_OTHER, (size_t)n * sizeof(*tap.chosen));
     struct tri_ledger *found = tri_alloc(TRI_MEMORY_OTHER, sizeof(*found));
@@ -460,6 +538,17 @@ static void run(enum small_style style, const char *words, struct small_layout l
 
 #define RESEND "train.communication_aware_checkpointing=false"
 
+static const char *const dense[] = {
+    "moe.router=dense train.recompute=full precision=bf16",
+    "moe.router=dense moe.every=1 train.duplicate_token_dropping=false "
+    "train.recompute=full " RESEND,
+    "moe.router=dense train.sequence_parallel=true train.recompute=[1] " RESEND,
+    "moe.router=dense reproducible=true precision=bf16 model.num_kv_heads=8 "
+    "train.recompute=full " RESEND,
+    "moe.router=dense reproducible=true model.num_kv_heads=8 train.sequence_parallel=true",
+};
+enum { DENSE = sizeof(dense) / sizeof(*dense) };
+
 static int run_job(int argc, char **argv)
 {
     (void)argc;
@@ -488,6 +577,9 @@ static int run_job(int argc, char **argv)
         run(SMALL_LLAMA, "train.sequence_parallel=true train.recompute=[0] " RESEND, layouts[i]);
         run(SMALL_GPT, "train.sequence_parallel=true model.qk_norm=full precision=bf16",
             layouts[i]);
+        for (int j = 0; j < (count < DENSE ? DENSE : 2); j++) {
+            run(SMALL_LLAMA, dense[(i + j) % DENSE], layouts[i]);
+        }
     }
     return 0;
 }

@@ -86,7 +86,9 @@ static void run(enum small_style style, const char *words, struct small_layout l
     }
     struct counted *counted = tri_alloc(TRI_MEMORY_OTHER, sizeof(*counted));
     struct tri_ledger *ledger = tri_alloc(TRI_MEMORY_OTHER, sizeof(*ledger));
-    config.moe.router = &tri_router_balanced;
+    if (!config.moe.router->dense) {
+        config.moe.router = &tri_router_balanced;
+    }
     if (!training) {
         /* An evaluation takes a few micro-batches at a time. */
         int replicas = job_size() / layout.tensor;
@@ -139,6 +141,14 @@ static const char *const options[] = {
     "reproducible=true model.num_kv_heads=8 precision=bf16 train.recompute=full model.bias=all",
 };
 
+static const char *const dense[] = {
+    "moe.router=dense moe.mutual_information=0.1 moe.aux_window=step train.recompute=[1]",
+    ("moe.router=dense precision=bf16 train.sequence_parallel=true train.recompute=full "
+     "train.communication_aware_checkpointing=false"),
+    "moe.router=dense train.duplicate_token_dropping=false train.recompute=full",
+    "moe.router=dense reproducible=true model.num_kv_heads=8 train.recompute=full precision=bf16",
+};
+
 static int run_job(int argc, char **argv)
 {
     (void)argc;
@@ -150,7 +160,11 @@ static int run_job(int argc, char **argv)
             run(SMALL_GPT, options[o], layouts[i], true);
             run(SMALL_LLAMA, options[o], layouts[i], true);
         }
+        for (size_t o = 0; o < sizeof(dense) / sizeof(dense[0]); o++) {
+            run(o % 2 == 0 ? SMALL_GPT : SMALL_LLAMA, dense[o], layouts[i], true);
+        }
         run(SMALL_LLAMA, "", layouts[i], false);
+        run(SMALL_LLAMA, "moe.router=dense", layouts[i], false);
         run(SMALL_LLAMA,
             "train.lora.rank=3 train.lora.targets=experts,shared,attention "
             "train.sequence_parallel=true train.recompute=full",

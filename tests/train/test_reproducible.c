@@ -25,6 +25,8 @@ static const char *const models[] = {
     "precision=bf16 moe.router=sparsemixer moe.mask_range=1 moe.sparsemixer_form=corrected",
     ("moe.score=sigmoid moe.groups=4 moe.groups_top=2 moe.bias_balancing=0.02 moe.aux_loss=0.1 "
      "moe.routed_scaling=2.5"),
+    "moe.router=dense moe.mutual_information=0.1 moe.z_loss=0.01 train.global_batch=5",
+    "precision=bf16 moe.router=dense moe.mutual_information=0.1 model.bias=all",
 };
 static const char *const mechanisms[] = {
     "",
@@ -136,16 +138,21 @@ static void expect_pairs_same(struct small_layout layout, int round)
     expect_same(style, layout, model, mechanisms[round % COUNT(mechanisms)]);
 }
 
-/* Two numbers of choices, dropless and with capacity, keeping and recomputing, all with all. */
-static void cross(struct small_layout layout, bool narrow)
+/* Two numbers of choices, dropless and with capacity, keeping and recomputing, all with all; and
+ * every token to every expert. */
+static void cross(struct small_layout layout, int which)
 {
     char model[160];
+    bool narrow = which % 2 == 1;
     for (int i = 0; i < 4; i++) {
         (void)snprintf(model, sizeof(model), "%s moe.top_k=%d %s", narrow ? "precision=bf16" : "",
                        1 + i % 2, i / 2 ? "moe.capacity_factor=0.8 moe.min_capacity=1" : "");
         expect_same(SMALL_LLAMA, layout, model, "");
         expect_same(SMALL_LLAMA, layout, model, "train.recompute=full");
     }
+    (void)snprintf(model, sizeof(model), "moe.router=dense %s",
+                   narrow ? "precision=bf16 moe.mutual_information=0.1" : "");
+    expect_same(SMALL_LLAMA, layout, model, mechanisms[which % COUNT(mechanisms)]);
 }
 
 /* What one rank's fixed-point sums refuse makes the step's norm NaN on all. */
@@ -178,7 +185,7 @@ static int run_job(int argc, char **argv)
     struct small_layout layouts[SMALL_LAYOUTS];
     int count = small_layouts(job_size(), 8, layouts);
     /* Few layouts: more rounds, so that every number of ranks sees all models. */
-    int rounds = count < 3 ? 5 : count < 6 ? 3 : count < 12 ? 2 : 1;
+    int rounds = count < 3 ? 8 : count < 6 ? 3 : count < 12 ? 2 : 1;
     for (int i = 0; i < count * rounds; i++) {
         struct small_layout layout = layouts[i % count];
         expect_same(SMALL_GPT, layout, models[i % COUNT(models)],
@@ -190,7 +197,7 @@ static int run_job(int argc, char **argv)
         expect_pairs_same(layouts[i % count], i);
     }
     for (int i = 0; i < count && job_size() == 8; i++) {
-        cross(layouts[i], i % 2 == 1);
+        cross(layouts[i], i);
     }
     expect_refused(layouts[count - 1]);
     return 0;
