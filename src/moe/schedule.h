@@ -29,7 +29,8 @@ struct tri_schedule_ops {
     void *(*forward)(const struct tri_schedule *self, const struct tri_frame *frame, void *kept,
                      const struct tri_routes *routes, const void *x, bool output);
     /* dx [stream tokens, hidden] is set to the gradient through the experts for own tokens
-     * (undefined for others); dweight [tokens, k] likewise. */
+     * (undefined for others); dweight [tokens, k] likewise, <dy, expert(x)>. The gradient of an
+     * expert's output is dy times routes->back where there is one, else times the weight. */
     void (*backward)(const struct tri_schedule *self, const struct tri_frame *frame,
                      const void *kept, const struct tri_routes *routes, const void *dy, void *dx,
                      float *dweight);

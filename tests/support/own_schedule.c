@@ -27,6 +27,7 @@ struct kept {
     int64_t tokens;   /* of all */
     int32_t *expert;  /* [tokens, k] */
     float *weight;    /* [tokens, k] */
+    float *back;      /* [tokens, k] what the gradient is weighed by */
     int64_t *offsets; /* [experts + 1] */
     int64_t *route;   /* [rows] */
     float *out;       /* [rows, hidden] this rank's part of the sum over tensor */
@@ -112,6 +113,11 @@ static void meet(const struct gather *g, struct kept *kept, const struct tri_fra
                               k, TRI_I32);
     kept->weight = gather_all(g, kept, frame, frame->pass.phase, routes->weight + tokens.begin * k,
                               k, TRI_F32);
+    kept->back = kept->weight;
+    if (routes->back) {
+        kept->back = gather_all(g, kept, frame, frame->pass.phase, routes->back + tokens.begin * k,
+                                k, TRI_F32);
+    }
 }
 
 /* The rows of the local experts, one after the other. */
@@ -210,7 +216,7 @@ static void backward(const struct tri_schedule *self, const struct tri_frame *fr
         int64_t route = kept->route[i / hidden];
         float slope = all[route / k * hidden + i % hidden];
         slopes[route] += slope * kept->out[i];
-        d_out[i] = kept->weight[route] * slope;
+        d_out[i] = kept->back[route] * slope;
     }
     tri_networks_backward(frame, g->networks, g->experts, kept->offsets, g->cuts, &kept->saved,
                           d_out, d_in);

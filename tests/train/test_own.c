@@ -28,6 +28,7 @@ static const char *const words[] = {
     "moe.router=hash train.recompute=full moe.capacity_factor=1 moe.min_capacity=1",
     "moe.schedule=gather train.sequence_parallel=true moe.noise=0.5",
     "moe.router=deepspeed_top2 moe.schedule=gather",
+    "moe.router=sparsemixer moe.schedule=gather moe.mask_range=1 moe.aux_window=sequence",
 };
 enum { WORDS = sizeof(words) / sizeof(*words) };
 
