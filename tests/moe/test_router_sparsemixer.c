@@ -195,38 +195,49 @@ static void test_keys(void **state)
     fixture_end(&all);
 }
 
-/* Imposed: what is compared is another's, what weighs is one's own; B is the same. */
+/* Tokens whose weights differ by more than so much, or that go to other experts. */
+static int64_t count_apart(const struct fixture *f, const struct fixture *g, double most)
+{
+    int64_t count = 0;
+    for (int64_t t = 0; t < f->call.rows * f->call.seq; t++) {
+        bool apart = false;
+        for (int64_t r = 2 * t; r < 2 * t + 2; r++) {
+            double off = fabs((double)f->routes.weight[r] - (double)g->routes.weight[r]);
+            apart = apart || off > most || f->routes.chosen[r] != g->routes.chosen[r];
+        }
+        count += apart;
+    }
+    return count;
+}
+
+/* Imposed: what is compared is another's, what weighs is one's own; B is the same. Three experts are
+ * just inside of the mask's bound, and outside of it when the best logit grows by a thousandth. */
 static void test_imposed(void **state)
 {
     (void)state;
     enum { TOKENS = 400 };
     struct fixture f;
     struct fixture other;
-    begin_router(&f, TRI_SPARSEMIXER_PAPER, 0.3, 2, 0, 4, TOKENS / 4);
-    begin_router(&other, TRI_SPARSEMIXER_PAPER, 0.3, 2, 0, 4, TOKENS / 4);
-    (void)fixture_forward(&f);
+    begin_router(&f, TRI_SPARSEMIXER_PAPER, 0.5, 2, 0, 4, TOKENS / 4);
+    begin_router(&other, TRI_SPARSEMIXER_PAPER, 0.5, 2, 0, 4, TOKENS / 4);
     for (int64_t i = 0; i < 8 * TOKENS; i++) {
-        other.logits[i] *= 1 + 1e-3F * (float)(i % 3);
+        int64_t e = (i + i / 8) % 8;
+        f.logits[i] = e == 0 ? 3 : e < 4 ? 1 : -1;
+        other.logits[i] = e == 0 ? 3.003F : f.logits[i];
     }
+    (void)fixture_forward(&f);
+    (void)fixture_forward(&other);
+    assert_int_equal(count_apart(&f, &other, 0.01), TOKENS); /* the best one alone is drawn first */
     int32_t *chosen = tri_alloc(TRI_MEMORY_OTHER, 2 * TOKENS * sizeof(*chosen));
     memcpy(chosen, f.routes.chosen, 2 * TOKENS * sizeof(*chosen));
-    other.call.imposed = chosen;
     other.call.imposed_logits = f.logits;
+    (void)fixture_forward(&other); /* by the same masks, of shares that differ a little */
+    assert_in_range(count_apart(&f, &other, 0.01), 0, 4);
+    other.call.imposed = chosen;
     (void)fixture_forward(&other);
     assert_memory_equal(other.routes.chosen, chosen, 2 * TOKENS * sizeof(*chosen));
-    double far = 0;
-    for (int64_t r = 0; r < 2 * TOKENS; r++) {
-        far = fmax(far, fabs((double)(other.routes.weight[r] - f.routes.weight[r])));
-    }
-    /* a mask or a B that fell otherwise would show as a third of a weight */
-    assert_true(far > 1e-5 && far < 0.01);
-    other.call.imposed = NULL; /* the draws follow from the logits that decide */
-    (void)fixture_forward(&other);
-    int64_t differ = 0;
-    for (int64_t r = 0; r < 2 * TOKENS; r++) {
-        differ += other.routes.chosen[r] != chosen[r];
-    }
-    assert_true(differ < 10);
+    assert_int_equal(count_apart(&f, &other, 0.01), 0);
+    assert_true(count_apart(&f, &other, 1e-5) > TOKENS / 2);
     tri_free(chosen);
     fixture_end(&other);
     fixture_end(&f);

@@ -7,6 +7,7 @@
 #include "train/rehearsal.h"
 #include "train/verify.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -58,20 +59,63 @@ static void verify(struct small_layout layout, enum small_style style, int form,
              result.worst_relative_l2, result.worst_training_loss, result.worst_parameter);
 }
 
-/* ---- plans ----------------------------------------------------------------------------------- */
+/* ---- imposed routes -------------------------------------------------------------------------- */
 
-/* What a step takes where every expert gets as much as in a plan. */
-static struct tri_memory_counters count(struct tri_config *config, struct tri_ledger *ledger)
+/* Each token to the experts that a plan's would go to. */
+static struct tri_route_tap make_tap(const struct tri_config *config)
 {
-    struct tri_rows_source source = small_source(config);
     int64_t k = config->moe.top_k;
-    int64_t tokens = source.rows * source.seq;
+    int64_t tokens = config->train.global_batch * config->data.sequence_length;
     int64_t routes = tri_model_moe_layers(config) * tokens * k;
     struct tri_route_tap tap = {.impose = true, .tokens = tokens, .k = k};
     tap.chosen = tri_alloc(TRI_MEMORY_OTHER, (size_t)routes * sizeof(*tap.chosen));
     for (int64_t i = 0; i < routes; i++) {
         tap.chosen[i] = (int32_t)(i % (tokens * k) % config->moe.num_experts);
     }
+    return tap;
+}
+
+static double loss_of(struct tri_config *config, struct tri_route_tap *tap)
+{
+    struct tri_rows_source source = small_source(config);
+    struct tri_mesh *mesh = small_mesh(config);
+    struct tri_engine *engine = tri_engine_create(config, mesh, small_kernels(config), true);
+    double loss = small_gradients(engine, &source, 0, tap).loss;
+    tri_engine_destroy(engine);
+    tri_mesh_destroy(mesh);
+    return loss;
+}
+
+/* Ties alone are drawn, and there are none: experts that are imposed weigh nothing. By imposed
+ * logits that are all the same they weigh what one's own say. */
+static void expect_imposed(struct small_layout layout)
+{
+    struct tri_config config;
+    double loss[3];
+    for (int i = 0; i < 3; i++) {
+        small_config(SMALL_LLAMA,
+                     i == 2 ? "moe.router=sparsemixer moe.mask_range=1"
+                            : "moe.router=sparsemixer moe.mask_range=0",
+                     &config);
+        small_config_lay_out(&config, layout);
+        struct tri_route_tap tap = make_tap(&config);
+        int64_t cells = tri_model_moe_layers(&config) * tap.tokens * config.moe.num_experts;
+        tap.logits =
+            i > 0 ? tri_alloc(TRI_MEMORY_OTHER, (size_t)cells * sizeof(*tap.logits)) : NULL;
+        loss[i] = loss_of(&config, &tap);
+        tri_free(tap.logits);
+        tri_free(tap.chosen);
+    }
+    CHECK(fabs(loss[0] - loss[1]) > 1e-3 && fabs(loss[1] - loss[2]) == 0);
+}
+
+/* ---- plans ----------------------------------------------------------------------------------- */
+
+/* What a step takes where every expert gets as much as in a plan. */
+static struct tri_memory_counters count(struct tri_config *config, struct tri_ledger *ledger)
+{
+    struct tri_rows_source source = small_source(config);
+    struct tri_route_tap tap = make_tap(config);
     struct tri_memory_scope scope = tri_memory_scope_begin();
     struct tri_mesh *mesh = small_mesh(config);
     struct tri_engine *engine = tri_engine_create(config, mesh, small_kernels(config), true);
@@ -87,6 +131,12 @@ static struct tri_memory_counters count(struct tri_config *config, struct tri_le
     tri_free(tap.chosen);
     return counters;
 }
+
+static const char *const plans[] = {
+    "",
+    "train.recompute=full precision=bf16",
+    "train.sequence_parallel=true moe.top_k=3",
+};
 
 static void expect_planned(struct small_layout layout, enum small_style style, const char *more)
 {
@@ -130,10 +180,10 @@ static int run_job(int argc, char **argv)
     for (int i = 0; i < count * COUNT(words) && all; i++) {
         verify(layouts[i % count], (i + i / count) % 2 ? SMALL_GPT : SMALL_LLAMA, i, i / count);
     }
-    for (int i = 0; i < count; i++) {
-        expect_planned(layouts[i], SMALL_LLAMA, "");
-        expect_planned(layouts[i], SMALL_GPT, "train.recompute=full precision=bf16");
-        expect_planned(layouts[i], SMALL_LLAMA, "train.sequence_parallel=true moe.top_k=3");
+    expect_imposed(layouts[count - 1]);
+    for (int i = 0; i < (count < COUNT(plans) ? COUNT(plans) : count); i++) {
+        expect_planned(layouts[i % count], i % 2 ? SMALL_GPT : SMALL_LLAMA,
+                       plans[i % COUNT(plans)]);
     }
     return 0;
 }
