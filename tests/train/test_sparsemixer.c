@@ -173,17 +173,20 @@ static int run_job(int argc, char **argv)
     struct small_layout layouts[SMALL_LAYOUTS];
     int count = small_layouts(job_size(), 8, layouts);
     bool all = argc > 1;
-    int cells = count < COUNT(words) ? COUNT(words) : count;
+    int cells = all ? count * COUNT(words) : count < COUNT(words) ? COUNT(words) : count;
     for (int i = 0; i < cells && !all; i++) {
         verify(layouts[i % count], i % 2 ? SMALL_GPT : SMALL_LLAMA, i / 2, i);
     }
-    for (int i = 0; i < count * COUNT(words) && all; i++) {
+    for (int i = 0; i < cells && all; i++) {
         verify(layouts[i % count], (i + i / count) % 2 ? SMALL_GPT : SMALL_LLAMA, i, i / count);
     }
     expect_imposed(layouts[count - 1]);
     for (int i = 0; i < (count < COUNT(plans) ? COUNT(plans) : count); i++) {
         expect_planned(layouts[i % count], i % 2 ? SMALL_GPT : SMALL_LLAMA,
                        plans[i % COUNT(plans)]);
+    }
+    if (job_rank() == 0) {
+        (void)printf("%d comparisons on %d layouts\n", cells, count);
     }
     return 0;
 }
