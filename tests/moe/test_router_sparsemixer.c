@@ -210,8 +210,8 @@ static int64_t count_apart(const struct fixture *f, const struct fixture *g, dou
     return count;
 }
 
-/* Imposed: what is compared is another's, what weighs is one's own; B is the same. Three experts are
- * just inside of the mask's bound, and outside of it when the best logit grows by a thousandth. */
+/* Imposed: what is compared is another's, what weighs is one's own; B is the same. Three experts
+ * are just inside of the mask's bound, and outside when the best logit grows by a thousandth. */
 static void test_imposed(void **state)
 {
     (void)state;
