@@ -64,6 +64,10 @@ uint64_t tri_part_file_size(const struct tri_part_file *file);
 /* Syncs what was written. Frees the file, also on failure. */
 enum tri_status tri_part_file_close(struct tri_part_file **file,
                                     struct tri_error *error) TRI_NODISCARD;
+/* Whether what all have written and closed is here: FAILED where they do not see the same folder.
+ * The file is opened, for a network's file system may remember another size until then. */
+enum tri_status tri_part_file_expect_size(const char *path, uint64_t bytes,
+                                          struct tri_error *error) TRI_NODISCARD;
 /* Takes NULL; what was written is no longer wanted. */
 void tri_part_file_destroy(struct tri_part_file *file);
 

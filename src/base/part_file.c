@@ -8,6 +8,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -152,6 +153,21 @@ enum tri_status tri_part_file_close(struct tri_part_file **file, struct tri_erro
     enum tri_status status = code ? tri_system_error(error, "finish", f->path, code) : TRI_OK;
     tri_part_file_destroy(f);
     return status;
+}
+
+enum tri_status tri_part_file_expect_size(const char *path, uint64_t bytes, struct tri_error *error)
+{
+    struct tri_part_file *file;
+    TRI_TRY(tri_part_file_open(path, &file, error));
+    uint64_t found = file->size;
+    tri_part_file_destroy(file);
+    if (found != bytes) {
+        return tri_fail(error, TRI_FAILED,
+                        "%s: has %" PRIu64 " bytes when all ranks have written it, expected "
+                        "%" PRIu64 ": not all of them write to this folder",
+                        path, found, bytes);
+    }
+    return TRI_OK;
 }
 
 void tri_part_file_destroy(struct tri_part_file *file)

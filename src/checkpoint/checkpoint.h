@@ -63,6 +63,10 @@ enum tri_status tri_checkpoint_save(const char *run_dir, const struct tri_params
                                     const struct tri_checkpoint_state *state, int64_t keep_last,
                                     struct tri_error *error) TRI_NODISCARD;
 
+/* What a rank's buffers take at most beside the weights when a checkpoint is written or read: one
+ * tensor's bytes, or 8 MiB where that is more. Pure. */
+int64_t tri_checkpoint_buffer_bytes(const struct tri_params *params);
+
 /* Removes what a killed save left (and puts back a checkpoint that was being replaced). Called by
  * tri_checkpoint_save; a run calls it when it starts. On one rank only. */
 enum tri_status tri_checkpoint_clean(const char *run_dir, struct tri_error *error) TRI_NODISCARD;

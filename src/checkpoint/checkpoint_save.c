@@ -284,24 +284,13 @@ static enum tri_status put_in_place(const struct save *s, const char *path, stru
     return tri_file_remove_tree(old, error);
 }
 
-/* Whether what all ranks have written is here: else they do not see the same folder. A file is
- * opened, for a network's file system may remember another size until then. */
 static enum tri_status check_sizes(const struct save *s, struct tri_error *error)
 {
     for (int i = 0; i < s->manifest.files; i++) {
         const struct tri_manifest_file *expected = &s->manifest.file[i];
         char path[TRI_CHECKPOINT_PATH + 64];
-        struct tri_part_file *file;
         tri_path_make(path, sizeof(path), "%s/%s", s->temporary, expected->name);
-        TRI_TRY(tri_part_file_open(path, &file, error));
-        uint64_t bytes = tri_part_file_size(file);
-        tri_part_file_destroy(file);
-        if (bytes != expected->bytes) {
-            return tri_fail(error, TRI_FAILED,
-                            "%s: has %" PRIu64 " bytes when all ranks have written it, expected "
-                            "%" PRIu64 ": not all of them write to this folder",
-                            path, bytes, expected->bytes);
-        }
+        TRI_TRY(tri_part_file_expect_size(path, expected->bytes, error));
     }
     return TRI_OK;
 }

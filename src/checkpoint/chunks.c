@@ -1,6 +1,7 @@
 #include "checkpoint/chunks.h"
 
 #include "base/memory.h"
+#include "checkpoint/checkpoint.h"
 
 #include <string.h>
 
@@ -28,17 +29,23 @@ static int64_t elements(const struct tri_param *param)
     return param->shape[0] * param->shape[1];
 }
 
+int64_t tri_checkpoint_buffer_bytes(const struct tri_params *params)
+{
+    int64_t room = LEAST_ROOM;
+    for (int p = 0; p < params->count; p++) {
+        int64_t bytes = elements(&params->param[p]) * (int64_t)sizeof(float);
+        room = bytes > room ? bytes : room;
+    }
+    return room;
+}
+
 /* Chunks and rounds for which all buffers take no more than the largest tensor. A rank holds its
  * chunk. Writing it receives that too, and sends what it has of all the round; reading it sends its
  * chunk to as many as hold it, and receives what it holds of all. An eighth is for what the ranks
  * tell each other. */
 static void fit(struct tri_chunks *c, int64_t wanted)
 {
-    int64_t room = LEAST_ROOM;
-    for (int p = 0; p < c->params->count; p++) {
-        int64_t bytes = elements(&c->params->param[p]) * (int64_t)sizeof(float);
-        room = bytes > room ? bytes : room;
-    }
+    int64_t room = tri_checkpoint_buffer_bytes(c->params);
     int64_t told = clamp(room / 8 / ((int64_t)c->ranks * PIECE_BYTES), 1, MOST);
     room -= told * c->ranks * PIECE_BYTES;
     int64_t copies = c->into ? c->ranks - 1 : 1;
@@ -146,9 +153,12 @@ static uint64_t next_chunk(struct tri_chunks *c, uint64_t until, int owner)
         uint64_t tensor_end = e->begin + (uint64_t)elements(e->param) * sizeof(float);
         uint64_t to = end < tensor_end ? end : tensor_end;
         c->entry_of[c->parts] = c->entry;
-        c->part[c->parts++] = (struct tri_param_part){
-            e->param, e->field, (int64_t)((c->at - e->begin) / sizeof(float)),
-            (int64_t)((to - c->at) / sizeof(float)), owner};
+        c->part[c->parts++] = (struct tri_param_part){e->param,
+                                                      e->field,
+                                                      (int64_t)((c->at - e->begin) / sizeof(float)),
+                                                      (int64_t)((to - c->at) / sizeof(float)),
+                                                      {0, e->param->shape[1]},
+                                                      owner};
         c->at = to;
         c->entry += to == tensor_end;
     }

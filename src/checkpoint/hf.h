@@ -43,14 +43,9 @@ bool tri_hf_source_get(enum tri_hf_family family, const struct tri_param *param,
                        int64_t num_experts, enum tri_hf_spelling spelling,
                        struct tri_hf_source *source);
 
-/* Bytes of the buffers that reading or writing a model's weights on one rank takes at most: two of
- * the largest tensor of the family's files, in f32. Pure. */
-int64_t tri_hf_buffer_bytes(enum tri_hf_family family, const struct tri_params *params,
-                            int64_t num_experts);
-
-/* What tri_hf_load_weights takes beside the weights, unless a row alone is larger: a block as the
- * file has it, as numbers, and a line of it. */
-enum { TRI_HF_LOAD_BYTES = 16 << 20 };
+/* What tri_hf_load_weights and tri_hf_save take beside the weights, unless a row alone is larger: a
+ * block as the file has it and as numbers, and what comes from other ranks and goes to them. */
+enum { TRI_HF_BUFFER_BYTES = 16 << 20 };
 
 /* DIR/config.json: sets config to defaults, fills sections model and moe (precision f32, the
  * sequence length no longer than the model's), finishes it. family may be NULL. BAD_INPUT names
@@ -65,10 +60,10 @@ enum tri_status tri_hf_load_config(const char *dir, struct tri_config *config,
 enum tri_status tri_hf_check_folder(const char *dir, struct tri_error *error) TRI_NODISCARD;
 
 /* The weights that transformers would read from DIR into params, built from the config above on any
- * mesh and allocated. Every rank reads its own slices, in blocks of TRI_HF_LOAD_BYTES in all beside
- * them. Every row must be filled and every element of a tensor of its blocks used, once; rotary
- * tables, attention masks and a head that equals tied embeddings are passed over, and with a
- * warning what lies beside the model. Of a dense folder and params with experts each expert is
+ * mesh and allocated. Every rank reads its own slices, with TRI_HF_BUFFER_BYTES in all beside them.
+ * Every row must be filled and every element of a tensor of its blocks used, once; rotary tables,
+ * attention masks and a head that equals tied embeddings are passed over, and with a warning what
+ * lies beside the model. Of a dense folder and params with experts each expert is
  * filled with the dense MLP, and routers stay as they are. Collective over the mesh's world; the
  * status is the same on all ranks. */
 enum tri_status tri_hf_load_weights(const char *dir, struct tri_params *params,
@@ -119,7 +114,8 @@ enum tri_status tri_hf_copy_files(const char *dir, const struct tri_hf_origin *o
 /* Writes dir, which must not be there yet, low-rank pairs merged: config.json and model.safetensors
  * (or shards of 5 GB and their index), weights as F32, BF16 or F16 (BAD_INPUT names a tensor that
  * does not fit), names per expert, as transformers 4 and 5 both read, and what its origin has
- * beside them. Collective over the mesh's world; the status is the same on all ranks, and after a
+ * beside them. All ranks convert and write, with TRI_HF_BUFFER_BYTES in all beside the weights.
+ * Collective over the mesh's world; the status is the same on all ranks, and after a
  * failure nothing is left. */
 enum tri_status tri_hf_save(const char *dir, const struct tri_config *config,
                             const struct tri_params *params, enum tri_safetensors_dtype dtype,

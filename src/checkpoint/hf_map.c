@@ -166,17 +166,3 @@ bool tri_hf_source_get(enum tri_hf_family family, const struct tri_param *param,
     return family == TRI_HF_GPT2 ? gpt2_source(param, source)
                                  : llama_source(family, param, num_experts, spelling, source);
 }
-
-int64_t tri_hf_buffer_bytes(enum tri_hf_family family, const struct tri_params *params,
-                            int64_t num_experts)
-{
-    int64_t largest = 0;
-    for (int p = 0; p < params->count; p++) {
-        struct tri_hf_source source;
-        if (tri_hf_source_get(family, &params->param[p], num_experts, TRI_HF_PER_EXPERT, &source)) {
-            int64_t n = source.shape[0] * (source.dims == 2 ? source.shape[1] : 1);
-            largest = n > largest ? n : largest;
-        }
-    }
-    return 2 * largest * (int64_t)sizeof(float);
-}

@@ -1,79 +1,62 @@
-/* The reverse of hf_weights.c: rows are gathered to rank 0, put together to the tensors of the
- * family and streamed. All ranks walk the rows in the order of the files, by tensor name. */
+/* The reverse of hf_weights.c: which tensors of the family go into which file. All ranks write the
+ * files (hf_write.h), rank 0 what stands beside them. */
 #include "checkpoint/hf_save.h"
 
 #include "base/file.h"
 #include "base/log.h"
 #include "base/memory.h"
 #include "base/path.h"
-#include "checkpoint/peft.h"
-#include "checkpoint/safetensors.h"
+#include "checkpoint/hf_write.h"
+#include "model/low_rank.h"
 
 #include <inttypes.h>
 #include <jansson.h>
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 enum { PATH_BYTES = 2048 };
 
-/* A row and its place; rows of one tensor are neighbours in the sorted list. */
-struct placed {
-    struct tri_hf_source source;
-    const struct tri_param *param;
-};
-
 struct save {
     const struct tri_params *params;
-    const struct tri_config_lora *lora;
     struct tri_group *world;
     bool root;
     char temporary[PATH_BYTES];
     enum tri_safetensors_dtype dtype;
     const struct tri_hf_origin *origin;
+    double scale; /* of low-rank pairs */
     int count;
-    struct placed *row;
-    float *global, *whole; /* rank 0: a row, a tensor */
+    struct tri_hf_row *row; /* by name of their tensor */
+    int64_t shard_bytes, piece;
     int shards;
     json_t *weight_map;
 };
 
 static int by_name(const void *a, const void *b)
 {
-    const struct placed *x = a, *y = b;
+    const struct tri_hf_row *x = a, *y = b;
     int order = strcmp(x->source.name, y->source.name);
     return order ? order
                  : (x->source.first > y->source.first) - (x->source.first < y->source.first);
 }
 
-static int64_t elements(const struct tri_hf_source *source)
+static int64_t bytes_of(const struct save *s, int row)
 {
-    return source->shape[0] * (source->dims == 2 ? source->shape[1] : 1);
+    return tri_hf_elements(&s->row[row].source) * (tri_safetensors_dtype_bits(s->dtype) / 8);
 }
 
-static int64_t bytes_of(const struct save *s, const struct tri_hf_source *source)
-{
-    return elements(source) * (tri_safetensors_dtype_bits(s->dtype) / 8);
-}
-
-/* The end of the rows that share the tensor of row first. */
 static int tensor_end(const struct save *s, int first)
 {
-    int end = first + 1;
-    while (end < s->count && strcmp(s->row[end].source.name, s->row[first].source.name) == 0) {
-        end++;
-    }
-    return end;
+    return tri_hf_tensor_end(s->count, s->row, first);
 }
 
-static int shard_end(const struct save *s, int first, int64_t shard_bytes)
+static int shard_end(const struct save *s, int first)
 {
     int64_t bytes = 0;
     int at = first;
     while (at < s->count && at - first < TRI_SAFETENSORS_MOST) {
-        bytes += bytes_of(s, &s->row[at].source);
-        if (at > first && bytes > shard_bytes) {
+        bytes += bytes_of(s, at);
+        if (at > first && bytes > s->shard_bytes) {
             break;
         }
         at = tensor_end(s, at);
@@ -89,8 +72,9 @@ static enum tri_status place_rows(struct save *s, enum tri_hf_family family,
         if (tri_role_is_low(s->params->param[p].role)) {
             continue; /* merged into its weight */
         }
-        struct placed *row = &s->row[s->count++];
+        struct tri_hf_row *row = &s->row[s->count++];
         row->param = &s->params->param[p];
+        (void)tri_low_rank_find(s->params, row->param, &row->a, &row->b);
         if (!tri_hf_source_get(family, row->param, config->moe.num_experts, TRI_HF_PER_EXPERT,
                                &row->source)) {
             return tri_fail(error, TRI_BAD_INPUT, "%s has no tensor for %s",
@@ -101,101 +85,29 @@ static enum tri_status place_rows(struct save *s, enum tri_hf_family family,
     return TRI_OK;
 }
 
-/* Copies a gathered row to its place in the tensor. */
-static void put_row(const struct placed *row, const float *values, float *whole)
-{
-    int64_t rows = row->param->shape[0], columns = row->param->shape[1];
-    if (!row->source.transposed) {
-        memcpy(whole + row->source.first * columns, values,
-               (size_t)(rows * columns) * sizeof(float));
-        return;
-    }
-    int64_t width = row->source.shape[1];
-    for (int64_t j = 0; j < columns; j++) {
-        for (int64_t i = 0; i < rows; i++) {
-            whole[j * width + row->source.first + i] = values[i * columns + j];
-        }
-    }
-}
-
-/* whole as the bytes of the file; halves replace the f32 in place, front to back. */
-static enum tri_status narrow(const struct save *s, const char *name, int64_t count,
-                              struct tri_error *error)
-{
-    uint16_t *to = (uint16_t *)(void *)s->whole;
-    for (int64_t i = 0; i < count && s->dtype != TRI_ST_F32; i++) {
-        float value;
-        memcpy(&value, &s->whole[i], sizeof(value));
-        bool half = s->dtype == TRI_ST_F16;
-        uint16_t bits = half ? tri_f32_to_f16(value) : tri_f32_to_bf16(value);
-        if (half && isfinite(value) && (bits & 0x7fffU) == 0x7c00U) {
-            return tri_fail(error, TRI_BAD_INPUT,
-                            "tensor %s: found %g, which no f16 holds: use --dtype bf16", name,
-                            (double)value);
-        }
-        memcpy(&to[i], &bits, sizeof(bits));
-    }
-    return TRI_OK;
-}
-
-static enum tri_status open_shard(struct save *s, const char *name, int first, int end,
-                                  struct tri_safetensors_writer **writer, struct tri_error *error)
-{
-    struct tri_safetensors_spec *specs =
-        tri_alloc(TRI_MEMORY_OTHER, (size_t)(end - first) * sizeof(*specs));
-    int64_t count = 0;
-    for (int at = first; at < end; at = tensor_end(s, at)) {
-        const struct tri_hf_source *source = &s->row[at].source;
-        specs[count] = (struct tri_safetensors_spec){
-            .name = source->name, .dtype = s->dtype, .dims = source->dims};
-        memcpy(specs[count++].shape, source->shape, sizeof(source->shape));
-        (void)json_object_set_new(s->weight_map, source->name, json_string(name));
-    }
-    char path[PATH_BYTES + 64];
-    tri_path_make(path, sizeof(path), "%s/%s", s->temporary, name);
-    enum tri_status status = tri_safetensors_writer_create(path, count, specs, writer, error);
-    tri_free(specs);
-    return status;
-}
-
-/* Rows [first, end) to one file. Collective; the status is this rank's own. */
-static enum tri_status write_shard(struct save *s, const char *name, int first, int end,
+/* Rows [first, end) to one file. Collective; the status is agreed. */
+static enum tri_status write_shard(const struct save *s, const char *name, int first, int end,
                                    struct tri_error *error)
 {
-    struct tri_safetensors_writer *writer = NULL;
-    enum tri_status status = s->root ? open_shard(s, name, first, end, &writer, error) : TRI_OK;
-    for (int at = first, next; at < end; at = next) {
-        next = tensor_end(s, at);
-        for (int i = at; i < next; i++) {
-            tri_param_gather(s->params, s->row[i].param, TRI_FIELD_WEIGHT, s->global);
-            tri_peft_merge(s->params, s->lora, s->row[i].param, s->global);
-            if (s->root) {
-                put_row(&s->row[i], s->global, s->whole);
-            }
-        }
-        if (s->root && status == TRI_OK) {
-            status = narrow(s, s->row[at].source.name, elements(&s->row[at].source), error);
-        }
-        if (s->root && status == TRI_OK) {
-            status = tri_safetensors_writer_write(writer, s->whole,
-                                                  (size_t)bytes_of(s, &s->row[at].source), error);
-        }
+    char path[PATH_BYTES + 64];
+    tri_path_make(path, sizeof(path), "%s/%s", s->temporary, name);
+    const struct tri_hf_file file = {.path = path,
+                                     .dtype = s->dtype,
+                                     .rows = end - first,
+                                     .row = s->row + first,
+                                     .scale = s->scale,
+                                     .piece = s->piece};
+    for (int at = first; at < end; at = tensor_end(s, at)) {
+        (void)json_object_set_new(s->weight_map, s->row[at].source.name, json_string(name));
     }
-    if (!s->root) {
-        return TRI_OK;
-    }
-    if (status != TRI_OK) {
-        tri_safetensors_writer_destroy(writer);
-        return status;
-    }
-    return tri_safetensors_writer_close(&writer, error);
+    return tri_hf_write(s->params, &file, error);
 }
 
 static enum tri_status write_index(const struct save *s, struct tri_error *error)
 {
     int64_t total = 0;
     for (int at = 0; at < s->count; at = tensor_end(s, at)) {
-        total += bytes_of(s, &s->row[at].source);
+        total += bytes_of(s, at);
     }
     json_t *root = json_pack("{s:{s:I}, s:O}", "metadata", "total_size", (json_int_t)total,
                              "weight_map", s->weight_map);
@@ -209,18 +121,18 @@ static enum tri_status write_index(const struct save *s, struct tri_error *error
     return status;
 }
 
-static enum tri_status write_shards(struct save *s, int64_t shard_bytes, struct tri_error *error)
+static enum tri_status write_shards(struct save *s, struct tri_error *error)
 {
-    for (int first = 0; first < s->count; first = shard_end(s, first, shard_bytes)) {
+    for (int first = 0; first < s->count; first = shard_end(s, first)) {
         s->shards++;
     }
     for (int first = 0, end, i = 1; first < s->count; first = end, i++) {
         char name[64] = "model.safetensors";
-        end = shard_end(s, first, shard_bytes);
+        end = shard_end(s, first);
         if (s->shards > 1) {
             (void)snprintf(name, sizeof(name), "model-%05d-of-%05d.safetensors", i, s->shards);
         }
-        TRI_TRY(tri_comm_agree(s->world, write_shard(s, name, first, end, error), error));
+        TRI_TRY(write_shard(s, name, first, end, error));
     }
     return TRI_OK;
 }
@@ -257,18 +169,14 @@ static enum tri_status finish(const struct save *s, const char *dir,
 }
 
 static enum tri_status save_all(struct save *s, const char *dir, const struct tri_config *config,
-                                int64_t shard_bytes, struct tri_error *error)
+                                struct tri_error *error)
 {
     enum tri_hf_family family = TRI_HF_LLAMA;
     TRI_TRY(tri_hf_family_of(config, &family, error));
     TRI_TRY(place_rows(s, family, config, error));
-    int64_t both = tri_hf_buffer_bytes(family, s->params, config->moe.num_experts);
-    size_t scratch = s->root ? (size_t)both / 2 : 0;
-    s->global = tri_alloc(TRI_MEMORY_OTHER, scratch);
-    s->whole = tri_alloc(TRI_MEMORY_OTHER, scratch);
     s->weight_map = json_object();
     TRI_TRY(tri_comm_agree(s->world, s->root ? begin(s, dir, error) : TRI_OK, error));
-    enum tri_status status = write_shards(s, shard_bytes, error);
+    enum tri_status status = write_shards(s, error);
     if (status == TRI_OK) {
         status = tri_comm_agree(s->world, s->root ? finish(s, dir, config, family, error) : TRI_OK,
                                 error);
@@ -284,24 +192,25 @@ enum tri_status tri_hf_save_shards(const char *dir, const struct tri_config *con
                                    const struct tri_params *params,
                                    enum tri_safetensors_dtype dtype,
                                    const struct tri_hf_origin *origin, int64_t shard_bytes,
-                                   struct tri_error *error)
+                                   int64_t piece, struct tri_error *error)
 {
+    const struct tri_config_lora *lora = &config->train.lora;
     struct save s = {.params = params,
-                     .lora = &config->train.lora,
                      .world = tri_mesh_group(params->mesh, TRI_ON_ALL),
                      .dtype = dtype,
-                     .origin = origin};
+                     .origin = origin,
+                     .scale = lora->rank > 0 ? lora->alpha / (double)lora->rank : 0.0,
+                     .shard_bytes = shard_bytes,
+                     .piece = piece};
     TRI_REQUIRE(dtype == TRI_ST_F32 || dtype == TRI_ST_BF16 || dtype == TRI_ST_F16);
     s.root = tri_group_rank(s.world) == 0;
     enum tri_status status =
         tri_path_format(s.temporary, sizeof(s.temporary), error, "%s" TRI_TEMPORARY, dir);
     if (status == TRI_OK) {
-        status = save_all(&s, dir, config, shard_bytes, error);
+        status = save_all(&s, dir, config, error);
     }
     json_decref(s.weight_map);
     tri_free(s.row);
-    tri_free(s.global);
-    tri_free(s.whole);
     return status;
 }
 
@@ -309,5 +218,5 @@ enum tri_status tri_hf_save(const char *dir, const struct tri_config *config,
                             const struct tri_params *params, enum tri_safetensors_dtype dtype,
                             const struct tri_hf_origin *origin, struct tri_error *error)
 {
-    return tri_hf_save_shards(dir, config, params, dtype, origin, (int64_t)5000000000, error);
+    return tri_hf_save_shards(dir, config, params, dtype, origin, (int64_t)5000000000, 0, error);
 }

@@ -4,11 +4,12 @@
 
 #include "checkpoint/hf.h"
 
-/* tri_hf_save with shards of at most shard_bytes, unless one tensor alone takes more. */
+/* tri_hf_save with shards of at most shard_bytes, unless one tensor alone takes more, written in
+ * pieces of about so many elements (0: as fits). */
 enum tri_status tri_hf_save_shards(const char *dir, const struct tri_config *config,
                                    const struct tri_params *params,
                                    enum tri_safetensors_dtype dtype,
                                    const struct tri_hf_origin *origin, int64_t shard_bytes,
-                                   struct tri_error *error) TRI_NODISCARD;
+                                   int64_t piece, struct tri_error *error) TRI_NODISCARD;
 
 #endif

@@ -28,33 +28,24 @@ static float *gather(const struct tri_params *params, const struct tri_param *pa
     return values;
 }
 
-void tri_peft_merge(const struct tri_params *params, const struct tri_config_lora *lora,
-                    const struct tri_param *weight, float *values)
+void tri_peft_merge(int64_t rows, int64_t columns, int64_t rank, double scale, const float *up,
+                    const float *down, float *values)
 {
-    const struct tri_param *a, *b;
-    if (!tri_low_rank_find(params, weight, &a, &b)) {
-        return;
-    }
-    float *down = gather(params, a), *up = gather(params, b);
-    double *line = tri_alloc(TRI_MEMORY_OTHER, (size_t)weight->shape[1] * sizeof(*line));
-    double scale = lora->alpha / (double)lora->rank;
-    bool root = tri_group_rank(tri_mesh_group(params->mesh, TRI_ON_ALL)) == 0;
-    for (int64_t i = 0; root && i < weight->shape[0]; i++) {
-        memset(line, 0, (size_t)weight->shape[1] * sizeof(*line));
-        for (int64_t r = 0; r < lora->rank; r++) {
-            double factor = scale * (double)up[i * lora->rank + r];
-            for (int64_t j = 0; j < weight->shape[1]; j++) {
-                line[j] += factor * (double)down[r * weight->shape[1] + j];
+    double *line = tri_alloc(TRI_MEMORY_OTHER, (size_t)columns * sizeof(*line));
+    for (int64_t i = 0; i < rows; i++) {
+        memset(line, 0, (size_t)columns * sizeof(*line));
+        for (int64_t r = 0; r < rank; r++) {
+            double factor = scale * (double)up[i * rank + r];
+            for (int64_t j = 0; j < columns; j++) {
+                line[j] += factor * (double)down[r * columns + j];
             }
         }
-        for (int64_t j = 0; j < weight->shape[1]; j++) {
-            float *value = &values[i * weight->shape[1] + j];
+        for (int64_t j = 0; j < columns; j++) {
+            float *value = &values[i * columns + j];
             *value = (float)((double)*value + line[j]);
         }
     }
     tri_free(line);
-    tri_free(down);
-    tri_free(up);
 }
 
 /* ---- adapter_model.safetensors --------------------------------------------------------------- */

@@ -69,9 +69,9 @@ enum tri_status tri_peft_save(const char *dir, const struct tri_config *config,
                               const struct tri_peft_target *target, const struct tri_params *params,
                               struct tri_error *error) TRI_NODISCARD;
 
-/* values, the weight gathered on world rank 0 (NULL or unused elsewhere), += alpha / rank B A where
- * it has a pair. Collective over the mesh's world. */
-void tri_peft_merge(const struct tri_params *params, const struct tri_config_lora *lora,
-                    const struct tri_param *weight, float *values);
+/* values [rows, columns], a part of a weight, += scale (alpha / rank) up [rows, rank] down [rank,
+ * columns], the same part of its pair. Local. */
+void tri_peft_merge(int64_t rows, int64_t columns, int64_t rank, double scale, const float *up,
+                    const float *down, float *values);
 
 #endif

@@ -165,7 +165,7 @@ static enum tri_status export_choice(const struct tri_arguments *arguments,
     TRI_TRY(tri_config_of_checkpoint(arguments->words[0], arguments, &config, choice, error));
     enum tri_status status = check_form(arguments, choice->path, &config, &form, error);
     TRI_TRY(tri_agree_everywhere(arguments, status, error));
-    status = tri_spread_create("export", arguments->comm, form.family, &config, &spread, error);
+    status = tri_spread_create("export", arguments->comm, &config, &spread, error);
     if (status == TRI_OK) {
         status = copy(choice, to, &config, &spread, &form, error);
     }

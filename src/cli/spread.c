@@ -2,6 +2,8 @@
 #include "cli/spread.h"
 
 #include "base/log.h"
+#include "checkpoint/checkpoint.h"
+#include "checkpoint/hf.h"
 #include "plan/memory.h"
 
 #include <inttypes.h>
@@ -57,15 +59,15 @@ static enum tri_status allocate(const char *command, struct tri_comm *comm,
         weights += spread->params->buffer[i].count * (int64_t)sizeof(float);
     }
     spread->planned = weights + buffers;
-    spread->process = tri_memory_process_constant(1);
+    spread->process = tri_memory_process_share();
     enum tri_status status =
         tri_memory_check_share(command, weights, buffers, tri_comm_local_size(comm), error);
     return tri_comm_agree(tri_mesh_group(spread->mesh, TRI_ON_ALL), status, error);
 }
 
 enum tri_status tri_spread_create(const char *command, struct tri_comm *comm,
-                                  enum tri_hf_family family, struct tri_config *config,
-                                  struct tri_spread *spread, struct tri_error *error)
+                                  struct tri_config *config, struct tri_spread *spread,
+                                  struct tri_error *error)
 {
     *spread = (struct tri_spread){0};
     config->precision = TRI_PRECISION_F32;
@@ -76,8 +78,10 @@ enum tri_status tri_spread_create(const char *command, struct tri_comm *comm,
                             &spread->mesh, error));
     note_copies(config, tri_comm_size(comm));
     spread->params = tri_params_create(config, spread->mesh);
-    int64_t buffers = tri_hf_buffer_bytes(family, spread->params, config->moe.num_experts);
-    TRI_TRY(allocate(command, comm, spread, buffers + TRI_HF_LOAD_BYTES, error));
+    /* One kind of folder is read and freed before the other is written. */
+    int64_t buffers = tri_checkpoint_buffer_bytes(spread->params);
+    buffers = buffers > TRI_HF_BUFFER_BYTES ? buffers : TRI_HF_BUFFER_BYTES;
+    TRI_TRY(allocate(command, comm, spread, buffers, error));
     tri_params_allocate(spread->params, false);
     return TRI_OK;
 }
@@ -95,7 +99,7 @@ void tri_spread_report(const struct tri_spread *spread)
     tri_all_reduce_max(tri_mesh_group(spread->mesh, TRI_ON_ALL),
                        (struct tri_where){TRI_PHASE_SETUP, TRI_KIND_META}, f, FIGURES, TRI_F64);
     tri_log_info("memory   %.1f MB a rank planned, %.1f counted; the process took %.1f, of them "
-                 "about %.1f for libraries and MPI",
+                 "%.1f before the model (libraries, MPI)",
                  f[PLANNED] / 1e6, f[COUNTED] / 1e6, f[PEAK] / 1e6, f[PROCESS] / 1e6);
 }
 

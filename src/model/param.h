@@ -287,11 +287,13 @@ enum tri_field {
     TRI_FIELD_V
 };
 
-/* Elements [first, first + count) of a field of a row, in C order: whole on one rank, its owner. */
+/* Elements [first, first + count), in C order, of a matrix: of some columns of a row's field, most
+ * often of all. Whole on one rank, its owner. */
 struct tri_param_part {
     const struct tri_param *param;
     enum tri_field field;
     int64_t first, count;
+    struct tri_range columns;
     int owner; /* a rank of the world */
 };
 
@@ -311,6 +313,12 @@ void tri_param_room_fini(struct tri_param_room *room);
 void tri_param_collect(const struct tri_params *params, int parts,
                        const struct tri_param_part *part, float *values,
                        struct tri_param_room *room);
+/* How many elements of a part this rank gives when it is collected, each being given by one rank.
+ * Collective over the groups of the buffers, as tri_params_settle_row. */
+int64_t tri_param_count_given(const struct tri_params *params, const struct tri_param_part *part);
+/* Those elements, to their places in values; settled before. Local. */
+void tri_param_read_given(const struct tri_params *params, const struct tri_param_part *part,
+                          float *values);
 /* The reverse: each owner's values to all ranks that hold some of them; WEIGHT is rounded to the
  * stored dtype, M and V go where they are allocated. Who deals a row in parts deals its end last.
  * Collective over the mesh's world. */
@@ -323,7 +331,7 @@ struct tri_param_share {
     struct tri_range given, taken;
     bool plain;   /* its slice is whole rows, all of which it counts: else not to be used */
     bool floats;  /* what it gives is f32 in its memory */
-    bool sharded; /* every replica gives its shard, else the first one all */
+    bool sharded; /* no other rank has what it gives; else every replica has the tensor's values */
 };
 /* Collective over the groups of the buffers, as tri_params_settle_row. */
 struct tri_param_share tri_param_share(const struct tri_params *params,

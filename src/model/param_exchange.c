@@ -29,18 +29,12 @@ static bool is_sharded(const struct tri_buffer *buffer, enum tri_field field)
     return field != TRI_FIELD_WEIGHT || buffer->m;
 }
 
-static struct piece given(const struct tri_params *params, const struct tri_param *param,
-                          enum tri_field field)
+/* Of weights that all replicas hold each gives what would be its shard. */
+static struct piece given(const struct tri_params *params, const struct tri_param *param)
 {
-    const struct tri_buffer *buffer = &params->buffer[param->buffer];
     struct piece piece = {param->local[0], param->local[1], param->counted, {0, 0}};
-    if (tri_range_size(param->counted) == 0) {
-        return piece;
-    }
-    if (is_sharded(buffer, field)) {
+    if (tri_range_size(param->counted) > 0) {
         piece.flat = owned(params, param);
-    } else if (tri_group_rank(buffer->group) == 0) {
-        piece.flat = (struct tri_range){0, param->count};
     }
     return piece;
 }
@@ -117,21 +111,22 @@ struct run {
     int64_t local, whole, n; /* its first element in the slice; in the tensor; how many */
 };
 
-/* The runs of a piece within elements `wanted` of the tensor, in order. */
+/* The runs of a piece within elements `wanted` of some columns of the tensor, in order. */
 struct walk {
     const struct piece *piece;
-    int64_t width, columns; /* of the slice, of the tensor */
-    struct tri_range wanted, rows;
+    int64_t width; /* of the slice */
+    struct tri_range columns, shared, wanted, rows;
 };
 
 static struct walk walk_over(const struct piece *piece, const struct tri_param_part *part)
 {
-    int64_t columns = part->param->shape[1];
+    int64_t columns = tri_range_size(part->columns);
     struct walk w = {.piece = piece,
                      .width = tri_range_size(piece->columns),
-                     .columns = columns,
+                     .columns = part->columns,
+                     .shared = tri_range_intersect(piece->columns, part->columns),
                      .wanted = {part->first, part->first + part->count}};
-    if (w.width > 0 && tri_range_size(piece->flat) > 0) {
+    if (tri_range_size(w.shared) > 0 && tri_range_size(piece->flat) > 0) {
         struct tri_range touched = {w.wanted.begin / columns,
                                     (w.wanted.end + columns - 1) / columns};
         struct tri_range held = {piece->rows.begin + piece->flat.begin / w.width,
@@ -144,15 +139,16 @@ static struct walk walk_over(const struct piece *piece, const struct tri_param_p
 
 static bool next_run(struct walk *w, struct run *run)
 {
+    int64_t columns = tri_range_size(w->columns), n = tri_range_size(w->shared);
     while (w->rows.begin < w->rows.end) {
         /* Rows of the whole width follow each other in both. */
-        int64_t rows = w->width == w->columns ? tri_range_size(w->rows) : 1;
-        int64_t first = (w->rows.begin - w->piece->rows.begin) * w->width;
-        int64_t shift = w->rows.begin * w->columns + w->piece->columns.begin - first;
+        int64_t rows = w->width == n && columns == n ? tri_range_size(w->rows) : 1;
+        int64_t first = (w->rows.begin - w->piece->rows.begin) * w->width + w->shared.begin -
+                        w->piece->columns.begin;
+        int64_t shift = w->rows.begin * columns + w->shared.begin - w->columns.begin - first;
         struct tri_range wanted = {w->wanted.begin - shift, w->wanted.end - shift};
-        struct tri_range local =
-            tri_range_intersect((struct tri_range){first, first + rows * w->width},
-                                tri_range_intersect(w->piece->flat, wanted));
+        struct tri_range local = tri_range_intersect((struct tri_range){first, first + rows * n},
+                                                     tri_range_intersect(w->piece->flat, wanted));
         w->rows.begin += rows;
         if (tri_range_size(local) > 0) {
             *run = (struct run){local.begin, local.begin + shift, tri_range_size(local)};
@@ -279,7 +275,7 @@ struct tri_param_share tri_param_share(const struct tri_params *params,
                                     .sharded = is_sharded(buffer, field)};
     tri_params_settle_row(params, param);
     if (param->count > 0) {
-        struct piece gives = given(params, param, field), takes = taken(params, param, field);
+        struct piece gives = given(params, param), takes = taken(params, param, field);
         share.plain = tri_range_size(param->local[1]) == param->shape[1] &&
                       param->counted.begin == param->local[0].begin &&
                       param->counted.end == param->local[0].end;
@@ -343,9 +339,8 @@ static const struct piece *piece_of(const struct exchange *x, int rank, int part
 }
 
 /* Tells every rank what this one gives or takes. Collective. */
-static struct exchange exchange_begin(
-    const struct tri_params *params, int parts, const struct tri_param_part *part,
-    struct piece (*find)(const struct tri_params *, const struct tri_param *, enum tri_field))
+static struct exchange exchange_begin(const struct tri_params *params, int parts,
+                                      const struct tri_param_part *part, bool gives)
 {
     struct tri_group *world = tri_mesh_group(params->mesh, TRI_ON_ALL);
     struct exchange x = {.params = params,
@@ -365,7 +360,7 @@ static struct exchange exchange_begin(
     for (int i = 0; i < parts; i++) {
         tri_params_settle_row(params, part[i].param);
         x.pieces[(size_t)x.me * (size_t)parts + (size_t)i] =
-            find(params, part[i].param, part[i].field);
+            gives ? given(params, part[i].param) : taken(params, part[i].param, part[i].field);
     }
     tri_all_gather_v(world, where, x.pieces, x.counts, TRI_I64);
     return x;
@@ -424,17 +419,36 @@ static float *advance(struct exchange *x, float *buffer, int rank, int64_t n)
     return values;
 }
 
-/* What this rank has of a part, to its owner; its own to where it belongs. */
-static void pack_given(struct exchange *x, int i, float *own)
+int64_t tri_param_count_given(const struct tri_params *params, const struct tri_param_part *part)
+{
+    tri_params_settle_row(params, part->param);
+    struct piece piece = given(params, part->param);
+    return elements(&piece, part);
+}
+
+void tri_param_read_given(const struct tri_params *params, const struct tri_param_part *part,
+                          float *values)
+{
+    struct piece piece = given(params, part->param);
+    struct walk w = walk_over(&piece, part);
+    struct run run;
+    while (next_run(&w, &run)) {
+        read_field(params, part->param, part->field,
+                   (struct tri_range){run.local, run.local + run.n},
+                   values + (run.whole - part->first));
+    }
+}
+
+/* What this rank has of another's part. */
+static void pack_given(struct exchange *x, int i)
 {
     const struct tri_param_part *part = &x->part[i];
     struct walk w = walk_over(piece_of(x, x->me, i), part);
     struct run run;
     while (next_run(&w, &run)) {
-        float *to = part->owner == x->me ? own + (run.whole - part->first)
-                                         : advance(x, x->send, part->owner, run.n);
         read_field(x->params, part->param, part->field,
-                   (struct tri_range){run.local, run.local + run.n}, to);
+                   (struct tri_range){run.local, run.local + run.n},
+                   advance(x, x->send, part->owner, run.n));
     }
 }
 
@@ -456,7 +470,7 @@ void tri_param_collect(const struct tri_params *params, int parts,
                        const struct tri_param_part *part, float *values,
                        struct tri_param_room *room)
 {
-    struct exchange x = exchange_begin(params, parts, part, given);
+    struct exchange x = exchange_begin(params, parts, part, true);
     for (int i = 0; i < parts; i++) {
         if (part[i].owner != x.me) {
             x.send_rows[part[i].owner] += elements(piece_of(&x, x.me, i), &part[i]);
@@ -469,8 +483,12 @@ void tri_param_collect(const struct tri_params *params, int parts,
     exchange_allocate(&x, room);
     float *own = values;
     for (int i = 0; i < parts; i++) {
-        pack_given(&x, i, own);
-        own += part[i].owner == x.me ? part[i].count : 0;
+        if (part[i].owner == x.me) {
+            tri_param_read_given(params, &part[i], own);
+            own += part[i].count;
+        } else {
+            pack_given(&x, i);
+        }
     }
     exchange_run(&x);
     own = values;
@@ -516,7 +534,7 @@ static void unpack_taken(struct exchange *x, int i)
 void tri_param_deal(struct tri_params *params, int parts, const struct tri_param_part *part,
                     const float *values, struct tri_param_room *room)
 {
-    struct exchange x = exchange_begin(params, parts, part, taken);
+    struct exchange x = exchange_begin(params, parts, part, false);
     for (int i = 0; i < parts; i++) {
         if (part[i].owner != x.me) {
             x.recv_rows[part[i].owner] += elements(piece_of(&x, x.me, i), &part[i]);
@@ -553,7 +571,8 @@ void tri_param_deal(struct tri_params *params, int parts, const struct tri_param
 void tri_param_gather(const struct tri_params *params, const struct tri_param *param,
                       enum tri_field field, float *global)
 {
-    struct tri_param_part whole = {param, field, 0, param->shape[0] * param->shape[1], 0};
+    struct tri_param_part whole = {
+        param, field, 0, param->shape[0] * param->shape[1], {0, param->shape[1]}, 0};
     struct tri_param_room room = {0};
     tri_param_collect(params, 1, &whole, global, &room);
     tri_param_room_fini(&room);

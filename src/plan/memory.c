@@ -15,6 +15,11 @@ int64_t tri_memory_process_constant(int64_t threads)
     return (tri_memory_resident() + LATER_BYTES) / tri_runtime_ranks() + threads * THREAD_BYTES;
 }
 
+int64_t tri_memory_process_share(void)
+{
+    return tri_memory_resident() / tri_runtime_ranks();
+}
+
 int64_t tri_memory_process_peak(void)
 {
     struct rusage use;

@@ -16,6 +16,8 @@ struct tri_memory_plan {
 /* This rank's share of the memory that its process has at most had, in bytes; 0 when the system
  * does not say. */
 int64_t tri_memory_process_peak(void);
+/* The same of the memory that it has now. */
+int64_t tri_memory_process_share(void);
 /* What a plan's `process` is without scratch that grows with the model, asked for before anything
  * large is taken: what there is now, and what so many kernel threads and MPI take beside the plan
  * in the first steps. */

@@ -84,7 +84,7 @@ static struct tri_memory_counters run(const struct tri_rehearsal *rehearsal,
         tri_moe_set_load(tri_model_moe(engine->model), loads[rehearsal->load]);
     }
     if (config->init_from[0]) { /* once they are loaded this is free again */
-        tri_free(tri_alloc(TRI_MEMORY_OTHER, TRI_HF_LOAD_BYTES));
+        tri_free(tri_alloc(TRI_MEMORY_OTHER, TRI_HF_BUFFER_BYTES));
     }
     struct tri_rows_source source = {.state = &seq,
                                      .fill = fill,

@@ -109,9 +109,9 @@ static void test_shards(void **state)
         struct tri_error error;
         char out[512], path[600];
         (void)snprintf(out, sizeof(out), "%s/shards-%s", dir, families[f]);
-        assert_int_equal(
-            tri_hf_save_shards(out, &model.config, model.params, TRI_ST_F32, NULL, 40000, &error),
-            TRI_OK);
+        assert_int_equal(tri_hf_save_shards(out, &model.config, model.params, TRI_ST_F32, NULL,
+                                            40000, 0, &error),
+                         TRI_OK);
         (void)snprintf(path, sizeof(path), "%s/model.safetensors", out);
         assert_false(tri_file_exists(path));
         (void)snprintf(path, sizeof(path), "%s/model.safetensors.index.json", out);

@@ -10,6 +10,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -134,7 +135,8 @@ static void test_stopped_alone(void **state)
     } cases[] = {
         {"TRIDENT_FILE_FAULT=write:SIGSTOP:shards/",
          {"tokenize", "--tokenizer", "byte", "--out", "shards", "t.txt"}},
-        {"TRIDENT_FILE_FAULT=write:SIGSTOP:model", {"export", "trained", "hf"}},
+        {"TRIDENT_FILE_FAULT=write:SIGSTOP:hf.trident.tmp/config.json",
+         {"export", "trained", "hf"}},
         {"TRIDENT_FILE_FAULT=write:SIGSTOP:model", {"import", "good", "imported"}},
         {"TRIDENT_FILE_FAULT=map:SIGSTOP:model", {"inspect", "trained"}},
     };
@@ -145,6 +147,24 @@ static void test_stopped_alone(void **state)
         cli_start(&job, cli_ranks(), CLI_WORDS_OF(PATIENCE, cases[i].fault), cases[i].words);
         expect_ended(&job, " s for rank 0", 1);
     }
+}
+
+/* Another rank stops in its part of a file that all write. */
+static void test_stopped_writer(void **state)
+{
+    (void)state;
+    struct process job;
+    cli_write("rank1.sh", "#!/bin/sh\n"
+                          "if [ \"${OMPI_COMM_WORLD_RANK:-$PMI_RANK}\" = 1 ]; then\n"
+                          "    export TRIDENT_FILE_FAULT=write:SIGSTOP:model\n"
+                          "fi\n"
+                          "exec \"$@\"\n");
+    assert_int_equal(chmod("rank1.sh", 0777), 0);
+    cli_set_wrapper("./rank1.sh");
+    cli_start(&job, cli_ranks(), CLI_WORDS_OF(PATIENCE),
+              CLI_WORDS_OF("export", "trained", "stopped"));
+    expect_ended(&job, " s for rank 1", 1);
+    cli_set_wrapper(NULL);
 }
 
 /* ---- work is no hang ------------------------------------------------------------------------- */
@@ -206,8 +226,8 @@ int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_stopped_at_start), cmocka_unit_test(test_stopped_alone),
-        cmocka_unit_test(test_slow_files),       cmocka_unit_test(test_slow_reference),
-        cmocka_unit_test(test_hung_file),
+        cmocka_unit_test(test_stopped_writer),   cmocka_unit_test(test_slow_files),
+        cmocka_unit_test(test_slow_reference),   cmocka_unit_test(test_hung_file),
     };
     cli_begin("watchdog", argc, argv);
     cli_set_grace("1");

@@ -242,8 +242,9 @@ static void test_dealt_is_seen(void **state)
     begin(&s, true, SMALL_LLAMA, "");
     const struct tri_param *row = span_of(&s, TRI_ROLE_Q, 1).row;
     int64_t n = row->shape[0] * row->shape[1];
-    const struct tri_param_part parts[] = {{row, TRI_FIELD_WEIGHT, 0, n / 3, 0},
-                                           {row, TRI_FIELD_WEIGHT, n / 3, n - n / 3, 0}};
+    const struct tri_param_part parts[] = {
+        {row, TRI_FIELD_WEIGHT, 0, n / 3, {0, row->shape[1]}, 0},
+        {row, TRI_FIELD_WEIGHT, n / 3, n - n / 3, {0, row->shape[1]}, 0}};
     struct tri_param_room room = {0};
     float *values = tri_alloc(TRI_MEMORY_OTHER, (size_t)n * sizeof(*values));
     for (int64_t i = 0; i < n; i++) {

@@ -125,6 +125,18 @@ static void check_pair(const struct tri_engine *one, const struct tri_param *wei
     tri_free(down);
 }
 
+static void merge(const struct tri_engine *one, const struct tri_param *weight, double scale,
+                  float *values)
+{
+    const struct tri_param *a, *b;
+    if (tri_low_rank_find(one->params, weight, &a, &b)) {
+        float *down = gather(one, a, TRI_FIELD_WEIGHT), *up = gather(one, b, TRI_FIELD_WEIGHT);
+        tri_peft_merge(weight->shape[0], weight->shape[1], a->shape[0], scale, up, down, values);
+        tri_free(down);
+        tri_free(up);
+    }
+}
+
 /* The same loss without pairs, from merged weights; `one` has its gradients. */
 static void check_merged(const struct tri_engine *one, struct tri_config *config,
                          const struct tri_rows_source *source, const struct tri_step_report *report)
@@ -138,7 +150,7 @@ static void check_merged(const struct tri_engine *one, struct tri_config *config
         const struct tri_param *param = &merged->params->param[p];
         const struct tri_param *base = tri_params_by_name(one->params, param->name);
         float *values = gather(one, base, TRI_FIELD_WEIGHT);
-        tri_peft_merge(one->params, &config->train.lora, base, values);
+        merge(one, base, scale, values);
         tri_param_scatter(merged->params, param, TRI_FIELD_WEIGHT, values);
         tri_free(values);
     }
