@@ -156,15 +156,15 @@ static void test_stopped_writer(void **state)
     struct process job;
     cli_write("rank1.sh", "#!/bin/sh\n"
                           "if [ \"${OMPI_COMM_WORLD_RANK:-$PMI_RANK}\" = 1 ]; then\n"
-                          "    export TRIDENT_FILE_FAULT=write:SIGSTOP:model\n"
+                          "    export TRIDENT_FILE_FAULT=\"$RANK1_FAULT\"\n"
                           "fi\n"
                           "exec \"$@\"\n");
     assert_int_equal(chmod("rank1.sh", 0777), 0);
     cli_set_wrapper("./rank1.sh");
-    cli_start(&job, cli_ranks(), CLI_WORDS_OF(PATIENCE),
+    cli_start(&job, cli_ranks(), CLI_WORDS_OF(PATIENCE, "RANK1_FAULT=write:SIGSTOP:model"),
               CLI_WORDS_OF("export", "trained", "stopped"));
-    expect_ended(&job, " s for rank 1", 1);
     cli_set_wrapper(NULL);
+    expect_ended(&job, " s for rank 1", 1);
 }
 
 /* ---- work is no hang ------------------------------------------------------------------------- */
