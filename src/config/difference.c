@@ -30,6 +30,17 @@ static bool same_layers(const struct tri_config *a, const struct tri_config *b)
     return same;
 }
 
+/* Whether the same weights have low-rank pairs, in whatever order that is said. */
+static bool same_targets(const struct tri_config *a, const struct tri_config *b)
+{
+    bool same = true;
+    for (int i = 0; i < TRI_LORA_TARGETS; i++) {
+        enum tri_lora_target target = (enum tri_lora_target)i;
+        same = same && tri_config_lora_targets(a, target) == tri_config_lora_targets(b, target);
+    }
+    return same;
+}
+
 static bool all_moe(const struct tri_config *config)
 {
     int64_t layer = 0;
@@ -67,7 +78,8 @@ static bool is_idle(const struct tri_key *key, const struct tri_config *a,
         return same_layers(a, b);
     }
     if (is_key(key, "train.lora.alpha") || is_key(key, "train.lora.targets")) {
-        return a->train.lora.rank == 0 && b->train.lora.rank == 0;
+        bool none = a->train.lora.rank == 0 && b->train.lora.rank == 0;
+        return none || (is_key(key, "train.lora.targets") && same_targets(a, b));
     }
     return is_dense(a, b) && tri_key_in_section(key, "moe");
 }
@@ -177,6 +189,13 @@ static enum tri_status check_upcycled(const struct tri_config *config,
         return tri_config_refuse(config, error, "moe.shared_intermediate_size",
                                  "found %lld, expected 0: %.300s has no such expert",
                                  (long long)moe->shared_intermediate_size, source->path);
+    }
+    if (config->train.lora.rank > 0) {
+        return tri_config_refuse(config, error, "train.lora.rank",
+                                 "found %lld, expected 0: the experts are copies of the MLP of "
+                                 "%.300s, beside routers that pairs would leave as drawn, and an "
+                                 "adapter would have no base",
+                                 (long long)config->train.lora.rank, source->path);
     }
     return TRI_OK;
 }

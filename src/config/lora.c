@@ -73,5 +73,10 @@ enum tri_status tri_config_check_lora(const struct tri_config *config, struct tr
                                  "made for there",
                                  config->train.lora.adapter);
     }
-    return TRI_OK;
+    return config->train.lora.rank > 0 && config->moe.bias_balancing > 0
+               ? tri_key_refuse(config, error, "moe.bias_balancing", "train.lora.rank",
+                                "found %g, expected 0 with low-rank pairs: neither an adapter nor "
+                                "the merged model has a place for what it learns",
+                                config->moe.bias_balancing)
+               : TRI_OK;
 }

@@ -70,7 +70,7 @@ static enum tri_status check_patterns(const struct tri_config *config,
         if (p == params->count) {
             return tri_config_refuse(config, error, "train.freeze",
                                      "found '%.100s', expected patterns of the names of this "
-                                     "model's weights, from %s to %s",
+                                     "model's weights, from %s to %s (trident inspect lists them)",
                                      pattern, params->param[0].name,
                                      params->param[params->count - 1].name);
         }

@@ -92,8 +92,10 @@ static void test_run(void **state)
     cli_run_well(0, CLI_WORDS_OF("export", "again", "adapter2"));
     expect_equal_files("adapter2/adapter_model.safetensors", "adapter/adapter_model.safetensors");
     cli_run_well(0, CLI_WORDS_OF("generate", "pairs", "--prompt", "the ", "--tokens", "3"));
+    cli_run_well(0, CLI_WORDS_OF(PAIRS, "run_dir=pairs", "train.steps=8",
+                                 "train.lora.targets=[shared, attention, experts]"));
     struct process_result result =
-        cli_run(0, CLI_WORDS_OF(PAIRS, "run_dir=pairs", "train.steps=8", "train.lora.rank=3"));
+        cli_run(0, CLI_WORDS_OF(PAIRS, "run_dir=pairs", "train.steps=9", "train.lora.rank=3"));
     cli_expect_error(&result, 1, 2, "was written with another 'train.lora.rank'");
     result = cli_run(0, CLI_WORDS_OF("export", "back", "nothing", "--merge"));
     cli_expect_error(&result, 1, 2, "has no low-rank pairs");
@@ -164,10 +166,13 @@ static void test_adapters(void **state)
         CHECK_FAMILY("qwen2_moe");
         CHECK_FAMILY("gpt2");
     }
-    struct process_result result =
-        cli_run(cli_ranks(), CLI_WORDS_OF("verify", "i.yaml", "--json", "--steps", "2",
-                                          "init_from=" GOLDEN "/olmoe",
-                                          "train.lora.adapter=" GOLDEN "/olmoe/adapter"));
+    struct process_result result = cli_run(
+        0, CLI_WORDS_OF("train", "i.yaml", "run_dir=up", "init_from=" GOLDEN "/llama",
+                        "moe.num_experts=4", "train.lora.rank=2", "train.lora.targets=attention"));
+    cli_expect_error(&result, 1, 2, "key 'train.lora.rank': found 2, expected 0: the experts are");
+    result = cli_run(cli_ranks(), CLI_WORDS_OF("verify", "i.yaml", "--json", "--steps", "2",
+                                               "init_from=" GOLDEN "/olmoe",
+                                               "train.lora.adapter=" GOLDEN "/olmoe/adapter"));
     json_decref(cli_expect_json(&result, 0));
 }
 

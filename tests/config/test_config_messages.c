@@ -70,6 +70,10 @@ static void test_reserved(void **state)
         {"train: {lora: {rank: 2, targets: []}}\n",
          "c.yaml:1: key 'train.lora.targets': found none, expected some of attention, experts, "
          "shared and mlp"},
+        {"moe: {num_experts: 4, bias_balancing: 0.5}\ntrain: {lora: {rank: 2}}\n",
+         "c.yaml:1: key 'moe.bias_balancing': found 0.5, expected 0 with low-rank pairs: neither "
+         "an "
+         "adapter nor the merged model has a place for what it learns"},
         {"train: {lora: {rank: 2, adapter: a}}\n",
          "c.yaml:1: key 'train.lora.adapter': found 'a' without init_from, expected the model that "
          "it was made for there"},
