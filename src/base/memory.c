@@ -132,9 +132,13 @@ void tri_free(void *block)
 }
 
 /* Header and content stay. */
-static void *extend_mapped(char *raw, size_t old, size_t bytes)
+static void *resize_mapped(char *raw, size_t old, size_t bytes)
 {
     TRI_UNPOISON(raw + ALIGN + old, whole(old) - ALIGN - old);
+    if (bytes < old) { /* what the last page that stays may show again */
+        const size_t page = (size_t)sysconf(_SC_PAGESIZE);
+        memset(raw + ALIGN + bytes, 0, old - bytes < page ? old - bytes : page);
+    }
     char *grown = whole(bytes) > bytes ? mremap(raw, whole(old), whole(bytes), MREMAP_MAYMOVE)
                                        : (char *)MAP_FAILED;
     if (grown == MAP_FAILED) {
@@ -144,22 +148,21 @@ static void *extend_mapped(char *raw, size_t old, size_t bytes)
     return grown;
 }
 
-void *tri_extend(void *block, size_t bytes)
+void *tri_resize(void *block, size_t bytes)
 {
     char *raw = (char *)block - ALIGN;
     struct header *header = (struct header *)(void *)raw;
     const size_t old = header->bytes;
-    TRI_REQUIRE(bytes >= old);
-    if (old < MAPPED) {
-        void *larger = tri_alloc(header->category, bytes);
-        memcpy(larger, block, old);
+    if (old < MAPPED || bytes < MAPPED) {
+        void *other = tri_alloc(header->category, bytes);
+        memcpy(other, block, old < bytes ? old : bytes);
         tri_free(block);
-        return larger;
+        return other;
     }
-    raw = extend_mapped(raw, old, bytes);
+    raw = resize_mapped(raw, old, bytes);
     header = (struct header *)(void *)raw;
     header->bytes = bytes;
-    tri_memory_account(header->runtime, header->category, (int64_t)(bytes - old));
+    tri_memory_account(header->runtime, header->category, (int64_t)bytes - (int64_t)old);
     return raw + ALIGN;
 }
 

@@ -29,9 +29,9 @@ const char *tri_memory_name(enum tri_memory category);
 void *tri_alloc(enum tri_memory category, size_t bytes) __attribute__((returns_nonnull));
 void tri_free(void *block);
 
-/* The block with room for more bytes, in its place or another's; the content stays, what is new is
- * zero. A large one is not copied: its pages move. */
-void *tri_extend(void *block, size_t bytes);
+/* The block with room for so many bytes, in its place or another's; what fits of the content stays,
+ * what is new is zero. A large one is not copied: its pages move. */
+void *tri_resize(void *block, size_t bytes);
 
 /* A block at least as large as bytes: *block is kept when *capacity suffices, else replaced (the
  * old content is lost). Used for scratch that reaches its size in the first step. */

@@ -3,8 +3,6 @@
 #include "base/memory.h"
 #include "base/work.h"
 
-#include <string.h>
-
 struct tri_packing {
     struct tri_packing_counts counts;
     struct tri_packed_piece *pieces; /* row after row */
@@ -53,14 +51,10 @@ struct pieces {
 static void add(struct pieces *pieces, struct tri_packed_piece piece)
 {
     if (pieces->count == pieces->room) {
-        int64_t room = pieces->room > 0 ? 2 * pieces->room : 1024;
-        struct tri_packed_piece *items = tri_alloc(TRI_MEMORY_OTHER, (size_t)room * sizeof(*items));
-        if (pieces->count > 0) {
-            memcpy(items, pieces->items, (size_t)pieces->count * sizeof(*items));
-        }
-        tri_free(pieces->items);
-        pieces->items = items;
-        pieces->room = room;
+        pieces->room = pieces->room > 0 ? 2 * pieces->room : 1024;
+        size_t bytes = (size_t)pieces->room * sizeof(*pieces->items);
+        pieces->items =
+            pieces->items ? tri_resize(pieces->items, bytes) : tri_alloc(TRI_MEMORY_OTHER, bytes);
     }
     pieces->items[pieces->count++] = piece;
 }
@@ -89,15 +83,31 @@ static enum tri_status list(const struct tri_tokens *tokens, int64_t separator, 
             tri_work_progress();
         }
     }
+    if (pieces->count > 0) {
+        pieces->items = tri_resize(pieces->items, (size_t)pieces->count * sizeof(*pieces->items));
+    }
     tri_free(walk);
     return status;
 }
 
-/* The pieces, the longest first, those of one length in their order. */
-static void sort(struct pieces *pieces, int64_t length)
+/* Each piece goes to place to[piece], without a second array of them; to is used up. */
+static void move(struct pieces *pieces, int64_t *to)
 {
-    struct tri_packed_piece *sorted =
-        tri_alloc(TRI_MEMORY_OTHER, (size_t)pieces->count * sizeof(*sorted));
+    for (int64_t i = 0; i < pieces->count; i++) {
+        while (to[i] != i) {
+            const int64_t other = to[i];
+            const struct tri_packed_piece piece = pieces->items[other];
+            pieces->items[other] = pieces->items[i];
+            pieces->items[i] = piece;
+            to[i] = to[other];
+            to[other] = other;
+        }
+    }
+}
+
+/* The pieces, the longest first, those of one length in their order. to: scratch, [pieces]. */
+static void sort(struct pieces *pieces, int64_t length, int64_t *to)
+{
     /* at[l]: where the next piece of length l goes. */
     int64_t *at = tri_alloc(TRI_MEMORY_OTHER, (size_t)(length + 2) * sizeof(*at));
     for (int64_t i = 0; i < pieces->count; i++) {
@@ -110,11 +120,10 @@ static void sort(struct pieces *pieces, int64_t length)
         before += number;
     }
     for (int64_t i = 0; i < pieces->count; i++) {
-        sorted[at[pieces->items[i].length]++] = pieces->items[i];
+        to[i] = at[pieces->items[i].length]++;
     }
     tri_free(at);
-    tri_free(pieces->items);
-    pieces->items = sorted;
+    move(pieces, to);
 }
 
 /* ---- room ------------------------------------------------------------------------------------ */
@@ -239,12 +248,11 @@ static int64_t fit(const struct pieces *pieces, int64_t length, int64_t *row_of)
 
 /* ---- the whole ------------------------------------------------------------------------------- */
 
-/* Row after row; in a row the pieces stand in the order in which they came. */
-static void order(struct tri_packing *packing, const struct pieces *pieces, const int64_t *row_of)
+/* Row after row; in a row the pieces stand in the order in which they came. row_of is used up. */
+static void order(struct tri_packing *packing, struct pieces *pieces, int64_t *row_of)
 {
     int64_t rows = packing->counts.rows;
     packing->first = tri_alloc(TRI_MEMORY_OTHER, (size_t)(rows + 2) * sizeof(*packing->first));
-    packing->pieces = tri_alloc(TRI_MEMORY_OTHER, (size_t)pieces->count * sizeof(*packing->pieces));
     int64_t *at = packing->first + 1; /* becomes the ends as rows are filled */
     for (int64_t i = 0; i < pieces->count; i++) {
         at[row_of[i] + 1]++;
@@ -253,8 +261,10 @@ static void order(struct tri_packing *packing, const struct pieces *pieces, cons
         at[row + 1] += at[row];
     }
     for (int64_t i = 0; i < pieces->count; i++) {
-        packing->pieces[at[row_of[i]]++] = pieces->items[i];
+        row_of[i] = at[row_of[i]]++;
     }
+    move(pieces, row_of);
+    packing->pieces = pieces->items;
 }
 
 enum tri_status tri_packing_create(const struct tri_tokens *tokens, int64_t separator,
@@ -267,7 +277,7 @@ enum tri_status tri_packing_create(const struct tri_tokens *tokens, int64_t sepa
     enum tri_status status = list(tokens, separator, length, &pieces, &self->counts, error);
     if (status == TRI_OK) {
         int64_t *row_of = tri_alloc(TRI_MEMORY_OTHER, (size_t)pieces.count * sizeof(*row_of));
-        sort(&pieces, length);
+        sort(&pieces, length, row_of);
         self->counts.pieces = pieces.count;
         self->counts.rows = fit(&pieces, length, row_of);
         self->counts.padding = self->counts.rows * length - self->counts.tokens;
@@ -276,8 +286,8 @@ enum tri_status tri_packing_create(const struct tri_tokens *tokens, int64_t sepa
         *packing = self;
     } else {
         tri_packing_destroy(self);
+        tri_free(pieces.items);
     }
-    tri_free(pieces.items);
     return status;
 }
 

@@ -23,7 +23,7 @@ struct tri_packing_counts {
 };
 
 /* separator: the token that ends a document, -1: none. Local; takes 16 bytes a piece and 8 a row,
- * and three times that meanwhile. Fails as tri_tokens_read. */
+ * and twice that meanwhile. Fails as tri_tokens_read. */
 enum tri_status tri_packing_create(const struct tri_tokens *tokens, int64_t separator,
                                    int64_t length, struct tri_packing **packing,
                                    struct tri_error *error) TRI_NODISCARD;

@@ -12,7 +12,7 @@ void tri_array_grow(void **block, size_t *room, size_t entry, size_t used, size_
     size_t wanted = used + more > 2 * *room ? used + more : 2 * *room;
     wanted = wanted < 64 ? 64 : wanted;
     *block =
-        *block ? tri_extend(*block, wanted * entry) : tri_alloc(TRI_MEMORY_OTHER, wanted * entry);
+        *block ? tri_resize(*block, wanted * entry) : tri_alloc(TRI_MEMORY_OTHER, wanted * entry);
     *room = wanted;
 }
 

@@ -31,7 +31,7 @@ int32_t *tri_token_list_reserve(struct tri_token_list *list, size_t more)
         size_t room = list->room + list->room / 2;
         room = room < list->count + more ? list->count + more : room;
         room = room < 64 ? 64 : room;
-        list->tokens = list->tokens ? tri_extend(list->tokens, room * sizeof(*list->tokens))
+        list->tokens = list->tokens ? tri_resize(list->tokens, room * sizeof(*list->tokens))
                                     : tri_alloc(TRI_MEMORY_OTHER, room * sizeof(*list->tokens));
         list->room = room;
     }

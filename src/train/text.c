@@ -51,6 +51,15 @@ static enum tri_status hint(const struct tri_config *config, const char *path,
     return tri_config_hint_shape(config, status, error);
 }
 
+/* The plan reads no data, and cannot know how many documents there are. */
+static void tell_index(const char *path, int64_t bytes)
+{
+    if (bytes >= 1000000) {
+        tri_log_info("index    %s: %.1f MB a rank for its documents, beside the memory planned",
+                     path, (double)bytes / 1e6);
+    }
+}
+
 /* One set; number: in a mixture. Collective. */
 static enum tri_status open_set(const struct tri_session *session, const char *path, int number,
                                 bool evaluation, struct tri_tokens **tokens,
@@ -58,6 +67,7 @@ static enum tri_status open_set(const struct tri_session *session, const char *p
 {
     const struct tri_config *config = session->config;
     struct tri_group *all = tri_mesh_group(session->mesh, TRI_ON_ALL);
+    const int64_t before = tri_memory_get().current[TRI_MEMORY_OTHER];
     enum tri_status status =
         tri_tokens_create(path, config->data.format, config->model.vocab_size, tokens, error);
     status = hint(config, path, status, error);
@@ -84,6 +94,7 @@ static enum tri_status open_set(const struct tri_session *session, const char *p
     TRI_TRY(tri_alike_tokens(all, path, *tokens, error));
     if (is_root(session)) {
         tell_set(path, evaluation, *tokens, *loader);
+        tell_index(path, tri_memory_get().current[TRI_MEMORY_OTHER] - before);
     }
     return TRI_OK;
 }

@@ -37,6 +37,25 @@ static void test_blocks(void **state)
     }
 }
 
+/* Small or mapped, before and after: what fits stays, what is new is zero. */
+static void test_resized(void **state)
+{
+    (void)state;
+    static const size_t sizes[] = {1, SMALL, 0, 1 << 20, LARGE, (1 << 20) + 1, LARGE + 5, SMALL};
+    unsigned char *block = tri_alloc(TRI_MEMORY_STASH, 0);
+    for (size_t i = 0, old = 0; i < sizeof(sizes) / sizeof(*sizes); old = sizes[i++]) {
+        block = tri_resize(block, sizes[i]);
+        assert_int_equal((uintptr_t)block % 64, 0);
+        assert_int_equal(current(TRI_MEMORY_STASH), (int64_t)sizes[i]);
+        for (size_t at = 0; at < sizes[i]; at++) {
+            assert_int_equal(block[at], at < old ? 0xa5 : 0);
+            block[at] = 0xa5;
+        }
+    }
+    tri_free(block);
+    assert_int_equal(current(TRI_MEMORY_STASH), 0);
+}
+
 static void test_untouched(void **state)
 {
     (void)state;
@@ -102,6 +121,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_blocks),
+        cmocka_unit_test(test_resized),
         cmocka_unit_test(test_untouched),
         cmocka_unit_test(test_scopes),
         cmocka_unit_test(test_scope_keeps_kernels),

@@ -223,12 +223,36 @@ static void epochs_have_orders_of_their_own(void **state)
     tri_tokens_destroy(tokens);
 }
 
+/* In the place of the documents' list, and not beside it. */
+static void little_memory_is_taken(void **state)
+{
+    (void)state;
+    enum { COUNT = 100000, SEQ = 64, SLACK = 1 << 17 };
+    struct tri_error error = {0};
+    struct tri_packing *packing;
+    files_enter("packing_memory");
+    files_write_shard("d.bin", COUNT, 7, 0);
+    struct tri_tokens *tokens = open_set("d.bin");
+    const struct tri_memory_scope scope = tri_memory_scope_begin();
+    assert_int_equal(tri_packing_create(tokens, 7, SEQ, &packing, &error), TRI_OK);
+    const int64_t held = tri_memory_get().current[TRI_MEMORY_OTHER];
+    const int64_t pieces = tri_packing_counts(packing).pieces;
+    assert_int_equal(pieces, COUNT);
+    tri_packing_destroy(packing);
+    const int64_t peak = tri_memory_scope_end(&scope).peak[TRI_MEMORY_OTHER];
+    const int64_t size = (int64_t)sizeof(struct tri_packed_piece) * pieces;
+    assert_in_range(held, size, size + SLACK);
+    assert_in_range(peak, size, 2 * size + size / 2);
+    tri_tokens_destroy(tokens);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_document_is_once_and_whole),
         cmocka_unit_test(separators_end_documents_too),
         cmocka_unit_test(epochs_have_orders_of_their_own),
+        cmocka_unit_test(little_memory_is_taken),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
