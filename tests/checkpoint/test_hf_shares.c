@@ -40,8 +40,8 @@ static const struct form forms[] = {
 
 enum { FORMS = sizeof(forms) / sizeof(*forms) };
 
-/* Families of one tensor each, of transposed ones, of experts and shared ones; with the hash of what
- * each form was when rank 0 wrote alone (e5202bb). */
+/* Families of one tensor each, of transposed ones, of experts and shared ones; with the hash of
+ * what each form was when rank 0 wrote alone (e5202bb). */
 static const struct {
     const char *family, *targets;
     uint64_t expected[FORMS];
