@@ -143,6 +143,14 @@ static enum tri_status read_request(const struct tri_arguments *arguments,
     TRI_TRY(tri_config_of_checkpoint(arguments->words[0], arguments, &request->config,
                                      &request->choice, error));
     TRI_TRY(tri_active_read(arguments, &request->config, &request->active, error));
+    const struct tri_config *config = &request->config;
+    if (config->moe.num_experts > 0 && config->moe.router->picks &&
+        config->data.sequence_length > 1) {
+        return tri_fail(error, TRI_BAD_INPUT,
+                        "%s: router %s cannot generate: which experts work on a token depends on "
+                        "the tokens behind it in its row",
+                        request->choice.path, config->moe.router->strategy.name);
+    }
     int64_t most = request->config.model.max_position;
     return tri_arguments_int(arguments, "--context", 1, most, most, &request->context, error);
 }

@@ -447,12 +447,12 @@ enum tri_status tri_config_check_layout(const struct tri_config *config, int ran
 
 int64_t tri_config_routes(const struct tri_config_moe *moe)
 {
-    return moe->router->dense ? 0 : moe->top_k;
+    return moe->router->dense ? 0 : tri_config_visits(moe);
 }
 
 int64_t tri_config_visits(const struct tri_config_moe *moe)
 {
-    return moe->router->dense ? moe->num_experts : moe->top_k;
+    return moe->router->dense || moe->router->picks ? moe->num_experts : moe->top_k;
 }
 
 bool tri_config_layer_recomputes(const struct tri_config *config, int64_t layer)

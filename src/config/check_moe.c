@@ -105,6 +105,12 @@ static enum tri_status check_router(const struct tri_config *config, struct tri_
                               moe->mutual_information, name);
     }
     TRI_TRY(check_dropless(config, error));
+    if (router->picks && moe->capacity_window != TRI_WINDOW_SEQUENCE) {
+        return tri_key_refuse(config, error, "moe.capacity_window", "moe.router",
+                              "found %s, expected sequence: router %s has experts choose in each "
+                              "row",
+                              moe->capacity_window == TRI_WINDOW_STEP ? "step" : "rank", name);
+    }
     if (moe->shared_gate && moe->shared_intermediate_size == 0) {
         return tri_key_refuse(config, error, "moe.shared_gate", NULL,
                               "found true, expected a shared_intermediate_size with it");

@@ -284,8 +284,9 @@ void tri_config_sets(const char *text, struct tri_sets *sets);
 const char *tri_lora_target_word(enum tri_lora_target target);
 /* Whether train.lora.targets has it. */
 bool tri_config_lora_targets(const struct tri_config *config, enum tri_lora_target target);
-/* Experts that a token chooses, of which there are records: none where the router is dense. And
- * experts that a token visits, each with a weight. */
+/* Experts that a token chooses, of which there are records: none where the router is dense, and
+ * all of them, chosen or not, where experts choose tokens. And experts that a token may visit, each
+ * with a weight. */
 int64_t tri_config_routes(const struct tri_config_moe *moe);
 int64_t tri_config_visits(const struct tri_config_moe *moe);
 bool tri_config_layer_is_moe(const struct tri_config *config, int64_t layer);

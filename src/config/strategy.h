@@ -32,6 +32,8 @@ struct tri_router_kind {
     int64_t top_k;    /* the only moe.top_k that it takes; 0: any */
     bool layer_scope; /* balances each layer by itself: takes no moe.aux_scope model */
     bool biased;      /* chooses by the biases of moe.bias_balancing; others refuse that key */
+    bool picks;       /* experts choose tokens, of a row each time: a token has a record for every
+                         expert, and capacities are not how many find room but how many are taken */
     bool scored;      /* likewise moe.score, moe.groups and moe.routed_scaling */
     bool by_place;    /* chooses or drops by a token's place in the global batch (random numbers are
                          keyed by it too), whatever the keys of noise and of drops say */

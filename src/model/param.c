@@ -162,7 +162,10 @@ static void add(struct builder *b, struct spec spec)
     place_row(b, row);
     params->total += row->shape[0] * row->shape[1];
     params->trained += row->trained ? row->shape[0] * row->shape[1] : 0;
-    if (spec.place != TRI_PLACE_EXPERT || spec.expert < tri_config_visits(&b->config->moe)) {
+    /* where experts choose tokens, top_k is how many a token has in the mean */
+    const struct tri_config_moe *moe = &b->config->moe;
+    int64_t visits = moe->router->picks ? moe->top_k : tri_config_visits(moe);
+    if (spec.place != TRI_PLACE_EXPERT || spec.expert < visits) {
         params->active += row->shape[0] * row->shape[1];
     }
 }

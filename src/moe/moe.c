@@ -148,9 +148,11 @@ static void record(const struct layer *layer, const struct tri_frame *frame,
     }
     for (int64_t t = 0; t < n && tap->gap && tap->k > 0; t++) {
         /* In probabilities: the scores are that already, or logits. */
-        int32_t last = routes->chosen[t * tap->k + tap->k - 1];
-        double logits = (double)routes->probs[t * experts + last] * -expm1(-(double)routes->gap[t]);
-        tap->gap[place + t] = routes->gap_in_probs ? routes->gap[t] : (float)logits;
+        tap->gap[place + t] = routes->gap[t];
+        if (!routes->gap_in_probs) {
+            double last = (double)routes->probs[t * experts + routes->chosen[(t + 1) * tap->k - 1]];
+            tap->gap[place + t] = (float)(last * -expm1(-(double)routes->gap[t]));
+        }
     }
 }
 

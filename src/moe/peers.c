@@ -17,8 +17,12 @@ struct batch {
 static int64_t routes_of(const struct tri_config_moe *moe, const struct batch *batch,
                          struct tri_range tokens, int64_t expert)
 {
-    struct tri_range places = {batch->first + tokens.begin, batch->first + tokens.end};
-    return moe->router->ops->routes_by_place(moe, places, expert);
+    const struct tri_places places = {
+        .tokens = {batch->first + tokens.begin, batch->first + tokens.end},
+        .seq = batch->seq,
+        .capacity = batch->capacity,
+    };
+    return moe->router->ops->routes_by_place(moe, &places, expert);
 }
 
 /* Those of them that find room: each window's first ones. */
@@ -74,7 +78,7 @@ static void count_part(const struct tri_peers *peers, const struct batch *batch,
         received[e] = kept_of(moe, batch, tokens, first + e);
         sum += received[e];
     }
-    int64_t most = tri_range_size(tokens) * moe->top_k;
+    int64_t most = tri_range_size(tokens) * tri_config_routes(moe);
     if (batch->capacity > 0) {
         int64_t windows = batch->rows * batch->seq / batch->window;
         int64_t room = windows * batch->capacity * peers->experts;

@@ -25,7 +25,7 @@ static void count_routes(const struct tri_peers *peers, const struct tri_route_p
 {
     const struct tri_pass *pass = &frame->pass;
     const struct tri_context *context = peers->context;
-    int64_t k = context->config->moe.top_k;
+    int64_t k = tri_config_routes(&context->config->moe);
     memset(counts, 0, (size_t)(context->config->moe.num_experts * peers->parts) * sizeof(*counts));
     for (int p = 0; p < peers->parts; p++) {
         struct tri_range tokens = plan->own;
@@ -76,7 +76,8 @@ static void plan_slots(const struct tri_peers *peers, const struct tri_frame *fr
                        const int64_t *counts)
 {
     const struct tri_config_moe *moe = &peers->context->config->moe;
-    int64_t n = tri_range_size(plan->own) * moe->top_k;
+    int64_t k = tri_config_routes(moe);
+    int64_t n = tri_range_size(plan->own) * k;
     size_t mark = tri_arena_mark(frame->arena);
     int64_t *next = scratch(frame, moe->num_experts, sizeof(*next));
     plan->slots = 0;
@@ -89,7 +90,7 @@ static void plan_slots(const struct tri_peers *peers, const struct tri_frame *fr
         plan->send_rows[home] += count;
     }
     TRI_REQUIRE(plan->slots <= n);
-    struct slots slots = {plan, routes->expert + plan->own.begin * moe->top_k, next, moe->top_k};
+    struct slots slots = {plan, routes->expert + plan->own.begin * k, next, k};
     run_once(peers, n, deal_slots, &slots);
     tri_arena_rewind(frame->arena, mark);
 }
@@ -187,7 +188,7 @@ static void count_by_row(const struct tri_peers *peers, const struct tri_route_p
 {
     const struct tri_pass *pass = &frame->pass;
     const struct tri_config *config = peers->context->config;
-    int64_t k = config->moe.top_k;
+    int64_t k = tri_config_routes(&config->moe);
     int64_t most = config->train.micro_batch;
     struct tri_range tokens = plan->own;
     if (peers->parts > 1) {
@@ -257,7 +258,7 @@ struct tri_route_plan *tri_route_plan_make(const struct tri_peers *peers,
     }
     int64_t homes = tri_group_size(peers->homes);
     *plan = (struct tri_route_plan){.own = own};
-    int64_t slots = tri_range_size(plan->own) * moe->top_k;
+    int64_t slots = tri_range_size(plan->own) * tri_config_routes(moe);
     plan->slot_of = keep(frame, slots, sizeof(*plan->slot_of));
     plan->token_of = keep(frame, slots, sizeof(*plan->token_of));
     int64_t integers = 2 * homes + homes * peers->experts + 1 + peers->parts + peers->experts + 1;

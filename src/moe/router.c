@@ -19,7 +19,7 @@ struct tri_router *tri_router_create(const struct tri_config *config, const stru
     router->ops = moe->router->ops;
     router->rules = (struct tri_router_rules){
         .experts = moe->num_experts,
-        .k = moe->top_k,
+        .k = tri_config_routes(moe),
         .share = moe->normalize_top_k ? TRI_SHARE_OF_CHOSEN : TRI_SHARE_NONE,
         .share_floor = FLT_MIN,
         .scaling = 1,

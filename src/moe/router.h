@@ -52,8 +52,9 @@ struct tri_active {
  * A dense router chooses nothing, k is 0, and weight [tokens, experts] is probs; where only some
  * experts work it is 0 for the others. */
 struct tri_routes {
-    int32_t *chosen; /* [tokens, k] before capacity; in order of falling score, imposed as given */
-    int32_t *expert; /* [tokens, k] after capacity; -1 where dropped */
+    int32_t *chosen; /* [tokens, k] before capacity; in order of falling score, imposed as given;
+                        where experts pick tokens the same as */
+    int32_t *expert; /* [tokens, k] after capacity; -1 where dropped, or not picked */
     float *weight;   /* [tokens, k] multiplies the expert's output; 0 where dropped */
     float *back;     /* [tokens, k] multiplies the gradient on its way back to the expert; NULL:
                         weight does. Of routers that are `apart`, as is: */

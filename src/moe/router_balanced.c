@@ -87,11 +87,11 @@ static int64_t with_remainder(int64_t n, int64_t m, int64_t r)
 }
 
 /* Token t's choices are the experts (t k) mod E, (t k + 1) mod E, … */
-static int64_t routes_by_place(const struct tri_config_moe *moe, struct tri_range places,
+static int64_t routes_by_place(const struct tri_config_moe *moe, const struct tri_places *places,
                                int64_t expert)
 {
-    return with_remainder(places.end * moe->top_k, moe->num_experts, expert) -
-           with_remainder(places.begin * moe->top_k, moe->num_experts, expert);
+    return with_remainder(places->tokens.end * moe->top_k, moe->num_experts, expert) -
+           with_remainder(places->tokens.begin * moe->top_k, moe->num_experts, expert);
 }
 
 static int64_t gcd(int64_t a, int64_t b)

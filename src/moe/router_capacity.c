@@ -40,6 +40,10 @@ int64_t tri_router_capacity(const struct tri_config *config, bool training, int6
 {
     const struct tri_config_moe *moe = &config->moe;
     double factor = training ? moe->capacity_factor : moe->eval_capacity_factor;
+    if (moe->router->picks) {
+        int64_t taken = moe->router->ops->share(moe, tokens, factor > 0 ? factor : 1);
+        return taken < tokens ? taken : tokens;
+    }
     if (!(factor > 0)) {
         return 0;
     }
@@ -57,8 +61,7 @@ static uint64_t key_of(const float *score, int64_t route)
     return (uint64_t)bits << 32 | (UINT32_MAX - (uint32_t)route);
 }
 
-/* The place-th largest (from 0) of n distinct keys; reorders them. */
-static uint64_t select_key(uint64_t *key, int64_t n, int64_t place)
+uint64_t tri_router_select_key(uint64_t *key, int64_t n, int64_t place)
 {
     int64_t low = 0;
     int64_t high = n - 1;
@@ -121,7 +124,7 @@ static void find_cuts(const struct tri_router_rules *rules, const struct window 
     for (int64_t e = 0; e < rules->experts; e++) {
         cut[e] = 0;
         if (count[e] > w->capacity) {
-            cut[e] = select_key(keys + begin[e] - count[e], count[e], w->capacity - 1);
+            cut[e] = tri_router_select_key(keys + begin[e] - count[e], count[e], w->capacity - 1);
         }
     }
 }

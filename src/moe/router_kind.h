@@ -26,6 +26,13 @@ struct tri_router_rules {
     enum tri_drop_policy policy; /* whom a full queue keeps */
 };
 
+/* Tokens by their place in the global batch, of rows of seq, of which (or of whatever the window of
+ * capacities is) an expert takes `capacity`; 0: all. */
+struct tri_places {
+    struct tri_range tokens;
+    int64_t seq, capacity;
+};
+
 /* The functions of a kind. Of forward and backward each is called once a micro-batch, in the order
  * in which they stand here. */
 struct tri_router_ops {
@@ -58,7 +65,7 @@ struct tri_router_ops {
     /* Of one that a plan rehearses, which has neither logits nor other ranks, NULL of others: how
      * many routes tokens of these places in the global batch send to an expert; and after how many
      * full micro-batches everything repeats. Local. */
-    int64_t (*routes_by_place)(const struct tri_config_moe *moe, struct tri_range places,
+    int64_t (*routes_by_place)(const struct tri_config_moe *moe, const struct tri_places *places,
                                int64_t expert);
     int64_t (*period)(const struct tri_config *config);
 };
@@ -140,6 +147,8 @@ void tri_router_information_slopes(const struct tri_router *router,
 int64_t tri_router_share(const struct tri_config_moe *moe, int64_t tokens, double factor);
 /* The same, rounded as DeepSpeed does, in f32. */
 int64_t tri_router_share_deepspeed(const struct tri_config_moe *moe, int64_t tokens, double factor);
+/* The place-th largest (from 0) of n distinct keys; reorders them. */
+uint64_t tri_router_select_key(uint64_t *key, int64_t n, int64_t place);
 /* `fill` by the rules. */
 void tri_router_fill_queues(struct tri_router *router, const struct tri_router_call *call,
                             struct tri_routes *routes);

@@ -305,7 +305,7 @@ static void *forward(const struct tri_schedule *self, const struct tri_frame *fr
     struct kept *kept = left;
     const struct tri_context *context = self->context;
     int64_t hidden = hidden_of(ted);
-    int64_t k = context->config->moe.top_k;
+    int64_t k = tri_config_routes(&context->config->moe);
     double start = tri_clock_now();
     const struct tri_route_plan *plan = kept->plan =
         tri_route_plan_make(&ted->peers, frame, routes, own(self, frame), self->exchange->load);
@@ -344,7 +344,7 @@ static void backward(const struct tri_schedule *self, const struct tri_frame *fr
     const struct tri_context *context = self->context;
     const struct tri_kernels *kernels = context->kernels;
     int64_t hidden = hidden_of(ted);
-    int64_t k = context->config->moe.top_k;
+    int64_t k = tri_config_routes(&context->config->moe);
     int64_t first = plan->own.begin * k;
     int64_t n = tri_range_size(plan->own);
     bool alone = is_alone(ted);

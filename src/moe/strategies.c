@@ -3,10 +3,15 @@
 #include <stddef.h>
 
 static const struct tri_strategy *const routers[] = {
-    &tri_router_top_k.strategy,          &tri_router_balanced.strategy,
-    &tri_router_deepspeed_top1.strategy, &tri_router_deepspeed_top2.strategy,
-    &tri_router_deepspeed_topk.strategy, &tri_router_sparsemixer.strategy,
-    &tri_router_dense.strategy,          NULL,
+    &tri_router_top_k.strategy,
+    &tri_router_balanced.strategy,
+    &tri_router_deepspeed_top1.strategy,
+    &tri_router_deepspeed_top2.strategy,
+    &tri_router_deepspeed_topk.strategy,
+    &tri_router_sparsemixer.strategy,
+    &tri_router_dense.strategy,
+    &tri_router_expert_choice.strategy,
+    NULL,
 };
 
 static const struct tri_strategy *const schedules[] = {

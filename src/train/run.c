@@ -180,6 +180,16 @@ static enum tri_status keep_tokenizer(const struct run *run, struct tri_error *e
     return tri_run_tokenizer_keep(run->config, run->source, is_own(run, run->source), error);
 }
 
+static void warn_of_router(const struct run *run)
+{
+    const struct tri_router_kind *router = run->config->moe.router;
+    if (run->config->moe.num_experts > 0 && router->picks && is_root(run)) {
+        tri_log_warn("router %s: which experts a token has depends on the tokens behind it: losses "
+                     "are no causal model's, and no text can be generated",
+                     router->strategy.name);
+    }
+}
+
 static enum tri_status describe(struct run *run, struct tri_error *error)
 {
     char *environment = tri_environment_describe(run->session->kernels, run->session->mesh);
@@ -435,6 +445,7 @@ static enum tri_status run_to_end(struct run *run, struct tri_error *error)
     } else {
         TRI_TRY(describe(run, error));
         tri_session_print(run->session);
+        warn_of_router(run);
         run->progress = is_root(run) ? tri_progress_create(config) : NULL;
         status = loop(run, error);
         if (status != TRI_OK && status != TRI_REQUEUE) {

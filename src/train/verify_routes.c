@@ -71,10 +71,12 @@ static bool same_set(const int64_t *a, const int32_t *b, int64_t k)
 {
     for (int64_t i = 0; i < k; i++) {
         bool found = false;
+        bool known = false;
         for (int64_t j = 0; j < k; j++) {
             found = found || a[i] == b[j];
+            known = known || a[j] == b[i];
         }
-        if (!found) {
+        if (!found || !known) {
             return false;
         }
     }

@@ -70,6 +70,25 @@ static void test_several(void **state)
     cli_expect_status(&result, 0);
 }
 
+/* Which experts a token has depends on what comes behind it: said when training begins, and no text
+ * can be written, unless rows are single tokens. */
+static void test_expert_choice(void **state)
+{
+    (void)state;
+    struct process_result result =
+        run(CLI_WORDS_OF("train", "c.yaml", "run_dir=choice", "moe.router=expert_choice",
+                         "train.steps=2", "checkpoint.every=0"));
+    assert_int_equal(cli_count(result.err, "router expert_choice: which experts a token has"), 1);
+    cli_expect_status(&result, 0);
+    result = run(CLI_WORDS_OF("generate", "choice", "--prompt", "a"));
+    cli_expect_error(&result, cli_ranks(), 2, "router expert_choice cannot generate");
+    cli_run_well(cli_ranks(), CLI_WORDS_OF("eval", "choice"));
+    cli_run_well(0,
+                 CLI_WORDS_OF("train", "c.yaml", "run_dir=single", "moe.router=expert_choice",
+                              "data.sequence_length=1", "model.max_position=8", "train.steps=2"));
+    cli_run_well(0, CLI_WORDS_OF("generate", "single", "--prompt", "a", "--tokens", "3"));
+}
+
 /* Where frequencies depend on how long rows are, these are the run's, whatever is fed at once. */
 static void test_dynamic_rope(void **state)
 {
@@ -249,9 +268,10 @@ static void test_refused(void **state)
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_several),         cmocka_unit_test(test_without_cache),
-        cmocka_unit_test(test_dynamic_rope),    cmocka_unit_test(test_chat),
-        cmocka_unit_test(test_chats_of_a_file), cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_several),       cmocka_unit_test(test_without_cache),
+        cmocka_unit_test(test_expert_choice), cmocka_unit_test(test_dynamic_rope),
+        cmocka_unit_test(test_chat),          cmocka_unit_test(test_chats_of_a_file),
+        cmocka_unit_test(test_refused),
     };
     cli_begin("generate", argc, argv);
     cli_run_well(0, CLI_WORDS_OF("train", "c.yaml"));

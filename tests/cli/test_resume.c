@@ -136,21 +136,36 @@ static void expect_same_runs(const char *a, const char *b, int64_t steps)
     }
 }
 
-/* ---- numbers drawn by the step --------------------------------------------------------------- */
+/* ---- routers --------------------------------------------------------------------------------- */
 
-static void test_drawn(void **state)
+static void check_router(const char *run, const char *router, const char *more)
 {
-    (void)state;
     char whole[32];
     char resumed[32];
-    cli_run_well(cli_ranks(), CLI_WORDS_OF("train", "c.yaml", "moe.router=sparsemixer",
-                                           "moe.mask_range=0.5", "moe.aux_loss=0.1",
-                                           "train.steps=8", "checkpoint.every=4", "run_dir=drawn"));
-    cli_run_well(cli_ranks(), CLI_WORDS_OF("train", "drawn/config.yaml", "run_dir=drawn_on",
-                                           "resume=drawn/checkpoints/step_4"));
-    cli_digest("drawn/checkpoints/step_8", whole);
-    cli_digest("drawn_on/checkpoints/step_8", resumed);
+    char own[CLI_PATH];
+    char on[CLI_PATH];
+    char from[CLI_PATH];
+    char path[CLI_PATH];
+    (void)snprintf(own, sizeof(own), "run_dir=%s", run);
+    (void)snprintf(on, sizeof(on), "run_dir=%s_on", run);
+    (void)snprintf(from, sizeof(from), "resume=%s/checkpoints/step_4", run);
+    (void)snprintf(path, sizeof(path), "%s/config.yaml", run);
+    cli_run_well(cli_ranks(), CLI_WORDS_OF("train", "c.yaml", own, router, more, "moe.aux_loss=0.1",
+                                           "train.steps=8", "checkpoint.every=4"));
+    cli_run_well(cli_ranks(), CLI_WORDS_OF("train", path, on, from));
+    (void)snprintf(path, sizeof(path), "%s/checkpoints/step_8", run);
+    cli_digest(path, whole);
+    (void)snprintf(path, sizeof(path), "%s_on/checkpoints/step_8", run);
+    cli_digest(path, resumed);
     assert_string_equal(whole, resumed);
+}
+
+/* Numbers drawn by the step; biases of sigmoids. */
+static void test_routers(void **state)
+{
+    (void)state;
+    check_router("drawn", "moe.router=sparsemixer", "moe.mask_range=0.5");
+    check_router("biased", "moe.score=sigmoid", "moe.bias_balancing=0.02");
 }
 
 /* ---- kill -9 --------------------------------------------------------------------------------- */
@@ -451,7 +466,7 @@ static int train_whole(void **state)
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_drawn),
+        cmocka_unit_test(test_routers),
         cmocka_unit_test(test_killed),
         cmocka_unit_test(test_killed_in_save),
         cmocka_unit_test(test_signalled),

@@ -77,6 +77,9 @@ static void test_reserved(void **state)
         {"train: {lora: {rank: 2, adapter: a}}\n",
          "c.yaml:1: key 'train.lora.adapter': found 'a' without init_from, expected the model that "
          "it was made for there"},
+        {"moe: {num_experts: 4, router: any}\n",
+         "c.yaml:1: key 'moe.router': found 'any', expected top_k, balanced, deepspeed_top1, "
+         "deepspeed_top2, deepspeed_topk, sparsemixer, dense or expert_choice"},
         {"moe: {num_experts: 4, schedule: s1}\n",
          "c.yaml:1: key 'moe.schedule': found 's1', which is not built yet, expected ted or dense"},
         {"train: {recompute: auto}\n",
@@ -380,6 +383,12 @@ static void test_combinations(void **state)
         {"moe: {num_experts: 4, router: dense, bias_balancing: 0.001}\n",
          "c.yaml:1: key 'moe.bias_balancing': found 0.001, expected 0: router dense chooses by no "
          "bias"},
+        {"moe: {num_experts: 4, router: expert_choice, capacity_window: step}\n",
+         "c.yaml:1: key 'moe.capacity_window': found step, expected sequence: router expert_choice "
+         "has experts choose in each row"},
+        {"moe: {num_experts: 4, router: expert_choice, score: sigmoid}\n",
+         "c.yaml:1: key 'moe.score': expected its default: router expert_choice scores and weighs "
+         "in its own way"},
         {"moe: {num_experts: 4, shared_gate: true}\n",
          "c.yaml:1: key 'moe.shared_gate': found true, expected a shared_intermediate_size with "
          "it"},

@@ -86,7 +86,8 @@ static void run(enum small_style style, const char *words, struct small_layout l
     }
     struct counted *counted = tri_alloc(TRI_MEMORY_OTHER, sizeof(*counted));
     struct tri_ledger *ledger = tri_alloc(TRI_MEMORY_OTHER, sizeof(*ledger));
-    if (!config.moe.router->dense) {
+    /* neither needs it: the one is even always, the other where no parts of rows are sent */
+    if (!config.moe.router->dense && !config.moe.router->picks) {
         config.moe.router = &tri_router_balanced;
     }
     if (!training) {
@@ -149,6 +150,14 @@ static const char *const dense[] = {
     "moe.router=dense reproducible=true model.num_kv_heads=8 train.recompute=full precision=bf16",
 };
 
+/* Each expert takes as many tokens of every row, but of parts of a row as it happens. */
+static const char *const picking[] = {
+    "moe.router=expert_choice",
+    "moe.router=expert_choice moe.capacity_factor=1.3 train.recompute=full precision=bf16",
+    "moe.router=expert_choice train.global_batch=59 train.micro_batch=1 moe.headroom=1",
+    "moe.router=expert_choice reproducible=true model.num_kv_heads=8",
+};
+
 static int run_job(int argc, char **argv)
 {
     (void)argc;
@@ -162,6 +171,11 @@ static int run_job(int argc, char **argv)
         }
         for (size_t o = 0; o < sizeof(dense) / sizeof(dense[0]); o++) {
             run(o % 2 == 0 ? SMALL_GPT : SMALL_LLAMA, dense[o], layouts[i], true);
+        }
+        for (size_t o = 0; o < sizeof(picking) / sizeof(picking[0]) && layouts[i].tensor == 1;
+             o++) {
+            run(SMALL_GPT, picking[o], layouts[i], true);
+            run(SMALL_LLAMA, picking[o], layouts[i], o < 2);
         }
         run(SMALL_LLAMA, "", layouts[i], false);
         run(SMALL_LLAMA, "moe.router=dense", layouts[i], false);

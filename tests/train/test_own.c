@@ -171,7 +171,8 @@ static void expect_refused(void)
         {"moe.router=hash moe.bias_balancing=0.1", "router hash chooses by no bias"},
         {"moe.router=hash moe.aux_scope=model", "router hash balances each layer"},
         {"moe.router=hush", "found 'hush', expected top_k, balanced, deepspeed_top1, "
-                            "deepspeed_top2, deepspeed_topk, sparsemixer, dense or hash"},
+                            "deepspeed_top2, deepspeed_topk, sparsemixer, dense, "
+                            "expert_choice or hash"},
         {"moe.schedule=ted2", "found 'ted2', expected ted, dense or gather"},
     };
     struct tri_config config;
