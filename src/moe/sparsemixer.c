@@ -57,7 +57,7 @@ int64_t tri_sparse_draw_choose(const struct tri_sparse_draw *draw, double u, dou
     const double target = u * draw->sum;
     double before = 0;
     int64_t chosen = -1;
-    *gap = INFINITY;
+    *gap = (double)INFINITY;
     for (int64_t e = 0; e < draw->mixer->experts; e++) {
         if (is_taken(draw, e)) {
             continue;
@@ -81,7 +81,7 @@ int64_t tri_sparse_draw_choose(const struct tri_sparse_draw *draw, double u, dou
 
 int64_t tri_sparse_draw_largest(const struct tri_sparse_draw *draw, double *gap)
 {
-    *gap = INFINITY;
+    *gap = (double)INFINITY;
     for (int64_t e = 0; e < draw->mixer->experts; e++) {
         if (e != draw->largest && !is_taken(draw, e)) {
             *gap = fmin(*gap, (double)draw->deciding[draw->largest] - (double)draw->deciding[e]);

@@ -118,7 +118,7 @@ static void test_rate(void **state)
 static double masked_softmax(const float *z, const int32_t *taken, int64_t before, double range,
                              int64_t expert)
 {
-    double best = -INFINITY;
+    double best = (double)-INFINITY;
     double sum = 0;
     double p = 0;
     double left[8];
