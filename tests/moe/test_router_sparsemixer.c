@@ -176,7 +176,7 @@ static void test_keys(void **state)
         struct fixture one;
         begin_router(&one, TRI_SPARSEMIXER_PAPER, 1.0, 2, row, 1, SEQ);
         (void)fixture_forward(&one);
-        size_t n = (size_t)(2 * SEQ);
+        size_t n = 2 * (size_t)SEQ;
         assert_memory_equal(one.routes.chosen, all.routes.chosen + row * 2 * SEQ,
                             n * sizeof(int32_t));
         assert_memory_equal(one.routes.weight, all.routes.weight + row * 2 * SEQ,

@@ -86,7 +86,7 @@ static void expect_all_falls(const struct network *n, int64_t k, double *expecte
         int64_t pair = w / (k == 1 ? 2 : 4);
         const struct fall f = {{(int32_t)(pair % experts), (int32_t)(pair / experts)},
                                {w % 2 == 1, w / 2 % 2 == 1}};
-        double dlogits[EXPERTS_MAX];
+        double dlogits[EXPERTS_MAX] = {0};
         if (k == 2 && f.chosen[0] == f.chosen[1]) {
             continue;
         }
@@ -171,7 +171,7 @@ static void test_expectation(void **state)
         double expected[EXPERTS_MAX];
         double exact[EXPERTS_MAX];
         for (int j = 0; j < EXPERTS_MAX; j++) {
-            uint64_t at = (uint64_t)(i * EXPERTS_MAX + j);
+            uint64_t at = (uint64_t)i * EXPERTS_MAX + (uint64_t)j;
             n.logits[j] = (float)tri_random_normal(21, 1, at);
             n.out[j] = tri_random_normal(21, 2, at);
             n.cubic[j % 4] = tri_random_normal(21, 3, at);
@@ -214,12 +214,12 @@ static void test_sum_of_slopes(void **state)
         struct network n = {.mixer = {(enum tri_sparsemixer_form)(i % 3), i % 7 * 0.15, 8}};
         int32_t chosen[DRAWS_MAX];
         for (int j = 0; j < EXPERTS_MAX; j++) {
-            n.logits[j] = (float)tri_random_normal(22, 1, (uint64_t)(i * EXPERTS_MAX + j));
+            n.logits[j] = (float)tri_random_normal(22, 1, (uint64_t)i * EXPERTS_MAX + (uint64_t)j);
         }
         for (int64_t j = 0; j < DRAWS_MAX; j++) {
             double gap;
             struct tri_sparse_draw draw = begin_draw(&n, chosen, j, 0);
-            double u = tri_random_uniform(22, 2, (uint64_t)(i * DRAWS_MAX + j));
+            double u = tri_random_uniform(22, 2, (uint64_t)i * DRAWS_MAX + (uint64_t)j);
             chosen[j] = (int32_t)tri_sparse_draw_choose(&draw, u, &gap);
             tri_sparse_draw_take(&draw, chosen[j]);
             double sum = 0;
