@@ -223,6 +223,61 @@ static void test_chats_of_a_file(void **state)
     }
 }
 
+static double number_of(json_t *root, const char *name)
+{
+    json_t *found = json_object_get(root, name);
+    assert_non_null(found);
+    return json_number_value(found);
+}
+
+/* A model of router dense with some of its experts: how much they work is told, all of them give
+ * what dense use gives, and options that say nothing of it are refused. */
+static void test_active(void **state)
+{
+    (void)state;
+    static const char *const ways[][3] = {{"--active", "4"},
+                                          {"--active-threshold", "0"},
+                                          {"--active-average", "0"},
+                                          {"--active", "1"},
+                                          {"--active"},
+                                          {"--active=2"}};
+    cli_run_well(0, CLI_WORDS_OF("train", "c.yaml", "run_dir=all", "moe.router=dense",
+                                 "moe.mutual_information=0.01", "train.steps=3"));
+    struct process_result plain = run(CLI_WORDS_OF("eval", "all", "--json"));
+    json_t *dense = cli_expect_json(&plain, 0);
+    assert_null(json_object_get(dense, "expert_share"));
+    for (int i = 0; i < 6; i++) {
+        struct process_result result =
+            run(CLI_WORDS_OF("eval", "all", "--json", ways[i][0], ways[i][1]));
+        json_t *sparse = cli_expect_json(&result, 0);
+        double share = number_of(sparse, "expert_share");
+        assert_true(share == (i < 3 ? 1.0 : i == 3 ? 0.25 : 0.5));
+        assert_true((number_of(sparse, "loss") == number_of(dense, "loss")) == (i < 3));
+        json_decref(sparse);
+    }
+    json_decref(dense);
+    struct process_result text =
+        run(CLI_WORDS_OF("generate", "all", "--json", "--tokens", "4", "--active", "1"));
+    json_t *generated = cli_expect_json(&text, 0);
+    assert_true(number_of(generated, "expert_share") == 0.25);
+    json_decref(generated);
+    static const struct {
+        const char *words[6], *says;
+    } bad[] = {
+        {{"eval", "all", "--active", "5"}, "--active': found '5', expected an integer from 1 to 4"},
+        {{"eval", "all", "--active", "--active-average", "1"}, "found --active with"},
+        {{"generate", "all", "--active-threshold", "-1"}, "expected a number from 0 to 4"},
+        {{"eval", "run", "--active"}, "trained with moe.router dense, found top_k"},
+        {{"export", "all", "x"}, "has this moe.router: this model cannot be exported"},
+    };
+    for (size_t i = 0; i < sizeof(bad) / sizeof(*bad); i++) {
+        const char *words[CLI_WORDS] = {NULL};
+        memcpy(words, bad[i].words, sizeof(bad[i].words));
+        struct process_result result = run(words);
+        cli_expect_error(&result, cli_ranks(), 2, bad[i].says);
+    }
+}
+
 static void test_refused(void **state)
 {
     (void)state;
@@ -271,7 +326,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_several),       cmocka_unit_test(test_without_cache),
         cmocka_unit_test(test_expert_choice), cmocka_unit_test(test_dynamic_rope),
         cmocka_unit_test(test_chat),          cmocka_unit_test(test_chats_of_a_file),
-        cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_refused),       cmocka_unit_test(test_active),
     };
     cli_begin("generate", argc, argv);
     cli_run_well(0, CLI_WORDS_OF("train", "c.yaml"));
