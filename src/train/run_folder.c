@@ -132,7 +132,7 @@ static void find_missing(const char *path, char missing[TRI_PATH_MAX])
     char at[TRI_PATH_MAX], above[TRI_PATH_MAX];
     missing[0] = '\0';
     tri_path_make(at, sizeof(at), "%s", path);
-    while (!tri_file_is_named(at)) {
+    for (tri_path_trim(at); !tri_file_is_named(at); tri_path_trim(at)) {
         tri_path_make(missing, TRI_PATH_MAX, "%s", at);
         tri_path_parent(at, above, sizeof(above));
         tri_path_make(at, sizeof(at), "%s", above);
@@ -158,11 +158,13 @@ static void take_back(const struct tri_run_folder *folder)
         (void)unlink(path);
     }
     tri_path_make(path, sizeof(path), "%s", folder->path);
+    tri_path_trim(path); /* rmdir takes no "x/." */
     bool more = folder->made[0] != '\0';
     while (more && (rmdir(path) == 0 || errno == ENOENT)) {
         more = strcmp(path, folder->made) != 0;
         tri_path_parent(path, above, sizeof(above));
         tri_path_make(path, sizeof(path), "%s", above);
+        tri_path_trim(path);
     }
 }
 

@@ -82,9 +82,28 @@ static void test_busy(void **state)
     assert_false(tri_file_exists(run));
 }
 
+/* Nothing is left of a start without a run, however the folder was named. */
+static void test_taken_back(void **state)
+{
+    (void)state;
+    static const char *const names[] = {"", "/", "/run", "//run/", "/./run", "/a/././run/."};
+    for (size_t i = 0; i < sizeof(names) / sizeof(*names); i++) {
+        char top[256], run[300];
+        struct tri_error error = {0};
+        struct tri_run_folder *folder;
+        (void)snprintf(top, sizeof(top), TEST_TMP "/run_folder_back.%d", (int)getpid());
+        (void)snprintf(run, sizeof(run), "%s%s", top, names[i]);
+        assert_int_equal(tri_run_folder_open(run, false, &folder, &error), TRI_OK);
+        assert_true(tri_file_exists(top));
+        tri_run_folder_close(folder);
+        assert_false(tri_file_exists(top));
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_busy),
+                                       cmocka_unit_test(test_taken_back),
                                        cmocka_unit_test(test_long_metrics)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
