@@ -39,6 +39,12 @@ static bool is_trained(const char *given, const struct tri_checkpoint_choice *ch
     return of_run && config->train.lora.rank == 0;
 }
 
+/* What a run began with or goes on from. */
+static const char *source_of(const struct tri_config *config)
+{
+    return config->init_from[0] ? config->init_from : config->resume;
+}
+
 /* folder: the Hugging Face folder that a model began with, or that what it began with began with;
  * base: the same, or the first of these on the way whose weights are no longer that folder's. On
  * one rank; "" when it is not found. */
@@ -49,7 +55,7 @@ static void find_origin(const struct tri_config *config, char folder[TRI_PATH_MA
     base[0] = '\0';
     struct tri_config *before = tri_alloc(TRI_MEMORY_OTHER, sizeof(*before));
     struct tri_error ignored;
-    (void)snprintf(folder, TRI_PATH_MAX, "%s", config->init_from);
+    (void)snprintf(folder, TRI_PATH_MAX, "%s", source_of(config));
     for (int i = 0; i < MOST && folder[0]; i++) {
         struct tri_checkpoint_choice choice = {0};
         char path[TRI_PATH_MAX + 16];
@@ -63,7 +69,7 @@ static void find_origin(const struct tri_config *config, char folder[TRI_PATH_MA
         if (read && !base[0] && is_trained(folder, &choice, before)) {
             (void)snprintf(base, TRI_PATH_MAX, "%s", folder);
         }
-        (void)snprintf(folder, TRI_PATH_MAX, "%s", read ? before->init_from : "");
+        (void)snprintf(folder, TRI_PATH_MAX, "%s", read ? source_of(before) : "");
     }
     if (!base[0]) {
         (void)snprintf(base, TRI_PATH_MAX, "%s", folder);

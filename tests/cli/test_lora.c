@@ -128,6 +128,9 @@ static void test_base(void **state)
                                  "init_from=on_sft/checkpoints/step_2"));
     cli_run_well(0, CLI_WORDS_OF("train", "i.yaml", "run_dir=on_import", "init_from=imported",
                                  "train.lora.rank=2"));
+    cli_run_well(
+        0, CLI_WORDS_OF("train", "i.yaml", "run_dir=goes_on", "resume=on_import", "train.steps=3"));
+    expect_base("goes_on", "base_goes_on", folder, 0);
     expect_base("on_sft", "base_sft", "sft", 1);
     expect_base("on_step", "base_step", "sft", 1);
     expect_base("on_import", "base_import", folder, 0);
