@@ -360,15 +360,36 @@ static void test_environment(void **state)
     }
 }
 
+/* Each node has a folder of its own under the same name, one of them with what an earlier export
+ * left: its rank would write there, and rank 0's file have holes where its pieces belong. */
+static void test_folders_apart(void **state)
+{
+    (void)state;
+    if (cli_ranks() < 2) {
+        return;
+    }
+    cli_run_well(0,
+                 CLI_WORDS_OF("train", "c.yaml", "run_dir=whole", "train.steps=2", "moe.every=1"));
+    cli_tool(CLI_WORDS_OF("cp", "-r", "whole", "newer"));
+    cli_tool(CLI_WORDS_OF("mkdir", "-p", "newer/nodes.trident.tmp"));
+    struct process_result result =
+        cli_run_apart(cli_ranks(), CLI_WORDS_OF(trident, "export", "whole", "nodes"),
+                      CLI_WORDS_OF("env", "-C", "newer", trident, "export", "whole", "nodes"));
+    cli_expect_error(&result, cli_ranks(), 2, "it must be the same folder on all nodes");
+    assert_int_equal(access("nodes", F_OK), -1);
+    assert_int_equal(access("nodes.trident.tmp", F_OK), -1);
+    assert_int_equal(access("newer/nodes.trident.tmp/model.safetensors", F_OK), -1);
+}
+
 int main(int argc, char **argv)
 {
-    enum { PAIRS = sizeof(pairs) / sizeof(*pairs), COUNT = PAIRS + 9 };
+    enum { PAIRS = sizeof(pairs) / sizeof(*pairs), COUNT = PAIRS + 10 };
     static struct CMUnitTest tests[COUNT] = {
-        cmocka_unit_test(test_alike),        cmocka_unit_test(test_start),
-        cmocka_unit_test(test_newest),       cmocka_unit_test(test_other_folder),
-        cmocka_unit_test(test_threads),      cmocka_unit_test(test_strangers),
-        cmocka_unit_test(test_no_strangers), cmocka_unit_test(test_environment),
-        cmocka_unit_test(test_stale_weights)};
+        cmocka_unit_test(test_alike),         cmocka_unit_test(test_start),
+        cmocka_unit_test(test_newest),        cmocka_unit_test(test_other_folder),
+        cmocka_unit_test(test_threads),       cmocka_unit_test(test_strangers),
+        cmocka_unit_test(test_no_strangers),  cmocka_unit_test(test_environment),
+        cmocka_unit_test(test_stale_weights), cmocka_unit_test(test_folders_apart)};
     static char names[PAIRS][256];
     for (int i = 0; i < PAIRS; i++) {
         (void)snprintf(names[i], sizeof(names[i]), "%d: %s", i, pairs[i].says);
