@@ -12,6 +12,7 @@
 #include "checkpoint/checkpoint_state.h"
 #include "checkpoint/chunks.h"
 #include "checkpoint/manifest.h"
+#include "checkpoint/one_folder.h"
 #include "checkpoint/safetensors.h"
 #include "data/tokenizer_files.h"
 
@@ -349,6 +350,7 @@ static enum tri_status write_all(struct save *s, const char *path,
 {
     enum tri_status status = s->root ? begin(s, path, error) : TRI_OK;
     TRI_TRY(tri_comm_agree(s->world, status, error));
+    TRI_TRY(tri_one_folder_expect(s->world, s->temporary, error));
     TRI_TRY(write_parts(s, TRI_MANIFEST_MODEL, "model", error));
     if (with_optimizer) {
         TRI_TRY(write_parts(s, TRI_MANIFEST_OPTIMIZER, "optimizer", error));

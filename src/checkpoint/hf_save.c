@@ -6,8 +6,8 @@
 #include "base/log.h"
 #include "base/memory.h"
 #include "base/path.h"
-#include "base/random.h"
 #include "checkpoint/hf_write.h"
+#include "checkpoint/one_folder.h"
 #include "model/low_rank.h"
 
 #include <inttypes.h>
@@ -15,8 +15,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
-#include <unistd.h>
 
 enum { PATH_BYTES = 2048 };
 
@@ -155,55 +153,6 @@ static enum tri_status begin(const struct save *s, const char *dir, struct tri_e
     return tri_file_make_dirs(s->temporary, error);
 }
 
-/* ---- one folder of all ranks ----------------------------------------------------------------- */
-
-/* The name of a file that only the folder which rank 0 has just made can have: what an earlier
- * export left on another node looks the same, and its files would take a rank's pieces. */
-static void mark_path(const struct save *s, int64_t number, char path[PATH_BYTES + 64])
-{
-    tri_path_make(path, PATH_BYTES + 64, "%s/all-%016" PRIx64, s->temporary, (uint64_t)number);
-}
-
-static enum tri_status make_mark(const struct save *s, int64_t *number, struct tri_error *error)
-{
-    char path[PATH_BYTES + 64];
-    struct timespec now;
-    (void)clock_gettime(CLOCK_REALTIME, &now);
-    *number =
-        (int64_t)tri_random_bits((uint64_t)now.tv_sec, (uint64_t)now.tv_nsec, (uint64_t)getpid());
-    mark_path(s, *number, path);
-    return tri_file_save(path, "", 0, error);
-}
-
-static enum tri_status look_for_mark(const struct save *s, int64_t number, struct tri_error *error)
-{
-    char path[PATH_BYTES + 64], host[64] = "";
-    mark_path(s, number, path);
-    if (tri_file_exists(path)) {
-        return TRI_OK;
-    }
-    (void)gethostname(host, sizeof(host) - 1);
-    return tri_fail(error, TRI_BAD_INPUT,
-                    "%.600s: rank %d, on %s, does not see what rank 0 made there, and all ranks "
-                    "write to it: it must be the same folder on all nodes",
-                    s->temporary, tri_group_rank(s->world), host);
-}
-
-/* Collective; the status is agreed. */
-static enum tri_status expect_shared(const struct save *s, struct tri_error *error)
-{
-    static const struct tri_where where = {TRI_PHASE_CHECKPOINT, TRI_KIND_META};
-    char path[PATH_BYTES + 64];
-    int64_t number = 0;
-    TRI_TRY(tri_comm_agree(s->world, s->root ? make_mark(s, &number, error) : TRI_OK, error));
-    tri_broadcast(s->world, where, &number, 1, TRI_I64, 0);
-    TRI_TRY(tri_comm_agree(s->world, look_for_mark(s, number, error), error));
-    mark_path(s, number, path);
-    return tri_comm_agree(s->world, s->root ? tri_file_remove_tree(path, error) : TRI_OK, error);
-}
-
-/* ---- all ------------------------------------------------------------------------------------- */
-
 static enum tri_status finish(const struct save *s, const char *dir,
                               const struct tri_config *config, enum tri_hf_family family,
                               struct tri_error *error)
@@ -228,7 +177,7 @@ static enum tri_status save_all(struct save *s, const char *dir, const struct tr
     TRI_TRY(place_rows(s, family, config, error));
     s->weight_map = json_object();
     TRI_TRY(tri_comm_agree(s->world, s->root ? begin(s, dir, error) : TRI_OK, error));
-    enum tri_status status = expect_shared(s, error);
+    enum tri_status status = tri_one_folder_expect(s->world, s->temporary, error);
     if (status == TRI_OK) {
         status = write_shards(s, error);
     }

@@ -471,6 +471,19 @@ static void test_sets(void **state)
     assert_non_null(strstr(error.message, "is also in"));
 }
 
+/* Of what several ranks have written, what one of them looks at when all say that they are done. */
+static void test_expects_size(void **state)
+{
+    (void)state;
+    struct tri_error error;
+    const char *path = scratch("parts.safetensors");
+    assert_int_equal(tri_file_save(path, "abc", 3, &error), TRI_OK);
+    assert_int_equal(tri_part_file_expect_size(path, 3, &error), TRI_OK);
+    assert_int_equal(tri_part_file_expect_size(path, 4, &error), TRI_FAILED);
+    assert_non_null(strstr(error.message, "has 3 bytes"));
+    assert_non_null(strstr(error.message, "not all of them write to this folder"));
+}
+
 static int set_up(void **state)
 {
     (void)state;
@@ -500,6 +513,7 @@ int main(void)
         cmocka_unit_test(test_rewrites_foreign_bytes),
         cmocka_unit_test(test_write_fails_cleanly),
         cmocka_unit_test(test_sets),
+        cmocka_unit_test(test_expects_size),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

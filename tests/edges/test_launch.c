@@ -360,8 +360,26 @@ static void test_environment(void **state)
     }
 }
 
-/* Each node has a folder of its own under the same name, one of them with what an earlier export
- * left: its rank would write there, and rank 0's file have holes where its pieces belong. */
+/* `trident COMMAND FROM TO` where each node has a folder of its own under the same name, one of
+ * them with what an earlier one left: its rank would write there, and rank 0's file have holes
+ * where its pieces belong. */
+static void expect_apart(const char *command, const char *from, const char *to, const char *file)
+{
+    char left[64], there[256];
+    (void)snprintf(left, sizeof(left), "%s.trident.tmp", to);
+    (void)snprintf(there, sizeof(there), "newer/%s", left);
+    cli_tool(CLI_WORDS_OF("cp", "-r", from, "newer"));
+    cli_tool(CLI_WORDS_OF("mkdir", "-p", there));
+    struct process_result result =
+        cli_run_apart(cli_ranks(), CLI_WORDS_OF(trident, command, from, to),
+                      CLI_WORDS_OF("env", "-C", "newer", trident, command, from, to));
+    cli_expect_error(&result, cli_ranks(), 2, "it must be the same folder on all nodes");
+    assert_int_equal(access(to, F_OK), -1);
+    assert_int_equal(access(left, F_OK), -1);
+    (void)snprintf(there, sizeof(there), "newer/%s/%s", left, file);
+    assert_int_equal(access(there, F_OK), -1);
+}
+
 static void test_folders_apart(void **state)
 {
     (void)state;
@@ -370,15 +388,9 @@ static void test_folders_apart(void **state)
     }
     cli_run_well(0,
                  CLI_WORDS_OF("train", "c.yaml", "run_dir=whole", "train.steps=2", "moe.every=1"));
-    cli_tool(CLI_WORDS_OF("cp", "-r", "whole", "newer"));
-    cli_tool(CLI_WORDS_OF("mkdir", "-p", "newer/nodes.trident.tmp"));
-    struct process_result result =
-        cli_run_apart(cli_ranks(), CLI_WORDS_OF(trident, "export", "whole", "nodes"),
-                      CLI_WORDS_OF("env", "-C", "newer", trident, "export", "whole", "nodes"));
-    cli_expect_error(&result, cli_ranks(), 2, "it must be the same folder on all nodes");
-    assert_int_equal(access("nodes", F_OK), -1);
-    assert_int_equal(access("nodes.trident.tmp", F_OK), -1);
-    assert_int_equal(access("newer/nodes.trident.tmp/model.safetensors", F_OK), -1);
+    expect_apart("export", "whole", "nodes", "model.safetensors");
+    cli_run_well(0, CLI_WORDS_OF("export", "whole", "exported"));
+    expect_apart("import", "exported", "imported", "model-00001-of-00001.safetensors");
 }
 
 int main(int argc, char **argv)
