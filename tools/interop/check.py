@@ -163,8 +163,9 @@ class Interop:
     def __init__(self, options, work):
         self.work, self.checks = work, Checks()
         self.peft = importlib.util.find_spec("peft") is not None
-        self.trident = os.path.join(options.build, "bin", "trident")
-        self.reference_check = os.path.join(options.build, "bin", "reference_check")
+        programs = os.path.join(os.path.abspath(options.build), "bin")
+        self.trident = os.path.join(programs, "trident")
+        self.reference_check = os.path.join(programs, "reference_check")
 
     def rows(self, tokens):
         return tokens[None, :-1].clone(), tokens[None, 1:].clone()
