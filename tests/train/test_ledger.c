@@ -130,7 +130,7 @@ static int64_t count_routes(const struct books *b, int64_t layer, int64_t i, str
 {
     const struct tri_mesh *mesh = b->mesh;
     int64_t seq = b->config->data.sequence_length;
-    int64_t k = b->config->moe.top_k;
+    int64_t k = tri_config_routes(&b->config->moe);
     int replicas = mesh->size[TRI_AXIS_EXPERT] * mesh->size[TRI_AXIS_DATA];
     int replica = from.expert + mesh->size[TRI_AXIS_EXPERT] * mesh->coord[TRI_AXIS_DATA];
     struct tri_range rows = tri_rows_micro(b->config->train.global_batch, replicas, replica,
