@@ -230,7 +230,7 @@ static const struct bad_input inputs[] = {
      .status = 3,
      .continues = true},
     {.run = "train c.yaml train.steps=6",
-     .fault = "rename:EIO:step_6",
+     .fault = "rename:EIO:tmp/state.json",
      .says = "step_6.trident.tmp/state.json: cannot finish: Input/output error",
      .status = 3,
      .continues = true},
