@@ -19,8 +19,10 @@ struct header {
     struct tri_runtime *runtime; /* that counts it */
 };
 
-/* Blocks of at least MAPPED bytes are mapped: their zeros cost nothing until they are touched. */
-enum { ALIGN = 64, MAPPED = 1 << 20 };
+/* Blocks of at least MAPPED bytes are mapped: their zeros cost nothing until they are touched.
+ * Those of LARGE bytes have huge pages where there are such, but for the first, which has the
+ * header: what has to ask a host for each page takes ten times as long for small ones. */
+enum { ALIGN = 64, MAPPED = 1 << 20, LARGE = 16 << 20, HUGE_PAGE = 2 << 20 };
 
 static const char *const names[TRI_MEMORY_COUNT] = {"weights",     "gradients", "optimizer",
                                                     "activations", "stash",     "buffers",
@@ -85,6 +87,10 @@ static void *take_mapped(size_t bytes)
                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (raw == MAP_FAILED) {
         return NULL;
+    }
+    if (bytes >= LARGE) {
+        (void)madvise(raw + HUGE_PAGE - (uintptr_t)raw % HUGE_PAGE, bytes - HUGE_PAGE,
+                      MADV_HUGEPAGE);
     }
     TRI_POISON(raw + ALIGN + bytes, whole(bytes) - ALIGN - bytes);
     return raw;
