@@ -8,31 +8,20 @@
  *        ── regroup ──> rows by (expert, source, tensor part) ── experts ── and all the way back
  *        ── combine: y[t] = sum over j of weight[t, j] * slot[t, j] [── all_gather tensor]
  *
- * A slot is one (token, choice) that was not dropped; slots are ordered by expert, then token. The
- * homes of the experts are the ranks of `homes`: {expert} with tensor-cut experts, {tensor, expert}
- * with whole ones. With one home and no parts the slots are the rows, and nothing is sent or
- * regrouped.
+ * The homes of the experts are the ranks of `homes`: {expert} with tensor-cut experts,
+ * {tensor, expert} with whole ones. With one home and no parts the slots are the rows, and nothing
+ * is sent or regrouped.
  *
  * Tokens are split over tensor ("parts") by duplicate token dropping, by a cut stream, or because
  * the tensor ranks are homes. Where experts are cut too, what would be an all-reduce of the
  * experts' output followed by the drop is one reduce-scatter, and the gather comes after the
  * combine, where a token is one row and not k of them. Rows reach an expert in the same order
  * whether or not they came in parts. */
-#include "moe/schedule.h"
+#include "moe/routed.h"
 
 #include "base/clock.h"
 #include "model/stream.h"
-#include "moe/route_plan.h"
 #include "moe/strategies.h"
-
-struct ted {
-    struct tri_schedule base;
-    struct tri_peers peers;
-    struct tri_network *networks; /* of the local experts */
-    bool cut;                     /* experts are cut over tensor */
-    bool partial; /* what the experts' products give are sums still to be completed */
-    bool split;   /* tensor ranks send different tokens */
-};
 
 /* What the forward leaves in a frame. */
 struct kept {
@@ -41,38 +30,26 @@ struct kept {
     void *returned; /* [slots, hidden] the experts' outputs, back in slot order */
 };
 
-static int64_t hidden_of(const struct ted *ted)
+static int64_t hidden_of(const struct tri_routed *ted)
 {
     return ted->base.context->config->model.hidden_size;
 }
 
-static struct tri_range own(const struct tri_schedule *self, const struct tri_frame *frame)
-{
-    const struct tri_pass *pass = &frame->pass;
-    const struct ted *ted = (const struct ted *)self;
-    return ted->split ? tri_tokens_part(frame) : (struct tri_range){0, tri_pass_tokens(pass)};
-}
-
 /* ---- moving rows ----------------------------------------------------------------------------- */
 
-static void *at_row(const struct ted *ted, void *rows, int64_t row, enum tri_dtype dtype)
-{
-    return (char *)rows + (size_t)(row * hidden_of(ted)) * tri_dtype_size(dtype);
-}
-
 /* This part's place among the rows as they arrive. */
-static void *own_part(const struct ted *ted, const struct tri_route_plan *plan, void *arrived,
-                      enum tri_dtype dtype)
+static void *own_part(const struct tri_routed *ted, const struct tri_route_plan *plan,
+                      void *arrived, enum tri_dtype dtype)
 {
     int64_t before = 0;
     for (int p = 0; p < tri_peers_part(&ted->peers); p++) {
         before += plan->part_counts[p];
     }
-    return at_row(ted, arrived, before / hidden_of(ted), dtype);
+    return tri_routed_row(ted, arrived, before / hidden_of(ted), dtype);
 }
 
 /* Slots (exchange buffer 0) to the experts' rows. */
-static void send_to_experts(const struct ted *ted, const struct tri_route_plan *plan,
+static void send_to_experts(const struct tri_routed *ted, const struct tri_route_plan *plan,
                             enum tri_phase phase, const void *slots, void *rows)
 {
     const struct tri_context *context = ted->base.context;
@@ -100,7 +77,7 @@ static void send_to_experts(const struct ted *ted, const struct tri_route_plan *
 }
 
 /* One home and one part: slots and rows are the same, and stay here. */
-static bool is_alone(const struct ted *ted)
+static bool is_alone(const struct tri_routed *ted)
 {
     return tri_group_size(ted->peers.homes) == 1 && ted->peers.parts == 1;
 }
@@ -111,7 +88,7 @@ struct returning {
     int buffer;
 };
 
-static void *other_buffer(const struct ted *ted, const struct tri_route_plan *plan,
+static void *other_buffer(const struct tri_routed *ted, const struct tri_route_plan *plan,
                           struct returning *r)
 {
     r->buffer = 1 - r->buffer;
@@ -119,7 +96,7 @@ static void *other_buffer(const struct ted *ted, const struct tri_route_plan *pl
 }
 
 /* Whole sums become activations. */
-static void round_sums(const struct ted *ted, const struct tri_route_plan *plan,
+static void round_sums(const struct tri_routed *ted, const struct tri_route_plan *plan,
                        struct returning *r, int64_t rows, void *slots)
 {
     const struct tri_context *context = ted->base.context;
@@ -137,7 +114,7 @@ static void round_sums(const struct ted *ted, const struct tri_route_plan *plan,
     }
 }
 
-static void add_bias(const struct ted *ted, const int64_t *offsets, void *rows)
+static void add_bias(const struct tri_routed *ted, const int64_t *offsets, void *rows)
 {
     tri_networks_add_down_bias(ted->base.context, ted->networks, ted->peers.experts, offsets, rows);
 }
@@ -145,7 +122,7 @@ static void add_bias(const struct ted *ted, const int64_t *offsets, void *rows)
 /* The experts' rows, in sum_dt and exchange buffer 0 (slots when nothing is sent or rounded),
  * summed over tensor on the way where they are partial, as they arrived: this part of them, then to
  * slots in their senders' order. with_bias: adds the down bias to the sums. */
-static void send_back(const struct ted *ted, const struct tri_route_plan *plan,
+static void send_back(const struct tri_routed *ted, const struct tri_route_plan *plan,
                       enum tri_phase phase, void *rows, bool with_bias, void *slots)
 {
     const struct tri_context *context = ted->base.context;
@@ -190,80 +167,30 @@ static void send_back(const struct ted *ted, const struct tri_route_plan *plan,
     }
 }
 
-/* Own tokens' part of a tensor of the stream's tokens. */
-static void *own_of_stream(const struct ted *ted, const struct tri_route_plan *plan,
-                           const struct tri_frame *frame, const void *tokens)
-{
-    struct tri_range stream = tri_stream_tokens(frame);
-    return at_row(ted, (void *)(uintptr_t)tokens, plan->own.begin - stream.begin,
-                  ted->base.context->dt);
-}
-
-/* Whether own tokens are a part of the stream, to be gathered. */
-static bool must_gather(const struct ted *ted)
-{
-    const struct tri_context *context = ted->base.context;
-    return ted->split && !tri_stream_is_cut(context->config, context->mesh);
-}
-
-static void gather_over_tensor(const struct ted *ted, const struct tri_frame *frame,
-                               enum tri_phase phase, void *data)
-{
-    if (must_gather(ted)) {
-        tri_tokens_gather(frame, (struct tri_where){phase, TRI_KIND_MOE}, data, hidden_of(ted),
-                          ted->base.context->dt);
-    }
-}
-
 /* Whether the experts' products go straight to the slots. */
-static bool is_direct(const struct ted *ted)
+static bool is_direct(const struct tri_routed *ted)
 {
     return is_alone(ted) && ted->base.context->sum_dt == ted->base.context->dt;
 }
 
-/* The largest group that the experts' rows and results pass through. */
-static const struct tri_group *widest_group(const struct ted *ted)
-{
-    const struct tri_group *tensor = tri_mesh_group(ted->base.context->mesh, TRI_ON_TENSOR);
-    return tri_group_size(ted->peers.homes) > 1 ? ted->peers.homes : tensor;
-}
-
 /* ---- forward --------------------------------------------------------------------------------- */
 
-static void add_time(const struct tri_frame *frame, double *start, bool experts)
-{
-    const struct tri_pass *pass = &frame->pass;
-    double now = tri_clock_now();
-    if (pass->tally) {
-        *(experts ? &pass->tally->seconds_experts : &pass->tally->seconds_exchange) += now - *start;
-    }
-    *start = now;
-}
-
 /* The rows that the local experts take. */
-static void *dispatch(const struct ted *ted, const struct tri_route_plan *plan,
+static void *dispatch(const struct tri_routed *ted, const struct tri_route_plan *plan,
                       const struct tri_frame *frame, const void *x)
 {
     const struct tri_pass *pass = &frame->pass;
     const struct tri_context *context = ted->base.context;
     bool filled = false;
     void *rows = is_alone(ted) ? tri_frame_take(frame, plan->rows * hidden_of(ted))
-                               : tri_keep_result(frame, widest_group(ted),
+                               : tri_keep_result(frame, tri_routed_widest_group(ted),
                                                  plan->rows * hidden_of(ted), context->dt, &filled);
     if (filled) {
         return rows;
     }
     void *slots =
         is_alone(ted) ? rows : tri_exchange_take(ted->base.exchange, 0, context, plan->slots);
-    const struct tri_gather_args args = {
-        .src = own_of_stream(ted, plan, frame, x),
-        .index = plan->token_of,
-        .dst = slots,
-        .n = plan->slots,
-        .width = hidden_of(ted),
-        .dt = context->dt,
-    };
-    context->kernels->gather_rows(context->kernels, &args);
+    tri_routed_fill(ted, frame, plan, x, slots);
     if (!is_alone(ted)) {
         send_to_experts(ted, plan, pass->phase, slots, rows);
     }
@@ -271,7 +198,7 @@ static void *dispatch(const struct ted *ted, const struct tri_route_plan *plan,
 }
 
 /* kept->returned <- the experts' outputs. */
-static void compute(const struct ted *ted, const struct tri_frame *frame, struct kept *kept,
+static void compute(const struct tri_routed *ted, const struct tri_frame *frame, struct kept *kept,
                     const void *rows, double *start)
 {
     const struct tri_route_plan *plan = kept->plan;
@@ -281,19 +208,19 @@ static void compute(const struct ted *ted, const struct tri_frame *frame, struct
     bool filled = false;
     tri_networks_forward(frame, ted->networks, ted->peers.experts, plan->offsets, rows,
                          &kept->saved);
-    kept->returned = sent ? tri_keep_result(frame, widest_group(ted), plan->slots * hidden_of(ted),
-                                            context->dt, &filled)
+    kept->returned = sent ? tri_keep_result(frame, tri_routed_widest_group(ted),
+                                            plan->slots * hidden_of(ted), context->dt, &filled)
                           : tri_frame_take(frame, plan->slots * hidden_of(ted));
     if (!filled) {
         void *out = is_direct(ted) ? kept->returned
                                    : tri_exchange_take(ted->base.exchange, 0, context, plan->rows);
         tri_networks_output(frame, ted->networks, ted->peers.experts, plan->offsets, &kept->saved,
                             out, !ted->partial);
-        add_time(frame, start, true);
+        tri_routed_add_time(frame, start, true);
         if (sent || ted->partial) {
             send_back(ted, plan, pass->phase, out, ted->partial, kept->returned);
         }
-        add_time(frame, start, false);
+        tri_routed_add_time(frame, start, false);
     }
 }
 
@@ -301,34 +228,22 @@ static void *forward(const struct tri_schedule *self, const struct tri_frame *fr
                      const struct tri_routes *routes, const void *x, bool output)
 {
     const struct tri_pass *pass = &frame->pass;
-    const struct ted *ted = (const struct ted *)self;
+    const struct tri_routed *ted = (const struct tri_routed *)self;
     struct kept *kept = left;
-    const struct tri_context *context = self->context;
     int64_t hidden = hidden_of(ted);
-    int64_t k = tri_config_routes(&context->config->moe);
     double start = tri_clock_now();
-    const struct tri_route_plan *plan = kept->plan =
-        tri_route_plan_make(&ted->peers, frame, routes, own(self, frame), self->exchange->load);
+    const struct tri_route_plan *plan = kept->plan = tri_route_plan_make(
+        &ted->peers, frame, routes, tri_routed_own(self, frame), self->exchange->load);
     const void *rows = dispatch(ted, plan, frame, x);
-    add_time(frame, &start, false);
+    tri_routed_add_time(frame, &start, false);
     compute(ted, frame, kept, rows, &start);
     if (!output) {
         return NULL;
     }
     void *y = tri_frame_take(frame, tri_stream_count(frame) * hidden);
-    const struct tri_combine_args args = {
-        .rows = kept->returned,
-        .index = plan->slot_of,
-        .weight = routes->weight + plan->own.begin * k,
-        .y = own_of_stream(ted, plan, frame, y),
-        .n = tri_range_size(plan->own),
-        .k = k,
-        .width = hidden,
-        .dt = context->dt,
-    };
-    context->kernels->combine_rows(context->kernels, &args);
-    gather_over_tensor(ted, frame, pass->phase, y);
-    add_time(frame, &start, false);
+    tri_routed_combine(ted, frame, plan, kept->returned, routes->weight, y);
+    tri_routed_gather(ted, frame, pass->phase, y);
+    tri_routed_add_time(frame, &start, false);
     return y;
 }
 
@@ -338,104 +253,43 @@ static void backward(const struct tri_schedule *self, const struct tri_frame *fr
                      const void *left, const struct tri_routes *routes, const void *dy, void *dx,
                      float *dweight)
 {
-    const struct ted *ted = (const struct ted *)self;
+    const struct tri_routed *ted = (const struct tri_routed *)self;
     const struct kept *kept = left;
     const struct tri_route_plan *plan = kept->plan;
     const struct tri_context *context = self->context;
-    const struct tri_kernels *kernels = context->kernels;
     int64_t hidden = hidden_of(ted);
-    int64_t k = tri_config_routes(&context->config->moe);
-    int64_t first = plan->own.begin * k;
-    int64_t n = tri_range_size(plan->own);
     bool alone = is_alone(ted);
     double start = tri_clock_now();
     size_t mark = tri_arena_mark(frame->arena);
     void *d_rows = tri_frame_take(frame, plan->rows * hidden);
     void *d_slots = alone ? d_rows : tri_exchange_take(self->exchange, 0, context, plan->slots);
     void *d_back = kept->returned; /* free once the weights' gradients are known */
-    const struct tri_combine_args args = {
-        .dy = own_of_stream(ted, plan, frame, dy),
-        .rows = kept->returned,
-        .index = plan->slot_of,
-        .weight = (routes->back ? routes->back : routes->weight) + first,
-        .drows = d_slots,
-        .dweight = dweight + first,
-        .n = n,
-        .k = k,
-        .width = hidden,
-        .dt = context->dt,
-    };
-    kernels->combine_rows_backward(kernels, &args);
+    tri_routed_combine_backward(ted, frame, plan, routes, dy, kept->returned, d_slots, dweight);
     if (!alone) {
         send_to_experts(ted, plan, TRI_PHASE_BACKWARD, d_slots, d_rows);
     }
-    add_time(frame, &start, false);
+    tri_routed_add_time(frame, &start, false);
     void *d_in =
         is_direct(ted) ? d_back : tri_exchange_take(self->exchange, 0, context, plan->rows);
     tri_networks_backward(frame, ted->networks, ted->peers.experts, plan->offsets, plan->cuts,
                           &kept->saved, d_rows, d_in);
-    add_time(frame, &start, true);
+    tri_routed_add_time(frame, &start, true);
     if (!alone || ted->partial) {
         send_back(ted, plan, TRI_PHASE_BACKWARD, d_in, false, d_back);
     }
-    const struct tri_combine_args sum = {
-        .rows = d_back,
-        .index = plan->slot_of,
-        .y = own_of_stream(ted, plan, frame, dx),
-        .n = n,
-        .k = k,
-        .width = hidden,
-        .dt = context->dt,
-    };
-    kernels->combine_rows(kernels, &sum);
+    tri_routed_combine(ted, frame, plan, d_back, NULL, dx);
     tri_arena_rewind(frame->arena, mark);
-    add_time(frame, &start, false);
-}
-
-static void finish_backward(const struct tri_schedule *self, const struct tri_frame *frame,
-                            void *dx)
-{
-    gather_over_tensor((const struct ted *)self, frame, TRI_PHASE_BACKWARD, dx);
+    tri_routed_add_time(frame, &start, false);
 }
 
 /* ---- setup ----------------------------------------------------------------------------------- */
-
-static void destroy(struct tri_schedule *self)
-{
-    struct ted *ted = (struct ted *)self;
-    tri_free(ted->networks);
-    tri_free(ted);
-}
 
 static const struct tri_schedule_ops ops;
 
 static struct tri_schedule *create(const struct tri_context *context, struct tri_exchange *exchange,
                                    int64_t layer)
 {
-    const struct tri_mesh *mesh = context->mesh;
-    const struct tri_config *config = context->config;
-    struct ted *ted = tri_alloc(TRI_MEMORY_OTHER, sizeof(*ted));
-    ted->base = (struct tri_schedule){&ops, context, exchange, layer, sizeof(struct kept)};
-    int tensor = mesh->size[TRI_AXIS_TENSOR];
-    bool whole = config->parallel.expert_tensor < tensor;
-    ted->split = tri_moe_splits_tokens(config, mesh);
-    ted->cut = tensor > 1 && !whole;
-    ted->partial = ted->cut || context->reproducible;
-    struct tri_group *homes = whole ? tri_mesh_group(mesh, TRI_ON_TENSOR | TRI_ON_EXPERT)
-                                    : tri_mesh_group(mesh, TRI_ON_EXPERT);
-    ted->peers = (struct tri_peers){
-        .context = context,
-        .homes = homes,
-        .experts = config->moe.num_experts / tri_group_size(homes),
-        .parts = ted->split && ted->cut ? tensor : 1,
-    };
-    ted->networks =
-        tri_alloc(TRI_MEMORY_OTHER, (size_t)ted->peers.experts * sizeof(*ted->networks));
-    int64_t first = tri_group_rank(ted->peers.homes) * ted->peers.experts;
-    for (int64_t e = 0; e < ted->peers.experts; e++) {
-        ted->networks[e] = tri_network_get(context, TRI_PLACE_EXPERT, layer, first + e);
-    }
-    return &ted->base;
+    return &tri_routed_create(&ops, context, exchange, layer, sizeof(struct kept))->base;
 }
 
 /* Whole experts, a cut stream, or duplicate token dropping, which has nothing to drop without
@@ -447,8 +301,8 @@ static bool splits_tokens(const struct tri_config *config, int tensor, int exper
            (config->parallel.expert_tensor < tensor || config->train.sequence_parallel || drops);
 }
 
-static const struct tri_schedule_ops ops = {create,          own,    forward, backward,
-                                            finish_backward, destroy};
+static const struct tri_schedule_ops ops = {
+    create, tri_routed_own, forward, backward, tri_routed_finish_backward, tri_routed_destroy};
 
 static const char *const keys[] = {"moe.headroom", "train.duplicate_token_dropping", NULL};
 
