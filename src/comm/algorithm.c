@@ -170,6 +170,22 @@ void tri_all_to_all_sides(const struct tri_group *group, const struct tri_row_ex
     scale(group->recv_n, rows->recv_rows, rows->width, group->size);
     (void)tri_places(group->send_at, group->send_n, group->size);
     (void)tri_places(group->recv_at, group->recv_n, group->size);
+    if (rows->send_at) {
+        scale(group->send_at, rows->send_at, rows->width, group->size);
+    }
+    if (rows->recv_at) {
+        scale(group->recv_at, rows->recv_at, rows->width, group->size);
+    }
+}
+
+/* Rows before those of rank r. */
+static int64_t row_at(const int64_t *at, const int64_t *rows, int r)
+{
+    int64_t before = 0;
+    for (int i = 0; i < r && !at; i++) {
+        before += rows[i];
+    }
+    return at ? at[r] : before;
 }
 
 void tri_all_to_all_copy_own(const struct tri_group *group, const struct tri_row_exchange *rows)
@@ -180,12 +196,8 @@ void tri_all_to_all_copy_own(const struct tri_group *group, const struct tri_row
     }
     TRI_REQUIRE(rows->width >= 0 && rows->send_rows[me] == rows->recv_rows[me]);
     size_t row = (size_t)rows->width * tri_dtype_size(rows->dtype);
-    size_t from = 0;
-    size_t to = 0;
-    for (int r = 0; r < me; r++) {
-        from += (size_t)rows->send_rows[r] * row;
-        to += (size_t)rows->recv_rows[r] * row;
-    }
+    size_t from = (size_t)row_at(rows->send_at, rows->send_rows, me) * row;
+    size_t to = (size_t)row_at(rows->recv_at, rows->recv_rows, me) * row;
     size_t own = (size_t)rows->send_rows[me] * row;
     if (own > 0) {
         memcpy((char *)rows->recv + to, (const char *)rows->send + from, own);

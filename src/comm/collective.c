@@ -68,7 +68,7 @@ void tri_all_to_all_v(struct tri_group *group, struct tri_where where, const voi
                       const int64_t *send_rows, void *recv, const int64_t *recv_rows, int64_t width,
                       enum tri_dtype dtype)
 {
-    struct tri_row_exchange rows = {send, send_rows, recv, recv_rows, width, dtype};
+    struct tri_row_exchange rows = {send, send_rows, recv, recv_rows, width, dtype, NULL, NULL};
     if (group->size == 1) {
         tri_all_to_all_copy_own(group, &rows);
         return;

@@ -189,6 +189,13 @@ struct tri_request *tri_all_to_all_v_begin(struct tri_group *group, struct tri_w
                                            const void *send, const int64_t *send_rows, void *recv,
                                            const int64_t *recv_rows, int64_t width,
                                            enum tri_dtype dtype);
+/* The same of rows that lie elsewhere: those for rank r begin at row send_at[r] of send, those from
+ * it at row recv_at[r] of recv; NULL: one rank's after the other's. */
+struct tri_request *tri_all_to_all_at_begin(struct tri_group *group, struct tri_where where,
+                                            const void *send, const int64_t *send_rows,
+                                            const int64_t *send_at, void *recv,
+                                            const int64_t *recv_rows, const int64_t *recv_at,
+                                            int64_t width, enum tri_dtype dtype);
 void tri_request_end(struct tri_request *request);
 
 /* ---- between two ranks ----------------------------------------------------------------------- */

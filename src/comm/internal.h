@@ -250,6 +250,7 @@ struct tri_row_exchange {
     const int64_t *recv_rows;
     int64_t width;
     enum tri_dtype dtype;
+    const int64_t *send_at, *recv_at; /* NULL: one rank's after the other's */
 };
 void tri_all_to_all_run(const struct tri_group *group, const struct tri_row_exchange *rows);
 /* Writes the rows to the group's send and recv work arrays, in elements. */

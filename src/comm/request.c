@@ -205,12 +205,14 @@ struct tri_request *tri_all_gather_v_begin(struct tri_group *group, struct tri_w
     return set_aside(begin(call, data, data, 0));
 }
 
-struct tri_request *tri_all_to_all_v_begin(struct tri_group *group, struct tri_where where,
-                                           const void *send, const int64_t *send_rows, void *recv,
-                                           const int64_t *recv_rows, int64_t width,
-                                           enum tri_dtype dtype)
+struct tri_request *tri_all_to_all_at_begin(struct tri_group *group, struct tri_where where,
+                                            const void *send, const int64_t *send_rows,
+                                            const int64_t *send_at, void *recv,
+                                            const int64_t *recv_rows, const int64_t *recv_at,
+                                            int64_t width, enum tri_dtype dtype)
 {
-    struct tri_row_exchange rows = {send, send_rows, recv, recv_rows, width, dtype};
+    struct tri_row_exchange rows = {send,  send_rows, recv,    recv_rows,
+                                    width, dtype,     send_at, recv_at};
     if (group->size == 1) {
         tri_all_to_all_copy_own(group, &rows);
         return NULL;
@@ -222,6 +224,15 @@ struct tri_request *tri_all_to_all_v_begin(struct tri_group *group, struct tri_w
     struct tri_request *request = begin(call, send, recv, 0);
     tri_all_to_all_copy_own(group, &rows);
     return set_aside(request);
+}
+
+struct tri_request *tri_all_to_all_v_begin(struct tri_group *group, struct tri_where where,
+                                           const void *send, const int64_t *send_rows, void *recv,
+                                           const int64_t *recv_rows, int64_t width,
+                                           enum tri_dtype dtype)
+{
+    return tri_all_to_all_at_begin(group, where, send, send_rows, NULL, recv, recv_rows, NULL,
+                                   width, dtype);
 }
 
 /* The two ends of a message between two ranks: a notice of it where there is one, then the data. In
