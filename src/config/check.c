@@ -445,16 +445,6 @@ enum tri_status tri_config_check_layout(const struct tri_config *config, int ran
     return TRI_OK;
 }
 
-int64_t tri_config_routes(const struct tri_config_moe *moe)
-{
-    return moe->router->dense ? 0 : tri_config_visits(moe);
-}
-
-int64_t tri_config_visits(const struct tri_config_moe *moe)
-{
-    return moe->router->dense || moe->router->picks ? moe->num_experts : moe->top_k;
-}
-
 bool tri_config_layer_recomputes(const struct tri_config *config, int64_t layer)
 {
     const struct tri_config_train *train = &config->train;

@@ -1,7 +1,10 @@
 /* The section moe: what makes no sense together. */
 #include "config/schema.h"
+#include "config/value.h"
 
 #include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
 
 const struct tri_schedule_kind *tri_config_schedule_for(const struct tri_config *config)
 {
@@ -47,7 +50,7 @@ static enum tri_status check_moe_layers(const struct tri_config *config, struct 
     return TRI_OK;
 }
 
-/* A router that drops nothing, or draws by itself, is not told how to. */
+/* A router that drops nothing is not told how to. */
 static enum tri_status check_dropless(const struct tri_config *config, struct tri_error *error)
 {
     const struct tri_config_moe *moe = &config->moe;
@@ -61,10 +64,6 @@ static enum tri_status check_dropless(const struct tri_config *config, struct tr
                               trained ? "moe.capacity_factor" : "moe.eval_capacity_factor",
                               "moe.router", "found %g, expected none: router %s drops no token",
                               trained ? moe->capacity_factor : moe->eval_capacity_factor, name);
-    }
-    if (moe->noise > 0) {
-        return tri_key_refuse(config, error, "moe.noise", "moe.router",
-                              "found %g, expected 0: router %s takes none", moe->noise, name);
     }
     return TRI_OK;
 }
@@ -97,12 +96,6 @@ static enum tri_status check_router(const struct tri_config *config, struct tri_
         return tri_key_refuse(config, error, "moe.schedule", "moe.router",
                               "found %s, expected %s: router is %s", moe->schedule->strategy.name,
                               tri_config_schedule_for(config)->strategy.name, name);
-    }
-    if (moe->mutual_information > 0 && !router->dense) {
-        return tri_key_refuse(config, error, "moe.mutual_information", "moe.router",
-                              "found %g, expected 0: it is a loss of router dense, and router is "
-                              "%s",
-                              moe->mutual_information, name);
     }
     TRI_TRY(check_dropless(config, error));
     if (router->picks && moe->capacity_window != TRI_WINDOW_SEQUENCE) {
@@ -154,9 +147,92 @@ static enum tri_status check_scores(const struct tri_config *config, struct tri_
     return TRI_OK;
 }
 
+/* ---- keys of other routers ------------------------------------------------------------------- */
+
+static bool lists(const struct tri_strategy *strategy, const struct tri_key *key)
+{
+    for (size_t i = 0; strategy->keys && strategy->keys[i]; i++) {
+        if (strcmp(strategy->keys[i], key->name) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* The first router that says that it reads the key; NULL: whoever reads it does not say so. */
+static const struct tri_strategy *reader_of(const struct tri_key *key,
+                                            const struct tri_strategies *known)
+{
+    for (size_t i = 0; known->routers[i]; i++) {
+        if (lists(known->routers[i], key)) {
+            return known->routers[i];
+        }
+    }
+    return NULL;
+}
+
+bool tri_key_is_unread(const struct tri_key *key, const struct tri_router_kind *router,
+                       const struct tri_strategies *known)
+{
+    return reader_of(key, known) != NULL && !lists(&router->strategy, key);
+}
+
+static enum tri_status refuse_unread(const struct tri_config *config,
+                                     const struct tri_config *initial, const struct tri_key *key,
+                                     struct tri_error *error)
+{
+    char *found = tri_value_to_text(key, tri_key_view(key, config));
+    char *expected = tri_value_to_text(key, tri_key_view(key, initial));
+    enum tri_status status = tri_key_refuse(
+        config, error, key->name, "moe.router",
+        "found %s, expected %s: router %s does not read it, as %s does", found, expected,
+        config->moe.router->strategy.name, reader_of(key, config->known)->name);
+    free(found);
+    free(expected);
+    return status;
+}
+
+/* What is not the default, and would change nothing. */
+static enum tri_status check_read(const struct tri_config *config, struct tri_error *error)
+{
+    struct tri_config initial;
+    tri_config_init(config->known, &initial);
+    for (size_t i = 0; i < tri_keys_count; i++) {
+        const struct tri_key *key = &tri_keys[i];
+        if (!key->follows && tri_key_is_unread(key, config->moe.router, config->known) &&
+            memcmp(tri_key_view(key, config), tri_key_view(key, &initial), tri_key_bytes(key))) {
+            return refuse_unread(config, &initial, key, error);
+        }
+    }
+    return TRI_OK;
+}
+
+/* ---- the whole ------------------------------------------------------------------------------- */
+
 enum tri_status tri_config_check_moe(const struct tri_config *config, struct tri_error *error)
 {
     TRI_TRY(check_moe_layers(config, error));
     TRI_TRY(check_router(config, error));
-    return check_scores(config, error);
+    TRI_TRY(check_scores(config, error));
+    return check_read(config, error);
+}
+
+int64_t tri_config_routes(const struct tri_config_moe *moe)
+{
+    return moe->router->dense ? 0 : tri_config_visits(moe);
+}
+
+int64_t tri_config_choices(const struct tri_config_moe *moe)
+{
+    return moe->sharpen_step > 0 ? moe->top_k : tri_config_routes(moe);
+}
+
+bool tri_config_is_sharp(const struct tri_config_moe *moe, int64_t step)
+{
+    return moe->sharpen_step > 0 && step >= moe->sharpen_step;
+}
+
+int64_t tri_config_visits(const struct tri_config_moe *moe)
+{
+    return moe->router->dense || moe->router->picks ? moe->num_experts : moe->top_k;
 }

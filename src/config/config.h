@@ -85,6 +85,7 @@ struct tri_config_moe {
     enum tri_window aux_window;
     double z_loss;
     double mutual_information; /* coefficient of the loss by that name, of a dense router */
+    int64_t sharpen_step;      /* from which on it trains top_k experts of a token; 0: none */
     double capacity_factor;    /* 0: none (dropless) */
     double eval_capacity_factor;
     int64_t min_capacity;
@@ -289,6 +290,10 @@ bool tri_config_lora_targets(const struct tri_config *config, enum tri_lora_targ
  * with a weight. */
 int64_t tri_config_routes(const struct tri_config_moe *moe);
 int64_t tri_config_visits(const struct tri_config_moe *moe);
+/* Experts of a token that a dense router records as well, once it sharpens; else its routes. */
+int64_t tri_config_choices(const struct tri_config_moe *moe);
+/* Whether step `step`, counted from 1, trains top_k experts of each token of a dense router. */
+bool tri_config_is_sharp(const struct tri_config_moe *moe, int64_t step);
 bool tri_config_layer_is_moe(const struct tri_config *config, int64_t layer);
 /* Whether positions count from 0 in each document, and not in each row. */
 bool tri_config_document_positions(const struct tri_config *config);

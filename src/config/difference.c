@@ -213,6 +213,14 @@ static bool is_binding(const struct tri_key *key, const struct tri_config *confi
            (goes_on ? binds(key, false) : is_of_model(key) && !of_experts);
 }
 
+/* What the weights' own router reads and this one does not is nobody's. */
+static bool is_unread(const struct tri_key *key, const struct tri_config *config,
+                      const struct tri_config *source)
+{
+    bool given = is_given(config, "moe.router");
+    return tri_key_is_unread(key, given ? config->moe.router : source->moe.router, config->known);
+}
+
 enum tri_status tri_config_adopt(struct tri_config *config, const struct tri_config *source,
                                  struct tri_error *error)
 {
@@ -225,12 +233,13 @@ enum tri_status tri_config_adopt(struct tri_config *config, const struct tri_con
             tri_key_in_section(key, "model") || (of_moe && !upcycled) || is_of_pairs(key, source);
         /* What followed other keys follows them here, as positions do a longer sequence. */
         bool follows = goes_on && tri_key_is_followed(key, source);
-        if (of_source && !follows && is_taken(key, config)) {
+        if (of_source && !follows && is_taken(key, config) && !is_unread(key, config, source)) {
             memcpy(tri_key_at(key, config), tri_key_view(key, source), tri_key_bytes(key));
         }
     }
     for (size_t i = 0; i < tri_keys_count; i++) {
-        if (config->lines[i] != 0 && is_binding(&tri_keys[i], config, source)) {
+        if (config->lines[i] != 0 && is_binding(&tri_keys[i], config, source) &&
+            !is_unread(&tri_keys[i], config, source)) {
             TRI_TRY(check_adopted(config, source, &tri_keys[i], error));
         }
     }

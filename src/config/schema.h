@@ -108,6 +108,9 @@ enum tri_status tri_config_finish_read(struct tri_config *config, bool hints,
 
 /* The first schedule that goes with the router. */
 const struct tri_schedule_kind *tri_config_schedule_for(const struct tri_config *config);
+/* Whether other routers say that they read the key, and this one does not. */
+bool tri_key_is_unread(const struct tri_key *key, const struct tri_router_kind *router,
+                       const struct tri_strategies *known);
 /* The section moe, of a config with experts. */
 enum tri_status tri_config_check_moe(const struct tri_config *config,
                                      struct tri_error *error) TRI_NODISCARD;

@@ -15,7 +15,8 @@ struct tri_strategy {
     const char *name; /* as one writes it */
     const char *help; /* a phrase */
     const char *const
-        *keys; /* those that it reads and not every other one, ends in NULL; or NULL */
+        *keys; /* those that it reads and not every other one, ends in NULL; or NULL. Given where
+                  another router is, they are refused. */
 };
 
 /* What of another layout's routes can be imposed on a router, when verify compares two. */
@@ -41,7 +42,7 @@ struct tri_router_kind {
                          probability. Goes with the schedules that are `dense` too. */
     bool blind;       /* reads no logits, and asks no peer: a rehearsal's */
     bool even;        /* every expert gets the same share: a plan needs no headroom */
-    bool dropless;    /* takes no capacity, and no noise */
+    bool dropless;    /* takes no capacity */
     bool balances_step; /* moe.aux_window is step unless it is given */
     bool apart;         /* experts' outputs weigh otherwise in the forward than in the backward, and
                            the backward needs the logits: routes have room for both */

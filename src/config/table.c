@@ -175,6 +175,10 @@ const struct tri_key tri_keys[] = {
      TRAINS,
      .help = "Coefficient of router dense's loss: minus the mutual information of tokens and "
              "experts (DS-MoE), over the tokens of aux_window."},
+    {"moe.sharpen_step", AT(moe.sharpen_step), INT(0, STEPS), .initial = "0", TRAINS,
+     .help =
+         "Router dense: from this step on, and in the evaluations after it, only the top_k most "
+         "probable experts of a token weigh and learn, as with eval --active; 0: never."},
     {"moe.capacity_factor", AT(moe.capacity_factor), NUMBER_ABOVE(0.0, 1e6), OR_NONE(0),
      .initial = "none", OUTPUT,
      .help = "An expert takes at most this times its balanced share; none: no token is dropped."},

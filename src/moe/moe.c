@@ -458,6 +458,13 @@ void tri_moe_set_active(struct tri_moe *moe, const struct tri_active *active)
     moe->work = (struct tri_expert_work){0};
 }
 
+void tri_moe_set_steps(struct tri_moe *moe, int64_t steps)
+{
+    const struct tri_config_moe *config = &moe->context->config->moe;
+    const struct tri_active top = {.kind = TRI_ACTIVE_TOP, .n = config->top_k};
+    tri_moe_set_active(moe, tri_config_is_sharp(config, steps) ? &top : NULL);
+}
+
 struct tri_expert_work tri_moe_work(const struct tri_moe *moe)
 {
     return moe->work;

@@ -23,6 +23,9 @@ void tri_moe_set_bias(struct tri_moe *moe, const float *bias);
  * (copied); NULL: all. */
 void tri_moe_set_active(struct tri_moe *moe, const struct tri_active *active);
 
+/* The same where the config sharpens: those that step `steps` has trained. */
+void tri_moe_set_steps(struct tri_moe *moe, int64_t steps);
+
 /* Tokens that experts have worked on since, and that they would have with all of them. */
 struct tri_expert_work {
     int64_t done, all;

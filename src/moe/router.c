@@ -58,14 +58,15 @@ static size_t place(const struct tri_config *config, int64_t rows, int64_t seq, 
 {
     const size_t tokens = (size_t)(rows * seq);
     const size_t experts = (size_t)config->moe.num_experts;
-    const size_t chosen = tokens * (size_t)tri_config_routes(&config->moe);
+    const size_t chosen = tokens * (size_t)tri_config_choices(&config->moe);
+    const bool sharpens = config->moe.sharpen_step > 0;
     const bool apart = config->moe.router->apart;
     const size_t windows = config->moe.aux_window == TRI_WINDOW_SEQUENCE ? (size_t)rows : 1;
     size_t used = 0;
     *routes = (struct tri_routes){0};
     routes->chosen = take(block, &used, chosen * sizeof(*routes->chosen));
-    routes->expert = take(block, &used, chosen * sizeof(*routes->expert));
-    routes->weight = take(block, &used, chosen * sizeof(*routes->weight));
+    routes->expert = sharpens ? routes->chosen : take(block, &used, chosen * sizeof(int32_t));
+    routes->weight = take(block, &used, (sharpens ? tokens * experts : chosen) * sizeof(float));
     routes->probs = take(block, &used, tokens * experts * sizeof(*routes->probs));
     routes->lse = take(block, &used, tokens * sizeof(*routes->lse));
     routes->gap = take(block, &used, tokens * sizeof(*routes->gap));

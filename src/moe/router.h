@@ -50,7 +50,8 @@ struct tri_active {
  * bias. Ties go to the lower expert.
  *
  * A dense router chooses nothing, k is 0, and weight [tokens, experts] is probs; where only some
- * experts work it is 0 for the others. */
+ * experts work it is 0 for the others. One that sharpens (moe.sharpen_step) has k = top_k: it
+ * records the most probable, and from that step on they are the ones that weigh. */
 struct tri_routes {
     int32_t *chosen; /* [tokens, k] before capacity; in order of falling score, imposed as given;
                         where experts pick tokens the same as */

@@ -1,5 +1,10 @@
 /* Every token to every expert, weighed by the softmax, so every expert and every weight has a
- * gradient (DS-MoE, arXiv 2404.05567). Which experts work afterwards: router_active.c. */
+ * gradient (DS-MoE, arXiv 2404.05567). Which experts work afterwards: router_active.c.
+ *
+ * From moe.sharpen_step on the weights of a token are S_e of the top_k largest, not divided by
+ * their sum, and 0 of the others, as there: what is trained is what is used. The others' experts
+ * compute, for nothing, so that memory and messages stay what they are; they, and S_e where it is
+ * no weight, have no gradient from the output. The information loss is of the whole softmax. */
 #include "moe/router_kind.h"
 #include "moe/strategies.h"
 
@@ -10,7 +15,7 @@
 
 static void set_rules(const struct tri_config_moe *moe, struct tri_router_rules *rules)
 {
-    rules->k = tri_config_routes(moe);
+    rules->k = tri_config_choices(moe);
     rules->balance_choices = 0;
 }
 
@@ -29,7 +34,9 @@ static float pick(const struct tri_router *router, const struct tri_router_call 
 static void choose(const struct tri_router *router, const struct tri_router_call *call,
                    struct tri_routes *routes)
 {
-    tri_router_choose_tokens(router, call, (struct tri_scores){0}, pick, routes);
+    const bool sharpens = router->rules.k > 0;
+    tri_router_choose_tokens(router, call, (struct tri_scores){.of_probs = sharpens},
+                             sharpens ? tri_router_pick_best : pick, routes);
 }
 
 static void measure(struct tri_router *router, const struct tri_router_call *call,
@@ -42,11 +49,35 @@ static void measure(struct tri_router *router, const struct tri_router_call *cal
     tri_router_measure_information(router, call, routes);
 }
 
+static bool is_sharp(const struct tri_router *router, const struct tri_router_call *call)
+{
+    return call->training && tri_config_is_sharp(&router->config->moe, (int64_t)call->step + 1);
+}
+
+static void sharpen(const struct tri_router *router, const struct tri_router_call *call,
+                    struct tri_routes *routes)
+{
+    const int64_t tokens = call->rows * call->seq;
+    const int64_t experts = router->rules.experts;
+    const int64_t k = router->rules.k;
+    memset(routes->weight, 0, (size_t)(tokens * experts) * sizeof(*routes->weight));
+    memset(routes->load, 0, (size_t)experts * sizeof(*routes->load));
+    for (int64_t i = 0; i < tokens * k; i++) {
+        int64_t at = i / k * experts + routes->chosen[i];
+        routes->weight[at] = routes->probs[at];
+        routes->load[routes->chosen[i]]++;
+    }
+}
+
 /* No queue is full; which experts work. */
 static void fill(struct tri_router *router, const struct tri_router_call *call,
                  struct tri_routes *routes)
 {
     routes->capacity = routes->dropped = 0;
+    if (is_sharp(router, call) && !router->config->moe.router->blind) {
+        sharpen(router, call, routes);
+        return;
+    }
     routes->weight = routes->probs;
     if (call->active) {
         tri_router_activate(router, call, routes);
@@ -65,14 +96,17 @@ static void weigh(const struct tri_router *router, const struct tri_router_call 
     (void)routes; /* weighed as they are */
 }
 
-/* dlogit_e = p_e (g_e - sum_j p_j g_j + z), g_e = dweight_e + the information loss's slope, z = the
- * z-loss's 2 lse coefficient / global tokens. */
-static void differentiate(const struct tri_router *router, const float *probs, const float *dweight,
-                          double z, double *slopes, float *dlogits)
+/* dlogit_e = p_e (g_e - sum_j p_j g_j + z), g_e = dweight_e, where e has a weight, + the
+ * information loss's slope, z = the z-loss's 2 lse coefficient / global tokens. */
+static void differentiate(const struct tri_router *router, const struct tri_routes *routes,
+                          int64_t token, const float *dweight, double z, double *slopes,
+                          float *dlogits)
 {
+    const float *probs = routes->probs + token * router->rules.experts;
+    const float *weight = routes->weight + token * router->rules.experts;
     double mean = 0;
     for (int64_t e = 0; e < router->rules.experts; e++) {
-        slopes[e] += (double)dweight[e];
+        slopes[e] += weight[e] != 0 ? (double)dweight[e] : 0;
         mean += (double)probs[e] * slopes[e];
     }
     for (int64_t e = 0; e < router->rules.experts; e++) {
@@ -97,7 +131,7 @@ static void backward(struct tri_router *router, const struct tri_router_call *ca
     memset(dlogits, 0, (size_t)(call->rows * call->seq * experts) * sizeof(*dlogits));
     for (int64_t t = own.begin; t < own.end; t++) {
         tri_router_information_slopes(router, call, routes, t, slopes);
-        differentiate(router, routes->probs + t * experts, dweight + t * experts,
+        differentiate(router, routes, t, dweight + t * experts,
                       coefficient * (double)routes->lse[t], slopes, dlogits + t * experts);
     }
 }
@@ -112,7 +146,7 @@ static const struct tri_router_ops ops = {
     .backward = backward,
 };
 
-static const char *const keys[] = {"moe.mutual_information", NULL};
+static const char *const keys[] = {"moe.mutual_information", "moe.sharpen_step", NULL};
 
 const struct tri_router_kind tri_router_dense = {
     .strategy = {"dense", "none is: every token visits all, weighed by the softmax (DS-MoE)", keys},
@@ -120,7 +154,7 @@ const struct tri_router_kind tri_router_dense = {
     .dense = true,
     .even = true,
     .dropless = true,
-    .imposed = TRI_IMPOSE_NOTHING,
+    .imposed = TRI_IMPOSE_CHOICE,
     .rehearsed = &tri_router_dense_rehearsed,
     .ops = &ops,
 };

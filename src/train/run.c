@@ -5,6 +5,7 @@
 #include "base/path.h"
 #include "base/signals.h"
 #include "data/tokenizer_files.h"
+#include "moe/moe.h"
 #include "train/ending.h"
 #include "train/environment.h"
 #include "train/json.h"
@@ -296,6 +297,9 @@ static enum tri_status evaluate(struct run *run, struct tri_error *error)
     struct tri_evaluation *evaluations;
     if (run->valid.count == 0) {
         return TRI_OK;
+    }
+    if (run->config->moe.sharpen_step > 0) {
+        tri_moe_set_steps(tri_model_moe(run->session->engine->model), run->state.step);
     }
     enum tri_status status = tri_evaluate_all(run->session->engine, &run->valid,
                                               run->config->eval_batches, &evaluations, error);

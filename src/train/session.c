@@ -230,9 +230,13 @@ void tri_session_print(const struct tri_session *session)
     }
     if (session->engine->moe_layers) {
         bool all = config->moe.router->dense;
-        char most[32] = "each token to all";
+        long long top = (long long)config->moe.top_k, from = (long long)config->moe.sharpen_step;
+        char most[96] = "each token to all";
         if (!all) {
-            (void)snprintf(most, sizeof(most), "top %lld", (long long)config->moe.top_k);
+            (void)snprintf(most, sizeof(most), "top %lld", top);
+        } else if (from > 0) {
+            (void)snprintf(most, sizeof(most),
+                           "each token to all, from step %lld on to its top %lld", from, top);
         }
         tri_log_info("experts  %lld in each of %lld layers, %s", (long long)config->moe.num_experts,
                      (long long)session->engine->moe_layers, most);

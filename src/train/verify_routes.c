@@ -25,7 +25,7 @@ void tri_verify_make_taps(struct verify *v)
     int64_t layers = tri_model_moe_layers(&v->config);
     for (int i = 0; i < 2; i++) {
         taps[i]->tokens = v->source.rows * v->source.seq;
-        taps[i]->k = layers > 0 ? tri_config_routes(&v->config.moe) : 0;
+        taps[i]->k = layers > 0 ? tri_config_choices(&v->config.moe) : 0;
         taps[i]->chosen = tri_alloc(TRI_MEMORY_OTHER, (size_t)tap_size(v) * sizeof(int32_t));
         taps[i]->expert = tri_alloc(TRI_MEMORY_OTHER, (size_t)tap_size(v) * sizeof(int32_t));
         taps[i]->gap =

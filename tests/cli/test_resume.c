@@ -160,12 +160,17 @@ static void check_router(const char *run, const char *router, const char *more)
     assert_string_equal(whole, resumed);
 }
 
-/* Numbers drawn by the step; biases of sigmoids. */
+/* Numbers drawn by the step; biases of sigmoids; every token to every expert, and to fewer of them
+ * from a step before, at, and after the checkpoint on. */
 static void test_routers(void **state)
 {
     (void)state;
     check_router("drawn", "moe.router=sparsemixer", "moe.mask_range=0.5");
     check_router("biased", "moe.score=sigmoid", "moe.bias_balancing=0.02");
+    check_router("all", "moe.router=dense", "moe.mutual_information=0.1");
+    check_router("sharp_2", "moe.router=dense", "moe.sharpen_step=2");
+    check_router("sharp_5", "moe.router=dense", "moe.sharpen_step=5");
+    check_router("sharp_7", "moe.router=dense", "moe.sharpen_step=7");
 }
 
 /* ---- kill -9 --------------------------------------------------------------------------------- */

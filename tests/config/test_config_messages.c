@@ -325,7 +325,24 @@ static void test_combinations(void **state)
          "c.yaml:1: key 'moe.eval_capacity_factor': found 2, expected none: router sparsemixer "
          "drops no token"},
         {"moe: {num_experts: 4, router: sparsemixer, noise: 0.5}\n",
-         "c.yaml:1: key 'moe.noise': found 0.5, expected 0: router sparsemixer takes none"},
+         "c.yaml:1: key 'moe.noise': found 0.5, expected 0: router sparsemixer does not read it, "
+         "as "
+         "top_k does"},
+        {"moe: {num_experts: 4, router: balanced, noise: 0.5}\n",
+         "c.yaml:1: key 'moe.noise': found 0.5, expected 0: router balanced does not read it, as "
+         "top_k does"},
+        {"moe:\n  num_experts: 4\n  router: deepspeed_topk\n  noise: 0.25\n",
+         "c.yaml:4: key 'moe.noise': found 0.25, expected 0: router deepspeed_topk does not read "
+         "it, as top_k does"},
+        {"moe: {num_experts: 4, router: sparsemixer, normalize_top_k: false}\n",
+         "c.yaml:1: key 'moe.normalize_top_k': found false, expected true: router sparsemixer does "
+         "not read it, as top_k does"},
+        {"moe: {num_experts: 4, sparsemixer_form: released}\n",
+         "c.yaml:1: key 'moe.sparsemixer_form': found released, expected paper: router top_k does "
+         "not read it, as sparsemixer does"},
+        {"moe: {num_experts: 4, sharpen_step: 5}\n",
+         "c.yaml:1: key 'moe.sharpen_step': found 5, expected 0: router top_k does not read it, as "
+         "dense does"},
         {"moe: {num_experts: 4, router: sparsemixer, bias_balancing: 0.1}\n",
          "c.yaml:1: key 'moe.bias_balancing': found 0.1, expected 0: router sparsemixer chooses by "
          "no bias"},
@@ -369,8 +386,8 @@ static void test_combinations(void **state)
         {"moe: {num_experts: 4, schedule: dense}\n",
          "c.yaml:1: key 'moe.schedule': found dense, expected ted: router is top_k"},
         {"moe: {num_experts: 4, mutual_information: 0.1}\n",
-         "c.yaml:1: key 'moe.mutual_information': found 0.1, expected 0: it is a loss of router "
-         "dense, and router is top_k"},
+         "c.yaml:1: key 'moe.mutual_information': found 0.1, expected 0: router top_k does not "
+         "read it, as dense does"},
         {"moe: {num_experts: 4, router: dense, capacity_factor: 1.5}\n",
          "c.yaml:1: key 'moe.capacity_factor': found 1.5, expected none: router dense drops no "
          "token"},

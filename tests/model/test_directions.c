@@ -134,6 +134,8 @@ static int run_job(int argc, char **argv)
                                    "moe.aux_scope=model moe.z_loss=0.01");
     derivatives_agree(SMALL_LLAMA, "model.qk_norm=head moe.normalize_top_k=false moe.jitter=0.1 "
                                    "moe.capacity_factor=1 moe.min_capacity=1");
+    derivatives_agree(SMALL_LLAMA, "moe.router=dense moe.sharpen_step=1 moe.top_k=3 "
+                                   "moe.mutual_information=0.3 moe.z_loss=0.01");
     return 0;
 }
 

@@ -118,10 +118,34 @@ static double value(struct fixture *f, const struct terms *terms, const float *d
     return sum;
 }
 
+/* Of a forward that was made. */
+static void check_differences(struct fixture *f, const struct terms *terms, const float *dweight)
+{
+    static float dlogits[TOKENS * EXPERTS];
+    const float step = 1.0F / 64;
+    double scale = 0;
+    tri_router_backward(f->router, &f->call, &f->routes, NULL, (struct tri_range){0, TOKENS},
+                        dweight, dlogits);
+    for (int64_t i = 0; i < TOKENS * EXPERTS; i++) {
+        scale = fmax(scale, fabs((double)dlogits[i]));
+    }
+    assert_true(scale > 0);
+    for (int64_t i = 0; i < TOKENS * EXPERTS; i++) {
+        float kept = f->logits[i];
+        f->logits[i] = kept + step;
+        double width = (double)f->logits[i];
+        double difference = value(f, terms, dweight);
+        f->logits[i] = kept - step;
+        width -= (double)f->logits[i];
+        difference -= value(f, terms, dweight);
+        f->logits[i] = kept;
+        assert_close(difference / width, dlogits[i], 1e-3 * scale);
+    }
+}
+
 static void check_gradient(enum tri_window window, struct terms terms)
 {
-    static float dweight[TOKENS * EXPERTS], dlogits[TOKENS * EXPERTS];
-    const float step = 1.0F / 64;
+    static float dweight[TOKENS * EXPERTS];
     struct fixture f;
     begin(&f, window, &terms);
     f.call.global_tokens = 2 * (int64_t)TOKENS; /* the micro-batch is half of the batch */
@@ -129,24 +153,7 @@ static void check_gradient(enum tri_window window, struct terms terms)
         dweight[i] = (float)(terms.weights * tri_random_normal(1, 2, (uint64_t)i));
     }
     (void)value(&f, &terms, dweight);
-    tri_router_backward(f.router, &f.call, &f.routes, NULL, (struct tri_range){0, TOKENS}, dweight,
-                        dlogits);
-    double scale = 0;
-    for (int64_t i = 0; i < TOKENS * EXPERTS; i++) {
-        scale = fmax(scale, fabs((double)dlogits[i]));
-    }
-    assert_true(scale > 0);
-    for (int64_t i = 0; i < TOKENS * EXPERTS; i++) {
-        float kept = f.logits[i];
-        f.logits[i] = kept + step;
-        double width = (double)f.logits[i];
-        double difference = value(&f, &terms, dweight);
-        f.logits[i] = kept - step;
-        width -= (double)f.logits[i];
-        difference -= value(&f, &terms, dweight);
-        f.logits[i] = kept;
-        assert_close(difference / width, dlogits[i], 1e-3 * scale);
-    }
+    check_differences(&f, &terms, dweight);
     fixture_end(&f);
 }
 
@@ -290,12 +297,115 @@ static void test_active(void **state)
     }
 }
 
+/* ---- sharpening ------------------------------------------------------------------------------ */
+
+enum { SHARP = 4, KEPT = 3 };
+
+static void begin_sharp(struct fixture *f, const struct terms *terms, uint64_t step)
+{
+    struct tri_config config;
+    fixture_config(&config);
+    config.moe.router = &tri_router_dense;
+    config.moe.sharpen_step = SHARP;
+    config.moe.top_k = KEPT;
+    config.moe.mutual_information = terms->information;
+    config.moe.z_loss = terms->z;
+    fixture_begin(f, &config, NULL, 3, ROWS, SEQ);
+    f->call.step = step;
+    f->logits[3] = f->logits[5] = f->logits[6]; /* ties go to the lower */
+}
+
+/* What a token's experts weigh in training is what they weigh in sparse use, and nothing else of a
+ * router changes; before the step, and without training, all weigh. */
+static void test_sharp_weights(void **state)
+{
+    (void)state;
+    static float sparse[TOKENS * EXPERTS];
+    const struct tri_active active = {TRI_ACTIVE_TOP, KEPT, 0};
+    const struct terms none = {0};
+    int64_t load[EXPERTS];
+    for (uint64_t step = SHARP - 2; step <= SHARP; step++) {
+        struct fixture f;
+        begin_sharp(&f, &none, step);
+        (void)fixture_forward(&f);
+        bool sharp = step + 1 >= SHARP;
+        double information = f.routes.information_loss;
+        assert_false(f.routes.sparse);
+        memcpy(load, f.routes.load, sizeof(load));
+        memcpy(sparse, f.routes.weight, sizeof(sparse));
+        f.call.training = false;
+        f.call.active = sharp ? &active : NULL;
+        tri_routes_place(&f.config, ROWS, SEQ, f.routes_block, &f.routes);
+        (void)fixture_forward(&f);
+        assert_memory_equal(sparse, f.routes.weight, sizeof(sparse));
+        assert_memory_equal(load, f.routes.load, sizeof(load));
+        assert_true((sparse[0] + sparse[1] + sparse[2] + sparse[3] + sparse[4] + sparse[5] +
+                         sparse[6] + sparse[7] <
+                     0.999F) == sharp);
+        assert_close(f.routes.information_loss, information, 0);
+        fixture_end(&f);
+    }
+}
+
+/* Those that were chosen, as the logits move. */
+static void check_sharp_gradient(struct terms terms)
+{
+    static float dweight[TOKENS * EXPERTS];
+    static int32_t chosen[TOKENS * KEPT];
+    struct fixture f;
+    begin_sharp(&f, &terms, SHARP);
+    for (int64_t i = 0; i < TOKENS * EXPERTS; i++) {
+        dweight[i] = (float)(terms.weights * tri_random_normal(1, 2, (uint64_t)i));
+    }
+    (void)value(&f, &terms, dweight);
+    memcpy(chosen, f.routes.chosen, sizeof(chosen));
+    f.call.imposed = chosen;
+    (void)value(&f, &terms, dweight);
+    check_differences(&f, &terms, dweight);
+    fixture_end(&f);
+}
+
+static void test_sharp_gradients(void **state)
+{
+    (void)state;
+    check_sharp_gradient((struct terms){.weights = 1});
+    check_sharp_gradient((struct terms){.information = 0.7});
+    check_sharp_gradient((struct terms){.weights = 0.1, .information = 0.7, .z = 0.3});
+}
+
+/* What is said of an expert that has no weight changes nothing. */
+static void test_sharp_heeds_no_others(void **state)
+{
+    (void)state;
+    static float dweight[2][TOKENS * EXPERTS], dlogits[2][TOKENS * EXPERTS];
+    const struct terms terms = {.information = 0.7};
+    struct fixture f;
+    begin_sharp(&f, &terms, SHARP);
+    (void)fixture_forward(&f);
+    for (int64_t i = 0; i < TOKENS * EXPERTS; i++) {
+        dweight[0][i] = dweight[1][i] = (float)tri_random_normal(1, 2, (uint64_t)i);
+        dweight[1][i] += f.routes.weight[i] != 0 ? 0 : 5;
+    }
+    for (int i = 0; i < 2; i++) {
+        tri_router_backward(f.router, &f.call, &f.routes, NULL, (struct tri_range){0, TOKENS},
+                            dweight[i], dlogits[i]);
+    }
+    assert_memory_equal(dlogits[0], dlogits[1], sizeof(dlogits[0]));
+    fixture_end(&f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_known_values),   cmocka_unit_test(test_definition),
-        cmocka_unit_test(test_gradients),      cmocka_unit_test(test_own_tokens_only),
-        cmocka_unit_test(test_extreme_logits), cmocka_unit_test(test_active),
+        cmocka_unit_test(test_sharp_weights),
+        cmocka_unit_test(test_sharp_gradients),
+        cmocka_unit_test(test_sharp_heeds_no_others),
+        cmocka_unit_test(test_known_values),
+        cmocka_unit_test(test_definition),
+        cmocka_unit_test(test_gradients),
+        cmocka_unit_test(test_own_tokens_only),
+        cmocka_unit_test(test_extreme_logits),
+        cmocka_unit_test(test_active),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

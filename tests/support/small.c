@@ -30,14 +30,25 @@ enum { WORDS = 32 };
 
 const struct tri_strategies *small_strategies = &own_strategies;
 
+/* What GPT says of it is refused with a router that does not read it. */
+static bool reads_normalize(const char *words)
+{
+    const char *router = strstr(words, "moe.router=");
+    return !router || strstr(router, "=top_k") || strstr(router, "=balanced");
+}
+
 enum tri_status small_config_try(enum small_style style, const char *words,
                                  struct tri_config *config, struct tri_error *error)
 {
     const char *text = style == SMALL_GPT ? gpt_text : llama_text;
     char *copy = tri_strdup(words);
+    char normalize[] = "moe.normalize_top_k=true";
     char *word[WORDS];
     char *rest = NULL;
     int count = 0;
+    if (style == SMALL_GPT && !reads_normalize(words)) {
+        word[count++] = normalize;
+    }
     for (char *w = strtok_r(copy, " ", &rest); w; w = strtok_r(NULL, " ", &rest)) {
         CHECK(count < WORDS);
         word[count++] = w;

@@ -18,18 +18,23 @@ static const struct tri_active actives[] = {
 };
 enum { ACTIVES = sizeof(actives) / sizeof(*actives) };
 
-static double evaluate(struct tri_engine *engine, const struct tri_rows_source *rows,
-                       const struct tri_active *active)
+static double evaluate_as_is(struct tri_engine *engine, const struct tri_rows_source *rows)
 {
     struct tri_step_report report;
     struct tri_error error;
-    tri_moe_set_active(tri_model_moe(engine->model), active);
     CHECK(tri_engine_evaluate(engine, rows, &report, &error) == TRI_OK);
     return report.cross_entropy;
 }
 
-/* Of a layer's experts the sums of squares of their gradients, on this rank. */
-static void expect_gradients(struct tri_engine *engine)
+static double evaluate(struct tri_engine *engine, const struct tri_rows_source *rows,
+                       const struct tri_active *active)
+{
+    tri_moe_set_active(tri_model_moe(engine->model), active);
+    return evaluate_as_is(engine, rows);
+}
+
+/* Each expert has one, or just those with tokens, load [layers, experts]. */
+static void expect_gradients(struct tri_engine *engine, const int64_t *load)
 {
     for (int p = 0; p < engine->params->count; p++) {
         const struct tri_param *param = &engine->params->param[p];
@@ -40,8 +45,10 @@ static void expect_gradients(struct tri_engine *engine)
         for (int64_t i = 0; i < n; i++) {
             sum += (double)gradient[i] * (double)gradient[i];
         }
-        if (job_rank() == 0 && param->place == TRI_PLACE_EXPERT && !(sum > 0)) {
-            tri_panic(TRI_FAILED, "%s has no gradient", param->name);
+        bool of_expert = param->place == TRI_PLACE_EXPERT;
+        bool learns = of_expert && (!load || load[param->layer * 8 + param->expert] > 0);
+        if (job_rank() == 0 && of_expert && (sum > 0) != learns) {
+            tri_panic(TRI_FAILED, "%s has %s gradient", param->name, learns ? "no" : "a");
         }
         tri_free(gradient);
     }
@@ -80,12 +87,43 @@ static void expect_same(const char *words, struct small_layout layout, bool bits
     tri_moe_set_active(tri_model_moe(engine->model), NULL);
     for (int step = 0; step < 2; step++) {
         struct tri_step_report report = small_gradients(engine, &rows, step, NULL);
-        expect_gradients(engine);
+        expect_gradients(engine, NULL);
         tri_engine_update(engine, step + 1, 1e-3, &report);
     }
     tri_engine_destroy(alone);
     tri_engine_destroy(engine);
     tri_mesh_destroy(serial);
+    tri_mesh_destroy(mesh);
+}
+
+/* Three tokens, one expert each: from the step on just those experts learn that have a token, and
+ * an evaluation is one of sparse use. */
+static void expect_sharp(struct small_layout layout)
+{
+    const struct tri_active one = {TRI_ACTIVE_TOP, 1, 0};
+    struct tri_config config;
+    small_config(SMALL_LLAMA,
+                 "moe.router=dense moe.sharpen_step=2 moe.top_k=1 train.global_batch=1 "
+                 "data.sequence_length=3 moe.mutual_information=0.1",
+                 &config);
+    small_config_lay_out(&config, layout);
+    struct tri_mesh *mesh = small_mesh(&config);
+    struct tri_engine *engine = tri_engine_create(&config, mesh, small_kernels(&config), true);
+    struct tri_moe *moe = tri_model_moe(engine->model);
+    const struct tri_rows_source rows = small_source(&config);
+    for (int step = 0; step < 3; step++) {
+        struct tri_step_report report = small_gradients(engine, &rows, step, NULL);
+        for (int64_t i = 0; i < engine->moe_layers * 8 && step == 0; i++) {
+            CHECK(report.load[i] == 3);
+        }
+        expect_gradients(engine, step == 0 ? NULL : report.load);
+        tri_engine_update(engine, step + 1, 1e-3, &report);
+        double dense = evaluate(engine, &rows, NULL);
+        double sparse = evaluate(engine, &rows, &one);
+        tri_moe_set_steps(moe, step + 1);
+        CHECK(evaluate_as_is(engine, &rows) == (step == 0 ? dense : sparse) && dense != sparse);
+    }
+    tri_engine_destroy(engine);
     tri_mesh_destroy(mesh);
 }
 
@@ -137,6 +175,9 @@ static int run_job(int argc, char **argv)
     for (int i = 0; i < (count < WORDS ? WORDS : count); i++) {
         const char *one = words[i % WORDS];
         expect_same(one, layouts[i % count], strstr(one, "reproducible") != NULL);
+    }
+    for (int i = 0; i < count; i++) {
+        expect_sharp(layouts[i]);
     }
     expect_falling(layouts[count - 1]);
     return 0;

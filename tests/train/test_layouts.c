@@ -65,17 +65,25 @@ static const char *const rank_flavours[] = {
 };
 static const char *const capacities[] = {
     "moe.capacity_factor=1.0 moe.min_capacity=1",
-    "moe.capacity_factor=0.6 moe.min_capacity=1 moe.drop_policy=probability",
-    "moe.capacity_factor=1.2 moe.min_capacity=0 moe.drop_policy=random",
+    "moe.capacity_factor=0.6 moe.min_capacity=1",
+    "moe.capacity_factor=1.2 moe.min_capacity=0",
+};
+static const char *const policies[] = {
+    "",
+    "moe.drop_policy=probability",
+    "moe.drop_policy=random",
 };
 /* Every token to every expert, with a schedule of its own. */
 static const char *const dense_flavours[] = {
     "",
-    "moe.mutual_information=0.1 train.sequence_parallel=true train.recompute=full",
+    "moe.mutual_information=0.1 train.sequence_parallel=true train.recompute=full "
+    "moe.sharpen_step=2",
     "moe.mutual_information=0.1 moe.aux_window=step train.duplicate_token_dropping=false",
     "moe.z_loss=0.01 moe.jitter=0.05 train.recompute=full "
     "train.communication_aware_checkpointing=false",
-    "data.sequence_length=13 moe.intermediate_size=5 train.global_batch=3 model.bias=all",
+    "data.sequence_length=13 moe.intermediate_size=5 train.global_batch=3 model.bias=all "
+    "moe.sharpen_step=1000 moe.top_k=3",
+    "train.lora.rank=3 train.lora.targets=attention,experts,shared",
     "moe.mutual_information=0.1 train.duplicate_token_dropping=false moe.every=1",
     "train.sequence_parallel=true moe.mutual_information=0.1 moe.aux_window=step "
     "train.global_batch=5",
@@ -112,15 +120,26 @@ static const char *flavour(enum small_style style, int index)
                               : llama_flavours[index % COUNT(llama_flavours)];
 }
 
+/* Some routers have a policy of their own. */
+static void tell_capacity(const char *flavour, int index, char *capacity, size_t bytes)
+{
+    bool polices = !strstr(flavour, "moe.router=") || strstr(flavour, "=balanced");
+    (void)snprintf(capacity, bytes, "%s %s", capacities[index % COUNT(capacities)],
+                   polices ? policies[index % COUNT(policies)] : "");
+}
+
 static void in_style(enum small_style style, struct small_layout layout, int index)
 {
     struct tri_config config;
     char words[256];
     int replicas = job_size() / layout.tensor;
     for (int with_capacity = 0; with_capacity < 2; with_capacity++) {
-        const char *capacity = with_capacity ? capacities[index % COUNT(capacities)] : "";
         /* The second time another flavour, so that neither meets only one of the two. */
         const char *more = flavour(style, index + 4 * with_capacity);
+        char capacity[96] = "";
+        if (with_capacity) {
+            tell_capacity(more, index, capacity, sizeof(capacity));
+        }
         (void)snprintf(words, sizeof(words), "%s %s", more, capacity);
         small_config(style, words, &config);
         if (config.model.num_heads % layout.tensor != 0) {
@@ -138,11 +157,11 @@ static void in_style(enum small_style style, struct small_layout layout, int ind
 static void with_window_of_rank(struct small_layout layout, int index)
 {
     struct tri_config config;
-    char words[256];
+    char words[256], capacity[96];
     int replicas = job_size() / layout.tensor;
+    tell_capacity("", index, capacity, sizeof(capacity));
     (void)snprintf(words, sizeof(words), "%s train.micro_batch=%d %s",
-                   rank_flavours[index % COUNT(rank_flavours)], 8 / replicas,
-                   capacities[index % COUNT(capacities)]);
+                   rank_flavours[index % COUNT(rank_flavours)], 8 / replicas, capacity);
     small_config(SMALL_LLAMA, words, &config);
     expect_equal(&config, layout, words);
 }

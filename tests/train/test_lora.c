@@ -240,6 +240,8 @@ static const struct {
                               "train.duplicate_token_dropping=false train.recompute=[1]"},
     {SMALL_GPT, PAIRS GPT "train.lora.alpha=3 train.recompute=full "
                           "train.communication_aware_checkpointing=false"},
+    {SMALL_LLAMA, "moe.router=dense moe.mutual_information=0.1 train.lora.rank=3 "
+                  "train.recompute=full " LLAMA},
     {SMALL_LLAMA, PAIRS LLAMA "train.sequence_parallel=true comm.overlap=false train.lora.rank=1"},
     {SMALL_GPT, PAIRS "train.lora.targets=mlp train.freeze=layers.*.mlp.down.*"},
 };

@@ -146,7 +146,8 @@ static const char *const dense[] = {
     "moe.router=dense moe.mutual_information=0.1 moe.aux_window=step train.recompute=[1]",
     ("moe.router=dense precision=bf16 train.sequence_parallel=true train.recompute=full "
      "train.communication_aware_checkpointing=false"),
-    "moe.router=dense train.duplicate_token_dropping=false train.recompute=full",
+    ("moe.router=dense moe.sharpen_step=2 moe.top_k=3 train.duplicate_token_dropping=false "
+     "train.recompute=full"),
     "moe.router=dense reproducible=true model.num_kv_heads=8 train.recompute=full precision=bf16",
 };
 

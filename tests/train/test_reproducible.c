@@ -26,7 +26,8 @@ static const char *const models[] = {
     ("moe.score=sigmoid moe.groups=4 moe.groups_top=2 moe.bias_balancing=0.02 moe.aux_loss=0.1 "
      "moe.routed_scaling=2.5"),
     "moe.router=dense moe.mutual_information=0.1 moe.z_loss=0.01 train.global_batch=5",
-    "precision=bf16 moe.router=dense moe.mutual_information=0.1 model.bias=all",
+    ("precision=bf16 moe.router=dense moe.mutual_information=0.1 moe.sharpen_step=2 moe.top_k=3 "
+     "model.bias=all"),
     "precision=bf16 moe.router=expert_choice moe.capacity_factor=1.3 moe.z_loss=0.01",
 };
 static const char *const mechanisms[] = {
