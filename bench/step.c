@@ -288,7 +288,7 @@ static enum tri_status run(struct bench *bench, struct tri_comm *comm, struct tr
         print_config(bench, comm);
         return TRI_OK;
     }
-    TRI_TRY(tri_session_create(comm, &bench->config, true, 0, &bench->session, error));
+    TRI_TRY(tri_session_create(comm, &bench->config, true, 0, NULL, &bench->session, error));
     if (bench->config.data.train[0]) {
         TRI_TRY(tri_text_open_training(bench->session, &bench->text, error));
     }

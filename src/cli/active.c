@@ -1,5 +1,6 @@
 #include "cli/active.h"
 
+#include "base/log.h"
 #include "moe/moe.h"
 
 static const char *const options[] = {
@@ -48,10 +49,19 @@ enum tri_status tri_active_read(const struct tri_arguments *arguments,
                               &active->epsilon, error);
 }
 
-void tri_active_begin(const struct tri_active_request *request, struct tri_session *session)
+const struct tri_active *tri_active_get(const struct tri_active_request *request)
 {
-    if (request->given) {
-        tri_moe_set_active(tri_model_moe(session->engine->model), &request->active);
+    return request->given ? &request->active : NULL;
+}
+
+void tri_active_tell(const struct tri_active_request *request, const struct tri_config *config,
+                     int64_t steps)
+{
+    const struct tri_config_moe *moe = &config->moe;
+    if (!request->given && tri_config_is_sharp(moe, steps)) {
+        tri_log_note("all experts work, and from step %lld on it was trained for %lld of a token: "
+                     "--active",
+                     (long long)moe->sharpen_step, (long long)moe->top_k);
     }
 }
 

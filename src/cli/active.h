@@ -21,8 +21,11 @@ struct tri_active_request {
 enum tri_status tri_active_read(const struct tri_arguments *arguments,
                                 const struct tri_config *config, struct tri_active_request *request,
                                 struct tri_error *error) TRI_NODISCARD;
-/* From now on the session's model works so. Local. */
-void tri_active_begin(const struct tri_active_request *request, struct tri_session *session);
+/* What a session is made with: NULL where nothing is asked for. */
+const struct tri_active *tri_active_get(const struct tri_active_request *request);
+/* Notes that a model of so many steps was trained for fewer experts than it is used with. */
+void tri_active_tell(const struct tri_active_request *request, const struct tri_config *config,
+                     int64_t steps);
 /* The part of all experts' work that was done since. Collective over the session's mesh. */
 double tri_active_share(const struct tri_session *session);
 

@@ -271,12 +271,12 @@ static enum tri_status evaluate(struct request *request, struct tri_session *ses
     struct tri_texts texts;
     TRI_TRY(tri_texts_open(session, request->data[0] ? request->data : NULL, &texts, error));
     enum tri_status status = tri_session_load(session, &request->choice, &state, error);
+    tri_active_tell(&request->active, &request->config, state.step);
     tri_checkpoint_state_fini(&state);
     if (status == TRI_OK && session->mesh->rank == 0) {
         compare_tokenizers(request);
     }
     if (status == TRI_OK) {
-        tri_active_begin(&request->active, session);
         status = evaluate_sets(request, session, &texts, error);
     }
     tri_texts_close(&texts);
@@ -314,9 +314,9 @@ static enum tri_status answer(struct request *request, const struct tri_choices 
     struct tri_checkpoint_state state = {0};
     struct tri_choices_result result;
     enum tri_status status = tri_session_load(session, &request->choice, &state, error);
+    tri_active_tell(&request->active, &request->config, state.step);
     tri_checkpoint_state_fini(&state);
     TRI_TRY(status);
-    tri_active_begin(&request->active, session);
     TRI_TRY(tri_choices_answer(session->engine, choices, &result, error));
     request->share = request->active.given ? tri_active_share(session) : 1.0;
     if (session->mesh->rank == 0) {
@@ -357,7 +357,8 @@ static enum tri_status open_and_answer(const struct tri_arguments *arguments,
                                    request->choices, choices, error);
     }
     if (status == TRI_OK) {
-        status = tri_session_create(arguments->comm, &request->config, false, 0, &session, error);
+        status = tri_session_create(arguments->comm, &request->config, false, 0,
+                                    tri_active_get(&request->active), &session, error);
     }
     if (status == TRI_OK) {
         status = answer(request, choices, session, error);
@@ -375,7 +376,8 @@ static enum tri_status read_and_evaluate(const struct tri_arguments *arguments,
     if (request->choices[0]) {
         return open_and_answer(arguments, request, error);
     }
-    TRI_TRY(tri_session_create(arguments->comm, &request->config, false, 0, &session, error));
+    TRI_TRY(tri_session_create(arguments->comm, &request->config, false, 0,
+                               tri_active_get(&request->active), &session, error));
     enum tri_status status = evaluate(request, session, error);
     tri_session_destroy(session);
     return status;

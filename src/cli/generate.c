@@ -218,12 +218,11 @@ static enum tri_status load_and_generate(struct tri_comm *comm, struct tri_gener
     fit(job, tri_comm_size(comm));
     int64_t rows = job->config.train.micro_batch;
     int64_t cache = tri_decoder_bytes(&job->config, rows, job->capacity);
-    TRI_TRY(tri_session_create(comm, &job->config, false, cache, &session, error));
+    TRI_TRY(tri_session_create(comm, &job->config, false, cache, tri_active_get(&request->active),
+                               &session, error));
     enum tri_status status = tri_session_load(session, &request->choice, &state, error);
+    tri_active_tell(&request->active, &job->config, state.step);
     tri_checkpoint_state_fini(&state);
-    if (status == TRI_OK) {
-        tri_active_begin(&request->active, session);
-    }
     if (status == TRI_OK && job->count == 0) {
         status = tri_converse(request, comm, session, error);
     } else if (status == TRI_OK) {

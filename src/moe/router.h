@@ -69,7 +69,8 @@ struct tri_routes {
                    half of what parts the last open group from the first closed one if smaller (a
                    group's score is a sum of two), groups being ignored when imposed */
     bool gap_in_probs;
-    bool sparse;      /* dense router: not all experts work */
+    bool sparse;      /* dense router: not all experts work, */
+    int64_t most;     /* at most so many on a token */
     float *fraction;  /* [rows, experts] for window sequence, [1, experts] otherwise: the share f_e
                           that the balance loss's gradient needs; scope model: unused. Dense
                           router: the mean probability */

@@ -53,8 +53,9 @@ static int64_t average(struct tri_router *router, const struct tri_router_call *
                        const float *weight, int64_t tokens)
 {
     const int64_t experts = router->rules.experts;
+    const int64_t read = router->config->moe.router->blind ? 0 : tokens;
     int64_t sums[2] = {tokens, 0};
-    for (int64_t t = 0; t < tokens; t++) {
+    for (int64_t t = 0; t < read; t++) {
         sums[1] += count_above(call->active, weight + t * experts, experts);
     }
     if (router->config->moe.aux_window == TRI_WINDOW_STEP) {
@@ -69,6 +70,7 @@ void tri_router_activate(struct tri_router *router, const struct tri_router_call
 {
     const struct tri_active *active = call->active;
     const int64_t experts = router->rules.experts;
+    const int64_t read = router->config->moe.router->blind ? 0 : call->rows * call->seq;
     const bool by_row = router->config->moe.aux_window == TRI_WINDOW_SEQUENCE;
     const int64_t windows = by_row ? call->rows : 1;
     const int64_t length = by_row ? call->seq : call->rows * call->seq;
@@ -78,7 +80,7 @@ void tri_router_activate(struct tri_router *router, const struct tri_router_call
         if (active->kind == TRI_ACTIVE_AVERAGE) {
             n = average(router, call, weight, length);
         }
-        for (int64_t t = 0; t < length; t++) {
+        for (int64_t t = 0; t < length && read > 0; t++) {
             if (active->kind == TRI_ACTIVE_THRESHOLD) {
                 keep_above(active, weight + t * experts, experts);
             } else {
@@ -88,9 +90,10 @@ void tri_router_activate(struct tri_router *router, const struct tri_router_call
     }
     for (int64_t e = 0; e < experts; e++) {
         routes->load[e] = 0;
-        for (int64_t t = 0; t < call->rows * call->seq; t++) {
+        for (int64_t t = 0; t < read; t++) {
             routes->load[e] += routes->weight[t * experts + e] != 0;
         }
     }
     routes->sparse = true;
+    routes->most = active->kind == TRI_ACTIVE_TOP ? active->n : experts;
 }

@@ -155,8 +155,8 @@ void tri_router_fill_queues(struct tri_router *router, const struct tri_router_c
 
 /* ---- sparse use of a dense router ------------------------------------------------------------ */
 
-/* weight, which is probs, <- 0 where an expert does not work. Collective over expert x data where
- * it goes by an average and the window is step. */
+/* weight, which is probs, <- 0 where an expert does not work; of a rehearsal's router it stays as
+ * it is. Collective over expert x data where it goes by an average and the window is step. */
 void tri_router_activate(struct tri_router *router, const struct tri_router_call *call,
                          struct tri_routes *routes);
 

@@ -36,7 +36,8 @@ struct kept {
     const float *weight; /* [tokens, experts] */
     int64_t *offsets;    /* [experts + 1] rows of each */
     int32_t *index;      /* [tokens, experts] -> row; -1 where the expert does not work */
-    struct tri_network_saved *saved; /* [experts] */
+    bool sparse;         /* each expert has rows of its own, one after the other's */
+    struct tri_network_saved *saved; /* [experts]; sparse: the first is of all */
     void *out;                       /* [rows, hidden] what the experts make of x */
 };
 
@@ -90,6 +91,14 @@ static void line_up_tokens(void *state, int64_t begin, int64_t end)
     }
 }
 
+/* In a plan, where nobody has weights: as many as there can be. */
+static void line_up_most(const struct dense *d, const struct kept *kept, int64_t most)
+{
+    for (int64_t e = 0; e <= d->meeting.experts; e++) {
+        kept->offsets[e] = (e < most ? e : most) * kept->met.tokens;
+    }
+}
+
 /* Of tokens and experts whose weight is not 0; token_of [rows]. */
 static void line_up_active(const struct dense *d, const struct kept *kept, int32_t *token_of)
 {
@@ -119,7 +128,11 @@ static const int32_t *line_up(const struct dense *d, const struct tri_frame *fra
     kept->index = tri_arena_alloc(frame->arena, visits * sizeof(*kept->index));
     if (routes->sparse) {
         int32_t *token_of = tri_arena_alloc(frame->arena, visits * sizeof(*token_of));
-        line_up_active(d, kept, token_of);
+        if (context->config->moe.router->blind) {
+            line_up_most(d, kept, routes->most);
+        } else {
+            line_up_active(d, kept, token_of);
+        }
         return token_of;
     }
     for (int64_t e = 0; e <= d->meeting.experts; e++) {
@@ -133,18 +146,16 @@ static const int32_t *line_up(const struct dense *d, const struct tri_frame *fra
     return NULL;
 }
 
-static const void *rows_of(const struct dense *d, const struct tri_frame *frame,
-                           const struct kept *kept, const int32_t *token_of, int64_t e)
+/* What the experts take: rows [rows, hidden], each expert's behind those of the one before. */
+static const void *gather_rows(const struct dense *d, const struct tri_frame *frame,
+                               const struct kept *kept, const int32_t *token_of)
 {
     const struct tri_context *context = d->base.context;
-    int64_t n = kept->offsets[e + 1] - kept->offsets[e];
-    if (!token_of) {
-        return kept->x;
-    }
+    int64_t n = kept->offsets[d->meeting.experts];
     void *rows = tri_frame_take(frame, n * hidden_of(d));
     const struct tri_gather_args args = {
         .src = kept->x,
-        .index = token_of + kept->offsets[e],
+        .index = token_of,
         .dst = rows,
         .n = n,
         .width = hidden_of(d),
@@ -169,11 +180,15 @@ static void finish_outputs(const struct dense *d, const struct tri_frame *frame,
     int64_t rows = kept->offsets[d->meeting.experts];
     size_t mark = tri_arena_mark(frame->arena);
     void *out = reproducible ? tri_frame_take_f32(frame, rows * hidden_of(d)) : kept->out;
-    for (int64_t e = 0; e < d->meeting.experts; e++) {
-        const int64_t offsets[2] = {0, kept->offsets[e + 1] - kept->offsets[e]};
+    bool whole = !d->meeting.cut && !reproducible;
+    if (kept->sparse) {
+        tri_networks_output(frame, d->networks, d->meeting.experts, kept->offsets, kept->saved, out,
+                            whole);
+    }
+    for (int64_t e = 0; e < d->meeting.experts && !kept->sparse; e++) {
+        const int64_t offsets[2] = {0, kept->met.tokens};
         tri_networks_output(frame, d->networks + e, 1, offsets, kept->saved + e,
-                            at_row(d, out, kept->offsets[e], context->sum_dt),
-                            !d->meeting.cut && !reproducible);
+                            at_row(d, out, kept->offsets[e], context->sum_dt), whole);
     }
     if (reproducible) {
         if (d->meeting.cut) {
@@ -193,6 +208,7 @@ static void compute(const struct dense *d, const struct tri_frame *frame,
                     const struct tri_routes *routes, struct kept *kept)
 {
     const struct tri_context *context = d->base.context;
+    kept->sparse = routes->sparse;
     const int32_t *token_of = line_up(d, frame, routes, kept);
     int64_t elements_out = kept->offsets[d->meeting.experts] * hidden_of(d);
     bool filled = false;
@@ -201,10 +217,13 @@ static void compute(const struct dense *d, const struct tri_frame *frame,
     kept->out = sent ? tri_keep_result(frame, tri_mesh_group(context->mesh, TRI_ON_TENSOR),
                                        elements_out, context->dt, &filled)
                      : tri_frame_take(frame, elements_out);
-    for (int64_t e = 0; e < d->meeting.experts; e++) {
-        const int64_t offsets[2] = {0, kept->offsets[e + 1] - kept->offsets[e]};
-        tri_networks_forward(frame, d->networks + e, 1, offsets,
-                             rows_of(d, frame, kept, token_of, e), kept->saved + e);
+    if (kept->sparse) {
+        tri_networks_forward(frame, d->networks, d->meeting.experts, kept->offsets,
+                             gather_rows(d, frame, kept, token_of), kept->saved);
+    }
+    for (int64_t e = 0; e < d->meeting.experts && !kept->sparse; e++) {
+        const int64_t offsets[2] = {0, kept->met.tokens};
+        tri_networks_forward(frame, d->networks + e, 1, offsets, kept->x, kept->saved + e);
     }
     if (!filled) {
         finish_outputs(d, frame, kept);

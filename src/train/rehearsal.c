@@ -83,6 +83,9 @@ static struct tri_memory_counters run(const struct tri_rehearsal *rehearsal,
     if (engine->moe_layers > 0) {
         tri_moe_set_load(tri_model_moe(engine->model), loads[rehearsal->load]);
     }
+    if (rehearsal->active) {
+        tri_moe_set_active(tri_model_moe(engine->model), rehearsal->active);
+    }
     if (config->init_from[0]) { /* once they are loaded this is free again */
         tri_free(tri_alloc(TRI_MEMORY_OTHER, TRI_HF_BUFFER_BYTES));
     }

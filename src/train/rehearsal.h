@@ -6,11 +6,14 @@
 
 #include "plan/layouts.h"
 
+struct tri_active;
+
 struct tri_rehearsal {
     const struct tri_config *config; /* its own layout does not matter */
     struct tri_layout layout;
     int rank;
-    bool training; /* else an evaluation */
+    bool training;                   /* else an evaluation, */
+    const struct tri_active *active; /* in which only these experts work; NULL: all */
     enum tri_load load;
     int local_ranks; /* of this node that rehearse at once, and share its memory */
     int threads;     /* of the rank; 0: the config's, or one */

@@ -481,7 +481,7 @@ enum tri_status tri_run(struct tri_comm *comm, const struct tri_config *config,
     if (!config->data.train[0]) {
         return tri_config_refuse(config, error, "data.train", "a training run needs token shards");
     }
-    TRI_TRY(tri_session_create(comm, config, true, 0, &run.session, error));
+    TRI_TRY(tri_session_create(comm, config, true, 0, NULL, &run.session, error));
     enum tri_status status = run_to_end(&run, error);
     if (status == TRI_REQUEUE) {
         tri_log_info("stopped by a signal after step %lld; the same command goes on from there",

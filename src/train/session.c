@@ -54,7 +54,7 @@ enum tri_status tri_session_config(const char *path, int ranks, int count, char 
 /* ---- the session ----------------------------------------------------------------------------- */
 
 static enum tri_status rehearse(struct tri_session *session, bool training, int64_t beside,
-                                struct tri_error *error)
+                                const struct tri_active *active, struct tri_error *error)
 {
     const struct tri_mesh *mesh = session->mesh;
     struct tri_rehearsal rehearsal = {
@@ -63,6 +63,7 @@ static enum tri_status rehearse(struct tri_session *session, bool training, int6
                    mesh->size[TRI_AXIS_DATA], (int)session->config->parallel.expert_tensor},
         .rank = mesh->rank,
         .training = training,
+        .active = active,
         .load = session->load,
         .local_ranks = tri_comm_local_size(mesh->comm),
         .threads = session->kernels->threads,
@@ -80,13 +81,13 @@ static enum tri_status rehearse(struct tri_session *session, bool training, int6
 /* Where what is asked for counts, ranks of one process that rehearsed at once would find each
  * other's rehearsals in their way, by chance. */
 static enum tri_status check_memory(struct tri_session *session, bool training, int64_t beside,
-                                    struct tri_error *error)
+                                    const struct tri_active *active, struct tri_error *error)
 {
     bool limited = tri_room_of_addresses(1).bytes < INT64_MAX;
     if (limited) {
         tri_comm_begin_turn(session->mesh->comm);
     }
-    enum tri_status status = rehearse(session, training, beside, error);
+    enum tri_status status = rehearse(session, training, beside, active, error);
     if (limited) {
         tri_comm_end_turn(session->mesh->comm);
     }
@@ -122,8 +123,8 @@ enum tri_status tri_session_make_kernels(struct tri_session *session, int thread
 }
 
 enum tri_status tri_session_create(struct tri_comm *comm, const struct tri_config *config,
-                                   bool training, int64_t beside, struct tri_session **session,
-                                   struct tri_error *error)
+                                   bool training, int64_t beside, const struct tri_active *active,
+                                   struct tri_session **session, struct tri_error *error)
 {
     *session = NULL;
     TRI_TRY(tri_config_check_layout(config, tri_comm_size(comm), error));
@@ -138,7 +139,7 @@ enum tri_status tri_session_create(struct tri_comm *comm, const struct tri_confi
         tri_mesh_set_max_message(s->mesh, config->comm_max_message);
         status = tri_session_make_kernels(s, 0, error);
         if (status == TRI_OK) {
-            status = check_memory(s, training, beside, error);
+            status = check_memory(s, training, beside, active, error);
         }
         status = tri_comm_agree(tri_mesh_group(s->mesh, TRI_ON_ALL), status, error);
     }
@@ -147,6 +148,9 @@ enum tri_status tri_session_create(struct tri_comm *comm, const struct tri_confi
         return status;
     }
     s->engine = tri_engine_create(config, s->mesh, s->kernels, training);
+    if (active) {
+        tri_moe_set_active(tri_model_moe(s->engine->model), active);
+    }
     *session = s;
     return TRI_OK;
 }

@@ -8,6 +8,8 @@
 #include "plan/layouts.h"
 #include "train/engine.h"
 
+struct tri_active;
+
 struct tri_session {
     const struct tri_config *config;
     struct tri_mesh *mesh;
@@ -26,10 +28,11 @@ enum tri_status tri_session_config(const char *path, int ranks, int count, char 
 
 /* Checks the layout, builds the mesh, makes the kernels, sets watchdog and message size, checks the
  * plan and `beside`, bytes that the caller will take on this rank, against free memory before
- * anything large is taken, builds the engine. config is borrowed. Collective over all ranks; the
- * status is the same on all. */
+ * anything large is taken, builds the engine. active: as tri_moe_set_active. config is borrowed.
+ * Collective over all ranks; the status is the same on all. */
 enum tri_status tri_session_create(struct tri_comm *comm, const struct tri_config *config,
-                                   bool training, int64_t beside, struct tri_session **session,
+                                   bool training, int64_t beside, const struct tri_active *active,
+                                   struct tri_session **session,
                                    struct tri_error *error) TRI_NODISCARD;
 void tri_session_destroy(struct tri_session *session);
 /* A part of that: the kernels, for so many threads on each rank, 0: as many as config and

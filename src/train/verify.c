@@ -227,7 +227,7 @@ static void take_room(struct verify *v)
 static enum tri_status prepare(struct verify *v, struct tri_comm *comm, struct tri_error *error)
 {
     struct tri_config *config = &v->config;
-    TRI_TRY(tri_session_create(comm, config, true, 0, &v->session, error));
+    TRI_TRY(tri_session_create(comm, config, true, 0, NULL, &v->session, error));
     struct tri_params *params = v->session->engine->params;
     if (v->options->plant && !tri_params_by_name(params, v->options->plant)) {
         return tri_fail(error, TRI_BAD_INPUT, "--plant: no parameter is called '%s'",

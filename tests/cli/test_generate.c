@@ -278,6 +278,28 @@ static void test_active(void **state)
     }
 }
 
+/* A run that sharpens is evaluated as --active does; dense use of it is, and is said to be, another
+ * thing than it was trained for. */
+static void test_sharpened(void **state)
+{
+    (void)state;
+    cli_run_well(0, CLI_WORDS_OF("train", "c.yaml", "run_dir=sharp", "moe.router=dense",
+                                 "moe.sharpen_step=2", "train.steps=3", "eval.every=1",
+                                 "reproducible=true"));
+    json_t *lines = cli_metrics("sharp");
+    json_t *last = json_array_get(lines, json_array_size(lines) - 1);
+    for (int sparse = 0; sparse < 2; sparse++) {
+        struct process_result result =
+            run(CLI_WORDS_OF("eval", "sharp", "--json", sparse ? "--active" : NULL));
+        assert_int_equal(cli_count(result.err, "from step 2 on it was trained for 2 of a token"),
+                         !sparse);
+        json_t *found = cli_expect_json(&result, 0);
+        assert_true((number_of(found, "loss") == number_of(last, "valid_loss")) == sparse);
+        json_decref(found);
+    }
+    json_decref(lines);
+}
+
 static void test_refused(void **state)
 {
     (void)state;
@@ -327,6 +349,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_expert_choice), cmocka_unit_test(test_dynamic_rope),
         cmocka_unit_test(test_chat),          cmocka_unit_test(test_chats_of_a_file),
         cmocka_unit_test(test_refused),       cmocka_unit_test(test_active),
+        cmocka_unit_test(test_sharpened),
     };
     cli_begin("generate", argc, argv);
     cli_run_well(0, CLI_WORDS_OF("train", "c.yaml"));

@@ -55,7 +55,7 @@ static void check_guard(void)
     small_config(SMALL_GPT, grouped, &config);
     config.threads = 1;
     int64_t before = tri_memory_process_constant(1);
-    CHECK(tri_session_create(job(), &config, true, 0, &session, &error) == TRI_OK);
+    CHECK(tri_session_create(job(), &config, true, 0, NULL, &session, &error) == TRI_OK);
     CHECK(session->plan.process >= before + session->plan.scratch);
     tri_session_destroy(session);
 }
