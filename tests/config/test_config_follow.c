@@ -204,9 +204,38 @@ static void test_filled_by_hand(void **state)
     tri_free(printed);
 }
 
+/* What a router of the weights reads is not taken for one that does not: what is made of it can be
+ * printed and read again. */
+static void test_unread_is_not_adopted(void **state)
+{
+    (void)state;
+    static const char source_text[] =
+        "moe: {num_experts: 8, top_k: 3, normalize_top_k: false, noise: 0.5}\n";
+    static const char *const texts[] = {"init_from: x\nmoe: {router: sparsemixer}\n",
+                                        "init_from: x\nmoe: {normalize_top_k: false}\n"};
+    struct tri_config source;
+    assert_int_equal(read_with(source_text, NULL, &source), TRI_OK);
+    for (int i = 0; i < 2; i++) {
+        const struct tri_mapping file = {.data = (const unsigned char *)texts[i],
+                                         .size = strlen(texts[i])};
+        struct tri_config config, again;
+        struct tri_error error;
+        assert_int_equal(
+            tri_config_read(&tri_strategies, "c.yaml", &file, 0, NULL, &config, &error), TRI_OK);
+        assert_int_equal(tri_config_complete(&config, &source, &error), TRI_OK);
+        assert_int_equal(config.moe.top_k, 3);
+        assert_true(config.moe.normalize_top_k == (i == 0));
+        assert_true((config.moe.noise > 0) == (i == 1));
+        char *printed = tri_config_to_yaml(&config);
+        assert_int_equal(read_with(printed, NULL, &again), TRI_OK);
+        tri_free(printed);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_unread_is_not_adopted),
         cmocka_unit_test(test_an_override_means_the_same),
         cmocka_unit_test(test_each_default_follows),
         cmocka_unit_test(test_what_is_written_stays),
