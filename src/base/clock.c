@@ -1,6 +1,14 @@
 #include "base/clock.h"
 
+#include <stddef.h>
 #include <time.h>
+
+static _Thread_local const double *planned;
+
+void tri_clock_plan(const double *seconds)
+{
+    planned = seconds;
+}
 
 static struct timespec now(void)
 {
@@ -11,6 +19,9 @@ static struct timespec now(void)
 
 double tri_clock_now(void)
 {
+    if (planned) {
+        return *planned;
+    }
     struct timespec time = now();
     return (double)time.tv_sec + 1e-9 * (double)time.tv_nsec;
 }

@@ -7,4 +7,8 @@
 double tri_clock_now(void);
 int64_t tri_clock_nanoseconds(void);
 
+/* From now on tri_clock_now tells the calling thread what *seconds holds: it plans, and lives in
+ * planned time. NULL: the time that it is. */
+void tri_clock_plan(const double *seconds);
+
 #endif

@@ -73,6 +73,8 @@ enum tri_status tri_command_generate(const struct tri_arguments *arguments,
                                      struct tri_error *error);
 enum tri_status tri_command_verify(const struct tri_arguments *arguments, struct tri_error *error);
 enum tri_status tri_command_plan(const struct tri_arguments *arguments, struct tri_error *error);
+enum tri_status tri_command_calibrate(const struct tri_arguments *arguments,
+                                      struct tri_error *error);
 enum tri_status tri_command_tokenize(const struct tri_arguments *arguments,
                                      struct tri_error *error);
 enum tri_status tri_command_import(const struct tri_arguments *arguments, struct tri_error *error);

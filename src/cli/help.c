@@ -126,8 +126,8 @@ const struct tri_command tri_commands[] = {
      TRI_TAKES_OVERRIDES | TRI_READS_CONFIG | TRI_STARTS_RANKS,
      tri_command_verify},
     {"plan",
-     "memory and traffic of each layout, before a run",
-     "trident plan CONFIG.yaml [--ranks N] [--layouts] [--json] [key=value …]\n\n"
+     "memory, traffic and time of each layout, before a run",
+     "trident plan CONFIG.yaml [--ranks N] [--layouts] [--cluster FILE] [--json] [key=value …]\n\n"
      "Bytes that a rank will take, by category, and send in a step, for the rank that takes\n"
      "most: a step's own code is run without data or arithmetic, so nothing of that size is\n"
      "needed here. A run counts the same bytes when routing is balanced; the plan of one layout\n"
@@ -135,13 +135,36 @@ const struct tri_command tri_commands[] = {
      "all there is.\n\n"
      "  --ranks N    for this many ranks; without it those of this job or, alone, tensor x expert\n"
      "  --layouts    every layout of these ranks, the least memory first, and why not the others\n"
+     "  --cluster FILE  a machine, as `trident calibrate` writes it (or you): milliseconds of a "
+     "step\n"
+     "               and where they go; with --layouts the fastest first, of the best layouts "
+     "also\n"
+     "               with other moe.schedule, train.recompute and train.micro_batch, and why the\n"
+     "               others lose\n"
      "  --json       one JSON object: bytes, sent, …; or layouts and refused\n"
      "  key=value    replaces a value of the config, as in parallel.expert=2\n",
-     OPTIONS({"--ranks", true}, {"--layouts", false}, {"--json", false}, {NULL, false}),
+     OPTIONS({"--ranks", true}, {"--layouts", false}, {"--cluster", true}, {"--json", false},
+             {NULL, false}),
      1,
      {"CONFIG.yaml"},
      TRI_TAKES_OVERRIDES | TRI_READS_CONFIG,
      tri_command_plan},
+    {"calibrate",
+     "what this machine does in a second, for plan --cluster",
+     "trident calibrate [--out FILE] [--ranks N] [--threads N]\n"
+     "mpiexec -n 8 trident calibrate --out cluster.yaml    on the ranks that a run will have\n\n"
+     "Measures, all ranks at once, kernels by kind and precision, and each collective inside a\n"
+     "host and between hosts; fits a time for each call and rates of operations and bytes, and\n"
+     "prints how far the fits are off. Some ten seconds.\n\n"
+     "  --out FILE   YAML that `trident plan --cluster FILE` reads, and people too; without it it\n"
+     "               is printed\n"
+     "  --ranks N    so many ranks, threads of this process, without mpiexec\n"
+     "  --threads N  of each rank, as the config's key threads\n",
+     OPTIONS({"--out", true}, {"--ranks", true}, {"--threads", true}, {NULL, false}),
+     0,
+     {NULL},
+     TRI_WRITES | TRI_STARTS_RANKS,
+     tri_command_calibrate},
     {"tokenize",
      "texts, documents and chats into token shards",
      "trident tokenize --tokenizer T --out DIR [options] FILES…\n\n"

@@ -1,5 +1,6 @@
 #include "base/memory.h"
 #include "cli/command.h"
+#include "cli/plan_times.h"
 #include "comm/comm.h"
 #include "train/environment.h"
 #include "train/rehearsal.h"
@@ -13,8 +14,9 @@ static const char *const load_names[TRI_LOAD_COUNT] = {"balanced", "headroom", "
 struct request {
     struct tri_config config;
     int ranks;
-    bool layouts, json;
-    int64_t process; /* of this process; a run measures its own */
+    bool layouts, json, timed;
+    struct tri_cluster cluster; /* when timed */
+    int64_t process;            /* of this process; a run measures its own */
 };
 
 static enum tri_status read_request(const struct tri_arguments *arguments, struct request *request,
@@ -25,6 +27,11 @@ static enum tri_status read_request(const struct tri_arguments *arguments, struc
     request->layouts = tri_arguments_has(arguments, "--layouts");
     request->json = tri_arguments_has(arguments, "--json");
     TRI_TRY(tri_arguments_config(arguments, false, &request->config, error));
+    request->timed = tri_arguments_has(arguments, "--cluster");
+    if (request->timed) {
+        TRI_TRY(
+            tri_cluster_read(tri_arguments_get(arguments, "--cluster"), &request->cluster, error));
+    }
     int threads = request->config.threads > 0 ? (int)request->config.threads : 1;
     TRI_TRY(tri_kernels_check(tri_environment_kernels(), error));
     request->process = tri_memory_process_constant(threads);
@@ -41,6 +48,9 @@ static enum tri_status read_request(const struct tri_arguments *arguments, struc
     }
     request->ranks = (int)ranks;
     TRI_TRY(tri_params_check_frozen(&request->config, error));
+    if (request->timed) {
+        TRI_TRY(tri_cluster_check(&request->cluster, &request->config, request->ranks, error));
+    }
     return request->layouts ? TRI_OK : tri_config_check_layout(&request->config, (int)ranks, error);
 }
 
@@ -59,15 +69,15 @@ static json_t *json_of_memory(const struct tri_memory_plan *memory)
     return bytes;
 }
 
-static json_t *json_of_layout(const struct tri_layout *layout)
+json_t *tri_json_of_layout(const struct tri_layout *layout)
 {
     return json_pack("{si si si si}", "tensor", layout->tensor, "expert", layout->expert, "data",
                      layout->data, "expert_tensor", layout->expert_tensor);
 }
 
-static json_t *json_of_plan(const struct tri_layout_plan *plan)
+json_t *tri_json_of_plan(const struct tri_layout_plan *plan)
 {
-    json_t *root = json_of_layout(&plan->layout);
+    json_t *root = tri_json_of_layout(&plan->layout);
     json_t *sent = json_object();
     for (int group = 0; group < TRI_GROUP_COUNT; group++) {
         (void)json_object_set_new(sent, tri_groups[group].name, json_integer(plan->sent[group]));
@@ -130,7 +140,10 @@ static enum tri_status plan_one(const struct request *request, struct tri_error 
     struct tri_layout layout = {(int)parallel->tensor, (int)parallel->expert,
                                 request->ranks / (int)(parallel->tensor * parallel->expert),
                                 (int)parallel->expert_tensor};
-    struct tri_layout_plan plan = tri_layout_plan(config, layout, tri_rehearse_layout);
+    struct tri_layout_plan plan =
+        request->timed
+            ? tri_layout_plan_timed(config, layout, tri_rehearse_timed, &request->cluster)
+            : tri_layout_plan(config, layout, tri_rehearse_layout);
     if (plan.refused) {
         return tri_fail(error, TRI_FAILED, "%s", plan.reason);
     }
@@ -141,12 +154,18 @@ static enum tri_status plan_one(const struct request *request, struct tri_error 
     }
     if (!request->json) {
         print_one(request, &plan, loads);
+        if (request->timed) {
+            tri_print_times(&request->cluster, &plan.time);
+        }
         return TRI_OK;
     }
-    json_t *root = json_of_plan(&plan);
+    json_t *root = tri_json_of_plan(&plan);
     (void)json_object_set_new(root, "ranks", json_integer(request->ranks));
     (void)json_object_set_new(root, "process",
                               json_integer(request->process + plan.memory.scratch));
+    if (request->timed) {
+        tri_json_add_times(root, &plan.time);
+    }
     for (int load = TRI_LOAD_HEADROOM; load < TRI_LOAD_COUNT; load++) {
         (void)json_object_set_new(root, load_names[load], json_of_memory(&loads[load]));
     }
@@ -210,11 +229,11 @@ static void plan_all(const struct request *request)
         json_t *refused = json_array();
         for (int i = 0; i < count; i++) {
             if (plans[i].refused) {
-                json_t *one = json_of_layout(&plans[i].layout);
+                json_t *one = tri_json_of_layout(&plans[i].layout);
                 (void)json_object_set_new(one, "reason", json_string(plans[i].reason));
                 (void)json_array_append_new(refused, one);
             } else {
-                (void)json_array_append_new(layouts, json_of_plan(&plans[i]));
+                (void)json_array_append_new(layouts, tri_json_of_plan(&plans[i]));
             }
         }
         tri_print_json(json_pack("{si sI so so}", "ranks", request->ranks, "process",
@@ -230,7 +249,10 @@ enum tri_status tri_command_plan(const struct tri_arguments *arguments, struct t
     enum tri_status status = read_request(arguments, request, error);
     status = tri_agree_on_config(arguments, status, &request->config, error);
     if (status == TRI_OK && tri_comm_rank(arguments->comm) == 0) {
-        if (request->layouts) {
+        if (request->layouts && request->timed) {
+            tri_print_ways(&request->config, request->ranks, &request->cluster, request->process,
+                           request->json);
+        } else if (request->layouts) {
             plan_all(request);
         } else {
             status = plan_one(request, error);

@@ -123,6 +123,7 @@ void tri_call_enter(struct tri_call *call)
 {
     struct tri_group *group = call->group;
     if (!group->carries) {
+        call->began = call->entered = tri_clock_now();
         return;
     }
     bool pair = tri_verb_is_pair(call->verb);
@@ -136,19 +137,19 @@ void tri_call_enter(struct tri_call *call)
 
 void tri_call_resume(struct tri_call *call)
 {
-    if (!call->group->carries) {
-        return;
+    if (call->group->carries) {
+        tri_watch_enter(call);
     }
-    tri_watch_enter(call);
     call->entered = tri_clock_now();
 }
 
 void tri_call_pause(struct tri_call *call)
 {
-    if (!call->group->carries) {
-        return;
+    if (call->group->carries) {
+        tri_watch_leave(call->group->mesh->comm->watch);
+    } else {
+        tri_call_tell(call, op_of(call->verb), TRI_CALL_BEGIN);
     }
-    tri_watch_leave(call->group->mesh->comm->watch);
     call->exposed += tri_clock_now() - call->entered;
 }
 
@@ -163,6 +164,13 @@ void tri_call_leave(struct tri_call *call)
         seconds = now - call->began - idle;
         exposed = call->exposed + now - call->entered;
         tri_watch_leave(call->group->mesh->comm->watch);
+    } else if (call->group->end) {
+        bool begun = call->begun || tri_verb_is_pair(call->verb);
+        tri_call_tell(call, op_of(call->verb), begun ? TRI_CALL_END : TRI_CALL_WHOLE);
+        double now = tri_clock_now();
+        double until = begun && call->arrived < now ? call->arrived : now;
+        seconds = until - call->began;
+        exposed = call->exposed + now - call->entered;
     }
     if (call->verb != TRI_VERB_BARRIER && mesh->ledger) {
         tri_ledger_book(mesh->ledger, op_of(call->verb), call->group->id, call->where.phase,

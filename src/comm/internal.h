@@ -4,6 +4,7 @@
 #define TRIDENT_COMM_INTERNAL_H
 
 #include "comm/comm.h"
+#include "comm/listener.h"
 #include "comm/transport.h"
 
 #include <pthread.h>
@@ -126,7 +127,8 @@ struct tri_call {
     bool begun;
     int64_t bytes;     /* for the ledger */
     uint64_t sequence; /* 0: between two ranks */
-    /* Times: when it began; when its messages were seen to have arrived while nobody waited, or 0;
+    /* Times: when it began; when its messages were seen to have arrived while nobody waited (in a
+     * plan: when they will have), or 0;
      * when begin or end was entered last. Seconds spent in begin. */
     double began, arrived, entered, exposed;
 };
@@ -145,6 +147,9 @@ void tri_call_pause(struct tri_call *call);
 void tri_call_resume(struct tri_call *call);
 /* Closes the call and books it: what has passed since enter or resume was exposed. */
 void tri_call_leave(struct tri_call *call);
+
+/* Tells who listens to a plan's calls; keeps in `arrived` what was begun will arrive at. */
+void tri_call_tell(struct tri_call *call, enum tri_op op, enum tri_call_stage stage);
 
 /* The world rank of the peer. */
 int tri_call_peer(const struct tri_call *call);

@@ -61,6 +61,16 @@ int tri_mesh_member(const int size[TRI_AXIS_COUNT], int id, int rank, int index)
     return member;
 }
 
+int tri_group_index(const struct tri_group *group)
+{
+    return group->id;
+}
+
+int tri_group_member(const struct tri_group *group, int index)
+{
+    return tri_mesh_member(group->mesh->size, group->id, group->mesh->rank, index);
+}
+
 static void init_group(struct tri_group *group, const struct tri_mesh *mesh, int id)
 {
     group->id = id;

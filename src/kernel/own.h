@@ -2,7 +2,7 @@
 #ifndef TRIDENT_KERNEL_OWN_H
 #define TRIDENT_KERNEL_OWN_H
 
-#include "kernel/kernel.h"
+#include "kernel/note.h"
 
 struct tri_attention_isa;
 struct tri_onednn;
@@ -20,6 +20,7 @@ struct tri_kernels_own {
         *counted; /* whose scratch; NULL: of the reference, which has none */
     int counted_threads;
     int64_t most;
+    const struct tri_kernel_listener *listener; /* NULL: nobody */
 };
 
 /* At the head of what a thread of OpenMP does that may allocate or panic: from now on it works for

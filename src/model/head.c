@@ -1,4 +1,6 @@
 #include "model/layers.h"
+
+#include "kernel/note.h"
 #include "model/gradient.h"
 #include "model/partial.h"
 
@@ -196,6 +198,7 @@ void *tri_head_loss(const struct tri_frame *frame, const void *h)
 {
     const struct tri_context *context = frame->context;
     const struct tri_pass *pass = &frame->pass;
+    tri_kernels_tell_head(context->kernels, true);
     const struct head whole =
         open_head(context, pass->backward ? TRI_USE_BACKWARD : TRI_USE_FORWARD);
     struct head head = whole;
@@ -234,6 +237,7 @@ void *tri_head_loss(const struct tri_frame *frame, const void *h)
     }
     tri_linear_close(context->params, &whole.linear);
     tri_arena_rewind(frame->arena, mark);
+    tri_kernels_tell_head(context->kernels, false);
     return dh;
 }
 

@@ -3,6 +3,7 @@
 
 #include "base/clock.h"
 #include "base/random.h"
+#include "kernel/note.h"
 #include "model/gradient.h"
 #include "model/stream.h"
 #include "moe/schedule.h"
@@ -234,6 +235,14 @@ static void count_work(struct tri_moe *moe, const struct tri_pass *pass,
     }
 }
 
+/* Choosing reads each score, and writes as many probabilities; going back does likewise. */
+static void tell_router(const struct layer *layer, const struct tri_frame *frame)
+{
+    const struct tri_context *context = layer->base.context;
+    double scores = (double)(tri_pass_tokens(&frame->pass) * context->config->moe.num_experts);
+    tri_kernels_tell(context->kernels, TRI_TASK_ROUTER, TRI_F32, 2.0 * scores * sizeof(float));
+}
+
 /* Chooses; in a recompute the choice is there. */
 static void route(const struct layer *layer, const struct tri_frame *frame, struct kept *kept)
 {
@@ -253,6 +262,7 @@ static void route(const struct layer *layer, const struct tri_frame *frame, stru
     kept->call.logits = router_logits(layer, frame, kept);
     tri_router_forward(layer->moe->router, &kept->call, routes,
                        scope_is_model(context) ? frame->moe : NULL);
+    tell_router(layer, frame);
     if (routes->sparse) {
         count_work(layer->moe, pass, routes);
     }
@@ -299,6 +309,7 @@ static void router_backward(const struct layer *layer, const struct tri_frame *f
     float *dlogits = tri_frame_take_f32(frame, tri_pass_tokens(pass) * experts);
     tri_router_backward(layer->moe->router, &kept->call, kept->routes,
                         scope_is_model(context) ? frame->moe : NULL, own, dweight, dlogits);
+    tell_router(layer, frame);
     const float *own_dlogits = dlogits + own.begin * experts;
     const struct tri_linear linear =
         tri_linear_open(context->params, &layer->linear, TRI_USE_BACKWARD);

@@ -5,10 +5,26 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+/* Who rehearses: without times, or on a cluster with them. */
+struct rehearser {
+    tri_rehearse_rank rehearse;
+    tri_time_rank timed;
+    const struct tri_cluster *cluster;
+};
+
+static enum tri_status rehearse_rank(const struct rehearser *by, const struct tri_config *config,
+                                     int rank, struct tri_ledger *ledger,
+                                     struct tri_layout_plan *plan, struct tri_error *error)
+{
+    return by->timed ? by->timed(config, plan->layout, rank, by->cluster, ledger, plan, error)
+                     : by->rehearse(config, plan->layout, rank, TRI_LOAD_BALANCED, ledger,
+                                    &plan->memory, error);
+}
+
 /* Ranges are cut so that the last part is a longest one (tri_range_part), so among ranks that
  * differ in one coordinate the last takes most. Tensor ranks can hold more KV heads than the last
  * one does: each of them is tried. */
-static enum tri_status plan(const struct tri_config *config, tri_rehearse_rank rehearse,
+static enum tri_status plan(const struct tri_config *config, const struct rehearser *by,
                             struct tri_layout_plan *plan, struct tri_error *error)
 {
     struct tri_layout layout = plan->layout;
@@ -16,23 +32,26 @@ static enum tri_status plan(const struct tri_config *config, tri_rehearse_rank r
     int last = layout.tensor * (layout.expert * layout.data - 1);
     bool same = config->model.num_kv_heads % layout.tensor == 0;
     enum tri_status status = TRI_OK;
+    struct tri_step_time slowest = {0};
     for (int t = layout.tensor - 1; status == TRI_OK && t >= (same ? layout.tensor - 1 : 0); t--) {
-        struct tri_memory_plan memory = {0};
-        status = rehearse(config, layout, last + t, TRI_LOAD_BALANCED, ledger, &memory, error);
-        if (memory.total > plan->memory.total) {
+        struct tri_layout_plan one = {.layout = layout};
+        status = rehearse_rank(by, config, last + t, ledger, &one, error);
+        slowest = one.time.step > slowest.step ? one.time : slowest;
+        if (one.memory.total > plan->memory.total) {
             plan->rank = last + t;
-            plan->memory = memory;
+            plan->memory = one.memory;
             for (int group = 0; group < TRI_GROUP_COUNT; group++) {
                 plan->sent[group] = tri_ledger_sum(ledger, -1, group, -1, -1).bytes;
             }
         }
     }
+    plan->time = slowest;
     tri_free(ledger);
     return status;
 }
 
-struct tri_layout_plan tri_layout_plan(const struct tri_config *config, struct tri_layout layout,
-                                       tri_rehearse_rank rehearse)
+static struct tri_layout_plan plan_layout(const struct tri_config *config, struct tri_layout layout,
+                                          const struct rehearser *by)
 {
     struct tri_layout_plan result = {.layout = layout};
     struct tri_config *laid_out = tri_alloc(TRI_MEMORY_OTHER, sizeof(*laid_out));
@@ -42,12 +61,26 @@ struct tri_layout_plan tri_layout_plan(const struct tri_config *config, struct t
         (struct tri_config_parallel){layout.tensor, layout.expert, layout.expert_tensor};
     int ranks = layout.tensor * layout.expert * layout.data;
     result.refused = tri_config_check_layout(laid_out, ranks, &error) != TRI_OK ||
-                     plan(laid_out, rehearse, &result, &error) != TRI_OK;
+                     plan(laid_out, by, &result, &error) != TRI_OK;
     if (result.refused) {
         (void)snprintf(result.reason, sizeof(result.reason), "%s", error.message);
     }
     tri_free(laid_out);
     return result;
+}
+
+struct tri_layout_plan tri_layout_plan(const struct tri_config *config, struct tri_layout layout,
+                                       tri_rehearse_rank rehearse)
+{
+    return plan_layout(config, layout, &(const struct rehearser){.rehearse = rehearse});
+}
+
+struct tri_layout_plan tri_layout_plan_timed(const struct tri_config *config,
+                                             struct tri_layout layout, tri_time_rank rehearse,
+                                             const struct tri_cluster *cluster)
+{
+    return plan_layout(config, layout,
+                       &(const struct rehearser){.timed = rehearse, .cluster = cluster});
 }
 
 static int compare(const void *a, const void *b)

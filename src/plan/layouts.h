@@ -5,6 +5,7 @@
 #include "comm/comm.h"
 #include "config/config.h"
 #include "plan/memory.h"
+#include "plan/timing.h"
 
 struct tri_layout {
     int tensor, expert, data, expert_tensor;
@@ -32,11 +33,23 @@ struct tri_layout_plan {
     int rank;          /* the one that takes most; all that follows is that rank's */
     struct tri_memory_plan memory;
     int64_t sent[TRI_GROUP_COUNT]; /* bytes a step */
+    struct tri_step_time time;     /* of a step; 0 unless a cluster was asked */
 };
+
+/* The same with balanced routing, with times: memory and time of plan. */
+typedef enum tri_status (*tri_time_rank)(const struct tri_config *config, struct tri_layout layout,
+                                         int rank, const struct tri_cluster *cluster,
+                                         struct tri_ledger *ledger, struct tri_layout_plan *plan,
+                                         struct tri_error *error);
 
 /* The config's own layout on `ranks` ranks. Local. */
 struct tri_layout_plan tri_layout_plan(const struct tri_config *config, struct tri_layout layout,
                                        tri_rehearse_rank rehearse);
+
+/* The same with times, on a cluster: those of the rank that takes longest. Local. */
+struct tri_layout_plan tri_layout_plan_timed(const struct tri_config *config,
+                                             struct tri_layout layout, tri_time_rank rehearse,
+                                             const struct tri_cluster *cluster);
 
 /* Every way to write `ranks` as tensor x expert x data, with tensor-cut and whole experts: the
  * least memory first, refused ones last. Returns an array of *count, to be freed with tri_free.

@@ -1,5 +1,6 @@
 #include "train/rehearsal.h"
 
+#include "base/clock.h"
 #include "base/room.h"
 #include "checkpoint/hf.h"
 #include "moe/moe.h"
@@ -51,9 +52,9 @@ static enum tri_status fill(void *state, int64_t step, int64_t first_row, int64_
     return TRI_OK;
 }
 
-/* One step of the engine; its report means nothing. */
-static void step(struct tri_engine *engine, const struct tri_rows_source *source, bool training,
-                 int64_t index)
+/* One step of the engine; of its report only the times mean something, where they are planned. */
+static struct tri_step_report step(struct tri_engine *engine, const struct tri_rows_source *source,
+                                   bool training, int64_t index)
 {
     struct tri_step_report report;
     struct tri_error error;
@@ -64,13 +65,39 @@ static void step(struct tri_engine *engine, const struct tri_rows_source *source
     if (training) {
         tri_engine_update(engine, index + 1, 0.0, &report);
     }
+    return report;
 }
 
-/* Peaks by category of steps of `rows` rows; ledger is that of the last one. */
+static struct tri_step_time times_of(const struct tri_step_report *report, double seconds,
+                                     double head)
+{
+    struct tri_step_time time = {
+        .step = seconds,
+        .exposed = report->seconds_exposed,
+        .part = {[TRI_PART_ATTENTION] = report->seconds_attention,
+                 [TRI_PART_ROUTER] = report->seconds_router,
+                 [TRI_PART_EXCHANGE] = report->seconds_exchange,
+                 [TRI_PART_EXPERTS] = report->seconds_experts,
+                 [TRI_PART_HEAD] = head,
+                 [TRI_PART_OPTIMIZER] = report->seconds_optimizer},
+    };
+    time.part[TRI_PART_REST] = seconds;
+    for (int part = TRI_PART_REST + 1; part < TRI_PART_COUNT; part++) {
+        time.part[TRI_PART_REST] -= time.part[part];
+    }
+    return time;
+}
+
+/* What rehearsing some rows gives, beside memory: of the last step. */
+struct answer {
+    struct tri_ledger ledger;
+    struct tri_step_time time;
+};
+
+/* Peaks by category of steps of `rows` rows. */
 static struct tri_memory_counters run(const struct tri_rehearsal *rehearsal,
-                                      const struct tri_config *config,
-                                      const struct tri_kernels *kernels, int64_t rows,
-                                      struct tri_ledger *ledger)
+                                      const struct tri_config *config, struct tri_kernels *kernels,
+                                      int64_t rows, struct answer *answer)
 {
     const struct tri_layout *layout = &rehearsal->layout;
     const double loads[TRI_LOAD_COUNT] = {1.0, config->moe.headroom, ALL_ROWS};
@@ -97,10 +124,20 @@ static struct tri_memory_counters run(const struct tri_rehearsal *rehearsal,
                                      .tokens = rows * seq,
                                      .documents = config->data.separator >= 0 ||
                                                   config->data.packing == TRI_ROWS_DOCUMENTS};
-    mesh->ledger = ledger;
+    struct tri_timing timing = {0};
+    mesh->ledger = &answer->ledger;
+    if (rehearsal->cluster) {
+        tri_timing_begin(&timing, rehearsal->cluster, kernels, mesh);
+    }
     for (int64_t i = 0; i < STEPS; i++) {
-        memset(ledger, 0, sizeof(*ledger));
-        step(engine, &source, rehearsal->training, i);
+        memset(&answer->ledger, 0, sizeof(answer->ledger));
+        double start = tri_clock_now();
+        double head = timing.head;
+        struct tri_step_report report = step(engine, &source, rehearsal->training, i);
+        answer->time = times_of(&report, tri_clock_now() - start, timing.head - head);
+    }
+    if (rehearsal->cluster) {
+        tri_timing_end(&timing);
     }
     mesh->ledger = NULL;
     tri_engine_destroy(engine);
@@ -108,14 +145,20 @@ static struct tri_memory_counters run(const struct tri_rehearsal *rehearsal,
     return tri_memory_scope_end(&scope);
 }
 
-/* ledger += times * (longer - ledger): the calls of the periods left out. */
-static void extend(struct tri_ledger *ledger, const struct tri_ledger *longer, int64_t times)
+/* answer += times * (longer - answer): what the periods left out have more. */
+static void extend(struct answer *answer, const struct answer *longer, int64_t times)
 {
-    struct tri_ledger_cell *cell = &ledger->cell[0][0][0][0];
-    const struct tri_ledger_cell *other = &longer->cell[0][0][0][0];
-    for (size_t i = 0; i < sizeof(ledger->cell) / sizeof(*cell); i++) {
+    struct tri_ledger_cell *cell = &answer->ledger.cell[0][0][0][0];
+    const struct tri_ledger_cell *other = &longer->ledger.cell[0][0][0][0];
+    struct tri_step_time *time = &answer->time;
+    for (size_t i = 0; i < sizeof(answer->ledger.cell) / sizeof(*cell); i++) {
         cell[i].calls += times * (other[i].calls - cell[i].calls);
         cell[i].bytes += times * (other[i].bytes - cell[i].bytes);
+    }
+    time->step += (double)times * (longer->time.step - time->step);
+    time->exposed += (double)times * (longer->time.exposed - time->exposed);
+    for (int part = 0; part < TRI_PART_COUNT; part++) {
+        time->part[part] += (double)times * (longer->time.part[part] - time->part[part]);
     }
 }
 
@@ -199,22 +242,25 @@ static void rehearse(const struct tri_rehearsal *rehearsal, const struct tri_con
                      const struct batch *batch, struct tri_ledger *ledger,
                      struct tri_memory_plan *plan)
 {
-    struct tri_ledger *ledgers = tri_alloc(TRI_MEMORY_OTHER, 2 * sizeof(*ledgers));
+    struct answer *answers = tri_alloc(TRI_MEMORY_OTHER, 2 * sizeof(*answers));
     int threads = rehearsal->threads ? rehearsal->threads : (int)config->threads;
     struct tri_kernels *kernels =
         tri_kernels_create(TRI_KERNELS_DRY, tri_environment_kernels(), threads > 0 ? threads : 1);
-    struct tri_memory_counters counters = run(rehearsal, config, kernels, batch->rows, &ledgers[0]);
+    struct tri_memory_counters counters = run(rehearsal, config, kernels, batch->rows, &answers[0]);
+    if (batch->periods > 0 && (ledger || rehearsal->time)) {
+        (void)run(rehearsal, config, kernels, batch->rows + batch->period_rows, &answers[1]);
+        extend(&answers[0], &answers[1], batch->periods);
+    }
     if (ledger) {
-        if (batch->periods > 0) {
-            (void)run(rehearsal, config, kernels, batch->rows + batch->period_rows, &ledgers[1]);
-            extend(&ledgers[0], &ledgers[1], batch->periods);
-        }
-        *ledger = ledgers[0];
+        *ledger = answers[0].ledger;
+    }
+    if (rehearsal->time) {
+        *rehearsal->time = answers[0].time;
     }
     *plan = (struct tri_memory_plan){.scratch = tri_kernels_dry_scratch(kernels)};
     tri_kernels_destroy(kernels);
     memcpy(plan->bytes, counters.peak, sizeof(plan->bytes));
-    tri_free(ledgers);
+    tri_free(answers);
 }
 
 static enum tri_status check_room(const struct tri_rehearsal *rehearsal,
@@ -274,4 +320,21 @@ enum tri_status tri_rehearse_layout(const struct tri_config *config, struct tri_
         .local_ranks = 1,
     };
     return tri_rehearse(&rehearsal, ledger, plan, error);
+}
+
+enum tri_status tri_rehearse_timed(const struct tri_config *config, struct tri_layout layout,
+                                   int rank, const struct tri_cluster *cluster,
+                                   struct tri_ledger *ledger, struct tri_layout_plan *plan,
+                                   struct tri_error *error)
+{
+    const struct tri_rehearsal rehearsal = {
+        .config = config,
+        .layout = layout,
+        .rank = rank,
+        .training = true,
+        .local_ranks = 1,
+        .cluster = cluster,
+        .time = &plan->time,
+    };
+    return tri_rehearse(&rehearsal, ledger, &plan->memory, error);
 }

@@ -17,6 +17,9 @@ struct tri_rehearsal {
     enum tri_load load;
     int local_ranks; /* of this node that rehearse at once, and share its memory */
     int threads;     /* of the rank; 0: the config's, or one */
+    /* What says how long the second step takes, and where that goes; both NULL: nobody asks. */
+    const struct tri_cluster *cluster;
+    struct tri_step_time *time;
 };
 
 /* Peaks by category over two steps, without plan->process. ledger: the calls and bytes of the
@@ -25,9 +28,13 @@ struct tri_rehearsal {
 enum tri_status tri_rehearse(const struct tri_rehearsal *rehearsal, struct tri_ledger *ledger,
                              struct tri_memory_plan *plan, struct tri_error *error) TRI_NODISCARD;
 
-/* The same of training: for tri_layout_plan. */
+/* The same of training: for tri_layout_plan, and with times for tri_layout_plan_timed. */
 enum tri_status tri_rehearse_layout(const struct tri_config *config, struct tri_layout layout,
                                     int rank, enum tri_load load, struct tri_ledger *ledger,
                                     struct tri_memory_plan *plan, struct tri_error *error);
+enum tri_status tri_rehearse_timed(const struct tri_config *config, struct tri_layout layout,
+                                   int rank, const struct tri_cluster *cluster,
+                                   struct tri_ledger *ledger, struct tri_layout_plan *plan,
+                                   struct tri_error *error);
 
 #endif

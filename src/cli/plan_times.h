@@ -1,0 +1,20 @@
+/* What `trident plan --cluster` prints. */
+#ifndef TRIDENT_CLI_PLAN_TIMES_H
+#define TRIDENT_CLI_PLAN_TIMES_H
+
+#include "plan/search.h"
+#include "train/json.h"
+
+/* What is said of a layout, and of a plan of one without times. */
+json_t *tri_json_of_layout(const struct tri_layout *layout);
+json_t *tri_json_of_plan(const struct tri_layout_plan *plan);
+
+/* step_ms, exposed_ms and parts_ms. */
+void tri_json_add_times(json_t *object, const struct tri_step_time *time);
+void tri_print_times(const struct tri_cluster *cluster, const struct tri_step_time *time);
+
+/* All ways to run the config on so many ranks of the cluster. process: see trident plan. */
+void tri_print_ways(const struct tri_config *config, int ranks, const struct tri_cluster *cluster,
+                    int64_t process, bool json);
+
+#endif

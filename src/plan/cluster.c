@@ -1,0 +1,102 @@
+#include "plan/cluster.h"
+
+#include <math.h>
+
+enum tri_status tri_cluster_check(const struct tri_cluster *cluster,
+                                  const struct tri_config *config, int ranks,
+                                  struct tri_error *error)
+{
+    if (config->reproducible) {
+        return tri_config_refuse(config, error, "reproducible",
+                                 "found true, expected false: a cluster has the rates of the usual "
+                                 "kernels");
+    }
+    if (config->precision == TRI_PRECISION_BF16 && !cluster->has_kernels[TRI_CLUSTER_BF16]) {
+        return tri_fail(error, TRI_BAD_INPUT,
+                        "cluster %s: no section kernels.bf16, and precision is bf16",
+                        cluster->name);
+    }
+    if (ranks > cluster->ranks_per_host && !cluster->has_link[TRI_LINK_BETWEEN]) {
+        return tri_fail(error, TRI_BAD_INPUT,
+                        "cluster %s: no section links.between, and %d ranks are more than "
+                        "ranks_per_host, %d",
+                        cluster->name, ranks, cluster->ranks_per_host);
+    }
+    return TRI_OK;
+}
+
+static double over(double amount, double rate)
+{
+    return rate > 0.0 ? amount / rate : 0.0;
+}
+
+double tri_cluster_compute(const struct tri_cluster *cluster, const struct tri_kernel_note *note)
+{
+    int dtype = note->dtype == TRI_BF16 ? TRI_CLUSTER_BF16 : TRI_CLUSTER_F32;
+    const struct tri_rate *rate = &cluster->rate[dtype][note->work];
+    return note->calls * rate->call + over(note->flops, rate->flops) +
+           over(note->bytes, rate->bytes);
+}
+
+/* ---- links ----------------------------------------------------------------------------------- */
+
+/* Bytes that a rank sends in all, and messages, of a call that all members take alike part in
+ * (comm/algorithm.c). */
+static double volume(const struct tri_traffic *t, double *messages)
+{
+    double others = (double)(t->ranks - 1);
+    *messages = others;
+    switch (t->op) {
+    case TRI_OP_ALL_REDUCE:
+        if (t->small) {
+            *messages = ceil(log2((double)t->ranks));
+            return others * t->bytes;
+        }
+        *messages = 2.0 * others;
+        return 2.0 * others / (double)t->ranks * t->bytes;
+    case TRI_OP_REDUCE_SCATTER:
+        return others / (double)t->ranks * t->bytes;
+    case TRI_OP_ALL_GATHER:
+        return others * t->bytes;
+    case TRI_OP_BROADCAST:
+        *messages = ceil(log2((double)t->ranks));
+        return t->bytes;
+    case TRI_OP_ALL_TO_ALL:
+    case TRI_OP_SEND:
+    case TRI_OP_COUNT:
+        break;
+    }
+    return t->bytes;
+}
+
+struct tri_transfer tri_cluster_transfer(const struct tri_cluster *cluster,
+                                         const struct tri_traffic *t)
+{
+    double messages;
+    double all = volume(t, &messages);
+    double out = t->ranks > 1 ? (double)(t->ranks - t->local) / (double)(t->ranks - 1) : 0.0;
+    double sent[TRI_LINK_COUNT] = {(1.0 - out) * all, out * all};
+    double count[TRI_LINK_COUNT] = {(1.0 - out) * messages, out * messages};
+    double neighbours = (double)t->neighbours;
+    if (t->op == TRI_OP_ALL_TO_ALL || t->op == TRI_OP_SEND) {
+        sent[TRI_LINK_INSIDE] = t->sent[TRI_LINK_INSIDE];
+        sent[TRI_LINK_BETWEEN] = t->sent[TRI_LINK_BETWEEN];
+    }
+    if (t->op == TRI_OP_SEND) {
+        bool crosses = sent[TRI_LINK_BETWEEN] > 0.0;
+        count[TRI_LINK_INSIDE] = crosses ? 0.0 : 1.0;
+        count[TRI_LINK_BETWEEN] = crosses ? 1.0 : 0.0;
+    } else if (cluster->ring && t->op != TRI_OP_ALL_TO_ALL && t->ranks > t->local) {
+        sent[TRI_LINK_INSIDE] = t->local > 1 ? all : 0.0;
+        sent[TRI_LINK_BETWEEN] = all;
+        neighbours /= (double)t->local;
+    }
+    struct tri_transfer transfer;
+    for (int i = 0; i < TRI_LINK_COUNT; i++) {
+        const struct tri_link_rate *rate = &cluster->link[i][t->op];
+        double shared = i == TRI_LINK_BETWEEN ? neighbours : 1.0;
+        transfer.seconds[i] = count[i] * rate->message + over(shared * sent[i], rate->bytes);
+        transfer.hidden[i] = cluster->hidden[i];
+    }
+    return transfer;
+}

@@ -1,0 +1,33 @@
+/* The search with times: layouts, and for the best of them how tokens move, what is recomputed and
+ * how many rows a micro-batch has, the fastest first. */
+#ifndef TRIDENT_PLAN_SEARCH_H
+#define TRIDENT_PLAN_SEARCH_H
+
+#include "plan/layouts.h"
+
+/* One way to run a step. */
+struct tri_way_plan {
+    struct tri_layout_plan plan;
+    const struct tri_schedule_kind *schedule; /* NULL: a dense model */
+    int64_t recompute;                        /* 0: none, -1: all blocks, else the config's */
+    int64_t micro_batch;
+    bool fits; /* in the cluster's memory_per_rank */
+};
+
+/* All layouts of so many ranks with the config's own options, those that do not fit also with all
+ * blocks recomputed and one row a micro-batch; and the best few with all options. The fastest that
+ * fits first, then those that do not fit, refused ones last. Returns an array of *count, to be freed
+ * with tri_free. Local. */
+struct tri_way_plan *tri_plan_ways(const struct tri_config *config, int ranks,
+                                   tri_time_rank rehearse, const struct tri_cluster *cluster,
+                                   int *count);
+
+/* The config with the options and the layout of a way. */
+void tri_way_apply(const struct tri_way_plan *way, struct tri_config *config);
+
+/* Why a way loses against the best: what it takes of memory, the part of the step that is most
+ * behind, or why it was refused. */
+void tri_way_explain(const struct tri_way_plan *way, const struct tri_way_plan *best,
+                     const struct tri_cluster *cluster, char *text, size_t size);
+
+#endif
