@@ -12,6 +12,7 @@
 struct request {
     int threads;
     char out[TRI_PATH_MAX];
+    bool json;
 };
 
 static enum tri_status read_request(const struct tri_arguments *arguments, struct request *request,
@@ -22,6 +23,7 @@ static enum tri_status read_request(const struct tri_arguments *arguments, struc
     TRI_TRY(tri_arguments_int(arguments, "--threads", 1, MOST, 0, &threads, error));
     TRI_TRY(tri_arguments_path(arguments, "--out", request->out, error));
     request->threads = (int)threads;
+    request->json = tri_arguments_has(arguments, "--json");
     return tri_kernels_check(tri_environment_kernels(), error);
 }
 
@@ -49,6 +51,50 @@ static enum tri_status write_file(const char *path, const char *text, size_t len
     return status;
 }
 
+/* ---- what is printed ------------------------------------------------------------------------- */
+
+static void add(json_t *object, const char *key, double value)
+{
+    (void)json_object_set_new(object, key, tri_json_number(value));
+}
+
+/* The names and numbers of the file. */
+static json_t *json_of_cluster(const struct tri_cluster *cluster)
+{
+    static const char *const dtypes[TRI_CLUSTER_DTYPES] = {"f32", "bf16"};
+    static const char *const names[TRI_LINK_COUNT] = {"inside", "between"};
+    json_t *kernels = json_object();
+    json_t *links = json_object();
+    for (int dtype = 0; dtype < TRI_CLUSTER_DTYPES; dtype++) {
+        json_t *tasks = json_object();
+        for (int task = 0; task < TRI_TASK_COUNT; task++) {
+            json_t *one = json_object();
+            add(one, "call", cluster->rate[dtype][task].call);
+            add(one, "flops", cluster->rate[dtype][task].flops);
+            add(one, "bytes", cluster->rate[dtype][task].bytes);
+            (void)json_object_set_new(tasks, tri_task_name((enum tri_task)task), one);
+        }
+        (void)json_object_set_new(kernels, dtypes[dtype], tasks);
+    }
+    for (int link = 0; link < TRI_LINK_COUNT; link++) {
+        json_t *ops = json_object();
+        for (int op = 0; op < TRI_OP_COUNT && cluster->has_link[link]; op++) {
+            json_t *one = json_object();
+            add(one, "message", cluster->link[link][op].message);
+            add(one, "bytes", cluster->link[link][op].bytes);
+            (void)json_object_set_new(ops, tri_op_name((enum tri_op)op), one);
+        }
+        if (cluster->has_link[link]) {
+            add(ops, "hidden", cluster->hidden[link]);
+            (void)json_object_set(links, names[link], ops);
+        }
+        json_decref(ops);
+    }
+    return json_pack("{ss si sI so so}", "name", cluster->name, "ranks_per_host",
+                     cluster->ranks_per_host, "memory_per_rank", (json_int_t)cluster->memory,
+                     "kernels", kernels, "links", links);
+}
+
 static enum tri_status report(const struct request *request, const struct tri_cluster *cluster,
                               const char *notes, struct tri_error *error)
 {
@@ -63,9 +109,11 @@ static enum tri_status report(const struct request *request, const struct tri_cl
     enum tri_status status = TRI_OK;
     if (request->out[0]) {
         status = write_file(request->out, text, length, error);
-        (void)printf("%s", notes);
-    } else {
-        (void)printf("%s", text);
+    }
+    if (status == TRI_OK && request->json) {
+        tri_print_json(json_of_cluster(cluster));
+    } else if (status == TRI_OK) {
+        (void)printf("%s", request->out[0] ? notes : text);
     }
     free(text);
     return status;
