@@ -12,7 +12,7 @@
 struct request {
     int threads;
     char out[TRI_PATH_MAX];
-    bool json;
+    bool quick, json;
 };
 
 static enum tri_status read_request(const struct tri_arguments *arguments, struct request *request,
@@ -23,6 +23,7 @@ static enum tri_status read_request(const struct tri_arguments *arguments, struc
     TRI_TRY(tri_arguments_int(arguments, "--threads", 1, MOST, 0, &threads, error));
     TRI_TRY(tri_arguments_path(arguments, "--out", request->out, error));
     request->threads = (int)threads;
+    request->quick = tri_arguments_has(arguments, "--quick");
     request->json = tri_arguments_has(arguments, "--json");
     return tri_kernels_check(tri_environment_kernels(), error);
 }
@@ -131,7 +132,7 @@ enum tri_status tri_command_calibrate(const struct tri_arguments *arguments,
         return status;
     }
     choose_threads(arguments, &request);
-    TRI_TRY(tri_calibrate(arguments->comm, request.threads, &cluster, notes, error));
+    TRI_TRY(tri_calibrate(arguments->comm, request.threads, request.quick, &cluster, notes, error));
     if (tri_comm_rank(arguments->comm) == 0) {
         status = report(&request, &cluster, notes, error);
     }

@@ -1,5 +1,5 @@
-/* What a plan's kernels say of each call: what kind of work it would be, and how much. Whoever plans
- * times listens. */
+/* What a plan's kernels say of each call: what kind of work it would be, and how much. Whoever
+ * plans times listens. */
 #ifndef TRIDENT_KERNEL_NOTE_H
 #define TRIDENT_KERNEL_NOTE_H
 

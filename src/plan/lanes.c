@@ -5,14 +5,16 @@ void tri_lanes_compute(struct tri_lanes *lanes, double seconds)
     lanes->now += seconds;
 }
 
-/* Puts `seconds` of each link behind what it carries already; returns when the last is done. */
-static double carry(struct tri_lanes *lanes, const double seconds[TRI_LINK_COUNT])
+/* Puts `seconds` of each link behind what it carries already, not before `ready`; returns when the
+ * last is done. */
+static double carry(struct tri_lanes *lanes, const double seconds[TRI_LINK_COUNT], double ready)
 {
-    double last = lanes->now;
+    double from = ready > lanes->now ? ready : lanes->now;
+    double last = from;
     for (int i = 0; i < TRI_LINK_COUNT; i++) {
         double *free = &lanes->free[lanes->one_link ? 0 : i];
         if (seconds[i] > 0.0) {
-            double start = *free > lanes->now ? *free : lanes->now;
+            double start = *free > from ? *free : from;
             *free = start + seconds[i];
             last = *free > last ? *free : last;
         }
@@ -20,7 +22,7 @@ static double carry(struct tri_lanes *lanes, const double seconds[TRI_LINK_COUNT
     return last;
 }
 
-double tri_lanes_begin(struct tri_lanes *lanes, const struct tri_transfer *transfer)
+double tri_lanes_begin(struct tri_lanes *lanes, const struct tri_transfer *transfer, double ready)
 {
     double seconds[TRI_LINK_COUNT];
     double own = 0.0;
@@ -30,7 +32,7 @@ double tri_lanes_begin(struct tri_lanes *lanes, const struct tri_transfer *trans
         own = lanes->one_link ? own + rest : rest > own ? rest : own;
     }
     lanes->now += own;
-    return carry(lanes, seconds);
+    return carry(lanes, seconds, ready);
 }
 
 void tri_lanes_wait(struct tri_lanes *lanes, double arrival)
@@ -40,5 +42,5 @@ void tri_lanes_wait(struct tri_lanes *lanes, double arrival)
 
 void tri_lanes_block(struct tri_lanes *lanes, const struct tri_transfer *transfer)
 {
-    lanes->now = carry(lanes, transfer->seconds);
+    lanes->now = carry(lanes, transfer->seconds, lanes->now);
 }

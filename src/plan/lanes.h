@@ -21,8 +21,9 @@ struct tri_transfer {
 };
 
 void tri_lanes_compute(struct tri_lanes *lanes, double seconds);
-/* Begins a transfer; returns when the links will have carried it. */
-double tri_lanes_begin(struct tri_lanes *lanes, const struct tri_transfer *transfer);
+/* Begins a transfer, of what is there from `ready` on, which may be the arrival of what was begun
+ * before; returns when the links will have carried it. */
+double tri_lanes_begin(struct tri_lanes *lanes, const struct tri_transfer *transfer, double ready);
 /* Waits for a transfer that was begun, and will have been carried at `arrival`. */
 void tri_lanes_wait(struct tri_lanes *lanes, double arrival);
 /* The rank does nothing else meanwhile. */

@@ -116,17 +116,17 @@ static int compare(const void *a, const void *b)
 
 /* ---- options --------------------------------------------------------------------------------- */
 
-/* The config's, and powers of two up to a replica's rows. */
+/* The config's, powers of two below a replica's rows, and those. */
 static int micro_batches(const struct search *s, struct tri_layout layout, int64_t *values)
 {
     int64_t replicas = (int64_t)layout.expert * layout.data;
     int64_t rows = (s->config->train.global_batch + replicas - 1) / replicas;
     int count = 0;
     values[count++] = s->config->train.micro_batch;
-    for (int64_t micro = 1; micro <= rows && count < MICRO_BATCHES; micro *= 2) {
-        values[count] = micro;
-        count += micro != s->config->train.micro_batch ? 1 : 0;
+    for (int64_t micro = 1; micro < rows && count < MICRO_BATCHES - 1; micro *= 2) {
+        values[count++] = micro;
     }
+    values[count++] = rows;
     return count;
 }
 
@@ -205,8 +205,8 @@ void tri_way_explain(const struct tri_way_plan *way, const struct tri_way_plan *
                      const struct tri_cluster *cluster, char *text, size_t size)
 {
     const struct tri_layout_plan *plan = &way->plan;
-    if (plan->refused) {
-        (void)snprintf(text, size, "%s", plan->reason);
+    if (plan->refused || way == best) {
+        (void)snprintf(text, size, "%s", plan->refused ? plan->reason : "best");
         return;
     }
     if (!way->fits) {
@@ -226,6 +226,7 @@ void tri_way_explain(const struct tri_way_plan *way, const struct tri_way_plan *
     if (most > 0.0) {
         (void)snprintf(text, size, "%s +%.3f ms", tri_part_name((enum tri_part)worst), 1e3 * most);
     } else {
-        (void)snprintf(text, size, "best");
+        (void)snprintf(text, size, "no faster, %+.1f MB",
+                       (double)(plan->memory.total - best->plan.memory.total) / 1e6);
     }
 }

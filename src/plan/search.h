@@ -16,8 +16,8 @@ struct tri_way_plan {
 
 /* All layouts of so many ranks with the config's own options, those that do not fit also with all
  * blocks recomputed and one row a micro-batch; and the best few with all options. The fastest that
- * fits first, then those that do not fit, refused ones last. Returns an array of *count, to be freed
- * with tri_free. Local. */
+ * fits first, then those that do not fit, refused ones last. Returns an array of *count, to be
+ * freed with tri_free. Local. */
 struct tri_way_plan *tri_plan_ways(const struct tri_config *config, int ranks,
                                    tri_time_rank rehearse, const struct tri_cluster *cluster,
                                    int *count);

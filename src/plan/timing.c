@@ -90,7 +90,7 @@ static void call(void *state, struct tri_call_note *note)
         tri_lanes_block(&timing->lanes, &transfer);
         break;
     case TRI_CALL_BEGIN:
-        note->arrival = tri_lanes_begin(&timing->lanes, &transfer);
+        note->arrival = tri_lanes_begin(&timing->lanes, &transfer, timing->lanes.now);
         break;
     case TRI_CALL_END:
         tri_lanes_wait(&timing->lanes, note->arrival);

@@ -10,9 +10,12 @@
 #include <stdarg.h>
 #include <stdlib.h>
 
-/* Of one measurement: seconds that it should take, and calls that are timed. What is shorter than
- * GRAIN is timed several at a time. */
-#define BUDGET 0.03
+/* Of one measurement: seconds that it should take, or quickly, and calls that are timed. What is
+ * shorter than GRAIN is timed several at a time. */
+#define BUDGET       0.03
+#define QUICK_BUDGET 0.003
+/* Seconds after which no measurement takes longer than it must. */
+#define LATEST 60.0
 #define GRAIN  20e-6
 enum { CALLS_LEAST = 3, CALLS_MOST = 101, TOGETHER_MOST = 1000 };
 
@@ -42,22 +45,22 @@ static int clip(double value, int least, int most)
 double tri_calibrate_time(const struct tri_calibrator *calibrator, void (*run)(void *state),
                           void *state)
 {
-    struct tri_group *world = tri_mesh_group(calibrator->mesh, TRI_ON_ALL);
     double times[CALLS_MOST];
-    tri_barrier(world);
-    run(state);
-    double once = time_calls(run, state, 1);
-    tri_all_reduce_max(world, meta, &once, 1, TRI_F64);
-    int together = clip(ceil(GRAIN / (once + 1e-9)), 1, TOGETHER_MOST);
-    int calls = clip(BUDGET / (once * (double)together + 1e-9), CALLS_LEAST, CALLS_MOST);
-    tri_barrier(world);
+    if (!calibrator->quick) {
+        run(state); /* makes what is made once */
+    }
+    /* The slowest rank decides how often all of them call; where the time is up, once. */
+    double slowest[2] = {time_calls(run, state, 1), tri_clock_now() - calibrator->began};
+    tri_all_reduce_max(tri_mesh_group(calibrator->mesh, TRI_ON_ALL), meta, slowest, 2, TRI_F64);
+    int together = clip(ceil(GRAIN / (slowest[0] + 1e-9)), 1, TOGETHER_MOST);
+    bool hurry = calibrator->quick || slowest[1] > LATEST;
+    int calls = clip(BUDGET / (slowest[0] * (double)together + 1e-9), CALLS_LEAST, CALLS_MOST);
+    calls = hurry ? 1 : calls;
     for (int i = 0; i < calls; i++) {
         times[i] = time_calls(run, state, together);
     }
     qsort(times, (size_t)calls, sizeof(*times), compare);
-    double seconds = times[calls / 2];
-    tri_all_reduce_sum(world, meta, &seconds, 1, TRI_F64);
-    return seconds / (double)tri_group_size(world);
+    return times[calls / 4];
 }
 
 void tri_samples_add(struct tri_samples *samples, const struct tri_sample *sample)
@@ -78,9 +81,24 @@ static void note(struct tri_calibrator *calibrator, const char *format, ...)
     calibrator->noted += used > 0 && (size_t)used < left ? (size_t)used : 0;
 }
 
-void tri_samples_fit(struct tri_calibrator *calibrator, const char *name,
-                     const struct tri_samples *samples, double costs[TRI_FIT_UNKNOWNS])
+/* Seconds become the mean over the ranks. */
+static void agree(const struct tri_calibrator *calibrator, struct tri_samples *samples)
 {
+    struct tri_group *world = tri_mesh_group(calibrator->mesh, TRI_ON_ALL);
+    double seconds[TRI_SAMPLES_MOST];
+    for (int i = 0; i < samples->count; i++) {
+        seconds[i] = samples->sample[i].seconds;
+    }
+    tri_all_reduce_sum(world, meta, seconds, samples->count, TRI_F64);
+    for (int i = 0; i < samples->count; i++) {
+        samples->sample[i].seconds = seconds[i] / (double)tri_group_size(world);
+    }
+}
+
+void tri_samples_fit(struct tri_calibrator *calibrator, const char *name,
+                     struct tri_samples *samples, double costs[TRI_FIT_UNKNOWNS])
+{
+    agree(calibrator, samples);
     double error = tri_fit(samples->sample, samples->count, costs);
     note(calibrator, "  %-26s %3d measured, off by %5.1f %%\n", name, samples->count, 1e2 * error);
 }
@@ -137,10 +155,12 @@ static void describe(struct tri_calibrator *calibrator, int threads)
     note(calibrator, "seconds a call or message, operations and bytes a second; fits:\n");
 }
 
-enum tri_status tri_calibrate(struct tri_comm *comm, int threads, struct tri_cluster *cluster,
-                              char notes[TRI_CALIBRATION_NOTES], struct tri_error *error)
+enum tri_status tri_calibrate(struct tri_comm *comm, int threads, bool quick,
+                              struct tri_cluster *cluster, char notes[TRI_CALIBRATION_NOTES],
+                              struct tri_error *error)
 {
-    struct tri_calibrator calibrator = {.comm = comm, .cluster = cluster, .notes = notes};
+    struct tri_calibrator calibrator = {
+        .comm = comm, .cluster = cluster, .quick = quick, .notes = notes};
     *cluster = (struct tri_cluster){0};
     notes[0] = '\0';
     TRI_TRY(find_hosts(comm, &cluster->ranks_per_host, error));

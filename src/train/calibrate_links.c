@@ -1,5 +1,5 @@
-/* Collectives inside a host and between hosts. The amounts that a rate is fitted to are those that a
- * plan multiplies it with: they are asked of a cluster whose rates are 1. */
+/* Collectives inside a host and between hosts. The amounts that a rate is fitted to are those that
+ * a plan multiplies it with: they are asked of a cluster whose rates are 1. */
 #include "base/clock.h"
 #include "base/memory.h"
 #include "train/calibrate_internal.h"
@@ -9,7 +9,7 @@
 
 /* Elements of the whole, f32. */
 static const int64_t sizes[] = {2, 1024, 16384, 262144, 2097152};
-enum { SIZES = sizeof(sizes) / sizeof(*sizes), LARGEST = 2097152 };
+enum { SIZES = sizeof(sizes) / sizeof(*sizes), QUICK_SIZES = 4, LARGEST = 2097152 };
 
 static const struct tri_where meta = {TRI_PHASE_SETUP, TRI_KIND_META};
 
@@ -145,12 +145,15 @@ static double measure_overlap(const struct tri_calibrator *calibrator, const str
     o.sends = true;
     double sent = tri_calibrate_time(calibrator, run_overlap, &o);
     double products = sent / one;
+    tri_all_reduce_max(tri_mesh_group(calibrator->mesh, TRI_ON_ALL), meta, &products, 1, TRI_F64);
     o.products = products < 1.0 ? 1 : products > 1e4 ? 10000 : (int)products;
     double both = tri_calibrate_time(calibrator, run_overlap, &o);
     o.sends = false;
     double alone = tri_calibrate_time(calibrator, run_overlap, &o);
-    double hidden = (alone + sent - both) / (alone < sent ? alone : sent);
+    double saved[2] = {alone + sent - both, alone < sent ? alone : sent};
+    tri_all_reduce_sum(tri_mesh_group(calibrator->mesh, TRI_ON_ALL), meta, saved, 2, TRI_F64);
     tri_free(operands);
+    double hidden = saved[0] / saved[1];
     return hidden < 0.0 ? 0.0 : hidden > 1.0 ? 1.0 : hidden;
 }
 
@@ -160,7 +163,7 @@ static void take_sizes(struct tri_calibrator *calibrator, enum tri_link link, st
                        struct tri_samples *samples)
 {
     int ranks = tri_group_size(c->group);
-    for (size_t i = 0; i < SIZES; i++) {
+    for (size_t i = 0; i < (calibrator->quick ? QUICK_SIZES : SIZES); i++) {
         c->n = sizes[i] / ranks * ranks;
         c->n = c->n > ranks ? c->n : ranks;
         for (int r = 0; r < ranks; r++) {

@@ -2,6 +2,7 @@
  * what it refuses. */
 #include "cli/cli.h"
 
+#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -89,6 +90,96 @@ static void test_layouts(void **state)
     cli_expect_status(&result, 0);
 }
 
+static double number(const json_t *object, const char *key)
+{
+    const json_t *value = json_object_get(object, key);
+    if (!json_is_number(value)) {
+        fail_msg("member %s is missing or no number", key);
+    }
+    return json_number_value(value);
+}
+
+/* The parts make up the step. */
+static double step_of(const json_t *plan)
+{
+    const json_t *parts = json_object_get(plan, "parts_ms");
+    const char *name;
+    json_t *value;
+    double sum = 0.0;
+    json_object_foreach((json_t *)(uintptr_t)parts, name, value)
+    {
+        sum += json_number_value(value);
+    }
+    double step = number(plan, "step_ms");
+    assert_true(step > 0.0 && fabs(sum - step) < 1e-9 * step);
+    assert_true(number(plan, "exposed_ms") <= step);
+    return step;
+}
+
+/* On a cluster a plan has times, and the fastest layout that fits comes first. */
+static void test_times(void **state)
+{
+    (void)state;
+    cli_write("m.yaml", "ranks_per_host: 2\n"
+                        "memory_per_rank: 600000\n"
+                        "links: {inside: {any: {bytes: 1e9}}, between: {any: {bytes: 1e8}}}\n"
+                        "kernels: {f32: {any: {bytes: 1e10}, products: {flops: 1e10}}}\n");
+    struct process_result result =
+        cli_run(cli_ranks(), CLI_WORDS_OF("plan", "c.yaml", "--json", "--ranks", "4", "--cluster",
+                                          "m.yaml", "parallel.expert=2"));
+    json_t *root = cli_expect_json(&result, 0);
+    double step = step_of(root);
+    json_decref(root);
+    result = cli_run(cli_ranks(), CLI_WORDS_OF("plan", "c.yaml", "--json", "--ranks", "4",
+                                               "--cluster", "m.yaml", "--layouts"));
+    root = cli_expect_json(&result, 0);
+    const json_t *layouts = json_object_get(root, "layouts");
+    double before = 0.0;
+    bool fits = true;
+    bool found = false;
+    size_t rest = 0;
+    for (size_t i = 0; i < json_array_size(layouts); i++) {
+        const json_t *one = json_array_get(layouts, i);
+        bool fits_too = json_is_true(json_object_get(one, "fits"));
+        assert_true(fits || !fits_too);
+        assert_true(fits_too == (total_of(json_object_get(one, "bytes")) <= 600000));
+        before = fits == fits_too ? before : 0.0;
+        assert_true(step_of(one) >= before);
+        before = step_of(one);
+        fits = fits_too;
+        rest += fits ? 0 : 1;
+        found = found || (integer(one, "expert") == 2 && before == step);
+        assert_non_null(json_string_value(json_object_get(one, "reason")));
+    }
+    assert_true(found && rest > 0 && rest < json_array_size(layouts));
+    json_decref(root);
+    result = cli_run(cli_ranks(), CLI_WORDS_OF("plan", "c.yaml", "--ranks", "4", "--cluster",
+                                               "m.yaml", "--layouts"));
+    assert_int_equal(cli_count(result.out, "  best\n"), 1);
+    cli_expect_status(&result, 0);
+    result = cli_run(cli_ranks(),
+                     CLI_WORDS_OF("plan", "c.yaml", "--cluster", "m.yaml", "precision=bf16"));
+    cli_expect_error(&result, cli_ranks(), 2, "no section kernels.bf16");
+}
+
+/* What calibrate writes plans read. */
+static void test_calibrate(void **state)
+{
+    (void)state;
+    struct process_result result = cli_run(0, CLI_WORDS_OF("calibrate", "--quick", "--threads", "1",
+                                                           "--ranks", "2", "--out", "here.yaml"));
+    assert_int_equal(cli_count(result.out, "product_forward"), 2);
+    assert_int_equal(cli_count(result.out, "inside.all_reduce"), 1);
+    cli_expect_status(&result, 0);
+    result = cli_run(0, CLI_WORDS_OF("plan", "c.yaml", "--json", "--cluster", "here.yaml",
+                                     "--ranks", "2", "precision=bf16"));
+    json_t *root = cli_expect_json(&result, 0);
+    assert_true(step_of(root) > 0.0);
+    json_decref(root);
+    result = cli_run(0, CLI_WORDS_OF("plan", "c.yaml", "--cluster", "here.yaml", "--ranks", "3"));
+    cli_expect_error(&result, 0, 2, "no section links.between");
+}
+
 /* A plan takes no more memory than the program: 16 experts of 1.6 billion parameters in each of 20
  * layers. */
 static void test_large(void **state)
@@ -143,7 +234,9 @@ static void test_refused(void **state)
         const char *says;
     } cases[] = {
         {{"plan"}, "usage: trident plan"},
-        {{"plan", "c.yaml", "--cluster"}, "unknown option '--cluster'"},
+        {{"plan", "c.yaml", "--cluster"}, "option '--cluster' needs a value"},
+        {{"plan", "c.yaml", "--cluster", "none.yaml"}, "none.yaml: cannot open"},
+        {{"plan", "c.yaml", "--cluster", "c.yaml"}, "c.yaml:1: unknown key"},
         {{"plan", "c.yaml", "--ranks"}, "option '--ranks' needs a value"},
         {{"plan", "c.yaml", "--ranks", "0"}, "option '--ranks': found '0'"},
         {{"plan", "c.yaml", "--ranks", "many"}, "option '--ranks': found 'many'"},
@@ -172,12 +265,14 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_one),
         cmocka_unit_test(test_layouts),
         cmocka_unit_test(test_run_counts_the_same),
+        cmocka_unit_test(test_times),
         cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_calibrate),
         cmocka_unit_test(test_large),
     };
     cli_begin("plan", argc, argv);
-    /* The last one has nothing to do with ranks. */
-    size_t count = sizeof(tests) / sizeof(*tests) - (cli_ranks() > 0 ? 1 : 0);
+    /* The last two have nothing to do with ranks. */
+    size_t count = sizeof(tests) / sizeof(*tests) - (cli_ranks() > 0 ? 2 : 0);
     int failed = _cmocka_run_group_tests("plan", tests, count, NULL, NULL);
     cli_end();
     return failed;
