@@ -163,8 +163,8 @@ static int run_job(int argc, char **argv)
         "moe.router=dense",
         "moe.router=dense train.sequence_parallel=true",
         "moe.router=dense reproducible=true model.num_kv_heads=8",
-        "moe.router=dense moe.aux_window=step train.micro_batch=7 "
-        "train.duplicate_token_dropping=false",
+        ("moe.router=dense moe.aux_window=step train.micro_batch=7 "
+         "train.duplicate_token_dropping=false"),
         "moe.router=dense reproducible=true precision=bf16 model.num_kv_heads=8",
     };
     enum { WORDS = sizeof(words) / sizeof(*words) };
