@@ -83,6 +83,9 @@ static void resolve_rest(struct tri_config *config)
     if (!moe->schedule) {
         moe->schedule = tri_config_schedule_for(config);
     }
+    if (moe->chunks_backward == 0) {
+        moe->chunks_backward = moe->chunks;
+    }
     if ((unsigned)moe->aux_window == UINT_MAX) {
         bool by_step = moe->router->balances_step && !config->reproducible;
         moe->aux_window = by_step ? TRI_WINDOW_STEP : TRI_WINDOW_SEQUENCE;

@@ -97,6 +97,11 @@ static enum tri_status check_router(const struct tri_config *config, struct tri_
                               "found %s, expected %s: router is %s", moe->schedule->strategy.name,
                               tri_config_schedule_for(config)->strategy.name, name);
     }
+    if (moe->schedule->drops && !config->train.duplicate_token_dropping) {
+        return tri_key_refuse(config, error, "train.duplicate_token_dropping", "moe.schedule",
+                              "found false, expected true: schedule %s sends no duplicates",
+                              moe->schedule->strategy.name);
+    }
     TRI_TRY(check_dropless(config, error));
     if (router->picks && moe->capacity_window != TRI_WINDOW_SEQUENCE) {
         return tri_key_refuse(config, error, "moe.capacity_window", "moe.router",

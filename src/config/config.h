@@ -16,7 +16,13 @@
 /* Bytes of a path with its zero, and those without it of a folder that others are made in: what
  * Trident names below it fits. */
 enum { TRI_PATH_MAX = 1024, TRI_FOLDER_PATH_MAX = 896 };
-enum { TRI_LAYERS_MAX = 1024, TRI_KEYS_MAX = 128, TRI_GROUPS_MAX = 64, TRI_LINE_COMMAND = -1 };
+enum {
+    TRI_LAYERS_MAX = 1024,
+    TRI_KEYS_MAX = 128,
+    TRI_GROUPS_MAX = 64,
+    TRI_CHUNKS_MAX = 1024,
+    TRI_LINE_COMMAND = -1
+};
 
 enum tri_precision { TRI_PRECISION_F32, TRI_PRECISION_BF16 };
 enum tri_norm_kind { TRI_NORM_RMS, TRI_NORM_LAYER };
@@ -92,6 +98,7 @@ struct tri_config_moe {
     enum tri_window capacity_window;
     enum tri_drop_policy drop_policy;
     const struct tri_schedule_kind *schedule;
+    int64_t chunks, chunks_backward; /* of a layer's rows, in an overlapped schedule */
     double headroom;
     int64_t shared_intermediate_size; /* 0: no shared expert */
     bool shared_gate;

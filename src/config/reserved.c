@@ -5,17 +5,17 @@
 #include <string.h>
 
 static const char *const keys[] = {
-    "parallel.tensor_grid",    "parallel.zero",    "parallel.pipe",
-    "model.share_layers",      "moe.chunks",       "moe.store",
-    "moe.store_dir",           "moe.cache_memory", "moe.cache_decay",
-    "train.activation_memory", "train.swap_dir",   "train.delink_at",
+    "parallel.tensor_grid", "parallel.zero",   "parallel.pipe",
+    "model.share_layers",   "moe.store",       "moe.store_dir",
+    "moe.cache_memory",     "moe.cache_decay", "train.activation_memory",
+    "train.swap_dir",       "train.delink_at",
 };
 
 static const struct {
     const char *key, *word;
 } words[] = {
-    {"moe.schedule", "overlapped"}, {"moe.schedule", "s1"},      {"moe.schedule", "s2"},
-    {"moe.schedule", "auto"},       {"train.recompute", "auto"},
+    {"moe.schedule", "s1"}, {"moe.schedule", "s2"},          {"moe.schedule", "auto"},
+    {"moe.chunks", "auto"}, {"moe.chunks_backward", "auto"}, {"train.recompute", "auto"},
 };
 
 bool tri_key_is_reserved(const char *name)

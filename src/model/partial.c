@@ -1,7 +1,5 @@
 #include "model/partial.h"
 
-#include "base/work.h"
-
 struct sum {
     const struct tri_frame *frame;
     tri_partial_term term;
@@ -75,7 +73,7 @@ static void add_columns(const struct products *s, int64_t begin, int64_t end, bo
             .accumulate = accumulate,
         };
     }
-    tri_work_progress();
+    tri_mesh_progress(frame->context->mesh);
     if (used > 0) {
         frame->context->kernels->matmul_grouped(frame->context->kernels, group, used);
     }

@@ -438,8 +438,9 @@ static void release(void *shared)
 {
     struct tri_moe *moe = shared;
     tri_router_destroy(moe->router);
-    tri_free(moe->exchange.buffer[0]);
-    tri_free(moe->exchange.buffer[1]);
+    for (int i = 0; i < TRI_EXCHANGE_BUFFERS; i++) {
+        tri_free(moe->exchange.buffer[i]);
+    }
     tri_free(moe->bias);
     tri_free(moe);
 }

@@ -11,7 +11,16 @@ struct tri_peers {
     struct tri_group *homes; /* of the experts: {expert}, or {tensor, expert} */
     int64_t experts;         /* local ones */
     int parts;               /* tensor parts of a source's tokens that arrive apart */
+    /* In how many chunks rows travel, forward and backward (moe/route_chunks.h); 0: in one go. */
+    int chunks[2];
 };
+
+/* Rows that come from source s in tensor part p for local expert e: received[s, p, e]. */
+static inline int64_t tri_peers_at(const struct tri_peers *peers, const int64_t *received,
+                                   int64_t s, int64_t p, int64_t e)
+{
+    return received[(s * peers->parts + p) * peers->experts + e];
+}
 
 /* received [homes, parts, experts] <- the rows that each source has for each local expert in this
  * micro-batch by the router's routes_by_place, times `load`, as far as the source has so many.

@@ -1,5 +1,7 @@
 #include "moe/route_plan.h"
 
+#include "moe/route_chunks.h"
+
 #include <string.h>
 
 static void *scratch(const struct tri_frame *frame, int64_t n, size_t size)
@@ -95,20 +97,13 @@ static void plan_slots(const struct tri_peers *peers, const struct tri_frame *fr
     tri_arena_rewind(frame->arena, mark);
 }
 
-/* Rows that come from source s in part p for local expert e: received[s, p, e]. */
-static int64_t received_at(const struct tri_peers *peers, const int64_t *received, int64_t s,
-                           int64_t p, int64_t e)
-{
-    return received[(s * peers->parts + p) * peers->experts + e];
-}
-
 static void count_rows(const struct tri_peers *peers, struct tri_route_plan *plan,
                        const int64_t *received)
 {
     int64_t homes = tri_group_size(peers->homes);
     for (int64_t s = 0; s < homes; s++) {
         for (int64_t e = 0; e < peers->experts; e++) {
-            int64_t count = received_at(peers, received, s, tri_peers_part(peers), e);
+            int64_t count = tri_peers_at(peers, received, s, tri_peers_part(peers), e);
             plan->part_offsets[s * peers->experts + e] = plan->part_rows;
             plan->part_rows += count;
             plan->recv_rows[s] += count;
@@ -119,7 +114,7 @@ static void count_rows(const struct tri_peers *peers, struct tri_route_plan *pla
         plan->offsets[e] = plan->rows;
         for (int64_t s = 0; s < homes; s++) {
             for (int64_t p = 0; p < peers->parts; p++) {
-                int64_t count = received_at(peers, received, s, p, e);
+                int64_t count = tri_peers_at(peers, received, s, p, e);
                 plan->rows += count;
                 plan->part_counts[p] += count * peers->context->config->model.hidden_size;
             }
@@ -145,7 +140,7 @@ static void order_runs(void *state, int64_t begin, int64_t end)
     for (int64_t run = begin; run < end; run++) {
         int64_t p = run / (homes * peers->experts);
         int64_t count =
-            received_at(peers, o->received, run / peers->experts % homes, p, run % peers->experts);
+            tri_peers_at(peers, o->received, run / peers->experts % homes, p, run % peers->experts);
         for (int64_t i = 0; i < count; i++, from++) {
             o->plan->row_from[o->next[run] + i] = (int32_t)from;
             o->plan->row_to[from] = (int32_t)(o->next[run] + i);
@@ -171,7 +166,7 @@ static void order_rows(const struct tri_peers *peers, const struct tri_frame *fr
         for (int64_t s = 0; s < homes; s++) {
             for (int64_t p = 0; p < peers->parts; p++) {
                 next[(p * homes + s) * peers->experts + e] = at;
-                at += received_at(peers, received, s, p, e);
+                at += tri_peers_at(peers, received, s, p, e);
             }
         }
     }
@@ -278,7 +273,15 @@ struct tri_route_plan *tri_route_plan_make(const struct tri_peers *peers,
         tri_peers_counts(peers, &frame->pass, load, received);
     }
     count_rows(peers, plan, received);
-    order_rows(peers, frame, plan, received);
+    if (peers->chunks[0] == 0) {
+        order_rows(peers, frame, plan, received);
+    } else {
+        plan->chunks[0] = tri_route_chunks_make(peers, frame, plan, received, peers->chunks[0]);
+        plan->chunks[1] = plan->chunks[0];
+        if (pass->backward && peers->chunks[1] != peers->chunks[0]) {
+            plan->chunks[1] = tri_route_chunks_make(peers, frame, plan, received, peers->chunks[1]);
+        }
+    }
     plan->cuts = keep(frame, peers->experts, sizeof(*plan->cuts));
     memset(plan->cuts, 0, (size_t)peers->experts * sizeof(*plan->cuts));
     if (peers->context->reproducible && pass->backward) {

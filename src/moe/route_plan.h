@@ -6,6 +6,7 @@
 #include "moe/peers.h"
 #include "moe/router.h"
 
+struct tri_route_chunks;
 struct tri_route_plan {
     struct tri_range own;           /* tokens */
     int64_t slots, part_rows, rows; /* part_rows: those that arrive here; rows: of all parts */
@@ -17,6 +18,7 @@ struct tri_route_plan {
     int64_t *offsets;      /* [experts + 1] rows of each local expert */
     int32_t *row_from;     /* [rows] expert order -> arrival order; NULL when they agree */
     int32_t *row_to;       /* the inverse */
+    struct tri_route_chunks *chunks[2]; /* forward, backward; in place of the two above */
     struct tri_cuts *cuts; /* [experts] of each one's rows, by rows of the global batch */
 };
 

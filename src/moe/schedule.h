@@ -6,12 +6,13 @@
 #include "model/network.h"
 #include "moe/router.h"
 
-/* Send and receive buffers, shared by all MoE layers of a model: nothing in them outlives a layer's
- * forward or backward. They start at `headroom` times a balanced share and grow when a micro-batch
- * needs more. */
+/* Send and receive buffers, those that a schedule takes, shared by all MoE layers of a model:
+ * nothing in them outlives a layer's forward or backward. They start at `headroom` times a balanced
+ * share and grow when a micro-batch needs more. */
+enum { TRI_EXCHANGE_BUFFERS = 4 };
 struct tri_exchange {
-    void *buffer[2];
-    size_t capacity[2];
+    void *buffer[TRI_EXCHANGE_BUFFERS];
+    size_t capacity[TRI_EXCHANGE_BUFFERS];
     int64_t growths;
     double load; /* 0: peers say what they send. Else nobody is there to say, and it is so many
                     times what the config's router sends by tokens' places (moe/peers.h) */

@@ -81,7 +81,8 @@ static void test_reserved(void **state)
          "c.yaml:1: key 'moe.router': found 'any', expected top_k, balanced, deepspeed_top1, "
          "deepspeed_top2, deepspeed_topk, sparsemixer, dense or expert_choice"},
         {"moe: {num_experts: 4, schedule: s1}\n",
-         "c.yaml:1: key 'moe.schedule': found 's1', which is not built yet, expected ted or dense"},
+         "c.yaml:1: key 'moe.schedule': found 's1', which is not built yet, expected ted, "
+         "overlapped or dense"},
         {"train: {recompute: auto}\n",
          "c.yaml:1: key 'train.recompute': found 'auto', which is not built yet, expected none, "
          "full or block numbers, as [0, 3]"},
@@ -383,6 +384,10 @@ static void test_combinations(void **state)
          "experts or more in so many groups"},
         {"moe: {num_experts: 4, router: dense, schedule: ted}\n",
          "c.yaml:1: key 'moe.schedule': found ted, expected dense: router is dense"},
+        {"moe: {num_experts: 4, schedule: overlapped}\n"
+         "train: {duplicate_token_dropping: false}\n",
+         "c.yaml:2: key 'train.duplicate_token_dropping': found false, expected true: schedule "
+         "overlapped sends no duplicates"},
         {"moe: {num_experts: 4, schedule: dense}\n",
          "c.yaml:1: key 'moe.schedule': found dense, expected ted: router is top_k"},
         {"moe: {num_experts: 4, mutual_information: 0.1}\n",
@@ -529,7 +534,8 @@ static void test_overrides(void **state)
                              "from 0 to below 1, as [0.9, 0.95]"},
         {"train.recompute=some", "command line: key 'train.recompute': found 'some', expected "
                                  "none, full or block numbers, as [0, 3]"},
-        {"moe.chunks=auto", "command line: key 'moe.chunks': not built yet"},
+        {"moe.chunks=auto", "command line: key 'moe.chunks': found 'auto', which is not built yet, "
+                            "expected an integer from 1 to 1024"},
         {"train.recompute=[0,", "command line: key 'train.recompute': found '[0,', expected "
                                 "none, full or block numbers, as [0, 3]"},
         {"train.recompute=[4]",

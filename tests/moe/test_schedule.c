@@ -194,8 +194,9 @@ static void run(struct bench *b)
                     t >= own.begin && t < own.end ? dweight + t * K : NULL, b->where);
     }
     schedule->ops->destroy(schedule);
-    tri_free(exchange.buffer[0]);
-    tri_free(exchange.buffer[1]);
+    for (int i = 0; i < TRI_EXCHANGE_BUFFERS; i++) {
+        tri_free(exchange.buffer[i]);
+    }
     tri_free(kept);
     tri_free(x);
     tri_free(dy);
@@ -253,8 +254,12 @@ static void check(const char *words, struct small_layout layout, const struct tr
 
 static int run_job(int argc, char **argv)
 {
-    static const char *const words[] = {"", "train.duplicate_token_dropping=false",
-                                        "train.sequence_parallel=true", "moe.schedule=gather",
+    static const char *const words[] = {"",
+                                        "train.duplicate_token_dropping=false",
+                                        "train.sequence_parallel=true",
+                                        "moe.schedule=overlapped moe.chunks=3",
+                                        "moe.schedule=overlapped train.sequence_parallel=true",
+                                        "moe.schedule=gather",
                                         "moe.schedule=gather train.sequence_parallel=true"};
     enum { WORDS = sizeof(words) / sizeof(*words) };
     (void)argc;

@@ -173,6 +173,16 @@ static const char *const options[] = {
     "reproducible=true model.num_kv_heads=8 precision=bf16 train.recompute=full model.bias=all",
 };
 
+static const char *const overlapped[] = {
+    "moe.schedule=overlapped moe.chunks=3 precision=bf16",
+    "moe.schedule=overlapped moe.chunks_backward=2 train.sequence_parallel=true "
+    "train.recompute=full",
+    "moe.schedule=overlapped moe.chunks=7 train.recompute=[1] moe.headroom=1 "
+    "train.communication_aware_checkpointing=false",
+    ("moe.schedule=overlapped reproducible=true model.num_kv_heads=8 precision=bf16 "
+     "train.lora.rank=4"),
+};
+
 static const char *const dense[] = {
     "moe.router=dense moe.mutual_information=0.1 moe.aux_window=step train.recompute=[1]",
     ("moe.router=dense precision=bf16 train.sequence_parallel=true train.recompute=full "
@@ -200,6 +210,9 @@ static int run_job(int argc, char **argv)
         for (size_t o = 0; o < sizeof(options) / sizeof(options[0]); o++) {
             run(SMALL_GPT, options[o], layouts[i], true);
             run(SMALL_LLAMA, options[o], layouts[i], true);
+        }
+        for (size_t o = 0; o < sizeof(overlapped) / sizeof(overlapped[0]); o++) {
+            run(o % 2 == 0 ? SMALL_GPT : SMALL_LLAMA, overlapped[o], layouts[i], true);
         }
         for (size_t o = 0; o < sizeof(dense) / sizeof(dense[0]); o++) {
             run(o % 2 == 0 ? SMALL_GPT : SMALL_LLAMA, dense[o], layouts[i], true);
