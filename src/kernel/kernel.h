@@ -43,7 +43,9 @@ struct tri_fixed {
  * accumulating). Supported dtypes (a,b,c): (f32,f32,f32), (bf16,bf16,bf16), (bf16,bf16,f32),
  * and in ref (f64,f64,f64).
  * c of i64: a fixed-point sum, which the product is added to, always. k may be cut: each part's
- * product is then summed in f32 alone and added as one term. Not through oneDNN. */
+ * product is then summed in f32 alone and added as one term. Not through oneDNN.
+ * Who makes a group of products in several calls says what all of it is, and each has the bits that
+ * it has in one call: how threads share a group out decides them too, through oneDNN. */
 struct tri_matmul {
     int64_t m, n, k;
     const void *a, *b;
@@ -56,6 +58,9 @@ struct tri_matmul {
     struct tri_fixed *fixed;
     const int64_t *cuts; /* [parts + 1] rising from 0 to k; NULL: one part */
     int64_t parts;
+    /* of all calls of the group: products, and the sum of their m * n * k; 0: it is this call's */
+    int64_t group;
+    double group_work;
 };
 
 /* Rows inside rows: element (o, i, j) of [outer, inner, width] is at o*ld_outer + i*ld_inner + j.

@@ -397,7 +397,7 @@ static void *project_out(const struct attention *a, const struct tri_frame *fram
     void *partial = tri_stream_partial(frame, y, context->sum_dt);
     const struct tri_linear o = tri_linear_open(context->params, &a->o, TRI_USE_FORWARD);
     const float *bias = tri_weights_open(context->params, a->o_bias, TRI_USE_FORWARD);
-    const struct tri_low_batch low = {frame, 1, NULL, &a->low[1], 0};
+    const struct tri_low_batch low = {frame, 1, NULL, &a->low[1], 0, NULL};
     const struct tri_low_sum sum = {&low, kept->low[1]};
     tri_partial_forward(frame, &o, tri_pass_tokens(pass), kept->out, whole ? bias : NULL,
                         tri_low_rank_up_more(&sum), partial);
@@ -438,8 +438,8 @@ static void *forward(const struct tri_sublayer *self, const struct tri_frame *fr
     tri_linear_forward(&qkv, context->kernels, n, x, bias, kept->raw, context->dt);
     tri_weights_close(context->params, a->qkv_bias, bias);
     tri_linear_close(context->params, &qkv);
-    const struct tri_low_batch low[2] = {{frame, 1, NULL, &a->low[0], 0},
-                                         {frame, 1, NULL, &a->low[1], 0}};
+    const struct tri_low_batch low[2] = {{frame, 1, NULL, &a->low[0], 0, NULL},
+                                         {frame, 1, NULL, &a->low[1], 0, NULL}};
     kept->low[0] = tri_low_rank_down(&low[0], x);
     tri_low_rank_up(&low[0], kept->low[0], kept->raw);
     if (a->norm[0].row) {
@@ -503,8 +503,8 @@ static void backward(const struct tri_sublayer *self, const struct tri_frame *fr
     tri_linear_input_gradient(&o, kernels, n, dy, d_out);
     tri_linear_weight_gradient(&o, kernels, n, dy, kept->out, cuts);
     tri_linear_close(context->params, &o);
-    const struct tri_low_batch low[2] = {{frame, 1, NULL, &a->low[0], 0},
-                                         {frame, 1, NULL, &a->low[1], 0}};
+    const struct tri_low_batch low[2] = {{frame, 1, NULL, &a->low[0], 0, NULL},
+                                         {frame, 1, NULL, &a->low[1], 0, NULL}};
     tri_low_rank_input_gradient(
         &low[1], tri_low_rank_backward(&low[1], &cuts, kept->out, kept->low[1], dy), d_out);
     struct tri_attention args = arguments(a, frame, kept);

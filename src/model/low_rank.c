@@ -102,6 +102,22 @@ static struct tri_span span_of(const struct tri_low_batch *b, struct half half, 
     return half.is_a ? low_of(b, i)->a : low_of(b, i)->b[half.part];
 }
 
+/* What all products like this one are; gradients: of halves that are trained. */
+static void tell_group(const struct tri_low_batch *b, struct half half, bool gradients,
+                       struct tri_matmul *product)
+{
+    const struct tri_low_batch *group = b->group;
+    int64_t rows = 0;
+    for (int64_t i = 0; group && i < group->count; i++) {
+        if (rows_of(group, i) > 0 && (!gradients || tri_span_is_trained(span_of(group, half, i)))) {
+            product->group++;
+            rows += rows_of(group, i);
+        }
+    }
+    product->group_work =
+        (double)rows * (double)product->n * (double)(gradients ? product->m : product->k);
+}
+
 static void run(const struct tri_low_batch *b, const struct tri_matmul *products, int64_t used)
 {
     const struct tri_kernels *kernels = b->frame->context->kernels;
@@ -125,6 +141,7 @@ static void multiply(const struct tri_low_batch *b, struct half half, enum tri_u
     const void **open = tri_arena_alloc(b->frame->arena, count * sizeof(*open));
     int64_t used = 0;
     product.ab_dtype = context->dt;
+    tell_group(b, half, false, &product);
     for (int64_t i = 0; i < b->count; i++) {
         if (rows_of(b, i) > 0) {
             open[i] = tri_weights_open(context->params, span_of(b, half, i), use);
@@ -158,6 +175,7 @@ static void add_gradients(const struct tri_low_batch *b, struct half half,
     product.a_transposed = true;
     product.ldc = product.n;
     product.fixed = &context->params->fixed;
+    tell_group(b, half, true, &product);
     for (int64_t i = 0; i < b->count; i++) {
         bool first;
         open[i] = NULL;

@@ -45,9 +45,10 @@ bool tri_low_rank_find(const struct tri_params *params, const struct tri_param *
 struct tri_low_batch {
     const struct tri_frame *frame;
     int64_t count;
-    const int64_t *offsets;         /* NULL: all tokens of the frame's pass, for one map */
-    const struct tri_low_rank *low; /* of network 0; */
-    size_t stride;                  /* bytes to that of the next */
+    const int64_t *offsets;            /* NULL: all tokens of the frame's pass, for one map */
+    const struct tri_low_rank *low;    /* of network 0; */
+    size_t stride;                     /* bytes to that of the next */
+    const struct tri_low_batch *group; /* all, where these are some of them (network.h); or NULL */
 };
 
 /* u [sums, rows, parts * rank], in the arena; NULL where there are no pairs. */

@@ -22,11 +22,11 @@ static void *forward(const struct tri_sublayer *self, const struct tri_frame *fr
     bool whole = tri_sum_is_whole(context);
     x = tri_stream_whole(frame, where, x);
     void *y = output ? tri_frame_take(frame, own[1] * context->config->model.hidden_size) : NULL;
-    tri_networks_forward(frame, &mlp->network, 1, offsets, x, kept);
+    tri_networks_forward(frame, &mlp->network, 1, offsets, NULL, x, kept);
     if (output) {
         size_t mark = tri_arena_mark(frame->arena);
         void *partial = tri_stream_partial(frame, y, context->sum_dt);
-        tri_networks_output(frame, &mlp->network, 1, offsets, kept, partial, whole);
+        tri_networks_output(frame, &mlp->network, 1, offsets, NULL, kept, partial, whole);
         if (!whole) {
             tri_stream_sum(frame, where, partial, context->sum_dt, y);
             tri_networks_add_down_bias(context, &mlp->network, 1, own, y);
@@ -47,7 +47,7 @@ static void backward(const struct tri_sublayer *self, const struct tri_frame *fr
     dy = tri_stream_whole_gradient(frame, backward_mlp, dy);
     void *partial = tri_stream_partial(frame, dx, context->sum_dt);
     const struct tri_cuts cuts = tri_cuts_by_rows(frame, frame->pass.rows, frame->pass.seq);
-    tri_networks_backward(frame, &mlp->network, 1, offsets, &cuts, kept, dy, partial);
+    tri_networks_backward(frame, &mlp->network, 1, offsets, NULL, &cuts, kept, dy, partial);
     tri_stream_sum(frame, backward_mlp, partial, context->sum_dt, dx);
     tri_arena_rewind(frame->arena, mark);
 }

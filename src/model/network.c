@@ -73,7 +73,14 @@ struct batch {
     const struct tri_network *networks;
     int64_t count;
     const int64_t *offsets;
+    const struct batch *group; /* all of them, where these are some; or NULL */
 };
+
+static struct batch group_of(const struct tri_frame *frame, const struct tri_network_group *group)
+{
+    return group ? (struct batch){frame, group->networks, group->count, group->offsets, NULL}
+                 : (struct batch){0};
+}
 
 static int64_t rows_of(const struct batch *b, int64_t i)
 {
@@ -98,6 +105,32 @@ static void close_weights(const struct batch *b, enum tri_network_part part,
         if (rows_of(b, i) > 0) {
             tri_weights_close(b->frame->context->params, b->networks[i].part[part], weights[i]);
         }
+    }
+}
+
+/* Whether a part of a network has a gradient in this call. */
+static bool has_gradient(const struct batch *b, enum tri_network_part part, int64_t i)
+{
+    return rows_of(b, i) > 0 && tri_span_is_trained(b->networks[i].part[part]);
+}
+
+/* Says of each product what its group is. gradients: of those that are trained. */
+static void tell_group(const struct batch *b, enum tri_network_part part, bool gradients,
+                       struct tri_matmul *products, int64_t count)
+{
+    const struct batch *group = b->group;
+    int64_t networks = 0;
+    int64_t rows = 0;
+    for (int64_t i = 0; group && i < group->count; i++) {
+        if (gradients ? has_gradient(group, part, i) : rows_of(group, i) > 0) {
+            networks++;
+            rows += rows_of(group, i);
+        }
+    }
+    for (int64_t i = 0; i < count; i++) {
+        struct tri_matmul *p = &products[i];
+        p->group = networks;
+        p->group_work = (double)rows * (double)p->n * (double)(gradients ? p->m : p->k);
     }
 }
 
@@ -138,13 +171,8 @@ static void rows_product(const struct batch *b, int64_t n, int64_t k, const void
             .bias = biases ? biases[i] : NULL,
         };
     }
+    tell_group(b, TRI_NETWORK_IN, false, products, used);
     run_products(b, products, used);
-}
-
-/* Whether a part of a network has a gradient in this call. */
-static bool has_gradient(const struct batch *b, enum tri_network_part part, int64_t i)
-{
-    return rows_of(b, i) > 0 && tri_span_is_trained(b->networks[i].part[part]);
 }
 
 /* dw[m, n] (+)= dy[rows, m]^T x[rows, n], one product a network with rows whose part is trained;
@@ -181,6 +209,7 @@ static void weight_gradients(const struct batch *b, enum tri_network_part part,
             .parts = cuts[i].parts,
         };
     }
+    tell_group(b, part, true, products, used);
     run_products(b, products, used);
     for (int64_t i = 0; i < b->count; i++) {
         if (has_gradient(b, part, i)) {
@@ -218,8 +247,19 @@ static void partial_product(const struct batch *b, int64_t out, int blocks, cons
 /* The low-rank pairs of a part of all networks. */
 static struct tri_low_batch low_of(const struct batch *b, enum tri_network_part part)
 {
-    return (struct tri_low_batch){b->frame, b->count, b->offsets, &b->networks[0].low[part],
-                                  sizeof(*b->networks)};
+    struct tri_low_batch low = {
+        .frame = b->frame,
+        .count = b->count,
+        .offsets = b->offsets,
+        .low = &b->networks[0].low[part],
+        .stride = sizeof(*b->networks),
+    };
+    if (b->group && low.low->parts > 0) {
+        struct tri_low_batch *group = tri_arena_alloc(b->frame->arena, sizeof(*group));
+        *group = low_of(b->group, part);
+        low.group = group;
+    }
+    return low;
 }
 
 /* One matrix and bias of each network. */
@@ -238,11 +278,13 @@ static struct matrices take_matrices(const struct batch *b)
 }
 
 void tri_networks_forward(const struct tri_frame *frame, const struct tri_network *networks,
-                          int64_t count, const int64_t *offsets, const void *x,
+                          int64_t count, const int64_t *offsets,
+                          const struct tri_network_group *group, const void *x,
                           struct tri_network_saved *saved)
 {
     const struct tri_context *context = frame->context;
-    const struct batch b = {frame, networks, count, offsets};
+    const struct batch all = group_of(frame, group);
+    const struct batch b = {frame, networks, count, offsets, group ? &all : NULL};
     int64_t rows = offsets[count];
     int64_t inner = networks[0].inner;
     int64_t in_rows = rows_in(context->config, inner);
@@ -276,10 +318,12 @@ void tri_networks_forward(const struct tri_frame *frame, const struct tri_networ
 
 void tri_networks_output(const struct tri_frame *frame, const struct tri_network *networks,
                          int64_t count, const int64_t *offsets,
+                         const struct tri_network_group *group,
                          const struct tri_network_saved *saved, void *y, bool with_down_bias)
 {
     const struct tri_context *context = frame->context;
-    const struct batch b = {frame, networks, count, offsets};
+    const struct batch all = group_of(frame, group);
+    const struct batch b = {frame, networks, count, offsets, group ? &all : NULL};
     size_t mark = tri_arena_mark(frame->arena);
     struct matrices down = take_matrices(&b);
     int64_t hidden = context->config->model.hidden_size;
@@ -343,11 +387,13 @@ static void bias_gradients(const struct batch *b, enum tri_network_part part,
 }
 
 void tri_networks_backward(const struct tri_frame *frame, const struct tri_network *networks,
-                           int64_t count, const int64_t *offsets, const struct tri_cuts *cuts,
+                           int64_t count, const int64_t *offsets,
+                           const struct tri_network_group *group, const struct tri_cuts *cuts,
                            const struct tri_network_saved *saved, const void *dy, void *dx)
 {
     const struct tri_context *context = frame->context;
-    const struct batch b = {frame, networks, count, offsets};
+    const struct batch all = group_of(frame, group);
+    const struct batch b = {frame, networks, count, offsets, group ? &all : NULL};
     int64_t rows = offsets[count];
     int64_t hidden = context->config->model.hidden_size;
     int64_t inner = networks[0].inner;

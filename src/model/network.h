@@ -38,15 +38,25 @@ struct tri_network_saved {
     void *low[2];  /* of the low-rank pairs, or NULL */
 };
 
+/* All networks of a layer, where a call has some of them. Whoever works on them in several calls
+ * says which there are: each then has the bits that it has in one call. */
+struct tri_network_group {
+    const struct tri_network *networks;
+    int64_t count;
+    const int64_t *offsets; /* [count + 1] */
+};
+
 /* act(x W_in^T), kept in `saved`; network i works on rows offsets[i] to offsets[i + 1]. All
- * networks have the same inner size. */
+ * networks have the same inner size. group: NULL where these are all. */
 void tri_networks_forward(const struct tri_frame *frame, const struct tri_network *networks,
-                          int64_t count, const int64_t *offsets, const void *x,
+                          int64_t count, const int64_t *offsets,
+                          const struct tri_network_group *group, const void *x,
                           struct tri_network_saved *saved);
 /* y [rows, hidden] sum_dt = act W_down^T; with_down_bias only where that is the whole sum
  * (tri_sum_is_whole, or whole experts). A recompute whose y is known does without. */
 void tri_networks_output(const struct tri_frame *frame, const struct tri_network *networks,
                          int64_t count, const int64_t *offsets,
+                         const struct tri_network_group *group,
                          const struct tri_network_saved *saved, void *y, bool with_down_bias);
 void tri_networks_add_down_bias(const struct tri_context *context,
                                 const struct tri_network *networks, int64_t count,
@@ -55,7 +65,8 @@ void tri_networks_add_down_bias(const struct tri_context *context,
  * weights are added to, those of matrices set where they are the step's first: one call a
  * micro-batch for each network. cuts: of each network's rows. */
 void tri_networks_backward(const struct tri_frame *frame, const struct tri_network *networks,
-                           int64_t count, const int64_t *offsets, const struct tri_cuts *cuts,
+                           int64_t count, const int64_t *offsets,
+                           const struct tri_network_group *group, const struct tri_cuts *cuts,
                            const struct tri_network_saved *saved, const void *dy, void *dx);
 
 #endif

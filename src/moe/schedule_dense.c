@@ -182,12 +182,12 @@ static void finish_outputs(const struct dense *d, const struct tri_frame *frame,
     void *out = reproducible ? tri_frame_take_f32(frame, rows * hidden_of(d)) : kept->out;
     bool whole = !d->meeting.cut && !reproducible;
     if (kept->sparse) {
-        tri_networks_output(frame, d->networks, d->meeting.experts, kept->offsets, kept->saved, out,
-                            whole);
+        tri_networks_output(frame, d->networks, d->meeting.experts, kept->offsets, NULL,
+                            kept->saved, out, whole);
     }
     for (int64_t e = 0; e < d->meeting.experts && !kept->sparse; e++) {
         const int64_t offsets[2] = {0, kept->met.tokens};
-        tri_networks_output(frame, d->networks + e, 1, offsets, kept->saved + e,
+        tri_networks_output(frame, d->networks + e, 1, offsets, NULL, kept->saved + e,
                             at_row(d, out, kept->offsets[e], context->sum_dt), whole);
     }
     if (reproducible) {
@@ -218,12 +218,12 @@ static void compute(const struct dense *d, const struct tri_frame *frame,
                                        elements_out, context->dt, &filled)
                      : tri_frame_take(frame, elements_out);
     if (kept->sparse) {
-        tri_networks_forward(frame, d->networks, d->meeting.experts, kept->offsets,
+        tri_networks_forward(frame, d->networks, d->meeting.experts, kept->offsets, NULL,
                              gather_rows(d, frame, kept, token_of), kept->saved);
     }
     for (int64_t e = 0; e < d->meeting.experts && !kept->sparse; e++) {
         const int64_t offsets[2] = {0, kept->met.tokens};
-        tri_networks_forward(frame, d->networks + e, 1, offsets, kept->x, kept->saved + e);
+        tri_networks_forward(frame, d->networks + e, 1, offsets, NULL, kept->x, kept->saved + e);
     }
     if (!filled) {
         finish_outputs(d, frame, kept);
@@ -351,7 +351,7 @@ static void backward(const struct tri_schedule *self, const struct tri_frame *fr
     void *d_in = tri_arena_alloc(frame->arena,
                                  (size_t)(rows * hidden_of(d)) * tri_dtype_size(context->sum_dt));
     for (int64_t e = 0; e < d->meeting.experts; e++) {
-        tri_networks_backward(frame, d->networks + e, 1, offsets, &cuts, kept->saved + e,
+        tri_networks_backward(frame, d->networks + e, 1, offsets, NULL, &cuts, kept->saved + e,
                               at_row(d, kept->out, kept->offsets[e], context->dt),
                               at_row(d, d_in, kept->offsets[e], context->sum_dt));
     }

@@ -38,6 +38,7 @@ struct trip {
     const struct tri_frame *frame;
     const struct tri_route_plan *plan;
     const struct tri_route_chunks *chunks;
+    struct tri_network_group experts;
     struct kept *kept;
     struct tri_where where;
     bool sends, returns; /* in a recompute whose results are there, neither */
@@ -240,11 +241,12 @@ static void work_forward(const struct trip *trip, const struct team *team)
     const struct tri_context *context = routed->base.context;
     const struct tri_network *networks = routed->networks + team->first;
     struct tri_network_saved *saved = trip->kept->saved + team->first;
-    tri_networks_forward(trip->frame, networks, team->count, team->offsets,
+    tri_networks_forward(trip->frame, networks, team->count, team->offsets, &trip->experts,
                          row_at(trip, trip->rows, team->row, context->dt), saved);
     if (trip->returns) {
-        tri_networks_output(trip->frame, networks, team->count, team->offsets, saved,
-                            row_at(trip, trip->out, team->row, context->sum_dt), !routed->partial);
+        tri_networks_output(trip->frame, networks, team->count, team->offsets, &trip->experts,
+                            saved, row_at(trip, trip->out, team->row, context->sum_dt),
+                            !routed->partial);
     }
 }
 
@@ -253,7 +255,8 @@ static void work_backward(const struct trip *trip, const struct team *team)
     const struct tri_routed *routed = trip->routed;
     const struct tri_context *context = routed->base.context;
     tri_networks_backward(trip->frame, routed->networks + team->first, team->count, team->offsets,
-                          trip->plan->cuts + team->first, trip->kept->saved + team->first,
+                          &trip->experts, trip->plan->cuts + team->first,
+                          trip->kept->saved + team->first,
                           row_at(trip, trip->rows, team->row, context->dt),
                           row_at(trip, trip->out, team->row, context->sum_dt));
 }
@@ -349,6 +352,7 @@ static void *forward(const struct tri_schedule *self, const struct tri_frame *fr
         .frame = frame,
         .plan = plan,
         .chunks = plan->chunks[FORWARD],
+        .experts = {routed->networks, routed->peers.experts, plan->offsets},
         .kept = kept,
         .where = {pass->phase, TRI_KIND_MOE},
         .with_bias = routed->partial,
@@ -397,6 +401,7 @@ static void backward(const struct tri_schedule *self, const struct tri_frame *fr
         .frame = frame,
         .plan = plan,
         .chunks = plan->chunks[BACKWARD],
+        .experts = {routed->networks, routed->peers.experts, plan->offsets},
         .kept = &kept,
         .where = {TRI_PHASE_BACKWARD, TRI_KIND_MOE},
         .sends = true,

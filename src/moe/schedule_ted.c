@@ -206,7 +206,7 @@ static void compute(const struct tri_routed *ted, const struct tri_frame *frame,
     const struct tri_context *context = ted->base.context;
     bool sent = !is_alone(ted) || ted->cut;
     bool filled = false;
-    tri_networks_forward(frame, ted->networks, ted->peers.experts, plan->offsets, rows,
+    tri_networks_forward(frame, ted->networks, ted->peers.experts, plan->offsets, NULL, rows,
                          &kept->saved);
     kept->returned = sent ? tri_keep_result(frame, tri_routed_widest_group(ted),
                                             plan->slots * hidden_of(ted), context->dt, &filled)
@@ -214,8 +214,8 @@ static void compute(const struct tri_routed *ted, const struct tri_frame *frame,
     if (!filled) {
         void *out = is_direct(ted) ? kept->returned
                                    : tri_exchange_take(ted->base.exchange, 0, context, plan->rows);
-        tri_networks_output(frame, ted->networks, ted->peers.experts, plan->offsets, &kept->saved,
-                            out, !ted->partial);
+        tri_networks_output(frame, ted->networks, ted->peers.experts, plan->offsets, NULL,
+                            &kept->saved, out, !ted->partial);
         tri_routed_add_time(frame, start, true);
         if (sent || ted->partial) {
             send_back(ted, plan, pass->phase, out, ted->partial, kept->returned);
@@ -271,7 +271,7 @@ static void backward(const struct tri_schedule *self, const struct tri_frame *fr
     tri_routed_add_time(frame, &start, false);
     void *d_in =
         is_direct(ted) ? d_back : tri_exchange_take(self->exchange, 0, context, plan->rows);
-    tri_networks_backward(frame, ted->networks, ted->peers.experts, plan->offsets, plan->cuts,
+    tri_networks_backward(frame, ted->networks, ted->peers.experts, plan->offsets, NULL, plan->cuts,
                           &kept->saved, d_rows, d_in);
     tri_routed_add_time(frame, &start, true);
     if (!alone || ted->partial) {

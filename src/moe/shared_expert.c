@@ -104,7 +104,7 @@ static void make_output(const struct tri_shared_expert *shared, const struct tri
     }
     size_t mark = tri_arena_mark(frame->arena);
     void *partial = tri_stream_partial(frame, kept->out, context->sum_dt);
-    tri_networks_output(frame, &shared->network, 1, offsets, &kept->saved, partial, whole);
+    tri_networks_output(frame, &shared->network, 1, offsets, NULL, &kept->saved, partial, whole);
     if (!whole) {
         tri_stream_sum(frame, (struct tri_where){pass->phase, TRI_KIND_SHARED_EXPERT}, partial,
                        context->sum_dt, kept->out);
@@ -123,7 +123,7 @@ void tri_shared_expert_forward(const struct tri_shared_expert *shared,
     int64_t offsets[2] = {0, tri_pass_tokens(pass)};
     kept->x = x;
     x = tri_stream_whole(frame, (struct tri_where){pass->phase, TRI_KIND_SHARED_EXPERT}, x);
-    tri_networks_forward(frame, &shared->network, 1, offsets, x, &kept->saved);
+    tri_networks_forward(frame, &shared->network, 1, offsets, NULL, x, &kept->saved);
     if (y || shared->gate.rows.row) {
         make_output(shared, frame, kept);
     }
@@ -238,7 +238,7 @@ void tri_shared_expert_backward(const struct tri_shared_expert *shared,
     const void *d_whole = tri_stream_whole_gradient(frame, where, d_out);
     void *partial = tri_stream_partial(frame, d_in, context->sum_dt);
     const struct tri_cuts cuts = tri_cuts_by_rows(frame, frame->pass.rows, frame->pass.seq);
-    tri_networks_backward(frame, &shared->network, 1, offsets, &cuts, &kept->saved, d_whole,
+    tri_networks_backward(frame, &shared->network, 1, offsets, NULL, &cuts, &kept->saved, d_whole,
                           partial);
     tri_stream_sum(frame, where, partial, context->sum_dt, d_in);
     context->kernels->add(

@@ -175,9 +175,9 @@ static void *forward(const struct tri_schedule *self, const struct tri_frame *fr
     for (int64_t i = 0; i < rows; i++) {
         memcpy(in + i * hidden, all + kept->route[i] / k * hidden, (size_t)hidden * sizeof(*in));
     }
-    tri_networks_forward(frame, g->networks, g->experts, kept->offsets, in, &kept->saved);
-    tri_networks_output(frame, g->networks, g->experts, kept->offsets, &kept->saved, kept->out,
-                        !g->cut);
+    tri_networks_forward(frame, g->networks, g->experts, kept->offsets, NULL, in, &kept->saved);
+    tri_networks_output(frame, g->networks, g->experts, kept->offsets, NULL, &kept->saved,
+                        kept->out, !g->cut);
     if (g->cut && context->mesh->coord[TRI_AXIS_TENSOR] == 0) {
         tri_networks_add_down_bias(context, g->networks, g->experts, kept->offsets, kept->out);
     }
@@ -218,8 +218,8 @@ static void backward(const struct tri_schedule *self, const struct tri_frame *fr
         slopes[route] += slope * kept->out[i];
         d_out[i] = kept->back[route] * slope;
     }
-    tri_networks_backward(frame, g->networks, g->experts, kept->offsets, g->cuts, &kept->saved,
-                          d_out, d_in);
+    tri_networks_backward(frame, g->networks, g->experts, kept->offsets, NULL, g->cuts,
+                          &kept->saved, d_out, d_in);
     for (int64_t i = 0; i < rows * hidden; i++) {
         sums[kept->route[i / hidden] / k * hidden + i % hidden] += d_in[i];
     }

@@ -390,6 +390,7 @@ static void deal_sort(struct deal *deal)
         deal->order[at] = (int32_t)i;
         total += work;
     }
+    total = deal->products->group > 0 ? deal->products->group_work : total;
     deal->piece = 1.0 + total / (4.0 * (double)deal->threads);
 }
 
@@ -418,11 +419,12 @@ static void deal_work(const struct tri_kernels *self, struct deal *deal)
     }
 }
 
+/* group: products of all calls. */
 static void run_group(const struct tri_kernels *self, const struct tri_matmul *products,
-                      int64_t count)
+                      int64_t count, int64_t group)
 {
     /* Inside a parallel region oneDNN works on one thread. */
-    if (count <= FEW && count < 8 * self->threads) {
+    if (group <= FEW && group < 8 * self->threads) {
         struct deal deal = {.products = products, .count = count, .threads = self->threads};
         deal_sort(&deal);
 #pragma omp parallel num_threads(self->threads)
@@ -450,12 +452,14 @@ void tri_onednn_run(const struct tri_kernels *self, const struct tri_matmul *pro
         TRI_REQUIRE(p->ab_dtype == TRI_F32 || p->ab_dtype == TRI_BF16);
         TRI_REQUIRE(p->c_dtype == TRI_F32 || p->c_dtype == p->ab_dtype);
         TRI_REQUIRE(!(p->bias && p->accumulate) && !p->cuts);
+        TRI_REQUIRE(p->group == 0 || p->group >= count);
     }
     /* oneDNN's regions ask the calling thread how many threads they have. */
     int before = omp_get_max_threads();
     omp_set_num_threads(self->threads);
-    if (self->threads > 1 && !omp_in_parallel() && count > 1) {
-        run_group(self, products, count);
+    int64_t group = count > 0 && products->group > 0 ? products->group : count;
+    if (self->threads > 1 && !omp_in_parallel() && group > 1) {
+        run_group(self, products, count, group);
     } else {
         for (int64_t i = 0; i < count; i++) {
             execute(self, &products[i]);
