@@ -110,14 +110,13 @@ void tri_timing_begin(struct tri_timing *timing, const struct tri_cluster *clust
                       struct tri_kernels *kernels, struct tri_mesh *mesh)
 {
     int hosts = cluster->ranks_per_host;
-    int first = mesh->rank / hosts * hosts;
     *timing = (struct tri_timing){
         .cluster = cluster,
         .kernels = kernels,
         .lanes = {.now = BEGINNING, .one_link = cluster->one_link},
         .calls = {.call = call, .state = timing},
         .works = {compute, head, timing},
-        .neighbours = mesh->ranks - first < hosts ? mesh->ranks - first : hosts,
+        .neighbours = mesh->ranks < hosts ? mesh->ranks : hosts,
     };
     for (int id = 0; id < TRI_GROUP_COUNT; id++) {
         const struct tri_group *group = tri_mesh_group(mesh, tri_groups[id].axes);

@@ -1,0 +1,147 @@
+/* Planned time against closed forms: on a machine that takes a second for an operation or a byte of
+ * one kind, and no time for all else, a step takes as many seconds as it has of them. */
+#include "support/small.h"
+
+#include "base/memory.h"
+#include "train/rehearsal.h"
+
+#include <math.h>
+#include <string.h>
+
+static const struct tri_layout layout = {2, 2, 2, 2};
+
+static void expect_close(double found, double expected, const char *what)
+{
+    if (!(fabs(found - expected) <= 1e-9 * (1.0 + fabs(expected)))) {
+        tri_panic(TRI_FAILED, "%s: found %.17g, expected %.17g", what, found, expected);
+    }
+}
+
+static struct tri_step_time rehearse(const struct tri_config *config, struct tri_layout where,
+                                     const struct tri_cluster *cluster, struct tri_ledger *ledger)
+{
+    struct tri_layout_plan plan;
+    struct tri_error error;
+    int last = where.tensor * where.expert * where.data - 1;
+    CHECK(tri_rehearse_timed(config, where, last, cluster, ledger, &plan, &error) == TRI_OK);
+    double sum = 0.0;
+    for (int part = 0; part < TRI_PART_COUNT; part++) {
+        CHECK(plan.time.part[part] >= -1e-9 * plan.time.step);
+        sum += plan.time.part[part];
+    }
+    expect_close(sum, plan.time.step, "parts");
+    return plan.time;
+}
+
+/* Multiplications and additions of all products: three a matrix, forward and two ways back. */
+static double products_of(const struct tri_config *config)
+{
+    const struct tri_config_model *m = &config->model;
+    const struct tri_config_moe *moe = &config->moe;
+    double hidden = (double)m->hidden_size;
+    double heads = (double)((2 * m->num_heads + 2 * m->num_kv_heads) * m->head_dim);
+    double matrices = (double)m->vocab_size * hidden;
+    for (int64_t layer = 0; layer < m->num_layers; layer++) {
+        bool routed = tri_config_layer_is_moe(config, layer);
+        double inner =
+            (double)(routed ? moe->top_k * moe->intermediate_size : m->intermediate_size);
+        matrices += hidden * heads + 2.0 * hidden * inner;
+        matrices += routed ? hidden * (double)moe->num_experts : 0.0;
+    }
+    return 6.0 * matrices * (double)(config->train.global_batch * config->data.sequence_length);
+}
+
+static void test_products(const char *words)
+{
+    struct tri_config config;
+    struct tri_cluster cluster = {.ranks_per_host = 1};
+    small_config(SMALL_GPT, words, &config);
+    for (int task = TRI_TASK_PRODUCT_FORWARD; task <= TRI_TASK_PRODUCT_WEIGHT; task++) {
+        cluster.rate[TRI_CLUSTER_F32][task].flops = 1.0;
+    }
+    struct tri_step_time time = rehearse(&config, (struct tri_layout){1, 1, 1, 1}, &cluster, NULL);
+    expect_close(time.step, products_of(&config), words);
+    double head = 6.0 * (double)(config.model.vocab_size * config.model.hidden_size *
+                                 config.train.global_batch * config.data.sequence_length);
+    expect_close(time.part[TRI_PART_HEAD], head, "head");
+    CHECK(time.part[TRI_PART_EXPERTS] > 0.0 && time.part[TRI_PART_ROUTER] > 0.0);
+    CHECK(time.part[TRI_PART_EXCHANGE] == 0.0 && time.exposed == 0.0);
+}
+
+/* What a rank sends of the ledger's bytes to each group, where all ranks share a host. */
+static double volume(const struct tri_ledger *ledger, enum tri_op op)
+{
+    const int size[] = {2, 2, 4, 2, 4, 8}; /* of the groups, in their order */
+    double sum = 0.0;
+    for (int group = 0; group < TRI_GROUP_COUNT; group++) {
+        double bytes = (double)tri_ledger_sum(ledger, op, group, -1, -1).bytes;
+        double others = (double)(size[group] - 1);
+        sum += op == TRI_OP_ALL_GATHER       ? others * bytes
+               : op == TRI_OP_REDUCE_SCATTER ? others / (double)size[group] * bytes
+                                             : bytes;
+    }
+    return sum;
+}
+
+static void test_links(const char *words)
+{
+    static const enum tri_op ops[] = {TRI_OP_ALL_GATHER, TRI_OP_REDUCE_SCATTER, TRI_OP_ALL_TO_ALL};
+    struct tri_config config;
+    struct tri_ledger *ledger = tri_alloc(TRI_MEMORY_OTHER, sizeof(*ledger));
+    small_config(SMALL_LLAMA, words, &config);
+    small_config_lay_out(&config, (struct small_layout){2, 2, 2});
+    for (size_t i = 0; i < sizeof(ops) / sizeof(*ops); i++) {
+        struct tri_cluster cluster = {.ranks_per_host = 8};
+        cluster.link[TRI_LINK_INSIDE][ops[i]].bytes = 1.0;
+        struct tri_step_time time = rehearse(&config, layout, &cluster, ledger);
+        expect_close(time.step, volume(ledger, ops[i]), tri_op_name(ops[i]));
+        expect_close(time.exposed, time.step, "exposed");
+        /* What nothing computes beside cannot be hidden; and no more is hidden than is begun. */
+        cluster.hidden[TRI_LINK_INSIDE] = 1.0;
+        for (int task = 0; task < TRI_TASK_COUNT; task++) {
+            cluster.rate[TRI_CLUSTER_F32][task].flops = 1.0;
+        }
+        struct tri_step_time busy = rehearse(&config, layout, &cluster, ledger);
+        cluster.hidden[TRI_LINK_INSIDE] = 0.0;
+        struct tri_step_time blocked = rehearse(&config, layout, &cluster, ledger);
+        expect_close(blocked.step - blocked.exposed, busy.step - busy.exposed, "computing");
+        CHECK(busy.step <= blocked.step);
+        CHECK(ops[i] != TRI_OP_REDUCE_SCATTER || !config.comm_overlap || busy.step < blocked.step);
+    }
+    tri_free(ledger);
+}
+
+/* On two hosts, whose link is slow: the tensor ranks and the expert ranks are neighbours, replicas
+ * are not, and only their sums take time. */
+static void test_hosts(void)
+{
+    struct tri_config config;
+    struct tri_cluster cluster = {.ranks_per_host = 4};
+    small_config(SMALL_LLAMA, "", &config);
+    for (int op = 0; op < TRI_OP_COUNT; op++) {
+        cluster.link[TRI_LINK_BETWEEN][op].bytes = 1.0;
+    }
+    struct tri_step_time apart = rehearse(&config, layout, &cluster, NULL);
+    CHECK(apart.step > 0.0 && apart.part[TRI_PART_ATTENTION] == 0.0);
+    CHECK(apart.part[TRI_PART_EXCHANGE] == 0.0);
+    cluster.ranks_per_host = 2;
+    struct tri_step_time split = rehearse(&config, layout, &cluster, NULL);
+    CHECK(split.part[TRI_PART_EXCHANGE] > 0.0 && split.part[TRI_PART_ATTENTION] == 0.0);
+}
+
+static int run_job(int argc, char **argv)
+{
+    (void)argc;
+    (void)argv;
+    test_products("");
+    test_products("train.global_batch=59 train.micro_batch=1");
+    test_links("");
+    test_links("train.recompute=full comm.overlap=false");
+    test_hosts();
+    return 0;
+}
+
+int main(int argc, char **argv)
+{
+    return job_run(argc, argv, run_job);
+}
