@@ -176,7 +176,8 @@ static int run_job(int argc, char **argv)
         const char *one = words[i % WORDS];
         expect_same(one, layouts[i % count], strstr(one, "reproducible") != NULL);
     }
-    for (int i = 0; i < count; i += count > 8 ? 3 : 1) {
+    int every = count > 8 ? 3 : 1;
+    for (int i = 0; i < count; i += every) {
         expect_sharp(layouts[i]);
     }
     expect_falling(layouts[count - 1]);
