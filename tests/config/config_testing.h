@@ -31,4 +31,27 @@ static inline void parse_well(const char *text, struct tri_config *config)
     }
 }
 
+#define DEFAULT_SHAPE                                                                              \
+    "; no key of model is given, so its shape is the default one (init_from takes that of a "      \
+    "folder or run)"
+
+/* A text that is refused, and the one line. */
+struct bad {
+    const char *text;
+    const char *message;
+};
+
+static inline void check_all(const struct bad *cases, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        struct tri_config config;
+        struct tri_error error = {0};
+        if (parse(cases[i].text, &config, &error) != TRI_BAD_INPUT) {
+            fail_msg("accepted: %s", cases[i].text);
+        }
+        assert_int_equal(error.status, TRI_BAD_INPUT);
+        assert_string_equal(error.message, cases[i].message);
+    }
+}
+
 #endif
