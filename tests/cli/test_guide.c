@@ -125,6 +125,10 @@ static void test_json(void **state)
         {"verify", {"verify", "c.yaml", "--steps", "1", "--compare", "1"}},
         {"plan", {"plan", "c.yaml"}},
         {"plan --layouts", {"plan", "c.yaml", "--layouts", "--ranks", "3"}},
+        {"plan --cluster", {"plan", "c.yaml", "--cluster", "m.yaml"}},
+        {"plan --layouts --cluster",
+         {"plan", "c.yaml", "--layouts", "--ranks", "3", "--cluster", "m.yaml"}},
+        {"calibrate", {"calibrate", "--quick", "--threads", "1", "--ranks", "2"}},
         {"tokenize", {"tokenize", "--tokenizer", "byte", "--out", "more", "t.txt"}},
         {"import", {"import", TESTDATA_DIR "/golden/mixtral", "imported"}},
         {"export", {"export", "imported", "exported"}},
@@ -134,6 +138,8 @@ static void test_json(void **state)
     };
     const size_t count = sizeof(commands) / sizeof(*commands);
     cli_write("p.txt", "one\ntwo\n");
+    cli_write("m.yaml", "{ranks_per_host: 8, links: {inside: {any: {bytes: 1e9}}},"
+                        " kernels: {f32: {any: {bytes: 1e10}}}}");
     char *table = part_of_guide("## For scripts", "\n## ");
     assert_int_equal(cli_count(table, "\n| `"), count);
     for (size_t i = 0; i < count; i++) {
