@@ -56,8 +56,8 @@ static enum tri_status bench_main(int argc, char **argv, struct tri_comm *comm,
     TRI_TRY(tri_config_parse(&tri_strategies, "defaults", defaults, strlen(defaults), argc - 2,
                              argv + 2, &config, error));
     TRI_TRY(tri_config_check_layout(&config, tri_comm_size(comm), error));
-    TRI_TRY(tri_mesh_create(comm, (int)config.parallel.tensor, (int)config.parallel.expert, &mesh,
-                            error));
+    TRI_TRY(tri_mesh_create(comm, (int)config.parallel.tensor, 1, 1, (int)config.parallel.expert,
+                            &mesh, error));
     struct tri_params *params = tri_params_create(&config, mesh);
     tri_params_allocate(params, false);
     tri_params_init(params, tri_kernels_ref(), 1);

@@ -88,7 +88,7 @@ static enum tri_status step(const struct tri_config *config, struct result *resu
     struct tri_mesh *mesh;
     struct tri_step_report report;
     TRI_TRY(tri_config_check_layout(config, tri_comm_size(job), error));
-    TRI_TRY(tri_mesh_create(job, result->tensor, result->expert, &mesh, error));
+    TRI_TRY(tri_mesh_create(job, result->tensor, 1, 1, result->expert, &mesh, error));
     struct tri_kernels *kernels =
         tri_kernels_create(TRI_KERNELS_FAST, tri_environment_kernels(), 1);
     struct tri_engine *engine = tri_engine_create(config, mesh, kernels, true);

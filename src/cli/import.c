@@ -29,7 +29,7 @@ static enum tri_status copy(const char *from, const char *adapter, const char *t
         TRI_TRY(tri_peft_load(adapter, config, spread->params, error));
     }
     struct tri_config whole = *config;
-    whole.parallel = (struct tri_config_parallel){1, 1, 1};
+    whole.parallel = (struct tri_config_parallel){1, 1, 1, {0}};
     note_origin(from, &whole);
     char tokenizer[TRI_PATH_MAX];
     bool found = tri_tokenizer_files_find(from, tokenizer, sizeof(tokenizer));

@@ -46,7 +46,7 @@ static enum tri_status inspect_config(const struct tri_arguments *arguments, boo
         return status;
     }
     struct tri_config whole = config;
-    whole.parallel = (struct tri_config_parallel){1, 1, 1};
+    whole.parallel = (struct tri_config_parallel){1, 1, 1, {0}};
     struct tri_params *params = tri_params_create(&whole, mesh);
     json_t *list = json_array();
     for (int p = 0; p < params->count; p++) {

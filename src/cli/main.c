@@ -159,7 +159,7 @@ static enum tri_status run_rank(struct tri_comm *comm, const struct start *start
     struct tri_error error = start->error;
     struct tri_error none;
     arguments.comm = comm;
-    if (tri_mesh_create(comm, 1, 1, &arguments.everyone, &none) != TRI_OK) {
+    if (tri_mesh_create(comm, 1, 1, 1, 1, &arguments.everyone, &none) != TRI_OK) {
         tri_panic(TRI_FAILED, "%s", none.message);
     }
     enum tri_status status = start->command

@@ -71,8 +71,15 @@ static json_t *json_of_memory(const struct tri_memory_plan *memory)
 
 json_t *tri_json_of_layout(const struct tri_layout *layout)
 {
-    return json_pack("{si si si si}", "tensor", layout->tensor, "expert", layout->expert, "data",
-                     layout->data, "expert_tensor", layout->expert_tensor);
+    json_t *root = json_pack("{si si si si}", "tensor", layout->tensor, "expert", layout->expert,
+                             "data", layout->data, "expert_tensor", layout->expert_tensor);
+    if (layout->depth > 1) {
+        (void)json_object_set_new(root, "depth", json_integer(layout->depth));
+    }
+    if (layout->cross > 1) {
+        (void)json_object_set_new(root, "cross", json_integer(layout->cross));
+    }
+    return root;
 }
 
 json_t *tri_json_of_plan(const struct tri_layout_plan *plan)
@@ -111,10 +118,14 @@ static void print_one(const struct request *request, const struct tri_layout_pla
                       const struct tri_memory_plan loads[TRI_LOAD_COUNT])
 {
     const struct tri_layout *layout = &plan->layout;
-    (void)printf(
-        "%d rank%s = tensor %d x expert %d x data %d, expert_tensor %d; rank %d takes most\n",
-        request->ranks, request->ranks == 1 ? "" : "s", layout->tensor, layout->expert,
-        layout->data, layout->expert_tensor, plan->rank);
+    (void)printf("%d rank%s = tensor %d", request->ranks, request->ranks == 1 ? "" : "s",
+                 layout->tensor);
+    if (layout->depth * layout->cross > 1) {
+        (void)printf(" (grid %d x %d x %d)", layout->tensor / layout->cross / layout->depth,
+                     layout->cross, layout->depth);
+    }
+    (void)printf(" x expert %d x data %d, expert_tensor %d; rank %d takes most\n", layout->expert,
+                 layout->data, layout->expert_tensor, plan->rank);
     (void)printf("%-12s %12s %12s %12s   MB\n", "", load_names[TRI_LOAD_BALANCED],
                  load_names[TRI_LOAD_HEADROOM], load_names[TRI_LOAD_WORST]);
     for (int i = 0; i < TRI_MEMORY_COUNT; i++) {
@@ -137,9 +148,12 @@ static enum tri_status plan_one(const struct request *request, struct tri_error 
 {
     const struct tri_config *config = &request->config;
     const struct tri_config_parallel *parallel = &config->parallel;
-    struct tri_layout layout = {(int)parallel->tensor, (int)parallel->expert,
+    struct tri_layout layout = {(int)parallel->tensor,
+                                (int)parallel->expert,
                                 request->ranks / (int)(parallel->tensor * parallel->expert),
-                                (int)parallel->expert_tensor};
+                                (int)parallel->expert_tensor,
+                                (int)tri_config_depth(parallel),
+                                (int)tri_config_cross(parallel)};
     struct tri_layout_plan plan =
         request->timed
             ? tri_layout_plan_timed(config, layout, tri_rehearse_timed, &request->cluster)
@@ -180,7 +194,7 @@ static void print_line(const struct tri_layout_plan *plan)
     const struct tri_layout *layout = &plan->layout;
     const int64_t *bytes = plan->memory.bytes;
     int64_t over_experts = plan->sent[tri_group_id(TRI_ON_EXPERT)] +
-                           plan->sent[tri_group_id(TRI_ON_TENSOR | TRI_ON_EXPERT)];
+                           plan->sent[tri_group_id(TRI_ON_GRID | TRI_ON_EXPERT)];
     int64_t over_replicas = plan->sent[tri_group_id(TRI_ON_DATA)] +
                             plan->sent[tri_group_id(TRI_ON_EXPERT | TRI_ON_DATA)] +
                             plan->sent[tri_group_id(TRI_ON_ALL)];

@@ -18,12 +18,12 @@ static bool fits(const struct tri_config *config, int ranks, int64_t tensor, int
 
 static struct tri_config_parallel choose(const struct tri_config *config, int ranks)
 {
-    struct tri_config_parallel best = {1, 1, 1};
+    struct tri_config_parallel best = {1, 1, 1, {0}};
     for (int64_t tensor = 1; tensor <= ranks; tensor++) {
         for (int64_t expert = 1; tensor * expert <= ranks; expert++) {
             if (fits(config, ranks, tensor, expert) &&
                 tensor * expert > best.tensor * best.expert) {
-                best = (struct tri_config_parallel){tensor, expert, tensor};
+                best = (struct tri_config_parallel){tensor, expert, tensor, {0}};
             }
         }
     }
@@ -74,7 +74,7 @@ enum tri_status tri_spread_create(const char *command, struct tri_comm *comm,
     config->train.gradient_dtype = TRI_PRECISION_F32;
     config->reproducible = false;
     config->parallel = choose(config, tri_comm_size(comm));
-    TRI_TRY(tri_mesh_create(comm, (int)config->parallel.tensor, (int)config->parallel.expert,
+    TRI_TRY(tri_mesh_create(comm, (int)config->parallel.tensor, 1, 1, (int)config->parallel.expert,
                             &spread->mesh, error));
     note_copies(config, tri_comm_size(comm));
     spread->params = tri_params_create(config, spread->mesh);

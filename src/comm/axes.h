@@ -5,18 +5,28 @@
 #define TRIDENT_COMM_AXES_H
 
 /* In the order in which ranks are numbered, the fastest first. */
-enum tri_axis { TRI_AXIS_TENSOR, TRI_AXIS_EXPERT, TRI_AXIS_DATA, TRI_AXIS_COUNT };
+enum tri_axis {
+    TRI_AXIS_TENSOR,
+    TRI_AXIS_CROSS,
+    TRI_AXIS_DEPTH,
+    TRI_AXIS_EXPERT,
+    TRI_AXIS_DATA,
+    TRI_AXIS_COUNT
+};
 
 /* Sets of axes, to be or-ed. */
 enum {
     TRI_ON_TENSOR = 1 << TRI_AXIS_TENSOR,
+    TRI_ON_CROSS = 1 << TRI_AXIS_CROSS,
+    TRI_ON_DEPTH = 1 << TRI_AXIS_DEPTH,
     TRI_ON_EXPERT = 1 << TRI_AXIS_EXPERT,
     TRI_ON_DATA = 1 << TRI_AXIS_DATA,
+    TRI_ON_GRID = TRI_ON_TENSOR | TRI_ON_CROSS | TRI_ON_DEPTH, /* parallel.tensor ranks */
     TRI_AXIS_SETS = 1 << TRI_AXIS_COUNT,
     TRI_ON_ALL = TRI_AXIS_SETS - 1
 };
 
-enum { TRI_GROUP_COUNT = 6 };
+enum { TRI_GROUP_COUNT = 9 };
 struct tri_group_row {
     int axes; /* a set */
     const char *name;

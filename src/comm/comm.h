@@ -92,7 +92,7 @@ tri_reduce_function tri_reduce;
 struct tri_mesh {
     int size[TRI_AXIS_COUNT];    /* ranks along each axis */
     int coord[TRI_AXIS_COUNT];   /* this rank's place on each */
-    int ranks, rank;             /* of the whole mesh: rank = t + T*(e + E*d) */
+    int ranks, rank;             /* of the whole mesh: in the order of the axes */
     struct tri_comm *comm;       /* borrowed; NULL: it has no other ranks, or only plans them */
     struct tri_ledger *ledger;   /* where its calls are booked: the job's; without a job NULL,
                                   nowhere, until its owner sets one */
@@ -102,21 +102,36 @@ struct tri_mesh {
     struct tri_group *group[TRI_AXIS_SETS]; /* by set of axes: see tri_mesh_group */
 };
 
-/* Collective over the job's ranks, whose number must be tensor x expert x data, with no more than
- * 254 such meshes beside it (checked: BAD_INPUT, the same on all ranks). */
-enum tri_status tri_mesh_create(struct tri_comm *comm, int tensor, int expert,
+/* Collective over the job's ranks, whose number must be tensor x cross x depth x expert x
+ * data, with no
+ * more than 254 such meshes beside it (checked: BAD_INPUT, the same on all ranks). */
+enum tri_status tri_mesh_create(struct tri_comm *comm, int tensor, int cross, int depth, int expert,
                                 struct tri_mesh **mesh, struct tri_error *error) TRI_NODISCARD;
 /* A mesh of this rank alone (every group has one rank). Local. */
 struct tri_mesh *tri_mesh_create_serial(void);
 /* A mesh with the sizes given and the place of `rank` in it, without the other ranks: for plans and
  * for index maths about other ranks. Its collectives take the buffers and book the calls of that
  * rank in a real mesh, and leave all data, what is received too, as it is. Local. */
-struct tri_mesh *tri_mesh_create_view(int tensor, int expert, int data, int rank);
+struct tri_mesh *tri_mesh_create_view(int tensor, int cross, int depth, int expert, int data,
+                                      int rank);
 void tri_mesh_destroy(struct tri_mesh *mesh);
 void tri_mesh_set_max_message(struct tri_mesh *mesh, int64_t elements);
 void tri_mesh_coords(const struct tri_mesh *mesh, int rank, int coord[TRI_AXIS_COUNT]);
 
-/* The group of this rank over a set of axes (TRI_ON_TENSOR | TRI_ON_EXPERT), one that axes.c has.
+/* The ranks that share a layer, parallel.tensor of them, over tensor x cross x depth; this one's place
+ * among them. */
+static inline int tri_mesh_grid(const struct tri_mesh *mesh)
+{
+    return mesh->size[TRI_AXIS_TENSOR] * mesh->size[TRI_AXIS_CROSS] * mesh->size[TRI_AXIS_DEPTH];
+}
+
+static inline int tri_mesh_grid_rank(const struct tri_mesh *mesh)
+{
+    int at = mesh->coord[TRI_AXIS_CROSS] + mesh->size[TRI_AXIS_CROSS] * mesh->coord[TRI_AXIS_DEPTH];
+    return mesh->coord[TRI_AXIS_TENSOR] + mesh->size[TRI_AXIS_TENSOR] * at;
+}
+
+/* The group of this rank over a set of axes (TRI_ON_GRID | TRI_ON_EXPERT), one that axes.c has.
  * Borrowed; groups of one are valid and send nothing. A member's place counts the axes in their
  * order. */
 static inline struct tri_group *tri_mesh_group(const struct tri_mesh *mesh, int axes)

@@ -71,6 +71,12 @@ int tri_group_member(const struct tri_group *group, int index)
     return tri_mesh_member(group->mesh->size, group->id, group->mesh->rank, index);
 }
 
+/* Whether the ranks of the grid are those of tensor. */
+static bool is_one_axis(const struct tri_mesh *mesh)
+{
+    return mesh->size[TRI_AXIS_CROSS] * mesh->size[TRI_AXIS_DEPTH] == 1;
+}
+
 static void init_group(struct tri_group *group, const struct tri_mesh *mesh, int id)
 {
     group->id = id;
@@ -84,6 +90,10 @@ static void init_group(struct tri_group *group, const struct tri_mesh *mesh, int
             group->rank += mesh->coord[axis] * stride;
             stride *= mesh->size[axis];
         }
+    }
+    if (tri_groups[id].axes == TRI_ON_GRID && is_one_axis(mesh)) {
+        group->size = 1; /* tensor stands for it */
+        group->rank = 0;
     }
 }
 
@@ -121,6 +131,10 @@ static struct block *create_block(struct tri_comm *comm, const int size[TRI_AXIS
             take_work(&block->group[id]);
         }
     }
+    if (is_one_axis(mesh)) {
+        /* The same ranks: one group, that is booked by one name. */
+        mesh->group[TRI_ON_GRID] = mesh->group[TRI_ON_TENSOR];
+    }
     block->channel = -1;
     return block;
 }
@@ -151,23 +165,27 @@ static void disconnect(struct block *block)
     }
 }
 
-enum tri_status tri_mesh_create(struct tri_comm *comm, int tensor, int expert,
+enum tri_status tri_mesh_create(struct tri_comm *comm, int tensor, int cross, int depth, int expert,
                                 struct tri_mesh **mesh, struct tri_error *error)
 {
     int ranks = comm->size;
-    if (tensor < 1 || expert < 1) {
+    if (tensor < 1 || cross < 1 || depth < 1 || expert < 1) {
         return tri_fail(error, TRI_BAD_INPUT,
                         "parallel.tensor and parallel.expert must be at least 1, not %d and %d",
-                        tensor, expert);
+                        tensor < 1 ? tensor : 0, expert);
     }
-    int64_t product = (int64_t)tensor * expert;
+    int64_t shared = (int64_t)tensor * cross;
+    shared *= shared <= ranks ? depth : 1;
+    int64_t product = shared <= ranks ? shared * expert : shared;
     if (ranks % product != 0) {
         return tri_fail(error, TRI_BAD_INPUT,
-                        "parallel.tensor x parallel.expert = %d x %d does not divide the %d rank%s "
-                        "of this job",
-                        tensor, expert, ranks, ranks == 1 ? "" : "s");
+                        "parallel.tensor x parallel.expert = %lld x %d does not divide the %d "
+                        "rank%s of this job",
+                        (long long)shared, expert, ranks, ranks == 1 ? "" : "s");
     }
     const int size[TRI_AXIS_COUNT] = {[TRI_AXIS_TENSOR] = tensor,
+                                      [TRI_AXIS_CROSS] = cross,
+                                      [TRI_AXIS_DEPTH] = depth,
                                       [TRI_AXIS_EXPERT] = expert,
                                       [TRI_AXIS_DATA] = ranks / (int)product};
     int channel = -1;
@@ -210,13 +228,17 @@ static void reduce_nothing(void *dst, const void *const *source, int sources, in
     (void)reduction;
 }
 
-struct tri_mesh *tri_mesh_create_view(int tensor, int expert, int data, int rank)
+struct tri_mesh *tri_mesh_create_view(int tensor, int cross, int depth, int expert, int data,
+                                      int rank)
 {
-    TRI_REQUIRE(tensor > 0 && expert > 0 && data > 0);
-    TRI_REQUIRE((int64_t)tensor * expert <= INT32_MAX / data);
-    TRI_REQUIRE(rank >= 0 && rank < tensor * expert * data);
-    const int size[TRI_AXIS_COUNT] = {
-        [TRI_AXIS_TENSOR] = tensor, [TRI_AXIS_EXPERT] = expert, [TRI_AXIS_DATA] = data};
+    TRI_REQUIRE(tensor > 0 && cross > 0 && depth > 0 && expert > 0 && data > 0);
+    TRI_REQUIRE((int64_t)tensor * cross <= INT32_MAX / data / expert / depth);
+    TRI_REQUIRE(rank >= 0 && rank < tensor * cross * depth * expert * data);
+    const int size[TRI_AXIS_COUNT] = {[TRI_AXIS_TENSOR] = tensor,
+                                      [TRI_AXIS_CROSS] = cross,
+                                      [TRI_AXIS_DEPTH] = depth,
+                                      [TRI_AXIS_EXPERT] = expert,
+                                      [TRI_AXIS_DATA] = data};
     struct block *block = create_block(NULL, size, rank);
     block->mesh.reduce = reduce_nothing;
     tri_transport_init_planned(&block->nowhere);

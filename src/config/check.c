@@ -19,7 +19,7 @@ static enum tri_status check_ranges(const struct tri_config *config, bool with_u
             continue;
         }
         const void *value = tri_key_view(key, config);
-        bool optional = !with_unset || key->type == TRI_KEY_LAYERS;
+        bool optional = !with_unset || key->type == TRI_KEY_LAYERS || key->type == TRI_KEY_GRID;
         if ((optional && tri_key_is_unset(key, value)) ||
             tri_value_in_range(key, config->known, value)) {
             continue;
@@ -346,11 +346,12 @@ static enum tri_status check_degrees(const struct tri_config *config, struct tri
 {
     const struct tri_config_parallel *p = &config->parallel;
     int64_t experts = config->moe.num_experts;
-    if (config->model.num_heads % p->tensor != 0) {
+    TRI_TRY(tri_config_check_grid(config, error));
+    if (config->model.num_heads % tri_config_cut(p) != 0) {
         return tri_key_refuse(config, error, "parallel.tensor", "model.num_heads",
                               "found %" PRId64 ", expected a divisor of model.num_heads (%" PRId64
                               ")",
-                              p->tensor, config->model.num_heads);
+                              tri_config_cut(p), config->model.num_heads);
     }
     if (experts == 0 && p->expert != 1) {
         return tri_config_refuse(config, error, "parallel.expert",

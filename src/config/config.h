@@ -118,6 +118,7 @@ struct tri_config_moe {
 
 struct tri_config_parallel {
     int64_t tensor, expert, expert_tensor;
+    int64_t tensor_grid[3]; /* of the tensor ranks; 0: [tensor, 1, 1] */
 };
 
 struct tri_config_data {
@@ -275,6 +276,12 @@ void tri_config_print_markdown(const struct tri_strategies *known, FILE *out);
 /* Parts that reproducible mode cuts every sum over what tensor cuts into, whatever the layout: the
  * largest power of two, at most 8, that divides num_kv_heads. tensor must divide it. */
 int tri_config_reproducible_parts(const struct tri_config *config);
+/* Of the parallel.tensor ranks, what parallel.tensor_grid says of what is no expert: how many cut
+ * heads and inner sizes, how many the hidden size, and how many share the rows of a weight and of a
+ * micro-batch. */
+int64_t tri_config_cross(const struct tri_config_parallel *parallel);
+int64_t tri_config_depth(const struct tri_config_parallel *parallel);
+int64_t tri_config_cut(const struct tri_config_parallel *parallel);
 /* Keys that a query of the layer sees at most; 0: all. */
 int64_t tri_config_layer_window(const struct tri_config *config, int64_t layer);
 /* The sets of shards that a value of data.train or data.valid names: globs, with weights or names;

@@ -83,6 +83,8 @@ static const char *type_name(const struct tri_key *key)
         return "text";
     case TRI_KEY_PAIR:
         return "two numbers";
+    case TRI_KEY_GRID:
+        return "three integers";
     case TRI_KEY_LAYERS:
         return "list";
     case TRI_KEY_RECOMPUTE:

@@ -5,10 +5,9 @@
 #include <string.h>
 
 static const char *const keys[] = {
-    "parallel.tensor_grid", "parallel.zero",   "parallel.pipe",
-    "model.share_layers",   "moe.store",       "moe.store_dir",
-    "moe.cache_memory",     "moe.cache_decay", "train.activation_memory",
-    "train.swap_dir",       "train.delink_at",
+    "parallel.zero",  "parallel.pipe",    "model.share_layers", "moe.store",
+    "moe.store_dir",  "moe.cache_memory", "moe.cache_decay",    "train.activation_memory",
+    "train.swap_dir", "train.delink_at",
 };
 
 static const struct {

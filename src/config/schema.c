@@ -95,6 +95,8 @@ size_t tri_key_bytes(const struct tri_key *key)
         return sizeof(v.text);
     case TRI_KEY_PAIR:
         return sizeof(v.pair);
+    case TRI_KEY_GRID:
+        return sizeof(v.grid);
     default:
         return sizeof(v.layers);
     }
@@ -128,7 +130,8 @@ void tri_key_unset(const struct tri_key *key, void *value)
     } else if (key->type == TRI_KEY_ENUM) {
         memcpy(value, &(unsigned){UINT_MAX}, sizeof(unsigned));
     } else {
-        memcpy(value, &(int64_t){0}, sizeof(int64_t)); /* of a list: its length */
+        memcpy(value, &(int64_t){0},
+               sizeof(int64_t)); /* of a list its length, of a grid one side */
     }
 }
 

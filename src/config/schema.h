@@ -15,6 +15,7 @@ enum tri_key_type {
     TRI_KEY_TEXT,
     TRI_KEY_LAYERS,   /* a list of integers */
     TRI_KEY_PAIR,     /* two numbers */
+    TRI_KEY_GRID,     /* three integers */
     TRI_KEY_RECOMPUTE /* none, full or a list of integers */
 };
 
@@ -34,13 +35,14 @@ union tri_value {
         int64_t items[TRI_LAYERS_MAX];
     } layers;
     double pair[2];
+    int64_t grid[3];
 };
 
 struct tri_key {
     const char *name; /* "section.key", or "key" at the top */
     enum tri_key_type type;
     size_t offset;
-    int64_t min, max; /* INT; items of LAYERS and RECOMPUTE; bytes of TEXT */
+    int64_t min, max; /* INT; items of LAYERS, GRID and RECOMPUTE; bytes of TEXT */
     double low,
         high; /* FLOAT and both of a PAIR; low itself is allowed when low_in, high when high_in */
     bool low_in, high_in;
@@ -106,6 +108,9 @@ bool tri_key_is_followed(const struct tri_key *key, const struct tri_config *con
 enum tri_status tri_config_finish_read(struct tri_config *config, bool hints,
                                        struct tri_error *error) TRI_NODISCARD;
 
+/* The key parallel.tensor_grid. */
+enum tri_status tri_config_check_grid(const struct tri_config *config,
+                                      struct tri_error *error) TRI_NODISCARD;
 /* The first schedule that goes with the router. */
 const struct tri_schedule_kind *tri_config_schedule_for(const struct tri_config *config);
 /* Whether other routers say that they read the key, and this one does not. */

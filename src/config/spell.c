@@ -101,6 +101,10 @@ void tri_value_print(const struct tri_key *key, const void *value, FILE *out)
         tri_value_print_number(copy.pair[1], out);
         (void)fputc(']', out);
         return;
+    case TRI_KEY_GRID:
+        (void)fprintf(out, "[%lld, %lld, %lld]", (long long)copy.grid[0], (long long)copy.grid[1],
+                      (long long)copy.grid[2]);
+        return;
     case TRI_KEY_BOOL:
         (void)fputs(copy.truth ? "true" : "false", out);
         return;
@@ -162,6 +166,10 @@ void tri_value_print_expected(const struct tri_key *key, const struct tri_strate
         (void)fputs("two numbers", out);
         print_interval(key, out);
         (void)fprintf(out, ", as %s", key->initial);
+        break;
+    case TRI_KEY_GRID:
+        (void)fprintf(out, "three integers from %lld to %lld, as [2, 1, 2]", (long long)key->min,
+                      (long long)key->max);
         break;
     case TRI_KEY_BOOL:
         (void)fputs("true or false", out);

@@ -59,6 +59,7 @@ struct tri_schedule_kind {
     bool dense; /* for routers that are, and no others */
     bool drops; /* is made for tensor ranks that send different tokens: takes no
                    train.duplicate_token_dropping false */
+    bool deep;  /* goes with a parallel.tensor_grid whose depth shares the rows of micro-batches */
     /* Whether on a mesh of so many tensor and expert ranks the tensor ranks of an MoE layer each
      * route their own part of the tokens, so that gradients of the router are partial sums over
      * tensor. */

@@ -119,6 +119,23 @@ static bool read_pair(const struct tri_key *key, const struct tri_node *node,
     return true;
 }
 
+static bool read_grid(const struct tri_key *key, const struct tri_node *node,
+                      union tri_value *value)
+{
+    if (node->kind != TRI_NODE_LIST || node->count != 3) {
+        return false;
+    }
+    for (int i = 0; i < 3; i++) {
+        const struct tri_node *item = node->items[i];
+        if (item->kind != TRI_NODE_SCALAR || item->quoted ||
+            !read_integer(item->text, &value->grid[i]) || value->grid[i] < key->min ||
+            value->grid[i] > key->max) {
+            return false;
+        }
+    }
+    return true;
+}
+
 static bool read_word(const struct tri_key *key, const char *text, union tri_value *value)
 {
     for (value->word = 0; key->words[value->word]; value->word++) {
@@ -209,6 +226,8 @@ bool tri_value_read(const struct tri_key *key, const struct tri_strategies *know
         return read_recompute(key, node, value);
     case TRI_KEY_PAIR:
         return read_pair(key, node, value);
+    case TRI_KEY_GRID:
+        return read_grid(key, node, value);
     default:
         break;
     }
@@ -252,6 +271,17 @@ static bool layers_in_range(const struct tri_key *key, const void *value)
     return true;
 }
 
+static bool grid_in_range(const struct tri_key *key, const void *value)
+{
+    int64_t grid[3];
+    memcpy(grid, value, sizeof(grid));
+    bool in = true;
+    for (int i = 0; i < 3; i++) {
+        in = in && grid[i] >= key->min && grid[i] <= key->max;
+    }
+    return in;
+}
+
 static bool word_in_range(const struct tri_key *key, const void *value)
 {
     unsigned word;
@@ -291,6 +321,8 @@ bool tri_value_in_range(const struct tri_key *key, const struct tri_strategies *
     case TRI_KEY_PAIR:
         memcpy(number, value, sizeof(number));
         return in_interval(key, number[0]) && in_interval(key, number[1]);
+    case TRI_KEY_GRID:
+        return grid_in_range(key, value);
     case TRI_KEY_ENUM:
         return word_in_range(key, value);
     case TRI_KEY_STRATEGY:

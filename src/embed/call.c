@@ -120,7 +120,7 @@ static void live_joined(struct trident_runtime *runtime)
     rank->comm = tri_comm_join(runtime->communicator);
     rank->number = tri_comm_rank(rank->comm);
     runtime->ranks = tri_comm_size(rank->comm);
-    if (tri_mesh_create(rank->comm, 1, 1, &rank->world, &error) != TRI_OK) {
+    if (tri_mesh_create(rank->comm, 1, 1, 1, 1, &rank->world, &error) != TRI_OK) {
         tri_panic(error.status, "%s", error.message);
     }
     serve(rank);

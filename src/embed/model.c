@@ -50,8 +50,10 @@ static enum tri_status build(struct tri_rank *rank, void *argument, struct tri_e
     session->config = config;
     TRI_TRY(tri_config_check_layout(config, rank->owner->ranks, error));
     TRI_TRY(tri_params_check_frozen(config, error));
-    TRI_TRY(tri_mesh_create(rank->comm, (int)config->parallel.tensor, (int)config->parallel.expert,
-                            &session->mesh, error));
+    const struct tri_config_parallel *parallel = &config->parallel;
+    TRI_TRY(tri_mesh_create(rank->comm, (int)tri_config_cut(parallel),
+                            (int)tri_config_cross(parallel), (int)tri_config_depth(parallel),
+                            (int)parallel->expert, &session->mesh, error));
     tri_mesh_set_max_message(session->mesh, config->comm_max_message);
     TRI_TRY(tri_session_make_kernels(session, rank->owner->threads, error));
     session->engine = tri_engine_create(config, session->mesh, session->kernels, model->training);

@@ -193,7 +193,7 @@ static enum tri_status forward(struct tri_rank *rank, void *argument, struct tri
     size_t tokens = (size_t)(micro * r->length);
     int32_t *positions = tri_alloc(TRI_MEMORY_OTHER, 2 * tokens * sizeof(*positions));
     int32_t *first_key = positions + tokens;
-    bool writes = rank->world || mesh->coord[TRI_AXIS_TENSOR] == 0;
+    bool writes = rank->world || tri_mesh_grid_rank(mesh) == 0;
     float *spare =
         writes ? NULL : tri_alloc(TRI_MEMORY_BUFFERS, tokens * (size_t)vocabulary * sizeof(*spare));
     tri_params_settle(session->engine->params);

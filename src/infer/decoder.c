@@ -31,7 +31,7 @@ static int64_t layer_bytes(const struct tri_config_model *model, int64_t capacit
 int64_t tri_decoder_bytes(const struct tri_config *config, int64_t rows, int64_t capacity)
 {
     enum tri_dtype dtype = config->precision == TRI_PRECISION_BF16 ? TRI_BF16 : TRI_F32;
-    int tensor = (int)config->parallel.tensor;
+    int tensor = (int)tri_config_cut(&config->parallel);
     int64_t most = 0;
     for (int t = 0; t < tensor; t++) {
         int64_t bytes = layer_bytes(&config->model, capacity, dtype, tensor, t);

@@ -135,7 +135,7 @@ static void sample(struct tri_generator *g)
     for (int64_t i = 0; i < g->rows; i++) {
         g->next[i] = -1;
     }
-    for (int64_t i = g->own.begin; i < g->own.end && g->mesh->coord[TRI_AXIS_TENSOR] == 0; i++) {
+    for (int64_t i = g->own.begin; i < g->own.end && tri_mesh_grid_rank(g->mesh) == 0; i++) {
         struct tri_sampling sampling = g->generation->sampling;
         sampling.seed += (uint64_t)i;
         g->next[i] = tri_sample(g->logits + (i - g->own.begin) * g->vocab, g->vocab, &sampling,

@@ -43,6 +43,21 @@ void tri_frames_release(struct tri_frames *frames)
     }
 }
 
+static struct tri_pass own_part(const struct tri_mesh *mesh, const struct tri_pass *pass)
+{
+    struct tri_range rows =
+        tri_range_part(pass->rows, mesh->size[TRI_AXIS_DEPTH], mesh->coord[TRI_AXIS_DEPTH]);
+    int64_t at = rows.begin * pass->seq;
+    struct tri_pass part = *pass;
+    part.rows = tri_range_size(rows);
+    part.first_row += rows.begin;
+    part.tokens += at;
+    part.positions += at;
+    part.targets = pass->targets ? pass->targets + at : NULL;
+    part.first_key = pass->first_key ? pass->first_key + at : NULL;
+    return part;
+}
+
 struct tri_frame *tri_frames_open(struct tri_frames *frames, const struct tri_pass *pass)
 {
     struct tri_frame **at = &frames->first;
@@ -54,6 +69,7 @@ struct tri_frame *tri_frames_open(struct tri_frames *frames, const struct tri_pa
     }
     struct tri_frame *frame = *at;
     frame->pass = *pass;
+    frame->part = own_part(frames->context->mesh, pass);
     frame->stage = TRI_STAGE_OPEN;
 #ifdef TRIDENT_DEBUG
     memset(frame->kept, 0xff, frames->kept); /* nothing of another micro-batch is read */

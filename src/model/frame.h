@@ -2,7 +2,8 @@
  * Layers are constant once they are made, so several frames may be open at once, and be closed in
  * any order.
  *
- *   pass    the micro-batch
+ *   pass    the micro-batch; part: the rows of it that attention, dense products and the loss are
+ *           this rank's to do, of as many parts as depth has ranks
  *   kept    what the model and each of its layers leave: pointers, mostly into the arena
  *   arena   activations, a stack: what the forward leaves, above it scratch of the call at hand
  *   tape    what is made once and handed back to a recompute (model/tape.h)
@@ -33,14 +34,15 @@ struct tri_context {
     enum tri_dtype sum_dt; /* of partial sums over tensor */
     bool reproducible;
     struct tri_virtual shards; /* of what tensor cuts; one for each rank unless reproducible */
-    const float *rope_table;   /* [max_position, head_dim] or NULL */
+    struct tri_virtual expert_shards; /* of experts, which tensor and depth cut */
+    const float *rope_table;          /* [max_position, head_dim] or NULL */
 };
 
 /* Whether a rank's sum over what tensor cuts is whole as one product makes it. */
 static inline bool tri_sum_is_whole(const struct tri_context *context)
 {
     return tri_group_size(tri_mesh_group(context->mesh, TRI_ON_TENSOR)) == 1 &&
-           !context->reproducible;
+           context->mesh->size[TRI_AXIS_CROSS] == 1 && !context->reproducible;
 }
 
 enum tri_stage {
@@ -54,6 +56,7 @@ enum tri_stage {
 struct tri_frame {
     const struct tri_context *context;
     struct tri_pass pass;
+    struct tri_pass part; /* of its rows those that this rank's place in depth works on */
     struct tri_arena *arena;
     struct tri_tape *tape;
     char *kept;

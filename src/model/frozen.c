@@ -128,8 +128,8 @@ enum tri_status tri_params_check_frozen(const struct tri_config *config, struct 
         return TRI_OK;
     }
     struct tri_config alone = *config;
-    alone.parallel = (struct tri_config_parallel){1, 1, 1};
-    struct tri_mesh *mesh = tri_mesh_create_view(1, 1, 1, 0);
+    alone.parallel = (struct tri_config_parallel){1, 1, 1, {0}};
+    struct tri_mesh *mesh = tri_mesh_create_view(1, 1, 1, 1, 1, 0);
     struct tri_params *params = tri_params_create(&alone, mesh);
     enum tri_status status = check_targets(config, params, error);
     if (status == TRI_OK) {

@@ -216,13 +216,13 @@ void tri_gradient_rms(const struct tri_frame *frame, struct tri_cuts cuts, struc
 static void add_each_row(const struct tri_context *context, const struct tri_param *table,
                          const int32_t *index, const void *dy, int64_t n, int64_t *sums)
 {
-    int64_t width = context->config->model.hidden_size;
+    int64_t width = tri_range_size(table->opened[1]);
     for (int64_t i = 0; i < n; i++) {
         int64_t row = index[i];
-        if (row >= table->local[0].begin && row < table->local[0].end) {
+        if (row >= table->opened[0].begin && row < table->opened[0].end) {
             const struct tri_fixed_add_args args = {
                 .x = row_of(context, dy, i, width),
-                .sums = sums + (row - table->local[0].begin) * width,
+                .sums = sums + (row - table->opened[0].begin) * width,
                 .n = width,
                 .fixed = &context->params->fixed,
                 .dt = context->dt,
@@ -247,11 +247,11 @@ void tri_gradient_rows(const struct tri_context *context, struct tri_span table,
             .dtable = gradients,
             .table_dtype = context->params->buffer[row->buffer].gradient_dtype,
             .tokens = index,
-            .first_row = row->local[0].begin,
-            .rows = tri_range_size(row->local[0]),
+            .first_row = row->opened[0].begin,
+            .rows = tri_range_size(row->opened[0]),
             .dy = dy,
             .n = n,
-            .width = context->config->model.hidden_size,
+            .width = tri_range_size(row->opened[1]),
             .dt = context->dt,
         };
         context->kernels->embedding_backward(context->kernels, &args);

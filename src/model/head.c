@@ -3,6 +3,7 @@
 #include "kernel/note.h"
 #include "model/gradient.h"
 #include "model/partial.h"
+#include "model/stream.h"
 
 #include <math.h>
 #include <string.h>
@@ -20,9 +21,9 @@ static struct head open_head(const struct tri_context *context, enum tri_use use
     enum tri_role role = context->config->model.tie_embeddings ? TRI_ROLE_EMBEDDING : TRI_ROLE_HEAD;
     const struct tri_span rows = tri_span_find(context->params, role, TRI_PLACE_DENSE, -1, -1);
     const struct tri_param *row = rows.row;
-    struct head head = {
-        tri_linear_get(context->params, rows, tri_range_size(row->local[0]), row->shape[1]),
-        row->local[0]};
+    struct head head = {tri_linear_get(context->params, rows, tri_range_size(row->opened[0]),
+                                       tri_stream_hidden(context)),
+                        row->opened[0]};
     head.linear.block[0] = (struct tri_block){row->shape[0], 1};
     head.linear.blocks = 1;
     head.linear = tri_linear_open(context->params, &head.linear, use);
@@ -108,7 +109,7 @@ static void chunk_backward(const struct tri_frame *frame, const struct head *hea
                            const struct chunk *chunk)
 {
     const struct tri_context *context = frame->context;
-    const struct tri_pass *pass = &frame->pass;
+    const struct tri_pass *pass = &frame->part;
     int64_t cols = tri_range_size(head->cols);
     const struct tri_cross_entropy_args args = {
         .logits = chunk->logits,
@@ -135,13 +136,14 @@ static void chunk_loss(const struct tri_frame *frame, const struct head *head,
                        const struct chunk *chunk)
 {
     const struct tri_context *context = frame->context;
-    const struct tri_pass *pass = &frame->pass;
+    const struct tri_pass *pass = &frame->part;
     const struct tri_kernels *kernels = context->kernels;
     struct tri_group *tensor = tri_mesh_group(context->mesh, TRI_ON_TENSOR);
     struct tri_where where = {pass->phase, TRI_KIND_HEAD};
     int64_t cols = tri_range_size(head->cols);
     int64_t n = chunk->n;
     tri_linear_forward(&head->linear, kernels, n, chunk->h, NULL, chunk->logits, TRI_F32);
+    tri_cross_sum(context, where, chunk->logits, n * cols, TRI_F32);
     const struct tri_cross_entropy_args args = {
         .logits = chunk->logits,
         .ld = cols,
@@ -175,7 +177,7 @@ static void chunk_loss(const struct tri_frame *frame, const struct head *head,
 static int64_t chunk_size(const struct tri_frame *frame, int64_t first, int64_t most)
 {
     const struct tri_context *context = frame->context;
-    const struct tri_pass *pass = &frame->pass;
+    const struct tri_pass *pass = &frame->part;
     int64_t left = tri_pass_tokens(pass) - first;
     int64_t n = most < left ? most : left;
     if (!context->reproducible) {
@@ -190,19 +192,19 @@ static int64_t chunk_size(const struct tri_frame *frame, int64_t first, int64_t 
 
 static struct tri_cuts chunk_cuts(const struct tri_frame *frame, int64_t n)
 {
-    int64_t seq = n < frame->pass.seq ? n : frame->pass.seq;
+    int64_t seq = n < frame->part.seq ? n : frame->part.seq;
     return tri_cuts_by_rows(frame, n / seq, seq);
 }
 
 void *tri_head_loss(const struct tri_frame *frame, const void *h)
 {
     const struct tri_context *context = frame->context;
-    const struct tri_pass *pass = &frame->pass;
+    const struct tri_pass *pass = &frame->part;
     tri_kernels_tell_head(context->kernels, true);
     const struct head whole =
         open_head(context, pass->backward ? TRI_USE_BACKWARD : TRI_USE_FORWARD);
     struct head head = whole;
-    int64_t hidden = context->config->model.hidden_size;
+    int64_t hidden = tri_stream_hidden(context);
     int64_t tokens = tri_pass_tokens(pass);
     /* Every tensor rank must cut the same chunks, so they follow from the whole vocabulary. */
     int64_t most = CHUNK_ELEMENTS / context->config->model.vocab_size;
@@ -241,16 +243,19 @@ void *tri_head_loss(const struct tri_frame *frame, const void *h)
     return dh;
 }
 
-void tri_head_logits(const struct tri_frame *frame, const void *h, int64_t n, float *logits)
+/* Of n rows of h, whole on every tensor rank. */
+static void part_logits(const struct tri_frame *frame, const void *h, int64_t n, float *logits)
 {
     const struct tri_context *context = frame->context;
     struct head head = open_head(context, TRI_USE_FORWARD);
     struct tri_group *tensor = tri_mesh_group(context->mesh, TRI_ON_TENSOR);
     int ranks = tri_group_size(tensor);
     int64_t vocab = context->config->model.vocab_size;
+    const struct tri_where where = {frame->part.phase, TRI_KIND_HEAD};
     if (ranks == 1) {
         tri_linear_forward(&head.linear, context->kernels, n, h, NULL, logits, TRI_F32);
         tri_linear_close(context->params, &head.linear);
+        tri_cross_sum(context, where, logits, n * vocab, TRI_F32);
         return;
     }
     /* Each rank's columns as one part [n, cols], gathered one after another, then put in rows. */
@@ -263,8 +268,9 @@ void tri_head_logits(const struct tri_frame *frame, const void *h, int64_t n, fl
     tri_linear_forward(&head.linear, context->kernels, n, h, NULL, parts + n * head.cols.begin,
                        TRI_F32);
     tri_linear_close(context->params, &head.linear);
-    tri_all_gather_v(tensor, (struct tri_where){frame->pass.phase, TRI_KIND_HEAD}, parts, counts,
-                     TRI_F32);
+    tri_cross_sum(context, where, parts + n * head.cols.begin, n * tri_range_size(head.cols),
+                  TRI_F32);
+    tri_all_gather_v(tensor, where, parts, counts, TRI_F32);
     for (int r = 0; r < ranks; r++) {
         struct tri_range cols = tri_range_part(vocab, ranks, r);
         int64_t width = tri_range_size(cols);
@@ -273,5 +279,24 @@ void tri_head_logits(const struct tri_frame *frame, const void *h, int64_t n, fl
                    (size_t)width * sizeof(float));
         }
     }
+    tri_arena_rewind(frame->arena, mark);
+}
+
+void tri_head_logits(const struct tri_frame *frame, const void *h, int64_t each, float *logits)
+{
+    const struct tri_context *context = frame->context;
+    const struct tri_pass *pass = &frame->pass;
+    struct tri_group *depth = tri_mesh_group(context->mesh, TRI_ON_DEPTH);
+    int ranks = tri_group_size(depth);
+    int64_t row = each * context->config->model.vocab_size;
+    int64_t before = frame->part.first_row - pass->first_row;
+    size_t mark = tri_arena_mark(frame->arena);
+    int64_t *counts = tri_arena_alloc(frame->arena, (size_t)ranks * sizeof(*counts));
+    for (int r = 0; r < ranks; r++) {
+        counts[r] = tri_range_size(tri_range_part(pass->rows, ranks, r)) * row;
+    }
+    part_logits(frame, h, frame->part.rows * each, logits + before * row);
+    tri_all_gather_v(depth, (struct tri_where){pass->phase, TRI_KIND_HEAD}, logits, counts,
+                     TRI_F32);
     tri_arena_rewind(frame->arena, mark);
 }

@@ -16,12 +16,13 @@ struct tri_sublayer *tri_mlp_create(const struct tri_context *context, int64_t l
 void tri_embedding_forward(const struct tri_frame *frame, void *x);
 void tri_embedding_backward(const struct tri_frame *frame, const void *dx);
 
-/* Vocabulary-parallel logits and cross-entropy of h [tokens, hidden], in chunks of tokens: the
- * logits of the whole micro-batch never exist. Adds to pass->tally. With pass->backward also adds
- * to the head's gradients and returns dh [tokens, hidden] (arena), in sum_dt, this rank's partial
- * sum over tensor, of the mean over pass->global_tokens; else NULL. */
+/* Vocabulary-parallel logits and cross-entropy of h [part's tokens, hidden], in chunks of tokens:
+ * the logits of the whole micro-batch never exist. Adds to pass->tally. With pass->backward also
+ * adds to the head's gradients and returns dh [part's tokens, hidden] (arena), in sum_dt, this
+ * rank's partial sum over tensor, of the mean over pass->global_tokens; else NULL. */
 void *tri_head_loss(const struct tri_frame *frame, const void *h);
-/* logits [n, vocab] f32, whole on every tensor rank, of n rows of h. */
-void tri_head_logits(const struct tri_frame *frame, const void *h, int64_t n, float *logits);
+/* logits [rows, each, vocab] f32 of the micro-batch, whole on every rank of the grid, from h
+ * [part's rows, each, hidden]. */
+void tri_head_logits(const struct tri_frame *frame, const void *h, int64_t each, float *logits);
 
 #endif

@@ -6,7 +6,7 @@ struct tri_linear tri_linear_get(struct tri_params *params, struct tri_span rows
     if (!rows.row) {
         return (struct tri_linear){.out = out, .in = in};
     }
-    TRI_REQUIRE(rows.count == out * in);
+    TRI_REQUIRE(tri_span_opened(rows) == out * in);
     return (struct tri_linear){
         .mesh = params->mesh,
         .out = out,

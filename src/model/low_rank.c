@@ -51,7 +51,7 @@ bool tri_low_rank_find(const struct tri_params *params, const struct tri_param *
 /* Rows before network i's. */
 static int64_t offset_of(const struct tri_low_batch *b, int64_t i)
 {
-    return b->offsets ? b->offsets[i] : i * tri_pass_tokens(&b->frame->pass);
+    return b->offsets ? b->offsets[i] : i * tri_pass_tokens(&b->frame->part);
 }
 
 static int64_t rows_of(const struct tri_low_batch *b, int64_t i)

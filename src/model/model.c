@@ -210,10 +210,12 @@ static void replay_block(const struct tri_model *model, const struct tri_frame *
 {
     struct tri_frame again = *frame;
     struct stream stream = {kept_of(frame, &model->half[2 * block])->sum, NULL};
-    again.pass.phase = TRI_PHASE_RECOMPUTE;
+    again.pass.phase = again.part.phase = TRI_PHASE_RECOMPUTE;
+    model->context.params->phase = TRI_PHASE_RECOMPUTE;
     tri_tape_replay(frame->tape, block);
     (void)run_block(model, &again, block, stream, false);
     tri_tape_stop(frame->tape);
+    model->context.params->phase = TRI_PHASE_BACKWARD;
 }
 
 /* dx: gradient at the residual stream, on both sides of the block; branch: room for a branch's. */
@@ -260,6 +262,7 @@ void tri_model_forward(const struct tri_model *model, struct tri_frame *frame)
 {
     const struct tri_context *context = &model->context;
     move_on(model, frame, TRI_STAGE_OPEN, TRI_STAGE_FORWARD);
+    context->params->phase = frame->pass.phase;
     struct stream stream = {tri_frame_take(frame, elements(frame)), NULL};
     tri_embedding_forward(frame, stream.x);
     if (model->moe_shared) {
@@ -284,6 +287,7 @@ void tri_model_loss(const struct tri_model *model, struct tri_frame *frame)
 {
     struct ends *ends = ends_of(frame);
     move_on(model, frame, TRI_STAGE_FORWARD, TRI_STAGE_LOSS);
+    model->context.params->phase = frame->pass.phase;
     ends->dh = tri_head_loss(frame, ends->h);
 }
 
@@ -293,10 +297,11 @@ void tri_model_backward(const struct tri_model *model, struct tri_frame *frame)
     void *dh = ends_of(frame)->dh;
     TRI_REQUIRE(frame->pass.backward);
     move_on(model, frame, TRI_STAGE_LOSS, TRI_STAGE_DONE);
+    context->params->phase = TRI_PHASE_BACKWARD;
     int64_t n = elements(frame);
     void *branch = tri_frame_take(frame, n);
-    bool in_place =
-        !tri_stream_is_cut(context->config, context->mesh) && context->sum_dt == context->dt;
+    bool in_place = !tri_stream_is_cut(context->config, context->mesh) &&
+                    !tri_stream_is_crossed(context) && context->sum_dt == context->dt;
     void *dy = in_place ? dh : branch;
     tri_stream_sum(frame, (struct tri_where){TRI_PHASE_BACKWARD, TRI_KIND_HEAD}, dh,
                    context->sum_dt, dy);
@@ -331,19 +336,15 @@ void tri_model_logits(struct tri_model *model, const struct tri_pass *pass, bool
                       float *logits)
 {
     size_t row_bytes =
-        (size_t)model->context.config->model.hidden_size * tri_dtype_size(model->context.dt);
+        (size_t)tri_stream_hidden(&model->context) * tri_dtype_size(model->context.dt);
     struct tri_frame *frame = tri_frame_open(model, pass);
     tri_model_forward(model, frame);
     char *h = (char *)(uintptr_t)ends_of(frame)->h;
-    int64_t n = tri_pass_tokens(pass);
-    if (last_only) {
-        n = pass->seq > 0 ? pass->rows : 0;
-        for (int64_t row = 0; row < n; row++) {
-            memmove(h + (size_t)row * row_bytes,
-                    h + (size_t)((row + 1) * pass->seq - 1) * row_bytes, row_bytes);
-        }
+    for (int64_t row = 0; last_only && pass->seq > 0 && row < frame->part.rows; row++) {
+        memmove(h + (size_t)row * row_bytes, h + (size_t)((row + 1) * pass->seq - 1) * row_bytes,
+                row_bytes);
     }
-    tri_head_logits(frame, h, n, logits);
+    tri_head_logits(frame, h, last_only && pass->seq > 0 ? 1 : pass->seq, logits);
     tri_frame_close(frame);
 }
 
@@ -388,6 +389,11 @@ static void cut_sums(struct tri_context *context)
     TRI_REQUIRE(parts % ranks == 0);
     int own = parts / ranks;
     context->shards = (struct tri_virtual){parts, context->mesh->coord[TRI_AXIS_TENSOR] * own, own};
+    int homes = tri_mesh_grid(context->mesh);
+    parts = config->reproducible ? parts : homes;
+    own = parts / homes;
+    context->expert_shards =
+        (struct tri_virtual){parts, tri_mesh_grid_rank(context->mesh) * own, own};
     context->sum_dt = config->reproducible ? TRI_F32 : context->dt;
 }
 

@@ -2,6 +2,7 @@
 
 #include "model/gradient.h"
 #include "model/partial.h"
+#include "model/stream.h"
 
 static enum tri_activation activation_of(const struct tri_config *config)
 {
@@ -29,13 +30,17 @@ struct tri_network tri_network_get(const struct tri_context *context, enum tri_p
     const struct tri_params *params = context->params;
     const struct tri_param *up = tri_params_find(params, TRI_ROLE_UP, place, layer, expert);
     TRI_REQUIRE(up && up->held);
-    bool whole = place == TRI_PLACE_EXPERT &&
-                 context->config->parallel.expert_tensor < context->mesh->size[TRI_AXIS_TENSOR];
-    int total = context->shards.total;
+    bool of_expert = place == TRI_PLACE_EXPERT;
+    bool whole =
+        of_expert && context->config->parallel.expert_tensor < tri_mesh_grid(context->mesh);
+    struct tri_virtual shards = of_expert ? context->expert_shards : context->shards;
     struct tri_network network = {
-        .inner = tri_range_size(up->local[0]),
+        .inner = tri_range_size(up->opened[0]),
+        .hidden = of_expert ? context->config->model.hidden_size : tri_stream_hidden(context),
+        .crossed = !of_expert && tri_stream_is_crossed(context),
+        .kind = place == TRI_PLACE_SHARED ? TRI_KIND_SHARED_EXPERT : TRI_KIND_MLP,
         .gradient_dtype = params->buffer[up->buffer].gradient_dtype,
-        .shards = whole ? (struct tri_virtual){total, 0, total} : context->shards,
+        .shards = whole ? (struct tri_virtual){shards.total, 0, shards.total} : shards,
         .inner_extent = up->shape[0],
     };
     bool gated = context->config->model.mlp == TRI_MLP_SWIGLU;
@@ -87,14 +92,20 @@ static int64_t rows_of(const struct batch *b, int64_t i)
     return b->offsets[i + 1] - b->offsets[i];
 }
 
+/* Networks without rows are left alone, but for what all ranks of depth open together. */
+static bool is_opened(const struct batch *b, enum tri_network_part part, int64_t i)
+{
+    return rows_of(b, i) > 0 || tri_span_is_parted(b->networks[i].part[part]);
+}
+
 /* Opens a part of each network that has rows; NULL of the others. */
 static void open_weights(const struct batch *b, enum tri_network_part part, enum tri_use use,
                          const void **weights)
 {
     for (int64_t i = 0; i < b->count; i++) {
-        weights[i] = rows_of(b, i) > 0 ? tri_weights_open(b->frame->context->params,
-                                                          b->networks[i].part[part], use)
-                                       : NULL;
+        weights[i] = is_opened(b, part, i) ? tri_weights_open(b->frame->context->params,
+                                                              b->networks[i].part[part], use)
+                                           : NULL;
     }
 }
 
@@ -102,7 +113,7 @@ static void close_weights(const struct batch *b, enum tri_network_part part,
                           const void *const *weights)
 {
     for (int64_t i = 0; i < b->count; i++) {
-        if (rows_of(b, i) > 0) {
+        if (is_opened(b, part, i)) {
             tri_weights_close(b->frame->context->params, b->networks[i].part[part], weights[i]);
         }
     }
@@ -111,7 +122,7 @@ static void close_weights(const struct batch *b, enum tri_network_part part,
 /* Whether a part of a network has a gradient in this call. */
 static bool has_gradient(const struct batch *b, enum tri_network_part part, int64_t i)
 {
-    return rows_of(b, i) > 0 && tri_span_is_trained(b->networks[i].part[part]);
+    return is_opened(b, part, i) && tri_span_is_trained(b->networks[i].part[part]);
 }
 
 /* Says of each product what its group is. gradients: of those that are trained. */
@@ -262,6 +273,16 @@ static struct tri_low_batch low_of(const struct batch *b, enum tri_network_part 
     return low;
 }
 
+/* Completes sums over the hidden size of all rows, `width` a row. */
+static void sum_over_cross(const struct batch *b, enum tri_phase phase, void *sums, int64_t width)
+{
+    const struct tri_network *network = &b->networks[0];
+    if (network->crossed) {
+        tri_cross_sum(b->frame->context, (struct tri_where){phase, network->kind}, sums,
+                      b->offsets[b->count] * width, b->frame->context->dt);
+    }
+}
+
 /* One matrix and bias of each network. */
 struct matrices {
     const void **weights, **biases;
@@ -277,6 +298,21 @@ static struct matrices take_matrices(const struct batch *b)
     return m;
 }
 
+/* pre [rows, in_rows] = x W_in^T and the bias. */
+static void product_in(const struct batch *b, int64_t in_rows, const void *x, void *pre)
+{
+    const struct tri_context *context = b->frame->context;
+    const struct tri_network *network = &b->networks[0];
+    bool adds = !network->crossed || context->mesh->coord[TRI_AXIS_CROSS] == 0;
+    struct matrices in = take_matrices(b);
+    open_weights(b, TRI_NETWORK_IN, TRI_USE_FORWARD, in.weights);
+    open_weights(b, TRI_NETWORK_IN_BIAS, TRI_USE_FORWARD, in.biases);
+    rows_product(b, in_rows, network->hidden, x, in.weights, adds ? in.biases : NULL, true, pre);
+    close_weights(b, TRI_NETWORK_IN_BIAS, in.biases);
+    close_weights(b, TRI_NETWORK_IN, in.weights);
+    sum_over_cross(b, b->frame->part.phase, pre, in_rows);
+}
+
 void tri_networks_forward(const struct tri_frame *frame, const struct tri_network *networks,
                           int64_t count, const int64_t *offsets,
                           const struct tri_network_group *group, const void *x,
@@ -289,19 +325,19 @@ void tri_networks_forward(const struct tri_frame *frame, const struct tri_networ
     int64_t inner = networks[0].inner;
     int64_t in_rows = rows_in(context->config, inner);
     saved->x = x;
-    saved->pre = tri_frame_take(frame, rows * in_rows);
+    bool filled = false;
+    saved->pre = networks->crossed
+                     ? tri_keep_result(frame, tri_mesh_group(context->mesh, TRI_ON_CROSS),
+                                       rows * in_rows, context->dt, &filled)
+                     : tri_frame_take(frame, rows * in_rows);
     saved->act = tri_frame_take(frame, rows * inner);
     const struct tri_low_batch low_in = low_of(&b, TRI_NETWORK_IN);
     const struct tri_low_batch low_down = low_of(&b, TRI_NETWORK_DOWN);
     saved->low[TRI_NETWORK_IN] = tri_low_rank_down(&low_in, x);
     size_t mark = tri_arena_mark(frame->arena);
-    struct matrices in = take_matrices(&b);
-    open_weights(&b, TRI_NETWORK_IN, TRI_USE_FORWARD, in.weights);
-    open_weights(&b, TRI_NETWORK_IN_BIAS, TRI_USE_FORWARD, in.biases);
-    rows_product(&b, in_rows, context->config->model.hidden_size, x, in.weights, in.biases, true,
-                 saved->pre);
-    close_weights(&b, TRI_NETWORK_IN_BIAS, in.biases);
-    close_weights(&b, TRI_NETWORK_IN, in.weights);
+    if (!filled) {
+        product_in(&b, in_rows, x, saved->pre);
+    }
     tri_low_rank_up(&low_in, saved->low[TRI_NETWORK_IN], saved->pre);
     const struct tri_activation_args args = {
         .kind = activation_of(context->config),
@@ -326,7 +362,7 @@ void tri_networks_output(const struct tri_frame *frame, const struct tri_network
     const struct batch b = {frame, networks, count, offsets, group ? &all : NULL};
     size_t mark = tri_arena_mark(frame->arena);
     struct matrices down = take_matrices(&b);
-    int64_t hidden = context->config->model.hidden_size;
+    int64_t hidden = networks[0].hidden;
     const struct tri_low_batch low = low_of(&b, TRI_NETWORK_DOWN);
     const struct tri_low_sum sum = {&low, saved->low[TRI_NETWORK_DOWN]};
     const struct tri_partial_more more = tri_low_rank_up_more(&sum);
@@ -386,6 +422,18 @@ static void bias_gradients(const struct batch *b, enum tri_network_part part,
     }
 }
 
+void tri_network_bias_backward(const struct tri_frame *frame, const struct tri_network *network,
+                               const void *dy, int64_t rows)
+{
+    const int64_t offsets[2] = {0, rows};
+    const struct tri_cuts none = {NULL, 0};
+    const struct batch b = {frame, network, 1, offsets, NULL};
+    if (network->crossed) {
+        bias_gradients(&b, TRI_NETWORK_DOWN_BIAS, &none, frame->context->config->model.hidden_size,
+                       dy);
+    }
+}
+
 void tri_networks_backward(const struct tri_frame *frame, const struct tri_network *networks,
                            int64_t count, const int64_t *offsets,
                            const struct tri_network_group *group, const struct tri_cuts *cuts,
@@ -395,7 +443,7 @@ void tri_networks_backward(const struct tri_frame *frame, const struct tri_netwo
     const struct batch all = group_of(frame, group);
     const struct batch b = {frame, networks, count, offsets, group ? &all : NULL};
     int64_t rows = offsets[count];
-    int64_t hidden = context->config->model.hidden_size;
+    int64_t hidden = networks[0].hidden;
     int64_t inner = networks[0].inner;
     int64_t in_rows = rows_in(context->config, inner);
     size_t mark = tri_arena_mark(frame->arena);
@@ -406,6 +454,7 @@ void tri_networks_backward(const struct tri_frame *frame, const struct tri_netwo
     open_weights(&b, TRI_NETWORK_DOWN, TRI_USE_BACKWARD, weights);
     rows_product(&b, inner, hidden, dy, weights, NULL, false, d_act);
     close_weights(&b, TRI_NETWORK_DOWN, weights);
+    sum_over_cross(&b, TRI_PHASE_BACKWARD, d_act, inner);
     weight_gradients(&b, TRI_NETWORK_DOWN, cuts, hidden, inner, dy, saved->act, gradients);
     const struct tri_low_batch low_in = low_of(&b, TRI_NETWORK_IN);
     const struct tri_low_batch low_down = low_of(&b, TRI_NETWORK_DOWN);
@@ -437,6 +486,8 @@ void tri_networks_backward(const struct tri_frame *frame, const struct tri_netwo
     close_weights(&b, TRI_NETWORK_IN, weights);
     weight_gradients(&b, TRI_NETWORK_IN, cuts, in_rows, hidden, d_pre, saved->x, gradients);
     bias_gradients(&b, TRI_NETWORK_IN_BIAS, cuts, in_rows, d_pre);
-    bias_gradients(&b, TRI_NETWORK_DOWN_BIAS, cuts, hidden, dy);
+    if (!networks[0].crossed) {
+        bias_gradients(&b, TRI_NETWORK_DOWN_BIAS, cuts, hidden, dy);
+    }
     tri_arena_rewind(frame->arena, mark);
 }

@@ -18,7 +18,10 @@ enum tri_network_part {
 
 /* What is read of it is opened for each product: of a network without rows, nothing. */
 struct tri_network {
-    int64_t inner; /* this rank's part of the intermediate size */
+    int64_t inner;      /* this rank's part of the intermediate size */
+    int64_t hidden;     /* of the hidden size what its products see; a part where it is crossed */
+    bool crossed;       /* sums over the hidden size are completed over cross (model/stream.h) */
+    enum tri_kind kind; /* what they are booked as */
     struct tri_span part[TRI_NETWORK_PARTS];
     enum tri_dtype gradient_dtype; /* of the matrices */
     struct tri_virtual shards;     /* this rank's part of the model's inner size */
@@ -61,6 +64,10 @@ void tri_networks_output(const struct tri_frame *frame, const struct tri_network
 void tri_networks_add_down_bias(const struct tri_context *context,
                                 const struct tri_network *networks, int64_t count,
                                 const int64_t *offsets, void *y);
+/* Adds to the down bias's gradient from dy [rows, hidden], whole rows: of a network that is
+ * crossed, whose backward leaves it out. Others: nothing. */
+void tri_network_bias_backward(const struct tri_frame *frame, const struct tri_network *network,
+                               const void *dy, int64_t rows);
 /* dx [rows, hidden] sum_dt is overwritten (a partial sum over the tensor group). Gradients of
  * weights are added to, those of matrices set where they are the step's first: one call a
  * micro-batch for each network. cuts: of each network's rows. */

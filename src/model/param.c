@@ -4,6 +4,7 @@
 #include "base/memory.h"
 #include "model/frozen.h"
 #include "model/param_name.h"
+#include "model/param_part.h"
 #include "model/stream.h"
 
 #include <math.h>
@@ -30,7 +31,7 @@ struct spec {
     enum tri_init init;
     double init_std;
     bool full_precision; /* f32 whatever the precision */
-    enum tri_tensor_sync sync;
+    int sum_axes;        /* axes of the grid whose ranks have partial sums of its gradient */
 };
 
 struct builder {
@@ -42,6 +43,11 @@ struct builder {
     double residual_std; /* of the products that end in the residual stream */
 };
 
+static bool experts_are_whole(const struct builder *b)
+{
+    return b->config->parallel.expert_tensor < tri_mesh_grid(b->mesh);
+}
+
 /* The expert's home: TED cuts each expert over the tensor ranks of one expert rank; with ETP = 1
  * the tensor ranks are further expert ranks and each holds whole experts. */
 static bool expert_is_held(const struct builder *b, int64_t expert)
@@ -49,37 +55,30 @@ static bool expert_is_held(const struct builder *b, int64_t expert)
     const struct tri_mesh *mesh = b->mesh;
     int64_t homes = mesh->size[TRI_AXIS_EXPERT];
     int64_t home = mesh->coord[TRI_AXIS_EXPERT];
-    if (b->config->parallel.expert_tensor < mesh->size[TRI_AXIS_TENSOR]) {
-        home = home * mesh->size[TRI_AXIS_TENSOR] + mesh->coord[TRI_AXIS_TENSOR];
-        homes *= mesh->size[TRI_AXIS_TENSOR];
+    if (experts_are_whole(b)) {
+        home = home * tri_mesh_grid(mesh) + tri_mesh_grid_rank(mesh);
+        homes *= tri_mesh_grid(mesh);
     }
     return expert / (b->config->moe.num_experts / homes) == home;
 }
 
-/* Rows of the KV matrices that a lower tensor rank holds too are that rank's to count. */
-static struct tri_range kv_counted(const struct builder *b, struct tri_range heads, int64_t group,
-                                   int64_t dim)
+/* Rows of the KV matrices that this rank counts. */
+static struct tri_range kv_counted(const struct builder *b)
 {
-    int tensor_rank = b->mesh->coord[TRI_AXIS_TENSOR];
-    int64_t begin = heads.begin;
-    if (tensor_rank > 0) {
-        struct tri_range below =
-            tri_range_kv_heads(tri_range_part(b->config->model.num_heads,
-                                              b->mesh->size[TRI_AXIS_TENSOR], tensor_rank - 1),
-                               group);
-        begin = below.end > begin ? below.end : begin;
-    }
-    begin = begin < heads.end ? begin : heads.end;
-    return (struct tri_range){begin * dim, heads.end * dim};
+    struct tri_range heads = tri_kv_heads_counted(&b->config->model, b->mesh);
+    int64_t dim = b->config->model.head_dim;
+    return (struct tri_range){heads.begin * dim, heads.end * dim};
 }
 
 static void cut_row(const struct builder *b, const struct spec *spec, struct tri_param *row)
 {
     const struct tri_config_model *model = &b->config->model;
-    bool whole_expert = spec->place == TRI_PLACE_EXPERT &&
-                        b->config->parallel.expert_tensor < b->mesh->size[TRI_AXIS_TENSOR];
-    int parts = whole_expert ? 1 : b->mesh->size[TRI_AXIS_TENSOR];
-    int part = whole_expert ? 0 : b->mesh->coord[TRI_AXIS_TENSOR];
+    bool expert = spec->place == TRI_PLACE_EXPERT;
+    bool whole_expert = expert && experts_are_whole(b);
+    int parts = expert ? tri_mesh_grid(b->mesh) : b->mesh->size[TRI_AXIS_TENSOR];
+    int part = expert ? tri_mesh_grid_rank(b->mesh) : b->mesh->coord[TRI_AXIS_TENSOR];
+    parts = whole_expert ? 1 : parts;
+    part = whole_expert ? 0 : part;
     struct tri_range q_heads = tri_range_part(model->num_heads, parts, part);
     int64_t group = model->num_heads / model->num_kv_heads;
     struct tri_range kv_heads = tri_range_kv_heads(q_heads, group);
@@ -106,7 +105,7 @@ static void cut_row(const struct builder *b, const struct spec *spec, struct tri
         break;
     case CUT_KV:
         row->local[0] = (struct tri_range){kv_heads.begin * dim, kv_heads.end * dim};
-        row->counted = kv_counted(b, kv_heads, group, dim);
+        row->counted = kv_counted(b);
         row->sync = model->num_kv_heads % parts == 0 ? TRI_SYNC_NONE : TRI_SYNC_OVERLAP;
         return;
     }
@@ -147,7 +146,7 @@ static void add(struct builder *b, struct spec spec)
         b->config->precision == TRI_PRECISION_BF16 && spec.columns && !spec.full_precision;
     row->dtype = narrow ? TRI_BF16 : TRI_F32;
     row->replicas = spec.place == TRI_PLACE_EXPERT ? TRI_EXPERT : TRI_NONEXPERT;
-    row->sync = b->mesh->size[TRI_AXIS_TENSOR] > 1 ? spec.sync : TRI_SYNC_NONE;
+    row->sum_axes = spec.sum_axes;
     row->decay = spec.columns != 0;
     row->trained = !tri_name_is_frozen(b->config, row->name);
     row->init = spec.init;
@@ -157,6 +156,7 @@ static void add(struct builder *b, struct spec spec)
     if (!row->held) {
         row->local[0] = row->local[1] = row->counted = (struct tri_range){0, 0};
     }
+    tri_param_part(b->mesh, row);
     row->count = tri_range_size(row->local[0]) * tri_range_size(row->local[1]);
     row->buffer = (row->trained ? 0 : 4) + (row->replicas == TRI_EXPERT ? 2 : 0) + (narrow ? 1 : 0);
     place_row(b, row);
@@ -185,8 +185,7 @@ static void add_pairs(struct builder *b, int count, const struct spec *base, enu
         for (int i = 0; i < count; i++) {
             struct spec row = base[i];
             bool by_columns = row.cut == CUT_Q_COLUMNS || row.cut == CUT_COLUMNS;
-            bool whole_expert = row.place == TRI_PLACE_EXPERT &&
-                                b->config->parallel.expert_tensor < b->mesh->size[TRI_AXIS_TENSOR];
+            bool whole_expert = row.place == TRI_PLACE_EXPERT && experts_are_whole(b);
             row.role = (half ? first_b : first_a) + (enum tri_role)i;
             row.init = half ? TRI_INIT_ZERO : TRI_INIT_UNIFORM;
             row.init_std = 1.0 / sqrt((double)row.columns);
@@ -194,7 +193,8 @@ static void add_pairs(struct builder *b, int count, const struct spec *base, enu
             row.columns = half ? rank : row.columns;
             if (by_columns == (half == 1)) {
                 row.cut = CUT_NONE;
-                row.sync = whole_expert ? TRI_SYNC_NONE : TRI_SYNC_SUM;
+                int axes = row.place == TRI_PLACE_EXPERT ? TRI_ON_GRID : TRI_ON_TENSOR;
+                row.sum_axes = whole_expert ? 0 : axes;
             }
             add(b, row);
         }
@@ -202,9 +202,9 @@ static void add_pairs(struct builder *b, int count, const struct spec *base, enu
 }
 
 /* Of what works on the tokens of the stream. */
-static enum tri_tensor_sync stream_sync(const struct builder *b)
+static int stream_axes(const struct builder *b)
 {
-    return tri_stream_is_cut(b->config, b->mesh) ? TRI_SYNC_SUM : TRI_SYNC_NONE;
+    return TRI_ON_CROSS | (tri_stream_is_cut(b->config, b->mesh) ? TRI_ON_TENSOR : 0);
 }
 
 static void add_norm(struct builder *b, enum tri_role role, int64_t layer)
@@ -215,14 +215,14 @@ static void add_norm(struct builder *b, enum tri_role role, int64_t layer)
                          .expert = -1,
                          .rows = width,
                          .init = TRI_INIT_ONE,
-                         .sync = stream_sync(b)});
+                         .sum_axes = stream_axes(b)});
     if (b->config->model.norm == TRI_NORM_LAYER) {
         add(b, (struct spec){.role = role + 1,
                              .layer = layer,
                              .expert = -1,
                              .rows = width,
                              .init = TRI_INIT_ZERO,
-                             .sync = stream_sync(b)});
+                             .sum_axes = stream_axes(b)});
     }
 }
 
@@ -253,13 +253,12 @@ static void add_attention(struct builder *b, int64_t layer)
     }
     if (model->qk_norm != TRI_QK_NORM_NONE) {
         bool full = model->qk_norm == TRI_QK_NORM_FULL;
-        struct spec norm = {
-            .layer = layer, .expert = -1, .init = TRI_INIT_ONE, .sync = TRI_SYNC_SUM};
+        struct spec norm = {.layer = layer, .expert = -1, .init = TRI_INIT_ONE};
         for (int i = 0; i < 2; i++) {
             norm.role = (enum tri_role)(TRI_ROLE_Q_NORM + i);
             norm.rows = full ? rows[i].rows : model->head_dim;
             norm.cut = full ? rows[i].cut : CUT_NONE;
-            norm.sync = full ? TRI_SYNC_NONE : TRI_SYNC_SUM;
+            norm.sum_axes = full ? 0 : TRI_ON_TENSOR;
             add(b, norm);
         }
     }
@@ -278,7 +277,8 @@ static void add_attention(struct builder *b, int64_t layer)
                              .layer = layer,
                              .expert = -1,
                              .rows = width,
-                             .init = TRI_INIT_ZERO});
+                             .init = TRI_INIT_ZERO,
+                             .sum_axes = TRI_ON_CROSS});
     }
     add_pairs(b, 1, &o, TRI_ROLE_O_A, TRI_ROLE_O_B);
 }
@@ -332,7 +332,8 @@ static void add_network(struct builder *b, enum tri_place place, int64_t layer, 
                              .layer = layer,
                              .expert = expert,
                              .rows = width,
-                             .init = TRI_INIT_ZERO});
+                             .init = TRI_INIT_ZERO,
+                             .sum_axes = place == TRI_PLACE_EXPERT ? 0 : TRI_ON_CROSS});
     }
     add_pairs(b, 1, &down, TRI_ROLE_DOWN_A, TRI_ROLE_DOWN_B);
 }
@@ -351,7 +352,7 @@ static void add_moe(struct builder *b, int64_t layer)
                          .init = TRI_INIT_NORMAL,
                          .init_std = std,
                          .full_precision = true,
-                         .sync = split ? TRI_SYNC_SUM : TRI_SYNC_NONE});
+                         .sum_axes = split ? TRI_ON_GRID : 0});
     if (moe->shared_intermediate_size) {
         add_network(b, TRI_PLACE_SHARED, layer, -1, moe->shared_intermediate_size);
         if (moe->shared_gate) {
@@ -363,7 +364,7 @@ static void add_moe(struct builder *b, int64_t layer)
                                  .init = TRI_INIT_NORMAL,
                                  .init_std = std,
                                  .full_precision = true,
-                                 .sync = stream_sync(b)});
+                                 .sum_axes = stream_axes(b)});
         }
     }
     b->params->first_expert[layer] = b->params->count;
@@ -394,7 +395,8 @@ static void add_model(struct builder *b)
                              .rows = model->max_position,
                              .columns = model->hidden_size,
                              .init = TRI_INIT_NORMAL,
-                             .init_std = std});
+                             .init_std = std,
+                             .sum_axes = TRI_ON_CROSS});
     }
     for (int64_t layer = 0; layer < model->num_layers; layer++) {
         b->block = layer;

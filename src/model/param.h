@@ -79,11 +79,12 @@ enum tri_place { TRI_PLACE_DENSE, TRI_PLACE_EXPERT, TRI_PLACE_SHARED };
 
 enum tri_replicas { TRI_NONEXPERT /* over {expert, data} */, TRI_EXPERT /* over {data} */ };
 
-/* What must happen over the tensor group to a gradient before it is reduced over the replicas. */
+/* What must happen over the grid to a gradient before it is reduced over the replicas. */
 enum tri_tensor_sync {
-    TRI_SYNC_NONE,   /* cut over tensor, or already the same on every tensor rank */
-    TRI_SYNC_SUM,    /* each tensor rank holds a partial sum of the whole tensor */
-    TRI_SYNC_OVERLAP /* KV heads shared by several tensor ranks: sum over those that hold a row */
+    TRI_SYNC_NONE,   /* cut over the grid, or already the same on each of its ranks */
+    TRI_SYNC_SUM,    /* ranks hold partial sums of what they have */
+    TRI_SYNC_OVERLAP /* KV heads shared by several tensor ranks: sum over the ranks of the grid that
+                        hold a row */
 };
 
 enum tri_init { TRI_INIT_NORMAL, TRI_INIT_ZERO, TRI_INIT_ONE, TRI_INIT_UNIFORM /* +- init_std */ };
@@ -98,18 +99,22 @@ struct tri_param {
     enum tri_dtype dtype;  /* of the stored weight; masters are f32 */
     enum tri_replicas replicas;
     enum tri_tensor_sync sync;
+    int sum_axes; /* of TRI_SYNC_SUM: the axes of the grid whose ranks hold partial sums */
     bool decay;
     bool trained; /* false: it has no gradient, no moments and no master, and never changes */
     enum tri_init init;
     double init_std;
     /* This rank's part. */
     bool held; /* false: an expert that lives on another rank; then local is empty */
-    struct tri_range local[2]; /* rows and columns of the global matrix */
-    struct tri_range counted;  /* rows that this rank counts in norms and writes: local[0], less the
+    struct tri_range local[2];  /* rows and columns of the global matrix */
+    struct tri_range opened[2]; /* those of what is opened: local, or of a row that is parted all
+                                   that the ranks of depth have together */
+    bool parted;                /* depth cuts its rows (model/residency_depth.c) */
+    struct tri_range counted; /* rows that this rank counts in norms and writes: local[0], less the
                                   KV rows that a lower tensor rank holds too; empty on tensor ranks
                                   above 0 for rows that are replicated over tensor */
-    int buffer, segment;       /* which flat buffer; which of its segments, where count > 0 */
-    int64_t offset, count;     /* elements, in the buffer */
+    int buffer, segment;      /* which flat buffer; which of its segments, where count > 0 */
+    int64_t offset, count;    /* elements, in the buffer */
     struct tri_residency *residency; /* NULL: plain (model/param_open.h) */
 };
 
@@ -165,7 +170,8 @@ struct tri_params {
     int open;                          /* weights and gradients that are open */
     struct tri_residency *residencies; /* that keep rows, or NULL; owned */
     struct tri_fixed fixed;            /* what gradients of i64 (reproducible mode) refuse */
-    void *scratch;                     /* of the gradient reduction; grows once */
+    enum tri_phase phase; /* of the pass that opens rows: where it is booked what they send */
+    void *scratch;        /* of the gradient reduction; grows once */
     size_t scratch_bytes;
     int64_t total, active; /* parameters of the whole model; those a token meets */
     int64_t trained;       /* those that are */

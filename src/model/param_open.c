@@ -1,10 +1,11 @@
 #include "model/param_open.h"
 
-void tri_params_house(struct tri_params *params, const struct tri_config *config)
+void tri_params_house(struct tri_params *params, const struct tri_config *config,
+                      const struct tri_kernels *kernels)
 {
     const struct tri_residency_kind *const *kinds = config->known->residencies;
     for (int i = 0; kinds[i]; i++) {
-        struct tri_residency *made = kinds[i]->create(config, params);
+        struct tri_residency *made = kinds[i]->create(config, kernels, params);
         if (made) {
             made->next = params->residencies;
             params->residencies = made;
@@ -24,6 +25,15 @@ struct tri_span tri_span_make(const struct tri_params *params, const struct tri_
     }
     TRI_REQUIRE(span.count == 0 || row->count > 0);
     return span;
+}
+
+int64_t tri_span_opened(struct tri_span span)
+{
+    int64_t count = 0;
+    for (int i = 0; i < span.rows; i++) {
+        count += tri_range_size(span.row[i].opened[0]) * tri_range_size(span.row[i].opened[1]);
+    }
+    return count;
 }
 
 struct tri_span tri_span_find(const struct tri_params *params, enum tri_role role,

@@ -25,7 +25,7 @@
 struct tri_span {
     const struct tri_param *row; /* the first, or NULL */
     int rows;
-    int64_t count; /* elements of all of them */
+    int64_t count; /* elements of all of them, as their buffer has them */
 };
 
 /* What a weight is opened for: W as it is in y = x W^T, or in dx = dy W. */
@@ -63,19 +63,29 @@ struct tri_residency {
  * (tri_param.residency), or returns NULL: it keeps none. Rows whose gradients lie together and are
  * opened as one span get one residency. */
 struct tri_residency_kind {
-    struct tri_residency *(*create)(const struct tri_config *config, struct tri_params *params);
+    struct tri_residency *(*create)(const struct tri_config *config,
+                                    const struct tri_kernels *kernels, struct tri_params *params);
 };
 
 /* Asks all kinds of the config's list, after tri_params_allocate and before the weights have their
  * first values. Local. */
-void tri_params_house(struct tri_params *params, const struct tri_config *config);
+void tri_params_house(struct tri_params *params, const struct tri_config *config,
+                      const struct tri_kernels *kernels);
 
 /* `rows` rows of the table from `row` on, which must lie together; of no row where it is NULL. */
 struct tri_span tri_span_make(const struct tri_params *params, const struct tri_param *row,
                               int rows);
+/* Elements of what is opened: those of all ranks of depth, of rows that are parted. */
+int64_t tri_span_opened(struct tri_span span);
 /* The one row of a role, place, layer and expert; or none. */
 struct tri_span tri_span_find(const struct tri_params *params, enum tri_role role,
                               enum tri_place place, int64_t layer, int64_t expert);
+
+/* Whether opening these rows is a call of all ranks of depth. */
+static inline bool tri_span_is_parted(struct tri_span span)
+{
+    return span.row && span.row->parted;
+}
 
 /* Whether these rows are there and are trained: whether they have gradients to open. */
 static inline bool tri_span_is_trained(struct tri_span span)
@@ -89,7 +99,8 @@ void tri_weights_close_elsewhere(struct tri_params *params, struct tri_span span
                                  const void *weights);
 
 /* The weights of a span, in the dtype of its rows; NULL where there are no rows. Collective over
- * the groups of the buffers while weights are on their way, else local. */
+ * the groups of the buffers while weights are on their way, and over depth where they are parted,
+ * else local. */
 static inline const void *tri_weights_open(struct tri_params *params, struct tri_span span,
                                            enum tri_use use)
 {

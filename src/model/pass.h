@@ -28,8 +28,8 @@ struct tri_route_tap {
 
 /* This rank's share of the sums that the step reports. */
 struct tri_tally {
-    struct tri_exact cross_entropy; /* sum over counted targets of -log p */
-    int64_t targets;                /* counted targets */
+    struct tri_exact cross_entropy; /* sum over counted targets of -log p; add over depth too */
+    int64_t targets;                /* counted targets; likewise */
     struct tri_exact aux_loss, z_loss,
         information_loss; /* shares of the global means: add over {expert, data} */
     int64_t dropped;
@@ -62,7 +62,7 @@ struct tri_pass {
     bool backward; /* a backward follows */
     enum tri_phase phase;
     double *row_losses; /* [batch_rows] or NULL: each row's sum over counted targets of -log p is
-                           added to its element, on every tensor rank */
+                           added to its element, on every tensor rank; add over depth */
     struct tri_cache *cache;   /* decoding; or NULL */
     struct tri_route_tap *tap; /* or NULL */
     struct tri_tally *tally;

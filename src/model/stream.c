@@ -1,5 +1,7 @@
 #include "model/stream.h"
 
+#include <string.h>
+
 bool tri_stream_is_cut(const struct tri_config *config, const struct tri_mesh *mesh)
 {
     return config->train.sequence_parallel && mesh->size[TRI_AXIS_TENSOR] > 1;
@@ -7,31 +9,77 @@ bool tri_stream_is_cut(const struct tri_config *config, const struct tri_mesh *m
 
 bool tri_moe_splits_tokens(const struct tri_config *config, const struct tri_mesh *mesh)
 {
-    return config->moe.schedule->splits_tokens(config, mesh->size[TRI_AXIS_TENSOR],
+    return tri_mesh_grid(mesh) > mesh->size[TRI_AXIS_TENSOR] ||
+           config->moe.schedule->splits_tokens(config, tri_mesh_grid(mesh),
                                                mesh->size[TRI_AXIS_EXPERT]);
 }
 
-static struct tri_range part_of(const struct tri_frame *frame, int rank)
+bool tri_stream_is_part(const struct tri_context *context)
 {
-    const struct tri_context *context = frame->context;
-    const struct tri_pass *pass = &frame->pass;
-    return tri_range_part(tri_pass_tokens(pass), context->mesh->size[TRI_AXIS_TENSOR], rank);
+    const struct tri_mesh *mesh = context->mesh;
+    return tri_mesh_grid(mesh) > mesh->size[TRI_AXIS_TENSOR] ||
+           tri_stream_is_cut(context->config, mesh);
+}
+
+bool tri_stream_is_crossed(const struct tri_context *context)
+{
+    return context->mesh->size[TRI_AXIS_CROSS] > 1;
+}
+
+int64_t tri_stream_hidden(const struct tri_context *context)
+{
+    return context->config->model.hidden_size / context->mesh->size[TRI_AXIS_CROSS];
+}
+
+struct tri_group *tri_stream_group(const struct tri_context *context)
+{
+    return tri_mesh_group(context->mesh,
+                          context->mesh->size[TRI_AXIS_TENSOR] > 1 ? TRI_ON_TENSOR : TRI_ON_CROSS);
+}
+
+/* Of n tokens those of a rank of cross. */
+static struct tri_range cross_part(const struct tri_mesh *mesh, int64_t n, int rank)
+{
+    return tri_range_part(n, mesh->size[TRI_AXIS_CROSS], rank);
+}
+
+struct tri_range tri_grid_part(const struct tri_mesh *mesh, int64_t rows, int64_t seq, int t)
+{
+    int tensor = mesh->size[TRI_AXIS_TENSOR], cross = mesh->size[TRI_AXIS_CROSS];
+    struct tri_range own = tri_range_part(rows, mesh->size[TRI_AXIS_DEPTH], t / tensor / cross);
+    struct tri_range stream = cross_part(mesh, tri_range_size(own) * seq, t / tensor % cross);
+    struct tri_range part = tri_range_part(tri_range_size(stream), tensor, t % tensor);
+    int64_t before = own.begin * seq + stream.begin;
+    return (struct tri_range){before + part.begin, before + part.end};
+}
+
+static struct tri_range part_of(const struct tri_frame *frame, int t)
+{
+    return tri_grid_part(frame->context->mesh, frame->pass.rows, frame->pass.seq, t);
 }
 
 struct tri_range tri_tokens_part(const struct tri_frame *frame)
 {
-    const struct tri_context *context = frame->context;
-    return part_of(frame, context->mesh->coord[TRI_AXIS_TENSOR]);
+    return part_of(frame, tri_mesh_grid_rank(frame->context->mesh));
+}
+
+/* Those of frame->part, among all. */
+static struct tri_range part_tokens(const struct tri_frame *frame)
+{
+    int64_t begin = (frame->part.first_row - frame->pass.first_row) * frame->pass.seq;
+    return (struct tri_range){begin, begin + tri_pass_tokens(&frame->part)};
 }
 
 struct tri_range tri_stream_tokens(const struct tri_frame *frame)
 {
     const struct tri_context *context = frame->context;
-    const struct tri_pass *pass = &frame->pass;
-    if (tri_stream_is_cut(context->config, context->mesh)) {
+    const struct tri_mesh *mesh = context->mesh;
+    if (tri_stream_is_cut(context->config, mesh)) {
         return tri_tokens_part(frame);
     }
-    return (struct tri_range){0, tri_pass_tokens(pass)};
+    struct tri_range all = part_tokens(frame);
+    struct tri_range own = cross_part(mesh, tri_range_size(all), mesh->coord[TRI_AXIS_CROSS]);
+    return (struct tri_range){all.begin + own.begin, all.begin + own.end};
 }
 
 int64_t tri_stream_count(const struct tri_frame *frame)
@@ -39,14 +87,12 @@ int64_t tri_stream_count(const struct tri_frame *frame)
     return tri_range_size(tri_stream_tokens(frame));
 }
 
-/* Elements of each tensor rank's part, in the arena. */
-static int64_t *part_counts(const struct tri_frame *frame, int64_t width)
+/* Elements of the parts of `ranks` places of the grid from `first` on, in the arena. */
+static int64_t *counts_from(const struct tri_frame *frame, int first, int ranks, int64_t width)
 {
-    const struct tri_context *context = frame->context;
-    int ranks = context->mesh->size[TRI_AXIS_TENSOR];
     int64_t *counts = tri_arena_alloc(frame->arena, (size_t)ranks * sizeof(*counts));
     for (int r = 0; r < ranks; r++) {
-        counts[r] = tri_range_size(part_of(frame, r)) * width;
+        counts[r] = tri_range_size(part_of(frame, first + r)) * width;
     }
     return counts;
 }
@@ -54,9 +100,26 @@ static int64_t *part_counts(const struct tri_frame *frame, int64_t width)
 void tri_tokens_gather(const struct tri_frame *frame, struct tri_where where, void *whole,
                        int64_t width, enum tri_dtype dtype)
 {
-    const struct tri_context *context = frame->context;
+    const struct tri_mesh *mesh = frame->context->mesh;
     size_t mark = tri_arena_mark(frame->arena);
-    tri_all_gather_v(tri_mesh_group(context->mesh, TRI_ON_TENSOR), where, whole,
+    tri_all_gather_v(tri_mesh_group(mesh, TRI_ON_GRID), where, whole,
+                     counts_from(frame, 0, tri_mesh_grid(mesh), width), dtype);
+    tri_arena_rewind(frame->arena, mark);
+}
+
+/* Elements of each tensor rank's part. */
+static int64_t *part_counts(const struct tri_frame *frame, int64_t width)
+{
+    const struct tri_mesh *mesh = frame->context->mesh;
+    int first = tri_mesh_grid_rank(mesh) - mesh->coord[TRI_AXIS_TENSOR];
+    return counts_from(frame, first, mesh->size[TRI_AXIS_TENSOR], width);
+}
+
+void tri_part_gather(const struct tri_frame *frame, struct tri_where where, void *whole,
+                     int64_t width, enum tri_dtype dtype)
+{
+    size_t mark = tri_arena_mark(frame->arena);
+    tri_all_gather_v(tri_mesh_group(frame->context->mesh, TRI_ON_TENSOR), where, whole,
                      part_counts(frame, width), dtype);
     tri_arena_rewind(frame->arena, mark);
 }
@@ -66,12 +129,13 @@ static int64_t hidden_of(const struct tri_context *context)
     return context->config->model.hidden_size;
 }
 
-/* Own tokens' place in a tensor of all of them. */
+/* Own tokens' place in a tensor of the part's. */
 static void *own_place(const struct tri_frame *frame, void *whole, enum tri_dtype dtype)
 {
     const struct tri_context *context = frame->context;
     size_t row = (size_t)hidden_of(context) * tri_dtype_size(dtype);
-    return (char *)whole + (size_t)tri_tokens_part(frame).begin * row;
+    int64_t before = tri_tokens_part(frame).begin - part_tokens(frame).begin;
+    return (char *)whole + (size_t)before * row;
 }
 
 static void copy_and_gather(const struct tri_frame *frame, struct tri_where where, const void *x,
@@ -87,21 +151,104 @@ static void copy_and_gather(const struct tri_frame *frame, struct tri_where wher
         .n = tri_stream_count(frame) * hidden,
     };
     context->kernels->cast(context->kernels, &args);
-    tri_tokens_gather(frame, where, whole, hidden, context->dt);
+    tri_part_gather(frame, where, whole, hidden, context->dt);
+}
+
+/* ---- where cross cuts the hidden size -------------------------------------------------------- */
+
+/* Parts of rows [n, parts * bytes] to, or from, one block [n, bytes] each. */
+struct turn {
+    char *rows, *blocks;
+    int64_t n, parts;
+    size_t bytes;
+    bool back;
+};
+
+static void turn(void *state, int64_t begin, int64_t end)
+{
+    const struct turn *s = state;
+    for (int64_t i = begin; i < end; i++) {
+        for (int64_t p = 0; p < s->parts; p++) {
+            char *in_row = s->rows + (size_t)(i * s->parts + p) * s->bytes;
+            char *in_block = s->blocks + (size_t)(p * s->n + i) * s->bytes;
+            memcpy(s->back ? in_row : in_block, s->back ? in_block : in_row, s->bytes);
+        }
+    }
+}
+
+/* Between own tokens [stream, hidden] and own part of the hidden size [part's tokens, part]. */
+static void cross_over(const struct tri_frame *frame, struct tri_where where, void *own, void *part,
+                       enum tri_dtype dtype, bool back)
+{
+    enum { PIECE = 64 };
+    const struct tri_context *context = frame->context;
+    const struct tri_mesh *mesh = context->mesh;
+    int ranks = mesh->size[TRI_AXIS_CROSS];
+    int64_t width = tri_stream_hidden(context);
+    int64_t tokens = tri_pass_tokens(&frame->part), n = tri_stream_count(frame);
+    size_t mark = tri_arena_mark(frame->arena);
+    int64_t *of_own = tri_arena_alloc(frame->arena, 2 * (size_t)ranks * sizeof(*of_own));
+    int64_t *of_part = of_own + ranks;
+    for (int r = 0; r < ranks; r++) {
+        of_own[r] = n;
+        of_part[r] = tri_range_size(cross_part(mesh, tokens, r));
+    }
+    size_t bytes = (size_t)width * tri_dtype_size(dtype);
+    char *blocks = tri_arena_alloc(frame->arena, (size_t)(n * ranks) * bytes);
+    struct turn state = {own, blocks, n, ranks, bytes, back};
+    const struct tri_loop_args loop = {.n = n, .piece = PIECE, .run = turn, .state = &state};
+    struct tri_group *group = tri_mesh_group(mesh, TRI_ON_CROSS);
+    if (back) {
+        tri_all_to_all_v(group, where, part, of_part, blocks, of_own, width, dtype);
+        context->kernels->loop(context->kernels, &loop);
+    } else {
+        context->kernels->loop(context->kernels, &loop);
+        tri_all_to_all_v(group, where, blocks, of_own, part, of_part, width, dtype);
+    }
+    tri_arena_rewind(frame->arena, mark);
+}
+
+void tri_cross_sum(const struct tri_context *context, struct tri_where where, void *partial,
+                   int64_t n, enum tri_dtype dtype)
+{
+    tri_all_reduce_sum(tri_mesh_group(context->mesh, TRI_ON_CROSS), where, partial, n, dtype);
+}
+
+/* ---- into sublayers and out of them ---------------------------------------------------------- */
+
+static int64_t part_elements(const struct tri_frame *frame)
+{
+    return tri_pass_tokens(&frame->part) * tri_stream_hidden(frame->context);
+}
+
+static bool is_whole(const struct tri_context *context)
+{
+    return !tri_stream_is_cut(context->config, context->mesh) && !tri_stream_is_crossed(context);
+}
+
+/* x of own tokens for all tokens of the part. */
+static void spread(const struct tri_frame *frame, struct tri_where where, const void *x,
+                   void *whole)
+{
+    if (tri_stream_is_crossed(frame->context)) {
+        cross_over(frame, where, (void *)(uintptr_t)x, whole, frame->context->dt, false);
+    } else {
+        copy_and_gather(frame, where, x, whole);
+    }
 }
 
 const void *tri_stream_whole(const struct tri_frame *frame, struct tri_where where, const void *x)
 {
     const struct tri_context *context = frame->context;
-    const struct tri_pass *pass = &frame->pass;
     bool filled;
-    if (!tri_stream_is_cut(context->config, context->mesh)) {
+    if (is_whole(context)) {
         return x;
     }
-    void *whole = tri_keep_result(frame, tri_mesh_group(context->mesh, TRI_ON_TENSOR),
-                                  tri_pass_tokens(pass) * hidden_of(context), context->dt, &filled);
+    struct tri_group *group = tri_mesh_group(
+        context->mesh, tri_stream_is_crossed(context) ? TRI_ON_CROSS : TRI_ON_TENSOR);
+    void *whole = tri_keep_result(frame, group, part_elements(frame), context->dt, &filled);
     if (!filled) {
-        copy_and_gather(frame, where, x, whole);
+        spread(frame, where, x, whole);
     }
     return whole;
 }
@@ -109,32 +256,27 @@ const void *tri_stream_whole(const struct tri_frame *frame, struct tri_where whe
 const void *tri_stream_whole_gradient(const struct tri_frame *frame, struct tri_where where,
                                       const void *dy)
 {
-    const struct tri_context *context = frame->context;
-    const struct tri_pass *pass = &frame->pass;
-    if (!tri_stream_is_cut(context->config, context->mesh)) {
+    if (is_whole(frame->context)) {
         return dy;
     }
-    void *whole = tri_frame_take(frame, tri_pass_tokens(pass) * hidden_of(context));
-    copy_and_gather(frame, where, dy, whole);
+    void *whole = tri_frame_take(frame, part_elements(frame));
+    spread(frame, where, dy, whole);
     return whole;
 }
 
 void *tri_stream_partial(const struct tri_frame *frame, void *y, enum tri_dtype dtype)
 {
     const struct tri_context *context = frame->context;
-    const struct tri_pass *pass = &frame->pass;
-    if (!tri_stream_is_cut(context->config, context->mesh) && dtype == context->dt) {
+    if (is_whole(context) && dtype == context->dt) {
         return y;
     }
-    return tri_arena_alloc(frame->arena, (size_t)(tri_pass_tokens(pass) * hidden_of(context)) *
-                                             tri_dtype_size(dtype));
+    return tri_arena_alloc(frame->arena, (size_t)part_elements(frame) * tri_dtype_size(dtype));
 }
 
 void tri_stream_sum(const struct tri_frame *frame, struct tri_where where, void *partial,
                     enum tri_dtype dtype, void *y)
 {
     const struct tri_context *context = frame->context;
-    const struct tri_pass *pass = &frame->pass;
     int64_t hidden = hidden_of(context);
     struct tri_group *tensor = tri_mesh_group(context->mesh, TRI_ON_TENSOR);
     const void *sum = partial;
@@ -144,7 +286,11 @@ void tri_stream_sum(const struct tri_frame *frame, struct tri_where where, void 
         tri_arena_rewind(frame->arena, mark);
         sum = own_place(frame, partial, dtype);
     } else {
-        tri_all_reduce_sum(tensor, where, partial, tri_pass_tokens(pass) * hidden, dtype);
+        tri_all_reduce_sum(tensor, where, partial, part_elements(frame), dtype);
+    }
+    if (tri_stream_is_crossed(context)) {
+        cross_over(frame, where, y, partial, dtype, true);
+        return;
     }
     if (sum != y) {
         const struct tri_cast_args args = {

@@ -20,7 +20,7 @@ static void fill(void *state, int64_t begin, int64_t end)
 
 const int32_t *tri_window_first_keys(const struct tri_frame *frame, int64_t window)
 {
-    const struct tri_pass *pass = &frame->pass;
+    const struct tri_pass *pass = &frame->part;
     int64_t n = tri_pass_tokens(pass);
     struct window w = {pass->first_key, pass->seq, pass->cache ? pass->cache->length : 0, window,
                        NULL};

@@ -7,14 +7,14 @@ struct tri_gathering tri_gathering_create(const struct tri_context *context)
 {
     const struct tri_mesh *mesh = context->mesh;
     const struct tri_config *config = context->config;
-    int tensor = mesh->size[TRI_AXIS_TENSOR];
+    int tensor = tri_mesh_grid(mesh);
     bool whole = config->parallel.expert_tensor < tensor;
     bool split = tri_moe_splits_tokens(config, mesh);
     struct tri_group *homes =
-        tri_mesh_group(mesh, whole ? TRI_ON_TENSOR | TRI_ON_EXPERT : TRI_ON_EXPERT);
+        tri_mesh_group(mesh, whole ? TRI_ON_GRID | TRI_ON_EXPERT : TRI_ON_EXPERT);
     return (struct tri_gathering){
         .context = context,
-        .ranks = tri_mesh_group(mesh, split ? TRI_ON_TENSOR | TRI_ON_EXPERT : TRI_ON_EXPERT),
+        .ranks = tri_mesh_group(mesh, split ? TRI_ON_GRID | TRI_ON_EXPERT : TRI_ON_EXPERT),
         .homes = homes,
         .experts = config->moe.num_experts / tri_group_size(homes),
         .cut = tensor > 1 && !whole,
@@ -64,26 +64,28 @@ static int64_t tokens_of(const struct tri_gathering *m, const struct tri_frame *
 }
 
 /* Those of them that tensor rank `tensor` holds. */
-static struct tri_range part_of(const struct tri_gathering *m, int64_t tokens, int tensor)
+static struct tri_range part_of(const struct tri_gathering *m, int64_t tokens, int64_t seq,
+                                int tensor)
 {
-    int tensors = m->context->mesh->size[TRI_AXIS_TENSOR];
-    return m->split ? tri_range_part(tokens, tensors, tensor) : (struct tri_range){0, tokens};
+    return m->split ? tri_grid_part(m->context->mesh, tokens / seq, seq, tensor)
+                    : (struct tri_range){0, tokens};
 }
 
 static int tensor_of(const struct tri_gathering *m)
 {
-    return m->context->mesh->coord[TRI_AXIS_TENSOR];
+    return tri_mesh_grid_rank(m->context->mesh);
 }
 
 void tri_gathering_count(const struct tri_gathering *m, const struct tri_frame *frame,
                          struct tri_met *met)
 {
     int ranks = tri_group_size(m->ranks);
-    int tensors = m->split ? m->context->mesh->size[TRI_AXIS_TENSOR] : 1;
+    int tensors = m->split ? tri_mesh_grid(m->context->mesh) : 1;
     int64_t *counts = tri_arena_alloc(frame->arena, (size_t)ranks * sizeof(*counts));
     met->before = met->tokens = 0;
     for (int r = 0; r < ranks; r++) {
-        counts[r] = tri_range_size(part_of(m, tokens_of(m, frame, r / tensors), r % tensors));
+        counts[r] = tri_range_size(
+            part_of(m, tokens_of(m, frame, r / tensors), frame->pass.seq, r % tensors));
         met->before += r < tri_group_rank(m->ranks) ? counts[r] : 0;
         met->tokens += counts[r];
     }
@@ -139,14 +141,14 @@ static void *reduce_parts(const struct tri_gathering *m, const struct tri_frame 
     int64_t *counts = tri_arena_alloc(frame->arena, (size_t)ranks * sizeof(*counts));
     int64_t rows = 0, all = 0, mine = 0;
     for (int r = 0; r < ranks; r++) {
-        rows += tri_range_size(part_of(m, tokens_of(m, frame, r), tensor_of(m)));
+        rows += tri_range_size(part_of(m, tokens_of(m, frame, r), frame->pass.seq, tensor_of(m)));
     }
     char *parts =
         tri_arena_alloc(frame->arena, (size_t)(rows * hidden_of(m)) * tri_dtype_size(dtype));
     rows = 0;
     for (int r = 0; r < ranks; r++) {
         int64_t tokens = tokens_of(m, frame, r);
-        struct tri_range part = part_of(m, tokens, tensor_of(m));
+        struct tri_range part = part_of(m, tokens, frame->pass.seq, tensor_of(m));
         mine = r == tri_group_rank(m->homes) ? rows : mine;
         tri_gathering_copy(m, tri_gathering_row(m, sums, all + part.begin, dtype), dtype,
                            tri_gathering_row(m, parts, rows, dtype), dtype, tri_range_size(part));
@@ -177,7 +179,7 @@ void tri_gathering_send_home(const struct tri_gathering *m, const struct tri_fra
         tri_gathering_copy(m, mine, context->sum_dt, place, context->dt, count);
     }
     if (m->cut && !m->split && !context->reproducible) {
-        tri_all_reduce_sum(tri_mesh_group(context->mesh, TRI_ON_TENSOR), where, place,
+        tri_all_reduce_sum(tri_mesh_group(context->mesh, TRI_ON_GRID), where, place,
                            count * hidden_of(m), context->dt);
     }
 }
@@ -198,8 +200,8 @@ void tri_gathering_make_whole(const struct tri_gathering *m, const struct tri_fr
 {
     const struct tri_context *context = m->context;
     if (m->split && !tri_stream_is_cut(context->config, context->mesh)) {
-        tri_tokens_gather(frame, (struct tri_where){phase, TRI_KIND_MOE}, stream, hidden_of(m),
-                          context->dt);
+        tri_part_gather(frame, (struct tri_where){phase, TRI_KIND_MOE}, stream, hidden_of(m),
+                        context->dt);
     }
 }
 
@@ -295,8 +297,8 @@ void tri_gathering_return(const struct tri_gathering *m, const struct tri_frame 
     int64_t all = 0, rows = 0;
     for (int h = 0; h < homes; h++) {
         int64_t tokens = tells_all(m) ? tokens_of(m, frame, h) : met->counts[h];
-        struct tri_range part =
-            tells_all(m) ? part_of(m, tokens, tensor_of(m)) : (struct tri_range){0, tokens};
+        struct tri_range part = tells_all(m) ? part_of(m, tokens, frame->pass.seq, tensor_of(m))
+                                             : (struct tri_range){0, tokens};
         if (parts) {
             const struct tri_kernels *kernels = m->context->kernels;
             const struct tri_copy_args args = {

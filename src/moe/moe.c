@@ -105,7 +105,8 @@ static void read_input(const struct layer *layer, const struct tri_frame *frame,
     kept->input = input;
 }
 
-/* [tokens, experts] of all tokens: where the stream is cut each rank makes its own, and gathers. */
+/* [tokens, experts] of all tokens: each rank makes those of its stream, and where that is a part
+ * gathers. */
 static float *router_logits(const struct layer *layer, const struct tri_frame *frame,
                             const struct kept *kept)
 {
@@ -119,7 +120,7 @@ static float *router_logits(const struct layer *layer, const struct tri_frame *f
     tri_linear_forward(&linear, context->kernels, tri_range_size(stream), kept->input, NULL,
                        logits + stream.begin * experts, TRI_F32);
     tri_linear_close(context->params, &linear);
-    if (tri_stream_is_cut(context->config, context->mesh)) {
+    if (tri_stream_is_part(context)) {
         tri_tokens_gather(frame, (struct tri_where){pass->phase, TRI_KIND_MOE}, logits, experts,
                           TRI_F32);
     }

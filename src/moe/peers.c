@@ -1,5 +1,6 @@
 #include "moe/peers.h"
 
+#include "model/stream.h"
 #include "moe/router_kind.h"
 #include "shard/rows.h"
 
@@ -93,21 +94,18 @@ void tri_peers_counts(const struct tri_peers *peers, const struct tri_pass *pass
                       int64_t *received)
 {
     const struct tri_mesh *mesh = peers->context->mesh;
-    int tensor = mesh->size[TRI_AXIS_TENSOR];
-    bool whole = peers->homes == tri_mesh_group(mesh, TRI_ON_TENSOR | TRI_ON_EXPERT) && tensor > 1;
+    int tensor = tri_mesh_grid(mesh);
+    bool whole = peers->homes == tri_mesh_group(mesh, TRI_ON_GRID | TRI_ON_EXPERT) && tensor > 1;
     int homes = tri_group_size(peers->homes);
     TRI_REQUIRE(peers->context->config->moe.router->ops->routes_by_place);
     for (int s = 0; s < homes; s++) {
         int expert = whole ? s / tensor : s;
         int replica = expert + mesh->size[TRI_AXIS_EXPERT] * mesh->coord[TRI_AXIS_DATA];
         struct batch batch = batch_of(peers->context, pass, replica);
-        int64_t n = batch.rows * batch.seq;
         for (int p = 0; p < peers->parts; p++) {
-            struct tri_range tokens = {0, n};
-            if (whole) {
-                tokens = tri_range_part(n, tensor, s % tensor);
-            } else if (peers->parts > 1) {
-                tokens = tri_range_part(n, peers->parts, p);
+            struct tri_range tokens = {0, batch.rows * batch.seq};
+            if (whole || peers->parts > 1) {
+                tokens = tri_grid_part(mesh, batch.rows, batch.seq, whole ? s % tensor : p);
             }
             count_part(peers, &batch, tokens, load,
                        received + (s * peers->parts + p) * peers->experts);

@@ -1,5 +1,6 @@
 #include "moe/route_plan.h"
 
+#include "model/stream.h"
 #include "moe/route_chunks.h"
 
 #include <string.h>
@@ -16,7 +17,7 @@ static void *keep(const struct tri_frame *frame, int64_t n, size_t size)
 
 int tri_peers_part(const struct tri_peers *peers)
 {
-    return peers->parts > 1 ? peers->context->mesh->coord[TRI_AXIS_TENSOR] : 0;
+    return peers->parts > 1 ? tri_mesh_grid_rank(peers->context->mesh) : 0;
 }
 
 /* counts[home, part, local expert] of the kept routes; every tensor rank knows those of all
@@ -32,7 +33,7 @@ static void count_routes(const struct tri_peers *peers, const struct tri_route_p
     for (int p = 0; p < peers->parts; p++) {
         struct tri_range tokens = plan->own;
         if (peers->parts > 1) {
-            tokens = tri_range_part(tri_pass_tokens(pass), peers->parts, p);
+            tokens = tri_grid_part(context->mesh, pass->rows, pass->seq, p);
         }
         for (int64_t i = tokens.begin * k; i < tokens.end * k; i++) {
             int64_t e = routes->expert[i];

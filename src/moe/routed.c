@@ -11,12 +11,12 @@ struct tri_routed *tri_routed_create(const struct tri_schedule_ops *ops,
     const struct tri_config *config = context->config;
     struct tri_routed *routed = tri_alloc(TRI_MEMORY_OTHER, sizeof(*routed));
     routed->base = (struct tri_schedule){ops, context, exchange, layer, kept};
-    int tensor = mesh->size[TRI_AXIS_TENSOR];
+    int tensor = tri_mesh_grid(mesh);
     bool whole = config->parallel.expert_tensor < tensor;
     routed->split = tri_moe_splits_tokens(config, mesh);
     routed->cut = tensor > 1 && !whole;
     routed->partial = routed->cut || context->reproducible;
-    struct tri_group *homes = whole ? tri_mesh_group(mesh, TRI_ON_TENSOR | TRI_ON_EXPERT)
+    struct tri_group *homes = whole ? tri_mesh_group(mesh, TRI_ON_GRID | TRI_ON_EXPERT)
                                     : tri_mesh_group(mesh, TRI_ON_EXPERT);
     routed->peers = (struct tri_peers){
         .context = context,
@@ -59,7 +59,7 @@ void *tri_routed_row(const struct tri_routed *routed, void *rows, int64_t row, e
 
 const struct tri_group *tri_routed_widest_group(const struct tri_routed *routed)
 {
-    const struct tri_group *tensor = tri_mesh_group(routed->base.context->mesh, TRI_ON_TENSOR);
+    const struct tri_group *tensor = tri_mesh_group(routed->base.context->mesh, TRI_ON_GRID);
     return tri_group_size(routed->peers.homes) > 1 ? routed->peers.homes : tensor;
 }
 
@@ -133,8 +133,8 @@ void tri_routed_gather(const struct tri_routed *routed, const struct tri_frame *
 {
     const struct tri_context *context = routed->base.context;
     if (routed->split && !tri_stream_is_cut(context->config, context->mesh)) {
-        tri_tokens_gather(frame, (struct tri_where){phase, TRI_KIND_MOE}, y, hidden_of(routed),
-                          context->dt);
+        tri_part_gather(frame, (struct tri_where){phase, TRI_KIND_MOE}, y, hidden_of(routed),
+                        context->dt);
     }
 }
 

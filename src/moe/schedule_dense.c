@@ -58,7 +58,7 @@ static void *at_row(const struct dense *d, const void *rows, int64_t row, enum t
 
 static bool is_first_of_tensor(const struct dense *d)
 {
-    return d->base.context->mesh->coord[TRI_AXIS_TENSOR] == 0;
+    return tri_mesh_grid_rank(d->base.context->mesh) == 0;
 }
 
 static void add_time(const struct tri_frame *frame, double *start, bool experts)
@@ -192,7 +192,7 @@ static void finish_outputs(const struct dense *d, const struct tri_frame *frame,
     }
     if (reproducible) {
         if (d->meeting.cut) {
-            tri_all_reduce_sum(tri_mesh_group(context->mesh, TRI_ON_TENSOR),
+            tri_all_reduce_sum(tri_mesh_group(context->mesh, TRI_ON_GRID),
                                (struct tri_where){frame->pass.phase, TRI_KIND_MOE}, out,
                                rows * hidden_of(d), TRI_F32);
         }
@@ -214,7 +214,7 @@ static void compute(const struct dense *d, const struct tri_frame *frame,
     bool filled = false;
     bool sent = context->reproducible && d->meeting.cut;
     kept->saved = tri_arena_alloc(frame->arena, (size_t)d->meeting.experts * sizeof(*kept->saved));
-    kept->out = sent ? tri_keep_result(frame, tri_mesh_group(context->mesh, TRI_ON_TENSOR),
+    kept->out = sent ? tri_keep_result(frame, tri_mesh_group(context->mesh, TRI_ON_GRID),
                                        elements_out, context->dt, &filled)
                      : tri_frame_take(frame, elements_out);
     if (kept->sparse) {
@@ -322,7 +322,7 @@ static void through_weights(const struct dense *d, const struct tri_frame *frame
     };
     context->kernels->combine_rows_backward(context->kernels, &args);
     if (d->meeting.cut && !context->reproducible) {
-        tri_all_reduce_sum(tri_mesh_group(context->mesh, TRI_ON_TENSOR),
+        tri_all_reduce_sum(tri_mesh_group(context->mesh, TRI_ON_GRID),
                            (struct tri_where){TRI_PHASE_BACKWARD, TRI_KIND_MOE}, slopes,
                            kept->met.tokens * d->meeting.experts, TRI_F32);
     }
@@ -357,7 +357,7 @@ static void backward(const struct tri_schedule *self, const struct tri_frame *fr
     }
     add_time(frame, &start, true);
     if (context->reproducible && d->meeting.cut) {
-        tri_all_reduce_sum(tri_mesh_group(context->mesh, TRI_ON_TENSOR),
+        tri_all_reduce_sum(tri_mesh_group(context->mesh, TRI_ON_GRID),
                            (struct tri_where){TRI_PHASE_BACKWARD, TRI_KIND_MOE}, d_in,
                            rows * hidden_of(d), TRI_F32);
     }
@@ -415,6 +415,7 @@ const struct tri_schedule_kind tri_schedule_dense = {
                  "reduce-scatter",
                  keys},
     .dense = true,
+    .deep = true,
     .splits_tokens = splits_tokens,
     .ops = &ops,
 };

@@ -99,7 +99,7 @@ static void arrive(struct trip *trip, int c)
     const struct tri_context *context = trip->routed->base.context;
     tri_request_end(trip->going[c]);
     if (trip->routed->peers.parts > 1) {
-        tri_all_gather_v(tri_mesh_group(context->mesh, TRI_ON_TENSOR), trip->where,
+        tri_all_gather_v(tri_mesh_group(context->mesh, TRI_ON_GRID), trip->where,
                          row_at(trip, trip->arrived, trip->chunks->begin[c], context->dt),
                          part_counts(trip, c), context->dt);
     }
@@ -156,7 +156,7 @@ static void *complete(const struct trip *trip, int c)
     void *part = row_at(trip, trip->arrived, own.begin, context->dt);
     gather(trip, trip->out, trip->chunks->row_to, sums, first, trip->chunks->begin[c + 1] - first,
            context->sum_dt);
-    tri_reduce_scatter_v(tri_mesh_group(context->mesh, TRI_ON_TENSOR), trip->where,
+    tri_reduce_scatter_v(tri_mesh_group(context->mesh, TRI_ON_GRID), trip->where,
                          row_at(trip, sums, first, context->sum_dt), part_counts(trip, c),
                          context->sum_dt);
     if (trip->spare) {

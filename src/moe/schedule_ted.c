@@ -60,7 +60,7 @@ static void send_to_experts(const struct tri_routed *ted, const struct tri_route
                      own_part(ted, plan, arrived, context->dt), plan->recv_rows, hidden_of(ted),
                      context->dt);
     if (ted->peers.parts > 1) {
-        tri_all_gather_v(tri_mesh_group(context->mesh, TRI_ON_TENSOR), where, arrived,
+        tri_all_gather_v(tri_mesh_group(context->mesh, TRI_ON_GRID), where, arrived,
                          plan->part_counts, context->dt);
     }
     if (plan->row_from) {
@@ -131,7 +131,7 @@ static void send_back(const struct tri_routed *ted, const struct tri_route_plan 
     bool in_parts = ted->peers.parts > 1;
     if (!in_parts) {
         if (ted->cut) {
-            tri_all_reduce_sum(tri_mesh_group(context->mesh, TRI_ON_TENSOR), where, rows,
+            tri_all_reduce_sum(tri_mesh_group(context->mesh, TRI_ON_GRID), where, rows,
                                plan->rows * hidden_of(ted), context->sum_dt);
         }
         round_sums(ted, plan, &r, plan->rows, slots);
@@ -153,7 +153,7 @@ static void send_back(const struct tri_routed *ted, const struct tri_route_plan 
         context->kernels->gather_rows(context->kernels, &args);
     }
     if (in_parts) {
-        tri_reduce_scatter_v(tri_mesh_group(context->mesh, TRI_ON_TENSOR), where, r.rows,
+        tri_reduce_scatter_v(tri_mesh_group(context->mesh, TRI_ON_GRID), where, r.rows,
                              plan->part_counts, context->sum_dt);
         r.rows = own_part(ted, plan, r.rows, context->sum_dt);
         round_sums(ted, plan, &r, plan->part_rows, slots);
@@ -309,6 +309,7 @@ static const char *const keys[] = {"moe.headroom", "train.duplicate_token_droppi
 const struct tri_schedule_kind tri_schedule_ted = {
     .strategy = {"ted", "all-to-all over the expert ranks, experts cut over tensor (DeepSpeed-TED)",
                  keys},
+    .deep = true,
     .splits_tokens = splits_tokens,
     .ops = &ops,
 };

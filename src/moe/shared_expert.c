@@ -87,18 +87,17 @@ static void open_gate(const struct tri_shared_expert *shared, const struct tri_f
 static void make_output(const struct tri_shared_expert *shared, const struct tri_frame *frame,
                         struct tri_shared_kept *kept)
 {
-    const struct tri_pass *pass = &frame->pass;
+    const struct tri_pass *pass = &frame->part;
     const struct tri_context *context = shared->context;
-    struct tri_group *tensor = tri_mesh_group(context->mesh, TRI_ON_TENSOR);
     int64_t hidden = context->config->model.hidden_size;
     int64_t offsets[2] = {0, tri_pass_tokens(pass)};
     int64_t own[2] = {0, tri_stream_count(frame)};
     bool whole = tri_sum_is_whole(context);
     bool filled = false;
     /* Without a gate no backward reads it, so no recompute asks for it. */
-    kept->out = shared->gate.rows.row
-                    ? tri_keep_result(frame, tensor, own[1] * hidden, context->dt, &filled)
-                    : tri_frame_take(frame, own[1] * hidden);
+    kept->out = shared->gate.rows.row ? tri_keep_result(frame, tri_stream_group(context),
+                                                        own[1] * hidden, context->dt, &filled)
+                                      : tri_frame_take(frame, own[1] * hidden);
     if (filled) {
         return;
     }
@@ -117,7 +116,7 @@ void tri_shared_expert_forward(const struct tri_shared_expert *shared,
                                const struct tri_frame *frame, struct tri_shared_kept *kept,
                                const void *x, void *y)
 {
-    const struct tri_pass *pass = &frame->pass;
+    const struct tri_pass *pass = &frame->part;
     const struct tri_context *context = shared->context;
     int64_t n = tri_stream_count(frame);
     int64_t offsets[2] = {0, tri_pass_tokens(pass)};
@@ -215,7 +214,7 @@ void tri_shared_expert_backward(const struct tri_shared_expert *shared,
                                 const struct tri_frame *frame, const struct tri_shared_kept *kept,
                                 const void *dy, void *dx)
 {
-    const struct tri_pass *pass = &frame->pass;
+    const struct tri_pass *pass = &frame->part;
     const struct tri_context *context = shared->context;
     const struct tri_where where = {TRI_PHASE_BACKWARD, TRI_KIND_SHARED_EXPERT};
     int64_t n = tri_stream_count(frame);
@@ -235,9 +234,10 @@ void tri_shared_expert_backward(const struct tri_shared_expert *shared,
         .dt = context->dt,
     };
     context->kernels->scale_rows_add(context->kernels, &args);
+    tri_network_bias_backward(frame, &shared->network, d_out, n);
     const void *d_whole = tri_stream_whole_gradient(frame, where, d_out);
     void *partial = tri_stream_partial(frame, d_in, context->sum_dt);
-    const struct tri_cuts cuts = tri_cuts_by_rows(frame, frame->pass.rows, frame->pass.seq);
+    const struct tri_cuts cuts = tri_cuts_by_rows(frame, frame->part.rows, frame->part.seq);
     tri_networks_backward(frame, &shared->network, 1, offsets, NULL, &cuts, &kept->saved, d_whole,
                           partial);
     tri_stream_sum(frame, where, partial, context->sum_dt, d_in);

@@ -1,5 +1,7 @@
 #include "moe/strategies.h"
 
+#include "model/residency_depth.h"
+
 #include <stddef.h>
 
 static const struct tri_strategy *const routers[] = {
@@ -21,7 +23,6 @@ static const struct tri_strategy *const schedules[] = {
     NULL,
 };
 
-/* All rows are plain. */
-static const struct tri_residency_kind *const residencies[] = {NULL};
+static const struct tri_residency_kind *const residencies[] = {&tri_residency_depth, NULL};
 
 const struct tri_strategies tri_strategies = {routers, schedules, residencies};

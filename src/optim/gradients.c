@@ -60,7 +60,8 @@ static void zero_unwritten(struct tri_params *params, const struct tri_kernels *
     }
 }
 
-/* KV rows that several tensor ranks hold: laid out in the global tensor, summed, taken back. */
+/* KV rows that several tensor ranks hold, each rank of depth a part or a sum: laid out in the
+ * global tensor, summed, taken back. */
 static void sum_overlap(struct tri_params *params, const struct tri_kernels *kernels,
                         const struct tri_param *param)
 {
@@ -77,20 +78,36 @@ static void sum_overlap(struct tri_params *params, const struct tri_kernels *ker
     const struct tri_copy_args back = {.src = mine, .dst = local, .bytes = local_bytes};
     kernels->zero(kernels, &zero);
     kernels->copy(kernels, &there);
-    tri_all_reduce_sum(tri_mesh_group(params->mesh, TRI_ON_TENSOR), where, whole, n, dtype);
+    tri_all_reduce_sum(tri_mesh_group(params->mesh, TRI_ON_GRID), where, whole, n, dtype);
     kernels->copy(kernels, &back);
 }
 
-static void sum_over_tensor(struct tri_params *params, const struct tri_kernels *kernels,
-                            const struct tri_param *param)
+/* In one call where there is a group of the axes, else over one after the other. */
+static void sum_over_axes(struct tri_params *params, const struct tri_param *param)
+{
+    const struct tri_mesh *mesh = params->mesh;
+    void *gradients = tri_param_gradients(params, param);
+    enum tri_dtype dtype = gradient_dtype(params, param);
+    if (mesh->group[param->sum_axes]) {
+        tri_all_reduce_sum(mesh->group[param->sum_axes], where, gradients, param->count, dtype);
+        return;
+    }
+    for (int axis = TRI_AXIS_TENSOR; axis <= TRI_AXIS_DEPTH; axis++) {
+        if (param->sum_axes & 1 << axis) {
+            tri_all_reduce_sum(tri_mesh_group(mesh, 1 << axis), where, gradients, param->count,
+                               dtype);
+        }
+    }
+}
+
+static void sum_over_grid(struct tri_params *params, const struct tri_kernels *kernels,
+                          const struct tri_param *param)
 {
     if (!param->trained || param->count == 0) {
         return;
     }
     if (param->sync == TRI_SYNC_SUM) {
-        tri_all_reduce_sum(tri_mesh_group(params->mesh, TRI_ON_TENSOR), where,
-                           tri_param_gradients(params, param), param->count,
-                           gradient_dtype(params, param));
+        sum_over_axes(params, param);
     } else if (param->sync == TRI_SYNC_OVERLAP) {
         sum_overlap(params, kernels, param);
     }
@@ -117,7 +134,7 @@ void tri_gradients_reduce(struct tri_params *params, const struct tri_kernels *k
     struct tri_range rows = tri_params_rows(params, block);
     zero_unwritten(params, kernels, rows);
     for (int64_t p = rows.begin; p < rows.end; p++) {
-        sum_over_tensor(params, kernels, &params->param[p]);
+        sum_over_grid(params, kernels, &params->param[p]);
     }
     for (int i = 0; i < TRI_BUFFERS; i++) {
         struct tri_buffer *buffer = &params->buffer[i];

@@ -12,7 +12,7 @@
  * pass over most of the memory. Nothing may be open. Local. */
 void tri_gradients_begin(struct tri_params *params, const struct tri_kernels *kernels);
 
-/* Zeroes what nobody wrote of a block's gradients, then sums them over the tensor group where the
+/* Zeroes what nobody wrote of a block's gradients, then sums them over the grid where the
  * table says so, then over the replicas of each buffer: afterwards each rank holds the sums of the
  * pieces it owns (elsewhere the buffers are undefined). Experts are reduced over {data}, the rest
  * over {expert, data}; the loss is already a mean over the global batch, so nothing is divided.

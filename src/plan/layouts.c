@@ -30,7 +30,7 @@ static enum tri_status plan(const struct tri_config *config, const struct rehear
     struct tri_layout layout = plan->layout;
     struct tri_ledger *ledger = tri_alloc(TRI_MEMORY_OTHER, sizeof(*ledger));
     int last = layout.tensor * (layout.expert * layout.data - 1);
-    bool same = config->model.num_kv_heads % layout.tensor == 0;
+    bool same = config->model.num_kv_heads % tri_config_cut(&config->parallel) == 0;
     enum tri_status status = TRI_OK;
     struct tri_step_time slowest = {0};
     for (int t = layout.tensor - 1; status == TRI_OK && t >= (same ? layout.tensor - 1 : 0); t--) {
@@ -50,6 +50,19 @@ static enum tri_status plan(const struct tri_config *config, const struct rehear
     return status;
 }
 
+struct tri_config_parallel tri_layout_parallel(struct tri_layout layout)
+{
+    struct tri_config_parallel parallel = {layout.tensor, layout.expert, layout.expert_tensor, {0}};
+    int depth = layout.depth > 1 ? layout.depth : 1;
+    int cross = layout.cross > 1 ? layout.cross : 1;
+    if (depth * cross > 1) {
+        parallel.tensor_grid[0] = layout.tensor / depth / cross;
+        parallel.tensor_grid[1] = cross;
+        parallel.tensor_grid[2] = depth;
+    }
+    return parallel;
+}
+
 static struct tri_layout_plan plan_layout(const struct tri_config *config, struct tri_layout layout,
                                           const struct rehearser *by)
 {
@@ -57,8 +70,7 @@ static struct tri_layout_plan plan_layout(const struct tri_config *config, struc
     struct tri_config *laid_out = tri_alloc(TRI_MEMORY_OTHER, sizeof(*laid_out));
     struct tri_error error;
     *laid_out = *config;
-    laid_out->parallel =
-        (struct tri_config_parallel){layout.tensor, layout.expert, layout.expert_tensor};
+    laid_out->parallel = tri_layout_parallel(layout);
     int ranks = layout.tensor * layout.expert * layout.data;
     result.refused = tri_config_check_layout(laid_out, ranks, &error) != TRI_OK ||
                      plan(laid_out, by, &result, &error) != TRI_OK;
@@ -116,7 +128,7 @@ struct tri_layout_plan *tri_layout_plans(const struct tri_config *config, int ra
             if (ranks % (tensor * expert) != 0) {
                 continue;
             }
-            struct tri_layout layout = {tensor, expert, ranks / (tensor * expert), tensor};
+            struct tri_layout layout = {tensor, expert, ranks / (tensor * expert), tensor, 1, 1};
             plans[(*count)++] = tri_layout_plan(config, layout, rehearse);
             layout.expert_tensor = 1;
             if (tensor > 1 && config->moe.num_experts > 0) {

@@ -9,6 +9,7 @@
 
 struct tri_layout {
     int tensor, expert, data, expert_tensor;
+    int depth, cross; /* of parallel.tensor_grid; 0: 1 */
 };
 
 /* Rows that arrive at a rank's experts. */
@@ -42,6 +43,8 @@ typedef enum tri_status (*tri_time_rank)(const struct tri_config *config, struct
                                          struct tri_ledger *ledger, struct tri_layout_plan *plan,
                                          struct tri_error *error);
 
+/* The keys of parallel of a layout. */
+struct tri_config_parallel tri_layout_parallel(struct tri_layout layout);
 /* The config's own layout on `ranks` ranks. Local. */
 struct tri_layout_plan tri_layout_plan(const struct tri_config *config, struct tri_layout layout,
                                        tri_rehearse_rank rehearse);

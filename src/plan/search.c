@@ -21,8 +21,7 @@ struct search {
 void tri_way_apply(const struct tri_way_plan *way, struct tri_config *config)
 {
     const struct tri_layout *layout = &way->plan.layout;
-    config->parallel =
-        (struct tri_config_parallel){layout->tensor, layout->expert, layout->expert_tensor};
+    config->parallel = tri_layout_parallel(*layout);
     config->train.recompute = way->recompute;
     config->train.micro_batch = way->micro_batch;
     if (way->schedule) {
@@ -171,7 +170,7 @@ struct tri_way_plan *tri_plan_ways(const struct tri_config *config, int ranks,
             if (ranks % (tensor * expert) != 0) {
                 continue;
             }
-            struct tri_layout layout = {tensor, expert, ranks / (tensor * expert), tensor};
+            struct tri_layout layout = {tensor, expert, ranks / (tensor * expert), tensor, 1, 1};
             try_layout(&s, layout);
             layout.expert_tensor = 1;
             if (tensor > 1 && config->moe.num_experts > 0) {

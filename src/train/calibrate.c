@@ -110,7 +110,7 @@ static enum tri_status find_hosts(struct tri_comm *comm, int *ranks_per_host,
                                   struct tri_error *error)
 {
     struct tri_mesh *mesh;
-    TRI_TRY(tri_mesh_create(comm, 1, 1, &mesh, error));
+    TRI_TRY(tri_mesh_create(comm, 1, 1, 1, 1, &mesh, error));
     struct tri_group *world = tri_mesh_group(mesh, TRI_ON_ALL);
     int local = tri_comm_local_size(comm);
     int rank = tri_comm_rank(comm);
@@ -165,7 +165,7 @@ enum tri_status tri_calibrate(struct tri_comm *comm, int threads, bool quick,
     notes[0] = '\0';
     TRI_TRY(find_hosts(comm, &cluster->ranks_per_host, error));
     int hosts = tri_comm_size(comm) / cluster->ranks_per_host;
-    TRI_TRY(tri_mesh_create(comm, cluster->ranks_per_host, hosts, &calibrator.mesh, error));
+    TRI_TRY(tri_mesh_create(comm, cluster->ranks_per_host, 1, 1, hosts, &calibrator.mesh, error));
     calibrator.kernels = tri_kernels_create(TRI_KERNELS_FAST, tri_environment_kernels(), threads);
     describe(&calibrator, threads);
     cluster->memory = find_memory(&calibrator);

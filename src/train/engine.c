@@ -28,7 +28,7 @@ struct tri_engine *tri_engine_create(const struct tri_config *config, const stru
     engine->mesh = mesh;
     engine->params = tri_params_create(config, mesh);
     tri_params_allocate(engine->params, training);
-    tri_params_house(engine->params, config);
+    tri_params_house(engine->params, config, kernels);
     if (training) {
         engine->optimizer = tri_optimizer_create(config, engine->params, kernels);
     }
@@ -142,6 +142,21 @@ static double sum_information(const struct tri_engine *engine, struct tri_where 
     return tri_exact_get(&sum);
 }
 
+/* The losses of the ranks of depth are of their own rows; all else they count together. */
+static void sum_parts(const struct tri_engine *engine, struct tri_where where,
+                      struct tri_exact *cross_entropy, int64_t *targets)
+{
+    struct {
+        struct tri_exact cross_entropy;
+        int64_t targets;
+    } sums = {*cross_entropy, *targets};
+    tri_all_reduce_sum(tri_mesh_group(engine->mesh, TRI_ON_DEPTH), where, &sums,
+                       sizeof(sums) / sizeof(int64_t), TRI_I64);
+    tri_exact_carry(&sums.cross_entropy);
+    *cross_entropy = sums.cross_entropy;
+    *targets = sums.targets;
+}
+
 static void sum_tally(struct tri_engine *engine, enum tri_phase phase,
                       struct tri_step_report *report)
 {
@@ -153,6 +168,7 @@ static void sum_tally(struct tri_engine *engine, enum tri_phase phase,
         int64_t targets, dropped;
     } sums = {tally->cross_entropy, tally->aux_loss, tally->z_loss, tally->targets, tally->dropped};
     tri_exact_carry(&sums.cross_entropy);
+    sum_parts(engine, where, &sums.cross_entropy, &sums.targets);
     tri_all_reduce_sum(tri_mesh_group(engine->mesh, TRI_ON_EXPERT | TRI_ON_DATA), where, &sums,
                        sizeof(sums) / sizeof(int64_t), TRI_I64);
     tri_all_reduce_sum(tri_mesh_group(engine->mesh, TRI_ON_EXPERT | TRI_ON_DATA), where,
@@ -285,8 +301,11 @@ enum tri_status tri_engine_score(struct tri_engine *engine, const struct tri_row
     memset(row_losses, 0, (size_t)source->rows * sizeof(*row_losses));
     TRI_TRY(run(engine, source, 0, options, error));
     sum_tally(engine, TRI_PHASE_EVAL, report);
-    tri_all_reduce_sum(tri_mesh_group(engine->mesh, TRI_ON_EXPERT | TRI_ON_DATA),
-                       (struct tri_where){TRI_PHASE_EVAL, TRI_KIND_META}, row_losses, source->rows,
-                       TRI_F64);
+    for (int i = 0; i < 2; i++) {
+        int axes = i ? TRI_ON_DEPTH : TRI_ON_EXPERT | TRI_ON_DATA;
+        tri_all_reduce_sum(tri_mesh_group(engine->mesh, axes),
+                           (struct tri_where){TRI_PHASE_EVAL, TRI_KIND_META}, row_losses,
+                           source->rows, TRI_F64);
+    }
     return TRI_OK;
 }

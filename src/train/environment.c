@@ -145,8 +145,9 @@ char *tri_environment_describe(const struct tri_kernels *kernels, const struct t
             int coord[TRI_AXIS_COUNT];
             tri_mesh_coords(mesh, (int)r, coord);
             (void)json_array_append_new(
-                list, json_pack("{si si si si ss}", "rank", (int)r, "tensor",
-                                coord[TRI_AXIS_TENSOR], "expert", coord[TRI_AXIS_EXPERT], "data",
+                list, json_pack("{si si si si si si ss}", "rank", (int)r, "tensor",
+                                coord[TRI_AXIS_TENSOR], "cross", coord[TRI_AXIS_CROSS], "depth",
+                                coord[TRI_AXIS_DEPTH], "expert", coord[TRI_AXIS_EXPERT], "data",
                                 coord[TRI_AXIS_DATA], "cores", places + r * PLACE_BYTES));
         }
         char path[TRI_KERNELS_TEXT];

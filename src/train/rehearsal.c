@@ -52,6 +52,12 @@ static enum tri_status fill(void *state, int64_t step, int64_t first_row, int64_
     return TRI_OK;
 }
 
+static struct tri_mesh *view(const struct tri_config_parallel *parallel, int data, int rank)
+{
+    return tri_mesh_create_view((int)tri_config_cut(parallel), (int)tri_config_cross(parallel),
+                                (int)tri_config_depth(parallel), (int)parallel->expert, data, rank);
+}
+
 /* One step of the engine; of its report only the times mean something, where they are planned. */
 static struct tri_step_report step(struct tri_engine *engine, const struct tri_rows_source *source,
                                    bool training, int64_t index)
@@ -103,8 +109,7 @@ static struct tri_memory_counters run(const struct tri_rehearsal *rehearsal,
     const double loads[TRI_LOAD_COUNT] = {1.0, config->moe.headroom, ALL_ROWS};
     int64_t seq = config->data.sequence_length;
     struct tri_memory_scope scope = tri_memory_scope_begin();
-    struct tri_mesh *mesh =
-        tri_mesh_create_view(layout->tensor, layout->expert, layout->data, rehearsal->rank);
+    struct tri_mesh *mesh = view(&config->parallel, layout->data, rehearsal->rank);
     tri_mesh_set_max_message(mesh, config->comm_max_message);
     struct tri_engine *engine = tri_engine_create(config, mesh, kernels, rehearsal->training);
     if (engine->moe_layers > 0) {
@@ -270,8 +275,7 @@ static enum tri_status check_room(const struct tri_rehearsal *rehearsal,
     const struct tri_layout *layout = &rehearsal->layout;
     TRI_TRY(check_tokens(config, share_of(rehearsal, rows), rehearsal->local_ranks, error));
     struct tri_memory_scope scope = tri_memory_scope_begin();
-    struct tri_mesh *mesh =
-        tri_mesh_create_view(layout->tensor, layout->expert, layout->data, rehearsal->rank);
+    struct tri_mesh *mesh = view(&config->parallel, layout->data, rehearsal->rank);
     enum tri_status status = check_parameters(rehearsal, config, mesh, error);
     tri_mesh_destroy(mesh);
     (void)tri_memory_scope_end(&scope);
@@ -286,8 +290,7 @@ enum tri_status tri_rehearse(const struct tri_rehearsal *rehearsal, struct tri_l
     struct tri_config *config = tri_alloc(TRI_MEMORY_OTHER, sizeof(*config));
     *config = *rehearsal->config;
     config->moe.router = config->moe.router->rehearsed;
-    config->parallel =
-        (struct tri_config_parallel){layout->tensor, layout->expert, layout->expert_tensor};
+    config->parallel = tri_layout_parallel(*layout);
     int64_t rows =
         rehearsal->training ? config->train.global_batch : tri_evaluate_rows(config, replicas);
     struct batch batch = shorten(config, replicas, rows);

@@ -34,11 +34,11 @@ enum tri_status tri_session_config(const char *path, int ranks, int count, char 
     TRI_TRY(tri_checkpoint_read_config(path, &tri_strategies, &trained, error));
     if (ranks % (trained.parallel.tensor * trained.parallel.expert) != 0 ||
         tri_config_check_layout(&trained, ranks, error) != TRI_OK) {
-        trained.parallel = (struct tri_config_parallel){1, 1, 1};
+        trained.parallel = (struct tri_config_parallel){1, 1, 1, {0}};
     }
     for (int i = 0; i < count; i++) {
         if (strncmp(overrides[i], "parallel.", 9) == 0) {
-            trained.parallel = (struct tri_config_parallel){1, 1, 0};
+            trained.parallel = (struct tri_config_parallel){1, 1, 0, {0}};
         }
     }
     tri_config_keep_shapes(&trained);
@@ -59,8 +59,9 @@ static enum tri_status rehearse(struct tri_session *session, bool training, int6
     const struct tri_mesh *mesh = session->mesh;
     struct tri_rehearsal rehearsal = {
         .config = session->config,
-        .layout = {mesh->size[TRI_AXIS_TENSOR], mesh->size[TRI_AXIS_EXPERT],
-                   mesh->size[TRI_AXIS_DATA], (int)session->config->parallel.expert_tensor},
+        .layout = {tri_mesh_grid(mesh), mesh->size[TRI_AXIS_EXPERT], mesh->size[TRI_AXIS_DATA],
+                   (int)session->config->parallel.expert_tensor, mesh->size[TRI_AXIS_DEPTH],
+                   mesh->size[TRI_AXIS_CROSS]},
         .rank = mesh->rank,
         .training = training,
         .active = active,
@@ -133,8 +134,10 @@ enum tri_status tri_session_create(struct tri_comm *comm, const struct tri_confi
     struct tri_session *s = tri_alloc(TRI_MEMORY_OTHER, sizeof(*s));
     s->config = config;
     s->load = config->moe.router->even ? TRI_LOAD_BALANCED : TRI_LOAD_HEADROOM;
-    enum tri_status status = tri_mesh_create(comm, (int)config->parallel.tensor,
-                                             (int)config->parallel.expert, &s->mesh, error);
+    const struct tri_config_parallel *parallel = &config->parallel;
+    enum tri_status status =
+        tri_mesh_create(comm, (int)tri_config_cut(parallel), (int)tri_config_cross(parallel),
+                        (int)tri_config_depth(parallel), (int)parallel->expert, &s->mesh, error);
     if (status == TRI_OK) {
         tri_mesh_set_max_message(s->mesh, config->comm_max_message);
         status = tri_session_make_kernels(s, 0, error);
@@ -245,9 +248,14 @@ void tri_session_print(const struct tri_session *session)
         tri_log_info("experts  %lld in each of %lld layers, %s", (long long)config->moe.num_experts,
                      (long long)session->engine->moe_layers, most);
     }
-    tri_log_info("layout   %d rank%s = tensor %d x expert %d x data %d, expert_tensor %lld, %d "
+    char grid[64] = "";
+    if (tri_mesh_grid(mesh) > mesh->size[TRI_AXIS_TENSOR]) {
+        (void)snprintf(grid, sizeof(grid), " (grid %d x %d x %d)", mesh->size[TRI_AXIS_TENSOR],
+                       mesh->size[TRI_AXIS_CROSS], mesh->size[TRI_AXIS_DEPTH]);
+    }
+    tri_log_info("layout   %d rank%s = tensor %d%s x expert %d x data %d, expert_tensor %lld, %d "
                  "thread%s each, %s",
-                 mesh->ranks, mesh->ranks == 1 ? "" : "s", mesh->size[TRI_AXIS_TENSOR],
+                 mesh->ranks, mesh->ranks == 1 ? "" : "s", tri_mesh_grid(mesh), grid,
                  mesh->size[TRI_AXIS_EXPERT], mesh->size[TRI_AXIS_DATA],
                  (long long)config->parallel.expert_tensor, session->kernels->threads,
                  session->kernels->threads == 1 ? "" : "s",

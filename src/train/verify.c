@@ -173,7 +173,7 @@ static enum tri_status check_root(struct verify *v, struct tri_error *error)
     const struct tri_memory_plan *own = &v->session->plan;
     int local = tri_comm_local_size(v->session->mesh->comm);
     const struct tri_rehearsal rehearsal = {.config = &v->reference_config,
-                                            .layout = {1, 1, 1, 1},
+                                            .layout = {1, 1, 1, 1, 1, 1},
                                             .training = true,
                                             .load = v->session->load,
                                             .threads = v->session->kernels->threads,
@@ -303,7 +303,7 @@ enum tri_status tri_verify(struct tri_comm *comm, const struct tri_config *confi
         v->config.moe.sharpen_step = SHARP; /* so that steps before and after it are compared */
     }
     v->reference_config = v->config;
-    v->reference_config.parallel = (struct tri_config_parallel){1, 1, 1};
+    v->reference_config.parallel = (struct tri_config_parallel){1, 1, 1, {0}};
     v->reference_config.train.recompute = 0; /* the reference keeps everything */
     v->options = options;
     v->result = result;

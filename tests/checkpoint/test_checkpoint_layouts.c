@@ -25,12 +25,14 @@ static bool root;
 static struct tri_mesh *serial;
 
 struct layout {
-    int tensor, expert, expert_tensor;
+    int tensor, expert, expert_tensor, depth, cross;
 };
 
 static const struct layout layouts[] = {
-    {1, 1, 1}, {2, 1, 2}, {1, 2, 1}, {2, 1, 1}, {2, 2, 2}, {2, 2, 1},
-    {4, 1, 4}, {1, 4, 1}, {4, 2, 4}, {2, 4, 2}, {4, 2, 1}, {1, 8, 1},
+    {1, 1, 1, 1, 1}, {2, 1, 2, 1, 1}, {1, 2, 1, 1, 1}, {2, 1, 1, 1, 1}, {2, 2, 2, 1, 1},
+    {2, 2, 1, 1, 1}, {4, 1, 4, 1, 1}, {1, 4, 1, 1, 1}, {4, 2, 4, 1, 1}, {2, 4, 2, 1, 1},
+    {4, 2, 1, 1, 1}, {1, 8, 1, 1, 1}, {2, 1, 2, 2, 1}, {4, 1, 4, 2, 1}, {4, 2, 1, 4, 1},
+    {4, 1, 4, 1, 2}, {4, 2, 1, 2, 2},
 };
 
 enum { LAYOUTS = sizeof(layouts) / sizeof(*layouts), PART = 1 << 20, CHUNK = 1236 };
@@ -47,10 +49,14 @@ static struct tri_mesh *mesh_of(const struct layout *layout, struct tri_config *
     config->parallel.tensor = layout->tensor;
     config->parallel.expert = layout->expert;
     config->parallel.expert_tensor = layout->expert_tensor;
+    config->parallel.tensor_grid[0] = layout->tensor / layout->depth / layout->cross;
+    config->parallel.tensor_grid[1] = layout->cross;
+    config->parallel.tensor_grid[2] = layout->depth;
     if (tri_config_check_layout(config, job_size(), &error) != TRI_OK) {
         return NULL;
     }
-    if (tri_mesh_create(job(), layout->tensor, layout->expert, &mesh, &error) != TRI_OK) {
+    if (tri_mesh_create(job(), layout->tensor / layout->depth / layout->cross, layout->cross,
+                        layout->depth, layout->expert, &mesh, &error) != TRI_OK) {
         fail_msg("%s", error.message);
     }
     return mesh;
@@ -65,7 +71,7 @@ static void barrier(void)
 {
     struct tri_mesh *mesh;
     struct tri_error error;
-    assert_int_equal(tri_mesh_create(job(), 1, 1, &mesh, &error), TRI_OK);
+    assert_int_equal(tri_mesh_create(job(), 1, 1, 1, 1, &mesh, &error), TRI_OK);
     tri_barrier(tri_mesh_group(mesh, TRI_ON_ALL));
     tri_mesh_destroy(mesh);
 }
@@ -225,7 +231,7 @@ static struct tri_params *plain_params(struct tri_mesh **mesh)
 {
     struct tri_error error;
     struct tri_config config = fixture_config(TRI_PRECISION_F32);
-    assert_int_equal(tri_mesh_create(job(), 1, 1, mesh, &error), TRI_OK);
+    assert_int_equal(tri_mesh_create(job(), 1, 1, 1, 1, mesh, &error), TRI_OK);
     return fixture_params(&config, *mesh, true);
 }
 

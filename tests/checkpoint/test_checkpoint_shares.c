@@ -163,7 +163,7 @@ static int set_up(void **state)
         assert_int_equal(tri_file_remove_tree(dir, &error), TRI_OK);
         assert_int_equal(tri_file_make_dirs(dir, &error), TRI_OK);
     }
-    assert_int_equal(tri_mesh_create(job(), 1, 1, &mesh, &error), TRI_OK);
+    assert_int_equal(tri_mesh_create(job(), 1, 1, 1, 1, &mesh, &error), TRI_OK);
     return 0;
 }
 

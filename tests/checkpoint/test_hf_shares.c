@@ -81,7 +81,7 @@ static struct tri_mesh *mesh_of(const int layout[2], struct tri_config *config)
     config->parallel.expert = layout[1];
     if (job_size() % (layout[0] * layout[1]) == 0 &&
         tri_config_check_layout(config, job_size(), &error) == TRI_OK) {
-        assert_int_equal(tri_mesh_create(job(), layout[0], layout[1], &mesh, &error), TRI_OK);
+        assert_int_equal(tri_mesh_create(job(), layout[0], 1, 1, layout[1], &mesh, &error), TRI_OK);
     }
     return mesh;
 }
@@ -90,7 +90,7 @@ static void barrier(void)
 {
     struct tri_mesh *mesh;
     struct tri_error error;
-    assert_int_equal(tri_mesh_create(job(), 1, 1, &mesh, &error), TRI_OK);
+    assert_int_equal(tri_mesh_create(job(), 1, 1, 1, 1, &mesh, &error), TRI_OK);
     tri_barrier(tri_mesh_group(mesh, TRI_ON_ALL));
     tri_mesh_destroy(mesh);
 }

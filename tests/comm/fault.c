@@ -50,7 +50,7 @@ static void stop_before_mesh(const char *path)
         if (i == 1 && job_rank() == job_size() - 1) {
             stop_here(path);
         }
-        CHECK(tri_mesh_create(job(), job_size(), 1, &mesh, NULL) == TRI_OK);
+        CHECK(tri_mesh_create(job(), job_size(), 1, 1, 1, &mesh, NULL) == TRI_OK);
         tri_all_reduce_sum(tri_mesh_group(mesh, TRI_ON_ALL), here, data, 10, TRI_F32);
         tri_mesh_destroy(mesh);
     }
@@ -240,7 +240,7 @@ static int run_job(int argc, char **argv)
     struct tri_mesh *mesh = NULL;
     struct tri_error error;
     int half = job_size() / 2;
-    CHECK(tri_mesh_create(job(), half, 2, &mesh, &error) == TRI_OK);
+    CHECK(tri_mesh_create(job(), half, 1, 1, 2, &mesh, &error) == TRI_OK);
     if (strcmp(mode, "stop-before") == 0) {
         stop_before(mesh, path);
     } else if (strcmp(mode, "stop-before-mesh") == 0) {

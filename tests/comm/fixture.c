@@ -9,7 +9,7 @@ static void visit_mesh(const struct tri_mesh *mesh, visit_group visit)
 {
     struct tri_group *groups[] = {tri_mesh_group(mesh, TRI_ON_TENSOR),
                                   tri_mesh_group(mesh, TRI_ON_EXPERT),
-                                  tri_mesh_group(mesh, TRI_ON_TENSOR | TRI_ON_EXPERT),
+                                  tri_mesh_group(mesh, TRI_ON_GRID | TRI_ON_EXPERT),
                                   tri_mesh_group(mesh, TRI_ON_DATA),
                                   tri_mesh_group(mesh, TRI_ON_EXPERT | TRI_ON_DATA),
                                   tri_mesh_group(mesh, TRI_ON_ALL)};
@@ -32,7 +32,7 @@ static int run_job(int argc, char **argv)
             struct tri_mesh *mesh = NULL;
             struct tri_error error;
             if (ranks % (tensor * expert)) {
-                CHECK(tri_mesh_create(job(), tensor, expert, &mesh, &error) == TRI_BAD_INPUT);
+                CHECK(tri_mesh_create(job(), tensor, 1, 1, expert, &mesh, &error) == TRI_BAD_INPUT);
                 continue;
             }
             /* More ranks than cores are slow: of 8 only the cube, where every axis is cut, and of 5
@@ -41,7 +41,7 @@ static int run_job(int argc, char **argv)
             if (ranks > 4 && (tensor != cut || expert != cut)) {
                 continue;
             }
-            CHECK(tri_mesh_create(job(), tensor, expert, &mesh, &error) == TRI_OK);
+            CHECK(tri_mesh_create(job(), tensor, 1, 1, expert, &mesh, &error) == TRI_OK);
             visit_mesh(mesh, visit);
             tri_mesh_set_max_message(mesh, 1000);
             visit_mesh(mesh, visit);

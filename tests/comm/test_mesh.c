@@ -13,13 +13,14 @@
 
 /* Writes the members of each distinct group over a set of axes, in order of their first rank:
  * "0,2,4,6 8,10,12,14 …". */
-static void groups_text(int tensor, int expert, int data, int axes, char *text, size_t size)
+static void groups_text(int tensor, int cross, int depth, int expert, int data, int axes,
+                        char *text, size_t size)
 {
     size_t used = 0;
     int id = tri_group_id(axes);
     assert_int_equal(tri_groups[id].axes, axes);
-    for (int rank = 0; rank < tensor * expert * data; rank++) {
-        struct tri_mesh *mesh = tri_mesh_create_view(tensor, expert, data, rank);
+    for (int rank = 0; rank < tensor * cross * depth * expert * data; rank++) {
+        struct tri_mesh *mesh = tri_mesh_create_view(tensor, cross, depth, expert, data, rank);
         const struct tri_group *group = tri_mesh_group(mesh, axes);
         int members = tri_group_size(group);
         int first = tri_mesh_member(mesh->size, id, rank, 0);
@@ -45,15 +46,41 @@ static void test_ted_groups(void **state)
     } expected[] = {
         {TRI_ON_TENSOR, "0,1 2,3 4,5 6,7 8,9 10,11 12,13 14,15"},
         {TRI_ON_EXPERT, "0,2,4,6 1,3,5,7 8,10,12,14 9,11,13,15"},
-        {TRI_ON_TENSOR | TRI_ON_EXPERT, "0,1,2,3,4,5,6,7 8,9,10,11,12,13,14,15"},
+        {TRI_ON_GRID | TRI_ON_EXPERT, "0,1,2,3,4,5,6,7 8,9,10,11,12,13,14,15"},
         {TRI_ON_DATA, "0,8 1,9 2,10 3,11 4,12 5,13 6,14 7,15"},
         {TRI_ON_EXPERT | TRI_ON_DATA, "0,2,4,6,8,10,12,14 1,3,5,7,9,11,13,15"},
+        {TRI_ON_ALL, "0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15"},
+    };
+    assert_int_equal(sizeof(expected) / sizeof(*expected), TRI_GROUP_COUNT - 3); /* of grids */
+    for (int i = 0; i < TRI_GROUP_COUNT - 3; i++) {
+        char text[256] = "";
+        groups_text(2, 1, 1, 4, 2, expected[i].axes, text, sizeof(text));
+        assert_string_equal(text, expected[i].text);
+    }
+}
+
+/* 16 ranks, tensor ranks a grid of 2 x 2 x 2, expert 2. */
+static void test_grid_groups(void **state)
+{
+    (void)state;
+    static const struct {
+        int axes;
+        const char *text;
+    } expected[] = {
+        {TRI_ON_TENSOR, "0,1 2,3 4,5 6,7 8,9 10,11 12,13 14,15"},
+        {TRI_ON_CROSS, "0,2 1,3 4,6 5,7 8,10 9,11 12,14 13,15"},
+        {TRI_ON_DEPTH, "0,4 1,5 2,6 3,7 8,12 9,13 10,14 11,15"},
+        {TRI_ON_GRID, "0,1,2,3,4,5,6,7 8,9,10,11,12,13,14,15"},
+        {TRI_ON_EXPERT, "0,8 1,9 2,10 3,11 4,12 5,13 6,14 7,15"},
+        {TRI_ON_GRID | TRI_ON_EXPERT, "0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15"},
+        {TRI_ON_DATA, "0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15"},
+        {TRI_ON_EXPERT | TRI_ON_DATA, "0,8 1,9 2,10 3,11 4,12 5,13 6,14 7,15"},
         {TRI_ON_ALL, "0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15"},
     };
     assert_int_equal(sizeof(expected) / sizeof(*expected), TRI_GROUP_COUNT);
     for (int i = 0; i < TRI_GROUP_COUNT; i++) {
         char text[256] = "";
-        groups_text(2, 4, 2, expected[i].axes, text, sizeof(text));
+        groups_text(2, 2, 2, 2, 1, expected[i].axes, text, sizeof(text));
         assert_string_equal(text, expected[i].text);
     }
 }
@@ -63,38 +90,38 @@ static void test_paper_groups(void **state)
 {
     (void)state;
     char text[256] = "";
-    groups_text(2, 2, 1, TRI_ON_EXPERT, text, sizeof(text));
+    groups_text(2, 1, 1, 2, 1, TRI_ON_EXPERT, text, sizeof(text));
     assert_string_equal(text, "0,2 1,3");
-    groups_text(2, 2, 1, TRI_ON_EXPERT | TRI_ON_DATA, text, sizeof(text));
+    groups_text(2, 1, 1, 2, 1, TRI_ON_EXPERT | TRI_ON_DATA, text, sizeof(text));
     assert_string_equal(text, "0,2 1,3");
-    groups_text(2, 2, 1, TRI_ON_DATA, text, sizeof(text));
+    groups_text(2, 1, 1, 2, 1, TRI_ON_DATA, text, sizeof(text));
     assert_string_equal(text, "0 1 2 3");
 }
 
 static void test_equation(void **state)
 {
     (void)state;
-    static const int shapes[][TRI_AXIS_COUNT] = {
-        {1, 1, 1}, {6, 2, 3}, {2, 4, 8}, {8, 16, 1}, {1, 5, 2}};
+    static const int shapes[][3] = {{1, 1, 1}, {6, 2, 3}, {2, 4, 8}, {8, 16, 1}, {1, 5, 2}};
     for (size_t s = 0; s < sizeof(shapes) / sizeof(shapes[0]); s++) {
         int t = shapes[s][0];
         int e = shapes[s][1];
         int d = shapes[s][2];
         for (int rank = 0; rank < t * e * d; rank++) {
-            struct tri_mesh *mesh = tri_mesh_create_view(t, e, d, rank);
+            struct tri_mesh *mesh = tri_mesh_create_view(t, 1, 1, e, d, rank);
             int coord[TRI_AXIS_COUNT];
             tri_mesh_coords(mesh, rank, coord);
             assert_memory_equal(coord, mesh->coord, sizeof(coord));
-            assert_int_equal(rank, coord[0] + t * (coord[1] + e * coord[2]));
+            assert_int_equal(rank, coord[TRI_AXIS_TENSOR] +
+                                       t * (coord[TRI_AXIS_EXPERT] + e * coord[TRI_AXIS_DATA]));
             assert_int_equal(mesh->rank, rank);
             assert_int_equal(mesh->ranks,
                              t * tri_group_size(tri_mesh_group(mesh, TRI_ON_EXPERT | TRI_ON_DATA)));
             assert_int_equal(mesh->ranks,
                              t * e * tri_group_size(tri_mesh_group(mesh, TRI_ON_DATA)));
-            assert_int_equal(tri_group_rank(tri_mesh_group(mesh, TRI_ON_TENSOR | TRI_ON_EXPERT)),
-                             coord[0] + t * coord[1]);
+            assert_int_equal(tri_group_rank(tri_mesh_group(mesh, TRI_ON_GRID | TRI_ON_EXPERT)),
+                             coord[TRI_AXIS_TENSOR] + t * coord[TRI_AXIS_EXPERT]);
             assert_int_equal(tri_group_rank(tri_mesh_group(mesh, TRI_ON_EXPERT | TRI_ON_DATA)),
-                             coord[1] + e * coord[2]);
+                             coord[TRI_AXIS_EXPERT] + e * coord[TRI_AXIS_DATA]);
             tri_mesh_destroy(mesh);
         }
     }
@@ -149,13 +176,13 @@ static void test_refused(void **state)
     (void)state;
     struct tri_mesh *mesh = NULL;
     struct tri_error error;
-    assert_int_equal(tri_mesh_create(job(), 2, 1, &mesh, &error), TRI_BAD_INPUT);
+    assert_int_equal(tri_mesh_create(job(), 2, 1, 1, 1, &mesh, &error), TRI_BAD_INPUT);
     assert_string_equal(error.message, "parallel.tensor x parallel.expert = 2 x 1 does not divide "
                                        "the 1 rank of this job");
-    assert_int_equal(tri_mesh_create(job(), 0, 1, &mesh, &error), TRI_BAD_INPUT);
-    assert_int_equal(tri_mesh_create(job(), 65536, 65536, &mesh, &error), TRI_BAD_INPUT);
+    assert_int_equal(tri_mesh_create(job(), 0, 1, 1, 1, &mesh, &error), TRI_BAD_INPUT);
+    assert_int_equal(tri_mesh_create(job(), 65536, 1, 1, 65536, &mesh, &error), TRI_BAD_INPUT);
     assert_null(mesh);
-    assert_int_equal(tri_mesh_create(job(), 1, 1, &mesh, &error), TRI_OK);
+    assert_int_equal(tri_mesh_create(job(), 1, 1, 1, 1, &mesh, &error), TRI_OK);
     assert_int_equal(mesh->ranks, 1);
     tri_mesh_destroy(mesh);
 }
@@ -208,10 +235,10 @@ static int run_job(int argc, char **argv)
     (void)argc;
     (void)argv;
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_ted_groups), cmocka_unit_test(test_paper_groups),
-        cmocka_unit_test(test_equation),   cmocka_unit_test(test_serial),
-        cmocka_unit_test(test_refused),    cmocka_unit_test(test_ledger),
-        cmocka_unit_test(test_library),
+        cmocka_unit_test(test_ted_groups),   cmocka_unit_test(test_grid_groups),
+        cmocka_unit_test(test_paper_groups), cmocka_unit_test(test_equation),
+        cmocka_unit_test(test_serial),       cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_ledger),       cmocka_unit_test(test_library),
     };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     return failed;

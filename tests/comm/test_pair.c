@@ -145,7 +145,7 @@ static void check_ledger(struct tri_group *group)
     CHECK(cell->calls == 2 && cell->bytes == LONG * 4 && cell->seconds > 0);
     CHECK(tri_ledger_sum(job_ledger(), -1, -1, -1, -1).calls == 2);
     struct tri_mesh *view =
-        tri_mesh_create_view(mesh->size[TRI_AXIS_TENSOR], mesh->size[TRI_AXIS_EXPERT],
+        tri_mesh_create_view(mesh->size[TRI_AXIS_TENSOR], 1, 1, mesh->size[TRI_AXIS_EXPERT],
                              mesh->size[TRI_AXIS_DATA], mesh->rank);
     tri_ledger_reset(&planned);
     view->ledger = &planned;

@@ -279,6 +279,18 @@ static void test_combinations(void **state)
                                     "of model.num_heads (4)" DEFAULT_SHAPE},
         {"parallel: {tensor: 4, expert_tensor: 2}\n",
          "c.yaml:1: key 'parallel.expert_tensor': found 2, expected tensor (4) or 1"},
+        {"parallel: {tensor: 4, tensor_grid: [2, 1, 1]}\n",
+         "c.yaml:1: key 'parallel.tensor_grid': found [2, 1, 1], expected three numbers whose "
+         "product is tensor (4)" DEFAULT_SHAPE},
+        {"reproducible: true\nparallel:\n  tensor: 4\n  tensor_grid: [2, 2, 1]\n",
+         "c.yaml:4: key 'parallel.tensor_grid': found 2 in the middle, expected 1: reproducible "
+         "cuts no sums over the hidden size" DEFAULT_SHAPE},
+        {"parallel: {tensor: 64, tensor_grid: [1, 1, 64]}\n",
+         "c.yaml:1: key 'parallel.tensor_grid': found 64 at the end, expected at most 32, the rows "
+         "of a rank's smallest weight" DEFAULT_SHAPE},
+        {"parallel: {tensor: 2, tensor_grid: [2, 1]}\n",
+         "c.yaml:1: key 'parallel.tensor_grid': found [2, 1], expected three integers from 1 to "
+         "65536, as [2, 1, 2]"},
         {"parallel: {expert: 2}\n",
          "c.yaml:1: key 'parallel.expert': found 2, expected 1: the model is dense (experts "
          "come with a section moe)" DEFAULT_SHAPE},

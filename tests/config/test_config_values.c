@@ -328,6 +328,9 @@ static void draw(const struct tri_key *key, uint64_t seed, void *at)
         v.pair[0] = unit;
         v.pair[1] = 1 - unit;
         break;
+    case TRI_KEY_GRID:
+        v.grid[0] = v.grid[1] = v.grid[2] = 1;
+        break;
     case TRI_KEY_BOOL:
         v.truth = bits % 2;
         break;

@@ -68,8 +68,8 @@ static enum tri_status plan(char *change, struct tri_error *error)
     TRI_TRY(tri_config_parse(&tri_strategies, "small.yaml", small, strlen(small), 1, &change,
                              config, error));
     const struct tri_config_parallel *parallel = &config->parallel;
-    struct tri_layout layout = {(int)parallel->tensor, (int)parallel->expert, 1,
-                                (int)parallel->expert_tensor};
+    struct tri_layout layout = {
+        (int)parallel->tensor, (int)parallel->expert, 1, (int)parallel->expert_tensor, 1, 1};
     TRI_TRY(tri_config_check_layout(config, layout.tensor * layout.expert, error));
     struct tri_layout_plan made = tri_layout_plan(config, layout, tri_rehearse_layout);
     if (made.refused) {

@@ -235,6 +235,7 @@ static void test_weights(void **state)
     (void)state;
     struct findings findings = {0};
     plant("src/model/param_open.h", "return tri_param_weights(params, row);\n");
+    plant("src/model/residency_own.c", "from = tri_param_weights(params, row);\n");
     plant("src/model/head.c", "w = tri_weights_open(params, span, TRI_USE_FORWARD);\n");
     rules_check_weights(planted_root, &findings);
     assert_found(&findings, 0, NULL);

@@ -30,7 +30,7 @@ enum { SHAPES = sizeof(shapes) / sizeof(*shapes) };
 
 static void lay_out(struct tri_config *config, struct shape s)
 {
-    small_config_lay_out(config, (struct small_layout){s.tensor, s.expert, s.expert_tensor});
+    small_config_lay_out(config, (struct small_layout){s.tensor, s.expert, s.expert_tensor, 1, 1});
 }
 
 static int64_t elements(const struct tri_param *param)
@@ -60,7 +60,7 @@ static void check_cover(const struct tri_config *config, struct shape s)
     uint8_t **marks = NULL;
     int count = 0;
     for (int rank = 0; rank < ranks; rank++) {
-        struct tri_mesh *mesh = tri_mesh_create_view(s.tensor, s.expert, s.data, rank);
+        struct tri_mesh *mesh = tri_mesh_create_view(s.tensor, 1, 1, s.expert, s.data, rank);
         struct tri_params *params = tri_params_create(config, mesh);
         if (!marks) {
             count = params->count;
@@ -183,8 +183,8 @@ static void test_buffers_are_tight(void **state)
             continue;
         }
         lay_out(&config, s);
-        struct tri_mesh *mesh =
-            tri_mesh_create_view(s.tensor, s.expert, s.data, s.tensor * s.expert * s.data - 1);
+        struct tri_mesh *mesh = tri_mesh_create_view(s.tensor, 1, 1, s.expert, s.data,
+                                                     s.tensor * s.expert * s.data - 1);
         struct tri_params *params = tri_params_create(&config, mesh);
         int64_t end[TRI_BUFFERS] = {0};
         for (int p = 0; p < params->count; p++) {
@@ -226,7 +226,7 @@ static void test_initial_values_know_no_layout(void **state)
     tri_params_init(whole, tri_kernels_ref(), 5);
     lay_out(&config, (struct shape){4, 2, 1, 1});
     for (int rank = 0; rank < 8; rank++) {
-        struct tri_mesh *mesh = tri_mesh_create_view(4, 2, 1, rank);
+        struct tri_mesh *mesh = tri_mesh_create_view(4, 1, 1, 2, 1, rank);
         struct tri_params *params = tri_params_create(&config, mesh);
         tri_params_allocate(params, false);
         tri_params_init(params, tri_kernels_ref(), 5);

@@ -87,7 +87,7 @@ static void check_layout(int tensor, int expert)
 {
     struct tri_mesh *mesh = NULL;
     struct tri_error error;
-    if (tri_mesh_create(job(), tensor, expert, &mesh, &error) != TRI_OK) {
+    if (tri_mesh_create(job(), tensor, 1, 1, expert, &mesh, &error) != TRI_OK) {
         fail_msg("%s", error.message);
     }
     for (int i = 0; i < 30; i++) {
@@ -114,7 +114,7 @@ static void test_silence(void **state)
     (void)state;
     struct tri_mesh *mesh = NULL;
     struct tri_error error;
-    assert_int_equal(tri_mesh_create(job(), 1, 1, &mesh, &error), TRI_OK);
+    assert_int_equal(tri_mesh_create(job(), 1, 1, 1, 1, &mesh, &error), TRI_OK);
     for (int window = 0; window < 3; window++) {
         struct tri_config config = config_of(0);
         config.moe.capacity_window = (enum tri_window)window;

@@ -231,7 +231,8 @@ static void check(const char *words, struct small_layout layout, const struct tr
                     .kernels = small_kernels(&config),
                     .dt = TRI_F32,
                     .sum_dt = TRI_F32,
-                    .shards = {tensor, mesh->coord[TRI_AXIS_TENSOR], 1}},
+                    .shards = {tensor, mesh->coord[TRI_AXIS_TENSOR], 1},
+                    .expert_shards = {tensor, mesh->coord[TRI_AXIS_TENSOR], 1}},
         .whole = whole,
         .frame = {.pass = {.rows = (FIRST_ROWS + replica) % 4, /* none on the second replica */
                            .seq = SEQ,
@@ -245,6 +246,7 @@ static void check(const char *words, struct small_layout layout, const struct tr
         .first = before * SEQ,
         .where = where};
     b.frame.context = &b.context;
+    b.frame.part = b.frame.pass;
     run(&b);
     tri_tape_destroy(b.frame.tape);
     tri_arena_destroy(b.frame.arena);

@@ -47,7 +47,7 @@ static enum tri_status prepare(struct subject *subject, int count, char *const *
     tri_free(yaml);
     TRI_TRY(status);
     TRI_TRY(tri_config_check_layout(config, job_size(), error));
-    TRI_TRY(tri_mesh_create(job(), (int)config->parallel.tensor, (int)config->parallel.expert,
+    TRI_TRY(tri_mesh_create(job(), (int)config->parallel.tensor, 1, 1, (int)config->parallel.expert,
                             &subject->mesh, error));
     (void)snprintf(path, sizeof(path), "%s/model.safetensors", subject->dir);
     return tri_safetensors_open(path, &subject->weights, error);

@@ -143,9 +143,11 @@ static const struct tri_residency_ops ops = {
     open_weights, close_weights, open_gradients, close_gradients, refresh, destroy,
 };
 
-static struct tri_residency *create(const struct tri_config *config, struct tri_params *params)
+static struct tri_residency *create(const struct tri_config *config,
+                                    const struct tri_kernels *kernels, struct tri_params *params)
 {
     (void)config;
+    (void)kernels;
     if (params->mesh->ranks < moving_least) {
         return NULL;
     }

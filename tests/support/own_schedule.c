@@ -259,11 +259,11 @@ static struct tri_schedule *create(const struct tri_context *context, struct tri
     g->base = (struct tri_schedule){&ops, context, exchange, layer, sizeof(struct kept)};
     g->cut = tensor > 1 && context->config->parallel.expert_tensor == tensor;
     g->split = tri_moe_splits_tokens(context->config, mesh);
-    g->meeting = g->split ? tri_mesh_group(mesh, TRI_ON_TENSOR | TRI_ON_EXPERT)
+    g->meeting = g->split ? tri_mesh_group(mesh, TRI_ON_GRID | TRI_ON_EXPERT)
                           : tri_mesh_group(mesh, TRI_ON_EXPERT);
     struct tri_group *homes = g->cut || tensor == 1
                                   ? tri_mesh_group(mesh, TRI_ON_EXPERT)
-                                  : tri_mesh_group(mesh, TRI_ON_TENSOR | TRI_ON_EXPERT);
+                                  : tri_mesh_group(mesh, TRI_ON_GRID | TRI_ON_EXPERT);
     g->experts = context->config->moe.num_experts / tri_group_size(homes);
     g->first = tri_group_rank(homes) * g->experts;
     g->networks = tri_alloc(TRI_MEMORY_OTHER, (size_t)g->experts * sizeof(*g->networks));

@@ -1,5 +1,6 @@
 #include "support/own_strategies.h"
 
+#include "model/residency_depth.h"
 #include "moe/strategies.h"
 
 #include <stddef.h>
@@ -20,6 +21,6 @@ static const struct tri_strategy *const schedules[] = {
     NULL,
 };
 
-static const struct tri_residency_kind *const residencies[] = {NULL};
+static const struct tri_residency_kind *const residencies[] = {&tri_residency_depth, NULL};
 
 const struct tri_strategies own_strategies = {routers, schedules, residencies};

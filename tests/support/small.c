@@ -75,9 +75,9 @@ int small_layouts(int ranks, int experts, struct small_layout layouts[SMALL_LAYO
             if (ranks % (tensor * expert) != 0 || experts % expert != 0) {
                 continue;
             }
-            layouts[count++] = (struct small_layout){tensor, expert, tensor};
+            layouts[count++] = (struct small_layout){tensor, expert, tensor, 1, 1};
             if (tensor > 1 && experts % (tensor * expert) == 0) {
-                layouts[count++] = (struct small_layout){tensor, expert, 1};
+                layouts[count++] = (struct small_layout){tensor, expert, 1, 1, 1};
             }
         }
     }
@@ -85,18 +85,46 @@ int small_layouts(int ranks, int experts, struct small_layout layouts[SMALL_LAYO
     return count;
 }
 
+int small_grids(int ranks, int experts, struct small_layout layouts[SMALL_LAYOUTS])
+{
+    struct small_layout flat[SMALL_LAYOUTS];
+    int flats = small_layouts(ranks, experts, flat);
+    int count = 0;
+    for (int i = 0; i < flats; i++) {
+        for (int rest = 2; rest <= flat[i].tensor; rest++) {
+            for (int cross = 1; cross <= rest; cross++) {
+                if (flat[i].tensor % rest == 0 && rest % cross == 0) {
+                    CHECK(count < SMALL_LAYOUTS);
+                    layouts[count] = flat[i];
+                    layouts[count].cross = cross;
+                    layouts[count++].depth = rest / cross;
+                }
+            }
+        }
+    }
+    return count;
+}
+
 void small_config_lay_out(struct tri_config *config, struct small_layout layout)
 {
-    config->parallel =
-        (struct tri_config_parallel){layout.tensor, layout.expert, layout.expert_tensor};
+    config->parallel = (struct tri_config_parallel){
+        layout.tensor,
+        layout.expert,
+        layout.expert_tensor,
+        {layout.tensor / layout.cross / layout.depth, layout.cross, layout.depth},
+    };
 }
 
 const char *small_layout_text(struct small_layout layout)
 {
-    static _Thread_local char text[96];
-    (void)snprintf(text, sizeof(text), "tensor %d x expert %d x data %d, expert_tensor %d",
-                   layout.tensor, layout.expert, job_size() / (layout.tensor * layout.expert),
-                   layout.expert_tensor);
+    static _Thread_local char text[128];
+    int n = snprintf(text, sizeof(text), "tensor %d x expert %d x data %d, expert_tensor %d",
+                     layout.tensor, layout.expert, job_size() / (layout.tensor * layout.expert),
+                     layout.expert_tensor);
+    if (layout.depth * layout.cross > 1) {
+        (void)snprintf(text + n, sizeof(text) - (size_t)n, ", cross %d, depth %d", layout.cross,
+                       layout.depth);
+    }
     return text;
 }
 
@@ -116,7 +144,9 @@ struct tri_mesh *small_mesh(const struct tri_config *config)
 {
     struct tri_mesh *mesh = NULL;
     struct tri_error error;
-    CHECK(tri_mesh_create(job(), (int)config->parallel.tensor, (int)config->parallel.expert, &mesh,
+    const struct tri_config_parallel *parallel = &config->parallel;
+    CHECK(tri_mesh_create(job(), (int)tri_config_cut(parallel), (int)tri_config_cross(parallel),
+                          (int)tri_config_depth(parallel), (int)parallel->expert, &mesh,
                           &error) == TRI_OK);
     tri_mesh_set_max_message(mesh, config->comm_max_message);
     return mesh;

@@ -31,11 +31,14 @@ enum tri_status small_config_try(enum small_style style, const char *words,
 
 struct small_layout {
     int tensor, expert, expert_tensor;
+    int depth, cross; /* of the tensor ranks; 1 where nothing says otherwise */
 };
-enum { SMALL_LAYOUTS = 32 };
+enum { SMALL_LAYOUTS = 64 };
 /* Every layout of `ranks` ranks and `experts` experts: tensor x expert x data in all ways, and with
  * tensor > 1 both expert_tensor = tensor and 1. Returns how many. */
 int small_layouts(int ranks, int experts, struct small_layout layouts[SMALL_LAYOUTS]);
+/* The same of those whose tensor ranks are a grid: depth or cross above 1, each that there is. */
+int small_grids(int ranks, int experts, struct small_layout layouts[SMALL_LAYOUTS]);
 void small_config_lay_out(struct tri_config *config, struct small_layout layout);
 /* "tensor 2 x expert 2 x data 1, expert_tensor 1" */
 const char *small_layout_text(struct small_layout layout);

@@ -62,7 +62,7 @@ static void check_key(const struct tri_key *key, const struct tri_config *config
     struct tri_mesh *mesh;
     struct tri_error error = {0};
     struct tri_config own = *config;
-    CHECK(tri_mesh_create(job(), 1, 1, &mesh, &error) == TRI_OK);
+    CHECK(tri_mesh_create(job(), 1, 1, 1, 1, &mesh, &error) == TRI_OK);
     world = tri_mesh_group(mesh, TRI_ON_ALL);
     if (mesh->rank == odd) {
         change(key, &own);

@@ -157,7 +157,7 @@ static int run_job(int argc, char **argv)
         run_layout(i % 2 ? SMALL_GPT : SMALL_LLAMA, "model.init_std=0.3", layouts[i], path);
     }
     /* A micro-batch of 16 rows whose logits come in chunks that end within one. */
-    struct small_layout cut = {job_size(), 1, job_size()};
+    struct small_layout cut = {job_size(), 1, job_size(), 1, 1};
     run_layout(SMALL_LLAMA,
                "model.init_std=0.3 model.vocab_size=131073 model.hidden_size=8 model.head_dim=4 "
                "train.global_batch=16 train.micro_batch=16",

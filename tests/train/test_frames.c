@@ -227,7 +227,7 @@ static struct tri_memory_counters count_bytes(enum small_style style, const char
     s.config.moe.router = planned ? tri_router_balanced.rehearsed : &tri_router_balanced;
     struct tri_kernels *dry = planned ? tri_kernels_create(TRI_KERNELS_DRY, NULL, 1) : NULL;
     begin(&s,
-          planned ? tri_mesh_create_view(layout.tensor, layout.expert,
+          planned ? tri_mesh_create_view(layout.tensor, 1, 1, layout.expert,
                                          job_size() / (layout.tensor * layout.expert), job_rank())
                   : small_mesh(&s.config),
           planned ? dry : small_kernels(&s.config));

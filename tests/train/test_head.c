@@ -234,9 +234,9 @@ static int run_job(int argc, char **argv)
     for (int i = 0; i < count; i++) {
         check_ignored(layouts[i]);
     }
-    struct small_layout cut = {ranks, 1, ranks};
+    struct small_layout cut = {ranks, 1, ranks, 1, 1};
     check_routers(cut);
-    check_routers((struct small_layout){1, ranks, 1});
+    check_routers((struct small_layout){1, ranks, 1, 1, 1});
     check_chunks(cut);
     check_chunk_bits(cut);
     check_rounded_once(cut);

@@ -185,7 +185,7 @@ static void book_dense(struct books *b, int64_t i, int64_t n)
 {
     const struct tri_mesh *mesh = b->mesh;
     int tensor = tri_group_id(TRI_ON_TENSOR), expert = tri_group_id(TRI_ON_EXPERT);
-    int both = tri_group_id(TRI_ON_TENSOR | TRI_ON_EXPERT);
+    int both = tri_group_id(TRI_ON_GRID | TRI_ON_EXPERT);
     bool cut = mesh->size[TRI_AXIS_TENSOR] > 1 && !is_whole(b);
     int homes = is_whole(b) ? both : expert;
     int meeting = is_split(b) ? both : expert;
@@ -257,7 +257,7 @@ static void book_moe(struct books *b, int64_t layer, int64_t i, int64_t n)
     }
     int64_t part = received + count_routes(b, layer, i, me, home_at(b, me));
     int homes =
-        is_whole(b) ? tri_group_id(TRI_ON_TENSOR | TRI_ON_EXPERT) : tri_group_id(TRI_ON_EXPERT);
+        is_whole(b) ? tri_group_id(TRI_ON_GRID | TRI_ON_EXPERT) : tri_group_id(TRI_ON_EXPERT);
     int64_t block = b->block;
     if (b->config->moe.router->dense) {
         book_dense(b, i, n);

@@ -106,7 +106,7 @@ static void run_active(enum small_style style, const char *words, struct small_l
     struct tri_rehearsal rehearsal = {
         .config = &config,
         .layout = {layout.tensor, layout.expert, job_size() / (layout.tensor * layout.expert),
-                   layout.expert_tensor},
+                   layout.expert_tensor, layout.depth, layout.cross},
         .rank = job_rank(),
         .training = training,
         .active = active,
@@ -200,11 +200,27 @@ static const char *const picking[] = {
     "moe.router=expert_choice reproducible=true model.num_kv_heads=8",
 };
 
+/* Options in turn, so that each is tried on some grid. */
+static void on_grid(struct small_layout layout, int index)
+{
+    enum { ALL = sizeof(options) / sizeof(options[0]), EACH = 4 };
+    for (int o = 0; o < EACH; o++) {
+        run(o % 2 == 0 ? SMALL_GPT : SMALL_LLAMA, options[(EACH * index + o) % ALL], layout, true);
+    }
+    run(SMALL_LLAMA, dense[index % (int)(sizeof(dense) / sizeof(dense[0]))], layout, true);
+    run(SMALL_LLAMA, "", layout, false);
+}
+
 static int run_job(int argc, char **argv)
 {
-    (void)argc;
-    (void)argv;
     struct small_layout layouts[SMALL_LAYOUTS];
+    if (argc > 1 && strcmp(argv[1], "grids") == 0) {
+        int grids = small_grids(job_size(), 8, layouts);
+        for (int i = 0; i < grids; i++) {
+            on_grid(layouts[i], i);
+        }
+        return 0;
+    }
     int count = small_layouts(job_size(), 8, layouts);
     for (int i = 0; i < count; i++) {
         for (size_t o = 0; o < sizeof(options) / sizeof(options[0]); o++) {

@@ -19,14 +19,15 @@ static void run(const char *words, int threads, struct tri_memory_plan *plan)
 {
     struct tri_config config;
     bool many = job_size() > 1;
-    struct small_layout layout = {many ? 2 : 1, many ? 2 : 1, many ? 2 : 1};
+    struct small_layout layout = {many ? 2 : 1, many ? 2 : 1, many ? 2 : 1, 1, 1};
     small_config(SMALL_GPT, words, &config);
     small_config_lay_out(&config, layout);
     config.moe.router = &tri_router_balanced;
     struct tri_mesh *mesh = small_mesh(&config);
     struct tri_rehearsal rehearsal = {
         .config = &config,
-        .layout = {layout.tensor, layout.expert, mesh->size[TRI_AXIS_DATA], layout.expert_tensor},
+        .layout = {layout.tensor, layout.expert, mesh->size[TRI_AXIS_DATA], layout.expert_tensor, 1,
+                   1},
         .rank = mesh->rank,
         .training = true,
         .local_ranks = job_size(),

@@ -148,7 +148,7 @@ static void run_and_resume(struct tri_group *world)
 /* A plan of the router is that of who stands for it. */
 static void expect_planned(void)
 {
-    const struct tri_layout layout = {2, 2, 2, 1};
+    const struct tri_layout layout = {2, 2, 2, 1, 1, 1};
     struct tri_ledger *ledger = tri_alloc(TRI_MEMORY_OTHER, 2 * sizeof(*ledger));
     struct tri_memory_plan plans[2];
     struct tri_error error;
@@ -204,7 +204,7 @@ static int run_job(int argc, char **argv)
     expect_planned();
     struct tri_mesh *mesh;
     struct tri_error error;
-    CHECK(tri_mesh_create(job(), 1, 1, &mesh, &error) == TRI_OK);
+    CHECK(tri_mesh_create(job(), 1, 1, 1, 1, &mesh, &error) == TRI_OK);
     run_and_resume(tri_mesh_group(mesh, TRI_ON_ALL));
     tri_mesh_destroy(mesh);
     return 0;

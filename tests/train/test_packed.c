@@ -77,7 +77,7 @@ static void wait_for_all(void)
 {
     struct tri_config config;
     small_config(SMALL_LLAMA, "", &config);
-    small_config_lay_out(&config, (struct small_layout){job_size(), 1, job_size()});
+    small_config_lay_out(&config, (struct small_layout){job_size(), 1, job_size(), 1, 1});
     struct tri_mesh *mesh = small_mesh(&config);
     int64_t one = 1;
     tri_all_reduce_sum(tri_mesh_group(mesh, TRI_ON_ALL),
@@ -283,9 +283,10 @@ static int run_job(int argc, char **argv)
     int ranks = job_size();
     for (int style = 0; style < 2; style++) {
         int expert = ranks % 2 == 0 ? ranks : 1; /* that divides the experts */
-        check_sums(set, (struct small_layout){1, expert, 1}, style ? SMALL_GPT : SMALL_LLAMA);
+        check_sums(set, (struct small_layout){1, expert, 1, 1, 1}, style ? SMALL_GPT : SMALL_LLAMA);
         int tensor = ranks % 2 == 0 ? ranks : 1; /* that divides the heads */
-        check_sums(set, (struct small_layout){tensor, 1, tensor}, style ? SMALL_LLAMA : SMALL_GPT);
+        check_sums(set, (struct small_layout){tensor, 1, tensor, 1, 1},
+                   style ? SMALL_LLAMA : SMALL_GPT);
     }
     check_layouts(set);
     tri_free(set);

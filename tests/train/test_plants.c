@@ -171,11 +171,11 @@ static void expect_found(enum fault planted, const char *words, struct small_lay
 
 static void wrong_reductions(void)
 {
-    const struct small_layout cut = {2, 2, 2};
-    const struct small_layout whole = {2, 2, 1};
-    expect_found(FAULT_EXPERTS_DIVIDED, "", (struct small_layout){1, 2, 1}, ".experts.");
+    const struct small_layout cut = {2, 2, 2, 1, 1};
+    const struct small_layout whole = {2, 2, 1, 1, 1};
+    expect_found(FAULT_EXPERTS_DIVIDED, "", (struct small_layout){1, 2, 1, 1, 1}, ".experts.");
     expect_found(FAULT_EXPERTS_DIVIDED, "", cut, ".experts.");
-    expect_found(FAULT_EXPERTS_OVER_EXPERT, "", (struct small_layout){1, 2, 1}, ".experts.");
+    expect_found(FAULT_EXPERTS_OVER_EXPERT, "", (struct small_layout){1, 2, 1, 1, 1}, ".experts.");
     expect_found(FAULT_NO_TENSOR_SYNC, "", whole, ".router.");
     expect_found(FAULT_NO_TENSOR_SYNC, "model.num_kv_heads=1", cut, ".attention.");
     expect_found(FAULT_NO_TENSOR_SYNC, "model.qk_norm=head", cut, "_norm.weight");
@@ -193,7 +193,7 @@ static void skipped_reductions(void)
     for (int i = 0; i < (int)(sizeof(kinds) / sizeof(*kinds)); i++) {
         skipped = kinds[i];
         for (int w = 0; w < (int)(sizeof(words) / sizeof(*words)); w++) {
-            expect_found(FAULT_REDUCE_SKIPPED, words[w], (struct small_layout){2, 2, 2}, "");
+            expect_found(FAULT_REDUCE_SKIPPED, words[w], (struct small_layout){2, 2, 2, 1, 1}, "");
         }
     }
 }
@@ -224,7 +224,7 @@ static void wrong_updates(void)
 static void wrong_biases(void)
 {
     static const char words[] = "moe.bias_balancing=0.01";
-    const struct small_layout layout = {1, 2, 1};
+    const struct small_layout layout = {1, 2, 1, 1, 1};
     struct tri_config config;
     small_config(SMALL_LLAMA, words, &config);
     loads = tri_model_moe_layers(&config) * config.moe.num_experts;

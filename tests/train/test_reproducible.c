@@ -182,10 +182,15 @@ static void expect_refused(struct small_layout layout)
 
 static int run_job(int argc, char **argv)
 {
-    (void)argc;
-    (void)argv;
     struct small_layout layouts[SMALL_LAYOUTS];
-    int count = small_layouts(job_size(), 8, layouts);
+    bool grids = argc > 1 && strcmp(argv[1], "grids") == 0;
+    int count = grids ? small_grids(job_size(), 8, layouts) : small_layouts(job_size(), 8, layouts);
+    int kept = 0;
+    for (int i = 0; i < count; i++) {
+        layouts[kept] = layouts[i];
+        kept += layouts[i].cross == 1; /* others are refused */
+    }
+    count = kept;
     /* Few layouts: more rounds, so that every number of ranks sees all models. */
     int rounds = count < 3 ? 8 : count < 6 ? 3 : count < 12 ? 2 : 1;
     for (int i = 0; i < count * rounds; i++) {

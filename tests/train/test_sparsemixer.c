@@ -149,9 +149,9 @@ static void expect_planned(struct small_layout layout, enum small_style style, c
     small_config_lay_out(&config, layout);
     struct tri_ledger *ledgers = tri_alloc(TRI_MEMORY_OTHER, 2 * sizeof(*ledgers));
     struct tri_memory_counters counted = count(&config, &ledgers[0]);
-    const struct tri_layout place = {layout.tensor, layout.expert,
-                                     job_size() / (layout.tensor * layout.expert),
-                                     layout.expert_tensor};
+    const struct tri_layout place = {
+        layout.tensor,        layout.expert, job_size() / (layout.tensor * layout.expert),
+        layout.expert_tensor, layout.depth,  layout.cross};
     CHECK(tri_rehearse_layout(&config, place, job_rank(), TRI_LOAD_BALANCED, &ledgers[1], &plan,
                               &error) == TRI_OK);
     for (int i = 0; i < TRI_MEMORY_COUNT; i++) {
