@@ -118,8 +118,8 @@ void tri_mesh_destroy(struct tri_mesh *mesh);
 void tri_mesh_set_max_message(struct tri_mesh *mesh, int64_t elements);
 void tri_mesh_coords(const struct tri_mesh *mesh, int rank, int coord[TRI_AXIS_COUNT]);
 
-/* The ranks that share a layer, parallel.tensor of them, over tensor x cross x depth; this one's place
- * among them. */
+/* The ranks that share a layer, parallel.tensor of them, over tensor x cross x depth; this one's
+ * place among them. */
 static inline int tri_mesh_grid(const struct tri_mesh *mesh)
 {
     return mesh->size[TRI_AXIS_TENSOR] * mesh->size[TRI_AXIS_CROSS] * mesh->size[TRI_AXIS_DEPTH];

@@ -245,8 +245,8 @@ const struct tri_key tri_keys[] = {
     {"parallel.tensor_grid", AT(parallel.tensor_grid), .type = TRI_KEY_GRID, .min = 1, .max = MOST,
      .follows = "[tensor, 1, 1]",
      .help = "How the tensor ranks share what is no expert, their product tensor: ranks that cut "
-             "heads and inner sizes, the hidden size, and the rows of each weight, gathered for use, "
-             "and of each micro-batch."},
+             "heads and inner sizes, the hidden size, and the rows of each weight, gathered for "
+             "use, and of each micro-batch."},
     {"parallel.expert", AT(parallel.expert), INT(1, MOST), .initial = "1",
      .help = "Rank groups that share the experts; divides num_experts."},
     {"parallel.expert_tensor", AT(parallel.expert_tensor), INT(1, MOST), .follows = "tensor",

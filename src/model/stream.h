@@ -62,8 +62,8 @@ const void *tri_stream_whole(const struct tri_frame *frame, struct tri_where whe
 /* The same for a gradient: in the arena, whatever the tape does. */
 const void *tri_stream_whole_gradient(const struct tri_frame *frame, struct tri_where where,
                                       const void *dy);
-/* Memory for a partial sum, in dtype, of such a shape that tri_stream_sum turns into y: y itself, or
- * the arena's. */
+/* Memory for a partial sum, in dtype, of such a shape that tri_stream_sum turns into y: y itself,
+ * or the arena's. */
 void *tri_stream_partial(const struct tri_frame *frame, void *y, enum tri_dtype dtype);
 /* y [stream, hidden] <- the sum over tensor of `partial`, in dtype, rounded once to that of
  * activations. Collective over tensor and cross. */

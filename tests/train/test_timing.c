@@ -8,7 +8,7 @@
 #include <math.h>
 #include <string.h>
 
-static const struct tri_layout layout = {2, 2, 2, 2};
+static const struct tri_layout layout = {2, 2, 2, 2, 1, 1};
 
 static void expect_close(double found, double expected, const char *what)
 {
@@ -59,7 +59,8 @@ static void test_products(const char *words)
     for (int task = TRI_TASK_PRODUCT_FORWARD; task <= TRI_TASK_PRODUCT_WEIGHT; task++) {
         cluster.rate[TRI_CLUSTER_F32][task].flops = 1.0;
     }
-    struct tri_step_time time = rehearse(&config, (struct tri_layout){1, 1, 1, 1}, &cluster, NULL);
+    struct tri_step_time time =
+        rehearse(&config, (struct tri_layout){1, 1, 1, 1, 1, 1}, &cluster, NULL);
     expect_close(time.step, products_of(&config), words);
     double head = 6.0 * (double)(config.model.vocab_size * config.model.hidden_size *
                                  config.train.global_batch * config.data.sequence_length);
@@ -71,7 +72,7 @@ static void test_products(const char *words)
 /* What a rank sends of the ledger's bytes to each group, where all ranks share a host. */
 static double volume(const struct tri_ledger *ledger, enum tri_op op)
 {
-    const int size[] = {2, 2, 4, 2, 4, 8}; /* of the groups, in their order */
+    const int size[] = {2, 1, 1, 2, 2, 4, 2, 4, 8}; /* of the groups, in their order */
     double sum = 0.0;
     for (int group = 0; group < TRI_GROUP_COUNT; group++) {
         double bytes = (double)tri_ledger_sum(ledger, op, group, -1, -1).bytes;
@@ -89,7 +90,7 @@ static void test_links(const char *words)
     struct tri_config config;
     struct tri_ledger *ledger = tri_alloc(TRI_MEMORY_OTHER, sizeof(*ledger));
     small_config(SMALL_LLAMA, words, &config);
-    small_config_lay_out(&config, (struct small_layout){2, 2, 2});
+    small_config_lay_out(&config, (struct small_layout){2, 2, 2, 1, 1});
     for (size_t i = 0; i < sizeof(ops) / sizeof(*ops); i++) {
         struct tri_cluster cluster = {.ranks_per_host = 8};
         cluster.link[TRI_LINK_INSIDE][ops[i]].bytes = 1.0;
