@@ -69,7 +69,7 @@ static int64_t further_calls(const struct outcome *ted, struct small_layout layo
                              int group, int phase, int chunks)
 {
     bool whole = layout.expert_tensor < layout.tensor;
-    int homes = tri_group_id(whole ? TRI_ON_TENSOR | TRI_ON_EXPERT : TRI_ON_EXPERT);
+    int homes = tri_group_id(whole ? TRI_ON_GRID | TRI_ON_EXPERT : TRI_ON_EXPERT);
     int64_t both = ted->ledger.cell[TRI_OP_ALL_TO_ALL][homes][phase][TRI_KIND_MOE].calls;
     if (op == TRI_OP_ALL_TO_ALL && group == homes) {
         return both * (chunks - 1);
