@@ -22,6 +22,7 @@ const char *tri_task_name(enum tri_task work)
                                                       "rows",
                                                       "elements",
                                                       "copy",
+                                                      "squares",
                                                       "adamw",
                                                       "loop",
                                                       "router"};
@@ -296,7 +297,7 @@ static void fixed_squares(const struct tri_kernels *self, const struct tri_fixed
 
 static double sum_squares(const struct tri_kernels *self, const struct tri_squares_args *args)
 {
-    tell_rows(self, TRI_TASK_ELEMENTS, args->dt, 1.0, args->n, 1);
+    tell_rows(self, TRI_TASK_SQUARES, args->dt, 1.0, args->n, 1);
     return 0.0;
 }
 

@@ -21,6 +21,7 @@ enum tri_task {
     TRI_TASK_ROWS,     /* rows of tokens gathered and combined */
     TRI_TASK_ELEMENTS, /* sums, casts, biases */
     TRI_TASK_COPY,
+    TRI_TASK_SQUARES, /* of gradients, for their norm */
     TRI_TASK_ADAMW,
     TRI_TASK_LOOP,   /* small loops of layers */
     TRI_TASK_ROUTER, /* choosing experts and going back; told, since a plan does not choose */

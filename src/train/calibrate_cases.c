@@ -8,8 +8,8 @@ enum { PRODUCTS_MOST = 8 };
 static void *fresh(struct tri_case *c, int64_t bytes)
 {
     size_t rounded = ((size_t)bytes + 63) / 64 * 64;
-    TRI_REQUIRE(rounded <= TRI_CASE_POOL);
-    if (c->at + rounded > TRI_CASE_POOL) {
+    TRI_REQUIRE(rounded <= c->pool_bytes);
+    if (c->at + rounded > c->pool_bytes) {
         c->at = 0;
     }
     c->at += rounded;
@@ -259,6 +259,14 @@ static void run_elements(struct tri_case *c)
     }
 }
 
+static void run_squares(struct tri_case *c)
+{
+    int64_t n = c->shape.m * c->shape.n;
+    const struct tri_squares_args args = {
+        .x = fresh(c, n * (int64_t)sizeof(float)), .n = n, .dt = TRI_F32};
+    (void)c->kernels->sum_squares(c->kernels, &args);
+}
+
 static void run_adamw(struct tri_case *c)
 {
     int64_t n = c->shape.m * c->shape.n;
@@ -325,9 +333,42 @@ static void run_router(struct tri_case *c)
                         (float *)(void *)c->right);
 }
 
+/* What a loop reads was written a while ago: by the forward, or by another layer. */
+static bool reads_memory(enum tri_case_kind kind)
+{
+    switch (kind) {
+    case TRI_CASE_NORM_FORWARD:
+    case TRI_CASE_NORM_BACKWARD:
+    case TRI_CASE_ACTIVATION_FORWARD:
+    case TRI_CASE_ACTIVATION_BACKWARD:
+    case TRI_CASE_GATHER:
+    case TRI_CASE_COMBINE:
+    case TRI_CASE_COMBINE_BACKWARD:
+    case TRI_CASE_ADD:
+    case TRI_CASE_CAST:
+        return true;
+    default:
+        return false;
+    }
+}
+
+static void run(struct tri_case *c);
+
 void tri_case_run(void *state)
 {
+    enum { ARRAYS = 3 }; /* that a loop has at its left, at most */
     struct tri_case *c = state;
+    const struct tri_case_shape *s = &c->shape;
+    char *left = c->left;
+    if (reads_memory(s->kind)) {
+        c->left = fresh(c, ARRAYS * s->m * s->n * s->k * (int64_t)sizeof(float));
+    }
+    run(c);
+    c->left = left;
+}
+
+static void run(struct tri_case *c)
+{
     switch (c->shape.kind) {
     case TRI_CASE_PRODUCT:
         run_product(c);
@@ -364,6 +405,9 @@ void tri_case_run(void *state)
     case TRI_CASE_COPY:
     case TRI_CASE_ZERO:
         run_elements(c);
+        break;
+    case TRI_CASE_SQUARES:
+        run_squares(c);
         break;
     case TRI_CASE_ADAMW:
         run_adamw(c);

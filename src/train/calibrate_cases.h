@@ -6,8 +6,7 @@
 #include "moe/router.h"
 
 enum {
-    TRI_CASE_AREA = 32 << 20,  /* bytes of what stays in place: two such */
-    TRI_CASE_POOL = 160 << 20, /* of what changes place */
+    TRI_CASE_AREA = 32 << 20, /* bytes of what stays in place: two such */
 };
 
 enum tri_case_kind {
@@ -29,6 +28,7 @@ enum tri_case_kind {
     TRI_CASE_CAST,
     TRI_CASE_COPY,
     TRI_CASE_ZERO,
+    TRI_CASE_SQUARES,
     TRI_CASE_ADAMW,
     TRI_CASE_LOOP,
     TRI_CASE_ROUTER
@@ -46,8 +46,8 @@ struct tri_case {
     enum tri_task task; /* of products and activations, which there are several of */
     enum tri_dtype dtype;
     const struct tri_kernels *kernels;
-    char *left, *right, *pool; /* [TRI_CASE_AREA], [TRI_CASE_AREA], [TRI_CASE_POOL] */
-    size_t at;                 /* in the pool */
+    char *left, *right, *pool; /* [TRI_CASE_AREA], [TRI_CASE_AREA], [pool_bytes] */
+    size_t pool_bytes, at;     /* at: in the pool, where what changes place is next */
     int32_t *index;            /* distinct places in each 512 */
     struct tri_router *router; /* of routers alone */
     struct tri_routes *routes;

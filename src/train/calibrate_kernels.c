@@ -8,7 +8,8 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { ROUTED = 64 };
+/* Bytes of what changes place: more than the caches of today's servers. */
+enum { POOL = 640 << 20, QUICK_POOL = 96 << 20, ROUTED = 64 };
 
 static const struct tri_case_shape shapes[] = {
     {TRI_CASE_PRODUCT, 64, 512, 512, 1},
@@ -59,6 +60,8 @@ static const struct tri_case_shape shapes[] = {
     {TRI_CASE_COPY, 64, 1024, 1, 1},
     {TRI_CASE_COPY, 2048, 1024, 1, 1},
     {TRI_CASE_ZERO, 2048, 1024, 1, 1},
+    {TRI_CASE_SQUARES, 64, 1024, 1, 1},
+    {TRI_CASE_SQUARES, 2048, 1024, 1, 1},
     {TRI_CASE_ADAMW, 64, 1024, 1, 1},
     {TRI_CASE_ADAMW, 1024, 1024, 1, 1},
     {TRI_CASE_LOOP, 256, 2, 1, 1},
@@ -156,8 +159,8 @@ static void measure_shape(const struct tri_calibrator *calibrator, struct tri_ke
 static bool once(enum tri_case_kind kind)
 {
     return kind == TRI_CASE_LOSS || kind == TRI_CASE_CAST || kind == TRI_CASE_COPY ||
-           kind == TRI_CASE_ZERO || kind == TRI_CASE_ADAMW || kind == TRI_CASE_LOOP ||
-           kind == TRI_CASE_ROUTER;
+           kind == TRI_CASE_ZERO || kind == TRI_CASE_ADAMW || kind == TRI_CASE_SQUARES ||
+           kind == TRI_CASE_LOOP || kind == TRI_CASE_ROUTER;
 }
 
 static bool is_large(const struct tri_case_shape *s)
@@ -212,14 +215,16 @@ void tri_calibrate_kernels(struct tri_calibrator *calibrator)
 {
     struct all_samples *samples = tri_alloc(TRI_MEMORY_OTHER, sizeof(*samples));
     struct tri_kernels *dry = tri_kernels_create(TRI_KERNELS_DRY, NULL, 1);
-    char *block = tri_alloc(TRI_MEMORY_OTHER, (size_t)3 * TRI_CASE_AREA + TRI_CASE_POOL);
+    size_t pool = calibrator->quick ? QUICK_POOL : POOL;
+    char *block = tri_alloc(TRI_MEMORY_OTHER, (size_t)3 * TRI_CASE_AREA + pool);
     struct tri_case c = {
         .left = block,
         .right = block + TRI_CASE_AREA,
         .pool = block + (size_t)3 * TRI_CASE_AREA,
+        .pool_bytes = pool,
         .index = (int32_t *)(void *)(block + (size_t)2 * TRI_CASE_AREA),
     };
-    fill(block, (size_t)3 * TRI_CASE_AREA + TRI_CASE_POOL);
+    fill(block, (size_t)3 * TRI_CASE_AREA + pool);
     fill_index(c.index, TRI_CASE_AREA / (int64_t)sizeof(int32_t));
     for (size_t i = 0; i < SHAPES; i++) {
         c.shape = shapes[i];
