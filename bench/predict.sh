@@ -3,11 +3,12 @@
 # beside what `trident plan --cluster` says of them, over layouts and recomputation of two shapes on
 # 1, 2 and 4 ranks of this machine. Wants a quiet one.
 #
-#   bench/predict.sh [--quick] [--keep DIR]      --quick: fewer steps; DIR keeps clusters and answers
+#   bench/predict.sh [--quick] [--keep DIR]      --quick: fewer steps; DIR keeps answers
 #
-# BUILD=DIR has bin/ (default build/release). Prints a Markdown table, the share of cells within 10
-# and 20 %, and for each shape and number of ranks how far the layout that is predicted to be the
-# fastest is from the fastest one measured. A run is one thread a rank.
+# BUILD=DIR has bin/ (default build/release), RANKS="1 2 4" are those that are run. Prints a
+# Markdown table, the share of cells within 10 and 20 %, and for each shape and number of ranks how
+# far the layout that is predicted to be the fastest is from the fastest one measured. A run is one
+# thread a rank.
 set -eu
 cd "$(dirname "$0")/.."
 bin=${BUILD:-build/release}/bin
@@ -18,7 +19,7 @@ while [ $# -gt 0 ]; do
     case $1 in
     --quick) steps=3 quick=--quick ;;
     --keep) keep=$2 && shift ;;
-    *) sed -n '2,11s/^# \{0,1\}//p' "$0" && exit 2 ;;
+    *) sed -n '2,12s/^# \{0,1\}//p' "$0" && exit 2 ;;
     esac
     shift
 done
@@ -62,7 +63,7 @@ cell() {
     printf '%s\t%s %s\t%s\t%s\t%s\n' "$ranks" "$shape" "$precision" "$keys" "$predicted" "$measured"
 }
 
-for ranks in 1 2 4; do
+for ranks in ${RANKS:-1 2 4}; do
     run "$ranks" "$bin/trident" calibrate $quick --threads 1 --out "$dir/$ranks.yaml" >&2
     declare -n layouts=layouts_$ranks
     for shape in "${shapes[@]}"; do
