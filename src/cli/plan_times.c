@@ -5,7 +5,7 @@
 
 #include <stdio.h>
 
-enum { REASON = 1200 };
+enum { REASON = 1200, KEYS = 256 };
 
 static double milliseconds(double seconds)
 {
@@ -48,6 +48,20 @@ static const char *schedule_of(const struct tri_way_plan *way)
     return way->schedule ? way->schedule->strategy.name : "-";
 }
 
+/* What makes a config this way, as one writes it behind it. */
+static void write_keys(const struct tri_way_plan *way, char keys[KEYS])
+{
+    const struct tri_layout *layout = &way->plan.layout;
+    const char *schedule = way->schedule ? " moe.schedule=" : "";
+    const char *recompute = way->recompute > 0 ? "" : " train.recompute=";
+    (void)snprintf(keys, KEYS,
+                   "parallel.tensor=%d parallel.expert=%d parallel.expert_tensor=%d%s%s%s%s "
+                   "train.micro_batch=%lld",
+                   layout->tensor, layout->expert, layout->expert_tensor, schedule,
+                   way->schedule ? schedule_of(way) : "", recompute,
+                   way->recompute > 0 ? "" : recompute_of(way), (long long)way->micro_batch);
+}
+
 static json_t *json_of_way(const struct tri_way_plan *way, const char *why)
 {
     json_t *one =
@@ -59,6 +73,9 @@ static json_t *json_of_way(const struct tri_way_plan *way, const char *why)
     (void)json_object_set_new(one, "micro_batch", json_integer(way->micro_batch));
     (void)json_object_set_new(one, "reason", json_string(why));
     if (!way->plan.refused) {
+        char keys[KEYS];
+        write_keys(way, keys);
+        (void)json_object_set_new(one, "keys", json_string(keys));
         (void)json_object_set_new(one, "fits", json_boolean(way->fits));
         tri_json_add_times(one, &way->plan.time);
     }
@@ -128,6 +145,11 @@ void tri_print_ways(const struct tri_config *config, int ranks, const struct tri
         tri_print_json(json_pack("{si sI ss so so}", "ranks", ranks, "process", (json_int_t)process,
                                  "cluster", cluster->name, "layouts", layouts, "refused", refused));
     } else {
+        char keys[KEYS];
+        if (count > 0 && !ways[0].plan.refused) {
+            write_keys(&ways[0], keys);
+            (void)printf("the first is: %s\n", keys);
+        }
         json_decref(layouts);
         json_decref(refused);
     }

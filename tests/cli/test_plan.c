@@ -152,6 +152,23 @@ static void test_times(void **state)
         assert_non_null(json_string_value(json_object_get(one, "reason")));
     }
     assert_true(found && rest > 0 && rest < json_array_size(layouts));
+    /* its keys make a config the first of them */
+    char keys[256];
+    const char *words[CLI_WORDS] = {"plan", "c.yaml",    "--json", "--ranks",
+                                    "4",    "--cluster", "m.yaml"};
+    size_t used = 7;
+    const json_t *first = json_array_get(layouts, 0);
+    (void)snprintf(keys, sizeof(keys), "%s", json_string_value(json_object_get(first, "keys")));
+    char *rest_of_keys = NULL;
+    for (char *key = strtok_r(keys, " ", &rest_of_keys); key && used + 1 < CLI_WORDS;
+         key = strtok_r(NULL, " ", &rest_of_keys)) {
+        words[used++] = key;
+    }
+    double least = step_of(first);
+    json_decref(root);
+    result = cli_run(cli_ranks(), words);
+    root = cli_expect_json(&result, 0);
+    assert_true(step_of(root) == least);
     json_decref(root);
     result = cli_run(cli_ranks(), CLI_WORDS_OF("plan", "c.yaml", "--ranks", "4", "--cluster",
                                                "m.yaml", "--layouts"));
