@@ -75,7 +75,7 @@ static double volume(const struct tri_ledger *ledger, enum tri_op op)
     const int size[] = {2, 1, 1, 2, 2, 4, 2, 4, 8}; /* of the groups, in their order */
     double sum = 0.0;
     for (int group = 0; group < TRI_GROUP_COUNT; group++) {
-        double bytes = (double)tri_ledger_sum(ledger, op, group, -1, -1).bytes;
+        double bytes = (double)tri_ledger_sum(ledger, (int)op, group, -1, -1).bytes;
         double others = (double)(size[group] - 1);
         sum += op == TRI_OP_ALL_GATHER       ? others * bytes
                : op == TRI_OP_REDUCE_SCATTER ? others / (double)size[group] * bytes
