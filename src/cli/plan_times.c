@@ -53,12 +53,17 @@ static void write_keys(const struct tri_way_plan *way, char keys[KEYS])
 {
     const struct tri_layout *layout = &way->plan.layout;
     const char *schedule = way->schedule ? " moe.schedule=" : "";
+    char chunks[64] = "";
+    if (way->chunks > 0) {
+        (void)snprintf(chunks, sizeof(chunks), " moe.chunks=%d moe.chunks_backward=%d",
+                       (int)way->chunks, (int)way->chunks);
+    }
     const char *recompute = way->recompute > 0 ? "" : " train.recompute=";
     (void)snprintf(keys, KEYS,
-                   "parallel.tensor=%d parallel.expert=%d parallel.expert_tensor=%d%s%s%s%s "
+                   "parallel.tensor=%d parallel.expert=%d parallel.expert_tensor=%d%s%s%s%s%s "
                    "train.micro_batch=%lld",
                    layout->tensor, layout->expert, layout->expert_tensor, schedule,
-                   way->schedule ? schedule_of(way) : "", recompute,
+                   way->schedule ? schedule_of(way) : "", chunks, recompute,
                    way->recompute > 0 ? "" : recompute_of(way), (long long)way->micro_batch);
 }
 
@@ -68,6 +73,7 @@ static json_t *json_of_way(const struct tri_way_plan *way, const char *why)
         way->plan.refused ? tri_json_of_layout(&way->plan.layout) : tri_json_of_plan(&way->plan);
     if (way->schedule) {
         (void)json_object_set_new(one, "schedule", json_string(schedule_of(way)));
+        (void)json_object_set_new(one, "chunks", json_integer(way->chunks));
     }
     (void)json_object_set_new(one, "recompute", json_string(recompute_of(way)));
     (void)json_object_set_new(one, "micro_batch", json_integer(way->micro_batch));
@@ -89,8 +95,8 @@ static void print_head(const struct tri_config *config, int ranks,
                  "that takes most\n",
                  ranks, ranks == 1 ? "" : "s", cluster->name,
                  (long long)(config->train.global_batch * config->data.sequence_length));
-    (void)printf("%10s %6s %6s %6s %4s %10s %9s %5s %10s", "step", "tensor", "expert", "data",
-                 "etp", "schedule", "recompute", "micro", "MB");
+    (void)printf("%10s %6s %6s %6s %4s %10s %6s %9s %5s %10s", "step", "tensor", "expert", "data",
+                 "etp", "schedule", "chunks", "recompute", "micro", "MB");
     for (int part = TRI_PART_REST + 1; part <= TRI_PART_COUNT; part++) {
         enum tri_part which = part < TRI_PART_COUNT ? (enum tri_part)part : TRI_PART_REST;
         (void)printf(" %9s", tri_part_name(which));
@@ -102,9 +108,13 @@ static void print_way(const struct tri_way_plan *way, const char *why)
 {
     const struct tri_layout *layout = &way->plan.layout;
     const struct tri_step_time *time = &way->plan.time;
-    (void)printf("%10.3f %6d %6d %6d %4d %10s %9s %5lld %10.1f", milliseconds(time->step),
+    char chunks[16] = "-";
+    if (way->chunks > 0) {
+        (void)snprintf(chunks, sizeof(chunks), "%d", (int)way->chunks);
+    }
+    (void)printf("%10.3f %6d %6d %6d %4d %10s %6s %9s %5lld %10.1f", milliseconds(time->step),
                  layout->tensor, layout->expert, layout->data, layout->expert_tensor,
-                 schedule_of(way), recompute_of(way), (long long)way->micro_batch,
+                 schedule_of(way), chunks, recompute_of(way), (long long)way->micro_batch,
                  (double)way->plan.memory.total / 1e6);
     for (int part = TRI_PART_REST + 1; part <= TRI_PART_COUNT; part++) {
         (void)printf(" %9.3f", milliseconds(time->part[part % TRI_PART_COUNT]));

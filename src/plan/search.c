@@ -7,7 +7,7 @@
 #include <string.h>
 
 /* Layouts whose options are all tried, and values of an option. */
-enum { BEST_LAYOUTS = 6, MICRO_BATCHES = 12, RECOMPUTES = 3 };
+enum { BEST_LAYOUTS = 6, MICRO_BATCHES = 12, RECOMPUTES = 3, CHUNKS_MOST = 8 };
 
 struct search {
     const struct tri_config *config;
@@ -27,6 +27,18 @@ void tri_way_apply(const struct tri_way_plan *way, struct tri_config *config)
     if (way->schedule) {
         config->moe.schedule = way->schedule;
     }
+    if (way->chunks > 0) {
+        config->moe.chunks = config->moe.chunks_backward = way->chunks;
+    }
+}
+
+static bool has_chunks(const struct tri_schedule_kind *schedule)
+{
+    const char *const *key = schedule->strategy.keys;
+    while (key && *key && strcmp(*key, "moe.chunks") != 0) {
+        key++;
+    }
+    return key && *key;
 }
 
 static struct tri_way_plan way_of_config(const struct tri_config *config, struct tri_layout layout)
@@ -46,8 +58,8 @@ static bool is_there(const struct search *s, const struct tri_way_plan *way)
         const struct tri_way_plan *other = &s->ways[i];
         found = found ||
                 (memcmp(&other->plan.layout, &way->plan.layout, sizeof(struct tri_layout)) == 0 &&
-                 other->schedule == way->schedule && other->recompute == way->recompute &&
-                 other->micro_batch == way->micro_batch);
+                 other->schedule == way->schedule && other->chunks == way->chunks &&
+                 other->recompute == way->recompute && other->micro_batch == way->micro_batch);
     }
     return found;
 }
@@ -153,8 +165,13 @@ static void try_options(struct search *s, struct tri_layout layout)
     }
     for (; *list; list++) {
         const struct tri_schedule_kind *kind = (const struct tri_schedule_kind *)*list;
+        if (kind->dense != s->config->moe.schedule->dense) {
+            continue;
+        }
         way.schedule = kind;
-        if (kind->dense == s->config->moe.schedule->dense) {
+        way.chunks = 0;
+        try_rest(s, way);
+        for (way.chunks = 2; has_chunks(kind) && way.chunks <= CHUNKS_MOST; way.chunks *= 2) {
             try_rest(s, way);
         }
     }

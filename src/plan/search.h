@@ -9,6 +9,7 @@
 struct tri_way_plan {
     struct tri_layout_plan plan;
     const struct tri_schedule_kind *schedule; /* NULL: a dense model */
+    int64_t chunks;                           /* moe.chunks, both ways; 0: as the config has it */
     int64_t recompute;                        /* 0: none, -1: all blocks, else the config's */
     int64_t micro_batch;
     bool fits; /* in the cluster's memory_per_rank */
