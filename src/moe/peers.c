@@ -73,7 +73,7 @@ static void count_part(const struct tri_peers *peers, const struct batch *batch,
                        struct tri_range tokens, double load, int64_t *received)
 {
     const struct tri_config_moe *moe = &peers->context->config->moe;
-    int64_t first = tri_group_rank(peers->homes) * peers->experts;
+    int64_t first = tri_group_rank(peers->homes) / peers->holders * peers->experts;
     int64_t sum = 0;
     for (int64_t e = 0; e < peers->experts; e++) {
         received[e] = kept_of(moe, batch, tokens, first + e);

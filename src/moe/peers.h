@@ -13,6 +13,8 @@ struct tri_peers {
     int parts;               /* tensor parts of a source's tokens that arrive apart */
     /* In how many chunks rows travel, forward and backward (moe/route_chunks.h); 0: in one go. */
     int chunks[2];
+    int holders; /* consecutive homes that have the same experts, each a shard of them, and each get
+                    a copy of a row; 1: the homes' experts are different ones */
 };
 
 /* Rows that come from source s in tensor part p for local expert e: received[s, p, e]. */

@@ -20,6 +20,28 @@ int tri_peers_part(const struct tri_peers *peers)
     return peers->parts > 1 ? tri_mesh_grid_rank(peers->context->mesh) : 0;
 }
 
+/* Experts of all homes, each as often as it has holders. */
+static int64_t all_experts(const struct tri_peers *peers)
+{
+    return tri_group_size(peers->homes) * peers->experts;
+}
+
+/* The first home of an expert; its other holders come next. */
+static int64_t home_of(const struct tri_peers *peers, int64_t expert)
+{
+    return expert / peers->experts * peers->holders;
+}
+
+/* What is counted for the first holder of experts, `size` numbers a home, holds for the others. */
+static void count_for_holders(const struct tri_peers *peers, int64_t size, int64_t *counts)
+{
+    int64_t homes = tri_group_size(peers->homes);
+    for (int64_t home = 0; home < homes; home++) {
+        int64_t first = home / peers->holders * peers->holders;
+        memmove(counts + home * size, counts + first * size, (size_t)size * sizeof(*counts));
+    }
+}
+
 /* counts[home, part, local expert] of the kept routes; every tensor rank knows those of all
  * parts. */
 static void count_routes(const struct tri_peers *peers, const struct tri_route_plan *plan,
@@ -29,7 +51,7 @@ static void count_routes(const struct tri_peers *peers, const struct tri_route_p
     const struct tri_pass *pass = &frame->pass;
     const struct tri_context *context = peers->context;
     int64_t k = tri_config_routes(&context->config->moe);
-    memset(counts, 0, (size_t)(context->config->moe.num_experts * peers->parts) * sizeof(*counts));
+    memset(counts, 0, (size_t)(all_experts(peers) * peers->parts) * sizeof(*counts));
     for (int p = 0; p < peers->parts; p++) {
         struct tri_range tokens = plan->own;
         if (peers->parts > 1) {
@@ -38,11 +60,12 @@ static void count_routes(const struct tri_peers *peers, const struct tri_route_p
         for (int64_t i = tokens.begin * k; i < tokens.end * k; i++) {
             int64_t e = routes->expert[i];
             if (e >= 0) {
-                counts[(e / peers->experts * peers->parts + p) * peers->experts +
+                counts[(home_of(peers, e) * peers->parts + p) * peers->experts +
                        e % peers->experts]++;
             }
         }
     }
+    count_for_holders(peers, peers->parts * peers->experts, counts);
 }
 
 /* What only kernels read is written where they are there to read it. */
@@ -85,12 +108,14 @@ static void plan_slots(const struct tri_peers *peers, const struct tri_frame *fr
     int64_t *next = scratch(frame, moe->num_experts, sizeof(*next));
     plan->slots = 0;
     for (int64_t e = 0; e < moe->num_experts; e++) {
-        int64_t home = e / peers->experts;
+        int64_t home = home_of(peers, e);
         int64_t count = counts[(home * peers->parts + tri_peers_part(peers)) * peers->experts +
                                e % peers->experts];
         next[e] = plan->slots;
         plan->slots += count;
-        plan->send_rows[home] += count;
+        for (int holder = 0; holder < peers->holders; holder++) {
+            plan->send_rows[home + holder] += count;
+        }
     }
     TRI_REQUIRE(plan->slots <= n);
     struct slots slots = {plan, routes->expert + plan->own.begin * k, next, k};
@@ -190,12 +215,15 @@ static void count_by_row(const struct tri_peers *peers, const struct tri_route_p
     if (peers->parts > 1) {
         tokens = (struct tri_range){0, tri_pass_tokens(pass)};
     }
-    memset(counts, 0, (size_t)(config->moe.num_experts * most) * sizeof(*counts));
+    memset(counts, 0, (size_t)(all_experts(peers) * most) * sizeof(*counts));
     for (int64_t i = tokens.begin * k; i < tokens.end * k; i++) {
-        if (routes->expert[i] >= 0) {
-            counts[routes->expert[i] * most + i / k / pass->seq]++;
+        int64_t e = routes->expert[i];
+        if (e >= 0) {
+            int64_t place = home_of(peers, e) * peers->experts + e % peers->experts;
+            counts[place * most + i / k / pass->seq]++;
         }
     }
+    count_for_holders(peers, peers->experts * most, counts);
 }
 
 /* Where the rows of an expert pass from one row of the global batch to the next. They arrive by
@@ -209,15 +237,15 @@ static void plan_cuts(const struct tri_peers *peers, struct tri_route_plan *plan
     int64_t most = context->config->train.micro_batch;
     int64_t homes = tri_group_size(peers->homes);
     int64_t senders = homes / context->mesh->size[TRI_AXIS_EXPERT]; /* of one replica */
-    int64_t *counts = scratch(frame, context->config->moe.num_experts * most, sizeof(*counts));
-    int64_t *received = scratch(frame, context->config->moe.num_experts * most, sizeof(*received));
+    int64_t *counts = scratch(frame, all_experts(peers) * most, sizeof(*counts));
+    int64_t *received = scratch(frame, all_experts(peers) * most, sizeof(*received));
     TRI_REQUIRE(pass->rows <= most);
     count_by_row(peers, plan, frame, routes, counts);
     tri_all_to_all_counts(peers->homes, (struct tri_where){pass->phase, TRI_KIND_META}, counts,
                           received, peers->experts * most);
     if (load > 0) {
         /* Nobody is there to say. Memory does not depend on how many parts there are. */
-        memset(received, 0, (size_t)(context->config->moe.num_experts * most) * sizeof(*received));
+        memset(received, 0, (size_t)(all_experts(peers) * most) * sizeof(*received));
         for (int64_t e = 0; e < peers->experts; e++) {
             received[e * most] = plan->offsets[e + 1] - plan->offsets[e];
         }
@@ -264,8 +292,8 @@ struct tri_route_plan *tri_route_plan_make(const struct tri_peers *peers,
     plan->part_counts = plan->recv_rows + homes;
     plan->part_offsets = plan->part_counts + peers->parts;
     plan->offsets = plan->part_offsets + homes * peers->experts + 1;
-    int64_t *counts = scratch(frame, moe->num_experts * peers->parts, sizeof(*counts));
-    int64_t *received = scratch(frame, moe->num_experts * peers->parts, sizeof(*received));
+    int64_t *counts = scratch(frame, all_experts(peers) * peers->parts, sizeof(*counts));
+    int64_t *received = scratch(frame, all_experts(peers) * peers->parts, sizeof(*received));
     count_routes(peers, plan, frame, routes, counts);
     plan_slots(peers, frame, plan, routes, counts);
     tri_all_to_all_counts(peers->homes, (struct tri_where){pass->phase, TRI_KIND_META}, counts,

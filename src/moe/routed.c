@@ -22,6 +22,7 @@ struct tri_routed *tri_routed_create(const struct tri_schedule_ops *ops,
         .context = context,
         .homes = homes,
         .experts = config->moe.num_experts / tri_group_size(homes),
+        .holders = 1,
         .parts = routed->split && routed->cut ? tensor : 1,
     };
     routed->networks =
