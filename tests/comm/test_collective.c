@@ -165,6 +165,34 @@ static void check_all_to_all(struct tri_group *group, int64_t width, enum tri_dt
     tri_free(expected);
 }
 
+/* Two rows to everybody, the same to every second member. */
+static void check_shared_rows(struct tri_group *group, enum tri_dtype dtype)
+{
+    enum { ROWS = 2, WIDTH = 5, BLOCK = ROWS * WIDTH };
+    int64_t at[RANKS], rows[RANKS];
+    char *send = block(2 * BLOCK, dtype);
+    char *recv = block(group->size * BLOCK, dtype);
+    char *expected = block(group->size * BLOCK, dtype);
+    fill(send, 2 * BLOCK, dtype, job_rank());
+    for (int r = 0; r < group->size; r++) {
+        at[r] = r % 2 * ROWS;
+        rows[r] = ROWS;
+        for (int64_t i = 0; i < BLOCK; i++) {
+            put_value(expected, r * BLOCK + i, dtype, world_rank(group, r),
+                      group->rank % 2 * BLOCK + i);
+        }
+    }
+    tri_request_end(
+        tri_all_to_all_at_begin(group, here, send, rows, at, recv, rows, NULL, WIDTH, dtype));
+    CHECK(tri_ledger_sum(job_ledger(), TRI_OP_ALL_TO_ALL, group->id, -1, -1).bytes ==
+          (group->size - 1) * BLOCK * (int64_t)tri_dtype_size(dtype));
+    tri_ledger_reset(job_ledger());
+    CHECK(memcmp(recv, expected, (size_t)(group->size * BLOCK) * tri_dtype_size(dtype)) == 0);
+    tri_free(send);
+    tri_free(recv);
+    tri_free(expected);
+}
+
 static void check_counts(struct tri_group *group, int64_t count)
 {
     int64_t send[RANKS * 3] = {0};
@@ -207,6 +235,7 @@ static void check_group(struct tri_group *group)
         check_reduce_scatter(group, 0, summed[d]);
         check_reduce_scatter(group, 1003, summed[d]);
         check_all_to_all(group, 3, summed[d]);
+        check_shared_rows(group, summed[d]);
     }
     check_max(group, 2500, TRI_F32);
     check_nan(group);
