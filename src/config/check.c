@@ -327,6 +327,12 @@ static enum tri_status check_reproducible(const struct tri_config *config, struc
         return tri_key_refuse(config, error, "moe.aux_scope", "reproducible",
                               "found model, expected layer: reproducible takes each row by itself");
     }
+    if (moe->schedule->adds_at_owner && config->model.bias == TRI_BIAS_ALL) {
+        return tri_key_refuse(config, error, "moe.schedule", "reproducible",
+                              "found %s, expected ted: with model.bias all, reproducible adds an "
+                              "expert's bias after its shards",
+                              moe->schedule->strategy.name);
+    }
     return check_expert_sums(config, error);
 }
 

@@ -13,8 +13,10 @@ static const char *const keys[] = {
 static const struct {
     const char *key, *word;
 } words[] = {
-    {"moe.schedule", "s1"}, {"moe.schedule", "s2"},          {"moe.schedule", "auto"},
-    {"moe.chunks", "auto"}, {"moe.chunks_backward", "auto"}, {"train.recompute", "auto"},
+    {"moe.schedule", "auto"},
+    {"moe.chunks", "auto"},
+    {"moe.chunks_backward", "auto"},
+    {"train.recompute", "auto"},
 };
 
 bool tri_key_is_reserved(const char *name)

@@ -60,6 +60,10 @@ struct tri_schedule_kind {
     bool drops; /* is made for tensor ranks that send different tokens: takes no
                    train.duplicate_token_dropping false */
     bool deep;  /* goes with a parallel.tensor_grid whose depth shares the rows of micro-batches */
+    bool gates_part;    /* a tensor rank makes the router's logits of its own part of the tokens,
+                           and the others tell it theirs */
+    bool adds_at_owner; /* partial results of cut experts are added where the token is from, and no
+                           expert's bias is known: reproducible sums take none */
     /* Whether on a mesh of so many tensor and expert ranks the tensor ranks of an MoE layer each
      * route their own part of the tokens, so that gradients of the router are partial sums over
      * tensor. */

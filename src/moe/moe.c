@@ -37,7 +37,7 @@ struct kept {
     struct tri_router_call call;
     struct tri_routes *routes;
     const float
-        *input; /* [stream tokens, hidden] f32 what the router read: x, jittered in training */
+        *input; /* [gated tokens, hidden] f32 what the router read: x, jittered in training */
     struct tri_shared_kept shared;
     max_align_t schedule[];
 };
@@ -85,13 +85,22 @@ static void jitter(const struct layer *layer, const struct tri_frame *frame,
     }
 }
 
+/* The tokens whose logits this rank makes. */
+static struct tri_range gated_tokens(const struct layer *layer, const struct tri_frame *frame)
+{
+    bool part = layer->base.context->config->moe.schedule->gates_part;
+    return part ? tri_tokens_part(frame) : tri_stream_tokens(frame);
+}
+
 static void read_input(const struct layer *layer, const struct tri_frame *frame, struct kept *kept,
-                       const void *x)
+                       const void *stream)
 {
     const struct tri_context *context = layer->base.context;
     int64_t hidden = context->config->model.hidden_size;
-    struct tri_range stream = tri_stream_tokens(frame);
-    int64_t n = tri_range_size(stream);
+    struct tri_range gated = gated_tokens(layer, frame);
+    int64_t n = tri_range_size(gated);
+    int64_t skipped = (gated.begin - tri_stream_tokens(frame).begin) * hidden;
+    const void *x = (const char *)stream + (size_t)skipped * tri_dtype_size(context->dt);
     kept->input = x;
     if (context->dt == TRI_F32 && !jitters(layer, frame)) {
         return;
@@ -101,26 +110,25 @@ static void read_input(const struct layer *layer, const struct tri_frame *frame,
         context->kernels,
         &(struct tri_cast_args){
             .src = x, .from = context->dt, .dst = input, .to = TRI_F32, .n = n * hidden});
-    jitter(layer, frame, stream, input);
+    jitter(layer, frame, gated, input);
     kept->input = input;
 }
 
-/* [tokens, experts] of all tokens: each rank makes those of its stream, and where that is a part
- * gathers. */
+/* [tokens, experts] of all tokens: where tensor ranks make logits of a part of them, gathered. */
 static float *router_logits(const struct layer *layer, const struct tri_frame *frame,
                             const struct kept *kept)
 {
     const struct tri_pass *pass = &frame->pass;
     const struct tri_context *context = layer->base.context;
     int64_t experts = context->config->moe.num_experts;
-    struct tri_range stream = tri_stream_tokens(frame);
+    struct tri_range gated = gated_tokens(layer, frame);
     float *logits = tri_frame_take_f32(frame, tri_pass_tokens(pass) * experts);
     const struct tri_linear linear =
         tri_linear_open(context->params, &layer->linear, TRI_USE_FORWARD);
-    tri_linear_forward(&linear, context->kernels, tri_range_size(stream), kept->input, NULL,
-                       logits + stream.begin * experts, TRI_F32);
+    tri_linear_forward(&linear, context->kernels, tri_range_size(gated), kept->input, NULL,
+                       logits + gated.begin * experts, TRI_F32);
     tri_linear_close(context->params, &linear);
-    if (tri_stream_is_part(context)) {
+    if (context->config->moe.schedule->gates_part || tri_stream_is_part(context)) {
         tri_tokens_gather(frame, (struct tri_where){pass->phase, TRI_KIND_MOE}, logits, experts,
                           TRI_F32);
     }
@@ -307,6 +315,7 @@ static void router_backward(const struct layer *layer, const struct tri_frame *f
     int64_t experts = context->config->moe.num_experts;
     int64_t n = tri_range_size(own);
     int64_t in_stream = own.begin - tri_stream_tokens(frame).begin;
+    int64_t in_gated = own.begin - gated_tokens(layer, frame).begin;
     float *dlogits = tri_frame_take_f32(frame, tri_pass_tokens(pass) * experts);
     tri_router_backward(layer->moe->router, &kept->call, kept->routes,
                         scope_is_model(context) ? frame->moe : NULL, own, dweight, dlogits);
@@ -314,7 +323,7 @@ static void router_backward(const struct layer *layer, const struct tri_frame *f
     const float *own_dlogits = dlogits + own.begin * experts;
     const struct tri_linear linear =
         tri_linear_open(context->params, &layer->linear, TRI_USE_BACKWARD);
-    tri_linear_weight_gradient(&linear, kernels, n, own_dlogits, kept->input + in_stream * hidden,
+    tri_linear_weight_gradient(&linear, kernels, n, own_dlogits, kept->input + in_gated * hidden,
                                tri_cuts_by_tokens(frame, own));
     float *d_input = tri_frame_take_f32(frame, n * hidden);
     tri_linear_input_gradient(&linear, kernels, n, own_dlogits, d_input);

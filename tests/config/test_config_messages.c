@@ -58,9 +58,9 @@ static void test_reserved(void **state)
         {"moe: {num_experts: 4, router: any}\n",
          "c.yaml:1: key 'moe.router': found 'any', expected top_k, balanced, deepspeed_top1, "
          "deepspeed_top2, deepspeed_topk, sparsemixer, dense or expert_choice"},
-        {"moe: {num_experts: 4, schedule: s1}\n",
-         "c.yaml:1: key 'moe.schedule': found 's1', which is not built yet, expected ted, "
-         "overlapped or dense"},
+        {"moe: {num_experts: 4, schedule: auto}\n",
+         "c.yaml:1: key 'moe.schedule': found 'auto', which is not built yet, expected ted, "
+         "overlapped, s1, s2 or dense"},
         {"train: {recompute: auto}\n",
          "c.yaml:1: key 'train.recompute': found 'auto', which is not built yet, expected none, "
          "full or block numbers, as [0, 3]"},

@@ -101,6 +101,9 @@ static void test_combinations(void **state)
          "train: {duplicate_token_dropping: false}\n",
          "c.yaml:2: key 'train.duplicate_token_dropping': found false, expected true: schedule "
          "overlapped sends no duplicates"},
+        {"reproducible: true\nmodel: {bias: all}\nmoe: {num_experts: 4, schedule: s2}\n",
+         "c.yaml:3: key 'moe.schedule': found s2, expected ted: with model.bias all, reproducible "
+         "adds an expert's bias after its shards"},
         {"moe: {num_experts: 4, schedule: dense}\n",
          "c.yaml:1: key 'moe.schedule': found dense, expected ted: router is top_k"},
         {"moe: {num_experts: 4, mutual_information: 0.1}\n",

@@ -261,6 +261,10 @@ static int run_job(int argc, char **argv)
                                         "train.sequence_parallel=true",
                                         "moe.schedule=overlapped moe.chunks=3",
                                         "moe.schedule=overlapped train.sequence_parallel=true",
+                                        "moe.schedule=s1",
+                                        "moe.schedule=s2",
+                                        "moe.schedule=s1 train.sequence_parallel=true",
+                                        "moe.schedule=s2 train.sequence_parallel=true",
                                         "moe.schedule=gather",
                                         "moe.schedule=gather train.sequence_parallel=true"};
     enum { WORDS = sizeof(words) / sizeof(*words) };

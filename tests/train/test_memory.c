@@ -210,6 +210,13 @@ static void on_grid(struct small_layout layout, int index)
     run(SMALL_LLAMA, dense[index % (int)(sizeof(dense) / sizeof(dense[0]))], layout, true);
     run(SMALL_LLAMA, "", layout, false);
 }
+/* One all-to-all over tensor x expert, its results gathered or not. */
+static const char *const fused[] = {
+    "moe.schedule=s1 train.recompute=full",
+    "moe.schedule=s2 train.recompute=full precision=bf16",
+    "moe.schedule=s1 train.sequence_parallel=true moe.capacity_factor=0.6 precision=bf16",
+    "moe.schedule=s2 moe.headroom=1 comm.max_message=100",
+};
 
 static int run_job(int argc, char **argv)
 {
@@ -233,6 +240,11 @@ static int run_job(int argc, char **argv)
         for (size_t o = 0; o < sizeof(dense) / sizeof(dense[0]); o++) {
             run(o % 2 == 0 ? SMALL_GPT : SMALL_LLAMA, dense[o], layouts[i], true);
         }
+        for (size_t o = 0; o < sizeof(fused) / sizeof(fused[0]); o++) {
+            run(o % 2 == 0 ? SMALL_LLAMA : SMALL_GPT, fused[o], layouts[i], true);
+        }
+        run(SMALL_LLAMA, "moe.schedule=s2 reproducible=true model.num_kv_heads=8 precision=bf16",
+            layouts[i], true);
         for (size_t o = 0; o < sizeof(picking) / sizeof(picking[0]) && layouts[i].tensor == 1;
              o++) {
             run(SMALL_GPT, picking[o], layouts[i], true);

@@ -80,6 +80,7 @@ static int run_job(int argc, char **argv)
         stands_still(SMALL_GPT, "reproducible=true precision=bf16 moe.headroom=16", layouts[i]);
         stands_still(SMALL_LLAMA, "moe.headroom=16 model.num_kv_heads=1 model.qk_norm=full",
                      layouts[i]);
+        stands_still(SMALL_LLAMA, "moe.schedule=s2 moe.headroom=16", layouts[i]);
         stands_still(SMALL_LLAMA,
                      "precision=bf16 moe.capacity_factor=1 moe.drop_policy=probability "
                      "moe.capacity_window=step moe.aux_window=step moe.aux_scope=model "
