@@ -220,19 +220,19 @@ static void book_layer(struct books *b, int64_t layer, int64_t i)
             for (int h = 0; h < (b->whole ? b->size[TRI_AXIS_TENSOR] : 1); h++) {
                 results += routes_between(b, layer, i, t, e, h, x);
             }
-            book(b, layer, when, TRI_OP_ALL_GATHER, TRI_ON_GRID, results * row);
+            book(b, layer, when, TRI_OP_ALL_GATHER, TRI_ON_TENSOR, results * row);
             book(b, layer, when, TRI_OP_ALL_TO_ALL, both, x == 0 ? received * row : 0);
         }
         if (!gathers) {
             book(b, layer, when, TRI_OP_ALL_TO_ALL, both, received * row);
             if (!is_cut(b)) {
-                book(b, layer, way ? BACKWARD : FORWARD_ONLY, TRI_OP_ALL_GATHER, TRI_ON_GRID,
+                book(b, layer, way ? BACKWARD : FORWARD_ONLY, TRI_OP_ALL_GATHER, TRI_ON_TENSOR,
                      tokens * row);
             }
         }
     }
     if (!gathers) {
-        book(b, layer, FORWARD_ONLY, TRI_OP_ALL_GATHER, TRI_ON_GRID, tokens * EXPERTS * 4);
+        book(b, layer, FORWARD_ONLY, TRI_OP_ALL_GATHER, TRI_ON_TENSOR, tokens * EXPERTS * 4);
     }
 }
 
