@@ -221,6 +221,15 @@ static bool is_unread(const struct tri_key *key, const struct tri_config *config
     return tri_key_is_unread(key, given ? config->moe.router : source->moe.router, config->known);
 }
 
+/* Of another router than the weights' these are its own: how it moves tokens and balances. */
+static bool goes_with_router(const struct tri_key *key, const struct tri_config *config,
+                             const struct tri_config *source)
+{
+    return is_given(config, "moe.router") && config->moe.router != source->moe.router &&
+           (is_key(key, "moe.schedule") || is_key(key, "moe.aux_scope") ||
+            is_key(key, "moe.aux_window"));
+}
+
 enum tri_status tri_config_adopt(struct tri_config *config, const struct tri_config *source,
                                  struct tri_error *error)
 {
@@ -233,7 +242,8 @@ enum tri_status tri_config_adopt(struct tri_config *config, const struct tri_con
             tri_key_in_section(key, "model") || (of_moe && !upcycled) || is_of_pairs(key, source);
         /* What followed other keys follows them here, as positions do a longer sequence. */
         bool follows = goes_on && tri_key_is_followed(key, source);
-        if (of_source && !follows && is_taken(key, config) && !is_unread(key, config, source)) {
+        bool of_router = is_unread(key, config, source) || goes_with_router(key, config, source);
+        if (of_source && !follows && is_taken(key, config) && !of_router) {
             memcpy(tri_key_at(key, config), tri_key_view(key, source), tri_key_bytes(key));
         }
     }

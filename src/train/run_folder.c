@@ -230,9 +230,10 @@ static bool has_text(const char *path, const char *name)
     return lstat(file, &info) == 0 && S_ISREG(info.st_mode) && info.st_size > 0;
 }
 
-/* What is there of a run's names and no run has made is somebody's, and is not replaced. An empty
- * folder of checkpoints, or a link to one, says where they are wanted; only starting over would
- * remove what is in it. */
+/* What is there of a run's names and no run has made is somebody's, and is not replaced; nor does a
+ * run begin in a model's folder, which would mean the run from then on. An empty folder of
+ * checkpoints, or a link to one, says where they are wanted; only starting over would remove what
+ * is in it. */
 static enum tri_status check_is_ours(const char *path, bool fresh, struct tri_error *error)
 {
     char checkpoints[MEMBER_PATH_MAX];
@@ -244,9 +245,10 @@ static enum tri_status check_is_ours(const char *path, bool fresh, struct tri_er
     if (fresh && tri_file_is_dir(checkpoints)) {
         TRI_TRY(tri_file_list(checkpoints, see, &filled, error));
     }
-    const char *theirs = has_text(path, "config.yaml") ? "config.yaml"
-                         : filled                      ? "checkpoints"
-                                                       : NULL;
+    const char *theirs = has_text(path, "config.yaml")   ? "config.yaml"
+                         : has_text(path, "config.json") ? "config.json"
+                         : filled                        ? "checkpoints"
+                                                         : NULL;
     return theirs ? tri_fail(error, TRI_BAD_INPUT,
                              "%s/%s: is there already and no run has made it: not replaced; choose "
                              "another run_dir",

@@ -82,7 +82,8 @@ enum tri_status tri_verify_order_rows(struct verify *v, struct tri_error *error)
                 (long long)((rows + replicas - 1) / replicas), (long long)rows, replicas);
         }
         v->reference_config.train.micro_batch = micro * replicas;
-        v->result->layout_rows = replicas > 1 ? micro * replicas : 0;
+        int64_t dealt = micro * replicas < rows ? micro * replicas : rows;
+        v->result->layout_rows = dealt > micro ? dealt : 0;
         int64_t at = 0;
         for (int64_t i = 0; i < tri_rows_micro_steps(rows, replicas, micro); i++) {
             for (int r = 0; r < replicas; r++) {
