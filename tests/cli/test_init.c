@@ -119,6 +119,10 @@ static void test_goes_on(void **state)
 {
     (void)state;
     cli_tool(CLI_WORDS_OF("cp", "-r", "golden/mixtral", "here"));
+    struct process_result result =
+        cli_run(cli_ranks(), CLI_WORDS_OF("train", "i.yaml", "run_dir=here", "init_from=here"));
+    cli_expect_error(&result, cli_ranks(), 2,
+                     "here/config.json: is there already and no run has made it");
     (void)first_loss("own", "here", NULL, NULL);
     cli_tool(CLI_WORDS_OF("rm", "-r", "here"));
     cli_run_well(cli_ranks(),
@@ -128,8 +132,8 @@ static void test_goes_on(void **state)
     size_t last = json_array_size(metrics) - 1;
     assert_int_equal(json_integer_value(json_object_get(json_array_get(metrics, last), "step")), 5);
     json_decref(metrics);
-    struct process_result result = cli_run(
-        cli_ranks(), CLI_WORDS_OF("train", "i.yaml", "run_dir=own", "init_from=here", "--fresh"));
+    result = cli_run(cli_ranks(),
+                     CLI_WORDS_OF("train", "i.yaml", "run_dir=own", "init_from=here", "--fresh"));
     cli_expect_error(&result, cli_ranks(), 2, "key 'init_from': 'here': is not there");
     result = cli_run(cli_ranks(), CLI_WORDS_OF("train", "i.yaml", "run_dir=own",
                                                "init_from=golden/olmoe", "train.steps=6"));

@@ -232,10 +232,34 @@ static void test_unread_is_not_adopted(void **state)
     }
 }
 
+/* Another router than that of the weights moves tokens and balances in its own way. */
+static void test_another_router(void **state)
+{
+    (void)state;
+    static const char text[] = "init_from: x\nmoe: {router: dense}\n";
+    static const char same[] = "init_from: x\nmoe: {router: top_k}\n";
+    static const struct tri_mapping files[] = {
+        {.data = (const unsigned char *)text, .size = sizeof(text) - 1},
+        {.data = (const unsigned char *)same, .size = sizeof(same) - 1}};
+    struct tri_config source;
+    assert_int_equal(read_with("moe: {num_experts: 8, aux_scope: model}\n", NULL, &source), TRI_OK);
+    for (int i = 0; i < 2; i++) {
+        struct tri_config config;
+        struct tri_error error;
+        assert_int_equal(
+            tri_config_read(&tri_strategies, "c.yaml", &files[i], 0, NULL, &config, &error),
+            TRI_OK);
+        assert_int_equal(tri_config_complete(&config, &source, &error), TRI_OK);
+        assert_true(config.moe.schedule->dense == (i == 0));
+        assert_true((config.moe.aux_scope == source.moe.aux_scope) == (i == 1));
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_unread_is_not_adopted),
+        cmocka_unit_test(test_another_router),
         cmocka_unit_test(test_an_override_means_the_same),
         cmocka_unit_test(test_each_default_follows),
         cmocka_unit_test(test_what_is_written_stays),
