@@ -86,7 +86,7 @@ enum tri_status tri_config_check_grid(const struct tri_config *config, struct tr
                               grid[0], grid[1], grid[2], p->tensor);
     }
     TRI_TRY(check_cross(config, error));
-    if (grid[2] > fewest_rows(config)) {
+    if (grid[2] > 1 && grid[2] > fewest_rows(config)) {
         return tri_config_refuse(config, error, key,
                                  "found %" PRId64 " at the end, expected at most %" PRId64
                                  ", the rows of a rank's smallest weight",

@@ -451,6 +451,17 @@ static void test_later_refusals_name_the_line(void **state)
     assert_string_equal(error.message, "key 'data.valid': found nothing");
 }
 
+/* A part of nothing is legal where depth does not cut it again. */
+static void test_grids_of_one(void **state)
+{
+    (void)state;
+    struct tri_config config;
+    parse_well("model: {intermediate_size: 3}\nparallel: {tensor: 4, tensor_grid: [4, 1, 1]}\n",
+               &config);
+    parse_well("model: {intermediate_size: 4}\nparallel: {tensor: 4, tensor_grid: [1, 1, 4]}\n",
+               &config);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -460,6 +471,7 @@ int main(void)
         cmocka_unit_test(test_wrong_type),
         cmocka_unit_test(test_mechanisms),
         cmocka_unit_test(test_combinations),
+        cmocka_unit_test(test_grids_of_one),
         cmocka_unit_test(test_yaml),
         cmocka_unit_test(test_long_values_are_cut),
         cmocka_unit_test(test_overrides),
