@@ -81,9 +81,9 @@ static enum tri_status fill_evaluation(void *state, int64_t step, int64_t first_
 int64_t tri_evaluate_rows(const struct tri_config *config, int replicas)
 {
     enum { MICRO_BATCHES = 8 };
-    int64_t most = MICRO_BATCHES * config->train.micro_batch;
+    int64_t micro = config->train.micro_batch;
     int64_t share = (config->train.global_batch + replicas - 1) / replicas;
-    return (most < share ? most : share) * replicas;
+    return (micro <= share ? MICRO_BATCHES * micro : share) * replicas;
 }
 
 /* Exact, so that how many rows are taken at once, which follows the layout, changes no bit. */

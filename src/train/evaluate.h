@@ -21,8 +21,8 @@ struct tri_evaluation {
     int64_t *load; /* [MoE layers, experts]; tri_free it */
 };
 
-/* Rows that an evaluation passes through the model as one batch: a few micro-batches a replica, and
- * no more than a replica has in a step, whose memory is what a run plans. */
+/* Rows that an evaluation passes through the model as one batch: a few micro-batches a replica, or
+ * what a replica has in a step where that is less than one: so it takes the memory of a step. */
 int64_t tri_evaluate_rows(const struct tri_config *config, int replicas);
 
 /* Loss over the loader's evaluation rows, at most `batches` global batches of them (0: all), a few
