@@ -85,7 +85,9 @@ static void try_way(struct search *s, struct tri_way_plan way)
     if (s->count == s->room) {
         int room = 2 * s->room + 64;
         struct tri_way_plan *more = tri_alloc(TRI_MEMORY_OTHER, (size_t)room * sizeof(*more));
-        memcpy(more, s->ways, (size_t)s->count * sizeof(*more));
+        for (int i = 0; i < s->count; i++) {
+            more[i] = s->ways[i];
+        }
         tri_free(s->ways);
         s->ways = more;
         s->room = room;

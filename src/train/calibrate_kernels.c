@@ -119,12 +119,14 @@ static void measure_router(const struct tri_calibrator *calibrator, struct tri_k
     struct tri_config *config = tri_alloc(TRI_MEMORY_OTHER, sizeof(*config));
     struct tri_mesh *mesh = tri_mesh_create_serial();
     struct tri_routes routes;
+    struct tri_error error;
     tri_config_init(&tri_strategies, config);
     config->moe.num_experts = c->shape.n;
     config->moe.top_k = c->shape.k;
     config->moe.aux_window = TRI_WINDOW_SEQUENCE;
     config->train.micro_batch = 1;
     config->data.sequence_length = c->shape.m;
+    TRI_REQUIRE(tri_config_finish(config, &error) == TRI_OK);
     void *block = tri_alloc(TRI_MEMORY_OTHER, tri_routes_bytes(config, 1, c->shape.m));
     tri_routes_place(config, 1, c->shape.m, block, &routes);
     c->router = tri_router_create(config, mesh, calibrator->kernels->threads);
