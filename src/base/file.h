@@ -102,6 +102,9 @@ enum tri_status tri_file_list(const char *folder, tri_file_visit *visit, void *d
  * all but TAKEN. Where a system has no locks nothing is printed: the caller warns. */
 enum tri_lock { TRI_LOCK_TAKEN, TRI_LOCK_BUSY, TRI_LOCK_UNSUPPORTED, TRI_LOCK_FAILED };
 enum tri_lock tri_file_lock(int fd, const char *path, bool folder, int *code) TRI_NODISCARD;
+/* Whether somebody holds it, without keeping anybody out: TAKEN, nobody; BUSY; else not known, as
+ * where nothing is at path. */
+enum tri_lock tri_file_look_locked(const char *path) TRI_NODISCARD;
 
 /* Without opening it; BAD_INPUT when it is not there. */
 enum tri_status tri_file_size(const char *path, uint64_t *bytes,

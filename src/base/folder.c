@@ -20,6 +20,7 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 enum { PATH_BYTES = 4096 };
@@ -87,12 +88,28 @@ int tri_system_sync(int fd, const char *path, bool folder)
     return 0;
 }
 
+/* 0 or an errno. */
+static int lock_now(int fd, int kind)
+{
+    int code = 0;
+    while (code == 0 && flock(fd, kind | LOCK_NB) != 0) {
+        code = errno == EINTR ? 0 : errno;
+    }
+    return code;
+}
+
 enum tri_lock tri_file_lock(int fd, const char *path, bool folder, int *code)
 {
+    enum { LOOKS = 20, LOOK_NANOSECONDS = 10000000 }; /* who only looks is gone sooner */
+    const struct timespec pause = {.tv_nsec = LOOK_NANOSECONDS};
     tri_work_file_begin(path);
     *code = tri_file_fault(folder ? "lockdir" : "lock", path, 0);
-    while (*code == 0 && flock(fd, LOCK_EX | LOCK_NB) != 0) {
-        *code = errno == EINTR ? 0 : errno;
+    if (*code == 0) {
+        *code = lock_now(fd, LOCK_EX);
+        for (int i = 0; i < LOOKS && *code == EWOULDBLOCK; i++) {
+            (void)nanosleep(&pause, NULL);
+            *code = lock_now(fd, LOCK_EX);
+        }
     }
     tri_work_file_end();
     if (*code == 0) {
@@ -103,6 +120,16 @@ enum tri_lock tri_file_lock(int fd, const char *path, bool folder, int *code)
     }
     return is_unsupported(*code) || *code == ENOLCK || *code == EBADF ? TRI_LOCK_UNSUPPORTED
                                                                       : TRI_LOCK_FAILED;
+}
+
+enum tri_lock tri_file_look_locked(const char *path)
+{
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    int code = fd < 0 ? errno : lock_now(fd, LOCK_SH);
+    if (fd >= 0) {
+        (void)close(fd);
+    }
+    return code == 0 ? TRI_LOCK_TAKEN : code == EWOULDBLOCK ? TRI_LOCK_BUSY : TRI_LOCK_FAILED;
 }
 
 /* ---- folders --------------------------------------------------------------------------------- */

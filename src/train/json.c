@@ -1,12 +1,31 @@
 #include "train/json.h"
 
+#include "base/status.h"
+
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 json_t *tri_json_number(double value)
 {
     return isfinite(value) ? json_real(value) : json_null();
+}
+
+json_t *tri_json_text(const char *text)
+{
+    json_t *string = json_string(text);
+    if (string) {
+        return string;
+    }
+    char *copy = strdup(text);
+    TRI_REQUIRE(copy);
+    for (char *c = copy; *c; c++) {
+        *c = (unsigned char)*c < 0x80 ? *c : '?';
+    }
+    string = json_string(copy);
+    free(copy);
+    return string;
 }
 
 void tri_print_json(json_t *root)

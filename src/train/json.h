@@ -6,6 +6,8 @@
 
 /* The value as a JSON number, null when it is not finite: a key is never left out. */
 json_t *tri_json_number(double value);
+/* The text, which may be anybody's, as a JSON string: bytes that are no UTF-8 become '?'. */
+json_t *tri_json_text(const char *text);
 /* Prints root on one line of standard output and releases it. */
 void tri_print_json(json_t *root);
 

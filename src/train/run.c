@@ -12,14 +12,17 @@
 #include "train/metrics.h"
 #include "train/resume.h"
 #include "train/run_folder.h"
+#include "train/run_status.h"
 #include "train/run_tokenizer.h"
 #include "train/session.h"
 #include "train/start.h"
 #include "train/text.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 struct run {
     const struct tri_config *config;
@@ -30,8 +33,9 @@ struct run {
     struct tri_run_folder *folder; /* rank 0 */
     struct tri_progress *progress; /* rank 0 */
     struct tri_checkpoint_state state;
-    int64_t saved_step;        /* of the newest checkpoint; -1: none */
-    char source[TRI_PATH_MAX]; /* the checkpoint that was loaded; "": none */
+    struct tri_run_status status; /* rank 0, where a run has begun */
+    int64_t saved_step;           /* of the newest checkpoint; -1: none */
+    char source[TRI_PATH_MAX];    /* the checkpoint that was loaded; "": none */
     bool save_due;
     bool evaluation_due;           /* that of the step to start from: a signal cut it short */
     bool cut;                      /* a signal ended an evaluation */
@@ -204,6 +208,10 @@ static enum tri_status describe(struct run *run, struct tri_error *error)
         }
         if (status == TRI_OK) {
             status = keep_tokenizer(run, error);
+        }
+        if (status == TRI_OK) {
+            tri_run_status_begin(run->session, run->state.step, &run->status);
+            status = tri_run_status_save(run->folder, &run->status, error);
         }
     }
     free(environment);
@@ -470,6 +478,29 @@ static enum tri_status run_to_end(struct run *run, struct tri_error *error)
     return status;
 }
 
+/* Leaves in the folder how a run that had begun has ended. Rank 0. */
+static void tell_ending(struct run *run, enum tri_status status, const struct tri_error *error)
+{
+    struct tri_run_status *ending = &run->status;
+    struct tri_error why;
+    const char *reason = status == TRI_OK        ? ""
+                         : status == TRI_REQUEUE ? "a signal; the same command goes on"
+                                                 : error->message;
+    if (ending->began == 0) {
+        return;
+    }
+    ending->state = status == TRI_OK        ? TRI_RUN_FINISHED
+                    : status == TRI_REQUEUE ? TRI_RUN_STOPPED
+                                            : TRI_RUN_FAILED;
+    ending->step = run->state.step;
+    ending->ended = (int64_t)time(NULL);
+    (void)snprintf(ending->reason, sizeof(ending->reason), "%s", reason);
+    bool told = tri_run_status_save(run->folder, ending, &why) == TRI_OK;
+    if (!told && (status == TRI_OK || status == TRI_REQUEUE)) {
+        tri_log_warn("%s", why.message);
+    }
+}
+
 enum tri_status tri_run(struct tri_comm *comm, const struct tri_config *config,
                         const struct tri_run_options *options, struct tri_error *error)
 {
@@ -488,6 +519,7 @@ enum tri_status tri_run(struct tri_comm *comm, const struct tri_config *config,
                      (long long)run.state.step);
     }
     tri_progress_destroy(run.progress);
+    tell_ending(&run, status, error);
     tri_run_folder_close(run.folder);
     tri_checkpoint_state_fini(&run.state);
     tri_text_close(&run.train);

@@ -198,7 +198,8 @@ static enum tri_status try_saving(struct tri_run_folder *folder, struct tri_erro
 static enum tri_status remove_old(const struct tri_run_folder *folder, struct tri_error *error)
 {
     static const char *const names[] = {"checkpoints",      "metrics.jsonl", "config.yaml",
-                                        "environment.json", "ledger.json",   "tokenizer"};
+                                        "environment.json", "ledger.json",   "tokenizer",
+                                        "status.json"};
     for (size_t i = 0; i < sizeof(names) / sizeof(*names); i++) {
         char path[MEMBER_PATH_MAX];
         member(folder, names[i], path);
@@ -353,6 +354,19 @@ enum tri_status tri_run_folder_describe(struct tri_run_folder *folder,
     if (status == TRI_OK) {
         status = tri_file_save(path, environment, strlen(environment), error);
     }
+    if (status == TRI_OK) {
+        status = tri_file_sync_dir(folder->path, error);
+    }
+    return held_still(folder, status, error);
+}
+
+enum tri_status tri_run_folder_save(const struct tri_run_folder *folder, const char *name,
+                                    const char *text, struct tri_error *error)
+{
+    char path[MEMBER_PATH_MAX];
+    TRI_TRY(check_held(folder, error));
+    member(folder, name, path);
+    enum tri_status status = tri_file_save(path, text, strlen(text), error);
     if (status == TRI_OK) {
         status = tri_file_sync_dir(folder->path, error);
     }
@@ -544,17 +558,11 @@ enum tri_status tri_run_folder_save_ledger(const struct tri_run_folder *folder,
                                            const struct tri_ledger *ledger,
                                            const struct tri_ledger *total, struct tri_error *error)
 {
-    char path[MEMBER_PATH_MAX];
-    TRI_TRY(check_held(folder, error));
-    member(folder, "ledger.json", path);
     json_t *root = json_pack("{si so}", "rank", 0, "collectives", ledger_rows(ledger, total));
     char *text = json_dumps(root, JSON_INDENT(1));
     json_decref(root);
     TRI_REQUIRE(text);
-    enum tri_status status = tri_file_save(path, text, strlen(text), error);
+    enum tri_status status = tri_run_folder_save(folder, "ledger.json", text, error);
     free(text);
-    if (status == TRI_OK) {
-        status = tri_file_sync_dir(folder->path, error);
-    }
-    return held_still(folder, status, error);
+    return status;
 }

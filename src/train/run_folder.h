@@ -1,6 +1,7 @@
 /* A run's folder on disk:
  *
  *   RUN/config.yaml        the resolved config
+ *   RUN/status.json        whether it runs, where, or how it ended (train/run_status.h)
  *   RUN/environment.json   version, processor, what carries messages, where ranks run
  *   RUN/metrics.jsonl      one line a step, and one for each evaluation
  *   RUN/ledger.json        what was sent
@@ -37,6 +38,10 @@ void tri_run_folder_close(struct tri_run_folder *folder);
 enum tri_status tri_run_folder_describe(struct tri_run_folder *folder,
                                         const struct tri_config *config, const char *environment,
                                         struct tri_error *error) TRI_NODISCARD;
+
+/* A small file of that name, whole or as it was. */
+enum tri_status tri_run_folder_save(const struct tri_run_folder *folder, const char *name,
+                                    const char *text, struct tri_error *error) TRI_NODISCARD;
 
 /* Drops the lines of metrics.jsonl past `step`, and what is torn: of a line behind such a rest the
  * good end stays; a warning says how many lines lost something, but for a torn last one. */
