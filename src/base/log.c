@@ -16,6 +16,7 @@ static TRI_PRINTF(2, 0) void print(const char *prefix, const char *format, va_li
     if (runtime->log.sink) {
         runtime->log.sink(runtime->log.state, line);
     } else {
+        tri_live_hide();
         (void)fputs(line, stderr);
     }
 }

@@ -8,6 +8,7 @@
 #include "base/file_hook.h"
 #include "base/log.h"
 #include "base/memory.h"
+#include "base/meter.h"
 #include "base/status.h"
 #include "base/work.h"
 
@@ -24,6 +25,7 @@ struct tri_runtime {
         tri_log_sink *sink; /* NULL: standard error */
         void *state;
         bool told_unsynced[2]; /* said once: of files, of folders */
+        bool live;             /* a terminal's line stands that others take away first */
     } log;
     struct {
         atomic_flag entered;
@@ -38,6 +40,7 @@ struct tri_runtime {
         struct tri_memory_counters counters;
         int64_t blocks; /* that it counts, and one for itself while it is not destroyed */
     } memory;
+    struct tri_meter meter;
     struct tri_work *work; /* where its signs go */
     struct tri_work unread;
     tri_file_hook *file_hook;

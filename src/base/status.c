@@ -42,6 +42,7 @@ void tri_error_write(const char *text, int patience)
         runtime->log.sink(runtime->log.state, text);
         return;
     }
+    tri_live_hide();
     size_t left = strlen(text);
     while (left > 0) {
         /* A pipe that can be written to takes this much without waiting. */

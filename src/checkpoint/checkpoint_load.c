@@ -4,6 +4,7 @@
 
 #include "base/file.h"
 #include "base/memory.h"
+#include "base/meter.h"
 #include "base/path.h"
 #include "checkpoint/checkpoint_check.h"
 #include "checkpoint/checkpoint_dir.h"
@@ -198,6 +199,23 @@ static void clear_moments(struct tri_params *params)
     }
 }
 
+static enum tri_status load_parts(struct load *l, struct tri_error *error)
+{
+    const struct tri_checkpoint_manifest *m = l->files.manifest;
+    int64_t bytes = 0;
+    for (int i = 0; i < m->files; i++) {
+        bool moments = l->files.moments && m->file[i].part == TRI_MANIFEST_OPTIMIZER;
+        bytes += m->file[i].part == TRI_MANIFEST_MODEL || moments ? (int64_t)m->file[i].bytes : 0;
+    }
+    tri_meter_begin(TRI_METER_BYTES, bytes, "reading a checkpoint");
+    enum tri_status status = load_part(l, TRI_MANIFEST_MODEL, l->files.weights, error);
+    if (status == TRI_OK && l->files.moments) {
+        status = load_part(l, TRI_MANIFEST_OPTIMIZER, l->files.moments, error);
+    }
+    tri_meter_end();
+    return status;
+}
+
 static enum tri_status load(struct load *l, bool with_optimizer, struct tri_checkpoint_state *state,
                             struct tri_error *error)
 {
@@ -206,11 +224,8 @@ static enum tri_status load(struct load *l, bool with_optimizer, struct tri_chec
         status = tri_checkpoint_open_state(l->path, l->files.manifest, state, error);
     }
     TRI_TRY(tri_comm_agree(l->world, status, error));
-    TRI_TRY(load_part(l, TRI_MANIFEST_MODEL, l->files.weights, error));
-    if (l->files.moments) {
-        return load_part(l, TRI_MANIFEST_OPTIMIZER, l->files.moments, error);
-    }
-    if (with_optimizer) {
+    TRI_TRY(load_parts(l, error));
+    if (with_optimizer && !l->files.moments) {
         clear_moments(l->params);
     }
     return TRI_OK;

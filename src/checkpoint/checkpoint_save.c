@@ -5,6 +5,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "base/memory.h"
+#include "base/meter.h"
 #include "base/path.h"
 #include "base/work.h"
 #include "checkpoint/checkpoint_dir.h"
@@ -344,6 +345,19 @@ static void allocate(struct save *s, int64_t chunk_bytes)
     s->names = tri_alloc(TRI_MEMORY_OTHER, (2 * rows + 1) * sizeof(*s->names));
 }
 
+/* Of all tensors that are written. */
+static int64_t tensor_bytes(const struct save *s, bool with_optimizer)
+{
+    int64_t count = 0;
+    for (int p = 0; p < s->params->count; p++) {
+        const struct tri_param *param = &s->params->param[p];
+        int tensors = tensors_of(param, TRI_MANIFEST_MODEL) +
+                      (with_optimizer ? tensors_of(param, TRI_MANIFEST_OPTIMIZER) : 0);
+        count += tensors * elements(param);
+    }
+    return count * (int64_t)sizeof(float);
+}
+
 static enum tri_status write_all(struct save *s, const char *path,
                                  const struct tri_checkpoint_state *state, bool with_optimizer,
                                  struct tri_error *error)
@@ -351,10 +365,13 @@ static enum tri_status write_all(struct save *s, const char *path,
     enum tri_status status = s->root ? begin(s, path, error) : TRI_OK;
     TRI_TRY(tri_comm_agree(s->world, status, error));
     TRI_TRY(tri_one_folder_expect(s->world, s->temporary, error));
-    TRI_TRY(write_parts(s, TRI_MANIFEST_MODEL, "model", error));
-    if (with_optimizer) {
-        TRI_TRY(write_parts(s, TRI_MANIFEST_OPTIMIZER, "optimizer", error));
+    tri_meter_begin(TRI_METER_BYTES, tensor_bytes(s, with_optimizer), "writing a checkpoint");
+    status = write_parts(s, TRI_MANIFEST_MODEL, "model", error);
+    if (status == TRI_OK && with_optimizer) {
+        status = write_parts(s, TRI_MANIFEST_OPTIMIZER, "optimizer", error);
     }
+    tri_meter_end();
+    TRI_TRY(status);
     status = s->root ? finish(s, path, state, error) : TRI_OK;
     return tri_comm_agree(s->world, status, error);
 }

@@ -1,6 +1,7 @@
 #include "checkpoint/chunks.h"
 
 #include "base/memory.h"
+#include "base/meter.h"
 #include "checkpoint/checkpoint.h"
 
 #include <string.h>
@@ -226,7 +227,8 @@ static void move_rounds(struct tri_chunks *c, int first, int end)
     }
     c->entry = first;
     c->at = file->entry[first].begin;
-    while (next_round(c, until)) {
+    for (uint64_t from = c->at; next_round(c, until); from = c->at) {
+        tri_meter_add(TRI_METER_BYTES, (int64_t)(c->at - from));
         if (!c->into) {
             tri_param_collect(c->params, c->parts, c->part, values, &c->room);
             hash_round(c);

@@ -5,6 +5,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "base/memory.h"
+#include "base/meter.h"
 #include "base/path.h"
 #include "checkpoint/hf_write.h"
 #include "checkpoint/one_folder.h"
@@ -127,15 +128,22 @@ static enum tri_status write_shards(struct save *s, struct tri_error *error)
     for (int first = 0; first < s->count; first = shard_end(s, first)) {
         s->shards++;
     }
-    for (int first = 0, end, i = 1; first < s->count; first = end, i++) {
+    int64_t bytes = 0;
+    for (int at = 0; at < s->count; at = tensor_end(s, at)) {
+        bytes += bytes_of(s, at);
+    }
+    enum tri_status status = TRI_OK;
+    tri_meter_begin(TRI_METER_BYTES, bytes, "writing");
+    for (int first = 0, end, i = 1; first < s->count && status == TRI_OK; first = end, i++) {
         char name[64] = "model.safetensors";
         end = shard_end(s, first);
         if (s->shards > 1) {
             (void)snprintf(name, sizeof(name), "model-%05d-of-%05d.safetensors", i, s->shards);
         }
-        TRI_TRY(write_shard(s, name, first, end, error));
+        status = write_shard(s, name, first, end, error);
     }
-    return TRI_OK;
+    tri_meter_end();
+    return status;
 }
 
 enum tri_status tri_hf_check_target(const char *dir, struct tri_error *error)

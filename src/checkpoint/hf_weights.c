@@ -7,6 +7,7 @@
 #include "base/json.h"
 #include "base/log.h"
 #include "base/memory.h"
+#include "base/meter.h"
 #include "base/path.h"
 #include "base/random.h"
 #include "base/work.h"
@@ -234,27 +235,34 @@ static enum tri_status load_hashed(struct loader *l, int p, const struct tri_saf
     return TRI_OK;
 }
 
+static enum tri_status find_and_load(struct loader *l, int p, struct tri_error *error)
+{
+    const struct tri_param *param = &l->params->param[p];
+    const struct tri_param row = in_folder(l, param);
+    struct tri_hf_source source;
+    int64_t at = -1;
+    if (tri_role_is_low(param->role) || (l->upcycled && param->role == TRI_ROLE_ROUTER)) {
+        return TRI_OK; /* the folder has none: it stays as it was drawn */
+    }
+    TRI_TRY(locate(l, &row, &source, &at, error));
+    if (row.place == param->place || param->expert == 0) {
+        l->used[at] += param->shape[0] * param->shape[1];
+    }
+    return param->held ? load_hashed(l, p, l->set->tensor[at], &source, error) : TRI_OK;
+}
+
 static enum tri_status load_rows(struct loader *l, struct tri_error *error)
 {
     struct tri_params *params = l->params;
+    enum tri_status status = TRI_OK;
     tri_params_settle(params);
-    for (int p = 0; p < params->count; p++) {
-        const struct tri_param *param = &params->param[p];
-        const struct tri_param row = in_folder(l, param);
-        struct tri_hf_source source;
-        int64_t at = -1;
-        if (tri_role_is_low(param->role) || (l->upcycled && param->role == TRI_ROLE_ROUTER)) {
-            continue; /* the folder has none: it stays as it was drawn */
-        }
-        TRI_TRY(locate(l, &row, &source, &at, error));
-        if (row.place == param->place || param->expert == 0) {
-            l->used[at] += param->shape[0] * param->shape[1];
-        }
-        if (param->held) {
-            TRI_TRY(load_hashed(l, p, l->set->tensor[at], &source, error));
-        }
+    tri_meter_begin(TRI_METER_TENSORS, params->count, "reading %s", l->dir);
+    for (int p = 0; p < params->count && status == TRI_OK; p++) {
+        status = find_and_load(l, p, error);
+        tri_meter_add(TRI_METER_TENSORS, 1);
     }
-    return TRI_OK;
+    tri_meter_end();
+    return status;
 }
 
 /* ---- what no row needs ----------------------------------------------------------------------- */

@@ -2,6 +2,7 @@
 
 #include "base/file.h"
 #include "base/memory.h"
+#include "base/meter.h"
 #include "base/random.h"
 #include "checkpoint/peft.h"
 
@@ -288,11 +289,23 @@ static void grow_values(struct writing *w, int64_t elements)
                    (size_t)elements * sizeof(float));
 }
 
+/* A piece is behind this rank, whoever has written it. */
+static void count_done(const struct writing *w, const struct piece *piece)
+{
+    const struct tri_hf_source *source = &w->file->row[piece->first].source;
+    tri_meter_add(TRI_METER_BYTES, tri_range_size(piece->lines) * line_of(source) *
+                                       tri_safetensors_dtype_bits(w->file->dtype) / 8);
+}
+
 static void write_alone(struct writing *w)
 {
     for (int i = 0; i < w->pieces && w->status == TRI_OK; i++) {
         const struct piece *piece = &w->piece[i];
-        if (piece->turn != ALONE || piece->owner != w->me) {
+        if (piece->turn != ALONE) {
+            continue;
+        }
+        count_done(w, piece);
+        if (piece->owner != w->me) {
             continue;
         }
         w->parts = 0;
@@ -320,6 +333,7 @@ static int next_round(struct writing *w, int at, const struct piece **own)
             break;
         }
         int64_t elements = add_parts(w, piece);
+        count_done(w, piece);
         if (piece->owner == w->me) {
             *own = piece;
             grow_values(w, elements);

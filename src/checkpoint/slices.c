@@ -2,6 +2,7 @@
 #include "checkpoint/chunks.h"
 
 #include "base/memory.h"
+#include "base/meter.h"
 
 enum {
     MOST = 2048,      /* slices in a list */
@@ -284,6 +285,7 @@ static void walk_slices(struct walk *w)
     for (int i = 0; i < w->slices; i++) {
         const struct slice *s = &w->slice[i];
         tri_chunks_pass(w->chunks, s->owner);
+        tri_meter_add(TRI_METER_BYTES, bytes_of(s));
         if (s->owner == w->chunks->me) {
             if (w->next == i) {
                 move_next(w);

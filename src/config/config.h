@@ -178,10 +178,13 @@ struct tri_config {
     struct tri_config_parallel parallel;
     struct tri_config_data data;
     struct tri_config_train train;
-    int64_t eval_every;       /* 0: only at the end */
-    int64_t eval_batches;     /* 0: the whole validation set */
-    bool eval_at_start;       /* before the first step too */
-    int64_t checkpoint_every; /* 0: only the last step */
+    int64_t eval_every;         /* 0: only at the end */
+    int64_t eval_batches;       /* 0: the whole validation set */
+    bool eval_at_start;         /* before the first step too */
+    int64_t metrics_every;      /* steps between lines of metrics.jsonl */
+    int64_t metrics_load_every; /* between expert loads in them; 0: none */
+    bool metrics_tensorboard;   /* event files too */
+    int64_t checkpoint_every;   /* 0: only the last step */
     int64_t checkpoint_keep_last;
     double comm_timeout_seconds;
     bool comm_overlap;

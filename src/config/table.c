@@ -55,6 +55,7 @@ const struct tri_section tri_sections[] = {
     {"data", "Token shards, as `trident tokenize` writes them."},
     {"train", "The optimisation."},
     {"eval", "Evaluation on `data.valid` while training."},
+    {"metrics", "What a step writes down: metrics.jsonl in the run folder."},
     {"checkpoint", "Checkpoints while training. The last step is always saved."},
     {"comm", "The exchange between ranks."},
 };
@@ -338,6 +339,14 @@ const struct tri_key tri_keys[] = {
      .help = "Global batches of one evaluation; 0: the whole validation set."},
     {"eval.at_start", AT(eval_at_start), BOOL, .initial = "false",
      .help = "Evaluate before the first step too."},
+    {"metrics.every", AT(metrics_every), INT(1, STEPS), .initial = "1",
+     .help = "Steps between lines of steps; the last step, skipped ones and those that are "
+             "evaluated always have one."},
+    {"metrics.expert_load_every", AT(metrics_load_every), INT(0, STEPS), .initial = "1",
+     .help = "Of the lines those of steps that this divides, and of the last step, have each "
+             "expert's load; others null, as all have with 0."},
+    {"metrics.tensorboard", AT(metrics_tensorboard), BOOL, .initial = "false",
+     .help = "Event files for TensorBoard beside metrics.jsonl."},
     {"checkpoint.every", AT(checkpoint_every), INT(0, STEPS), .initial = "0",
      .help = "Steps between checkpoints; 0: only the last step."},
     {"checkpoint.keep_last", AT(checkpoint_keep_last), INT(1, STEPS), .initial = "2",

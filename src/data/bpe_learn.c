@@ -4,6 +4,7 @@
 #include "data/bpe_learn.h"
 
 #include "base/memory.h"
+#include "base/meter.h"
 #include "base/status.h"
 #include "base/work.h"
 #include "data/string.h"
@@ -262,6 +263,7 @@ static void merge_all(struct learner *l, int32_t size, struct tri_merge_list *li
         tri_free(top.words);
         queue_seen(l);
         tri_work_progress();
+        tri_meter_add(TRI_METER_TOKENS, 1);
     }
 }
 

@@ -4,6 +4,7 @@
 #include "base/json.h"
 #include "base/log.h"
 #include "base/memory.h"
+#include "base/meter.h"
 #include "base/path.h"
 #include "data/bpe_file.h"
 #include "data/bpe_learn.h"
@@ -305,7 +306,9 @@ enum tri_status tri_bpe_trainer_finish(struct tri_bpe_trainer *trainer, int64_t 
     tri_bpe_order(byte);
     const struct tri_word_counts words = {(const unsigned char *)trainer->text.data, trainer->end,
                                           trainer->number, trainer->count};
+    tri_meter_begin(TRI_METER_TOKENS, size - TRI_TRAIN_VOCAB_LEAST, "learning a vocabulary");
     tri_bpe_learn(&words, byte, (int32_t)size - 1, &list);
+    tri_meter_end();
     if (list.tokens + 1 < size) {
         tri_log_warn("tokenize: the texts give %d tokens, of %" PRId64 " asked for",
                      (int)list.tokens + 1, size);

@@ -2,6 +2,7 @@
 
 #include "base/file.h"
 #include "base/memory.h"
+#include "base/meter.h"
 
 #include <stdbool.h>
 #include <string.h>
@@ -35,6 +36,7 @@ static enum tri_status fill(struct tri_input *input, struct tri_error *error)
         TRI_TRY(tri_part_file_read(input->file, input->at, input->buffer, part, error));
     }
     input->at += part;
+    tri_meter_add(TRI_METER_BYTES, (int64_t)part);
     input->held = part;
     return TRI_OK;
 }

@@ -3,6 +3,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "base/memory.h"
+#include "base/meter.h"
 #include "base/path.h"
 #include "config/config.h"
 #include "data/bpe_train.h"
@@ -206,6 +207,17 @@ static enum tri_status learn_from(void *context, bool begins, const int32_t *tok
     return TRI_OK;
 }
 
+/* As they lie on the disk, packed or not. */
+static int64_t bytes_of_files(const struct tri_tokenize_args *args)
+{
+    int64_t sum = 0;
+    for (int i = 0; i < args->num_files; i++) {
+        uint64_t bytes;
+        sum += tri_file_size(args->files[i], &bytes, NULL) == TRI_OK ? (int64_t)bytes : 0;
+    }
+    return sum;
+}
+
 static enum tri_status learn(struct work *work, struct tri_bpe_trainer *trainer,
                              struct tri_error *error)
 {
@@ -216,12 +228,17 @@ static enum tri_status learn(struct work *work, struct tri_bpe_trainer *trainer,
                                             .format = work->args->format,
                                             .unknown_template = work->unknown_template,
                                             .scratch = work->scratch};
-    for (int i = 0; i < work->args->num_files; i++) {
+    enum tri_status status = TRI_OK;
+    tri_meter_begin(TRI_METER_BYTES, bytes_of_files(work->args), "counting words");
+    for (int i = 0; i < work->args->num_files && status == TRI_OK; i++) {
         struct lesson lesson = {trainer, work->args->files[i]};
-        TRI_TRY(tri_documents_read(&args, lesson.file, learn_from, &lesson, &counts, error));
-        /* What it ends with is counted while its name is at hand. */
-        TRI_TRY(learn_text(&lesson, true, (const unsigned char *)"", 0, error));
+        status = tri_documents_read(&args, lesson.file, learn_from, &lesson, &counts, error);
+        if (status == TRI_OK) { /* what it ends with is counted while its name is at hand */
+            status = learn_text(&lesson, true, (const unsigned char *)"", 0, error);
+        }
     }
+    tri_meter_end();
+    TRI_TRY(status);
     return tri_bpe_trainer_finish(trainer, work->args->train_vocab, work->learned, error);
 }
 
@@ -368,9 +385,13 @@ static enum tri_status write_files(struct work *work, struct tri_documents_count
                                             .format = work->args->format,
                                             .unknown_template = work->unknown_template,
                                             .scratch = work->scratch};
-    for (int i = 0; i < work->args->num_files; i++) {
-        TRI_TRY(tri_documents_read(&args, work->args->files[i], take_tokens, work, counts, error));
+    enum tri_status status = TRI_OK;
+    tri_meter_begin(TRI_METER_BYTES, bytes_of_files(work->args), "tokenizing");
+    for (int i = 0; i < work->args->num_files && status == TRI_OK; i++) {
+        status = tri_documents_read(&args, work->args->files[i], take_tokens, work, counts, error);
     }
+    tri_meter_end();
+    TRI_TRY(status);
     return tri_shard_writer_finish(work->writer, error);
 }
 

@@ -1,6 +1,7 @@
 #include "plan/layouts.h"
 
 #include "base/memory.h"
+#include "base/meter.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -123,6 +124,7 @@ struct tri_layout_plan *tri_layout_plans(const struct tri_config *config, int ra
     }
     struct tri_layout_plan *plans = tri_alloc(TRI_MEMORY_OTHER, (size_t)most * sizeof(*plans));
     *count = 0;
+    tri_meter_begin(TRI_METER_LAYOUTS, most, "planning");
     for (int tensor = 1; tensor <= ranks; tensor++) {
         for (int expert = 1; expert <= ranks / tensor; expert++) {
             if (ranks % (tensor * expert) != 0) {
@@ -134,8 +136,10 @@ struct tri_layout_plan *tri_layout_plans(const struct tri_config *config, int ra
             if (tensor > 1 && config->moe.num_experts > 0) {
                 plans[(*count)++] = tri_layout_plan(config, layout, rehearse);
             }
+            tri_meter_add(TRI_METER_LAYOUTS, 2);
         }
     }
+    tri_meter_end();
     qsort(plans, (size_t)*count, sizeof(*plans), compare);
     return plans;
 }

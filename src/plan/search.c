@@ -1,6 +1,7 @@
 #include "plan/search.h"
 
 #include "base/memory.h"
+#include "base/meter.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -16,6 +17,8 @@ struct search {
     const struct tri_cluster *cluster;
     struct tri_way_plan *ways;
     int count, room;
+    bool only_counts; /* options, and plans none */
+    int64_t options;
 };
 
 void tri_way_apply(const struct tri_way_plan *way, struct tri_config *config)
@@ -152,7 +155,12 @@ static void try_rest(struct search *s, struct tri_way_plan way)
         for (int j = 0; j < micros; j++) {
             way.recompute = recomputes[i];
             way.micro_batch = micro[j];
+            if (s->only_counts) {
+                s->options++;
+                continue;
+            }
             try_way(s, way);
+            tri_meter_add(TRI_METER_OPTIONS, 1);
         }
     }
 }
@@ -179,11 +187,24 @@ static void try_options(struct search *s, struct tri_layout layout)
     }
 }
 
+/* Pairs of tensor and expert that divide the ranks. */
+static int count_layouts(int ranks)
+{
+    int count = 0;
+    for (int tensor = 1; tensor <= ranks; tensor++) {
+        for (int expert = 1; expert <= ranks / tensor; expert++) {
+            count += ranks % (tensor * expert) == 0;
+        }
+    }
+    return count;
+}
+
 struct tri_way_plan *tri_plan_ways(const struct tri_config *config, int ranks,
                                    tri_time_rank rehearse, const struct tri_cluster *cluster,
                                    int *count)
 {
-    struct search s = {config, ranks, rehearse, cluster, NULL, 0, 0};
+    struct search s = {.config = config, .ranks = ranks, .rehearse = rehearse, .cluster = cluster};
+    tri_meter_begin(TRI_METER_LAYOUTS, count_layouts(ranks), "planning");
     for (int tensor = 1; tensor <= ranks; tensor++) {
         for (int expert = 1; expert <= ranks / tensor; expert++) {
             if (ranks % (tensor * expert) != 0) {
@@ -195,8 +216,10 @@ struct tri_way_plan *tri_plan_ways(const struct tri_config *config, int ranks,
             if (tensor > 1 && config->moe.num_experts > 0) {
                 try_layout(&s, layout);
             }
+            tri_meter_add(TRI_METER_LAYOUTS, 1);
         }
     }
+    tri_meter_end();
     qsort(s.ways, (size_t)s.count, sizeof(*s.ways), compare);
     struct tri_layout best[BEST_LAYOUTS];
     int layouts = 0;
@@ -209,8 +232,15 @@ struct tri_way_plan *tri_plan_ways(const struct tri_config *config, int ranks,
             best[layouts++] = s.ways[i].plan.layout;
         }
     }
-    for (int i = 0; i < layouts; i++) {
-        try_options(&s, best[i]);
+    for (int i = 0; i < 2 * layouts; i++) {
+        s.only_counts = i < layouts;
+        if (i == layouts) {
+            tri_meter_begin(TRI_METER_OPTIONS, s.options, "planning with other options");
+        }
+        try_options(&s, best[i % layouts]);
+    }
+    if (layouts > 0) {
+        tri_meter_end();
     }
     qsort(s.ways, (size_t)s.count, sizeof(*s.ways), compare);
     *count = s.count;

@@ -1,6 +1,7 @@
 #include "train/choices.h"
 
 #include "base/memory.h"
+#include "base/meter.h"
 #include "base/signals.h"
 #include "train/evaluate.h"
 
@@ -126,11 +127,14 @@ enum tri_status tri_choices_answer(struct tri_engine *engine, const struct tri_c
     int32_t *scratch = tri_alloc(TRI_MEMORY_OTHER, 2 * (size_t)batch.seq * sizeof(*scratch));
     enum tri_status status = TRI_OK;
     *result = (struct tri_choices_result){0};
+    tri_meter_begin(TRI_METER_QUESTIONS, tri_choices_count(choices), "answering");
     for (int64_t first = 0; status == TRI_OK && first < tri_choices_count(choices);
          first += batch.questions) {
         int64_t rows = deal(&batch, first, most);
         status = answer(engine, &batch, rows, sums, means, scratch, result, error);
+        tri_meter_add(TRI_METER_QUESTIONS, batch.questions);
     }
+    tri_meter_end();
     tri_free(scratch);
     tri_free(means);
     tri_free(sums);

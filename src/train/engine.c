@@ -1,6 +1,7 @@
 #include "train/engine.h"
 
 #include "base/clock.h"
+#include "base/meter.h"
 #include "model/param_open.h"
 #include "moe/moe.h"
 #include "shard/rows.h"
@@ -219,6 +220,7 @@ static enum tri_status run(struct tri_engine *engine, const struct tri_rows_sour
         pass.row_losses = options.row_losses;
         engine->last = i + 1 == micro_steps;
         tri_model_step(engine->model, &pass);
+        tri_meter_add(TRI_METER_MICRO_BATCHES, 1);
     }
     return TRI_OK;
 }

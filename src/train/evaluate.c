@@ -1,6 +1,7 @@
 #include "train/evaluate.h"
 
 #include "base/memory.h"
+#include "base/meter.h"
 #include "base/random.h"
 #include "base/signals.h"
 
@@ -119,7 +120,7 @@ static enum tri_status add_rows(struct tri_engine *engine, const struct tri_load
 }
 
 enum tri_status tri_evaluate(struct tri_engine *engine, const struct tri_loader *loader,
-                             int64_t batches, struct tri_evaluation *result,
+                             const char *name, int64_t batches, struct tri_evaluation *result,
                              struct tri_error *error)
 {
     const struct tri_config *config = engine->config;
@@ -136,16 +137,20 @@ enum tri_status tri_evaluate(struct tri_engine *engine, const struct tri_loader 
     struct losses losses = {.counted = tri_loader_eval_counted(loader, rows, rest > 0),
                             .tokens = rows * seq + rest};
     enum tri_status status = TRI_OK;
+    tri_meter_begin(TRI_METER_ROWS, rows + (rest > 0), "evaluating%s%s", name[0] ? " " : "", name);
     *result = (struct tri_evaluation){
         .load = tri_alloc(TRI_MEMORY_OTHER, (size_t)loads * sizeof(int64_t))};
     for (int64_t first = 0; status == TRI_OK && first < rows; first += at_once) {
         int64_t next = at_once < rows - first ? at_once : rows - first;
         status = add_rows(engine, loader, first, next, seq, &losses, result, error);
+        tri_meter_add(TRI_METER_ROWS, next);
     }
     /* The end of the set is a shorter row, not a padded one: padding would be routed like text. */
     if (status == TRI_OK && rest > 0) {
         status = add_rows(engine, loader, rows, 1, rest, &losses, result, error);
+        tri_meter_add(TRI_METER_ROWS, 1);
     }
+    tri_meter_end();
     result->loss = losses.counted > 0
                        ? tri_exact_get(&losses.cross_entropy) / (double)losses.counted
                        : (double)NAN;
@@ -164,7 +169,8 @@ enum tri_status tri_evaluate_all(struct tri_engine *engine, const struct tri_tex
     struct tri_evaluation *all = tri_alloc(TRI_MEMORY_OTHER, (size_t)texts->count * sizeof(*all));
     enum tri_status status = TRI_OK;
     for (int i = 0; i < texts->count && status == TRI_OK; i++) {
-        status = tri_evaluate(engine, texts->text[i].loader, batches, &all[i], error);
+        status =
+            tri_evaluate(engine, texts->text[i].loader, texts->name[i], batches, &all[i], error);
     }
     if (status != TRI_OK) {
         tri_evaluations_free(texts->count, all);

@@ -59,7 +59,7 @@ char *tri_metrics_line(const struct tri_config *config, const struct tri_metrics
     set(split, "optimizer", tri_json_number(1e3 * report->seconds_optimizer));
     set(split, "exposed_communication", tri_json_number(1e3 * report->seconds_exposed));
     set(line, "step_split_ms", split);
-    set(line, "expert_load", load_table(config, report->load));
+    set(line, "expert_load", metrics->with_load ? load_table(config, report->load) : json_null());
     set(line, "dropped_tokens", json_integer(report->dropped));
     set(line, "skipped_steps", json_integer(metrics->skipped_steps));
     return finish(line);

@@ -12,6 +12,7 @@ struct tri_metrics {
     int64_t skipped_steps;
     double learning_rate;
     double seconds; /* of the step */
+    bool with_load; /* of each expert */
     const struct tri_step_report *report;
 };
 
@@ -34,6 +35,8 @@ struct tri_balance tri_balance_get(const struct tri_config *config, const int64_
 struct tri_progress;
 struct tri_progress *tri_progress_create(const struct tri_config *config);
 void tri_progress_destroy(struct tri_progress *progress);
+/* The first step of this start begins: on a terminal, that it takes longer. */
+void tri_progress_warm(const struct tri_progress *progress, int64_t step);
 void tri_progress_step(struct tri_progress *progress, const struct tri_metrics *metrics);
 void tri_progress_evaluation(struct tri_progress *progress, int64_t step,
                              const struct tri_texts *texts,

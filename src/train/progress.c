@@ -1,10 +1,10 @@
 #include "base/clock.h"
 #include "base/memory.h"
+#include "base/meter.h"
 #include "train/metrics.h"
 
 #include <math.h>
 #include <stdio.h>
-#include <unistd.h>
 
 enum { TEXT = 200 };
 
@@ -20,29 +20,16 @@ struct tri_progress *tri_progress_create(const struct tri_config *config)
 {
     struct tri_progress *progress = tri_alloc(TRI_MEMORY_OTHER, sizeof(*progress));
     progress->config = config;
-    progress->live = isatty(STDERR_FILENO) == 1;
+    progress->live = tri_live_is_there();
     return progress;
 }
 
 void tri_progress_destroy(struct tri_progress *progress)
 {
-    if (progress && progress->live && progress->shown) {
-        (void)fputc('\n', stderr);
+    if (progress && progress->live) {
+        tri_live_keep();
     }
     tri_free(progress);
-}
-
-/* "1h02m", "3m20s", "12s" */
-static void format_time(double seconds, char text[32])
-{
-    long total = lround(seconds);
-    if (total >= 3600) {
-        (void)snprintf(text, 32, "%ldh%02ldm", total / 3600, total / 60 % 60);
-    } else if (total >= 60) {
-        (void)snprintf(text, 32, "%ldm%02lds", total / 60, total % 60);
-    } else {
-        (void)snprintf(text, 32, "%lds", total);
-    }
 }
 
 static void format_step(const struct tri_progress *progress, const struct tri_metrics *metrics,
@@ -51,10 +38,11 @@ static void format_step(const struct tri_progress *progress, const struct tri_me
     const struct tri_config *config = progress->config;
     char left[32], loss[32] = "no target counted";
     if (metrics->report->targets > 0) {
-        (void)snprintf(loss, sizeof(loss), "loss %.4f", metrics->report->loss);
+        (void)snprintf(loss, sizeof(loss), "loss %6.4f", metrics->report->loss);
     }
-    format_time(progress->step_seconds * (double)(config->train.steps - metrics->step), left);
-    int n = snprintf(text, TEXT, "step %lld/%lld  %s  %.0f tokens/s  %s left",
+    tri_meter_time(progress->step_seconds * (double)(config->train.steps - metrics->step), left);
+    int wide = snprintf(NULL, 0, "%lld", (long long)config->train.steps);
+    int n = snprintf(text, TEXT, "step %*lld/%lld  %s  %6.0f tokens/s  %6s left", wide,
                      (long long)metrics->step, (long long)config->train.steps, loss,
                      (double)metrics->batch_tokens / progress->step_seconds, left);
     if (tri_model_moe_layers(config) > 0 && n > 0 && n < TEXT) {
@@ -82,10 +70,24 @@ void tri_progress_step(struct tri_progress *progress, const struct tri_metrics *
     }
     char text[TEXT];
     format_step(progress, metrics, text);
-    (void)fprintf(stderr, progress->live ? "\r\033[K%s" : "%s\n", text);
-    (void)fflush(stderr);
+    if (progress->live) {
+        tri_live_show(text);
+    } else {
+        (void)fprintf(stderr, "%s\n", text);
+        (void)fflush(stderr);
+    }
     progress->last_print = now;
     progress->shown++;
+}
+
+void tri_progress_warm(const struct tri_progress *progress, int64_t step)
+{
+    char text[TEXT];
+    if (progress->live) {
+        (void)snprintf(text, sizeof(text), "step %lld/%lld  the first step of a start warms up",
+                       (long long)step, (long long)progress->config->train.steps);
+        tri_live_show(text);
+    }
 }
 
 void tri_progress_evaluation(struct tri_progress *progress, int64_t step,
@@ -98,7 +100,10 @@ void tri_progress_evaluation(struct tri_progress *progress, int64_t step,
             (void)snprintf(loss, sizeof(loss), "loss %.4f  perplexity %.2f", evaluations[i].loss,
                            exp(evaluations[i].loss));
         }
-        (void)fprintf(stderr, "%sstep %lld  validation %s%s%s\n", progress->live ? "\r\033[K" : "",
-                      (long long)step, texts->name[i], texts->name[i][0] ? ": " : "", loss);
+        if (progress->live) {
+            tri_live_hide();
+        }
+        (void)fprintf(stderr, "step %lld  validation %s%s%s\n", (long long)step, texts->name[i],
+                      texts->name[i][0] ? ": " : "", loss);
     }
 }

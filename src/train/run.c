@@ -2,10 +2,12 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/meter.h"
 #include "base/path.h"
 #include "base/signals.h"
 #include "data/tokenizer_files.h"
 #include "moe/moe.h"
+#include "shard/rows.h"
 #include "train/ending.h"
 #include "train/environment.h"
 #include "train/json.h"
@@ -37,6 +39,7 @@ struct run {
     int64_t saved_step;           /* of the newest checkpoint; -1: none */
     char source[TRI_PATH_MAX];    /* the checkpoint that was loaded; "": none */
     bool save_due;
+    bool warm;                     /* a step of this start has begun */
     bool evaluation_due;           /* that of the step to start from: a signal cut it short */
     bool cut;                      /* a signal ended an evaluation */
     double valid_loss, final_loss; /* NaN, in JSON null, of what this run did not compute */
@@ -325,6 +328,20 @@ static enum tri_status evaluate(struct run *run, struct tri_error *error)
 
 /* ---- the loop -------------------------------------------------------------------------------- */
 
+static bool has_load(const struct run *run)
+{
+    return is_due(run->state.step, run->config->metrics_load_every) ||
+           run->state.step == run->config->train.steps;
+}
+
+/* Whether the step's line is due, or is wanted by who reads evaluations or the end. */
+static bool is_written(const struct run *run, const struct tri_step_report *report)
+{
+    const int64_t step = run->state.step;
+    return is_due(step, run->config->metrics_every) || step == run->config->train.steps ||
+           evaluates_after(run, step) || !report->finite;
+}
+
 static enum tri_status report_step(struct run *run, const struct tri_step_report *report,
                                    double learning_rate, double seconds, struct tri_error *error)
 {
@@ -335,13 +352,16 @@ static enum tri_status report_step(struct run *run, const struct tri_step_report
                                   .skipped_steps = run->state.skipped_steps,
                                   .learning_rate = learning_rate,
                                   .seconds = seconds,
+                                  .with_load = has_load(run),
                                   .report = report};
     run->final_loss = report->targets > 0 ? report->loss : (double)NAN;
     if (!is_root(run)) {
         return TRI_OK;
     }
     tri_progress_step(run->progress, &metrics);
-    return write_line(run, tri_metrics_line(run->config, &metrics), error);
+    return !is_written(run, report)
+               ? TRI_OK
+               : write_line(run, tri_metrics_line(run->config, &metrics), error);
 }
 
 /* A step whose loss or gradient is not finite changes nothing but the counters. */
@@ -355,6 +375,22 @@ static enum tri_status skip(struct run *run, struct tri_error *error)
     return tri_ending_skipped(run->config->run_dir, &run->state, error);
 }
 
+/* What is said while no step ends: a step's micro-batches, or that the first one warms up. */
+static void begin_to_show(struct run *run)
+{
+    const struct tri_config_train *train = &run->config->train;
+    int replicas = tri_group_size(tri_mesh_group(run->session->mesh, TRI_ON_EXPERT | TRI_ON_DATA));
+    int64_t step = run->state.step + 1;
+    if (is_root(run) && !run->warm) {
+        tri_progress_warm(run->progress, step);
+    }
+    tri_meter_begin(TRI_METER_MICRO_BATCHES,
+                    tri_rows_micro_steps(train->global_batch, replicas, train->micro_batch),
+                    "step %lld/%lld%s", (long long)step, (long long)train->steps,
+                    run->warm ? "" : ", which warms up");
+    run->warm = true;
+}
+
 static enum tri_status train_step(struct run *run, const struct tri_rows_source *source,
                                   struct tri_error *error)
 {
@@ -362,12 +398,14 @@ static enum tri_status train_step(struct run *run, const struct tri_rows_source 
     double start = tri_clock_now();
     double learning_rate = tri_learning_rate(train, run->state.step);
     struct tri_step_report report;
-    TRI_TRY(
-        tri_engine_gradients(run->session->engine, source, run->state.step, NULL, &report, error));
+    begin_to_show(run);
+    enum tri_status status =
+        tri_engine_gradients(run->session->engine, source, run->state.step, NULL, &report, error);
+    tri_meter_end();
+    TRI_TRY(status);
     run->state.step++;
     run->state.tokens += report.targets;
     run->state.samples += train->global_batch;
-    enum tri_status status = TRI_OK;
     if (report.finite) {
         int64_t update = run->state.step - run->state.skipped_steps;
         tri_engine_update(run->session->engine, update, learning_rate, &report);

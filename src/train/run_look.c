@@ -158,7 +158,7 @@ static void look_at_metrics(struct tri_run_look *look)
     if (read_tail(path, &tail, &error) != TRI_OK) {
         note(look, &error);
     }
-    look->step = tail.step >= 0 ? tail.step : look->step;
+    look->step = tail.step > look->step ? tail.step : look->step;
     look->loss = tail.loss;
     if (tail.rates > 0) {
         qsort(tail.rate, (size_t)tail.rates, sizeof(*tail.rate), compare_rates);

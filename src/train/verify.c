@@ -11,6 +11,7 @@
 #include "train/verify.h"
 
 #include "base/memory.h"
+#include "base/meter.h"
 #include "base/room.h"
 #include "base/runtime.h"
 #include "plan/memory.h"
@@ -283,9 +284,15 @@ static enum tri_status run(struct verify *v, struct tri_comm *comm, struct tri_e
 {
     const struct tri_verify_options *options = v->options;
     TRI_TRY(prepare(v, comm, error));
-    for (int64_t step = 0; step < options->compared || step < options->steps; step++) {
-        TRI_TRY(take_step(v, step, error));
+    int64_t steps = options->compared > options->steps ? options->compared : options->steps;
+    enum tri_status status = TRI_OK;
+    tri_meter_begin(TRI_METER_STEPS, steps, "verifying");
+    for (int64_t step = 0; step < steps && status == TRI_OK; step++) {
+        status = take_step(v, step, error);
+        tri_meter_add(TRI_METER_STEPS, 1);
     }
+    tri_meter_end();
+    TRI_TRY(status);
     conclude(v);
     return TRI_OK;
 }

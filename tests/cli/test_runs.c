@@ -156,12 +156,38 @@ static void test_hostile(void **state)
     cli_expect_error(&result, 0, 2, "nowhere: no such folder");
 }
 
+/* Which steps have a line, and which of these the experts' load. */
+static void test_thinned(void **state)
+{
+    (void)state;
+    static const int64_t steps[] = {3, 4, 6, 7};
+    cli_run_well(0, CLI_WORDS_OF("train", "c.yaml", "run_dir=thin", "train.steps=7", "eval.every=4",
+                                 "metrics.every=3", "metrics.expert_load_every=6"));
+    json_t *metrics = cli_metrics("thin");
+    size_t seen = 0;
+    for (size_t i = 0; i < json_array_size(metrics); i++) {
+        const json_t *line = json_array_get(metrics, i);
+        if (!json_object_get(line, "loss")) {
+            continue;
+        }
+        const json_t *load = json_object_get(line, "expert_load");
+        assert_true(seen < 4);
+        assert_int_equal(int_of(line, "step"), steps[seen]);
+        assert_true(seen < 2 ? json_is_null(load) : json_is_array(load));
+        seen++;
+    }
+    assert_int_equal(seen, 4);
+    assert_int_equal(json_array_size(metrics), 6);
+    json_decref(metrics);
+}
+
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_states),
         cmocka_unit_test(test_signal),
         cmocka_unit_test(test_hostile),
+        cmocka_unit_test(test_thinned),
     };
     cli_begin("runs", argc, argv);
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
