@@ -22,7 +22,8 @@ enum tri_meter_unit {
     TRI_METER_STEPS,
     TRI_METER_LAYOUTS,
     TRI_METER_OPTIONS,
-    TRI_METER_MICRO_BATCHES /* of a training step, whose own line shows for as long as it is short */
+    /* Of a training step, whose own line stands while the step is short. */
+    TRI_METER_MICRO_BATCHES
 };
 
 enum { TRI_METER_NAME = 96 };

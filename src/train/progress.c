@@ -72,6 +72,9 @@ void tri_progress_step(struct tri_progress *progress, const struct tri_metrics *
     format_step(progress, metrics, text);
     if (progress->live) {
         tri_live_show(text);
+        if (last) {
+            tri_live_keep();
+        }
     } else {
         (void)fprintf(stderr, "%s\n", text);
         (void)fflush(stderr);
