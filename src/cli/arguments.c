@@ -199,12 +199,12 @@ bool tri_arguments_has(const struct tri_arguments *arguments, const char *name)
     return tri_arguments_get(arguments, name) != NULL;
 }
 
-enum tri_status tri_arguments_config(const struct tri_arguments *arguments, bool goes_on,
+enum tri_status tri_arguments_config(const struct tri_arguments *arguments, bool goes_on, int ranks,
                                      struct tri_config *config, struct tri_error *error)
 {
     return tri_start_config(tri_mesh_group(arguments->everyone, TRI_ON_ALL), arguments->words[0],
                             arguments->config_file, arguments->num_overrides, arguments->overrides,
-                            goes_on, config, error);
+                            goes_on, ranks, config, error);
 }
 
 enum tri_status tri_arguments_path(const struct tri_arguments *arguments, const char *name,

@@ -107,7 +107,7 @@ enum tri_status tri_arguments_path(const struct tri_arguments *arguments, const 
                                    char path[TRI_PATH_MAX], struct tri_error *error) TRI_NODISCARD;
 /* The config that words[0] names, with the overrides (tri_start_config). Collective over all
  * ranks. */
-enum tri_status tri_arguments_config(const struct tri_arguments *arguments, bool goes_on,
+enum tri_status tri_arguments_config(const struct tri_arguments *arguments, bool goes_on, int ranks,
                                      struct tri_config *config,
                                      struct tri_error *error) TRI_NODISCARD;
 /* The option as a number in [low, high], or absent's value. */

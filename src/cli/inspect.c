@@ -40,7 +40,7 @@ static enum tri_status inspect_config(const struct tri_arguments *arguments, boo
     struct tri_mesh *mesh = tri_mesh_create_serial();
     enum tri_status status =
         tri_start_config(tri_mesh_group(mesh, TRI_ON_ALL), arguments->words[0], NULL,
-                         arguments->num_overrides, arguments->overrides, false, &config, error);
+                         arguments->num_overrides, arguments->overrides, false, 0, &config, error);
     if (status != TRI_OK) {
         tri_mesh_destroy(mesh);
         return status;

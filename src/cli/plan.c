@@ -2,6 +2,7 @@
 #include "cli/command.h"
 #include "cli/plan_times.h"
 #include "comm/comm.h"
+#include "train/auto.h"
 #include "train/environment.h"
 #include "train/rehearsal.h"
 
@@ -17,6 +18,7 @@ struct request {
     bool layouts, json, timed;
     struct tri_cluster cluster; /* when timed */
     int64_t process;            /* of this process; a run measures its own */
+    char chosen[TRI_AUTO_TEXT]; /* of what is left to the planner, on rank 0; "": nothing is */
 };
 
 static enum tri_status read_request(const struct tri_arguments *arguments, struct request *request,
@@ -26,11 +28,14 @@ static enum tri_status read_request(const struct tri_arguments *arguments, struc
     TRI_TRY(tri_arguments_int(arguments, "--ranks", 1, RANKS_MOST, 0, &ranks, error));
     request->layouts = tri_arguments_has(arguments, "--layouts");
     request->json = tri_arguments_has(arguments, "--json");
-    TRI_TRY(tri_arguments_config(arguments, false, &request->config, error));
-    request->timed = tri_arguments_has(arguments, "--cluster");
+    TRI_TRY(tri_arguments_config(arguments, false, 0, &request->config, error));
+    char *file = request->config.plan.cluster;
+    if (tri_arguments_has(arguments, "--cluster")) {
+        TRI_TRY(tri_arguments_path(arguments, "--cluster", file, error));
+    }
+    request->timed = file[0] != '\0';
     if (request->timed) {
-        TRI_TRY(
-            tri_cluster_read(tri_arguments_get(arguments, "--cluster"), &request->cluster, error));
+        TRI_TRY(tri_cluster_read(file, &request->cluster, error));
     }
     int threads = request->config.threads > 0 ? (int)request->config.threads : 1;
     TRI_TRY(tri_kernels_check(tri_environment_kernels(), error));
@@ -167,6 +172,7 @@ static enum tri_status plan_one(const struct request *request, struct tri_error 
                                     &loads[load], error));
     }
     if (!request->json) {
+        tri_print_chosen(request->chosen);
         print_one(request, &plan, loads);
         if (request->timed) {
             tri_print_times(&request->cluster, &plan.time);
@@ -180,6 +186,7 @@ static enum tri_status plan_one(const struct request *request, struct tri_error 
     if (request->timed) {
         tri_json_add_times(root, &plan.time);
     }
+    tri_json_add_chosen(root, request->chosen);
     for (int load = TRI_LOAD_HEADROOM; load < TRI_LOAD_COUNT; load++) {
         (void)json_object_set_new(root, load_names[load], json_of_memory(&loads[load]));
     }
@@ -257,15 +264,33 @@ static void plan_all(const struct request *request)
     tri_free(plans);
 }
 
+/* What is left to the planner; of all layouts that is only said. Collective. */
+static enum tri_status choose(const struct tri_arguments *arguments, struct request *request,
+                              struct tri_error *error)
+{
+    struct tri_config *config = tri_alloc(TRI_MEMORY_OTHER, sizeof(*config));
+    *config = request->config;
+    enum tri_status status = tri_auto_choose(tri_mesh_group(arguments->everyone, TRI_ON_ALL),
+                                             request->ranks, config, request->chosen, error);
+    if (!request->layouts) {
+        request->config = *config;
+    }
+    tri_free(config);
+    return status;
+}
+
 enum tri_status tri_command_plan(const struct tri_arguments *arguments, struct tri_error *error)
 {
     struct request *request = tri_alloc(TRI_MEMORY_OTHER, sizeof(*request));
     enum tri_status status = read_request(arguments, request, error);
     status = tri_agree_on_config(arguments, status, &request->config, error);
+    if (status == TRI_OK) {
+        status = choose(arguments, request, error);
+    }
     if (status == TRI_OK && tri_comm_rank(arguments->comm) == 0) {
         if (request->layouts && request->timed) {
             tri_print_ways(&request->config, request->ranks, &request->cluster, request->process,
-                           request->json);
+                           request->chosen, request->json);
         } else if (request->layouts) {
             plan_all(request);
         } else {

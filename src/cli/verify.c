@@ -44,7 +44,8 @@ static enum tri_status read_request(const struct tri_arguments *arguments, struc
         tri_arguments_int(arguments, "--compare", 1, 1000, 2, &request->options.compared, error));
     TRI_TRY(read_plant(tri_arguments_get(arguments, "--plant"), request, error));
     request->json = tri_arguments_has(arguments, "--json");
-    return tri_arguments_config(arguments, false, &request->config, error);
+    return tri_arguments_config(arguments, false, tri_comm_size(arguments->comm), &request->config,
+                                error);
 }
 
 static void print_json(const struct tri_verify_result *result)

@@ -164,6 +164,19 @@ struct tri_config_train {
     struct tri_config_lora lora;
 };
 
+/* What the word `auto` leaves to the planner. */
+enum tri_auto {
+    TRI_AUTO_LAYOUT = 1, /* all keys of parallel */
+    TRI_AUTO_SCHEDULE = 2,
+    TRI_AUTO_CHUNKS = 4,
+    TRI_AUTO_CHUNKS_BACKWARD = 8
+};
+
+struct tri_config_plan {
+    char cluster[TRI_PATH_MAX]; /* the file that `auto` is chosen with; "" when absent */
+    bool again;                 /* a run that goes on chooses anew */
+};
+
 struct tri_config {
     char path[TRI_PATH_MAX];            /* where it was read from */
     const struct tri_strategies *known; /* what it was read with */
@@ -190,10 +203,15 @@ struct tri_config {
     bool comm_overlap;
     int64_t comm_max_message; /* elements a single MPI message may carry */
     int64_t threads;          /* per rank; 0: cores / local ranks */
+    struct tri_config_plan plan;
+    /* Of enum tri_auto, or-ed: nobody has chosen these yet (train/auto.h does), and their values
+     * are the defaults. */
+    unsigned autos;
     /* By key, in the table's order: the line that set it, TRI_LINE_COMMAND, or 0 for a default.
      * Messages read it, and tri_config_to_yaml. */
     int32_t lines[TRI_KEYS_MAX];
-    int32_t moe_line; /* of the section moe, or 0 */
+    int32_t moe_line;      /* of the section moe, or 0 */
+    int32_t parallel_line; /* of `parallel: auto`, likewise */
     /* The length of rows that dynamic rope_scaling is for, where what is fed at once is another; 0:
      * data.sequence_length. */
     int64_t rope_length;
@@ -253,6 +271,13 @@ char *tri_config_to_yaml(const struct tri_config *config);
 void tri_config_forget_followed(struct tri_config *config);
 /* Of a config that weights exist for: what shapes them counts as given. */
 void tri_config_keep_shapes(struct tri_config *config);
+
+/* The values of what is left to the planner, from a config that has them, as if they had been
+ * given. */
+void tri_config_settle(struct tri_config *config, const struct tri_config *from);
+/* tri_config_refuse, by the first key that is left to the planner: "found auto, WHY". */
+enum tri_status tri_config_refuse_auto(const struct tri_config *config, const char *why,
+                                       struct tri_error *error);
 
 /* Name of the first key that differs and with which no run goes on (what shapes weights that these
  * models have; when they are trained, also the seed and what shapes rows), with both values in

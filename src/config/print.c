@@ -29,6 +29,11 @@ static bool begins_mapping(size_t i)
 static void print_section(const struct tri_config *config, const char *section, FILE *out)
 {
     bool open = section[0] == '\0';
+    const struct tri_section *whole = tri_section_find(section);
+    if (whole && (whole->autos & config->autos)) {
+        (void)fprintf(out, "%s: auto\n", section);
+        return;
+    }
     for (size_t i = 0; i < tri_keys_count; i++) {
         const struct tri_key *key = &tri_keys[i];
         if (!tri_key_in_section(key, section) || !is_shown(key, config)) {
@@ -45,6 +50,10 @@ static void print_section(const struct tri_config *config, const char *section, 
         }
         (void)fprintf(out, "%s%s%s%s: ", section[0] ? "  " : "", inner ? "  " : "",
                       followed ? "# " : "", inner ? inner + 1 : tri_key_last(key));
+        if (key->autos & config->autos) {
+            (void)fputs("auto\n", out);
+            continue;
+        }
         (followed ? tri_value_print_note : tri_value_print)(key, tri_key_view(key, config), out);
         if (followed) {
             (void)fprintf(out, "  (%s)", key->follows);
@@ -126,7 +135,8 @@ static void print_key_help(const struct tri_key *key, const struct tri_strategie
     for (size_t i = 0; (word = tri_key_word(key, known, i)) != NULL; i++) {
         (void)printf("%s%s", i > 0 ? "|" : "", word);
     }
-    (void)printf("%s  (", tri_key_word(key, known, 0) ? "" : type_name(key));
+    (void)printf("%s%s  (", tri_key_word(key, known, 0) ? "" : type_name(key),
+                 key->autos ? "|auto" : "");
     print_default(key, known, stdout);
     (void)printf(")  %s\n", key->help);
     print_strategies(key, known, "    ", "", stdout);

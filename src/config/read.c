@@ -12,31 +12,34 @@
 /* "section.key" as written, cut to what a message can hold. */
 enum { NAME_BYTES = 128 };
 
+void tri_key_reset(const struct tri_key *key, struct tri_config *config)
+{
+    const char *initial = tri_key_initial(key, config->known);
+    struct tri_node *node = NULL;
+    union tri_value value;
+    if (!initial) {
+        tri_key_unset(key, tri_key_at(key, config));
+        return;
+    }
+    if (key->type == TRI_KEY_PAIR) {
+        struct tri_error error;
+        if (tri_yaml_parse(key->name, initial, strlen(initial), &node, &error) != TRI_OK) {
+            tri_panic(TRI_FAILED, "%s", error.message);
+        }
+    } else {
+        node = tri_node_create_scalar(initial);
+        node->quoted = key->type == TRI_KEY_TEXT;
+    }
+    TRI_REQUIRE(tri_value_read(key, config->known, node, &value));
+    memcpy(tri_key_at(key, config), &value, tri_key_bytes(key));
+    tri_node_destroy(node);
+}
+
 void tri_config_init(const struct tri_strategies *known, struct tri_config *config)
 {
     *config = (struct tri_config){.known = known};
     for (size_t i = 0; i < tri_keys_count; i++) {
-        const struct tri_key *key = &tri_keys[i];
-        const char *initial = tri_key_initial(key, known);
-        void *at = tri_key_at(key, config);
-        if (initial) {
-            struct tri_node *node = NULL;
-            if (key->type == TRI_KEY_PAIR) {
-                struct tri_error error;
-                if (tri_yaml_parse(key->name, initial, strlen(initial), &node, &error) != TRI_OK) {
-                    tri_panic(TRI_FAILED, "%s", error.message);
-                }
-            } else {
-                node = tri_node_create_scalar(initial);
-                node->quoted = key->type == TRI_KEY_TEXT;
-            }
-            union tri_value value;
-            TRI_REQUIRE(tri_value_read(key, known, node, &value));
-            memcpy(at, &value, tri_key_bytes(key));
-            tri_node_destroy(node);
-        } else {
-            tri_key_unset(key, at);
-        }
+        tri_key_reset(&tri_keys[i], config);
     }
 }
 
@@ -82,6 +85,12 @@ static enum tri_status set_value(struct tri_config *config, int at, const struct
     const struct tri_key *key = &tri_keys[at];
     union tri_value value;
     config->lines[at] = line;
+    config->autos &= ~key->autos;
+    if (key->autos && tri_node_is_auto(node)) {
+        config->autos |= key->autos;
+        tri_key_reset(key, config);
+        return TRI_OK;
+    }
     if (!tri_value_read(key, config->known, node, &value)) {
         return key->sets && node->kind != TRI_NODE_SCALAR ? fail_sets(config, at, node, error)
                                                           : fail_type(config, key, node, error);
@@ -182,11 +191,14 @@ static enum tri_status read_tree(struct tri_config *config, const struct tri_nod
         } else if (node->kind == TRI_NODE_MAPPING || tri_node_is_nothing(node)) {
             config->moe_line = strcmp(written, "moe") == 0 ? line : config->moe_line;
             TRI_TRY(read_section(config, written, node, error));
+        } else if (tri_section_find(written)->autos && tri_node_is_auto(node)) {
+            tri_config_open_section(config, tri_section_find(written), line);
         } else {
             return tri_fail(error, TRI_BAD_INPUT,
-                            "%s:%d: key '%s': found %s, expected a section of keys and values",
+                            "%s:%d: key '%s': found %s, expected a section of keys and values%s",
                             config->path, line, written,
-                            node->kind == TRI_NODE_LIST ? "a list" : "a value");
+                            node->kind == TRI_NODE_LIST ? "a list" : "a value",
+                            tri_section_find(written)->autos ? ", or auto" : "");
         }
     }
     return TRI_OK;
@@ -211,9 +223,12 @@ static struct tri_node *override_node(const struct tri_key *key, const char *tex
     return node;
 }
 
-/* *at: the index of the key that `text`, "key=value", is about. */
-static enum tri_status find_override(const char *text, int *at, struct tri_error *error)
+/* *at: the index of the key that `text`, "key=value", is about; or *section, which is then not
+ * NULL. */
+static enum tri_status find_override(const char *text, int *at, const struct tri_section **section,
+                                     struct tri_error *error)
 {
+    *section = NULL;
     const char *equals = strchr(text, '=');
     if (!equals || equals == text) {
         char *found = shown(text);
@@ -225,20 +240,41 @@ static enum tri_status find_override(const char *text, int *at, struct tri_error
     char name[NAME_BYTES];
     (void)snprintf(name, sizeof(name), "%.*s", (int)(equals - text), text);
     *at = tri_key_find(name);
-    return *at < 0 ? fail_unknown("command line: ", name, false, error) : TRI_OK;
+    if (*at >= 0) {
+        return TRI_OK;
+    }
+    *section = tri_section_find(name);
+    if (!*section || !(*section)->autos) {
+        return fail_unknown("command line: ", name, false, error);
+    }
+    if (strcmp(equals + 1, "auto") == 0) {
+        return TRI_OK;
+    }
+    char *found = shown(equals + 1);
+    enum tri_status status = tri_fail(
+        error, TRI_BAD_INPUT,
+        "command line: key '%s': found %s, expected auto, or its keys one by one", name, found);
+    free(found);
+    return status;
 }
 
 enum tri_status tri_config_check_override(const char *text, struct tri_error *error)
 {
     int at = -1;
-    return find_override(text, &at, error);
+    const struct tri_section *section;
+    return find_override(text, &at, &section, error);
 }
 
 static enum tri_status apply_override(struct tri_config *config, const char *text,
                                       struct tri_error *error)
 {
     int at = -1;
-    TRI_TRY(find_override(text, &at, error));
+    const struct tri_section *section;
+    TRI_TRY(find_override(text, &at, &section, error));
+    if (section) {
+        tri_config_open_section(config, section, TRI_LINE_COMMAND);
+        return TRI_OK;
+    }
     struct tri_node *node = override_node(&tri_keys[at], strchr(text, '=') + 1);
     enum tri_status status = set_value(config, at, node, TRI_LINE_COMMAND, error);
     tri_node_destroy(node);
@@ -272,6 +308,7 @@ enum tri_status tri_config_complete(struct tri_config *config, const struct tri_
         TRI_TRY(tri_config_adopt(config, source, error));
     }
     TRI_TRY(check_moe_given(config, error));
+    TRI_TRY(tri_config_check_auto(config, error));
     return tri_config_finish_read(config, true, error);
 }
 

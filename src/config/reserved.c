@@ -13,9 +13,6 @@ static const char *const keys[] = {
 static const struct {
     const char *key, *word;
 } words[] = {
-    {"moe.schedule", "auto"},
-    {"moe.chunks", "auto"},
-    {"moe.chunks_backward", "auto"},
     {"train.recompute", "auto"},
 };
 

@@ -19,14 +19,14 @@ int tri_key_find(const char *name)
     return -1;
 }
 
-bool tri_section_find(const char *name)
+const struct tri_section *tri_section_find(const char *name)
 {
     for (size_t i = 1; i < tri_sections_count; i++) {
         if (strcmp(tri_sections[i].name, name) == 0) {
-            return true;
+            return &tri_sections[i];
         }
     }
-    return false;
+    return NULL;
 }
 
 bool tri_key_in_section(const struct tri_key *key, const char *section)
@@ -193,11 +193,11 @@ const char *tri_key_nearest(const char *written, bool want_section, bool *close)
 
 /* ---- refusing -------------------------------------------------------------------------------- */
 
-/* "FILE:LINE: ", "FILE: ", "command line: " or nothing. */
+/* "FILE:LINE: ", "FILE: ", "command line: " or nothing; key -1: a section that is auto. */
 static void spell_place(const struct tri_config *config, int key, int other, char *out,
                         size_t bytes)
 {
-    int line = key >= 0 ? config->lines[key] : 0;
+    int line = key >= 0 ? config->lines[key] : config->parallel_line;
     if (line == 0 && other >= 0) {
         line = config->lines[other];
     }

@@ -46,7 +46,8 @@ struct tri_key {
     double low,
         high; /* FLOAT and both of a PAIR; low itself is allowed when low_in, high when high_in */
     bool low_in, high_in;
-    bool none; /* the word `none` is allowed and stored as none_as */
+    unsigned autos; /* of enum tri_auto: the word `auto` leaves the value to the planner */
+    bool none;      /* the word `none` is allowed and stored as none_as */
     int64_t none_as;
     const char *const *words; /* ENUM, ends in NULL; a value is its index */
     size_t list;              /* STRATEGY: where struct tri_strategies has those to choose from */
@@ -65,6 +66,7 @@ struct tri_key {
 struct tri_section {
     const char *name; /* "" for the top */
     const char *help;
+    unsigned autos; /* of enum tri_auto: `auto` instead of it leaves all its keys to the planner */
 };
 
 extern const struct tri_key tri_keys[];
@@ -74,7 +76,8 @@ extern const size_t tri_sections_count;
 
 /* Index in tri_keys of a full name; -1 when there is none. */
 int tri_key_find(const char *name);
-bool tri_section_find(const char *name);
+/* NULL when there is none. */
+const struct tri_section *tri_section_find(const char *name);
 /* Whether a full name, or a word of a key, is kept for what is planned and is not built yet. */
 bool tri_key_is_reserved(const char *name);
 bool tri_word_is_reserved(const struct tri_key *key, const char *word);
@@ -98,6 +101,8 @@ const void *tri_key_view(const struct tri_key *key, const struct tri_config *con
 size_t tri_key_bytes(const struct tri_key *key);
 /* Whether the value is still to be found from other keys. */
 bool tri_key_is_unset(const struct tri_key *key, const void *value);
+/* Gives the value that the key has when nobody gives one. */
+void tri_key_reset(const struct tri_key *key, struct tri_config *config);
 /* Takes the value away: it is to be found from other keys. */
 void tri_key_unset(const struct tri_key *key, void *value);
 /* Whether nobody gave the value and it is what the other keys make it: with others it would be
@@ -108,6 +113,12 @@ bool tri_key_is_followed(const struct tri_key *key, const struct tri_config *con
 enum tri_status tri_config_finish_read(struct tri_config *config, bool hints,
                                        struct tri_error *error) TRI_NODISCARD;
 
+/* What a config leaves to the planner, beside what it gives. */
+enum tri_status tri_config_check_auto(struct tri_config *config,
+                                      struct tri_error *error) TRI_NODISCARD;
+/* Leaves a section's keys to the planner: what lines of the file gave of them goes. */
+void tri_config_open_section(struct tri_config *config, const struct tri_section *section,
+                             int line);
 /* The key parallel.tensor_grid. */
 enum tri_status tri_config_check_grid(const struct tri_config *config,
                                       struct tri_error *error) TRI_NODISCARD;

@@ -200,6 +200,9 @@ void tri_value_print_expected(const struct tri_key *key, const struct tri_strate
     if (key->none) {
         (void)fputs(", or none", out);
     }
+    if (key->autos) {
+        (void)fputs(", or auto", out);
+    }
 }
 
 /* At most FOUND_MAX characters of text; what cannot be shown as '?'. */

@@ -46,18 +46,25 @@ static_assert(offsetof(struct tri_config, train.recompute_layers) ==
               "the list and its length are one value");
 
 const struct tri_section tri_sections[] = {
-    {"", "The run as a whole."},
-    {"model", "The transformer. Its weights have the shapes of the Hugging Face families."},
-    {"moe",
-     "Mixture of experts. Without this section every layer is dense; with it `num_experts` must "
-     "be given."},
-    {"parallel", "How the ranks are arranged. The data degree follows: ranks / (tensor x expert)."},
-    {"data", "Token shards, as `trident tokenize` writes them."},
-    {"train", "The optimisation."},
-    {"eval", "Evaluation on `data.valid` while training."},
-    {"metrics", "What a step writes down: metrics.jsonl in the run folder."},
-    {"checkpoint", "Checkpoints while training. The last step is always saved."},
-    {"comm", "The exchange between ranks."},
+    {"", .help = "The run as a whole."},
+    {"model", .help = "The transformer. Its weights have the shapes of the Hugging Face families."},
+    {"moe", .help = "Mixture of experts. Without this section every layer is dense; with it "
+                    "`num_experts` must "
+                    "be given."},
+    {"parallel",
+     .help = "How the ranks are arranged. The data degree follows: ranks / (tensor x expert). "
+             "`parallel: auto` leaves all of it to the planner.",
+     .autos = TRI_AUTO_LAYOUT},
+    {"data", .help = "Token shards, as `trident tokenize` writes them."},
+    {"train", .help = "The optimisation."},
+    {"eval", .help = "Evaluation on `data.valid` while training."},
+    {"metrics", .help = "What a step writes down: metrics.jsonl in the run folder."},
+    {"checkpoint", .help = "Checkpoints while training. The last step is always saved."},
+    {"comm", .help = "The exchange between ranks."},
+    {"plan",
+     .help =
+         "How the planner chooses what is `auto`: what `trident plan --cluster` predicts to be the "
+         "fastest and to fit."},
 };
 const size_t tri_sections_count = sizeof(tri_sections) / sizeof(*tri_sections);
 
@@ -192,12 +199,12 @@ const struct tri_key tri_keys[] = {
     {"moe.drop_policy", AT(moe.drop_policy), WORDS("position", "probability", "random"),
      .initial = "position", OUTPUT,
      .help = "Who is dropped from a full expert: the last in order, the least probable, or any."},
-    {"moe.schedule", AT(moe.schedule), STRATEGY(schedules),
+    {"moe.schedule", AT(moe.schedule), STRATEGY(schedules), .autos = TRI_AUTO_SCHEDULE,
      .follows = "ted, with router dense: dense", .help = "How tokens move between ranks."},
-    {"moe.chunks", AT(moe.chunks), INT(1, TRI_CHUNKS_MAX), .initial = "4",
+    {"moe.chunks", AT(moe.chunks), INT(1, TRI_CHUNKS_MAX), .initial = "4", .autos = TRI_AUTO_CHUNKS,
      .help = "Chunks in which schedule overlapped moves a layer's rows; no bit depends on it."},
     {"moe.chunks_backward", AT(moe.chunks_backward), INT(1, TRI_CHUNKS_MAX), .follows = "chunks",
-     .help = "The same in the backward."},
+     .autos = TRI_AUTO_CHUNKS_BACKWARD, .help = "The same in the backward."},
     {"moe.headroom", AT(moe.headroom), NUMBER_FROM(1.0, 1e6), .initial = "2",
      .help = "Exchange buffers start at this times the balanced size; they grow when needed."},
     {"moe.shared_intermediate_size", AT(moe.shared_intermediate_size), INT(0, LONGEST),
@@ -359,6 +366,11 @@ const struct tri_key tri_keys[] = {
              "beside the next step's start."},
     {"comm.max_message", AT(comm_max_message), INT(1, 1 << 30), .initial = "268435456",
      .help = "Elements of one MPI message; longer ones are cut."},
+    {"plan.cluster", AT(plan.cluster), TEXT(0), .initial = "",
+     .help = "File of what the machine does in a second, as `trident calibrate --out FILE` writes "
+             "it; `auto` needs one, and `trident plan` has times with it."},
+    {"plan.again", AT(plan.again), BOOL, .initial = "false",
+     .help = "A run that goes on chooses what is `auto` anew, and not as it has it."},
 };
 const size_t tri_keys_count = sizeof(tri_keys) / sizeof(*tri_keys);
 

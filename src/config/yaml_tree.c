@@ -62,6 +62,11 @@ bool tri_node_is_nothing(const struct tri_node *node)
             strcmp(node->text, "null") == 0);
 }
 
+bool tri_node_is_auto(const struct tri_node *node)
+{
+    return node->kind == TRI_NODE_SCALAR && !node->quoted && strcmp(node->text, "auto") == 0;
+}
+
 static void append(struct tri_node ***array, size_t count, struct tri_node *node)
 {
     /* Doubles when count is a power of two. */

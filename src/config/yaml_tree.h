@@ -32,5 +32,7 @@ struct tri_node *tri_node_create_scalar(const char *text);
 
 /* Whether the node says that there is no value: a plain empty scalar, `~` or `null`. */
 bool tri_node_is_nothing(const struct tri_node *node);
+/* The word `auto`. */
+bool tri_node_is_auto(const struct tri_node *node);
 
 #endif

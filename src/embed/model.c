@@ -4,6 +4,7 @@
 #include "base/path.h"
 #include "moe/strategies.h"
 #include "train/alike.h"
+#include "train/auto.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -120,6 +121,19 @@ static enum tri_status agree_on_config(struct tri_rank *rank, const char *call, 
                : TRI_OK;
 }
 
+/* What the config leaves to the planner. */
+static enum tri_status choose_auto(struct tri_rank *rank, struct tri_config *config,
+                                   struct tri_error *error)
+{
+    char chosen[TRI_AUTO_TEXT];
+    struct tri_mesh *alone = rank->world ? NULL : tri_mesh_create_serial();
+    struct tri_mesh *mesh = rank->world ? rank->world : alone;
+    enum tri_status status = tri_auto_choose(tri_mesh_group(mesh, TRI_ON_ALL), rank->owner->ranks,
+                                             config, chosen, error);
+    tri_mesh_destroy(alone);
+    return status;
+}
+
 struct text {
     struct trident_model *model;
     const char *config;
@@ -137,7 +151,8 @@ static enum tri_status parse(struct tri_rank *rank, void *argument, struct tri_e
         status = tri_config_refuse(&text->model->config, error, "init_from",
                                    "weights are loaded by trident_model_load");
     }
-    return agree_on_config(rank, "trident_model_create", "a config", text->model, status, error);
+    TRI_TRY(agree_on_config(rank, "trident_model_create", "a config", text->model, status, error));
+    return choose_auto(rank, &text->model->config, error);
 }
 
 /* What it cannot do without: a runtime, and where the model goes, which is NULL from now on. */

@@ -1,24 +1,22 @@
 #include "plan/search.h"
 
 #include "base/memory.h"
-#include "base/meter.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 /* Layouts whose options are all tried, and values of an option. */
-enum { BEST_LAYOUTS = 6, MICRO_BATCHES = 12, RECOMPUTES = 3, CHUNKS_MOST = 8 };
+enum { BEST_LAYOUTS = 6, MICRO_BATCHES = 12, RECOMPUTES = 3, CHUNKS_MOST = 16 };
 
 struct search {
     const struct tri_config *config;
     int ranks;
+    const struct tri_search *open;
     tri_time_rank rehearse;
     const struct tri_cluster *cluster;
     struct tri_way_plan *ways;
     int count, room;
-    bool only_counts; /* options, and plans none */
-    int64_t options;
 };
 
 void tri_way_apply(const struct tri_way_plan *way, struct tri_config *config)
@@ -31,11 +29,12 @@ void tri_way_apply(const struct tri_way_plan *way, struct tri_config *config)
         config->moe.schedule = way->schedule;
     }
     if (way->chunks > 0) {
-        config->moe.chunks = config->moe.chunks_backward = way->chunks;
+        config->moe.chunks = way->chunks;
+        config->moe.chunks_backward = way->chunks_backward;
     }
 }
 
-static bool has_chunks(const struct tri_schedule_kind *schedule)
+bool tri_schedule_has_chunks(const struct tri_schedule_kind *schedule)
 {
     const char *const *key = schedule->strategy.keys;
     while (key && *key && strcmp(*key, "moe.chunks") != 0) {
@@ -44,34 +43,68 @@ static bool has_chunks(const struct tri_schedule_kind *schedule)
     return key && *key;
 }
 
-static struct tri_way_plan way_of_config(const struct tri_config *config, struct tri_layout layout)
+static void take_chunks(const struct tri_config *config, struct tri_way_plan *way)
 {
-    return (struct tri_way_plan){
+    bool any = way->schedule && tri_schedule_has_chunks(way->schedule);
+    way->chunks = any ? config->moe.chunks : 0;
+    way->chunks_backward = any ? config->moe.chunks_backward : 0;
+}
+
+static struct tri_way_plan way_of_config(const struct search *s, struct tri_layout layout)
+{
+    const struct tri_config *config = s->config;
+    struct tri_way_plan way = {
         .plan.layout = layout,
         .schedule = config->moe.num_experts > 0 ? config->moe.schedule : NULL,
         .recompute = config->train.recompute,
         .micro_batch = config->train.micro_batch,
     };
+    take_chunks(config, &way);
+    return way;
 }
 
-static bool is_there(const struct search *s, const struct tri_way_plan *way)
+static bool is_same_layout(const struct tri_way_plan *a, const struct tri_way_plan *b)
 {
-    bool found = false;
+    return memcmp(&a->plan.layout, &b->plan.layout, sizeof(struct tri_layout)) == 0;
+}
+
+/* The index of the same way; -1 when it was not tried. */
+static int find(const struct search *s, const struct tri_way_plan *way)
+{
     for (int i = 0; i < s->count; i++) {
         const struct tri_way_plan *other = &s->ways[i];
-        found = found ||
-                (memcmp(&other->plan.layout, &way->plan.layout, sizeof(struct tri_layout)) == 0 &&
-                 other->schedule == way->schedule && other->chunks == way->chunks &&
-                 other->recompute == way->recompute && other->micro_batch == way->micro_batch);
+        if (is_same_layout(other, way) && other->schedule == way->schedule &&
+            other->chunks == way->chunks && other->chunks_backward == way->chunks_backward &&
+            other->recompute == way->recompute && other->micro_batch == way->micro_batch) {
+            return i;
+        }
     }
-    return found;
+    return -1;
 }
 
-/* Plans it, unless it is there. */
-static void try_way(struct search *s, struct tri_way_plan way)
+static void keep(struct search *s, const struct tri_way_plan *way)
 {
-    if (is_there(s, &way)) {
-        return;
+    if (s->count == s->room) {
+        int room = 2 * s->room + 64;
+        struct tri_way_plan *more = tri_alloc(TRI_MEMORY_OTHER, (size_t)room * sizeof(*more));
+        for (int i = 0; i < s->count; i++) {
+            more[i] = s->ways[i];
+        }
+        tri_free(s->ways);
+        s->ways = more;
+        s->room = room;
+    }
+    s->ways[s->count] = *way;
+    s->ways[s->count].order = s->count;
+    s->count++;
+}
+
+/* Plans it, unless it is there. Returns its index. */
+static int try_way(struct search *s, struct tri_way_plan way)
+{
+    int there = find(s, &way);
+    if (there >= 0) {
+        return there;
     }
     struct tri_config *config = tri_alloc(TRI_MEMORY_OTHER, sizeof(*config));
     *config = *s->config;
@@ -85,29 +118,8 @@ static void try_way(struct search *s, struct tri_way_plan way)
     }
     way.fits = s->cluster->memory == 0 || way.plan.memory.total <= s->cluster->memory;
     tri_free(config);
-    if (s->count == s->room) {
-        int room = 2 * s->room + 64;
-        struct tri_way_plan *more = tri_alloc(TRI_MEMORY_OTHER, (size_t)room * sizeof(*more));
-        for (int i = 0; i < s->count; i++) {
-            more[i] = s->ways[i];
-        }
-        tri_free(s->ways);
-        s->ways = more;
-        s->room = room;
-    }
-    s->ways[s->count++] = way;
-}
-
-static void try_layout(struct search *s, struct tri_layout layout)
-{
-    struct tri_way_plan way = way_of_config(s->config, layout);
-    try_way(s, way);
-    const struct tri_way_plan *last = &s->ways[s->count - 1];
-    if (!last->plan.refused && !last->fits) {
-        way.recompute = -1;
-        way.micro_batch = 1;
-        try_way(s, way);
-    }
+    keep(s, &way);
+    return s->count - 1;
 }
 
 static int compare(const void *a, const void *b)
@@ -120,14 +132,106 @@ static int compare(const void *a, const void *b)
     if (x->fits != y->fits) {
         return x->fits ? -1 : 1;
     }
-    if (x->plan.time.step != y->plan.time.step) {
+    if (x->fits && x->plan.time.step != y->plan.time.step) {
         return x->plan.time.step < y->plan.time.step ? -1 : 1;
     }
     if (x->plan.memory.total != y->plan.memory.total) {
         return x->plan.memory.total < y->plan.memory.total ? -1 : 1;
     }
-    int layouts = memcmp(&x->plan.layout, &y->plan.layout, sizeof(struct tri_layout));
-    return layouts != 0 ? layouts : x->micro_batch < y->micro_batch ? -1 : 1;
+    return x->order - y->order;
+}
+
+/* ---- layouts --------------------------------------------------------------------------------- */
+
+static void try_layout(struct search *s, struct tri_layout layout)
+{
+    struct tri_way_plan way = way_of_config(s, layout);
+    int tried = try_way(s, way);
+    if (s->open->memory && !s->ways[tried].plan.refused && !s->ways[tried].fits) {
+        way.recompute = -1;
+        way.micro_batch = 1;
+        (void)try_way(s, way);
+    }
+}
+
+static void try_layouts(struct search *s)
+{
+    for (int tensor = 1; tensor <= s->ranks; tensor++) {
+        for (int expert = 1; expert <= s->ranks / tensor; expert++) {
+            if (s->ranks % (tensor * expert) != 0) {
+                continue;
+            }
+            struct tri_layout layout = {tensor, expert, s->ranks / (tensor * expert), tensor, 1, 1};
+            try_layout(s, layout);
+            layout.expert_tensor = 1;
+            if (tensor > 1 && s->config->moe.num_experts > 0) {
+                try_layout(s, layout);
+            }
+        }
+    }
+}
+
+/* Those of the best ways, each once: at most so many. Returns how many. */
+static int best_layouts(const struct search *s, struct tri_way_plan best[BEST_LAYOUTS])
+{
+    int layouts = 0;
+    qsort(s->ways, (size_t)s->count, sizeof(*s->ways), compare);
+    for (int i = 0; i < s->count && layouts < BEST_LAYOUTS && !s->ways[i].plan.refused; i++) {
+        bool seen = false;
+        for (int j = 0; j < layouts; j++) {
+            seen = seen || is_same_layout(&best[j], &s->ways[i]);
+        }
+        if (!seen) {
+            best[layouts++] = s->ways[i];
+        }
+    }
+    return layouts;
+}
+
+/* A way that takes a grid: its own schedule does, or is the first open one that does. False: there
+ * is none. */
+static bool can_be_deep(const struct search *s, struct tri_way_plan *way)
+{
+    const struct tri_strategy *const *list = s->config->known->schedules;
+    if (!way->schedule || way->schedule->deep) {
+        return true;
+    }
+    for (; (s->open->autos & TRI_AUTO_SCHEDULE) && *list; list++) {
+        const struct tri_schedule_kind *kind = (const struct tri_schedule_kind *)*list;
+        if (kind->dense == way->schedule->dense && kind->deep) {
+            way->schedule = kind;
+            take_chunks(s->config, way);
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Of a layout all grids that there are; what no config may have is left out, not refused. */
+static void try_grids(struct search *s, struct tri_way_plan way)
+{
+    struct tri_layout *layout = &way.plan.layout;
+    struct tri_config *config = tri_alloc(TRI_MEMORY_OTHER, sizeof(*config));
+    struct tri_error ignored;
+    if (!can_be_deep(s, &way)) {
+        tri_free(config);
+        return;
+    }
+    for (int cross = 1; cross <= layout->tensor; cross++) {
+        for (int depth = 1; depth <= layout->tensor / cross; depth++) {
+            if (layout->tensor % (cross * depth) != 0 || cross * depth == 1) {
+                continue;
+            }
+            layout->cross = cross;
+            layout->depth = depth;
+            *config = *s->config;
+            tri_way_apply(&way, config);
+            if (tri_config_finish(config, &ignored) == TRI_OK) {
+                (void)try_way(s, way);
+            }
+        }
+    }
+    tri_free(config);
 }
 
 /* ---- options --------------------------------------------------------------------------------- */
@@ -146,101 +250,91 @@ static int micro_batches(const struct search *s, struct tri_layout layout, int64
     return count;
 }
 
-static void try_rest(struct search *s, struct tri_way_plan way)
+/* What memory is saved with. */
+static void try_memory(struct search *s, struct tri_way_plan way)
 {
     const int64_t recomputes[RECOMPUTES] = {s->config->train.recompute, 0, -1};
     int64_t micro[MICRO_BATCHES];
-    int micros = micro_batches(s, way.plan.layout, micro);
+    int micros = s->open->memory ? micro_batches(s, way.plan.layout, micro) : 0;
+    (void)try_way(s, way);
     for (int i = 0; i < RECOMPUTES; i++) {
         for (int j = 0; j < micros; j++) {
             way.recompute = recomputes[i];
             way.micro_batch = micro[j];
-            if (s->only_counts) {
-                s->options++;
-                continue;
-            }
-            try_way(s, way);
-            tri_meter_add(TRI_METER_OPTIONS, 1);
+            (void)try_way(s, way);
         }
     }
+}
+
+/* The best number of chunks of one direction, the other's as they are. */
+static void try_chunks(struct search *s, struct tri_way_plan *way, bool backward)
+{
+    int64_t *chunks = backward ? &way->chunks_backward : &way->chunks;
+    int64_t best = *chunks;
+    int first = try_way(s, *way);
+    for (int64_t value = 1; value <= CHUNKS_MOST; value *= 2) {
+        *chunks = value;
+        int other = try_way(s, *way);
+        if (compare(&s->ways[other], &s->ways[first]) < 0) {
+            first = other;
+            best = value;
+        }
+    }
+    *chunks = best;
+}
+
+static void try_schedule(struct search *s, struct tri_way_plan way)
+{
+    take_chunks(s->config, &way);
+    if (way.chunks > 0 && (s->open->autos & TRI_AUTO_CHUNKS)) {
+        try_chunks(s, &way, false);
+    }
+    if (way.chunks > 0 && (s->open->autos & TRI_AUTO_CHUNKS_BACKWARD)) {
+        try_chunks(s, &way, true);
+    }
+    try_memory(s, way);
 }
 
 static void try_options(struct search *s, struct tri_layout layout)
 {
     const struct tri_strategy *const *list = s->config->known->schedules;
-    struct tri_way_plan way = way_of_config(s->config, layout);
-    if (!way.schedule) {
-        try_rest(s, way);
-        return;
-    }
-    for (; *list; list++) {
-        const struct tri_schedule_kind *kind = (const struct tri_schedule_kind *)*list;
-        if (kind->dense != s->config->moe.schedule->dense) {
-            continue;
-        }
-        way.schedule = kind;
-        way.chunks = 0;
-        try_rest(s, way);
-        for (way.chunks = 2; has_chunks(kind) && way.chunks <= CHUNKS_MOST; way.chunks *= 2) {
-            try_rest(s, way);
+    struct tri_way_plan way = way_of_config(s, layout);
+    bool open = way.schedule && (s->open->autos & TRI_AUTO_SCHEDULE);
+    try_schedule(s, way);
+    for (; open && *list; list++) {
+        way.schedule = (const struct tri_schedule_kind *)*list;
+        if (way.schedule->dense == s->config->moe.schedule->dense) {
+            try_schedule(s, way);
         }
     }
 }
 
-/* Pairs of tensor and expert that divide the ranks. */
-static int count_layouts(int ranks)
+static struct tri_layout layout_of(const struct tri_config *config, int ranks)
 {
-    int count = 0;
-    for (int tensor = 1; tensor <= ranks; tensor++) {
-        for (int expert = 1; expert <= ranks / tensor; expert++) {
-            count += ranks % (tensor * expert) == 0;
-        }
-    }
-    return count;
+    const struct tri_config_parallel *p = &config->parallel;
+    return (struct tri_layout){
+        (int)p->tensor,        (int)p->expert,           ranks / (int)(p->tensor * p->expert),
+        (int)p->expert_tensor, (int)tri_config_depth(p), (int)tri_config_cross(p)};
 }
 
 struct tri_way_plan *tri_plan_ways(const struct tri_config *config, int ranks,
-                                   tri_time_rank rehearse, const struct tri_cluster *cluster,
-                                   int *count)
+                                   const struct tri_search *search, tri_time_rank rehearse,
+                                   const struct tri_cluster *cluster, int *count)
 {
-    struct search s = {.config = config, .ranks = ranks, .rehearse = rehearse, .cluster = cluster};
-    tri_meter_begin(TRI_METER_LAYOUTS, count_layouts(ranks), "planning");
-    for (int tensor = 1; tensor <= ranks; tensor++) {
-        for (int expert = 1; expert <= ranks / tensor; expert++) {
-            if (ranks % (tensor * expert) != 0) {
-                continue;
-            }
-            struct tri_layout layout = {tensor, expert, ranks / (tensor * expert), tensor, 1, 1};
-            try_layout(&s, layout);
-            layout.expert_tensor = 1;
-            if (tensor > 1 && config->moe.num_experts > 0) {
-                try_layout(&s, layout);
-            }
-            tri_meter_add(TRI_METER_LAYOUTS, 1);
+    struct search s = {config, ranks, search, rehearse, cluster, NULL, 0, 0};
+    struct tri_way_plan best[BEST_LAYOUTS];
+    if (search->autos & TRI_AUTO_LAYOUT) {
+        try_layouts(&s);
+        int layouts = best_layouts(&s, best);
+        for (int i = 0; i < layouts; i++) {
+            try_grids(&s, best[i]);
         }
+    } else {
+        try_layout(&s, layout_of(config, ranks));
     }
-    tri_meter_end();
-    qsort(s.ways, (size_t)s.count, sizeof(*s.ways), compare);
-    struct tri_layout best[BEST_LAYOUTS];
-    int layouts = 0;
-    for (int i = 0; i < s.count && layouts < BEST_LAYOUTS && !s.ways[i].plan.refused; i++) {
-        bool seen = false;
-        for (int j = 0; j < layouts; j++) {
-            seen = seen || memcmp(&best[j], &s.ways[i].plan.layout, sizeof(best[j])) == 0;
-        }
-        if (!seen) {
-            best[layouts++] = s.ways[i].plan.layout;
-        }
-    }
-    for (int i = 0; i < 2 * layouts; i++) {
-        s.only_counts = i < layouts;
-        if (i == layouts) {
-            tri_meter_begin(TRI_METER_OPTIONS, s.options, "planning with other options");
-        }
-        try_options(&s, best[i % layouts]);
-    }
-    if (layouts > 0) {
-        tri_meter_end();
+    int layouts = best_layouts(&s, best);
+    for (int i = 0; i < layouts; i++) {
+        try_options(&s, best[i].plan.layout);
     }
     qsort(s.ways, (size_t)s.count, sizeof(*s.ways), compare);
     *count = s.count;

@@ -1,5 +1,5 @@
-/* The search with times: layouts, and for the best of them how tokens move, what is recomputed and
- * how many rows a micro-batch has, the fastest first. */
+/* The search with times: layouts, and for the best of them tensor grids, how tokens move, what is
+ * recomputed and how many rows a micro-batch has, the fastest first. */
 #ifndef TRIDENT_PLAN_SEARCH_H
 #define TRIDENT_PLAN_SEARCH_H
 
@@ -9,19 +9,31 @@
 struct tri_way_plan {
     struct tri_layout_plan plan;
     const struct tri_schedule_kind *schedule; /* NULL: a dense model */
-    int64_t chunks;                           /* moe.chunks, both ways; 0: as the config has it */
+    int64_t chunks, chunks_backward;          /* 0: the schedule has none */
     int64_t recompute;                        /* 0: none, -1: all blocks, else the config's */
     int64_t micro_batch;
     bool fits; /* in the cluster's memory_per_rank */
+    int order; /* in which they were tried: of equal ones the first is better */
 };
 
-/* All layouts of so many ranks with the config's own options, those that do not fit also with all
- * blocks recomputed and one row a micro-batch; and the best few with all options. The fastest that
- * fits first, then those that do not fit, refused ones last. Returns an array of *count, to be
- * freed with tri_free. Local. */
+/* What may be other than the config has it. */
+struct tri_search {
+    unsigned autos; /* of enum tri_auto */
+    bool memory;    /* train.recompute and train.micro_batch */
+};
+
+/* All layouts of so many ranks with the config's own options, those that do not fit also, where
+ * memory is open, with all blocks recomputed and one row a micro-batch; of the best few their
+ * tensor grids; and of the best few then all options: each schedule, with the best number of chunks
+ * for the forward and, with that, the best for the backward. Without TRI_AUTO_LAYOUT the config's
+ * layout alone. The fastest that fits first, then those that do not fit, the smallest first,
+ * refused ones last. Returns an array of *count, one or more, to be freed with tri_free. Local. */
 struct tri_way_plan *tri_plan_ways(const struct tri_config *config, int ranks,
-                                   tri_time_rank rehearse, const struct tri_cluster *cluster,
-                                   int *count);
+                                   const struct tri_search *search, tri_time_rank rehearse,
+                                   const struct tri_cluster *cluster, int *count);
+
+/* Whether the schedule reads moe.chunks. */
+bool tri_schedule_has_chunks(const struct tri_schedule_kind *schedule);
 
 /* The config with the options and the layout of a way. */
 void tri_way_apply(const struct tri_way_plan *way, struct tri_config *config);

@@ -47,6 +47,10 @@ enum tri_status tri_session_config(const char *path, int ranks, int count, char 
                                               overrides, config, error);
     tri_free(yaml);
     TRI_TRY(status);
+    if (config->autos) {
+        return tri_config_refuse_auto(config, "expected a value: a run chooses when it trains",
+                                      error);
+    }
     tell_changes(&trained, config);
     return TRI_OK;
 }
@@ -128,6 +132,9 @@ enum tri_status tri_session_create(struct tri_comm *comm, const struct tri_confi
                                    struct tri_session **session, struct tri_error *error)
 {
     *session = NULL;
+    if (config->autos) {
+        return tri_config_refuse_auto(config, "expected a value: this does not choose", error);
+    }
     TRI_TRY(tri_config_check_layout(config, tri_comm_size(comm), error));
     TRI_TRY(tri_params_check_frozen(config, error));
     tri_comm_set_timeout(comm, config->comm_timeout_seconds);

@@ -7,6 +7,7 @@
 #include "checkpoint/peft.h"
 #include "config/text.h"
 #include "moe/strategies.h"
+#include "train/auto.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -120,6 +121,12 @@ static bool find_resumed(const char *path, struct source *source)
     return has_config(path);
 }
 
+/* Whether the config names weights. */
+static bool is_asked(const struct tri_config *config)
+{
+    return config->init_from[0] || config->resume[0];
+}
+
 /* On one rank. */
 static enum tri_status find_source(const struct tri_config *config, bool goes_on,
                                    struct source *source, struct tri_error *error)
@@ -127,7 +134,8 @@ static enum tri_status find_source(const struct tri_config *config, bool goes_on
     struct tri_checkpoint_choice choice = {0};
     *source = (struct source){0};
     source->own = goes_on && find_newest(config->run_dir, source);
-    if (source->own) {
+    if (source->own || !is_asked(config)) {
+        source->path[0] = source->own ? source->path[0] : '\0';
         return TRI_OK;
     }
     if (!config->init_from[0]) {
@@ -221,19 +229,34 @@ static enum tri_status complete_alone(struct tri_config *config, struct tri_erro
                              why.message, misfit.message);
 }
 
+/* What was chosen for a run stays so, as long as the ranks allow it. Local. */
+static void keep_choice(const struct tri_config *of_source, int ranks, struct tri_config *config)
+{
+    char text[TRI_AUTO_TEXT];
+    if (!config->autos || config->plan.again || ranks == 0) {
+        return;
+    }
+    if (tri_auto_keep(of_source, ranks, config, text)) {
+        tri_log_info("auto     %s", text);
+    } else {
+        tri_log_info("auto     %d ranks cannot have the layout of the run: chosen anew", ranks);
+    }
+}
+
 /* Collective; the status is this rank's own. */
-static enum tri_status complete(struct tri_group *group, bool goes_on, struct tri_config *config,
-                                struct tri_error *error)
+static enum tri_status complete(struct tri_group *group, bool goes_on, int ranks,
+                                struct tri_config *config, struct tri_error *error)
 {
     struct source source = {0};
     enum tri_status status = TRI_OK;
-    bool asked = config->init_from[0] || config->resume[0];
-    if (tri_group_rank(group) == 0 && asked) {
+    bool asked = is_asked(config);
+    if (tri_group_rank(group) == 0 && (asked || config->autos)) {
         status = find_source(config, goes_on, &source, error);
     }
     TRI_TRY(tri_comm_agree(group, status, error));
     tri_broadcast(group, where, &source, (int64_t)sizeof(source), TRI_U8, 0);
-    if (!asked || !source.path[0]) { /* nor, it will be found, has another rank the same config */
+    /* Nor, it will be found, has another rank the same config. */
+    if (!(asked || config->autos) || !source.path[0]) {
         return complete_alone(config, error);
     }
     struct tri_config *of_source = tri_alloc(TRI_MEMORY_OTHER, sizeof(*of_source));
@@ -245,7 +268,7 @@ static enum tri_status complete(struct tri_group *group, bool goes_on, struct tr
         status = take_adapter(config, &source, of_source, error);
     }
     if (status == TRI_OK) {
-        status = tri_config_complete(config, of_source, error);
+        status = tri_config_complete(config, asked ? of_source : NULL, error);
     }
     if (status == TRI_OK && !source.hf && config->init_from[0] && config->moe.num_experts > 0 &&
         of_source->moe.num_experts == 0) {
@@ -254,22 +277,35 @@ static enum tri_status complete(struct tri_group *group, bool goes_on, struct tr
                                    "that folder",
                                    source.path);
     }
+    if (status == TRI_OK && (source.own || config->resume[0])) {
+        keep_choice(of_source, ranks, config);
+    }
     tri_free(of_source);
     return status;
 }
 
 enum tri_status tri_start_config(struct tri_group *group, const char *path,
                                  const struct tri_mapping *file, int count, char *const *overrides,
-                                 bool goes_on, struct tri_config *config, struct tri_error *error)
+                                 bool goes_on, int ranks, struct tri_config *config,
+                                 struct tri_error *error)
 {
+    char text[TRI_AUTO_TEXT];
     enum tri_status status =
         tri_config_read(&tri_strategies, path, file, count, overrides, config, error);
     TRI_TRY(tri_comm_agree(group, status, error));
-    int64_t asked = config->init_from[0] || config->resume[0];
+    int64_t asked = is_asked(config) || (goes_on && config->autos);
     tri_all_reduce_max(group, where, &asked, 1, TRI_I64);
-    status =
-        asked ? complete(group, goes_on, config, error) : tri_config_complete(config, NULL, error);
-    return tri_comm_agree(group, status, error);
+    status = asked ? complete(group, goes_on, ranks, config, error)
+                   : tri_config_complete(config, NULL, error);
+    TRI_TRY(tri_comm_agree(group, status, error));
+    if (ranks == 0) {
+        return TRI_OK;
+    }
+    TRI_TRY(tri_auto_choose(group, ranks, config, text, error));
+    if (text[0]) {
+        tri_log_info("auto     %s", text);
+    }
+    return TRI_OK;
 }
 
 /* ---- the weights ----------------------------------------------------------------------------- */

@@ -8,10 +8,12 @@
  * what the sections model and moe leave out is that of
  * the folder, checkpoint or run that init_from names; or, when a run goes on (goes_on) that has
  * checkpoints of its own, of these, and init_from is not looked at. Each rank reads its own config.
+ * What it leaves to the planner is chosen for so many ranks (0: stays so), or in a run that goes on
+ * is as the run has it, and is logged.
  * Collective over group; the status is the same on all ranks. */
 enum tri_status tri_start_config(struct tri_group *group, const char *path,
                                  const struct tri_mapping *file, int count, char *const *overrides,
-                                 bool goes_on, struct tri_config *config,
+                                 bool goes_on, int ranks, struct tri_config *config,
                                  struct tri_error *error) TRI_NODISCARD;
 
 /* The weights of init_from into a session whose config was read as above: step 0, moments 0.

@@ -58,9 +58,6 @@ static void test_reserved(void **state)
         {"moe: {num_experts: 4, router: any}\n",
          "c.yaml:1: key 'moe.router': found 'any', expected top_k, balanced, deepspeed_top1, "
          "deepspeed_top2, deepspeed_topk, sparsemixer, dense or expert_choice"},
-        {"moe: {num_experts: 4, schedule: auto}\n",
-         "c.yaml:1: key 'moe.schedule': found 'auto', which is not built yet, expected ted, "
-         "overlapped, s1, s2 or dense"},
         {"train: {recompute: auto}\n",
          "c.yaml:1: key 'train.recompute': found 'auto', which is not built yet, expected none, "
          "full or block numbers, as [0, 3]"},
@@ -401,8 +398,11 @@ static void test_overrides(void **state)
                              "from 0 to below 1, as [0.9, 0.95]"},
         {"train.recompute=some", "command line: key 'train.recompute': found 'some', expected "
                                  "none, full or block numbers, as [0, 3]"},
-        {"moe.chunks=auto", "command line: key 'moe.chunks': found 'auto', which is not built yet, "
-                            "expected an integer from 1 to 1024"},
+        {"moe.chunks=most", "command line: key 'moe.chunks': found 'most', expected an integer "
+                            "from 1 to 1024, or auto"},
+        {"parallel=all", "command line: key 'parallel': found 'all', expected auto, or its keys "
+                         "one by one"},
+        {"model=auto", "command line: key 'model': unknown key; "},
         {"train.recompute=[0,", "command line: key 'train.recompute': found '[0,', expected "
                                 "none, full or block numbers, as [0, 3]"},
         {"train.recompute=[4]",
