@@ -2,6 +2,7 @@
 
 #include "base/memory.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -122,6 +123,12 @@ static int try_way(struct search *s, struct tri_way_plan way)
     return s->count - 1;
 }
 
+/* What differs in less differs by rounding. */
+static double picoseconds(const struct tri_way_plan *way)
+{
+    return floor(way->plan.time.step * 1e12 + 0.5);
+}
+
 static int compare(const void *a, const void *b)
 {
     const struct tri_way_plan *x = a;
@@ -132,8 +139,9 @@ static int compare(const void *a, const void *b)
     if (x->fits != y->fits) {
         return x->fits ? -1 : 1;
     }
-    if (x->fits && x->plan.time.step != y->plan.time.step) {
-        return x->plan.time.step < y->plan.time.step ? -1 : 1;
+    double of_x = picoseconds(x), of_y = picoseconds(y);
+    if (x->fits && of_x != of_y) {
+        return of_x < of_y ? -1 : 1;
     }
     if (x->plan.memory.total != y->plan.memory.total) {
         return x->plan.memory.total < y->plan.memory.total ? -1 : 1;

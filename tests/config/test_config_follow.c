@@ -60,6 +60,9 @@ static int overrides_of(const struct tri_key *key, char texts[8][128])
     while ((word = tri_key_word(key, &tri_strategies, (size_t)count)) != NULL) {
         (void)snprintf(texts[count++], 128, "%s=%s", key->name, word);
     }
+    if (key->autos) {
+        (void)snprintf(texts[count++], 128, "%s=auto", key->name);
+    }
     for (int i = 0; count == i && i < 4 && of_type[key->type][i]; i++) {
         (void)snprintf(texts[count++], 128, "%s=%s", key->name, of_type[key->type][i]);
     }

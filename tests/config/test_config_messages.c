@@ -58,6 +58,8 @@ static void test_reserved(void **state)
         {"moe: {num_experts: 4, router: any}\n",
          "c.yaml:1: key 'moe.router': found 'any', expected top_k, balanced, deepspeed_top1, "
          "deepspeed_top2, deepspeed_topk, sparsemixer, dense or expert_choice"},
+        {"parallel: most\n",
+         "c.yaml:1: key 'parallel': found a value, expected a section of keys and values, or auto"},
         {"train: {recompute: auto}\n",
          "c.yaml:1: key 'train.recompute': found 'auto', which is not built yet, expected none, "
          "full or block numbers, as [0, 3]"},
@@ -402,7 +404,7 @@ static void test_overrides(void **state)
                             "from 1 to 1024, or auto"},
         {"parallel=all", "command line: key 'parallel': found 'all', expected auto, or its keys "
                          "one by one"},
-        {"model=auto", "command line: key 'model': unknown key; "},
+        {"model=auto", "command line: key 'model': unknown key; the nearest known one is 'seed'"},
         {"train.recompute=[0,", "command line: key 'train.recompute': found '[0,', expected "
                                 "none, full or block numbers, as [0, 3]"},
         {"train.recompute=[4]",
