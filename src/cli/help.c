@@ -139,9 +139,9 @@ const struct tri_command tri_commands[] = {
      "step\n"
      "               and where they go; with --layouts the fastest first, of the best layouts "
      "also\n"
-     "               with other moe.schedule, moe.chunks, train.recompute and train.micro_batch, "
-     "and\n"
-     "               why the others lose\n"
+     "               with other grids, moe.schedule, moe.chunks, train.recompute and\n"
+     "               train.micro_batch, and why the others lose; what is `auto` in the config is\n"
+     "               chosen with it (without it with plan.cluster)\n"
      "  --json       one JSON object: bytes, sent, …; or layouts and refused\n"
      "  key=value    replaces a value of the config, as in parallel.expert=2\n",
      OPTIONS({"--ranks", true}, {"--layouts", false}, {"--cluster", true}, {"--json", false},
