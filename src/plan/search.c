@@ -1,6 +1,7 @@
 #include "plan/search.h"
 
 #include "base/memory.h"
+#include "base/meter.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -162,8 +163,21 @@ static void try_layout(struct search *s, struct tri_layout layout)
     }
 }
 
+/* Pairs of tensor and expert that divide the ranks. */
+static int count_layouts(int ranks)
+{
+    int count = 0;
+    for (int tensor = 1; tensor <= ranks; tensor++) {
+        for (int expert = 1; expert <= ranks / tensor; expert++) {
+            count += ranks % (tensor * expert) == 0;
+        }
+    }
+    return count;
+}
+
 static void try_layouts(struct search *s)
 {
+    tri_meter_begin(TRI_METER_LAYOUTS, count_layouts(s->ranks), "planning");
     for (int tensor = 1; tensor <= s->ranks; tensor++) {
         for (int expert = 1; expert <= s->ranks / tensor; expert++) {
             if (s->ranks % (tensor * expert) != 0) {
@@ -175,8 +189,10 @@ static void try_layouts(struct search *s)
             if (tensor > 1 && s->config->moe.num_experts > 0) {
                 try_layout(s, layout);
             }
+            tri_meter_add(TRI_METER_LAYOUTS, 1);
         }
     }
+    tri_meter_end();
 }
 
 /* Those of the best ways, each once: at most so many. Returns how many. */
@@ -301,17 +317,36 @@ static void try_schedule(struct search *s, struct tri_way_plan way)
         try_chunks(s, &way, true);
     }
     try_memory(s, way);
+    tri_meter_add(TRI_METER_OPTIONS, 1);
+}
+
+/* Of the list the schedule number i that may be tried; NULL: it is none. */
+static const struct tri_schedule_kind *open_schedule(const struct search *s, int i)
+{
+    const struct tri_schedule_kind *kind =
+        (const struct tri_schedule_kind *)s->config->known->schedules[i];
+    return kind->dense == s->config->moe.schedule->dense ? kind : NULL;
+}
+
+/* How many try_options tries, the config's own first. */
+static int count_schedules(const struct search *s)
+{
+    int count = 1;
+    bool open = s->config->moe.num_experts > 0 && (s->open->autos & TRI_AUTO_SCHEDULE);
+    for (int i = 0; open && s->config->known->schedules[i]; i++) {
+        count += open_schedule(s, i) ? 1 : 0;
+    }
+    return count;
 }
 
 static void try_options(struct search *s, struct tri_layout layout)
 {
-    const struct tri_strategy *const *list = s->config->known->schedules;
     struct tri_way_plan way = way_of_config(s, layout);
     bool open = way.schedule && (s->open->autos & TRI_AUTO_SCHEDULE);
     try_schedule(s, way);
-    for (; open && *list; list++) {
-        way.schedule = (const struct tri_schedule_kind *)*list;
-        if (way.schedule->dense == s->config->moe.schedule->dense) {
+    for (int i = 0; open && s->config->known->schedules[i]; i++) {
+        way.schedule = open_schedule(s, i);
+        if (way.schedule) {
             try_schedule(s, way);
         }
     }
@@ -329,7 +364,8 @@ struct tri_way_plan *tri_plan_ways(const struct tri_config *config, int ranks,
                                    const struct tri_search *search, tri_time_rank rehearse,
                                    const struct tri_cluster *cluster, int *count)
 {
-    struct search s = {config, ranks, search, rehearse, cluster, NULL, 0, 0};
+    struct search s = {
+        .config = config, .ranks = ranks, .open = search, .rehearse = rehearse, .cluster = cluster};
     struct tri_way_plan best[BEST_LAYOUTS];
     if (search->autos & TRI_AUTO_LAYOUT) {
         try_layouts(&s);
@@ -341,9 +377,12 @@ struct tri_way_plan *tri_plan_ways(const struct tri_config *config, int ranks,
         try_layout(&s, layout_of(config, ranks));
     }
     int layouts = best_layouts(&s, best);
+    tri_meter_begin(TRI_METER_OPTIONS, layouts * count_schedules(&s),
+                    "planning with other options");
     for (int i = 0; i < layouts; i++) {
         try_options(&s, best[i].plan.layout);
     }
+    tri_meter_end();
     qsort(s.ways, (size_t)s.count, sizeof(*s.ways), compare);
     *count = s.count;
     return s.ways;
