@@ -62,10 +62,11 @@ int trident_runtime_is_broken(const struct trident_runtime *runtime);
 /* ---- a model --------------------------------------------------------------------------------- */
 
 /* A new model with the initial weights that `config` (YAML, docs/config.md) says, laid out as it
- * says. The keys of a run (its folder, data files, number of steps, batch, learning rates,
- * checkpoints, evaluation) and comm.timeout_seconds have no meaning here: what the caller waits for
- * has no limit of time. A runtime of several ranks has room for 254 models or one more. Memory is
- * not planned ahead: a model that does not fit breaks the runtime. */
+ * says, or where it says `auto` as the planner chooses with the file of plan.cluster. The keys of a
+ * run (its folder, data files, number of steps, batch, learning rates, checkpoints, evaluation) and
+ * comm.timeout_seconds have no meaning here: what the caller waits for has no limit of time. A
+ * runtime of several ranks has room for 254 models or one more. Memory is not planned ahead: a
+ * model that does not fit breaks the runtime. */
 enum trident_status trident_model_create(struct trident_runtime *runtime, const char *config,
                                          struct trident_model **model, struct trident_error *error);
 enum trident_use {

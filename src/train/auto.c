@@ -55,7 +55,7 @@ static void describe(const struct tri_config *config, unsigned autos, int ranks,
         }
     }
     if (used == 0) {
-        (void)add(text, used, "nothing that this model has");
+        (void)add(text, used, "no key that the model and its schedule read");
     }
 }
 

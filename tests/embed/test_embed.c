@@ -159,6 +159,33 @@ static void test_two(void **state)
     assert_true(alone[0].step[0].loss != alone[1].step[0].loss);
 }
 
+/* What the config leaves to the planner is chosen for the runtime's ranks. */
+static void test_auto(void **state)
+{
+    (void)state;
+    static const char path[] = TEST_TMP "/embed_cluster.yaml";
+    static const struct trident_options two = {.ranks = 2, .threads = 1};
+    struct trident_runtime *runtime;
+    struct trident_model *model;
+    struct trident_error error;
+    FILE *file = fopen(path, "w");
+    assert_true(file && fputs("{ranks_per_host: 2, links: {inside: {any: {bytes: 1e9}}},"
+                              " kernels: {f32: {any: {bytes: 1e10}}}}",
+                              file) >= 0);
+    assert_int_equal(fclose(file), 0);
+    assert_int_equal(trident_runtime_create(&two, &runtime, NULL), TRIDENT_OK);
+    if (trident_model_create(runtime,
+                             "{model: {hidden_size: 16, num_heads: 2}, moe: {num_experts: 4,"
+                             " schedule: auto}, data: {sequence_length: 8}, parallel: auto,"
+                             " plan: {cluster: " TEST_TMP "/embed_cluster.yaml}}",
+                             &model, &error) != TRIDENT_OK) {
+        fail_msg("%s", error.message);
+    }
+    trident_model_destroy(model);
+    trident_runtime_destroy(runtime);
+    (void)unlink(path);
+}
+
 /* What it was taught shows, and outlives it. */
 static void test_saved(void **state)
 {
@@ -196,6 +223,11 @@ static void test_bad_input(void **state)
     assert_int_equal(trident_runtime_create(BY_DEFAULT, &runtime, NULL), TRIDENT_OK);
     expect_bad(trident_model_create(runtime, "{modell: 1}", &model, &error), &error, "modell");
     assert_null(model);
+    expect_bad(trident_model_create(runtime, "{parallel: auto}", &model, &error), &error,
+               "key 'parallel': found auto, expected a cluster's file in plan.cluster");
+    expect_bad(trident_model_create(runtime, "{parallel: auto, plan: {cluster: " TEST_TMP "/none}}",
+                                    &model, &error),
+               &error, "none: cannot open");
     expect_bad(trident_model_load(runtime, TEST_TMP "/none", TRIDENT_TRAINS, NULL, &model, &error),
                &error, "none");
     const char *const changes[] = {"model.hidden_size=wide", NULL};
@@ -454,10 +486,11 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         /* First: a handler that an earlier test had got would not be installed again. */
-        cmocka_unit_test(test_quiet),  cmocka_unit_test(test_two),
-        cmocka_unit_test(test_saved),  cmocka_unit_test(test_bad_input),
-        cmocka_unit_test(test_broken), cmocka_unit_test(test_callers),
-        cmocka_unit_test(test_early),  cmocka_unit_test(test_no_threads),
+        cmocka_unit_test(test_quiet),      cmocka_unit_test(test_two),
+        cmocka_unit_test(test_saved),      cmocka_unit_test(test_auto),
+        cmocka_unit_test(test_bad_input),  cmocka_unit_test(test_broken),
+        cmocka_unit_test(test_callers),    cmocka_unit_test(test_early),
+        cmocka_unit_test(test_no_threads),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
