@@ -36,6 +36,7 @@ static enum tri_status read_request(const struct tri_arguments *arguments, struc
     request->timed = file[0] != '\0';
     if (request->timed) {
         TRI_TRY(tri_cluster_read(file, &request->cluster, error));
+        request->config.comm_ranks_per_host = request->cluster.ranks_per_host;
     }
     int threads = request->config.threads > 0 ? (int)request->config.threads : 1;
     TRI_TRY(tri_kernels_check(tri_environment_kernels(), error));

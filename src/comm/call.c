@@ -72,9 +72,13 @@ struct tri_call tri_call_of_parts(struct tri_group *group, enum tri_verb verb,
 struct tri_call tri_call_of_rows(struct tri_group *group, struct tri_where where,
                                  const int64_t *send_rows, int64_t width, enum tri_dtype dtype)
 {
-    int64_t rows = 0;
+    int64_t rows = 0, rows_between = 0, messages_between = 0;
     for (int r = 0; r < group->size; r++) {
         rows += r == group->rank ? 0 : send_rows[r];
+        if (send_rows[r] > 0 && !tri_group_is_near(group, r)) {
+            rows_between += send_rows[r];
+            messages_between++;
+        }
     }
     return (struct tri_call){
         .group = group,
@@ -83,6 +87,8 @@ struct tri_call tri_call_of_rows(struct tri_group *group, struct tri_where where
         .dtype = dtype,
         .n = width,
         .bytes = rows * width * (int64_t)tri_dtype_size(dtype),
+        .bytes_between = rows_between * width * (int64_t)tri_dtype_size(dtype),
+        .messages_between = messages_between,
     };
 }
 
@@ -175,5 +181,7 @@ void tri_call_leave(struct tri_call *call)
     if (call->verb != TRI_VERB_BARRIER && mesh->ledger) {
         tri_ledger_book(mesh->ledger, op_of(call->verb), call->group->id, call->where.phase,
                         call->where.kind, call->bytes, seconds, exposed);
+        tri_ledger_book_between(mesh->ledger, op_of(call->verb), call->group->id, call->where.phase,
+                                call->where.kind, call->bytes_between, call->messages_between);
     }
 }

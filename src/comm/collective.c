@@ -95,6 +95,10 @@ void tri_all_to_all_counts(struct tri_group *group, struct tri_where where, cons
         .n = count,
         .bytes = bytes_of(count * (group->size - 1), TRI_I64),
     };
+    for (int r = 0; r < group->size; r++) {
+        call.messages_between += tri_group_is_near(group, r) ? 0 : 1;
+    }
+    call.bytes_between = bytes_of(call.messages_between * count, TRI_I64);
     tri_call_enter(&call);
     tri_end_all_to_all(group, send, recv, count, TRI_I64);
     tri_call_leave(&call);

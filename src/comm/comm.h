@@ -93,6 +93,7 @@ struct tri_mesh {
     int size[TRI_AXIS_COUNT];    /* ranks along each axis */
     int coord[TRI_AXIS_COUNT];   /* this rank's place on each */
     int ranks, rank;             /* of the whole mesh: in the order of the axes */
+    int *host;                   /* [ranks] which share one: alike for those, by the lowest rank */
     struct tri_comm *comm;       /* borrowed; NULL: it has no other ranks, or only plans them */
     struct tri_ledger *ledger;   /* where its calls are booked: the job's; without a job NULL,
                                   nowhere, until its owner sets one */
@@ -116,6 +117,10 @@ struct tri_mesh *tri_mesh_create_view(int tensor, int cross, int depth, int expe
                                       int rank);
 void tri_mesh_destroy(struct tri_mesh *mesh);
 void tri_mesh_set_max_message(struct tri_mesh *mesh, int64_t elements);
+/* From here on so many consecutive ranks share a host, the last one perhaps fewer, whatever was
+ * found; 0: those of `host` [ranks], or NULL, as was found. The same on all ranks. No call is under
+ * way. */
+void tri_mesh_set_hosts(struct tri_mesh *mesh, int64_t ranks_per_host, const int *host);
 void tri_mesh_coords(const struct tri_mesh *mesh, int rank, int coord[TRI_AXIS_COUNT]);
 
 /* The ranks that share a layer, parallel.tensor of them, over tensor x cross x depth; this one's
@@ -243,7 +248,7 @@ struct tri_request *tri_receive_begin(struct tri_group *group, struct tri_where 
  * then. Cheap. Local. */
 void tri_mesh_progress(const struct tri_mesh *mesh);
 
-/* Calls and bytes of `ledger` added up over the ranks of group: total, whose seconds are zero.
+/* Calls, bytes and messages of `ledger` added up over the ranks of group: total, whose seconds are zero.
  * Books nothing in what it adds up, if that is a copy. Collective over group. */
 void tri_ledger_sum_ranks(struct tri_group *group, const struct tri_ledger *ledger,
                           struct tri_ledger *total);

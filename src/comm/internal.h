@@ -22,6 +22,7 @@ struct tri_comm {
     struct tri_transport *transport; /* of the meshes that are created from now on; borrowed */
     int rank, size;
     int node_rank, node_size;
+    int *host;             /* [size] lowest rank of each one's node; NULL: all share one */
     pthread_mutex_t *turn; /* that the ranks of this process share; NULL: it is the only one */
     char library[TRI_LIBRARY_BYTES];
     /* Ends every rank, as far as it can; may return. From any thread. */
@@ -85,6 +86,8 @@ struct tri_group {
 int tri_mesh_group_size(const int size[TRI_AXIS_COUNT], int id);
 /* World rank of member `index` of the group of kind id that world rank `rank` is in. */
 int tri_mesh_member(const int size[TRI_AXIS_COUNT], int id, int rank, int index);
+/* Whether member `index` shares this rank's host. */
+bool tri_group_is_near(const struct tri_group *group, int index);
 
 /* ---- one call -------------------------------------------------------------------------------- */
 
@@ -125,7 +128,8 @@ struct tri_call {
     const int64_t *parts; /* [group size], or NULL; read only while the call is entered */
     int peer; /* place of a broadcast's root, or of the other end of a send or receive */
     bool begun;
-    int64_t bytes;     /* for the ledger */
+    int64_t bytes; /* for the ledger */
+    int64_t bytes_between, messages_between;
     uint64_t sequence; /* 0: between two ranks */
     /* Times: when it began; when its messages were seen to have arrived while nobody waited (in a
      * plan: when they will have), or 0;

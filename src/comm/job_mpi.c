@@ -141,6 +141,18 @@ static struct mpi_comm *create(bool joined)
     return mpi;
 }
 
+/* Which ranks share a node. */
+static void find_hosts(struct mpi_comm *mpi)
+{
+    struct tri_comm *comm = &mpi->base;
+    int first = comm->rank;
+    if (comm->size > 1) {
+        comm->host = tri_alloc(TRI_MEMORY_OTHER, (size_t)comm->size * sizeof(*comm->host));
+        TRI_MPI(MPI_Bcast(&first, 1, MPI_INT, 0, mpi->node));
+        TRI_MPI(MPI_Allgather(&first, 1, MPI_INT, comm->host, 1, MPI_INT, mpi->world));
+    }
+}
+
 /* Finds this rank's place among all. */
 static void find_place(struct mpi_comm *mpi, MPI_Comm all)
 {
@@ -157,6 +169,7 @@ static void find_place(struct mpi_comm *mpi, MPI_Comm all)
                                 &mpi->node));
     TRI_MPI(MPI_Comm_rank(mpi->node, &comm->node_rank));
     TRI_MPI(MPI_Comm_size(mpi->node, &comm->node_size));
+    find_hosts(mpi);
     name_library(comm->library);
 }
 
@@ -234,5 +247,6 @@ void tri_comm_finish(struct tri_comm *comm)
     if (!mpi->joined) {
         tri_panic_set_hooks(NULL, NULL, NULL);
     }
+    tri_free(comm->host);
     tri_free(mpi);
 }

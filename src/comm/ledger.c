@@ -17,6 +17,15 @@ void tri_ledger_book(struct tri_ledger *ledger, enum tri_op op, int group, enum 
     cell->seconds_exposed += seconds_exposed;
 }
 
+void tri_ledger_book_between(struct tri_ledger *ledger, enum tri_op op, int group,
+                             enum tri_phase phase, enum tri_kind kind, int64_t bytes,
+                             int64_t messages)
+{
+    struct tri_ledger_cell *cell = &ledger->cell[op][group][phase][kind];
+    cell->bytes_between += bytes;
+    cell->messages_between += messages;
+}
+
 struct span {
     int begin, end;
 };
@@ -41,6 +50,8 @@ struct tri_ledger_cell tri_ledger_sum(const struct tri_ledger *ledger, int op, i
                     const struct tri_ledger_cell *cell = &ledger->cell[i][j][l][m];
                     sum.calls += cell->calls;
                     sum.bytes += cell->bytes;
+                    sum.bytes_between += cell->bytes_between;
+                    sum.messages_between += cell->messages_between;
                     sum.seconds += cell->seconds;
                     sum.seconds_exposed += cell->seconds_exposed;
                 }

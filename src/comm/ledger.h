@@ -44,6 +44,9 @@ enum tri_kind {
 
 struct tri_ledger_cell {
     int64_t calls, bytes;
+    /* Of all_to_all and send: bytes that leave the host (tri_mesh_set_hosts), and ranks elsewhere
+     * that they went to, one call after the other. */
+    int64_t bytes_between, messages_between;
     double
         seconds; /* inside the call; of a begun one, from begin to end, less what passed after its
                        messages had arrived (as far as tri_mesh_progress was there to see it) */
@@ -58,6 +61,10 @@ struct tri_ledger {
 void tri_ledger_reset(struct tri_ledger *ledger);
 void tri_ledger_book(struct tri_ledger *ledger, enum tri_op op, int group, enum tri_phase phase,
                      enum tri_kind kind, int64_t bytes, double seconds, double seconds_exposed);
+/* What of a call that is booked leaves the host. */
+void tri_ledger_book_between(struct tri_ledger *ledger, enum tri_op op, int group,
+                             enum tri_phase phase, enum tri_kind kind, int64_t bytes,
+                             int64_t messages);
 /* Sums with wildcards: -1 matches all. 0 of no ledger, NULL. */
 struct tri_ledger_cell tri_ledger_sum(const struct tri_ledger *ledger, int op, int group, int phase,
                                       int kind);

@@ -122,6 +122,10 @@ static struct block *create_block(struct tri_comm *comm, const int size[TRI_AXIS
     mesh->ledger = comm ? tri_comm_ledger(comm) : NULL;
     mesh->max_message = MAX_MESSAGE;
     mesh->reduce = tri_reduce;
+    mesh->host = tri_alloc(TRI_MEMORY_OTHER, (size_t)mesh->ranks * sizeof(*mesh->host));
+    if (comm && comm->host) {
+        memcpy(mesh->host, comm->host, (size_t)mesh->ranks * sizeof(*mesh->host));
+    }
     coords_of(mesh->size, rank, mesh->coord);
     for (int id = 0; id < TRI_GROUP_COUNT; id++) {
         init_group(&block->group[id], mesh, id);
@@ -264,6 +268,7 @@ void tri_mesh_destroy(struct tri_mesh *mesh)
         tri_watch_leave_stage(comm->watch);
         tri_watch_mesh_close(comm->watch, block->channel);
     }
+    tri_free(mesh->host);
     tri_request_release(&block->pool);
     tri_algorithm_release(&block->pool);
     tri_free(block);
@@ -273,6 +278,24 @@ void tri_mesh_set_max_message(struct tri_mesh *mesh, int64_t elements)
 {
     TRI_REQUIRE(elements > 0 && elements <= MAX_MESSAGE);
     mesh->max_message = elements;
+}
+
+void tri_mesh_set_hosts(struct tri_mesh *mesh, int64_t ranks_per_host, const int *host)
+{
+    for (int rank = 0; rank < mesh->ranks; rank++) {
+        if (ranks_per_host > 0) {
+            mesh->host[rank] = (int)(rank / ranks_per_host * ranks_per_host);
+        } else if (host) {
+            mesh->host[rank] = host[rank];
+        }
+    }
+}
+
+bool tri_group_is_near(const struct tri_group *group, int index)
+{
+    const struct tri_mesh *mesh = group->mesh;
+    return mesh->host[tri_mesh_member(mesh->size, group->id, mesh->rank, index)] ==
+           mesh->host[mesh->rank];
 }
 
 int tri_group_size(const struct tri_group *group)

@@ -277,6 +277,10 @@ struct tri_request *tri_send_begin(struct tri_group *group, struct tri_where whe
         .peer = to,
         .bytes = n * (int64_t)tri_dtype_size(dtype),
     };
+    if (n > 0 && !tri_group_is_near(group, to)) {
+        call.bytes_between = call.bytes;
+        call.messages_between = 1;
+    }
     return begin_pair(call, data, NULL);
 }
 

@@ -202,6 +202,7 @@ struct tri_config {
     double comm_timeout_seconds;
     bool comm_overlap;
     int64_t comm_max_message; /* elements a single MPI message may carry */
+    int64_t comm_ranks_per_host; /* consecutive ones; 0: hosts are as MPI finds them */
     int64_t threads;          /* per rank; 0: cores / local ranks */
     struct tri_config_plan plan;
     /* Of enum tri_auto, or-ed: nobody has chosen these yet (train/auto.h does), and their values

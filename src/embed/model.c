@@ -56,6 +56,7 @@ static enum tri_status build(struct tri_rank *rank, void *argument, struct tri_e
                             (int)tri_config_cross(parallel), (int)tri_config_depth(parallel),
                             (int)parallel->expert, &session->mesh, error));
     tri_mesh_set_max_message(session->mesh, config->comm_max_message);
+    tri_mesh_set_hosts(session->mesh, config->comm_ranks_per_host, NULL);
     TRI_TRY(tri_session_make_kernels(session, rank->owner->threads, error));
     session->engine = tri_engine_create(config, session->mesh, session->kernels, model->training);
     if (!model->choice.path[0]) {

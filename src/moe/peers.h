@@ -6,6 +6,7 @@
 #include "model/frame.h"
 
 /* Who sends rows to the experts of this rank. */
+struct tri_hosts;
 struct tri_peers {
     const struct tri_context *context;
     struct tri_group *homes; /* of the experts: {expert}, or {tensor, expert} */
@@ -13,6 +14,7 @@ struct tri_peers {
     int parts;               /* tensor parts of a source's tokens that arrive apart */
     /* In how many chunks rows travel, forward and backward (moe/route_chunks.h); 0: in one go. */
     int chunks[2];
+    const struct tri_hosts *hosts; /* rows go by way of relays (moe/hosts.h); NULL: straight */
     int holders; /* consecutive homes that have the same experts, each a shard of them, and each get
                     a copy of a row; 1: the homes' experts are different ones */
 };
@@ -29,5 +31,11 @@ static inline int64_t tri_peers_at(const struct tri_peers *peers, const int64_t 
  * Exact for `load` 1 unless a capacity over a whole step drops tokens. Local. */
 void tri_peers_counts(const struct tri_peers *peers, const struct tri_pass *pass, double load,
                       int64_t *received);
+
+/* With hosts: what this rank is told as a relay, likewise. passed [sources, homes of this host,
+ * parts, experts]: rows for each expert, of this tensor rank's part; heard [sources]: tokens that
+ * have some. */
+void tri_peers_passed(const struct tri_peers *peers, const struct tri_pass *pass, double load,
+                      int64_t *passed, int64_t *heard);
 
 #endif

@@ -1,6 +1,7 @@
 #include "moe/route_plan.h"
 
 #include "model/stream.h"
+#include "moe/hosts.h"
 #include "moe/route_chunks.h"
 
 #include <string.h>
@@ -123,16 +124,28 @@ static void plan_slots(const struct tri_peers *peers, const struct tri_frame *fr
     tri_arena_rewind(frame->arena, mark);
 }
 
+/* The i-th source of those whose rows arrive in a tensor part, and who brings them. */
+static int64_t source_at(const struct tri_peers *peers, int64_t part, int64_t i)
+{
+    return peers->hosts ? peers->hosts->order[part * tri_group_size(peers->homes) + i] : i;
+}
+
+static int64_t sender_of(const struct tri_peers *peers, int64_t source)
+{
+    return peers->hosts ? tri_hosts_relay(peers->hosts, (int)source, peers->hosts->mine) : source;
+}
+
 static void count_rows(const struct tri_peers *peers, struct tri_route_plan *plan,
                        const int64_t *received)
 {
     int64_t homes = tri_group_size(peers->homes);
-    for (int64_t s = 0; s < homes; s++) {
+    for (int64_t i = 0; i < homes; i++) {
+        int64_t s = source_at(peers, tri_peers_part(peers), i);
         for (int64_t e = 0; e < peers->experts; e++) {
             int64_t count = tri_peers_at(peers, received, s, tri_peers_part(peers), e);
-            plan->part_offsets[s * peers->experts + e] = plan->part_rows;
+            plan->part_offsets[i * peers->experts + e] = plan->part_rows;
             plan->part_rows += count;
-            plan->recv_rows[s] += count;
+            plan->recv_rows[sender_of(peers, s)] += count;
         }
     }
     plan->part_offsets[homes * peers->experts] = plan->part_rows;
@@ -153,7 +166,7 @@ struct order {
     const struct tri_peers *peers;
     const struct tri_route_plan *plan;
     const int64_t *received;
-    const int64_t *next; /* [runs], in the experts' order */
+    const int64_t *next; /* [parts, homes, experts], in the experts' order */
 };
 
 /* Runs of rows in the order in which they arrive. */
@@ -165,22 +178,24 @@ static void order_runs(void *state, int64_t begin, int64_t end)
     int64_t from = 0;
     for (int64_t run = begin; run < end; run++) {
         int64_t p = run / (homes * peers->experts);
-        int64_t count =
-            tri_peers_at(peers, o->received, run / peers->experts % homes, p, run % peers->experts);
+        int64_t s = source_at(peers, p, run / peers->experts % homes);
+        int64_t e = run % peers->experts;
+        int64_t next = o->next[(p * homes + s) * peers->experts + e];
+        int64_t count = tri_peers_at(peers, o->received, s, p, e);
         for (int64_t i = 0; i < count; i++, from++) {
-            o->plan->row_from[o->next[run] + i] = (int32_t)from;
-            o->plan->row_to[from] = (int32_t)(o->next[run] + i);
+            o->plan->row_from[next + i] = (int32_t)from;
+            o->plan->row_to[from] = (int32_t)(next + i);
         }
     }
 }
 
-/* Arrival is by (part, source, expert), the experts' order by (expert, source, part). */
+/* Arrival is by (part, source, expert), with hosts by (part, relay, source, expert), the experts' order by (expert, source, part). */
 static void order_rows(const struct tri_peers *peers, const struct tri_frame *frame,
                        struct tri_route_plan *plan, const int64_t *received)
 {
     int64_t homes = tri_group_size(peers->homes);
     int sorted = (peers->parts == 1) + (homes == 1) + (peers->experts == 1);
-    if (sorted >= 2) {
+    if (sorted >= 2 && !peers->hosts) {
         return;
     }
     plan->row_from = keep(frame, plan->rows, sizeof(*plan->row_from));
@@ -226,6 +241,30 @@ static void count_by_row(const struct tri_peers *peers, const struct tri_route_p
     count_for_holders(peers, peers->experts * most, counts);
 }
 
+static void exchange_counts(const struct tri_peers *peers, const struct tri_frame *frame,
+                            const int64_t *counts, int64_t *received, int64_t size)
+{
+    const struct tri_hosts *hosts = peers->hosts;
+    if (!hosts) {
+        tri_all_to_all_counts(peers->homes, (struct tri_where){frame->pass.phase, TRI_KIND_META},
+                              counts, received, size);
+        return;
+    }
+    size_t mark = tri_arena_mark(frame->arena);
+    int64_t here = tri_hosts_homes(hosts, hosts->mine);
+    const struct tri_host_counts passing = {
+        .size = size,
+        .send = counts,
+        .told = tri_context_zero(peers->context, scratch(frame, hosts->hosts, sizeof(int64_t)),
+                                 (size_t)hosts->hosts * sizeof(int64_t)),
+        .received = received,
+        .passed = scratch(frame, hosts->sources * here * size, sizeof(int64_t)),
+        .heard = scratch(frame, hosts->sources, sizeof(int64_t)),
+    };
+    tri_hosts_exchange_counts(hosts, frame, &passing, tri_peers_part(peers));
+    tri_arena_rewind(frame->arena, mark);
+}
+
 /* Where the rows of an expert pass from one row of the global batch to the next. They arrive by
  * source, so by replica, then by token: a row whose tokens several tensor ranks sent is still in
  * one piece. */
@@ -241,8 +280,7 @@ static void plan_cuts(const struct tri_peers *peers, struct tri_route_plan *plan
     int64_t *received = scratch(frame, all_experts(peers) * most, sizeof(*received));
     TRI_REQUIRE(pass->rows <= most);
     count_by_row(peers, plan, frame, routes, counts);
-    tri_all_to_all_counts(peers->homes, (struct tri_where){pass->phase, TRI_KIND_META}, counts,
-                          received, peers->experts * most);
+    exchange_counts(peers, frame, counts, received, peers->experts * most);
     if (load > 0) {
         /* Nobody is there to say. Memory does not depend on how many parts there are. */
         memset(received, 0, (size_t)(all_experts(peers) * most) * sizeof(*received));
@@ -268,6 +306,52 @@ static void plan_cuts(const struct tri_peers *peers, struct tri_route_plan *plan
     }
 }
 
+/* Own tokens that have kept routes to each host. */
+static void count_for_hosts(const struct tri_peers *peers, const struct tri_frame *frame,
+                            const struct tri_route_plan *plan, const struct tri_routes *routes)
+{
+    const struct tri_hosts *hosts = peers->hosts;
+    int64_t k = tri_config_routes(&peers->context->config->moe);
+    size_t mark = tri_arena_mark(frame->arena);
+    int64_t *last = scratch(frame, hosts->hosts, sizeof(*last)); /* token counted for it */
+    for (int host = 0; host < hosts->hosts; host++) {
+        last[host] = -1;
+        plan->host_rows[host] = 0;
+    }
+    for (int64_t i = plan->own.begin * k; i < plan->own.end * k; i++) {
+        int64_t e = routes->expert[i];
+        int host = e >= 0 ? hosts->of[home_of(peers, e)] : -1;
+        if (host >= 0 && last[host] != i / k) {
+            last[host] = i / k;
+            plan->host_rows[host]++;
+        }
+    }
+    tri_arena_rewind(frame->arena, mark);
+}
+
+/* The same as the all-to-all of counts, by way of relays, which keep what they are told. */
+static void pass_counts(const struct tri_peers *peers, const struct tri_frame *frame,
+                        struct tri_route_plan *plan, const struct tri_routes *routes,
+                        const int64_t *counts, int64_t *received)
+{
+    const struct tri_hosts *hosts = peers->hosts;
+    int64_t size = peers->parts * peers->experts;
+    int64_t here = tri_hosts_homes(hosts, hosts->mine);
+    plan->host_rows = keep(frame, hosts->hosts, sizeof(int64_t));
+    plan->heard = keep(frame, hosts->sources, sizeof(int64_t));
+    plan->passed = keep(frame, hosts->sources * here * size, sizeof(int64_t));
+    count_for_hosts(peers, frame, plan, routes);
+    const struct tri_host_counts passing = {
+        .size = size,
+        .send = counts,
+        .told = plan->host_rows,
+        .received = received,
+        .passed = plan->passed,
+        .heard = plan->heard,
+    };
+    tri_hosts_exchange_counts(hosts, frame, &passing, tri_peers_part(peers));
+}
+
 struct tri_route_plan *tri_route_plan_make(const struct tri_peers *peers,
                                            const struct tri_frame *frame,
                                            const struct tri_routes *routes, struct tri_range own,
@@ -282,9 +366,11 @@ struct tri_route_plan *tri_route_plan_make(const struct tri_peers *peers,
     }
     int64_t homes = tri_group_size(peers->homes);
     *plan = (struct tri_route_plan){.own = own};
-    int64_t slots = tri_range_size(plan->own) * tri_config_routes(moe);
-    plan->slot_of = keep(frame, slots, sizeof(*plan->slot_of));
-    plan->token_of = keep(frame, slots, sizeof(*plan->token_of));
+    if (!peers->hosts) {
+        int64_t slots = tri_range_size(plan->own) * tri_config_routes(moe);
+        plan->slot_of = keep(frame, slots, sizeof(*plan->slot_of));
+        plan->token_of = keep(frame, slots, sizeof(*plan->token_of));
+    }
     int64_t integers = 2 * homes + homes * peers->experts + 1 + peers->parts + peers->experts + 1;
     plan->send_rows = keep(frame, integers, sizeof(int64_t));
     memset(plan->send_rows, 0, (size_t)integers * sizeof(int64_t));
@@ -295,11 +381,18 @@ struct tri_route_plan *tri_route_plan_make(const struct tri_peers *peers,
     int64_t *counts = scratch(frame, all_experts(peers) * peers->parts, sizeof(*counts));
     int64_t *received = scratch(frame, all_experts(peers) * peers->parts, sizeof(*received));
     count_routes(peers, plan, frame, routes, counts);
-    plan_slots(peers, frame, plan, routes, counts);
-    tri_all_to_all_counts(peers->homes, (struct tri_where){pass->phase, TRI_KIND_META}, counts,
-                          received, peers->experts * peers->parts);
+    if (peers->hosts) {
+        pass_counts(peers, frame, plan, routes, counts, received);
+    } else {
+        plan_slots(peers, frame, plan, routes, counts);
+        tri_all_to_all_counts(peers->homes, (struct tri_where){pass->phase, TRI_KIND_META}, counts,
+                              received, peers->experts * peers->parts);
+    }
     if (load > 0) {
         tri_peers_counts(peers, &frame->pass, load, received);
+    }
+    if (load > 0 && peers->hosts) {
+        tri_peers_passed(peers, &frame->pass, load, plan->passed, plan->heard);
     }
     count_rows(peers, plan, received);
     if (peers->chunks[0] == 0) {

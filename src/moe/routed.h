@@ -51,6 +51,20 @@ void tri_routed_combine_backward(const struct tri_routed *routed, const struct t
 void tri_routed_gather(const struct tri_routed *routed, const struct tri_frame *frame,
                        enum tri_phase phase, void *y);
 
+/* One home and one part: slots and rows are the same, and stay here. */
+bool tri_routed_is_alone(const struct tri_routed *routed);
+/* Whether the experts' products go straight to the slots. */
+bool tri_routed_is_direct(const struct tri_routed *routed);
+/* Slots (exchange buffer 0) to the experts' rows. Takes exchange buffer 1. Collective over the
+ * homes, and over tensor where rows come in parts. */
+void tri_routed_send(const struct tri_routed *routed, const struct tri_route_plan *plan,
+                     enum tri_phase phase, const void *slots, void *rows);
+/* The experts' rows, in sum_dt and exchange buffer 0 (slots when nothing is sent or rounded),
+ * summed over tensor on the way where they are partial, as they arrived: this part of them, then to
+ * slots in their senders' order. with_bias: adds the down bias to the sums. Collective likewise. */
+void tri_routed_return(const struct tri_routed *routed, const struct tri_route_plan *plan,
+                       enum tri_phase phase, void *rows, bool with_bias, void *slots);
+
 /* Tells the frame's tally of the time since *start, which becomes now. */
 void tri_routed_add_time(const struct tri_frame *frame, double *start, bool experts);
 

@@ -35,144 +35,6 @@ static int64_t hidden_of(const struct tri_routed *ted)
     return ted->base.context->config->model.hidden_size;
 }
 
-/* ---- moving rows ----------------------------------------------------------------------------- */
-
-/* This part's place among the rows as they arrive. */
-static void *own_part(const struct tri_routed *ted, const struct tri_route_plan *plan,
-                      void *arrived, enum tri_dtype dtype)
-{
-    int64_t before = 0;
-    for (int p = 0; p < tri_peers_part(&ted->peers); p++) {
-        before += plan->part_counts[p];
-    }
-    return tri_routed_row(ted, arrived, before / hidden_of(ted), dtype);
-}
-
-/* Slots (exchange buffer 0) to the experts' rows. */
-static void send_to_experts(const struct tri_routed *ted, const struct tri_route_plan *plan,
-                            enum tri_phase phase, const void *slots, void *rows)
-{
-    const struct tri_context *context = ted->base.context;
-    struct tri_where where = {phase, TRI_KIND_MOE};
-    void *arrived =
-        plan->row_from ? tri_exchange_take(ted->base.exchange, 1, context, plan->rows) : rows;
-    tri_all_to_all_v(ted->peers.homes, where, slots, plan->send_rows,
-                     own_part(ted, plan, arrived, context->dt), plan->recv_rows, hidden_of(ted),
-                     context->dt);
-    if (ted->peers.parts > 1) {
-        tri_all_gather_v(tri_mesh_group(context->mesh, TRI_ON_GRID), where, arrived,
-                         plan->part_counts, context->dt);
-    }
-    if (plan->row_from) {
-        const struct tri_gather_args args = {
-            .src = arrived,
-            .index = plan->row_from,
-            .dst = rows,
-            .n = plan->rows,
-            .width = hidden_of(ted),
-            .dt = context->dt,
-        };
-        context->kernels->gather_rows(context->kernels, &args);
-    }
-}
-
-/* One home and one part: slots and rows are the same, and stay here. */
-static bool is_alone(const struct tri_routed *ted)
-{
-    return tri_group_size(ted->peers.homes) == 1 && ted->peers.parts == 1;
-}
-
-/* Rows on their way back: in exchange buffer `buffer`, or where the slots are. */
-struct returning {
-    void *rows;
-    int buffer;
-};
-
-static void *other_buffer(const struct tri_routed *ted, const struct tri_route_plan *plan,
-                          struct returning *r)
-{
-    r->buffer = 1 - r->buffer;
-    return tri_exchange_take(ted->base.exchange, r->buffer, ted->base.context, plan->rows);
-}
-
-/* Whole sums become activations. */
-static void round_sums(const struct tri_routed *ted, const struct tri_route_plan *plan,
-                       struct returning *r, int64_t rows, void *slots)
-{
-    const struct tri_context *context = ted->base.context;
-    if (context->sum_dt != context->dt) {
-        void *narrow = is_alone(ted) ? slots : other_buffer(ted, plan, r);
-        const struct tri_cast_args args = {
-            .src = r->rows,
-            .from = context->sum_dt,
-            .dst = narrow,
-            .to = context->dt,
-            .n = rows * hidden_of(ted),
-        };
-        context->kernels->cast(context->kernels, &args);
-        r->rows = narrow;
-    }
-}
-
-static void add_bias(const struct tri_routed *ted, const int64_t *offsets, void *rows)
-{
-    tri_networks_add_down_bias(ted->base.context, ted->networks, ted->peers.experts, offsets, rows);
-}
-
-/* The experts' rows, in sum_dt and exchange buffer 0 (slots when nothing is sent or rounded),
- * summed over tensor on the way where they are partial, as they arrived: this part of them, then to
- * slots in their senders' order. with_bias: adds the down bias to the sums. */
-static void send_back(const struct tri_routed *ted, const struct tri_route_plan *plan,
-                      enum tri_phase phase, void *rows, bool with_bias, void *slots)
-{
-    const struct tri_context *context = ted->base.context;
-    struct tri_where where = {phase, TRI_KIND_MOE};
-    struct returning r = {rows, 0};
-    bool in_parts = ted->peers.parts > 1;
-    if (!in_parts) {
-        if (ted->cut) {
-            tri_all_reduce_sum(tri_mesh_group(context->mesh, TRI_ON_GRID), where, rows,
-                               plan->rows * hidden_of(ted), context->sum_dt);
-        }
-        round_sums(ted, plan, &r, plan->rows, slots);
-        if (with_bias) {
-            add_bias(ted, plan->offsets, r.rows);
-        }
-    }
-    if (plan->row_to) {
-        const void *ordered = r.rows;
-        r.rows = other_buffer(ted, plan, &r);
-        const struct tri_gather_args args = {
-            .src = ordered,
-            .index = plan->row_to,
-            .dst = r.rows,
-            .n = plan->rows,
-            .width = hidden_of(ted),
-            .dt = in_parts ? context->sum_dt : context->dt,
-        };
-        context->kernels->gather_rows(context->kernels, &args);
-    }
-    if (in_parts) {
-        tri_reduce_scatter_v(tri_mesh_group(context->mesh, TRI_ON_GRID), where, r.rows,
-                             plan->part_counts, context->sum_dt);
-        r.rows = own_part(ted, plan, r.rows, context->sum_dt);
-        round_sums(ted, plan, &r, plan->part_rows, slots);
-        for (int s = 0; with_bias && s < tri_group_size(ted->peers.homes); s++) {
-            add_bias(ted, plan->part_offsets + s * ted->peers.experts, r.rows);
-        }
-    }
-    if (r.rows != slots) {
-        tri_all_to_all_v(ted->peers.homes, where, r.rows, plan->recv_rows, slots, plan->send_rows,
-                         hidden_of(ted), context->dt);
-    }
-}
-
-/* Whether the experts' products go straight to the slots. */
-static bool is_direct(const struct tri_routed *ted)
-{
-    return is_alone(ted) && ted->base.context->sum_dt == ted->base.context->dt;
-}
-
 /* ---- forward --------------------------------------------------------------------------------- */
 
 /* The rows that the local experts take. */
@@ -182,17 +44,19 @@ static void *dispatch(const struct tri_routed *ted, const struct tri_route_plan 
     const struct tri_pass *pass = &frame->pass;
     const struct tri_context *context = ted->base.context;
     bool filled = false;
-    void *rows = is_alone(ted) ? tri_frame_take(frame, plan->rows * hidden_of(ted))
-                               : tri_keep_result(frame, tri_routed_widest_group(ted),
-                                                 plan->rows * hidden_of(ted), context->dt, &filled);
+    void *rows = tri_routed_is_alone(ted)
+                     ? tri_frame_take(frame, plan->rows * hidden_of(ted))
+                     : tri_keep_result(frame, tri_routed_widest_group(ted),
+                                       plan->rows * hidden_of(ted), context->dt, &filled);
     if (filled) {
         return rows;
     }
-    void *slots =
-        is_alone(ted) ? rows : tri_exchange_take(ted->base.exchange, 0, context, plan->slots);
+    void *slots = tri_routed_is_alone(ted)
+                      ? rows
+                      : tri_exchange_take(ted->base.exchange, 0, context, plan->slots);
     tri_routed_fill(ted, frame, plan, x, slots);
-    if (!is_alone(ted)) {
-        send_to_experts(ted, plan, pass->phase, slots, rows);
+    if (!tri_routed_is_alone(ted)) {
+        tri_routed_send(ted, plan, pass->phase, slots, rows);
     }
     return rows;
 }
@@ -204,7 +68,7 @@ static void compute(const struct tri_routed *ted, const struct tri_frame *frame,
     const struct tri_route_plan *plan = kept->plan;
     const struct tri_pass *pass = &frame->pass;
     const struct tri_context *context = ted->base.context;
-    bool sent = !is_alone(ted) || ted->cut;
+    bool sent = !tri_routed_is_alone(ted) || ted->cut;
     bool filled = false;
     tri_networks_forward(frame, ted->networks, ted->peers.experts, plan->offsets, NULL, rows,
                          &kept->saved);
@@ -212,13 +76,14 @@ static void compute(const struct tri_routed *ted, const struct tri_frame *frame,
                                             plan->slots * hidden_of(ted), context->dt, &filled)
                           : tri_frame_take(frame, plan->slots * hidden_of(ted));
     if (!filled) {
-        void *out = is_direct(ted) ? kept->returned
-                                   : tri_exchange_take(ted->base.exchange, 0, context, plan->rows);
+        void *out = tri_routed_is_direct(ted)
+                        ? kept->returned
+                        : tri_exchange_take(ted->base.exchange, 0, context, plan->rows);
         tri_networks_output(frame, ted->networks, ted->peers.experts, plan->offsets, NULL,
                             &kept->saved, out, !ted->partial);
         tri_routed_add_time(frame, start, true);
         if (sent || ted->partial) {
-            send_back(ted, plan, pass->phase, out, ted->partial, kept->returned);
+            tri_routed_return(ted, plan, pass->phase, out, ted->partial, kept->returned);
         }
         tri_routed_add_time(frame, start, false);
     }
@@ -258,7 +123,7 @@ static void backward(const struct tri_schedule *self, const struct tri_frame *fr
     const struct tri_route_plan *plan = kept->plan;
     const struct tri_context *context = self->context;
     int64_t hidden = hidden_of(ted);
-    bool alone = is_alone(ted);
+    bool alone = tri_routed_is_alone(ted);
     double start = tri_clock_now();
     size_t mark = tri_arena_mark(frame->arena);
     void *d_rows = tri_frame_take(frame, plan->rows * hidden);
@@ -266,16 +131,17 @@ static void backward(const struct tri_schedule *self, const struct tri_frame *fr
     void *d_back = kept->returned; /* free once the weights' gradients are known */
     tri_routed_combine_backward(ted, frame, plan, routes, dy, kept->returned, d_slots, dweight);
     if (!alone) {
-        send_to_experts(ted, plan, TRI_PHASE_BACKWARD, d_slots, d_rows);
+        tri_routed_send(ted, plan, TRI_PHASE_BACKWARD, d_slots, d_rows);
     }
     tri_routed_add_time(frame, &start, false);
-    void *d_in =
-        is_direct(ted) ? d_back : tri_exchange_take(self->exchange, 0, context, plan->rows);
+    void *d_in = tri_routed_is_direct(ted)
+                     ? d_back
+                     : tri_exchange_take(self->exchange, 0, context, plan->rows);
     tri_networks_backward(frame, ted->networks, ted->peers.experts, plan->offsets, NULL, plan->cuts,
                           &kept->saved, d_rows, d_in);
     tri_routed_add_time(frame, &start, true);
     if (!alone || ted->partial) {
-        send_back(ted, plan, TRI_PHASE_BACKWARD, d_in, false, d_back);
+        tri_routed_return(ted, plan, TRI_PHASE_BACKWARD, d_in, false, d_back);
     }
     tri_routed_combine(ted, frame, plan, d_back, NULL, dx);
     tri_arena_rewind(frame->arena, mark);

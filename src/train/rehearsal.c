@@ -111,6 +111,9 @@ static struct tri_memory_counters run(const struct tri_rehearsal *rehearsal,
     struct tri_memory_scope scope = tri_memory_scope_begin();
     struct tri_mesh *mesh = view(&config->parallel, layout->data, rehearsal->rank);
     tri_mesh_set_max_message(mesh, config->comm_max_message);
+    tri_mesh_set_hosts(
+        mesh, rehearsal->cluster ? rehearsal->cluster->ranks_per_host : config->comm_ranks_per_host,
+        rehearsal->host);
     struct tri_engine *engine = tri_engine_create(config, mesh, kernels, rehearsal->training);
     if (engine->moe_layers > 0) {
         tri_moe_set_load(tri_model_moe(engine->model), loads[rehearsal->load]);
@@ -159,6 +162,8 @@ static void extend(struct answer *answer, const struct answer *longer, int64_t t
     for (size_t i = 0; i < sizeof(answer->ledger.cell) / sizeof(*cell); i++) {
         cell[i].calls += times * (other[i].calls - cell[i].calls);
         cell[i].bytes += times * (other[i].bytes - cell[i].bytes);
+        cell[i].bytes_between += times * (other[i].bytes_between - cell[i].bytes_between);
+        cell[i].messages_between += times * (other[i].messages_between - cell[i].messages_between);
     }
     time->step += (double)times * (longer->time.step - time->step);
     time->exposed += (double)times * (longer->time.exposed - time->exposed);

@@ -17,6 +17,8 @@ struct tri_rehearsal {
     enum tri_load load;
     int local_ranks; /* of this node that rehearse at once, and share its memory */
     int threads;     /* of the rank; 0: the config's, or one */
+    /* Hosts as found (struct tri_mesh), NULL: one, where neither config nor cluster says. */
+    const int *host;
     /* What says how long the second step takes, and where that goes; both NULL: nobody asks. */
     const struct tri_cluster *cluster;
     struct tri_step_time *time;

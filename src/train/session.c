@@ -72,6 +72,7 @@ static enum tri_status rehearse(struct tri_session *session, bool training, int6
         .load = session->load,
         .local_ranks = tri_comm_local_size(mesh->comm),
         .threads = session->kernels->threads,
+        .host = mesh->host,
     };
     enum tri_status status = tri_rehearse(&rehearsal, NULL, &session->plan, error);
     session->plan.beside = beside;
@@ -147,6 +148,7 @@ enum tri_status tri_session_create(struct tri_comm *comm, const struct tri_confi
                         (int)tri_config_depth(parallel), (int)parallel->expert, &s->mesh, error);
     if (status == TRI_OK) {
         tri_mesh_set_max_message(s->mesh, config->comm_max_message);
+        tri_mesh_set_hosts(s->mesh, config->comm_ranks_per_host, NULL);
         status = tri_session_make_kernels(s, 0, error);
         if (status == TRI_OK) {
             status = check_memory(s, training, beside, active, error);

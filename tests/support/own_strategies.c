@@ -18,6 +18,7 @@ static const struct tri_strategy *const schedules[] = {
     &tri_schedule_overlapped.strategy,
     &tri_schedule_s1.strategy,
     &tri_schedule_s2.strategy,
+    &tri_schedule_hierarchical.strategy,
     &tri_schedule_dense.strategy,
     &own_schedule_gather.strategy,
     NULL,

@@ -149,6 +149,7 @@ struct tri_mesh *small_mesh(const struct tri_config *config)
                           (int)tri_config_depth(parallel), (int)parallel->expert, &mesh,
                           &error) == TRI_OK);
     tri_mesh_set_max_message(mesh, config->comm_max_message);
+    tri_mesh_set_hosts(mesh, config->comm_ranks_per_host, NULL);
     return mesh;
 }
 
