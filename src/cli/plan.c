@@ -99,6 +99,7 @@ json_t *tri_json_of_plan(const struct tri_layout_plan *plan)
     (void)json_object_set_new(root, "scratch", json_integer(plan->memory.scratch));
     (void)json_object_set_new(root, "bytes", json_of_memory(&plan->memory));
     (void)json_object_set_new(root, "sent", sent);
+    (void)json_object_set_new(root, "sent_between_hosts", json_integer(plan->sent_between));
     return root;
 }
 
@@ -116,6 +117,9 @@ static void print_sent(const struct tri_layout_plan *plan)
         if (plan->sent[group] > 0) {
             (void)printf("  %s %.3f", tri_groups[group].name, megabytes(plan->sent[group]));
         }
+    }
+    if (plan->sent_between > 0) {
+        (void)printf("  of all-to-alls between hosts %.3f", megabytes(plan->sent_between));
     }
     (void)printf("\n");
 }

@@ -367,7 +367,8 @@ const struct tri_key tri_keys[] = {
     {"comm.max_message", AT(comm_max_message), INT(1, 1 << 30), .initial = "268435456",
      .help = "Elements of one MPI message; longer ones are cut."},
     {"comm.ranks_per_host", AT(comm_ranks_per_host), INT(0, 1 << 20), .initial = "0",
-     .help = "Ranks that count as sharing a host, by rank; 0: those that MPI finds to."},
+     .help = "Consecutive ranks that count as one host, for tests and plans; 0: hosts as MPI finds "
+             "them."},
     {"plan.cluster", AT(plan.cluster), TEXT(0), .initial = "",
      .help = "File of what the machine does in a second, as `trident calibrate --out FILE` writes "
              "it; `auto` needs one, and `trident plan` has times with it."},

@@ -76,7 +76,8 @@ struct tri_transfer tri_cluster_transfer(const struct tri_cluster *cluster,
     double all = volume(t, &messages);
     double out = t->ranks > 1 ? (double)(t->ranks - t->local) / (double)(t->ranks - 1) : 0.0;
     double sent[TRI_LINK_COUNT] = {(1.0 - out) * all, out * all};
-    double count[TRI_LINK_COUNT] = {(1.0 - out) * messages, out * messages};
+    double count[TRI_LINK_COUNT] = {(1.0 - out) * messages - t->idle[TRI_LINK_INSIDE],
+                                    out * messages - t->idle[TRI_LINK_BETWEEN]};
     double neighbours = (double)t->neighbours;
     if (t->op == TRI_OP_ALL_TO_ALL || t->op == TRI_OP_SEND) {
         sent[TRI_LINK_INSIDE] = t->sent[TRI_LINK_INSIDE];

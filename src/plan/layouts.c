@@ -41,6 +41,7 @@ static enum tri_status plan(const struct tri_config *config, const struct rehear
         if (one.memory.total > plan->memory.total) {
             plan->rank = last + t;
             plan->memory = one.memory;
+            plan->sent_between = tri_ledger_sum(ledger, -1, -1, -1, -1).bytes_between;
             for (int group = 0; group < TRI_GROUP_COUNT; group++) {
                 plan->sent[group] = tri_ledger_sum(ledger, -1, group, -1, -1).bytes;
             }

@@ -34,6 +34,7 @@ struct tri_layout_plan {
     int rank;          /* the one that takes most; all that follows is that rank's */
     struct tri_memory_plan memory;
     int64_t sent[TRI_GROUP_COUNT]; /* bytes a step */
+    int64_t sent_between;          /* of all-to-alls and sends, from host to host (comm/ledger.h) */
     struct tri_step_time time;     /* of a step; 0 unless a cluster was asked */
 };
 

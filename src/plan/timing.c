@@ -51,12 +51,14 @@ static struct tri_traffic traffic_of(const struct tri_timing *timing,
         out = is_near(timing, group, note->peer) ? 0.0 : 1.0;
     }
     traffic.sent[TRI_LINK_BETWEEN] = out * traffic.bytes;
-    if (note->sent && traffic.local < traffic.ranks) {
+    if (note->sent) {
         traffic.sent[TRI_LINK_BETWEEN] = 0.0;
         for (int r = 0; r < traffic.ranks; r++) {
-            if (!is_near(timing, group, r)) {
-                traffic.sent[TRI_LINK_BETWEEN] += (double)(note->sent[r] * note->width);
-            }
+            bool near = is_near(timing, group, r);
+            bool other = r != tri_group_rank(group);
+            traffic.sent[TRI_LINK_BETWEEN] += near ? 0.0 : (double)(note->sent[r] * note->width);
+            traffic.idle[near ? TRI_LINK_INSIDE : TRI_LINK_BETWEEN] +=
+                other && note->sent[r] == 0 ? 1.0 : 0.0;
         }
     }
     traffic.sent[TRI_LINK_INSIDE] = traffic.bytes - traffic.sent[TRI_LINK_BETWEEN];

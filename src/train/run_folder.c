@@ -540,12 +540,14 @@ static json_t *ledger_rows(const struct tri_ledger *ledger, const struct tri_led
                         continue;
                     }
                     json_t *row = json_pack(
-                        "{ss ss ss ss sI sI sI sf sf}", "operation", tri_op_name((enum tri_op)op),
-                        "group", tri_groups[group].name, "phase",
+                        "{ss ss ss ss sI sI sI sI sI sf sf}", "operation",
+                        tri_op_name((enum tri_op)op), "group", tri_groups[group].name, "phase",
                         tri_phase_name((enum tri_phase)phase), "kind",
                         tri_kind_name((enum tri_kind)kind), "calls", (json_int_t)cell->calls,
                         "bytes", (json_int_t)cell->bytes, "bytes_all_ranks", (json_int_t)all->bytes,
-                        "seconds", cell->seconds, "seconds_exposed", cell->seconds_exposed);
+                        "bytes_between_hosts", (json_int_t)cell->bytes_between,
+                        "messages_between_hosts", (json_int_t)cell->messages_between, "seconds",
+                        cell->seconds, "seconds_exposed", cell->seconds_exposed);
                     (void)json_array_append_new(rows, row);
                 }
             }

@@ -265,6 +265,9 @@ static int run_job(int argc, char **argv)
                                         "moe.schedule=s2",
                                         "moe.schedule=s1 train.sequence_parallel=true",
                                         "moe.schedule=s2 train.sequence_parallel=true",
+                                        "moe.schedule=hierarchical comm.ranks_per_host=1",
+                                        "moe.schedule=hierarchical comm.ranks_per_host=3 "
+                                        "train.sequence_parallel=true",
                                         "moe.schedule=gather",
                                         "moe.schedule=gather train.sequence_parallel=true"};
     enum { WORDS = sizeof(words) / sizeof(*words) };

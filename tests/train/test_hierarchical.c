@@ -211,20 +211,12 @@ struct sent {
     int64_t bytes, between, messages;
 };
 
-static void book(struct books *b, int64_t layer, enum tri_phase phase, enum tri_kind kind,
-                 struct sent sent)
+static void book(struct books *b, enum tri_phase phase, enum tri_kind kind, struct sent sent)
 {
-    const struct tri_config *config = b->config;
     int group = tri_group_id(b->whole ? TRI_ON_GRID | TRI_ON_EXPERT : TRI_ON_EXPERT);
-    bool again = phase == TRI_PHASE_FORWARD && kind == TRI_KIND_MOE &&
-                 tri_config_layer_recomputes(config, layer) &&
-                 !config->train.communication_aware_checkpointing;
-    for (int i = 0; i < (again ? 2 : 1); i++) {
-        enum tri_phase when = i ? TRI_PHASE_RECOMPUTE : phase;
-        tri_ledger_book(&b->ledger, TRI_OP_ALL_TO_ALL, group, when, kind, sent.bytes, 0, 0);
-        tri_ledger_book_between(&b->ledger, TRI_OP_ALL_TO_ALL, group, when, kind, sent.between,
-                                sent.messages);
-    }
+    tri_ledger_book(&b->ledger, TRI_OP_ALL_TO_ALL, group, phase, kind, sent.bytes, 0, 0);
+    tri_ledger_book_between(&b->ledger, TRI_OP_ALL_TO_ALL, group, phase, kind, sent.between,
+                            sent.messages);
 }
 
 /* `bytes` for each source's tokens with routes to other hosts: those of this rank go there, or what
@@ -284,23 +276,33 @@ static void book_counts(struct books *b, int64_t layer, int64_t i)
         }
     }
     first.bytes = first.between;
-    book(b, layer, TRI_PHASE_FORWARD, TRI_KIND_META, first);
-    book(b, layer, TRI_PHASE_FORWARD, TRI_KIND_META, second);
-    book(b, layer, TRI_PHASE_FORWARD, TRI_KIND_META, between(b, layer, i, false, 2 * b->tap.k * 4));
+    book(b, TRI_PHASE_FORWARD, TRI_KIND_META, first);
+    book(b, TRI_PHASE_FORWARD, TRI_KIND_META, second);
+    book(b, TRI_PHASE_FORWARD, TRI_KIND_META, between(b, layer, i, false, 2 * b->tap.k * 4));
 }
 
+/* A recompute needs the experts' outputs at the relay, and no sums of them. */
 static void book_layer(struct books *b, int64_t layer, int64_t i)
 {
+    static const enum tri_phase phases[] = {TRI_PHASE_FORWARD, TRI_PHASE_RECOMPUTE,
+                                            TRI_PHASE_BACKWARD};
     int64_t row = b->config->model.hidden_size * 4;
+    bool again = tri_config_layer_recomputes(b->config, layer) &&
+                 !b->config->train.communication_aware_checkpointing;
     book_counts(b, layer, i);
-    for (int way = 0; way < 2; way++) {
-        enum tri_phase phase = way ? TRI_PHASE_BACKWARD : TRI_PHASE_FORWARD;
-        book(b, layer, phase, TRI_KIND_MOE, between(b, layer, i, false, row));
-        book(b, layer, phase, TRI_KIND_MOE, inside(b, layer, i, false, row));
-        book(b, layer, phase, TRI_KIND_MOE, inside(b, layer, i, true, row));
-        book(b, layer, phase, TRI_KIND_MOE, between(b, layer, i, true, row));
-        if (way) {
-            book(b, layer, phase, TRI_KIND_MOE, between(b, layer, i, true, b->tap.k * 4));
+    for (int p = 0; p < 3; p++) {
+        enum tri_phase phase = phases[p];
+        if (phase == TRI_PHASE_RECOMPUTE && !again) {
+            continue;
+        }
+        book(b, phase, TRI_KIND_MOE, between(b, layer, i, false, row));
+        book(b, phase, TRI_KIND_MOE, inside(b, layer, i, false, row));
+        book(b, phase, TRI_KIND_MOE, inside(b, layer, i, true, row));
+        if (phase != TRI_PHASE_RECOMPUTE) {
+            book(b, phase, TRI_KIND_MOE, between(b, layer, i, true, row));
+        }
+        if (phase == TRI_PHASE_BACKWARD) {
+            book(b, phase, TRI_KIND_MOE, between(b, layer, i, true, b->tap.k * 4));
         }
     }
 }

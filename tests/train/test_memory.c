@@ -66,14 +66,18 @@ static void compare_ledgers(const struct tri_ledger *plan, const struct counted 
                 for (int kind = 0; kind < TRI_KIND_COUNT; kind++) {
                     const struct tri_ledger_cell *p = &plan->cell[op][group][phase][kind];
                     const struct tri_ledger_cell *c = &counted->ledger.cell[op][group][phase][kind];
-                    if (p->calls != c->calls || p->bytes != c->bytes) {
+                    if (p->calls != c->calls || p->bytes != c->bytes ||
+                        p->bytes_between != c->bytes_between ||
+                        p->messages_between != c->messages_between) {
                         tri_panic(TRI_FAILED,
-                                  "%s, %s: %s over %s, %s, %s: %lld calls of %lld bytes planned, "
-                                  "%lld of %lld counted",
+                                  "%s, %s: %s over %s, %s, %s: %lld calls of %lld bytes, %lld of "
+                                  "them to other hosts, planned, %lld of %lld, %lld, counted",
                                   words, small_layout_text(layout), tri_op_name((enum tri_op)op),
                                   tri_groups[group].name, tri_phase_name((enum tri_phase)phase),
                                   tri_kind_name((enum tri_kind)kind), (long long)p->calls,
-                                  (long long)p->bytes, (long long)c->calls, (long long)c->bytes);
+                                  (long long)p->bytes, (long long)p->bytes_between,
+                                  (long long)c->calls, (long long)c->bytes,
+                                  (long long)c->bytes_between);
                     }
                 }
             }
@@ -218,6 +222,18 @@ static const char *const fused[] = {
     "moe.schedule=s2 moe.headroom=1 comm.max_message=100",
 };
 
+/* By way of relays, on hosts even and uneven. */
+static const char *const hierarchical[] = {
+    "moe.schedule=hierarchical comm.ranks_per_host=1 train.recompute=full",
+    "moe.schedule=hierarchical comm.ranks_per_host=3 moe.top_k=3 train.recompute=[1] "
+    "precision=bf16 "
+    "train.communication_aware_checkpointing=false",
+    "moe.schedule=hierarchical comm.ranks_per_host=2 moe.capacity_factor=0.6 moe.headroom=1",
+    "moe.schedule=hierarchical comm.ranks_per_host=3 reproducible=true model.num_kv_heads=8",
+    "moe.schedule=hierarchical comm.ranks_per_host=1 moe.router=sparsemixer "
+    "train.sequence_parallel=true",
+};
+
 static int run_job(int argc, char **argv)
 {
     struct small_layout layouts[SMALL_LAYOUTS];
@@ -242,6 +258,9 @@ static int run_job(int argc, char **argv)
         }
         for (size_t o = 0; o < sizeof(fused) / sizeof(fused[0]); o++) {
             run(o % 2 == 0 ? SMALL_LLAMA : SMALL_GPT, fused[o], layouts[i], true);
+        }
+        for (size_t o = 0; o < sizeof(hierarchical) / sizeof(hierarchical[0]); o++) {
+            run(SMALL_LLAMA, hierarchical[o], layouts[i], true);
         }
         run(SMALL_LLAMA, "moe.schedule=s2 reproducible=true model.num_kv_heads=8 precision=bf16",
             layouts[i], true);

@@ -173,7 +173,8 @@ static void expect_refused(void)
         {"moe.router=hush", "found 'hush', expected top_k, balanced, deepspeed_top1, "
                             "deepspeed_top2, deepspeed_topk, sparsemixer, dense, "
                             "expert_choice or hash"},
-        {"moe.schedule=ted2", "found 'ted2', expected ted, overlapped, s1, s2, dense or gather"},
+        {"moe.schedule=ted2", "found 'ted2', expected ted, overlapped, s1, s2, "
+                              "hierarchical, dense or gather"},
     };
     struct tri_config config;
     struct tri_error error = {0};
