@@ -59,8 +59,8 @@ struct tri_traffic {
     int neighbours;              /* ranks of the job on a host: they send at the same time */
     double bytes;                /* as the ledger has them */
     double sent[TRI_LINK_COUNT]; /* all_to_all and send: the bytes by their way */
-    double idle[TRI_LINK_COUNT]; /* all_to_all: members that get nothing, and so no message */
     bool small;                  /* an all-reduce that sends all to all */
+    double idle[TRI_LINK_COUNT]; /* all_to_all: members that get nothing, and so no message */
 };
 struct tri_transfer tri_cluster_transfer(const struct tri_cluster *cluster,
                                          const struct tri_traffic *traffic);

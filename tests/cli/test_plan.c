@@ -50,7 +50,13 @@ static void test_one(void **state)
     assert_true(integer(root, "process") > 0);
     assert_true(integer(json_object_get(root, "sent"), "tensor") > 0);
     assert_true(integer(json_object_get(root, "sent"), "expert") > 0);
+    assert_int_equal(integer(root, "sent_between_hosts"), 0);
     json_decref(root);
+    result =
+        cli_run(cli_ranks(), CLI_WORDS_OF("plan", "c.yaml", "--ranks", "8", "parallel.tensor=2",
+                                          "parallel.expert=4", "comm.ranks_per_host=4"));
+    assert_int_equal(cli_count(result.out, "between hosts"), 1);
+    cli_expect_status(&result, 0);
     result = cli_run(cli_ranks(), CLI_WORDS_OF("plan", "c.yaml"));
     assert_int_equal(cli_count(result.out, "\nweights "), 1);
     assert_int_equal(cli_count(result.out, "\ntotal "), 1);

@@ -136,15 +136,26 @@ static void test_traffic(void **state)
         double inside, between, sent; /* messages; bytes of the host's link */
     } cases[] = {
         /* 2 x 7 messages of an eighth: 3 of 7 stay; the host's four ranks send at once */
-        {{TRI_OP_ALL_REDUCE, 8, 4, 4, 800.0, {0.0, 0.0}, false}, 6.0, 8.0, 4.0 * 800.0},
-        {{TRI_OP_REDUCE_SCATTER, 8, 4, 4, 800.0, {0.0, 0.0}, false}, 3.0, 4.0, 4.0 * 400.0},
-        {{TRI_OP_ALL_GATHER, 8, 4, 4, 100.0, {0.0, 0.0}, false}, 3.0, 4.0, 4.0 * 400.0},
-        {{TRI_OP_ALL_TO_ALL, 8, 4, 4, 700.0, {300.0, 400.0}, false}, 3.0, 4.0, 4.0 * 400.0},
+        {{TRI_OP_ALL_REDUCE, 8, 4, 4, 800.0, {0.0, 0.0}, false, {0.0, 0.0}}, 6.0, 8.0, 4.0 * 800.0},
+        {{TRI_OP_REDUCE_SCATTER, 8, 4, 4, 800.0, {0.0, 0.0}, false, {0.0, 0.0}},
+         3.0,
+         4.0,
+         4.0 * 400.0},
+        {{TRI_OP_ALL_GATHER, 8, 4, 4, 100.0, {0.0, 0.0}, false, {0.0, 0.0}}, 3.0, 4.0, 4.0 * 400.0},
+        {{TRI_OP_ALL_TO_ALL, 8, 4, 4, 700.0, {300.0, 400.0}, false, {0.0, 0.0}},
+         3.0,
+         4.0,
+         4.0 * 400.0},
+        /* to one rank elsewhere, and one here */
+        {{TRI_OP_ALL_TO_ALL, 8, 4, 4, 300.0, {100.0, 200.0}, false, {2.0, 3.0}},
+         1.0,
+         1.0,
+         4.0 * 200.0},
         /* inside a host nothing goes between */
-        {{TRI_OP_ALL_REDUCE, 4, 4, 4, 800.0, {0.0, 0.0}, false}, 6.0, 0.0, 0.0},
+        {{TRI_OP_ALL_REDUCE, 4, 4, 4, 800.0, {0.0, 0.0}, false, {0.0, 0.0}}, 6.0, 0.0, 0.0},
         /* one rank a host, as ranks of equal place are */
-        {{TRI_OP_ALL_GATHER, 2, 1, 4, 100.0, {0.0, 0.0}, false}, 0.0, 1.0, 4.0 * 100.0},
-        {{TRI_OP_ALL_REDUCE, 8, 4, 4, 8.0, {0.0, 0.0}, true},
+        {{TRI_OP_ALL_GATHER, 2, 1, 4, 100.0, {0.0, 0.0}, false, {0.0, 0.0}}, 0.0, 1.0, 4.0 * 100.0},
+        {{TRI_OP_ALL_REDUCE, 8, 4, 4, 8.0, {0.0, 0.0}, true, {0.0, 0.0}},
          3.0 * 3.0 / 7.0,
          3.0 * 4.0 / 7.0,
          4.0 * 4.0 * 8.0},

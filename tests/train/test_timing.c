@@ -112,6 +112,30 @@ static void test_links(const char *words)
     tri_free(ledger);
 }
 
+/* A message of an all-to-all to another host takes a second: as many as the ledger has. By way of
+ * relays it has fewer. */
+static void test_messages(void)
+{
+    static const char *const schedules[] = {"moe.schedule=ted", "moe.schedule=hierarchical"};
+    struct tri_ledger *ledger = tri_alloc(TRI_MEMORY_OTHER, sizeof(*ledger));
+    struct tri_cluster cluster = {.ranks_per_host = 2};
+    double steps[2];
+    cluster.link[TRI_LINK_BETWEEN][TRI_OP_ALL_TO_ALL].message = 1.0;
+    for (int i = 0; i < 2; i++) {
+        struct tri_config config;
+        small_config(SMALL_LLAMA, schedules[i], &config);
+        config.train.micro_batch = config.train.global_batch;
+        struct tri_step_time time =
+            rehearse(&config, (struct tri_layout){1, 8, 1, 1, 1, 1}, &cluster, ledger);
+        struct tri_ledger_cell all = tri_ledger_sum(ledger, -1, -1, -1, -1);
+        expect_close(time.step, (double)all.messages_between, schedules[i]);
+        CHECK(all.bytes_between > 0);
+        steps[i] = time.step;
+    }
+    CHECK(steps[1] < steps[0]);
+    tri_free(ledger);
+}
+
 /* On two hosts, whose link is slow: the tensor ranks and the expert ranks are neighbours, replicas
  * are not, and only their sums take time. */
 static void test_hosts(void)
@@ -138,6 +162,7 @@ static int run_job(int argc, char **argv)
     test_products("train.global_batch=59 train.micro_batch=1");
     test_links("");
     test_links("train.recompute=full comm.overlap=false");
+    test_messages();
     test_hosts();
     return 0;
 }
