@@ -248,7 +248,7 @@ struct tri_request *tri_receive_begin(struct tri_group *group, struct tri_where 
  * then. Cheap. Local. */
 void tri_mesh_progress(const struct tri_mesh *mesh);
 
-/* Calls, bytes and messages of `ledger` added up over the ranks of group: total, whose seconds are zero.
+/* Counts of `ledger` added up over the ranks of group: total, whose seconds are zero.
  * Books nothing in what it adds up, if that is a copy. Collective over group. */
 void tri_ledger_sum_ranks(struct tri_group *group, const struct tri_ledger *ledger,
                           struct tri_ledger *total);

@@ -5,8 +5,8 @@
  *   relay   slot: (row, choice), by home of the host, source, expert, row ── inside ──> homes
  *   source  result: (token, host), or (token, choice) <── between hosts ── relay
  *
- * On the way back a relay adds up, with their weights, the outputs for a row, and one result crosses
- * where one row did; in reproducible mode, where a sum has one order, each output crosses as it is
+ * On the way back a relay adds up, with their weights, the outputs for a row: one result crosses
+ * where one row did. In reproducible mode, where a sum has one order, each output crosses as it is
  * and the source adds them up. */
 #ifndef TRIDENT_MOE_RELAY_H
 #define TRIDENT_MOE_RELAY_H

@@ -189,7 +189,8 @@ static void order_runs(void *state, int64_t begin, int64_t end)
     }
 }
 
-/* Arrival is by (part, source, expert), with hosts by (part, relay, source, expert), the experts' order by (expert, source, part). */
+/* Arrival is by (part, source, expert), with hosts by (part, relay, source, expert), the experts'
+ * order by (expert, source, part). */
 static void order_rows(const struct tri_peers *peers, const struct tri_frame *frame,
                        struct tri_route_plan *plan, const int64_t *received)
 {

@@ -14,14 +14,10 @@ static const struct tri_strategy *const routers[] = {
 };
 
 static const struct tri_strategy *const schedules[] = {
-    &tri_schedule_ted.strategy,
-    &tri_schedule_overlapped.strategy,
-    &tri_schedule_s1.strategy,
-    &tri_schedule_s2.strategy,
-    &tri_schedule_hierarchical.strategy,
-    &tri_schedule_dense.strategy,
-    &own_schedule_gather.strategy,
-    NULL,
+    &tri_schedule_ted.strategy,          &tri_schedule_overlapped.strategy,
+    &tri_schedule_s1.strategy,           &tri_schedule_s2.strategy,
+    &tri_schedule_hierarchical.strategy, &tri_schedule_dense.strategy,
+    &own_schedule_gather.strategy,       NULL,
 };
 
 static const struct tri_residency_kind *const residencies[] = {&tri_residency_depth, NULL};
