@@ -237,9 +237,11 @@ static void backward(const struct tri_sublayer *self, const struct tri_frame *fr
     }
     const struct tri_linear o = tri_linear_open(context->params, &a->o, TRI_USE_BACKWARD);
     tri_linear_input_gradient(&o, kernels, n, dy, d_out);
-    tri_cross_sum(context, where, d_out, n * inner, context->dt);
+    struct tri_request *summing =
+        tri_cross_sum_begin(context, where, d_out, n * inner, context->dt);
     tri_linear_weight_gradient(&o, kernels, n, dy, kept->out, cuts);
     tri_linear_close(context->params, &o);
+    tri_request_end(summing);
     const struct tri_low_batch low[2] = {{frame, 1, NULL, &a->low[0], 0, NULL},
                                          {frame, 1, NULL, &a->low[1], 0, NULL}};
     tri_low_rank_input_gradient(
@@ -265,14 +267,15 @@ static void backward(const struct tri_sublayer *self, const struct tri_frame *fr
     if (a->norm[0].row) {
         tri_qk_norm_backward(a, frame, kept, d);
     }
-    bias_gradient(frame, cuts, a->qkv_bias, d, n);
     const struct tri_linear qkv = tri_linear_open(context->params, &a->qkv, TRI_USE_BACKWARD);
-    tri_linear_weight_gradient(&qkv, kernels, n, d, kept->x, cuts);
     const struct tri_low_sum sum = {
         &low[0], tri_low_rank_backward(&low[0], &cuts, kept->x, kept->low[0], d)};
     tri_partial_input_gradient(frame, &qkv, n, d, tri_low_rank_input_more(&sum), partial);
+    summing = tri_stream_sum_begin(frame, where, partial, context->sum_dt);
+    bias_gradient(frame, cuts, a->qkv_bias, d, n);
+    tri_linear_weight_gradient(&qkv, kernels, n, d, kept->x, cuts);
     tri_linear_close(context->params, &qkv);
-    tri_stream_sum(frame, where, partial, context->sum_dt, dx);
+    tri_stream_sum_end(frame, where, summing, partial, context->sum_dt, dx);
     tri_arena_rewind(frame->arena, mark);
 }
 

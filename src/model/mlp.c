@@ -1,4 +1,3 @@
-#include "model/gradient.h"
 #include "model/layers.h"
 #include "model/network.h"
 #include "model/stream.h"
@@ -7,8 +6,6 @@ struct mlp {
     struct tri_sublayer base;
     struct tri_network network;
 };
-
-static const struct tri_where backward_mlp = {TRI_PHASE_BACKWARD, TRI_KIND_MLP};
 
 static void *forward(const struct tri_sublayer *self, const struct tri_frame *frame, void *kept,
                      const void *x, bool output)
@@ -39,18 +36,8 @@ static void *forward(const struct tri_sublayer *self, const struct tri_frame *fr
 static void backward(const struct tri_sublayer *self, const struct tri_frame *frame,
                      const void *kept, const void *dy, void *dx)
 {
-    const struct tri_pass *pass = &frame->part;
     const struct mlp *mlp = (const struct mlp *)self;
-    const struct tri_context *context = self->context;
-    int64_t offsets[2] = {0, tri_pass_tokens(pass)};
-    size_t mark = tri_arena_mark(frame->arena);
-    tri_network_bias_backward(frame, &mlp->network, dy, tri_stream_count(frame));
-    dy = tri_stream_whole_gradient(frame, backward_mlp, dy);
-    void *partial = tri_stream_partial(frame, dx, context->sum_dt);
-    const struct tri_cuts cuts = tri_cuts_by_rows(frame, frame->part.rows, frame->part.seq);
-    tri_networks_backward(frame, &mlp->network, 1, offsets, NULL, &cuts, kept, dy, partial);
-    tri_stream_sum(frame, backward_mlp, partial, context->sum_dt, dx);
-    tri_arena_rewind(frame->arena, mark);
+    tri_network_backward(frame, &mlp->network, kept, dy, dx);
 }
 
 static void destroy(struct tri_sublayer *self)

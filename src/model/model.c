@@ -324,11 +324,13 @@ void tri_model_backward(const struct tri_model *model, struct tri_frame *frame)
 void tri_model_step(struct tri_model *model, const struct tri_pass *pass)
 {
     struct tri_frame *frame = tri_frame_open(model, pass);
+    tri_params_begin_pass(model->context.params, pass->backward);
     tri_model_forward(model, frame);
     tri_model_loss(model, frame);
     if (pass->backward) {
         tri_model_backward(model, frame);
     }
+    tri_params_end_pass(model->context.params);
     tri_frame_close(frame);
 }
 
@@ -338,6 +340,7 @@ void tri_model_logits(struct tri_model *model, const struct tri_pass *pass, bool
     size_t row_bytes =
         (size_t)tri_stream_hidden(&model->context) * tri_dtype_size(model->context.dt);
     struct tri_frame *frame = tri_frame_open(model, pass);
+    tri_params_begin_pass(model->context.params, false);
     tri_model_forward(model, frame);
     char *h = (char *)(uintptr_t)ends_of(frame)->h;
     for (int64_t row = 0; last_only && pass->seq > 0 && row < frame->part.rows; row++) {
@@ -345,6 +348,7 @@ void tri_model_logits(struct tri_model *model, const struct tri_pass *pass, bool
                 row_bytes);
     }
     tri_head_logits(frame, h, last_only && pass->seq > 0 ? 1 : pass->seq, logits);
+    tri_params_end_pass(model->context.params);
     tri_frame_close(frame);
 }
 

@@ -273,16 +273,6 @@ static struct tri_low_batch low_of(const struct batch *b, enum tri_network_part 
     return low;
 }
 
-/* Completes sums over the hidden size of all rows, `width` a row. */
-static void sum_over_cross(const struct batch *b, enum tri_phase phase, void *sums, int64_t width)
-{
-    const struct tri_network *network = &b->networks[0];
-    if (network->crossed) {
-        tri_cross_sum(b->frame->context, (struct tri_where){phase, network->kind}, sums,
-                      b->offsets[b->count] * width, b->frame->context->dt);
-    }
-}
-
 /* One matrix and bias of each network. */
 struct matrices {
     const void **weights, **biases;
@@ -310,7 +300,10 @@ static void product_in(const struct batch *b, int64_t in_rows, const void *x, vo
     rows_product(b, in_rows, network->hidden, x, in.weights, adds ? in.biases : NULL, true, pre);
     close_weights(b, TRI_NETWORK_IN_BIAS, in.biases);
     close_weights(b, TRI_NETWORK_IN, in.weights);
-    sum_over_cross(b, b->frame->part.phase, pre, in_rows);
+    if (network->crossed) {
+        tri_cross_sum(context, (struct tri_where){b->frame->part.phase, network->kind}, pre,
+                      b->offsets[b->count] * in_rows, context->dt);
+    }
 }
 
 void tri_networks_forward(const struct tri_frame *frame, const struct tri_network *networks,
@@ -422,27 +415,23 @@ static void bias_gradients(const struct batch *b, enum tri_network_part part,
     }
 }
 
-void tri_network_bias_backward(const struct tri_frame *frame, const struct tri_network *network,
-                               const void *dy, int64_t rows)
-{
-    const int64_t offsets[2] = {0, rows};
-    const struct tri_cuts none = {NULL, 0};
-    const struct batch b = {frame, network, 1, offsets, NULL};
-    if (network->crossed) {
-        bias_gradients(&b, TRI_NETWORK_DOWN_BIAS, &none, frame->context->config->model.hidden_size,
-                       dy);
-    }
-}
+/* A sum over tensor of dx, begun as soon as it is there. */
+struct summing {
+    struct tri_where where;
+    struct tri_request *request;
+};
 
-void tri_networks_backward(const struct tri_frame *frame, const struct tri_network *networks,
-                           int64_t count, const int64_t *offsets,
-                           const struct tri_network_group *group, const struct tri_cuts *cuts,
-                           const struct tri_network_saved *saved, const void *dy, void *dx)
+/* summing: NULL where dx is nobody's but the caller's. */
+static void backward(const struct batch *batch, const struct tri_cuts *cuts,
+                     const struct tri_network_saved *saved, const void *dy, void *dx,
+                     struct summing *summing)
 {
+    const struct batch b = *batch;
+    const struct tri_frame *frame = b.frame;
+    const struct tri_network *networks = b.networks;
     const struct tri_context *context = frame->context;
-    const struct batch all = group_of(frame, group);
-    const struct batch b = {frame, networks, count, offsets, group ? &all : NULL};
-    int64_t rows = offsets[count];
+    int64_t count = b.count;
+    int64_t rows = b.offsets[count];
     int64_t hidden = networks[0].hidden;
     int64_t inner = networks[0].inner;
     int64_t in_rows = rows_in(context->config, inner);
@@ -454,8 +443,14 @@ void tri_networks_backward(const struct tri_frame *frame, const struct tri_netwo
     open_weights(&b, TRI_NETWORK_DOWN, TRI_USE_BACKWARD, weights);
     rows_product(&b, inner, hidden, dy, weights, NULL, false, d_act);
     close_weights(&b, TRI_NETWORK_DOWN, weights);
-    sum_over_cross(&b, TRI_PHASE_BACKWARD, d_act, inner);
+    struct tri_request *crossing = NULL;
+    if (networks->crossed) {
+        crossing =
+            tri_cross_sum_begin(context, (struct tri_where){TRI_PHASE_BACKWARD, networks->kind},
+                                d_act, rows * inner, context->dt);
+    }
     weight_gradients(&b, TRI_NETWORK_DOWN, cuts, hidden, inner, dy, saved->act, gradients);
+    tri_request_end(crossing);
     const struct tri_low_batch low_in = low_of(&b, TRI_NETWORK_IN);
     const struct tri_low_batch low_down = low_of(&b, TRI_NETWORK_DOWN);
     tri_low_rank_input_gradient(
@@ -484,10 +479,46 @@ void tri_networks_backward(const struct tri_frame *frame, const struct tri_netwo
         tri_partial_add_more(more, 0, dx);
     }
     close_weights(&b, TRI_NETWORK_IN, weights);
+    if (summing) {
+        summing->request = tri_stream_sum_begin(frame, summing->where, dx, context->sum_dt);
+    }
     weight_gradients(&b, TRI_NETWORK_IN, cuts, in_rows, hidden, d_pre, saved->x, gradients);
     bias_gradients(&b, TRI_NETWORK_IN_BIAS, cuts, in_rows, d_pre);
     if (!networks[0].crossed) {
         bias_gradients(&b, TRI_NETWORK_DOWN_BIAS, cuts, hidden, dy);
     }
+    tri_arena_rewind(frame->arena, mark);
+}
+
+void tri_networks_backward(const struct tri_frame *frame, const struct tri_network *networks,
+                           int64_t count, const int64_t *offsets,
+                           const struct tri_network_group *group, const struct tri_cuts *cuts,
+                           const struct tri_network_saved *saved, const void *dy, void *dx)
+{
+    const struct batch all = group_of(frame, group);
+    const struct batch b = {frame, networks, count, offsets, group ? &all : NULL};
+    backward(&b, cuts, saved, dy, dx, NULL);
+}
+
+void tri_network_backward(const struct tri_frame *frame, const struct tri_network *network,
+                          const struct tri_network_saved *saved, const void *dy, void *dx)
+{
+    const struct tri_context *context = frame->context;
+    const int64_t own[2] = {0, tri_stream_count(frame)};
+    const int64_t offsets[2] = {0, tri_pass_tokens(&frame->part)};
+    const struct tri_cuts none = {NULL, 0};
+    const struct batch of_stream = {frame, network, 1, own, NULL};
+    const struct batch b = {frame, network, 1, offsets, NULL};
+    struct summing summing = {{TRI_PHASE_BACKWARD, network->kind}, NULL};
+    size_t mark = tri_arena_mark(frame->arena);
+    if (network->crossed) { /* of whole rows */
+        bias_gradients(&of_stream, TRI_NETWORK_DOWN_BIAS, &none, context->config->model.hidden_size,
+                       dy);
+    }
+    dy = tri_stream_whole_gradient(frame, summing.where, dy);
+    void *partial = tri_stream_partial(frame, dx, context->sum_dt);
+    const struct tri_cuts cuts = tri_cuts_by_rows(frame, frame->part.rows, frame->part.seq);
+    backward(&b, &cuts, saved, dy, partial, &summing);
+    tri_stream_sum_end(frame, summing.where, summing.request, partial, context->sum_dt, dx);
     tri_arena_rewind(frame->arena, mark);
 }

@@ -64,10 +64,6 @@ void tri_networks_output(const struct tri_frame *frame, const struct tri_network
 void tri_networks_add_down_bias(const struct tri_context *context,
                                 const struct tri_network *networks, int64_t count,
                                 const int64_t *offsets, void *y);
-/* Adds to the down bias's gradient from dy [rows, hidden], whole rows: of a network that is
- * crossed, whose backward leaves it out. Others: nothing. */
-void tri_network_bias_backward(const struct tri_frame *frame, const struct tri_network *network,
-                               const void *dy, int64_t rows);
 /* dx [rows, hidden] sum_dt is overwritten (a partial sum over the tensor group). Gradients of
  * weights are added to, those of matrices set where they are the step's first: one call a
  * micro-batch for each network. cuts: of each network's rows. */
@@ -75,5 +71,11 @@ void tri_networks_backward(const struct tri_frame *frame, const struct tri_netwo
                            int64_t count, const int64_t *offsets,
                            const struct tri_network_group *group, const struct tri_cuts *cuts,
                            const struct tri_network_saved *saved, const void *dy, void *dx);
+
+/* The backward of one network that is a branch of the stream, from dy [stream, hidden] to dx
+ * [stream, hidden]: biases, tokens gathered, and the sum over tensor, beside which the gradients of
+ * the first product's weights are made. Collective over tensor and cross. */
+void tri_network_backward(const struct tri_frame *frame, const struct tri_network *network,
+                          const struct tri_network_saved *saved, const void *dy, void *dx);
 
 #endif

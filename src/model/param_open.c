@@ -121,3 +121,30 @@ void tri_params_refresh(const struct tri_params *params, int64_t block, int buff
         }
     }
 }
+
+void tri_params_begin_pass(struct tri_params *params, bool backward)
+{
+    for (struct tri_residency *r = params->residencies; r; r = r->next) {
+        if (r->ops->begin_pass) {
+            r->ops->begin_pass(r, params, backward);
+        }
+    }
+}
+
+void tri_params_end_pass(struct tri_params *params)
+{
+    for (struct tri_residency *r = params->residencies; r; r = r->next) {
+        if (r->ops->end_pass) {
+            r->ops->end_pass(r, params);
+        }
+    }
+}
+
+void tri_params_settle_gradients(struct tri_params *params, int64_t block)
+{
+    for (struct tri_residency *r = params->residencies; r; r = r->next) {
+        if (r->ops->settle_gradients) {
+            r->ops->settle_gradients(r, params, block);
+        }
+    }
+}

@@ -50,6 +50,12 @@ struct tri_residency_ops {
     /* The row has new weights in its buffer, whole. It is not open. */
     void (*refresh)(struct tri_residency *self, const struct tri_params *params,
                     const struct tri_param *row);
+    /* Or NULL, where nothing is ever under way: see tri_params_begin_pass, tri_params_end_pass
+     * and tri_params_settle_gradients. */
+    void (*begin_pass)(struct tri_residency *self, const struct tri_params *params, bool backward);
+    void (*end_pass)(struct tri_residency *self, const struct tri_params *params);
+    void (*settle_gradients)(struct tri_residency *self, const struct tri_params *params,
+                             int64_t block);
     /* With the table. */
     void (*destroy)(struct tri_residency *self);
 };
@@ -133,5 +139,15 @@ void *tri_gradients_open(struct tri_params *params, struct tri_span span, bool *
 /* The same for rows that are never overwritten. */
 void *tri_gradients_open_sum(struct tri_params *params, struct tri_span span);
 void tri_gradients_close(struct tri_params *params, struct tri_span span, void *gradients);
+
+/* Around a micro-batch that goes through all of the model: with or without a backward it opens
+ * weights in the same order as the one before it of this kind, so that who gathers weights can
+ * begin to before they are opened. Weights do not change meanwhile. What lies outside works as
+ * well, without this. At the end the gradients that were closed are in the buffers. Collective
+ * over depth. */
+void tri_params_begin_pass(struct tri_params *params, bool backward);
+void tri_params_end_pass(struct tri_params *params);
+/* The same of a block's gradients, before anybody reads them in the buffers. */
+void tri_params_settle_gradients(struct tri_params *params, int64_t block);
 
 #endif

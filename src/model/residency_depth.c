@@ -5,13 +5,20 @@
  * parts, which are what the reduction over the replicas and the optimizer work on.
  *
  *   table    | my part of q | of k | of v |          opened   | q, of all parts | k | v |
+ *
+ * With comm.overlap both run beside products, as theirs do. A pass opens weights in the same order
+ * as the last one of its kind, so when one is opened the gather of the next one begins: two are in
+ * memory then. The scatter of a gradient begins when it is closed, and is ended when FLIGHTS later
+ * ones are under way, when the block's gradients are asked for, or at the end of the pass. (Theirs
+ * keep all of them to the end, and so a whole model's gradients.) Gradients are ended in the order
+ * in which they were begun: of one row they are added up as without overlap.
  */
 #include "model/residency_depth.h"
 
 #include "base/memory.h"
 #include "model/param_open.h"
 
-enum { SLOTS = 16, PIECE = 1 << 16 };
+enum { SLOTS = 16, PIECE = 1 << 16, FLIGHTS = 4, SPAN_ROWS = 3 };
 
 /* Memory for what is open: the first that is free is taken, and grows. */
 struct slot {
@@ -21,12 +28,37 @@ struct slot {
     bool first; /* of gradients: the sum is set, not added to */
 };
 
+/* Rows under way, each in a call of its own. */
+struct flight {
+    struct tri_span span;
+    struct slot *slot; /* NULL: nothing is under way */
+    struct tri_request *request[SPAN_ROWS];
+};
+
+struct opening {
+    struct tri_span span;
+    enum tri_phase phase;
+};
+
+/* What passes of a kind open, in order, as far as it is known. */
+struct course {
+    struct opening *opening;
+    int known;
+};
+
 struct depth {
     struct tri_residency base;
     const struct tri_kernels *kernels;
     struct tri_group *group;
     int64_t *counts; /* [ranks] of one row of the table */
     struct slot slot[SLOTS];
+    bool overlaps;
+    struct course course[2];         /* without a backward, and with one */
+    struct course *passing;          /* NULL outside of passes */
+    int at, most;                    /* place in it; openings that one has room for */
+    struct flight ahead;             /* weights that are opened next */
+    struct flight back[FLIGHTS + 1]; /* gradients, the oldest first */
+    int flights;
 };
 
 static struct slot *take(struct depth *d, size_t bytes)
@@ -77,25 +109,92 @@ static void copy(const struct depth *d, const void *from, void *to, size_t bytes
 
 /* ---- weights --------------------------------------------------------------------------------- */
 
-static const void *open_weights(struct tri_residency *self, const struct tri_params *params,
-                                struct tri_span span, enum tri_use use)
+/* Memory with the weights of all parts; flight: where their gathers are only begun, else NULL. */
+static struct slot *gather(struct depth *d, const struct tri_params *params, struct tri_span span,
+                           enum tri_phase phase, struct flight *flight)
 {
-    struct depth *d = (struct depth *)self;
+    const struct tri_where where = {phase, TRI_KIND_WEIGHTS};
     enum tri_dtype dtype = span.row->dtype;
     size_t width = tri_dtype_size(dtype);
-    char *at = take(d, (size_t)tri_span_opened(span) * width)->block;
-    const void *block = at;
-    (void)use;
+    struct slot *slot = take(d, (size_t)tri_span_opened(span) * width);
+    char *at = slot->block;
     for (int i = 0; i < span.rows; i++) {
         const struct tri_param *row = &span.row[i];
         int64_t before = count_parts(d, row);
         copy(d, tri_param_weights(params, row), at + (size_t)before * width,
              (size_t)row->count * width);
-        tri_all_gather_v(d->group, (struct tri_where){params->phase, TRI_KIND_WEIGHTS}, at,
-                         d->counts, dtype);
+        if (flight) {
+            flight->request[i] = tri_all_gather_v_begin(d->group, where, at, d->counts, dtype);
+        } else {
+            tri_all_gather_v(d->group, where, at, d->counts, dtype);
+        }
         at += (size_t)opened(row) * width;
     }
-    return block;
+    return slot;
+}
+
+static struct slot *land(struct flight *flight)
+{
+    struct slot *slot = flight->slot;
+    for (int i = 0; slot && i < flight->span.rows; i++) {
+        tri_request_end(flight->request[i]);
+    }
+    flight->slot = NULL;
+    return slot;
+}
+
+/* The next opening of a pass that goes as the last one did. */
+static void begin_ahead(struct depth *d, const struct tri_params *params)
+{
+    if (d->passing && d->at < d->passing->known) {
+        const struct opening *next = &d->passing->opening[d->at];
+        TRI_REQUIRE(next->span.rows <= SPAN_ROWS);
+        tri_params_settle_row(params, next->span.row);
+        d->ahead.span = next->span;
+        d->ahead.slot = gather(d, params, next->span, next->phase, &d->ahead);
+    }
+}
+
+/* What was gathered ahead and is not wanted. */
+static void forget_ahead(struct depth *d)
+{
+    struct slot *slot = land(&d->ahead);
+    if (slot) {
+        slot->taken = false;
+    }
+}
+
+/* Notes an opening where it was not the one that was known. */
+static void note(struct depth *d, const struct tri_params *params, struct tri_span span)
+{
+    struct course *course = d->passing;
+    if (!course) {
+        return;
+    }
+    struct opening *known = &course->opening[d->at];
+    if (d->at >= course->known || known->span.row != span.row || known->phase != params->phase) {
+        TRI_REQUIRE(d->at < d->most);
+        *known = (struct opening){span, params->phase};
+        course->known = d->at + 1;
+    }
+    d->at++;
+}
+
+static const void *open_weights(struct tri_residency *self, const struct tri_params *params,
+                                struct tri_span span, enum tri_use use)
+{
+    struct depth *d = (struct depth *)self;
+    struct slot *slot = NULL;
+    (void)use;
+    note(d, params, span);
+    if (d->ahead.slot && d->ahead.span.row == span.row) {
+        slot = land(&d->ahead);
+    } else {
+        forget_ahead(d);
+        slot = gather(d, params, span, params->phase, NULL);
+    }
+    begin_ahead(d, params);
+    return slot->block;
 }
 
 static void close_weights(struct tri_residency *self, const struct tri_params *params,
@@ -147,20 +246,16 @@ static void add(const struct depth *d, const void *from, void *to, int64_t n, en
     d->kernels->add(d->kernels, &args);
 }
 
-static void close_gradients(struct tri_residency *self, const struct tri_params *params,
-                            struct tri_span span, void *gradients)
+/* Sums of this rank's parts, scattered, to their place. */
+static void bring(const struct depth *d, const struct tri_params *params, struct tri_span span,
+                  struct slot *slot)
 {
-    struct depth *d = (struct depth *)self;
-    struct slot *slot = find(d, gradients);
     enum tri_dtype dtype = params->buffer[span.row->buffer].gradient_dtype;
     size_t width = tri_dtype_size(dtype);
-    char *at = gradients;
+    char *at = slot->block;
     for (int i = 0; i < span.rows; i++) {
         const struct tri_param *row = &span.row[i];
-        int64_t before = count_parts(d, row);
-        char *mine = at + (size_t)before * width;
-        tri_reduce_scatter_v(d->group, (struct tri_where){TRI_PHASE_BACKWARD, TRI_KIND_GRADIENT},
-                             at, d->counts, dtype);
+        char *mine = at + (size_t)count_parts(d, row) * width;
         if (slot->first) {
             copy(d, mine, tri_param_gradients(params, row), (size_t)row->count * width);
         } else {
@@ -169,6 +264,77 @@ static void close_gradients(struct tri_residency *self, const struct tri_params 
         at += (size_t)opened(row) * width;
     }
     slot->taken = false;
+}
+
+static void bring_oldest(struct depth *d, const struct tri_params *params)
+{
+    struct tri_span span = d->back[0].span;
+    bring(d, params, span, land(&d->back[0]));
+    d->flights--;
+    for (int i = 0; i < d->flights; i++) {
+        d->back[i] = d->back[i + 1];
+    }
+}
+
+static void close_gradients(struct tri_residency *self, const struct tri_params *params,
+                            struct tri_span span, void *gradients)
+{
+    static const struct tri_where where = {TRI_PHASE_BACKWARD, TRI_KIND_GRADIENT};
+    struct depth *d = (struct depth *)self;
+    struct flight *flight = &d->back[d->flights];
+    enum tri_dtype dtype = params->buffer[span.row->buffer].gradient_dtype;
+    char *at = gradients;
+    TRI_REQUIRE(span.rows <= SPAN_ROWS);
+    *flight = (struct flight){.span = span, .slot = find(d, gradients)};
+    for (int i = 0; i < span.rows; i++) {
+        (void)count_parts(d, &span.row[i]);
+        if (d->overlaps) {
+            flight->request[i] = tri_reduce_scatter_v_begin(d->group, where, at, d->counts, dtype);
+        } else {
+            tri_reduce_scatter_v(d->group, where, at, d->counts, dtype);
+        }
+        at += (size_t)opened(&span.row[i]) * tri_dtype_size(dtype);
+    }
+    d->flights++;
+    while (d->flights > (d->overlaps ? FLIGHTS : 0)) {
+        bring_oldest(d, params);
+    }
+}
+
+/* ---- passes ---------------------------------------------------------------------------------- */
+
+static void begin_pass(struct tri_residency *self, const struct tri_params *params, bool backward)
+{
+    struct depth *d = (struct depth *)self;
+    (void)params;
+    TRI_REQUIRE(!d->passing);
+    d->passing = d->overlaps ? &d->course[backward] : NULL;
+    d->at = 0;
+}
+
+static void end_pass(struct tri_residency *self, const struct tri_params *params)
+{
+    struct depth *d = (struct depth *)self;
+    forget_ahead(d);
+    d->passing = NULL;
+    while (d->flights > 0) {
+        bring_oldest(d, params);
+    }
+}
+
+static void settle_gradients(struct tri_residency *self, const struct tri_params *params,
+                             int64_t block)
+{
+    struct depth *d = (struct depth *)self;
+    struct tri_range rows = tri_params_rows(params, block);
+    int until = 0;
+    for (int i = 0; i < d->flights; i++) {
+        int64_t row = d->back[i].span.row - params->param;
+        until = row >= rows.begin && row < rows.end ? i + 1 : until;
+    }
+    while (until-- > 0) {
+        bring_oldest(d, params);
+    }
 }
 
 /* ---- the kind -------------------------------------------------------------------------------- */
@@ -188,19 +354,27 @@ static void destroy(struct tri_residency *self)
     for (int i = 0; i < SLOTS; i++) {
         tri_free(d->slot[i].block);
     }
+    tri_free(d->course[0].opening);
     tri_free(d->counts);
     tri_free(d);
 }
 
 static const struct tri_residency_ops ops = {
-    open_weights, close_weights, open_gradients, close_gradients, refresh, destroy,
+    .open = open_weights,
+    .close = close_weights,
+    .open_gradients = open_gradients,
+    .close_gradients = close_gradients,
+    .refresh = refresh,
+    .begin_pass = begin_pass,
+    .end_pass = end_pass,
+    .settle_gradients = settle_gradients,
+    .destroy = destroy,
 };
 
 static struct tri_residency *create(const struct tri_config *config,
                                     const struct tri_kernels *kernels, struct tri_params *params)
 {
     struct tri_group *group = tri_mesh_group(params->mesh, TRI_ON_DEPTH);
-    (void)config;
     if (tri_group_size(group) == 1) {
         return NULL;
     }
@@ -212,8 +386,16 @@ static struct tri_residency *create(const struct tri_config *config,
     for (int p = 0; p < params->count; p++) {
         if (params->param[p].parted) {
             params->param[p].residency = &d->base;
+            d->most++;
         }
     }
+    /* A forward, a recompute and a backward, each of a row at most once; the head is opened too
+     * where it is the table of embeddings. */
+    d->most = 3 * d->most + 1;
+    d->overlaps = config->comm_overlap;
+    d->course[0].opening =
+        tri_alloc(TRI_MEMORY_OTHER, 2 * (size_t)d->most * sizeof(*d->course[0].opening));
+    d->course[1].opening = d->course[0].opening + d->most;
     return &d->base;
 }
 

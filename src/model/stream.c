@@ -214,6 +214,17 @@ void tri_cross_sum(const struct tri_context *context, struct tri_where where, vo
     tri_all_reduce_sum(tri_mesh_group(context->mesh, TRI_ON_CROSS), where, partial, n, dtype);
 }
 
+struct tri_request *tri_cross_sum_begin(const struct tri_context *context, struct tri_where where,
+                                        void *partial, int64_t n, enum tri_dtype dtype)
+{
+    if (context->config->comm_overlap) {
+        return tri_all_reduce_sum_begin(tri_mesh_group(context->mesh, TRI_ON_CROSS), where, partial,
+                                        n, dtype);
+    }
+    tri_cross_sum(context, where, partial, n, dtype);
+    return NULL;
+}
+
 /* ---- into sublayers and out of them ---------------------------------------------------------- */
 
 static int64_t part_elements(const struct tri_frame *frame)
@@ -273,33 +284,66 @@ void *tri_stream_partial(const struct tri_frame *frame, void *y, enum tri_dtype 
     return tri_arena_alloc(frame->arena, (size_t)part_elements(frame) * tri_dtype_size(dtype));
 }
 
-void tri_stream_sum(const struct tri_frame *frame, struct tri_where where, void *partial,
-                    enum tri_dtype dtype, void *y)
+/* Over tensor, of all tokens of the part, or of own ones where the stream is cut. */
+static void sum_over_tensor(const struct tri_frame *frame, struct tri_where where, void *partial,
+                            enum tri_dtype dtype)
 {
     const struct tri_context *context = frame->context;
-    int64_t hidden = hidden_of(context);
     struct tri_group *tensor = tri_mesh_group(context->mesh, TRI_ON_TENSOR);
-    const void *sum = partial;
     if (tri_stream_is_cut(context->config, context->mesh)) {
         size_t mark = tri_arena_mark(frame->arena);
-        tri_reduce_scatter_v(tensor, where, partial, part_counts(frame, hidden), dtype);
+        tri_reduce_scatter_v(tensor, where, partial, part_counts(frame, hidden_of(context)), dtype);
         tri_arena_rewind(frame->arena, mark);
-        sum = own_place(frame, partial, dtype);
     } else {
         tri_all_reduce_sum(tensor, where, partial, part_elements(frame), dtype);
     }
+}
+
+struct tri_request *tri_stream_sum_begin(const struct tri_frame *frame, struct tri_where where,
+                                         void *partial, enum tri_dtype dtype)
+{
+    const struct tri_context *context = frame->context;
+    struct tri_group *tensor = tri_mesh_group(context->mesh, TRI_ON_TENSOR);
+    if (!context->config->comm_overlap) {
+        sum_over_tensor(frame, where, partial, dtype);
+        return NULL;
+    }
+    if (!tri_stream_is_cut(context->config, context->mesh)) {
+        return tri_all_reduce_sum_begin(tensor, where, partial, part_elements(frame), dtype);
+    }
+    size_t mark = tri_arena_mark(frame->arena);
+    struct tri_request *request = tri_reduce_scatter_v_begin(
+        tensor, where, partial, part_counts(frame, hidden_of(context)), dtype);
+    tri_arena_rewind(frame->arena, mark);
+    return request;
+}
+
+void tri_stream_sum_end(const struct tri_frame *frame, struct tri_where where,
+                        struct tri_request *request, void *partial, enum tri_dtype dtype, void *y)
+{
+    const struct tri_context *context = frame->context;
+    bool cut = tri_stream_is_cut(context->config, context->mesh);
+    tri_request_end(request);
     if (tri_stream_is_crossed(context)) {
         cross_over(frame, where, y, partial, dtype, true);
         return;
     }
+    const void *sum = cut ? own_place(frame, partial, dtype) : partial;
     if (sum != y) {
         const struct tri_cast_args args = {
             .src = sum,
             .from = dtype,
             .dst = y,
             .to = context->dt,
-            .n = tri_stream_count(frame) * hidden,
+            .n = tri_stream_count(frame) * hidden_of(context),
         };
         context->kernels->cast(context->kernels, &args);
     }
+}
+
+void tri_stream_sum(const struct tri_frame *frame, struct tri_where where, void *partial,
+                    enum tri_dtype dtype, void *y)
+{
+    sum_over_tensor(frame, where, partial, dtype);
+    tri_stream_sum_end(frame, where, NULL, partial, dtype, y);
 }

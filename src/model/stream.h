@@ -38,6 +38,10 @@ struct tri_group *tri_stream_group(const struct tri_context *context);
  * cross. */
 void tri_cross_sum(const struct tri_context *context, struct tri_where where, void *partial,
                    int64_t n, enum tri_dtype dtype);
+/* The same, to be ended by tri_request_end: with comm.overlap it runs beside what comes between;
+ * else it is done, and there is nothing to wait for. */
+struct tri_request *tri_cross_sum_begin(const struct tri_context *context, struct tri_where where,
+                                        void *partial, int64_t n, enum tri_dtype dtype);
 /* The tokens of place t among the ranks of the grid, of `rows` rows when they are cut over depth by
  * rows, then over cross and over tensor by tokens. */
 struct tri_range tri_grid_part(const struct tri_mesh *mesh, int64_t rows, int64_t seq, int t);
@@ -69,5 +73,10 @@ void *tri_stream_partial(const struct tri_frame *frame, void *y, enum tri_dtype 
  * activations. Collective over tensor and cross. */
 void tri_stream_sum(const struct tri_frame *frame, struct tri_where where, void *partial,
                     enum tri_dtype dtype, void *y);
+/* The same in two, as tri_cross_sum_begin: between them nobody touches `partial` or y. */
+struct tri_request *tri_stream_sum_begin(const struct tri_frame *frame, struct tri_where where,
+                                         void *partial, enum tri_dtype dtype);
+void tri_stream_sum_end(const struct tri_frame *frame, struct tri_where where,
+                        struct tri_request *request, void *partial, enum tri_dtype dtype, void *y);
 
 #endif

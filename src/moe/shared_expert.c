@@ -214,12 +214,9 @@ void tri_shared_expert_backward(const struct tri_shared_expert *shared,
                                 const struct tri_frame *frame, const struct tri_shared_kept *kept,
                                 const void *dy, void *dx)
 {
-    const struct tri_pass *pass = &frame->part;
     const struct tri_context *context = shared->context;
-    const struct tri_where where = {TRI_PHASE_BACKWARD, TRI_KIND_SHARED_EXPERT};
     int64_t n = tri_stream_count(frame);
     int64_t hidden = context->config->model.hidden_size;
-    int64_t offsets[2] = {0, tri_pass_tokens(pass)};
     size_t mark = tri_arena_mark(frame->arena);
     void *d_out = tri_frame_take(frame, n * hidden);
     void *d_in = tri_frame_take(frame, n * hidden);
@@ -234,13 +231,7 @@ void tri_shared_expert_backward(const struct tri_shared_expert *shared,
         .dt = context->dt,
     };
     context->kernels->scale_rows_add(context->kernels, &args);
-    tri_network_bias_backward(frame, &shared->network, d_out, n);
-    const void *d_whole = tri_stream_whole_gradient(frame, where, d_out);
-    void *partial = tri_stream_partial(frame, d_in, context->sum_dt);
-    const struct tri_cuts cuts = tri_cuts_by_rows(frame, frame->part.rows, frame->part.seq);
-    tri_networks_backward(frame, &shared->network, 1, offsets, NULL, &cuts, &kept->saved, d_whole,
-                          partial);
-    tri_stream_sum(frame, where, partial, context->sum_dt, d_in);
+    tri_network_backward(frame, &shared->network, &kept->saved, d_out, d_in);
     context->kernels->add(
         context->kernels,
         &(struct tri_add_args){

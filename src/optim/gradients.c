@@ -2,6 +2,7 @@
 
 #include "base/exact.h"
 #include "base/memory.h"
+#include "model/param_open.h"
 
 #include <math.h>
 #include <string.h>
@@ -132,6 +133,7 @@ void tri_gradients_reduce(struct tri_params *params, const struct tri_kernels *k
         end_block(params, block + IN_FLIGHT);
     }
     struct tri_range rows = tri_params_rows(params, block);
+    tri_params_settle_gradients(params, block);
     zero_unwritten(params, kernels, rows);
     for (int64_t p = rows.begin; p < rows.end; p++) {
         sum_over_grid(params, kernels, &params->param[p]);

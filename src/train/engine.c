@@ -9,12 +9,20 @@
 #include <math.h>
 #include <string.h>
 
+/* The block whose gradients are reduced after a block's backward: with depth they are scattered
+ * beside the next one's first. */
+static int64_t reduced_after(const struct tri_engine *engine, int64_t block)
+{
+    return block + (engine->mesh->size[TRI_AXIS_DEPTH] > 1 ? 1 : 0);
+}
+
 /* A block's sums over the replicas run beside the backward of the blocks below it. */
 static void after_block(void *state, int64_t block)
 {
     struct tri_engine *engine = state;
-    if (engine->last && engine->config->comm_overlap) {
-        tri_gradients_reduce(engine->params, engine->kernels, block, true);
+    int64_t reduced = reduced_after(engine, block);
+    if (engine->last && engine->config->comm_overlap && reduced <= engine->params->layers) {
+        tri_gradients_reduce(engine->params, engine->kernels, reduced, true);
     }
     tri_mesh_progress(engine->mesh);
 }
@@ -233,8 +241,10 @@ static double exposed_seconds(const struct tri_engine *engine)
 static void reduce_gradients(struct tri_engine *engine)
 {
     struct tri_params *params = engine->params;
-    for (int64_t block = params->layers; block >= -1 && !engine->config->comm_overlap; block--) {
-        tri_gradients_reduce(params, engine->kernels, block, false);
+    bool begun = engine->config->comm_overlap;
+    for (int64_t block = begun ? reduced_after(engine, -1) - 1 : params->layers; block >= -1;
+         block--) {
+        tri_gradients_reduce(params, engine->kernels, block, begun);
     }
     tri_gradients_reduce_end(params);
 }

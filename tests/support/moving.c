@@ -140,7 +140,12 @@ static void destroy(struct tri_residency *self)
 }
 
 static const struct tri_residency_ops ops = {
-    open_weights, close_weights, open_gradients, close_gradients, refresh, destroy,
+    .open = open_weights,
+    .close = close_weights,
+    .open_gradients = open_gradients,
+    .close_gradients = close_gradients,
+    .refresh = refresh,
+    .destroy = destroy,
 };
 
 static struct tri_residency *create(const struct tri_config *config,
