@@ -22,6 +22,8 @@
 #include "model/stream.h"
 #include "moe/strategies.h"
 
+#include <string.h>
+
 enum { FORWARD, BACKWARD };
 
 /* What the forward leaves in a frame. */
@@ -49,7 +51,8 @@ struct trip {
     void *back;          /* [slots, hidden] that return */
     void *arrived;       /* [rows, hidden] by chunk, there and back */
     void *spare;         /* [rows, hidden] where sums are of another type than activations */
-    struct tri_request **going, **coming; /* [chunks] */
+    /* [chunks], each NULL where nothing is to be waited for. */
+    struct tri_request **going, **gathering, **scattering, **coming;
     double start;
 };
 
@@ -93,15 +96,16 @@ static void begin_going(struct trip *trip, int c)
         NULL, hidden_of(trip), context->dt);
 }
 
-/* The rows of all tensor parts are there. */
-static void arrive(struct trip *trip, int c)
+/* The rows of this part are there, and begin to be gathered with those of the others. */
+static void begin_gathering(struct trip *trip, int c)
 {
     const struct tri_context *context = trip->routed->base.context;
     tri_request_end(trip->going[c]);
     if (trip->routed->peers.parts > 1) {
-        tri_all_gather_v(tri_mesh_group(context->mesh, TRI_ON_GRID), trip->where,
-                         row_at(trip, trip->arrived, trip->chunks->begin[c], context->dt),
-                         part_counts(trip, c), context->dt);
+        trip->gathering[c] =
+            tri_all_gather_v_begin(tri_mesh_group(context->mesh, TRI_ON_GRID), trip->where,
+                                   row_at(trip, trip->arrived, trip->chunks->begin[c], context->dt),
+                                   part_counts(trip, c), context->dt);
     }
 }
 
@@ -145,20 +149,33 @@ static void add_bias(const struct trip *trip, int64_t first, int64_t count, cons
     }
 }
 
+/* The experts' results for a chunk, as they arrived; partial sums begin to be added over tensor. */
+static void begin_scattering(struct trip *trip, int c)
+{
+    const struct tri_context *context = trip->routed->base.context;
+    int64_t first = trip->chunks->begin[c];
+    int64_t n = trip->chunks->begin[c + 1] - first;
+    if (trip->routed->peers.parts == 1) {
+        gather(trip, trip->spare ? trip->spare : trip->out, trip->chunks->row_to, trip->arrived,
+               first, n, context->dt);
+        return;
+    }
+    void *sums = trip->spare ? trip->spare : trip->arrived;
+    gather(trip, trip->out, trip->chunks->row_to, sums, first, n, context->sum_dt);
+    trip->scattering[c] = tri_reduce_scatter_v_begin(
+        tri_mesh_group(context->mesh, TRI_ON_GRID), trip->where,
+        row_at(trip, sums, first, context->sum_dt), part_counts(trip, c), context->sum_dt);
+}
+
 /* A chunk of the experts' sums over tensor: this part of it, in activations. */
 static void *complete(const struct trip *trip, int c)
 {
     const struct tri_routed *routed = trip->routed;
     const struct tri_context *context = routed->base.context;
     struct tri_range own = own_part(trip, c);
-    int64_t first = trip->chunks->begin[c];
     void *sums = trip->spare ? trip->spare : trip->arrived;
     void *part = row_at(trip, trip->arrived, own.begin, context->dt);
-    gather(trip, trip->out, trip->chunks->row_to, sums, first, trip->chunks->begin[c + 1] - first,
-           context->sum_dt);
-    tri_reduce_scatter_v(tri_mesh_group(context->mesh, TRI_ON_GRID), trip->where,
-                         row_at(trip, sums, first, context->sum_dt), part_counts(trip, c),
-                         context->sum_dt);
+    tri_request_end(trip->scattering[c]);
     if (trip->spare) {
         round_sums(trip, row_at(trip, sums, own.begin, context->sum_dt), part, tri_range_size(own));
     }
@@ -183,15 +200,9 @@ static void begin_coming(struct trip *trip, int c)
     const struct tri_context *context = trip->routed->base.context;
     struct tri_group *homes = trip->routed->peers.homes;
     int64_t at = (int64_t)c * tri_group_size(homes);
-    const void *rows;
-    if (trip->routed->peers.parts > 1) {
-        rows = complete(trip, c);
-    } else {
-        int64_t first = chunks->begin[c];
-        gather(trip, trip->spare ? trip->spare : trip->out, chunks->row_to, trip->arrived, first,
-               chunks->begin[c + 1] - first, context->dt);
-        rows = row_at(trip, trip->arrived, first, context->dt);
-    }
+    const void *rows = trip->routed->peers.parts > 1
+                           ? complete(trip, c)
+                           : row_at(trip, trip->arrived, chunks->begin[c], context->dt);
     trip->coming[c] = tri_all_to_all_at_begin(homes, trip->where, rows, chunks->recv_rows + at,
                                               NULL, trip->back, chunks->send_rows + at,
                                               chunks->send_at + at, hidden_of(trip), context->dt);
@@ -302,32 +313,48 @@ static void take_buffers(struct trip *trip)
     const struct tri_context *context = trip->routed->base.context;
     struct tri_exchange *exchange = trip->routed->base.exchange;
     int64_t rows = trip->plan->rows;
-    size_t requests = (size_t)trip->chunks->count * sizeof(*trip->going);
+    size_t count = (size_t)trip->chunks->count;
     trip->arrived = tri_exchange_take(exchange, 1, context, rows);
     trip->out = tri_exchange_take(exchange, 2, context, rows);
     trip->spare =
         context->sum_dt != context->dt ? tri_exchange_take(exchange, 3, context, rows) : NULL;
-    trip->going = tri_arena_alloc(trip->frame->arena, requests);
-    trip->coming = tri_arena_alloc(trip->frame->arena, requests);
+    trip->going = tri_arena_alloc(trip->frame->arena, 4 * count * sizeof(*trip->going));
+    memset(trip->going, 0, 4 * count * sizeof(*trip->going));
+    trip->gathering = trip->going + count;
+    trip->scattering = trip->gathering + count;
+    trip->coming = trip->scattering + count;
 }
 
 static void go(struct trip *trip, team_work work)
 {
     const struct tri_route_chunks *chunks = trip->chunks;
-    int64_t done = 0; /* experts */
-    int sent = 0;     /* chunks */
+    int beside = trip->routed->peers.parts > 1 ? 1 : 0; /* chunks over tensor while experts work */
+    int64_t done = 0;                                   /* experts */
+    int gathered = 0, scattered = 0, sent = 0;          /* chunks that have begun to be */
     for (int c = 0; c < chunks->count && trip->sends; c++) {
         begin_going(trip, c);
     }
     for (int c = 0; c < chunks->count; c++) {
+        for (; trip->sends && gathered < chunks->count && gathered <= c + beside; gathered++) {
+            begin_gathering(trip, gathered);
+        }
         if (trip->sends) {
-            arrive(trip, c);
+            tri_request_end(trip->gathering[c]);
         }
         let_work(trip, done, chunks->ready[c], work);
         done = chunks->ready[c];
-        for (; trip->returns && sent <= c && chunks->needs[sent] <= done; sent++) {
-            begin_coming(trip, sent);
+        while (sent < scattered) {
+            begin_coming(trip, sent++);
         }
+        while (trip->returns && scattered <= c && chunks->needs[scattered] <= done) {
+            begin_scattering(trip, scattered++);
+            while (scattered - sent > beside) {
+                begin_coming(trip, sent++);
+            }
+        }
+    }
+    while (sent < scattered) {
+        begin_coming(trip, sent++);
     }
     for (int c = 0; c < sent; c++) {
         tri_request_end(trip->coming[c]);
