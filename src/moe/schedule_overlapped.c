@@ -480,6 +480,7 @@ const struct tri_schedule_kind tri_schedule_overlapped = {
                  "as ted with duplicate token dropping, in chunks: one is under way while the "
                  "experts work on others (MoNTA)",
                  keys},
+    .deep = true,
     .drops = true,
     .splits_tokens = splits_tokens,
     .ops = &ops,

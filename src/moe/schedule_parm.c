@@ -64,8 +64,8 @@ static void make_whole(const struct parm *parm, const struct tri_frame *frame, e
 {
     const struct tri_context *context = parm->base.context;
     if (!parm->fused.gathers && !tri_stream_is_cut(context->config, context->mesh)) {
-        tri_tokens_gather(frame, (struct tri_where){phase, TRI_KIND_MOE}, stream, hidden_of(parm),
-                          context->dt);
+        tri_part_gather(frame, (struct tri_where){phase, TRI_KIND_MOE}, stream, hidden_of(parm),
+                        context->dt);
     }
 }
 
@@ -299,6 +299,7 @@ const struct tri_schedule_kind tri_schedule_s1 = {
     .strategy =
         {"s1", "one all-to-all over tensor x expert, tensor ranks gate and send own tokens (Parm)",
          keys},
+    .deep = true,
     .gates_part = true,
     .adds_at_owner = true,
     .splits_tokens = splits_before_gate,
@@ -309,6 +310,7 @@ const struct tri_schedule_kind tri_schedule_s2 = {
     .strategy = {"s2",
                  "the same, all tensor ranks gate all tokens; results are gathered as they return",
                  keys},
+    .deep = true,
     .adds_at_owner = true,
     .splits_tokens = splits_after_gate,
     .ops = &ops,

@@ -111,6 +111,22 @@ enum {
     OVERLAPS = sizeof(overlaps) / sizeof(*overlaps),
 };
 
+/* Where weights are gathered ahead and their gradients scattered beside what follows. */
+static void on_grids(void)
+{
+    static const char *const words[] = {
+        CLIPPED "precision=bf16 train.recompute=full train.global_batch=9 train.micro_batch=2",
+        CLIPPED "precision=bf16 train.gradient_dtype=bf16 moe.every=2 model.bias=all",
+        CLIPPED "precision=f32 moe.every=2 model.num_kv_heads=8 train.global_batch=3",
+    };
+    struct small_layout layouts[SMALL_LAYOUTS];
+    int count = small_grids(job_size(), 8, layouts);
+    for (int i = 0; i < count; i++) {
+        compare(SMALL_GPT, words[i % 3], overlaps, OVERLAPS, layouts[i]);
+        compare(SMALL_LLAMA, words[(i + 1) % 3], overlaps, OVERLAPS, layouts[i]);
+    }
+}
+
 static int run_job(int argc, char **argv)
 {
     (void)argc;
@@ -128,6 +144,7 @@ static int run_job(int argc, char **argv)
             compare(SMALL_LLAMA, precisions[p], overlaps, OVERLAPS, layouts[i]);
         }
     }
+    on_grids();
     return 0;
 }
 

@@ -187,6 +187,14 @@ static const char *const overlapped[] = {
      "train.lora.rank=4"),
 };
 
+/* One all-to-all over tensor x expert, its results gathered or not. */
+static const char *const fused[] = {
+    "moe.schedule=s1 train.recompute=full",
+    "moe.schedule=s2 train.recompute=full precision=bf16",
+    "moe.schedule=s1 train.sequence_parallel=true moe.capacity_factor=0.6 precision=bf16",
+    "moe.schedule=s2 moe.headroom=1 comm.max_message=100",
+};
+
 static const char *const dense[] = {
     "moe.router=dense moe.mutual_information=0.1 moe.aux_window=step train.recompute=[1]",
     ("moe.router=dense precision=bf16 train.sequence_parallel=true train.recompute=full "
@@ -212,15 +220,11 @@ static void on_grid(struct small_layout layout, int index)
         run(o % 2 == 0 ? SMALL_GPT : SMALL_LLAMA, options[(EACH * index + o) % ALL], layout, true);
     }
     run(SMALL_LLAMA, dense[index % (int)(sizeof(dense) / sizeof(dense[0]))], layout, true);
+    run(SMALL_GPT, overlapped[index % (int)(sizeof(overlapped) / sizeof(overlapped[0]))], layout,
+        true);
+    run(SMALL_LLAMA, fused[index % (int)(sizeof(fused) / sizeof(fused[0]))], layout, true);
     run(SMALL_LLAMA, "", layout, false);
 }
-/* One all-to-all over tensor x expert, its results gathered or not. */
-static const char *const fused[] = {
-    "moe.schedule=s1 train.recompute=full",
-    "moe.schedule=s2 train.recompute=full precision=bf16",
-    "moe.schedule=s1 train.sequence_parallel=true moe.capacity_factor=0.6 precision=bf16",
-    "moe.schedule=s2 moe.headroom=1 comm.max_message=100",
-};
 
 /* By way of relays, on hosts even and uneven. */
 static const char *const hierarchical[] = {

@@ -2,7 +2,7 @@
  * the same bits of loss, norm and every gradient, with all that a layer can have beside it, and the
  * same bytes in every cell of the ledger; its all-to-alls carry 1/T of what ted's carry without
  * dropping duplicates. With the argument "all", all flavours and numbers of chunks on each
- * layout. */
+ * layout; with "grids", of those whose tensor ranks are a grid. */
 #include "support/small.h"
 
 #include "base/memory.h"
@@ -74,7 +74,9 @@ static int64_t further_calls(const struct outcome *ted, struct small_layout layo
     if (op == TRI_OP_ALL_TO_ALL && group == homes) {
         return both * (chunks - 1);
     }
-    bool over_tensor = layout.tensor > 1 && !whole && group == tri_group_id(TRI_ON_TENSOR);
+    bool grid = layout.cross * layout.depth > 1;
+    bool over_tensor =
+        layout.tensor > 1 && !whole && group == tri_group_id(grid ? TRI_ON_GRID : TRI_ON_TENSOR);
     bool moves = op == TRI_OP_ALL_GATHER || op == TRI_OP_REDUCE_SCATTER;
     return over_tensor && moves ? both / 2 * (chunks - 1) : 0;
 }
@@ -148,6 +150,14 @@ enum { FLAVOURS = sizeof(flavours) / sizeof(*flavours), CHUNKS = 7, MANY = 100 }
 static void in_chunks(struct flavour flavour, struct small_layout layout, int first, int step)
 {
     char words[512];
+    struct tri_config config;
+    struct tri_error error;
+    small_config(flavour.style, flavour.words, &config);
+    small_config_lay_out(&config, layout);
+    if (layout.cross * layout.depth > 1 &&
+        tri_config_check_layout(&config, job_size(), &error) != TRI_OK) {
+        return; /* a stream cut twice */
+    }
     struct outcome *ted = take_step(flavour.style, flavour.words, layout);
     for (int turn = first; turn <= CHUNKS + 1; turn += step) {
         int there = turn > CHUNKS ? MANY : turn;
@@ -178,7 +188,8 @@ static void drops_duplicates(struct small_layout layout)
 static int run_job(int argc, char **argv)
 {
     struct small_layout layouts[SMALL_LAYOUTS];
-    int count = small_layouts(job_size(), 8, layouts);
+    bool grids = argc > 1 && strcmp(argv[1], "grids") == 0;
+    int count = grids ? small_grids(job_size(), 8, layouts) : small_layouts(job_size(), 8, layouts);
     bool all = argc > 1 && strcmp(argv[1], "all") == 0;
     bool few = job_size() > 2 && !all;
     int turn = 0;
@@ -186,7 +197,9 @@ static int run_job(int argc, char **argv)
         if (layouts[i].expert == 1 && layouts[i].expert_tensor == layouts[i].tensor && !all) {
             continue;
         }
-        drops_duplicates(layouts[i]);
+        if (!grids) {
+            drops_duplicates(layouts[i]);
+        }
         for (int f = few ? i % 3 : 0; f < FLAVOURS; f += few ? 3 : 1, turn++) {
             in_chunks(flavours[f], layouts[i], all ? 1 : 1 + turn % 4, all ? 1 : 4);
         }

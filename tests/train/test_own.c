@@ -173,6 +173,8 @@ static void expect_refused(void)
         {"moe.router=hush", "found 'hush', expected top_k, balanced, deepspeed_top1, "
                             "deepspeed_top2, deepspeed_topk, sparsemixer, dense, "
                             "expert_choice or hash"},
+        {"moe.schedule=gather parallel.tensor=2 parallel.tensor_grid=[1,1,2]",
+         "found gather, which takes no parallel.tensor_grid but [tensor, 1, 1]"},
         {"moe.schedule=ted2", "found 'ted2', expected ted, overlapped, s1, s2, "
                               "hierarchical, dense or gather"},
     };

@@ -1,7 +1,8 @@
 /* The schedules s1 and s2 on every layout: what `verify` finds, the digits of ted where both add in
  * one order, the same bits whatever is recomputed, and what they send, byte for byte, by formulas
  * that know the config, the layout and the recorded routes and nothing of the code that books. An
- * argument N compares with one rank in every N-th case only. */
+ * argument N compares with one rank in every N-th case only; "grids" behind it: on layouts whose
+ * tensor ranks are a grid, and nothing else. */
 #include "support/small.h"
 
 #include "base/memory.h"
@@ -37,6 +38,10 @@ static void expect_equal(struct small_layout layout, const char *words)
     struct tri_error error;
     small_config(SMALL_LLAMA, words, &config);
     small_config_lay_out(&config, layout);
+    if (layout.cross * layout.depth > 1 &&
+        tri_config_check_layout(&config, job_size(), &error) != TRI_OK) {
+        return; /* what a stream that is cut by tokens over cross does without */
+    }
     if (tri_verify(job(), &config, &options, &result, &error) != TRI_OK) {
         tri_panic(TRI_FAILED, "%s: %s: %s", small_layout_text(layout), words, error.message);
     }
@@ -312,7 +317,9 @@ static int run_job(int argc, char **argv)
     int every = argc > 1 ? (int)strtol(argv[1], NULL, 10) : 1;
     struct small_layout layouts[SMALL_LAYOUTS];
     char words[256];
-    int count = small_layouts(job_size(), EXPERTS, layouts);
+    bool grids = argc > 2 && strcmp(argv[2], "grids") == 0;
+    int count = grids ? small_grids(job_size(), EXPERTS, layouts)
+                      : small_layouts(job_size(), EXPERTS, layouts);
     for (int i = 0; i < count * FLAVOURS; i += every) {
         for (int s2 = 0; s2 < 2; s2++) {
             (void)snprintf(words, sizeof(words), "moe.schedule=%s %s", names[s2],
@@ -320,7 +327,7 @@ static int run_job(int argc, char **argv)
             expect_equal(layouts[i / FLAVOURS], words);
         }
     }
-    for (int i = 0; i < count; i++) {
+    for (int i = 0; i < count && !grids; i++) {
         expect_bits_of_ted(layouts[i], i % 2 ? "precision=bf16" : "moe.capacity_factor=0.8");
         expect_bytes(layouts[i], i % 2, "train.recompute=full");
         expect_bytes(layouts[i], !(i % 2),

@@ -64,6 +64,13 @@ void __wrap_tri_gradients_reduce(struct tri_params *params, const struct tri_ker
     use_expert_group(params, tri_mesh_group(mesh, TRI_ON_DATA));
 }
 
+/* Whether a sum is left out. */
+static bool is_skipped(struct tri_where where)
+{
+    return fault == FAULT_REDUCE_SKIPPED && where.phase == TRI_PHASE_BACKWARD &&
+           where.kind == skipped;
+}
+
 void __real_tri_all_reduce_sum(struct tri_group *group, struct tri_where where, void *data,
                                int64_t n, enum tri_dtype dtype);
 void __wrap_tri_all_reduce_sum(struct tri_group *group, struct tri_where where, void *data,
@@ -76,8 +83,7 @@ void __wrap_tri_all_reduce_sum(struct tri_group *group, struct tri_where where, 
     if (fault == FAULT_OWN_LOADS && of_loads) {
         return;
     }
-    if (fault != FAULT_REDUCE_SKIPPED || where.phase != TRI_PHASE_BACKWARD ||
-        where.kind != skipped) {
+    if (!is_skipped(where)) {
         __real_tri_all_reduce_sum(group, where, data, n, dtype);
     }
 }
@@ -89,10 +95,33 @@ void __wrap_tri_reduce_scatter_v(struct tri_group *group, struct tri_where where
 void __wrap_tri_reduce_scatter_v(struct tri_group *group, struct tri_where where, void *data,
                                  const int64_t *counts, enum tri_dtype dtype)
 {
-    if (fault != FAULT_REDUCE_SKIPPED || where.phase != TRI_PHASE_BACKWARD ||
-        where.kind != skipped) {
+    if (!is_skipped(where)) {
         __real_tri_reduce_scatter_v(group, where, data, counts, dtype);
     }
+}
+
+struct tri_request *__real_tri_all_reduce_sum_begin(struct tri_group *group, struct tri_where where,
+                                                    void *data, int64_t n, enum tri_dtype dtype);
+struct tri_request *__wrap_tri_all_reduce_sum_begin(struct tri_group *group, struct tri_where where,
+                                                    void *data, int64_t n, enum tri_dtype dtype);
+struct tri_request *__wrap_tri_all_reduce_sum_begin(struct tri_group *group, struct tri_where where,
+                                                    void *data, int64_t n, enum tri_dtype dtype)
+{
+    return is_skipped(where) ? NULL : __real_tri_all_reduce_sum_begin(group, where, data, n, dtype);
+}
+
+struct tri_request *__real_tri_reduce_scatter_v_begin(struct tri_group *group,
+                                                      struct tri_where where, void *data,
+                                                      const int64_t *counts, enum tri_dtype dtype);
+struct tri_request *__wrap_tri_reduce_scatter_v_begin(struct tri_group *group,
+                                                      struct tri_where where, void *data,
+                                                      const int64_t *counts, enum tri_dtype dtype);
+struct tri_request *__wrap_tri_reduce_scatter_v_begin(struct tri_group *group,
+                                                      struct tri_where where, void *data,
+                                                      const int64_t *counts, enum tri_dtype dtype)
+{
+    return is_skipped(where) ? NULL
+                             : __real_tri_reduce_scatter_v_begin(group, where, data, counts, dtype);
 }
 
 void __real_tri_optimizer_step(struct tri_optimizer *optimizer, int64_t update,

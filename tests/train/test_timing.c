@@ -3,6 +3,7 @@
 #include "support/small.h"
 
 #include "base/memory.h"
+#include "shard/rows.h"
 #include "train/rehearsal.h"
 
 #include <math.h>
@@ -154,6 +155,76 @@ static void test_hosts(void)
     CHECK(split.part[TRI_PART_EXCHANGE] > 0.0 && split.part[TRI_PART_ATTENTION] == 0.0);
 }
 
+#define LARGE_SUMS "data.sequence_length=64 moe.every=2 train.global_batch=4 train.micro_batch=2"
+
+/* A step on two tensor ranks whose link carries a byte in a second and whose products are slow. */
+static void rehearse_slow(const char *words, struct tri_layout where, struct tri_config *config,
+                          struct tri_ledger *ledger)
+{
+    struct tri_cluster cluster = {.ranks_per_host = 2};
+    small_config(SMALL_LLAMA, words, config);
+    config->parallel = tri_layout_parallel(where);
+    cluster.hidden[TRI_LINK_INSIDE] = 1.0;
+    for (int op = 0; op < TRI_OP_COUNT; op++) {
+        cluster.link[TRI_LINK_INSIDE][op].bytes = 1.0;
+    }
+    for (int task = 0; task < TRI_TASK_COUNT; task++) {
+        cluster.rate[TRI_CLUSTER_F32][task].flops = 1e-6;
+        cluster.rate[TRI_CLUSTER_F32][task].bytes = 1e-6;
+    }
+    (void)rehearse(config, where, &cluster, ledger);
+}
+
+static double exposed_of(const struct tri_ledger *ledger, enum tri_op op, int axes,
+                         enum tri_kind kind)
+{
+    int phase = op == TRI_OP_ALL_REDUCE ? TRI_PHASE_BACKWARD : -1;
+    return tri_ledger_sum(ledger, (int)op, tri_group_id(axes), phase, (int)kind).seconds_exposed;
+}
+
+/* AxoNN's overlaps. Of what depth gathers a pass waits for the first alone, the table of the
+ * embeddings; what it scatters all runs beside other work, the last beside the sums of those before
+ * it. Of the sums in the backward nothing hides the second half, the gather. */
+static void test_overlaps(void)
+{
+    static const struct {
+        struct tri_layout layout;
+        int axes;
+    } sums[] = {{{2, 1, 1, 2, 1, 1}, TRI_ON_TENSOR}, {{2, 1, 1, 2, 1, 2}, TRI_ON_CROSS}};
+    static const char *const words[] = {LARGE_SUMS, LARGE_SUMS " comm.overlap=false"};
+    static const enum tri_kind kinds[] = {TRI_KIND_ATTENTION, TRI_KIND_MLP, TRI_KIND_SHARED_EXPERT};
+    struct tri_config config;
+    struct tri_ledger *ledger[2];
+    for (int i = 0; i < 2; i++) {
+        ledger[i] = tri_alloc(TRI_MEMORY_OTHER, sizeof(*ledger[i]));
+        rehearse_slow(words[i], (struct tri_layout){2, 1, 1, 2, 2, 1}, &config, ledger[i]);
+    }
+    const struct tri_config_train *train = &config.train;
+    int64_t passes = tri_rows_micro_steps(train->global_batch, 1, train->micro_batch);
+    double row = (double)(config.model.hidden_size * 4 * passes);
+    double table = (double)config.model.vocab_size * row;
+    double own = (double)((config.model.vocab_size + 1) / 2) * row; /* of the last rank */
+    expect_close(exposed_of(ledger[0], TRI_OP_ALL_GATHER, TRI_ON_DEPTH, TRI_KIND_WEIGHTS), own,
+                 "gathers");
+    expect_close(exposed_of(ledger[0], TRI_OP_REDUCE_SCATTER, TRI_ON_DEPTH, TRI_KIND_GRADIENT), 0.0,
+                 "scatters");
+    CHECK(exposed_of(ledger[1], TRI_OP_ALL_GATHER, TRI_ON_DEPTH, TRI_KIND_WEIGHTS) > 3 * table);
+    CHECK(exposed_of(ledger[1], TRI_OP_REDUCE_SCATTER, TRI_ON_DEPTH, TRI_KIND_GRADIENT) > table);
+    for (int s = 0; s < 2; s++) {
+        for (int i = 0; i < 2; i++) {
+            rehearse_slow(words[i], sums[s].layout, &config, ledger[i]);
+        }
+        for (size_t k = 0; k < sizeof(kinds) / sizeof(*kinds); k++) {
+            double whole = exposed_of(ledger[1], TRI_OP_ALL_REDUCE, sums[s].axes, kinds[k]);
+            CHECK(whole > 0.0);
+            expect_close(exposed_of(ledger[0], TRI_OP_ALL_REDUCE, sums[s].axes, kinds[k]),
+                         whole / 2, tri_kind_name(kinds[k]));
+        }
+    }
+    tri_free(ledger[0]);
+    tri_free(ledger[1]);
+}
+
 static int run_job(int argc, char **argv)
 {
     (void)argc;
@@ -164,6 +235,7 @@ static int run_job(int argc, char **argv)
     test_links("train.recompute=full comm.overlap=false");
     test_messages();
     test_hosts();
+    test_overlaps();
     return 0;
 }
 
