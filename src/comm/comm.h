@@ -248,6 +248,14 @@ struct tri_request *tri_receive_begin(struct tri_group *group, struct tri_where 
  * then. Cheap. Local. */
 void tri_mesh_progress(const struct tri_mesh *mesh);
 
+/* Something that is to be done as soon as the messages of a begun call have arrived: by
+ * tri_mesh_progress, which other ranks may come to sooner or later; so what it begins is in the
+ * same place of its group's order wherever that is. At the latest by tri_mesh_do_pending. One at a
+ * time of a mesh. Local. */
+void tri_mesh_set_pending(const struct tri_mesh *mesh, struct tri_request *request,
+                          void (*act)(void *state), void *state);
+void tri_mesh_do_pending(const struct tri_mesh *mesh);
+
 /* Counts of `ledger` added up over the ranks of group: total, whose seconds are zero.
  * Books nothing in what it adds up, if that is a copy. Collective over group. */
 void tri_ledger_sum_ranks(struct tri_group *group, const struct tri_ledger *ledger,

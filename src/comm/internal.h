@@ -53,6 +53,13 @@ struct tri_room {
     size_t capacity;
 };
 
+/* What is done when a request has arrived; act NULL: nothing. */
+struct tri_pending {
+    struct tri_request *request;
+    void (*act)(void *state);
+    void *state;
+};
+
 /* What the calls of a mesh take and keep: the buffers of the blocking calls, of which there is one
  * at a time, and the free requests of the others. */
 struct tri_pool {
@@ -60,6 +67,7 @@ struct tri_pool {
     struct tri_flight flight[2];
     struct tri_request *free;
     struct tri_request *begun; /* under way, oldest first */
+    struct tri_pending pending;
 };
 
 struct tri_group {

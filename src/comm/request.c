@@ -75,19 +75,54 @@ static void take_off(const struct tri_request *request)
     *at = request->next;
 }
 
+static bool has_arrived(struct tri_request *request)
+{
+    bool arrived =
+        request->call.arrived > 0.0 || tri_flight_test(request->call.group, &request->flight);
+    if (arrived && request->call.arrived == 0.0) {
+        request->call.arrived = tri_clock_now();
+    }
+    return arrived;
+}
+
+static struct tri_pool *pool_of(const struct tri_mesh *mesh)
+{
+    return tri_mesh_group(mesh, TRI_ON_ALL)->pool;
+}
+
 /* A transport looks after all messages whenever it is asked for one that has not arrived: the calls
  * begun later are helped on too, and are seen to have arrived with the next. */
 void tri_mesh_progress(const struct tri_mesh *mesh)
 {
-    bool arrived = true;
+    struct tri_pool *pool = pool_of(mesh);
     tri_work_progress();
-    struct tri_request *request = tri_mesh_group(mesh, TRI_ON_ALL)->pool->begun;
-    for (; request && arrived; request = request->next) {
-        arrived =
-            request->call.arrived > 0.0 || tri_flight_test(request->call.group, &request->flight);
-        if (arrived && request->call.arrived == 0.0) {
-            request->call.arrived = tri_clock_now();
-        }
+    struct tri_request *request = pool->begun;
+    while (request && has_arrived(request)) {
+        request = request->next;
+    }
+    /* A plan knows when its messages will have arrived. */
+    struct tri_request *awaited = pool->pending.request;
+    if (pool->pending.act &&
+        (!awaited || (has_arrived(awaited) && awaited->call.arrived <= tri_clock_now()))) {
+        tri_mesh_do_pending(mesh);
+    }
+}
+
+void tri_mesh_set_pending(const struct tri_mesh *mesh, struct tri_request *request,
+                          void (*act)(void *state), void *state)
+{
+    struct tri_pool *pool = pool_of(mesh);
+    TRI_REQUIRE(!pool->pending.act);
+    pool->pending = (struct tri_pending){request, act, state};
+}
+
+void tri_mesh_do_pending(const struct tri_mesh *mesh)
+{
+    struct tri_pool *pool = pool_of(mesh);
+    const struct tri_pending pending = pool->pending;
+    pool->pending = (struct tri_pending){0};
+    if (pending.act) {
+        pending.act(pending.state);
     }
 }
 

@@ -53,6 +53,7 @@ struct trip {
     void *spare;         /* [rows, hidden] where sums are of another type than activations */
     /* [chunks], each NULL where nothing is to be waited for. */
     struct tri_request **going, **gathering, **scattering, **coming;
+    int gathered; /* chunks whose gathers have begun */
     double start;
 };
 
@@ -96,10 +97,12 @@ static void begin_going(struct trip *trip, int c)
         NULL, hidden_of(trip), context->dt);
 }
 
-/* The rows of this part are there, and begin to be gathered with those of the others. */
-static void begin_gathering(struct trip *trip, int c)
+/* The next chunk's rows of this part begin to be gathered with those of the others. */
+static void begin_gathering(void *state)
 {
+    struct trip *trip = state;
     const struct tri_context *context = trip->routed->base.context;
+    int c = trip->gathered++;
     tri_request_end(trip->going[c]);
     if (trip->routed->peers.parts > 1) {
         trip->gathering[c] =
@@ -328,20 +331,25 @@ static void take_buffers(struct trip *trip)
 static void go(struct trip *trip, team_work work)
 {
     const struct tri_route_chunks *chunks = trip->chunks;
-    int beside = trip->routed->peers.parts > 1 ? 1 : 0; /* chunks over tensor while experts work */
+    const struct tri_mesh *mesh = trip->routed->base.context->mesh;
+    int beside = trip->routed->peers.parts > 1 ? 1 : 0; /* scattered while experts work */
     int64_t done = 0;                                   /* experts */
-    int gathered = 0, scattered = 0, sent = 0;          /* chunks that have begun to be */
+    int scattered = 0, sent = 0;                        /* chunks that have begun to be */
     for (int c = 0; c < chunks->count && trip->sends; c++) {
         begin_going(trip, c);
     }
     for (int c = 0; c < chunks->count; c++) {
-        for (; trip->sends && gathered < chunks->count && gathered <= c + beside; gathered++) {
-            begin_gathering(trip, gathered);
+        if (trip->sends && c == 0) {
+            begin_gathering(trip);
         }
         if (trip->sends) {
             tri_request_end(trip->gathering[c]);
         }
+        if (trip->sends && c + 1 < chunks->count) {
+            tri_mesh_set_pending(mesh, trip->going[c + 1], begin_gathering, trip);
+        }
         let_work(trip, done, chunks->ready[c], work);
+        tri_mesh_do_pending(mesh);
         done = chunks->ready[c];
         while (sent < scattered) {
             begin_coming(trip, sent++);
