@@ -362,8 +362,9 @@ const struct tri_key tri_keys[] = {
      .help = "So long a wait in which no rank of the node works ends the run and names who is "
              "missing."},
     {"comm.overlap", AT(comm_overlap), BOOL, .initial = "true",
-     .help = "Gradients are reduced beside the backward of the next block, and weights gathered "
-             "beside the next step's start."},
+     .help = "Gradients are reduced beside the backward of the next block, weights gathered beside "
+             "the next step's start; tensor ranks sum beside products, and a grid's depth gathers "
+             "weights ahead."},
     {"comm.max_message", AT(comm_max_message), INT(1, 1 << 30), .initial = "268435456",
      .help = "Elements of one MPI message; longer ones are cut."},
     {"comm.ranks_per_host", AT(comm_ranks_per_host), INT(0, 1 << 20), .initial = "0",

@@ -2,7 +2,8 @@
  * duplicate tokens are dropped, and while the rows of one chunk are under way between the homes of
  * the experts, those of the one before are gathered over tensor and go through their experts. What
  * comes back is reduced and scattered over tensor and sent while further experts work, and so is
- * all of the backward.
+ * all of the backward. The gathers run beside the experts too: a chunk's begins as soon as it has
+ * come, between two products of the experts that work, its scatter beside the next ones.
  *
  *   homes    to 0 | to 1 | to 2 |       back 0 | back 1 | back 2
  *   tensor        | all-gather 0 | all-gather 1 | reduce-scatter 0 | all-gather 2 | …
@@ -14,7 +15,8 @@
  * the same, in more calls.
  *
  * All ranks of the homes begin to send all chunks, then send each one back in turn; ranks of one
- * tensor group have the same counts, so calls of both kinds come in one order. */
+ * tensor group have the same counts, and gather a chunk before they scatter the one before it,
+ * whenever that is. So calls of both kinds come in one order. */
 #include "moe/route_chunks.h"
 #include "moe/routed.h"
 

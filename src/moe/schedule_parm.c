@@ -11,8 +11,8 @@
  * The backward is the mirror image: the gradients of results go the tokens' way, those of the
  * experts' inputs the results' way, in s2 with the gather beside their return. With whole experts
  * (expert_tensor = 1) the rows have one holder each, and nothing is added. Of a cut stream no rank
- * has all tokens, nor needs all outputs: there s2 is s1 without the gather. Of one tensor rank both
- * are `ted`. */
+ * has all tokens, nor needs all outputs: there s2 is s1 without the gather; on a tensor grid, where
+ * one has a part of them, with that over tensor. Of one tensor rank both are `ted`. */
 #include "moe/fused.h"
 
 #include "base/clock.h"
