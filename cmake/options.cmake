@@ -9,6 +9,9 @@ target_compile_definitions(trident_options INTERFACE _GNU_SOURCE
 target_include_directories(trident_options INTERFACE ${CMAKE_SOURCE_DIR}/src
     ${CMAKE_SOURCE_DIR}/include)
 target_link_libraries(trident_options INTERFACE OpenMP::OpenMP_C Threads::Threads m)
+# No byte of what is built depends on the folder that it is built in. Of two that fit the last wins.
+target_compile_options(trident_options INTERFACE
+    -ffile-prefix-map=${CMAKE_BINARY_DIR}=build -ffile-prefix-map=${CMAKE_SOURCE_DIR}/=)
 if(TRIDENT_SANITIZE)
     target_compile_options(trident_options INTERFACE -fsanitize=${TRIDENT_SANITIZE}
         -fno-omit-frame-pointer -fno-sanitize-recover=all)

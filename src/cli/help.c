@@ -1,5 +1,6 @@
 #include "cli/active.h"
 #include "cli/command.h"
+#include "cli/manual.h"
 #include "config/text.h"
 #include "moe/strategies.h"
 
@@ -295,12 +296,14 @@ void tri_help_list(FILE *out)
 {
     (void)fputs("usage: trident COMMAND …\n\n", out);
     for (const struct tri_command *command = tri_commands; command->name; command++) {
-        (void)fprintf(out, "  %-9s %s\n", command->name, command->summary);
+        (void)fprintf(out, "  %-9s  %s\n", command->name, command->summary);
     }
     (void)fputs(
-        "  help      this, `help COMMAND`, or `help config [--markdown]`: every key\n\n"
+        "  help       this, `help COMMAND`, or `help config [--markdown]`: every key; with --man\n"
+        "             each as a manual page; `help --completion bash|zsh|fish`\n\n"
         "`trident help COMMAND` and `trident COMMAND --help` say more; `trident --version`\n"
-        "tells the version and the processor's kernels.\n",
+        "tells the version and the processor's kernels. Exit status: 0; 1, a check says no; 2,\n"
+        "wrong input; 3, it failed; 85, saved and stopped by a signal: start the same again.\n",
         out);
 }
 
@@ -309,13 +312,60 @@ bool tri_help_asked(const char *word)
     return strcmp(word, "help") == 0 || strcmp(word, "--help") == 0 || strcmp(word, "-h") == 0;
 }
 
+static const char help_usage[] = "trident help [COMMAND|config] [--man], "
+                                 "trident help config --markdown, "
+                                 "trident help --completion bash|zsh|fish";
+
+static enum tri_status refuse_word(const char *word, struct tri_error *error)
+{
+    return tri_fail(error, TRI_BAD_INPUT, "command line: did not expect '%s'; usage: %s", word,
+                    help_usage);
+}
+
+static enum tri_status print_completion(int argc, char **argv, struct tri_error *error)
+{
+    if (argc == 0) {
+        return tri_fail(error, TRI_BAD_INPUT,
+                        "command line: option '--completion' needs a value; usage: %s", help_usage);
+    }
+    if (argc > 1) {
+        return refuse_word(argv[1], error);
+    }
+    return tri_completion_print(argv[0], stdout)
+               ? TRI_OK
+               : tri_fail(error, TRI_BAD_INPUT,
+                          "command line: --completion is '%s', expected bash, zsh or fish",
+                          argv[0]);
+}
+
+/* Of all keys. */
+static void print_keys(const char *form)
+{
+    if (!form) {
+        tri_config_print_help(&tri_strategies, stdout);
+    } else if (strcmp(form, "--man") == 0) {
+        tri_manual_print_config(stdout);
+    } else {
+        tri_config_print_markdown(&tri_strategies, stdout);
+    }
+}
+
 enum tri_status tri_help(int argc, char **argv, struct tri_error *error)
 {
     if (argc == 0 || (argc == 1 && tri_help_asked(argv[0]))) {
         tri_help_list(stdout);
         return TRI_OK;
     }
-    bool markdown = argc == 2 && strcmp(argv[1], "--markdown") == 0;
+    if (strcmp(argv[0], "--completion") == 0) {
+        return print_completion(argc - 1, argv + 1, error);
+    }
+    if (strcmp(argv[0], "--man") == 0) {
+        if (argc > 1) {
+            return refuse_word(argv[1], error);
+        }
+        tri_manual_print_all(stdout);
+        return TRI_OK;
+    }
     bool config = strcmp(argv[0], "config") == 0;
     const struct tri_command *command = tri_command_find(argv[0]);
     if (!config && !command) {
@@ -324,17 +374,20 @@ enum tri_status tri_help(int argc, char **argv, struct tri_error *error)
         return tri_fail(error, TRI_BAD_INPUT, "no help for '%s': there is no such command; %s",
                         argv[0], hint);
     }
-    if (argc > 1 && !(config && markdown)) {
-        return tri_fail(error, TRI_BAD_INPUT, "command line: did not expect '%s'; usage: %s",
-                        argv[config && argc > 2 ? 2 : 1],
-                        "trident help [COMMAND], trident help config [--markdown]");
+    const char *form = argc > 1 ? argv[1] : NULL;
+    bool manual = form && strcmp(form, "--man") == 0;
+    if (form && !manual && !(config && strcmp(form, "--markdown") == 0)) {
+        return refuse_word(form, error);
     }
-    if (command) {
-        (void)fputs(command->help, stdout);
-    } else if (markdown) {
-        tri_config_print_markdown(&tri_strategies, stdout);
+    if (argc > 2) {
+        return refuse_word(argv[2], error);
+    }
+    if (config) {
+        print_keys(form);
+    } else if (manual) {
+        tri_manual_print(command, stdout);
     } else {
-        tri_config_print_help(&tri_strategies);
+        (void)fputs(command->help, stdout);
     }
     return TRI_OK;
 }

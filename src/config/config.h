@@ -296,9 +296,9 @@ int tri_config_list_changes(const struct tri_config *before, const struct tri_co
 enum tri_status tri_config_refuse(const struct tri_config *config, struct tri_error *error,
                                   const char *key, const char *format, ...) TRI_PRINTF(4, 5);
 
-/* The table's help on standard output: one line a key, "section.key  type  default  what it
- * does", and one for each strategy. */
-void tri_config_print_help(const struct tri_strategies *known);
+/* The table's help: one line a key, "section.key  type  default  what it does", and one for each
+ * strategy. */
+void tri_config_print_help(const struct tri_strategies *known, FILE *out);
 /* The same as docs/config.md. */
 void tri_config_print_markdown(const struct tri_strategies *known, FILE *out);
 

@@ -128,30 +128,30 @@ static void print_strategies(const struct tri_key *key, const struct tri_strateg
     }
 }
 
-static void print_key_help(const struct tri_key *key, const struct tri_strategies *known)
+static void print_key_help(const struct tri_key *key, const struct tri_strategies *known, FILE *out)
 {
     const char *word;
-    (void)printf("  %s  ", key->name);
+    (void)fprintf(out, "  %s  ", key->name);
     for (size_t i = 0; (word = tri_key_word(key, known, i)) != NULL; i++) {
-        (void)printf("%s%s", i > 0 ? "|" : "", word);
+        (void)fprintf(out, "%s%s", i > 0 ? "|" : "", word);
     }
-    (void)printf("%s%s  (", tri_key_word(key, known, 0) ? "" : type_name(key),
-                 key->autos ? "|auto" : "");
-    print_default(key, known, stdout);
-    (void)printf(")  %s\n", key->help);
-    print_strategies(key, known, "    ", "", stdout);
+    (void)fprintf(out, "%s%s  (", tri_key_word(key, known, 0) ? "" : type_name(key),
+                  key->autos ? "|auto" : "");
+    print_default(key, known, out);
+    (void)fprintf(out, ")  %s\n", key->help);
+    print_strategies(key, known, "    ", "", out);
 }
 
-void tri_config_print_help(const struct tri_strategies *known)
+void tri_config_print_help(const struct tri_strategies *known, FILE *out)
 {
     for (size_t s = 0; s < tri_sections_count; s++) {
         const struct tri_section *section = &tri_sections[s];
-        (void)printf("%s%s%s%s\n", s > 0 ? "\n" : "", section->name, section->name[0] ? ": " : "",
-                     section->help);
+        (void)fprintf(out, "%s%s%s%s\n", s > 0 ? "\n" : "", section->name,
+                      section->name[0] ? ": " : "", section->help);
         for (size_t i = 0; i < tri_keys_count; i++) {
             const struct tri_key *key = &tri_keys[i];
             if (tri_key_in_section(key, section->name)) {
-                print_key_help(key, known);
+                print_key_help(key, known, out);
             }
         }
     }

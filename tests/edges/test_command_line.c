@@ -95,6 +95,10 @@ static void test_values(void **state)
     expect_refused(CLI_WORDS_OF("help", "train", "now"), "did not expect 'now'");
     expect_refused(CLI_WORDS_OF("help", "config", "--html"), "did not expect '--html'");
     expect_refused(CLI_WORDS_OF("help", "trian"), "no help for 'trian'");
+    expect_refused(CLI_WORDS_OF("help", "train", "--man", "now"), "did not expect 'now'");
+    expect_refused(CLI_WORDS_OF("help", "--man", "train"), "did not expect 'train'");
+    expect_refused(CLI_WORDS_OF("help", "--completion"), "'--completion' needs a value");
+    expect_refused(CLI_WORDS_OF("help", "--completion", "csh"), "expected bash, zsh or fish");
 }
 
 static void expect_help(const char *const *words, const char *says)

@@ -1,5 +1,5 @@
 #!/bin/bash
-# install_test.sh BUILD SOURCE TMP MPICC CPP: what `cmake --install` leaves is enough to build and
+# embed_test.sh BUILD SOURCE TMP MPICC CPP: what `cmake --install` leaves is enough to build and
 # run the example, by pkg-config and by find_package, from a folder that has been moved since; and
 # CPP, in a project of C++ alone.
 set -euo pipefail
