@@ -1,5 +1,5 @@
-# cmake -DTRIDENT=program -DOUT=folder -P manual.cmake: the manual pages and what shells complete, as
-# the program prints them, laid out as below share/.
+# cmake -DTRIDENT=program -DOUT=folder -P manual.cmake: the manual pages and what shells complete,
+# as the program prints them, laid out as below share/.
 function(print file)
     execute_process(COMMAND ${TRIDENT} help ${ARGN} OUTPUT_FILE ${OUT}/${file}
         COMMAND_ERROR_IS_FATAL ANY)

@@ -1,6 +1,6 @@
-# trident_run_path(OUT LIBRARY…): the folders where an installed program must look for these shared
-# libraries by itself: none of those that the loader knows, nor where one of those has the same file
-# (Debian's alternatives of MPI).
+# trident_run_path(OUT LIBRARY…): the folders where an installed program must look for these
+# shared libraries by itself: none of those that the loader knows, nor where one of those has the
+# same file (Debian's alternatives of MPI).
 function(trident_run_path out)
     set(path "")
     foreach(library ${ARGN})

@@ -1,8 +1,8 @@
 #!/bin/bash
-# pages_test.sh PREFIX SOURCE BUILD: the program, pages and completions of an installation. A page has
-# every word that `trident help` has, in its order, and renders without a warning; bash, and zsh and
-# fish where they are, complete what the tables have; nothing but the docs names the folders where it
-# was built.
+# pages_test.sh PREFIX SOURCE BUILD: the program, pages and completions of an installation. A page
+# has every word that `trident help` has, in its order, and renders without a warning; bash, and zsh
+# and fish where they are, complete what the tables have; nothing but the docs names the folders
+# where it was built.
 set -euo pipefail
 prefix=$1 source=$2 build=$3
 trident=$prefix/bin/trident
