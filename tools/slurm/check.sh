@@ -52,11 +52,11 @@ unset "${!SLURM_@}" "${!SBATCH_@}"
 trident tokenize --tokenizer byte --out tokens --valid 0.05 \
     "$source/examples/data/tinyshakespeare.txt" >tokenize.log
 cat >c.yaml <<'END'
-model: {num_layers: 2, hidden_size: 64, num_heads: 4}
-moe: {num_experts: 4, top_k: 2, intermediate_size: 64}
+model: {num_layers: 1, hidden_size: 128, num_heads: 4}
+moe: {num_experts: 4, top_k: 2, intermediate_size: 256}
 parallel: {tensor: 2, expert: 2}
 data: {train: "tokens/train_*.bin", sequence_length: 64}
-train: {global_batch: 8, steps: 400, warmup_steps: 10}
+train: {global_batch: 8, steps: 200, warmup_steps: 10}
 checkpoint: {every: 1000}
 threads: 1
 END
@@ -72,7 +72,7 @@ restarts() { scontrol show job "$1" | sed -n 's/.*Restarts=\([0-9]*\).*/\1/p'; }
 # same_as_alone RUN: no step is lacking or double, and each has the digits of the run alone
 same_as_alone() {
     losses runs/alone >alone.losses
-    [ "$(wc -l <alone.losses)" -eq 400 ] || fail "the run alone has $(wc -l <alone.losses) steps"
+    [ "$(wc -l <alone.losses)" -eq 200 ] || fail "the run alone has $(wc -l <alone.losses) steps"
     losses "$1" >stopped.losses
     cmp alone.losses stopped.losses || fail "$1 has other losses than the run alone"
     [ -n "$(digest "$1")" ] || fail "$1 has no checkpoint"
@@ -111,15 +111,15 @@ stopped() {
     echo "== $script, scancel $*"
     job=$(sbatch --parsable --output="$name.job.log" "$source/examples/batch/$script" c.yaml \
         run_dir="runs/$name")
-    patience 120 steps_done "runs/$name" 30 || fail "$name does not get to step 30"
+    patience 300 steps_done "runs/$name" 20 || fail "$name does not get to step 20"
     scancel "$@" "$job"
-    patience 120 is_over "$job" || fail "$name: $(state "$job")"
+    patience 300 is_over "$job" || fail "$name: $(state "$job")"
     [ "$(state "$job")" = COMPLETED ] || fail "$name: $(state "$job")"
     [ "$(restarts "$job")" = 1 ] || fail "$name was requeued $(restarts "$job") times"
     grep -q 'continuing from .*step_' "$name.job.log" || fail "$name did not continue"
     same_as_alone "runs/$name"
     pass "job $job: $(grep -o 'continuing from.*' "$name.job.log"), COMPLETED; the losses of its" \
-        "400 steps and digest $(digest "runs/$name") are those of the run alone"
+        "200 steps and digest $(digest "runs/$name") are those of the run alone"
 }
 
 stopped sbatch slurm_srun.sh --signal=USR1
@@ -128,7 +128,7 @@ stopped mpirun slurm_mpirun.sh --batch --signal=USR1
 echo "== scancel without a signal"
 job=$(sbatch --parsable --output=cancel.job.log "$source/examples/batch/slurm_srun.sh" c.yaml \
     run_dir=runs/cancel)
-patience 120 steps_done runs/cancel 20 || fail "it does not get to step 20"
+patience 300 steps_done runs/cancel 20 || fail "it does not get to step 20"
 scancel "$job"
 patience 60 is_over "$job" || fail "it is $(state "$job")"
 [ "$(state "$job")" = CANCELLED ] || fail "it is $(state "$job")"
