@@ -1,6 +1,6 @@
-# cpack -G DEB in a release's build folder: trident_VERSION_ARCH.deb and, for programs that embed it,
-# libtrident-dev. What Debian's policy wants of such files and `cmake --install` has no use for is
-# done by debian_layout.cmake, in the folder that cpack packs.
+# cpack -G DEB in a release's build folder: trident_VERSION_ARCH.deb and, for programs that embed
+# it, libtrident-dev. What Debian's policy wants of such files and `cmake --install` has no use for
+# is done by debian_layout.cmake, in the folder that cpack packs.
 set(CPACK_PACKAGE_NAME trident)
 set(CPACK_PACKAGE_VENDOR "The Trident developers")
 set(CPACK_PACKAGE_CONTACT "The Trident developers <maintainers@trident.invalid>")

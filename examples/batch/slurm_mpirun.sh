@@ -12,11 +12,14 @@
 #SBATCH --output=%x-%j.log
 
 export OMP_NUM_THREADS=${SLURM_CPUS_PER_TASK:-1}
-# mpirun kills its ranks a second after it has handed a SIGTERM on (scancel, the time limit); so they
-# have a minute, less what Slurm's KillWait takes of it.
+# mpirun kills its ranks a second after it has handed a SIGTERM on (scancel, the time limit); so
+# they have a minute, less what Slurm's KillWait takes of it.
 export OMPI_MCA_odls_base_sigkill_timeout=60
 
-mpirun --map-by "slot:PE=$OMP_NUM_THREADS" --bind-to core trident train "$@" &
+: "${MPIRUN_BINDING:=--map-by slot:PE=$OMP_NUM_THREADS --bind-to core}"
+
+# shellcheck disable=SC2086 # options are words
+mpirun $MPIRUN_BINDING trident train "$@" &
 mpirun=$!
 trap 'kill -USR1 $mpirun' USR1
 trap 'kill -TERM $mpirun' TERM

@@ -27,6 +27,10 @@ static int each_word(const struct tri_key *key, word_visitor *visit, FILE *out)
         visit("full", out);
         count += 2;
     }
+    if (key->autos) {
+        visit("auto", out);
+        count++;
+    }
     return count;
 }
 

@@ -45,7 +45,7 @@ ln -s "$trident" "$work/bin/trident"
 cd "$work/job"
 # As root on one machine, on fewer cores than ranks.
 export PATH=$work/bin:$PATH OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
-export OMPI_MCA_rmaps_base_oversubscribe=1 OMPI_MCA_hwloc_base_binding_policy=none
+export MPIRUN_BINDING="--oversubscribe --bind-to none"
 # What this machine's shell has of Slurm is not of this one.
 unset "${!SLURM_@}" "${!SBATCH_@}"
 
