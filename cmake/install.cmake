@@ -35,7 +35,8 @@ add_custom_command(OUTPUT ${pages}/man/man1/trident.1
     DEPENDS trident ${CMAKE_SOURCE_DIR}/cmake/manual.cmake VERBATIM)
 add_custom_target(trident_pages DEPENDS ${pages}/man/man1/trident.1)
 
-set(TRIDENT_REQUIRES jansson yaml-0.1 libxxhash libpcre2-8 libutf8proc zlib libzstd hwloc)
+set(TRIDENT_REQUIRES jansson yaml-0.1 libxxhash libpcre2-8 libutf8proc zlib libzstd hwloc
+    libprotobuf-c)
 list(JOIN TRIDENT_REQUIRES " " TRIDENT_REQUIRES)
 set(TRIDENT_LIBRARIES ${DNNL_LIBRARY} ${MPI_C_LIBRARIES})
 list(JOIN TRIDENT_LIBRARIES " " TRIDENT_LIBRARIES_LINE)

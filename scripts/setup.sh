@@ -13,7 +13,8 @@ set -eu
 # package, or package:command where a command of that name on PATH does as well
 packages=(gcc:cc libc6-dev cmake:cmake ninja-build:ninja pkg-config:pkg-config binutils:nm
     openmpi-bin libopenmpi-dev libdnnl-dev libhwloc-dev libjansson-dev libyaml-dev libxxhash-dev
-    libpcre2-dev libutf8proc-dev zlib1g-dev libzstd-dev libcmocka-dev)
+    libpcre2-dev libutf8proc-dev zlib1g-dev libzstd-dev libprotobuf-c-dev protobuf-c-compiler:protoc-c
+    libcmocka-dev)
 check_packages=(mpich libmpich-dev valgrind libc6-dbg clang:clang libomp-dev clang-tidy:clang-tidy
     clang-format:clang-format qemu-user:qemu-x86_64)
 demo_packages=(bible-kjv:bible)
@@ -38,11 +39,11 @@ have_package() {
 # Without dpkg nobody can say what is installed: look for what the build itself looks for.
 check_other_system() {
     local lacking=() command module
-    for command in cc cmake ninja pkg-config mpicc.openmpi mpiexec.openmpi; do
+    for command in cc cmake ninja pkg-config mpicc.openmpi mpiexec.openmpi protoc-c; do
         command -v "$command" >/dev/null || lacking+=("$command")
     done
     for module in jansson yaml-0.1 libxxhash libpcre2-8 libutf8proc zlib libzstd hwloc \
-        cmocka; do
+        libprotobuf-c cmocka; do
         pkg-config --exists "$module" 2>/dev/null || lacking+=("$module (development files)")
     done
     echo '#include <oneapi/dnnl/dnnl.h>' | cc -E -o /dev/null - 2>/dev/null ||

@@ -187,11 +187,11 @@ enum tri_status tri_file_save(const char *path, const void *data, size_t bytes,
     return tri_writer_close(&writer, error);
 }
 
-enum tri_status tri_file_append_line(const char *path, const char *line, struct tri_error *error)
+enum tri_status tri_file_append(const char *path, const void *data, size_t bytes,
+                                struct tri_error *error)
 {
-    size_t length = strlen(line);
     tri_work_file_begin(path);
-    int code = tri_file_fault("write", path, length + 1);
+    int code = tri_file_fault("write", path, bytes);
     /* Without waiting: a pipe that nobody reads in the file's place is an error, not a hang. */
     int fd = code ? -1 : open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NONBLOCK, 0666);
     code = code == 0 && fd < 0 ? errno : code;
@@ -199,13 +199,20 @@ enum tri_status tri_file_append_line(const char *path, const char *line, struct 
     if (code) {
         return tri_system_error(error, "append to", path, code);
     }
-    char *text = tri_alloc(TRI_MEMORY_OTHER, length + 1);
-    memcpy(text, line, length);
-    text[length] = '\n';
-    code = write_fully(fd, path, text, length + 1);
-    tri_free(text);
+    code = write_fully(fd, path, data, bytes);
     if (close(fd) != 0 && code == 0) {
         code = errno;
     }
     return code ? tri_system_error(error, "append to", path, code) : TRI_OK;
+}
+
+enum tri_status tri_file_append_line(const char *path, const char *line, struct tri_error *error)
+{
+    size_t length = strlen(line);
+    char *text = tri_alloc(TRI_MEMORY_OTHER, length + 1);
+    memcpy(text, line, length);
+    text[length] = '\n';
+    enum tri_status status = tri_file_append(path, text, length + 1, error);
+    tri_free(text);
+    return status;
 }

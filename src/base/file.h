@@ -74,6 +74,9 @@ void tri_part_file_destroy(struct tri_part_file *file);
 /* Writes a whole small file atomically. */
 enum tri_status tri_file_save(const char *path, const void *data, size_t bytes,
                               struct tri_error *error) TRI_NODISCARD;
+/* Appends with one write call. */
+enum tri_status tri_file_append(const char *path, const void *data, size_t bytes,
+                                struct tri_error *error) TRI_NODISCARD;
 /* Appends a line (the newline is added) with one write call. */
 enum tri_status tri_file_append_line(const char *path, const char *line,
                                      struct tri_error *error) TRI_NODISCARD;

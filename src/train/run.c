@@ -16,6 +16,7 @@
 #include "train/run_folder.h"
 #include "train/run_status.h"
 #include "train/run_tokenizer.h"
+#include "train/scribe.h"
 #include "train/session.h"
 #include "train/start.h"
 #include "train/text.h"
@@ -34,6 +35,7 @@ struct run {
     struct tri_texts valid;
     struct tri_run_folder *folder; /* rank 0 */
     struct tri_progress *progress; /* rank 0 */
+    struct tri_scribe *scribe;     /* rank 0 */
     struct tri_checkpoint_state state;
     struct tri_run_status status; /* rank 0, where a run has begun */
     int64_t saved_step;           /* of the newest checkpoint; -1: none */
@@ -216,6 +218,11 @@ static enum tri_status describe(struct run *run, struct tri_error *error)
             tri_run_status_begin(run->session, run->state.step, &run->status);
             status = tri_run_status_save(run->folder, &run->status, error);
         }
+        if (status == TRI_OK) {
+            status =
+                tri_scribe_create(run->folder, run->config, run->session->mesh->ledger,
+                                  run->saved_step <= 0 ? 0 : run->state.step, &run->scribe, error);
+        }
     }
     free(environment);
     return agree_to_start(run, status, error);
@@ -279,18 +286,13 @@ static enum tri_status save_ledger(const struct run *run, struct tri_error *erro
     ledgers[0] = *run->session->mesh->ledger;
     tri_ledger_sum_ranks(tri_mesh_group(run->session->mesh, TRI_ON_ALL), &ledgers[0], &ledgers[1]);
     if (is_root(run)) {
-        status = tri_run_folder_save_ledger(run->folder, &ledgers[0], &ledgers[1], error);
+        status = tri_run_folder_save_ledger(run->folder, &ledgers[0], &ledgers[1],
+                                            run->state.step - run->status.step, &run->session->plan,
+                                            error);
         status = tri_ending_of_own_file(status, error);
     }
     tri_free(ledgers);
     return agree(run, status, error);
-}
-
-static enum tri_status write_line(struct run *run, char *line, struct tri_error *error)
-{
-    enum tri_status status = tri_run_folder_add_metrics(run->folder, line, error);
-    free(line);
-    return tri_ending_of_own_file(status, error);
 }
 
 static enum tri_status tell_evaluation(struct run *run, const struct tri_evaluation *evaluation,
@@ -298,8 +300,7 @@ static enum tri_status tell_evaluation(struct run *run, const struct tri_evaluat
 {
     const int64_t step = run->state.step;
     tri_progress_evaluation(run->progress, step, &run->valid, evaluation);
-    return write_line(run, tri_metrics_evaluation_line(run->config, step, &run->valid, evaluation),
-                      error);
+    return tri_scribe_evaluation(run->scribe, step, &run->valid, evaluation, error);
 }
 
 /* All sets, or where a signal comes meanwhile none. */
@@ -328,20 +329,6 @@ static enum tri_status evaluate(struct run *run, struct tri_error *error)
 
 /* ---- the loop -------------------------------------------------------------------------------- */
 
-static bool has_load(const struct run *run)
-{
-    return is_due(run->state.step, run->config->metrics_load_every) ||
-           run->state.step == run->config->train.steps;
-}
-
-/* Whether the step's line is due, or is wanted by who reads evaluations or the end. */
-static bool is_written(const struct run *run, const struct tri_step_report *report)
-{
-    const int64_t step = run->state.step;
-    return is_due(step, run->config->metrics_every) || step == run->config->train.steps ||
-           evaluates_after(run, step) || !report->finite;
-}
-
 static enum tri_status report_step(struct run *run, const struct tri_step_report *report,
                                    double learning_rate, double seconds, struct tri_error *error)
 {
@@ -352,16 +339,14 @@ static enum tri_status report_step(struct run *run, const struct tri_step_report
                                   .skipped_steps = run->state.skipped_steps,
                                   .learning_rate = learning_rate,
                                   .seconds = seconds,
-                                  .with_load = has_load(run),
                                   .report = report};
     run->final_loss = report->targets > 0 ? report->loss : (double)NAN;
     if (!is_root(run)) {
         return TRI_OK;
     }
     tri_progress_step(run->progress, &metrics);
-    return !is_written(run, report)
-               ? TRI_OK
-               : write_line(run, tri_metrics_line(run->config, &metrics), error);
+    return tri_scribe_step(run->scribe, &metrics, evaluates_after(run, run->state.step),
+                           run->session->mesh->ledger, error);
 }
 
 /* A step whose loss or gradient is not finite changes nothing but the counters. */
@@ -557,6 +542,7 @@ enum tri_status tri_run(struct tri_comm *comm, const struct tri_config *config,
                      (long long)run.state.step);
     }
     tri_progress_destroy(run.progress);
+    tri_scribe_destroy(run.scribe);
     tell_ending(&run, status, error);
     tri_run_folder_close(run.folder);
     tri_checkpoint_state_fini(&run.state);

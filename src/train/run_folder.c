@@ -195,6 +195,23 @@ static enum tri_status try_saving(struct tri_run_folder *folder, struct tri_erro
     return status;
 }
 
+struct removal {
+    const struct tri_run_folder *folder;
+    struct tri_error *error;
+};
+
+static enum tri_status remove_events(const char *name, void *data)
+{
+    const struct removal *removal = data;
+    char path[MEMBER_PATH_MAX];
+    if (strncmp(name, TRI_EVENTS_STEM, strlen(TRI_EVENTS_STEM)) != 0 || strlen(name) > 255) {
+        return TRI_OK;
+    }
+    TRI_TRY(
+        tri_path_format(path, sizeof(path), removal->error, "%s/%s", removal->folder->path, name));
+    return tri_file_clear(path, removal->error);
+}
+
 static enum tri_status remove_old(const struct tri_run_folder *folder, struct tri_error *error)
 {
     static const char *const names[] = {"checkpoints",      "metrics.jsonl", "config.yaml",
@@ -205,7 +222,8 @@ static enum tri_status remove_old(const struct tri_run_folder *folder, struct tr
         member(folder, names[i], path);
         TRI_TRY(tri_file_clear(path, error));
     }
-    return TRI_OK;
+    struct removal removal = {folder, error};
+    return tri_file_list(folder->path, remove_events, &removal, error);
 }
 
 static bool has(const char *path, const char *name)
@@ -373,6 +391,20 @@ enum tri_status tri_run_folder_save(const struct tri_run_folder *folder, const c
     return held_still(folder, status, error);
 }
 
+enum tri_status tri_run_folder_append(const struct tri_run_folder *folder, const char *name,
+                                      const void *data, size_t bytes, struct tri_error *error)
+{
+    char path[MEMBER_PATH_MAX];
+    TRI_TRY(check_held(folder, error));
+    member(folder, name, path);
+    return held_still(folder, tri_file_append(path, data, bytes, error), error);
+}
+
+const char *tri_run_folder_path(const struct tri_run_folder *folder)
+{
+    return folder->path;
+}
+
 /* ---- metrics --------------------------------------------------------------------------------- */
 
 /* The object of a line; what a power cut or a full disk left before it (zeros, the torn begin of
@@ -525,46 +557,4 @@ enum tri_status tri_run_folder_add_metrics(const struct tri_run_folder *folder, 
     TRI_TRY(check_held(folder, error));
     member(folder, "metrics.jsonl", path);
     return held_still(folder, tri_file_append_line(path, line, error), error);
-}
-
-static json_t *ledger_rows(const struct tri_ledger *ledger, const struct tri_ledger *total)
-{
-    json_t *rows = json_array();
-    for (int op = 0; op < TRI_OP_COUNT; op++) {
-        for (int group = 0; group < TRI_GROUP_COUNT; group++) {
-            for (int phase = 0; phase < TRI_PHASE_COUNT; phase++) {
-                for (int kind = 0; kind < TRI_KIND_COUNT; kind++) {
-                    const struct tri_ledger_cell *cell = &ledger->cell[op][group][phase][kind];
-                    const struct tri_ledger_cell *all = &total->cell[op][group][phase][kind];
-                    if (all->calls == 0) {
-                        continue;
-                    }
-                    json_t *row = json_pack(
-                        "{ss ss ss ss sI sI sI sI sI sf sf}", "operation",
-                        tri_op_name((enum tri_op)op), "group", tri_groups[group].name, "phase",
-                        tri_phase_name((enum tri_phase)phase), "kind",
-                        tri_kind_name((enum tri_kind)kind), "calls", (json_int_t)cell->calls,
-                        "bytes", (json_int_t)cell->bytes, "bytes_all_ranks", (json_int_t)all->bytes,
-                        "bytes_between_hosts", (json_int_t)cell->bytes_between,
-                        "messages_between_hosts", (json_int_t)cell->messages_between, "seconds",
-                        cell->seconds, "seconds_exposed", cell->seconds_exposed);
-                    (void)json_array_append_new(rows, row);
-                }
-            }
-        }
-    }
-    return rows;
-}
-
-enum tri_status tri_run_folder_save_ledger(const struct tri_run_folder *folder,
-                                           const struct tri_ledger *ledger,
-                                           const struct tri_ledger *total, struct tri_error *error)
-{
-    json_t *root = json_pack("{si so}", "rank", 0, "collectives", ledger_rows(ledger, total));
-    char *text = json_dumps(root, JSON_INDENT(1));
-    json_decref(root);
-    TRI_REQUIRE(text);
-    enum tri_status status = tri_run_folder_save(folder, "ledger.json", text, error);
-    free(text);
-    return status;
 }

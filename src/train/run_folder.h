@@ -4,6 +4,7 @@
  *   RUN/status.json        whether it runs, where, or how it ended (train/run_status.h)
  *   RUN/environment.json   version, processor, what carries messages, where ranks run
  *   RUN/metrics.jsonl      one line a step, and one for each evaluation
+ *   RUN/events.out.tfevents.*  the same for TensorBoard (train/events.h), where it is wanted
  *   RUN/ledger.json        what was sent
  *   RUN/tokenizer/         the tokenizer's files, where the shards or init_from have some
  *   RUN/checkpoints/       checkpoint/
@@ -17,6 +18,10 @@
 
 #include "comm/comm.h"
 #include "config/config.h"
+#include "plan/memory.h"
+
+/* How the names of event files begin (train/events.h). */
+#define TRI_EVENTS_STEM "events.out.tfevents."
 
 struct tri_run_folder;
 
@@ -43,6 +48,13 @@ enum tri_status tri_run_folder_describe(struct tri_run_folder *folder,
 enum tri_status tri_run_folder_save(const struct tri_run_folder *folder, const char *name,
                                     const char *text, struct tri_error *error) TRI_NODISCARD;
 
+/* Adds to the end of a file, which begins with that. */
+enum tri_status tri_run_folder_append(const struct tri_run_folder *folder, const char *name,
+                                      const void *data, size_t bytes,
+                                      struct tri_error *error) TRI_NODISCARD;
+/* Borrowed. */
+const char *tri_run_folder_path(const struct tri_run_folder *folder);
+
 /* Drops the lines of metrics.jsonl past `step`, and what is torn: of a line behind such a rest the
  * good end stays; a warning says how many lines lost something, but for a torn last one. */
 enum tri_status tri_run_folder_trim_metrics(const struct tri_run_folder *folder, int64_t step,
@@ -52,10 +64,12 @@ bool tri_run_folder_lacks_evaluation(const struct tri_run_folder *folder, int64_
 enum tri_status tri_run_folder_add_metrics(const struct tri_run_folder *folder, const char *line,
                                            struct tri_error *error) TRI_NODISCARD;
 
-/* ledger.json: the cells that are not empty; total: those of all ranks together. */
+/* ledger.json: the cells that are not empty, of so many steps; total: those of all ranks together;
+ * and by category the bytes that were planned, and held at most, on this rank. */
 enum tri_status tri_run_folder_save_ledger(const struct tri_run_folder *folder,
                                            const struct tri_ledger *ledger,
-                                           const struct tri_ledger *total,
+                                           const struct tri_ledger *total, int64_t steps,
+                                           const struct tri_memory_plan *plan,
                                            struct tri_error *error) TRI_NODISCARD;
 
 #endif
