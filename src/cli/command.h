@@ -80,6 +80,7 @@ enum tri_status tri_command_tokenize(const struct tri_arguments *arguments,
 enum tri_status tri_command_import(const struct tri_arguments *arguments, struct tri_error *error);
 enum tri_status tri_command_export(const struct tri_arguments *arguments, struct tri_error *error);
 enum tri_status tri_command_inspect(const struct tri_arguments *arguments, struct tri_error *error);
+enum tri_status tri_command_report(const struct tri_arguments *arguments, struct tri_error *error);
 enum tri_status tri_command_runs(const struct tri_arguments *arguments, struct tri_error *error);
 
 /* Whether the first word, "help", "--help" or "-h", asks for it. */

@@ -264,6 +264,20 @@ const struct tri_command tri_commands[] = {
      {"DIR…"},
      0,
      tri_command_runs},
+    {"report",
+     "runs as one page: curves, experts, time, bytes, memory, config",
+     "trident report RUN… [--out FILE.html] [--json]\n\n"
+     "Writes one HTML page, which needs no network, of at most 8 runs: loss, rate, gradient norm\n"
+     "and tokens/s of all of them over each other; of each the experts' load by layer and time,\n"
+     "where a step's time, bytes and memory went, the ledger, the mesh, config and environment.\n"
+     "A million steps are thinned: least, most and mean of each part of a curve.\n\n"
+     "  --out FILE.html  where it goes (report.html); what is there is replaced\n"
+     "  --json           one JSON object: page, runs\n",
+     OPTIONS({"--out", true}, {"--json", false}, {NULL, false}),
+     TRI_WORDS_ANY,
+     {"RUN…"},
+     TRI_WRITES,
+     tri_command_report},
     {.name = NULL},
 };
 
