@@ -13,8 +13,8 @@ set -eu
 # package, or package:command where a command of that name on PATH does as well
 packages=(gcc:cc libc6-dev cmake:cmake ninja-build:ninja pkg-config:pkg-config binutils:nm
     openmpi-bin libopenmpi-dev libdnnl-dev libhwloc-dev libjansson-dev libyaml-dev libxxhash-dev
-    libpcre2-dev libutf8proc-dev zlib1g-dev libzstd-dev libprotobuf-c-dev protobuf-c-compiler:protoc-c
-    libcmocka-dev)
+    libpcre2-dev libutf8proc-dev zlib1g-dev libzstd-dev libprotobuf-c-dev
+    protobuf-c-compiler:protoc-c libcmocka-dev)
 check_packages=(mpich libmpich-dev valgrind libc6-dbg clang:clang libomp-dev clang-tidy:clang-tidy
     clang-format:clang-format qemu-user:qemu-x86_64)
 demo_packages=(bible-kjv:bible)

@@ -19,8 +19,9 @@
 static void test_no_command(void **state)
 {
     (void)state;
-    static const char *const commands[] = {"train",  "eval",   "generate", "verify", "tokenize",
-                                           "export", "import", "inspect",  "plan",   "runs"};
+    static const char *const commands[] = {"train",    "eval",   "generate", "verify",
+                                           "tokenize", "export", "import",   "inspect",
+                                           "plan",     "runs",   "report"};
     static const char *const none[] = {NULL};
     struct process_result result = cli_run(cli_ranks(), none);
     for (size_t i = 0; i < sizeof(commands) / sizeof(*commands); i++) {

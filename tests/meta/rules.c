@@ -11,9 +11,9 @@
 #include <sys/stat.h>
 
 /* Highest first: a folder sees those after it. */
-static const char *const folders[] = {"cli",    "embed",  "train",  "infer", "plan", "checkpoint",
-                                      "data",   "optim",  "moe",    "model", "comm", "shard",
-                                      "kernel", "tensor", "config", "base"};
+static const char *const folders[] = {"cli",        "embed",  "report", "train",  "infer", "plan",
+                                      "checkpoint", "data",   "optim",  "moe",    "model", "comm",
+                                      "shard",      "kernel", "tensor", "config", "base"};
 enum { FOLDERS = sizeof(folders) / sizeof(*folders) };
 
 /* Place in the order, -1 for a name that is no folder of ours. */

@@ -38,13 +38,15 @@ SORT = """(() => {
     table.closest('details')?.setAttribute('open', '');
     const heads = [...table.tHead.rows[0].cells];
     const column = heads.findIndex(head => /^(bytes|at last)$/.test(head.textContent));
-    const values = () => [...table.tBodies[0].rows].map(row => Number(row.cells[column].textContent));
+    const number = row => Number(row.cells[column].textContent);
+    const values = () => [...table.tBodies[0].rows].map(number);
     const button = heads[column].querySelector('button');
     button.focus();
     button.click();
     const down = values(), first = heads[column].getAttribute('aria-sort');
     button.click();
-    return JSON.stringify({down, first, up: values(), then: heads[column].getAttribute('aria-sort')});
+    const then = heads[column].getAttribute('aria-sort');
+    return JSON.stringify({down, first, up: values(), then});
 })()"""
 
 
@@ -120,7 +122,7 @@ def shoot(browser, folder):
                                     "document.documentElement.scrollHeight])")
             if size[0] > width:
                 yield f"at {width} pixels the page is {size[0]} wide"
-            clip = {"x": 0, "y": 0, "width": width, "height": min(size[1], 1700), "scale": 1}
+            clip = {"x": 0, "y": 0, "width": width, "height": min(size[1], 6000), "scale": 1}
             data = browser.call("Page.captureScreenshot", format="png", clip=clip,
                                 captureBeyondViewport=True)["data"]
             (folder / f"{width}_{theme}.png").write_bytes(base64.b64decode(data))

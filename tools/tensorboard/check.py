@@ -4,8 +4,9 @@
     pip install tensorboard
     tools/tensorboard/check.py RUN
 
-RUN was trained with metrics.tensorboard, and may have been stopped or killed and gone on. Prints how
-many scalars and histograms were compared; exits 1 when one differs, is missing or is there twice.
+RUN was trained with metrics.tensorboard, and may have been stopped or killed and gone on. Prints
+how many scalars and histograms were compared; exits 1 when one differs, is missing or is there
+twice.
 """
 import json
 import struct
@@ -68,7 +69,8 @@ def main():
             (event.step, [int(count) for count in event.histogram_value.bucket])
             for event in events.Histograms(tag)
         ]
-        expected = [(line["step"], line["expert_load"][index]) for line in steps if line["expert_load"]]
+        with_load = [line for line in steps if line["expert_load"]]
+        expected = [(line["step"], line["expert_load"][index]) for line in with_load]
         histograms += compare(found, expected, tag, faults)
     for fault in faults:
         print(fault)
