@@ -27,8 +27,8 @@ int64_t tri_evaluate_rows(const struct tri_config *config, int replicas);
 
 /* Loss over the loader's evaluation rows, at most `batches` global batches of them (0: all), a few
  * at a time; `name`, "" where it has none, is shown while it lasts. REQUEUE when a signal that
- * stops the run comes before the last. Collective over the engine's mesh; the status is the same on all
- * ranks. */
+ * stops the run comes before the last. Collective over the engine's mesh; the status is the same on
+ * all ranks. */
 enum tri_status tri_evaluate(struct tri_engine *engine, const struct tri_loader *loader,
                              const char *name, int64_t batches, struct tri_evaluation *result,
                              struct tri_error *error) TRI_NODISCARD;
