@@ -24,7 +24,8 @@ const char *tri_hf_family_name(enum tri_hf_family family);
 
 /* Where a row of the table lies in the family's files. Element (i, j) of the row is element
  * (first + i, j) of the matrix at `index` of the tensor, or (j, first + i) where it is
- * transposed. */
+ * transposed. Where there are heads, row h of the first half of one is its row 2 h instead, and of
+ * the second half 2 h + 1: a pair that rope turns lies together. */
 struct tri_hf_source {
     char name[160];
     int dims; /* of the whole tensor */
@@ -32,6 +33,7 @@ struct tri_hf_source {
     int64_t index;   /* along the first of three dimensions; 0 otherwise */
     int64_t first;   /* first row (transposed: column) */
     bool transposed; /* GPT-2 keeps its matrices [in, out] */
+    int64_t head;    /* rows of a head that is written so; 0: rows stay */
 };
 
 /* How experts are spelled: one tensor each, or one for all (transformers 5 in memory). */

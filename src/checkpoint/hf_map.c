@@ -1,5 +1,6 @@
 /* Names: a row of the parameter table -> a tensor of a Hugging Face file. */
 #include "checkpoint/hf.h"
+#include "checkpoint/weight_names.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -12,46 +13,6 @@ const char *tri_hf_family_name(enum tri_hf_family family)
     return names[family];
 }
 
-/* What follows "model." or "model.layers.N." where the role alone decides. */
-static const char *const llama_names[TRI_ROLE_COUNT] = {
-    [TRI_ROLE_EMBEDDING] = "embed_tokens.weight",
-    [TRI_ROLE_NORM1] = "input_layernorm.weight",
-    [TRI_ROLE_Q] = "self_attn.q_proj.weight",
-    [TRI_ROLE_K] = "self_attn.k_proj.weight",
-    [TRI_ROLE_V] = "self_attn.v_proj.weight",
-    [TRI_ROLE_O] = "self_attn.o_proj.weight",
-    [TRI_ROLE_Q_BIAS] = "self_attn.q_proj.bias",
-    [TRI_ROLE_K_BIAS] = "self_attn.k_proj.bias",
-    [TRI_ROLE_V_BIAS] = "self_attn.v_proj.bias",
-    [TRI_ROLE_O_BIAS] = "self_attn.o_proj.bias",
-    [TRI_ROLE_Q_NORM] = "self_attn.q_norm.weight",
-    [TRI_ROLE_K_NORM] = "self_attn.k_norm.weight",
-    [TRI_ROLE_NORM2] = "post_attention_layernorm.weight",
-    [TRI_ROLE_GATE] = "mlp.gate_proj.weight",
-    [TRI_ROLE_UP] = "mlp.up_proj.weight",
-    [TRI_ROLE_DOWN] = "mlp.down_proj.weight",
-    [TRI_ROLE_GATE_BIAS] = "mlp.gate_proj.bias",
-    [TRI_ROLE_UP_BIAS] = "mlp.up_proj.bias",
-    [TRI_ROLE_DOWN_BIAS] = "mlp.down_proj.bias",
-    [TRI_ROLE_ROUTER] = "mlp.gate.weight",
-    [TRI_ROLE_SHARED_GATE] = "mlp.shared_expert_gate.weight",
-    [TRI_ROLE_FINAL_NORM] = "norm.weight",
-};
-
-/* What follows "transformer." or "transformer.h.N."; q, k, v share c_attn. */
-static const char *const gpt2_names[TRI_ROLE_COUNT] = {
-    [TRI_ROLE_EMBEDDING] = "wte.weight",    [TRI_ROLE_POSITION] = "wpe.weight",
-    [TRI_ROLE_NORM1] = "ln_1.weight",       [TRI_ROLE_NORM1_BIAS] = "ln_1.bias",
-    [TRI_ROLE_Q] = "attn.c_attn.weight",    [TRI_ROLE_K] = "attn.c_attn.weight",
-    [TRI_ROLE_V] = "attn.c_attn.weight",    [TRI_ROLE_O] = "attn.c_proj.weight",
-    [TRI_ROLE_Q_BIAS] = "attn.c_attn.bias", [TRI_ROLE_K_BIAS] = "attn.c_attn.bias",
-    [TRI_ROLE_V_BIAS] = "attn.c_attn.bias", [TRI_ROLE_O_BIAS] = "attn.c_proj.bias",
-    [TRI_ROLE_NORM2] = "ln_2.weight",       [TRI_ROLE_NORM2_BIAS] = "ln_2.bias",
-    [TRI_ROLE_UP] = "mlp.c_fc.weight",      [TRI_ROLE_DOWN] = "mlp.c_proj.weight",
-    [TRI_ROLE_UP_BIAS] = "mlp.c_fc.bias",   [TRI_ROLE_DOWN_BIAS] = "mlp.c_proj.bias",
-    [TRI_ROLE_FINAL_NORM] = "ln_f.weight",  [TRI_ROLE_FINAL_NORM_BIAS] = "ln_f.bias",
-};
-
 /* A row that is a whole tensor of its own shape. */
 static void whole(const struct tri_param *param, struct tri_hf_source *source)
 {
@@ -62,7 +23,7 @@ static void whole(const struct tri_param *param, struct tri_hf_source *source)
 
 static bool gpt2_source(const struct tri_param *param, struct tri_hf_source *source)
 {
-    const char *text = gpt2_names[param->role];
+    const char *text = tri_weight_names[param->role].gpt2;
     whole(param, source);
     if (param->role == TRI_ROLE_HEAD) {
         (void)snprintf(source->name, sizeof(source->name), "lm_head.weight");
@@ -133,7 +94,7 @@ static bool llama_source(enum tri_hf_family family, const struct tri_param *para
                          int64_t num_experts, enum tri_hf_spelling spelling,
                          struct tri_hf_source *source)
 {
-    const char *text = llama_names[param->role];
+    const char *text = tri_weight_names[param->role].llama;
     whole(param, source);
     if (param->place == TRI_PLACE_EXPERT) {
         return expert_source(family, param, num_experts, spelling, source);

@@ -9,7 +9,6 @@
 #include "base/path.h"
 #include "checkpoint/hf_write.h"
 #include "checkpoint/one_folder.h"
-#include "model/low_rank.h"
 
 #include <inttypes.h>
 #include <jansson.h>
@@ -44,7 +43,7 @@ static int by_name(const void *a, const void *b)
 
 static int64_t bytes_of(const struct save *s, int row)
 {
-    return tri_hf_elements(&s->row[row].source) * (tri_safetensors_dtype_bits(s->dtype) / 8);
+    return tri_hf_bytes(s->row[row].number, tri_hf_elements(&s->row[row].source));
 }
 
 static int tensor_end(const struct save *s, int first)
@@ -66,25 +65,51 @@ static int shard_end(const struct save *s, int first)
     return at;
 }
 
+static bool find(enum tri_hf_family family, const struct tri_param *param, int64_t num_experts,
+                 struct tri_hf_source *source)
+{
+    return tri_hf_source_get(family, param, num_experts, TRI_HF_PER_EXPERT, source);
+}
+
 static enum tri_status place_rows(struct save *s, enum tri_hf_family family,
                                   const struct tri_config *config, struct tri_error *error)
 {
-    s->row = tri_alloc(TRI_MEMORY_OTHER, (size_t)s->params->count * sizeof(*s->row));
-    for (int p = 0; p < s->params->count; p++) {
-        if (tri_role_is_low(s->params->param[p].role)) {
-            continue; /* merged into its weight */
-        }
-        struct tri_hf_row *row = &s->row[s->count++];
-        row->param = &s->params->param[p];
-        (void)tri_low_rank_find(s->params, row->param, &row->a, &row->b);
-        if (!tri_hf_source_get(family, row->param, config->moe.num_experts, TRI_HF_PER_EXPERT,
-                               &row->source)) {
-            return tri_fail(error, TRI_BAD_INPUT, "%s has no tensor for %s",
-                            tri_hf_family_name(family), row->param->name);
+    TRI_TRY(tri_hf_place_rows(s->params, family, config->moe.num_experts, find, &s->row, &s->count,
+                              error));
+    qsort(s->row, (size_t)s->count, sizeof(*s->row), by_name);
+    for (int i = 0; i < s->count; i++) {
+        s->row[i].number = s->dtype == TRI_ST_F32    ? TRI_HF_F32
+                           : s->dtype == TRI_ST_BF16 ? TRI_HF_BF16
+                                                     : TRI_HF_F16;
+    }
+    return TRI_OK;
+}
+
+/* The header of a file with rows [first, end), which learn where in it their tensors begin. */
+static char *make_header(const struct save *s, int first, int end, size_t *header_bytes,
+                         uint64_t *bytes)
+{
+    struct tri_safetensors_spec *specs =
+        tri_alloc(TRI_MEMORY_OTHER, (size_t)(end - first) * sizeof(*specs));
+    int64_t count = 0;
+    for (int at = first; at < end; at = tensor_end(s, at)) {
+        const struct tri_hf_source *source = &s->row[at].source;
+        specs[count] = (struct tri_safetensors_spec){
+            .name = source->name, .dtype = s->dtype, .dims = source->dims};
+        memcpy(specs[count++].shape, source->shape, sizeof(source->shape));
+    }
+    char *header = tri_safetensors_make_header(count, specs, header_bytes);
+    tri_free(specs);
+    *bytes = *header_bytes;
+    for (int at = first; at < end;) {
+        int next = tensor_end(s, at);
+        uint64_t begin = *bytes;
+        *bytes += (uint64_t)bytes_of(s, at);
+        for (; at < next; at++) {
+            s->row[at].begin = begin;
         }
     }
-    qsort(s->row, (size_t)s->count, sizeof(*s->row), by_name);
-    return TRI_OK;
+    return header;
 }
 
 /* Rows [first, end) to one file. Collective; the status is agreed. */
@@ -93,16 +118,19 @@ static enum tri_status write_shard(const struct save *s, const char *name, int f
 {
     char path[PATH_BYTES + 64];
     tri_path_make(path, sizeof(path), "%s/%s", s->temporary, name);
-    const struct tri_hf_file file = {.path = path,
-                                     .dtype = s->dtype,
-                                     .rows = end - first,
-                                     .row = s->row + first,
-                                     .scale = s->scale,
-                                     .piece = s->piece};
+    struct tri_hf_file file = {.path = path,
+                               .rows = end - first,
+                               .row = s->row + first,
+                               .scale = s->scale,
+                               .piece = s->piece};
+    char *header = make_header(s, first, end, &file.header_bytes, &file.bytes);
+    file.header = header;
     for (int at = first; at < end; at = tensor_end(s, at)) {
         (void)json_object_set_new(s->weight_map, s->row[at].source.name, json_string(name));
     }
-    return tri_hf_write(s->params, &file, error);
+    enum tri_status status = tri_hf_write(s->params, &file, error);
+    tri_free(header);
+    return status;
 }
 
 static enum tri_status write_index(const struct save *s, struct tri_error *error)

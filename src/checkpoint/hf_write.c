@@ -5,8 +5,10 @@
 #include "base/meter.h"
 #include "base/random.h"
 #include "checkpoint/peft.h"
+#include "model/low_rank.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -14,7 +16,8 @@ enum {
     PIECE = 1 << 19,      /* elements */
     PART_BYTES = 64,      /* what a rank tells the others of a part */
     TOLD_BYTES = 2 << 20, /* in a round, of all ranks */
-    PARTS = 3             /* of a row: itself and its pair */
+    PARTS = 3,            /* of a row: itself and its pair */
+    Q8_0_BYTES = 34
 };
 
 static const struct tri_where where = {TRI_PHASE_CHECKPOINT, TRI_KIND_META};
@@ -46,9 +49,41 @@ struct writing {
     struct tri_error *error;
 };
 
+int64_t tri_hf_bytes(enum tri_hf_number number, int64_t count)
+{
+    return number == TRI_HF_F32    ? 4 * count
+           : number == TRI_HF_Q8_0 ? count / TRI_HF_BLOCK * Q8_0_BYTES
+                                   : 2 * count;
+}
+
 int64_t tri_hf_elements(const struct tri_hf_source *source)
 {
-    return source->shape[0] * (source->dims == 2 ? source->shape[1] : 1);
+    int64_t count = 1;
+    for (int i = 0; i < source->dims; i++) {
+        count *= source->shape[i];
+    }
+    return count;
+}
+
+enum tri_status tri_hf_place_rows(const struct tri_params *params, enum tri_hf_family family,
+                                  int64_t num_experts, tri_hf_finder *find,
+                                  struct tri_hf_row **rows, int *count, struct tri_error *error)
+{
+    *rows = tri_alloc(TRI_MEMORY_OTHER, (size_t)params->count * sizeof(**rows));
+    *count = 0;
+    for (int p = 0; p < params->count; p++) {
+        if (tri_role_is_low(params->param[p].role)) {
+            continue; /* merged into its weight */
+        }
+        struct tri_hf_row *row = &(*rows)[(*count)++];
+        row->param = &params->param[p];
+        (void)tri_low_rank_find(params, row->param, &row->a, &row->b);
+        if (!find(family, row->param, num_experts, &row->source)) {
+            return tri_fail(error, TRI_BAD_INPUT, "%s has no tensor for %s",
+                            tri_hf_family_name(family), row->param->name);
+        }
+    }
+    return TRI_OK;
 }
 
 int tri_hf_tensor_end(int rows, const struct tri_hf_row *row, int first)
@@ -60,9 +95,20 @@ int tri_hf_tensor_end(int rows, const struct tri_hf_row *row, int first)
     return end;
 }
 
+/* A tensor of three dimensions is the lines of its matrices, one behind the other. */
+static int64_t lines_of(const struct tri_hf_source *source)
+{
+    return source->shape[0] * (source->dims == 3 ? source->shape[1] : 1);
+}
+
 static int64_t line_of(const struct tri_hf_source *source)
 {
-    return tri_hf_elements(source) / source->shape[0];
+    return tri_hf_elements(source) / lines_of(source);
+}
+
+static int64_t first_line(const struct tri_hf_source *source)
+{
+    return source->first + (source->dims == 3 ? source->index * source->shape[1] : 0);
 }
 
 /* ---- pieces ---------------------------------------------------------------------------------- */
@@ -76,7 +122,7 @@ static bool find_block(const struct tri_hf_row *row, struct tri_range lines, str
         *columns = lines;
         return true;
     }
-    int64_t first = row->source.first;
+    int64_t first = first_line(&row->source);
     *rows = tri_range_intersect((struct tri_range){lines.begin - first, lines.end - first},
                                 (struct tri_range){0, row->param->shape[0]});
     *columns = (struct tri_range){0, row->param->shape[1]};
@@ -119,31 +165,32 @@ static int64_t add_parts(struct writing *w, const struct piece *piece)
 static int64_t lines_of_piece(const struct writing *w, const struct tri_hf_source *source)
 {
     int64_t lines = (w->file->piece ? w->file->piece : PIECE) / line_of(source);
-    return lines > 0 ? lines : 1;
+    int64_t least = source->head > 0 ? source->head : 1; /* whole heads */
+    return lines > least ? lines / least * least : least;
 }
 
-static void list_pieces(struct writing *w, uint64_t begin)
+static void list_pieces(struct writing *w)
 {
     const struct tri_hf_file *file = w->file;
-    size_t each = (size_t)tri_safetensors_dtype_bits(file->dtype) / 8;
     int most = 1, count = 0;
     for (int at = 0, end; at < file->rows; at = end) {
         const struct tri_hf_source *source = &file->row[at].source;
         int64_t step = lines_of_piece(w, source);
         end = tri_hf_tensor_end(file->rows, file->row, at);
         most = end - at > most ? end - at : most;
-        count += (int)((source->shape[0] + step - 1) / step);
+        count += (int)((lines_of(source) + step - 1) / step);
     }
     w->piece = tri_alloc(TRI_MEMORY_OTHER, (size_t)count * sizeof(*w->piece));
     for (int at = 0, end; at < file->rows; at = end) {
         const struct tri_hf_source *source = &file->row[at].source;
-        int64_t step = lines_of_piece(w, source);
+        int64_t step = lines_of_piece(w, source), lines = lines_of(source);
+        uint64_t begin = file->row[at].begin;
         end = tri_hf_tensor_end(file->rows, file->row, at);
-        for (int64_t line = 0; line < source->shape[0]; line += step) {
-            int64_t last = line + step < source->shape[0] ? line + step : source->shape[0];
+        for (int64_t line = 0; line < lines; line += step) {
+            int64_t last = line + step < lines ? line + step : lines;
             w->piece[w->pieces++] =
                 (struct piece){.first = at, .end = end, .lines = {line, last}, .begin = begin};
-            begin += (uint64_t)((last - line) * line_of(source)) * each;
+            begin += (uint64_t)tri_hf_bytes(file->row[at].number, (last - line) * line_of(source));
         }
     }
     int told = TOLD_BYTES / PART_BYTES / w->ranks, all = PARTS * most * w->ranks;
@@ -197,10 +244,18 @@ static int by_turn(const void *a, const void *b)
 static void put_block(const struct tri_hf_row *row, struct tri_range lines, struct tri_range rows,
                       int64_t columns, const float *values, float *whole)
 {
-    int64_t count = tri_range_size(rows), width = line_of(&row->source);
+    int64_t count = tri_range_size(rows), width = line_of(&row->source), head = row->source.head;
+    float *to = whole + (first_line(&row->source) + rows.begin - lines.begin) * width;
+    if (head > 0) {
+        for (int64_t i = 0; i < count; i++) {
+            int64_t in = i % head, pair = in % (head / 2);
+            memcpy(to + (i - in + 2 * pair + (in != pair)) * width, values + i * width,
+                   (size_t)width * sizeof(float));
+        }
+        return;
+    }
     if (!row->source.transposed) {
-        memcpy(whole + (row->source.first + rows.begin - lines.begin) * width, values,
-               (size_t)(count * columns) * sizeof(float));
+        memcpy(to, values, (size_t)(count * columns) * sizeof(float));
         return;
     }
     for (int64_t j = 0; j < columns; j++) {
@@ -234,22 +289,64 @@ static void put_together(struct writing *w, const struct piece *piece)
     }
 }
 
-/* whole as the bytes of the file; halves replace the f32 in place, front to back. */
-static enum tri_status narrow(const struct writing *w, const char *name, int64_t count,
+/* As ggml's reference rounds: a block's largest number is 127 or -127 times its scale. */
+static bool quantize(const float *from, unsigned char *to)
+{
+    float block[TRI_HF_BLOCK], most = 0.0F;
+    memcpy(block, from, sizeof(block));
+    for (int i = 0; i < TRI_HF_BLOCK; i++) {
+        most = fmaxf(most, fabsf(block[i]));
+    }
+    float scale = most / 127.0F, each = scale > 0.0F ? 1.0F / scale : 0.0F;
+    uint16_t half = tri_f32_to_f16(scale);
+    memcpy(to, &half, sizeof(half));
+    for (int i = 0; i < TRI_HF_BLOCK; i++) {
+        int8_t step = (int8_t)roundf(block[i] * each);
+        memcpy(to + sizeof(half) + i, &step, 1);
+    }
+    return (half & 0x7fffU) < 0x7c00U;
+}
+
+static enum tri_status refuse(const char *name, const char *what, struct tri_error *error)
+{
+    return tri_fail(error, TRI_BAD_INPUT, "tensor %s: found %s: use --dtype bf16", name, what);
+}
+
+static enum tri_status make_blocks(void *whole, const char *name, int64_t count,
+                                   struct tri_error *error)
+{
+    for (int64_t i = 0; i < count / TRI_HF_BLOCK; i++) {
+        const float *from = (const float *)whole + i * TRI_HF_BLOCK;
+        for (int j = 0; j < TRI_HF_BLOCK; j++) {
+            if (!isfinite(from[j])) {
+                return refuse(name, "a number that is not finite, which no q8_0 holds", error);
+            }
+        }
+        if (!quantize(from, (unsigned char *)whole + i * Q8_0_BYTES)) {
+            return refuse(name, "a number too large for the scale of a q8_0", error);
+        }
+    }
+    return TRI_OK;
+}
+
+/* whole as the bytes of the file; what is narrower replaces the f32 in place, front to back. */
+static enum tri_status narrow(const struct writing *w, const struct tri_hf_row *row, int64_t count,
                               struct tri_error *error)
 {
-    enum tri_safetensors_dtype dtype = w->file->dtype;
     const float *from = w->whole;
     uint16_t *to = w->whole;
-    for (int64_t i = 0; i < count && dtype != TRI_ST_F32; i++) {
+    bool half = row->number == TRI_HF_F16;
+    if (row->number == TRI_HF_Q8_0) {
+        return make_blocks(w->whole, row->source.name, count, error);
+    }
+    for (int64_t i = 0; i < count && row->number != TRI_HF_F32; i++) {
         float value;
         memcpy(&value, &from[i], sizeof(value));
-        bool half = dtype == TRI_ST_F16;
         uint16_t bits = half ? tri_f32_to_f16(value) : tri_f32_to_bf16(value);
         if (half && isfinite(value) && (bits & 0x7fffU) == 0x7c00U) {
-            return tri_fail(error, TRI_BAD_INPUT,
-                            "tensor %s: found %g, which no f16 holds: use --dtype bf16", name,
-                            (double)value);
+            char what[64];
+            (void)snprintf(what, sizeof(what), "%g, which no f16 holds", (double)value);
+            return refuse(row->source.name, what, error);
         }
         memcpy(&to[i], &bits, sizeof(bits));
     }
@@ -269,16 +366,15 @@ static void write_bytes(struct writing *w, uint64_t begin, const void *data, siz
 /* Its parts are in values. */
 static void write_piece(struct writing *w, const struct piece *piece)
 {
-    const struct tri_hf_source *source = &w->file->row[piece->first].source;
-    int64_t n = tri_range_size(piece->lines) * line_of(source);
+    const struct tri_hf_row *row = &w->file->row[piece->first];
+    int64_t n = tri_range_size(piece->lines) * line_of(&row->source);
     if (w->status != TRI_OK) {
         return;
     }
     (void)tri_grow(TRI_MEMORY_OTHER, &w->whole, &w->whole_bytes, (size_t)n * sizeof(float));
     put_together(w, piece);
-    w->status = narrow(w, source->name, n, w->error);
-    write_bytes(w, piece->begin, w->whole,
-                (size_t)(n * tri_safetensors_dtype_bits(w->file->dtype) / 8));
+    w->status = narrow(w, row, n, w->error);
+    write_bytes(w, piece->begin, w->whole, (size_t)tri_hf_bytes(row->number, n));
 }
 
 /* ---- all ------------------------------------------------------------------------------------- */
@@ -362,30 +458,19 @@ static void write_rounds(struct writing *w)
     }
 }
 
-/* The file's size with `data` bytes of a header. */
-static uint64_t size_of(const struct tri_hf_file *file, uint64_t data)
+/* Header, and what is behind the last tensor. */
+static void write_frame(struct writing *w)
 {
-    for (int at = 0; at < file->rows; at = tri_hf_tensor_end(file->rows, file->row, at)) {
-        data += (uint64_t)tri_hf_elements(&file->row[at].source) *
-                (uint64_t)tri_safetensors_dtype_bits(file->dtype) / 8;
+    static const unsigned char zeros[TRI_HF_BLOCK] = {0};
+    const struct tri_hf_file *file = w->file;
+    const struct tri_hf_row *last = &file->row[file->rows - 1];
+    uint64_t end =
+        last->begin + (uint64_t)tri_hf_bytes(last->number, tri_hf_elements(&last->source));
+    write_bytes(w, 0, file->header, file->header_bytes);
+    TRI_REQUIRE(file->bytes >= end && file->bytes - end < sizeof(zeros));
+    if (file->bytes > end) {
+        write_bytes(w, end, zeros, (size_t)(file->bytes - end));
     }
-    return data;
-}
-
-static char *make_header(const struct tri_hf_file *file, size_t *bytes)
-{
-    struct tri_safetensors_spec *specs =
-        tri_alloc(TRI_MEMORY_OTHER, (size_t)file->rows * sizeof(*specs));
-    int64_t count = 0;
-    for (int at = 0; at < file->rows; at = tri_hf_tensor_end(file->rows, file->row, at)) {
-        const struct tri_hf_source *source = &file->row[at].source;
-        specs[count] = (struct tri_safetensors_spec){
-            .name = source->name, .dtype = file->dtype, .dims = source->dims};
-        memcpy(specs[count++].shape, source->shape, sizeof(source->shape));
-    }
-    char *header = tri_safetensors_make_header(count, specs, bytes);
-    tri_free(specs);
-    return header;
 }
 
 enum tri_status tri_hf_write(const struct tri_params *params, const struct tri_hf_file *file,
@@ -395,14 +480,12 @@ enum tri_status tri_hf_write(const struct tri_params *params, const struct tri_h
                         .file = file,
                         .world = tri_mesh_group(params->mesh, TRI_ON_ALL),
                         .error = error};
-    size_t data;
-    char *header = make_header(file, &data);
     w.ranks = tri_group_size(w.world);
     w.me = tri_group_rank(w.world);
-    list_pieces(&w, data);
+    list_pieces(&w);
     find_owners(&w);
     if (w.me == 0) {
-        write_bytes(&w, 0, header, data);
+        write_frame(&w);
     }
     write_alone(&w);
     write_rounds(&w);
@@ -415,9 +498,8 @@ enum tri_status tri_hf_write(const struct tri_params *params, const struct tri_h
     tri_free(w.whole);
     tri_free(w.part);
     tri_free(w.piece);
-    tri_free(header);
     TRI_TRY(tri_comm_agree(w.world, w.status, error));
     enum tri_status status =
-        w.me == 0 ? tri_part_file_expect_size(file->path, size_of(file, data), error) : TRI_OK;
+        w.me == 0 ? tri_part_file_expect_size(file->path, file->bytes, error) : TRI_OK;
     return tri_comm_agree(w.world, status, error);
 }

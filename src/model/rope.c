@@ -62,7 +62,7 @@ static double yarn(const struct tri_config_model *m, int64_t j, double plain)
     return plain / m->rope_factor * slow + plain * (1.0 - slow);
 }
 
-static double frequency(const struct tri_config *config, int64_t j)
+double tri_rope_frequency(const struct tri_config *config, int64_t j)
 {
     const struct tri_config_model *m = &config->model;
     double plain = pow(m->rope_theta, -2.0 * (double)j / (double)m->head_dim);
@@ -87,7 +87,7 @@ static void fill(void *state, int64_t begin, int64_t end)
     int64_t dim = m->head_dim, half = dim / 2;
     double scale = m->rope_scaling == TRI_ROPE_YARN ? m->rope_attention : 1.0;
     for (int64_t j = 0; j < half; j++) {
-        double each = frequency(rope->config, j);
+        double each = tri_rope_frequency(rope->config, j);
         for (int64_t position = begin; position < end; position++) {
             double angle = (double)position * each;
             rope->table[position * dim + j] = (float)(scale * cos(angle));
