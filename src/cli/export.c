@@ -3,6 +3,7 @@
 #include "base/memory.h"
 #include "base/path.h"
 #include "checkpoint/checkpoint.h"
+#include "checkpoint/gguf.h"
 #include "checkpoint/hf.h"
 #include "checkpoint/peft.h"
 #include "cli/command.h"
@@ -79,8 +80,9 @@ static void find_origin(const struct tri_config *config, char folder[TRI_PATH_MA
 
 /* What is written, and how. */
 struct form {
+    bool gguf; /* one file for llama.cpp, else a folder for transformers */
     enum tri_hf_family family;
-    enum tri_safetensors_dtype dtype;
+    enum tri_hf_number number;
     bool pairs; /* the low-rank pairs alone, as an adapter; */
     bool fused; /* those of experts as transformers 5 has them */
 };
@@ -108,8 +110,14 @@ static enum tri_status copy(struct tri_checkpoint_choice *choice, const char *to
     tri_checkpoint_state_fini(&state);
     TRI_TRY(status);
     const struct tri_peft_target target = {form->family, form->fused, base};
-    return form->pairs ? tri_peft_save(to, config, &target, spread->params, error)
-                       : tri_hf_save(to, config, spread->params, form->dtype, &origin, error);
+    static const enum tri_safetensors_dtype dtypes[] = {
+        [TRI_HF_F32] = TRI_ST_F32, [TRI_HF_BF16] = TRI_ST_BF16, [TRI_HF_F16] = TRI_ST_F16};
+    if (form->gguf) {
+        return tri_gguf_save(to, config, spread->params, form->number, &origin, error);
+    }
+    return form->pairs
+               ? tri_peft_save(to, config, &target, spread->params, error)
+               : tri_hf_save(to, config, spread->params, dtypes[form->number], &origin, error);
 }
 
 /* Parameters of low-rank pairs, or of all else. */
@@ -125,10 +133,11 @@ static int64_t count_written(const struct tri_params *params, bool pairs)
 
 static void say(const char *path, const char *to, const struct form *form, int64_t total, bool json)
 {
-    const char *family = tri_hf_family_name(form->family);
+    const char *family =
+        form->gguf ? tri_gguf_architecture(form->family) : tri_hf_family_name(form->family);
     if (json) {
         tri_print_json(json_pack("{ss sI ss}", "family", family, "parameters", (json_int_t)total,
-                                 "folder", to));
+                                 form->gguf ? "file" : "folder", to));
     } else {
         (void)printf("%s: %lld parameters as %s, now in %s\n", path, (long long)total,
                      form->pairs ? "an adapter of PEFT's" : family, to);
@@ -143,7 +152,14 @@ static enum tri_status check_form(const struct tri_arguments *arguments, const c
     bool merge = tri_arguments_has(arguments, "--merge"), has = config->train.lora.rank > 0;
     form->pairs = has && !merge;
     form->fused = tri_arguments_has(arguments, "--fused");
-    TRI_TRY(tri_hf_family_of(config, &form->family, error));
+    TRI_TRY(form->gguf ? tri_gguf_family_of(config, &form->family, error)
+                       : tri_hf_family_of(config, &form->family, error));
+    if (form->gguf && form->pairs) {
+        return tri_fail(error, TRI_BAD_INPUT,
+                        "%s: has low-rank pairs (train.lora), and a GGUF file holds a whole model: "
+                        "give --merge",
+                        path);
+    }
     if (merge && !has) {
         return tri_fail(error, TRI_BAD_INPUT, "%s: has no low-rank pairs (train.lora) to --merge",
                         path);
@@ -159,15 +175,14 @@ static enum tri_status check_form(const struct tri_arguments *arguments, const c
                                                : TRI_OK;
 }
 
-/* All ranks read the model, each its share, and write it as a Hugging Face folder. */
+/* All ranks read the model, each its share, and write it. */
 static enum tri_status export_choice(const struct tri_arguments *arguments,
-                                     struct tri_checkpoint_choice *choice,
-                                     enum tri_safetensors_dtype dtype, struct tri_error *error)
+                                     struct tri_checkpoint_choice *choice, struct form form,
+                                     struct tri_error *error)
 {
     const char *to = arguments->words[1];
     struct tri_config config;
     struct tri_spread spread = {0};
-    struct form form = {.dtype = dtype};
     TRI_TRY(tri_config_of_checkpoint(arguments->words[0], arguments, &config, choice, error));
     enum tri_status status = check_form(arguments, choice->path, &config, &form, error);
     TRI_TRY(tri_agree_everywhere(arguments, status, error));
@@ -186,35 +201,41 @@ static enum tri_status export_choice(const struct tri_arguments *arguments,
     return status;
 }
 
-static enum tri_status read_dtype(const struct tri_arguments *arguments,
-                                  enum tri_safetensors_dtype *dtype, struct tri_error *error)
+static enum tri_status read_form(const struct tri_arguments *arguments, struct form *form,
+                                 struct tri_error *error)
 {
     static const struct {
         const char *word;
-        enum tri_safetensors_dtype dtype;
-    } words[] = {{"f32", TRI_ST_F32}, {"bf16", TRI_ST_BF16}, {"f16", TRI_ST_F16}};
+        enum tri_hf_number number;
+    } words[] = {
+        {"f32", TRI_HF_F32}, {"bf16", TRI_HF_BF16}, {"f16", TRI_HF_F16}, {"q8_0", TRI_HF_Q8_0}};
     const char *text = tri_arguments_get(arguments, "--dtype");
-    *dtype = TRI_ST_F32;
+    const char *format = tri_arguments_get(arguments, "--format");
+    *form = (struct form){.gguf = format && strcmp(format, "gguf") == 0, .number = TRI_HF_F32};
+    if (format && !form->gguf && strcmp(format, "hf") != 0) {
+        return tri_fail(error, TRI_BAD_INPUT,
+                        "command line: option '--format': found '%s', expected hf or gguf", format);
+    }
     for (size_t i = 0; text && i < sizeof(words) / sizeof(*words); i++) {
-        if (strcmp(text, words[i].word) == 0) {
-            *dtype = words[i].dtype;
+        if (strcmp(text, words[i].word) == 0 && (form->gguf || words[i].number != TRI_HF_Q8_0)) {
+            form->number = words[i].number;
             return TRI_OK;
         }
     }
     return !text ? TRI_OK
                  : tri_fail(error, TRI_BAD_INPUT,
-                            "command line: option '--dtype': found '%s', expected f32, bf16 or f16",
-                            text);
+                            "command line: option '--dtype': found '%s', expected f32, bf16%s",
+                            text, form->gguf ? ", f16 or q8_0" : " or f16");
 }
 
 enum tri_status tri_command_export(const struct tri_arguments *arguments, struct tri_error *error)
 {
-    enum tri_safetensors_dtype dtype;
+    struct form form;
     struct tri_checkpoint_choice choice = {0};
-    enum tri_status status = read_dtype(arguments, &dtype, error);
+    enum tri_status status = read_form(arguments, &form, error);
     TRI_TRY(tri_agree_everywhere(arguments, status, error));
     do {
-        status = export_choice(arguments, &choice, dtype, error);
+        status = export_choice(arguments, &choice, form, error);
     } while (status != TRI_OK && choice.again);
     return status;
 }

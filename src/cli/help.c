@@ -213,27 +213,29 @@ const struct tri_command tri_commands[] = {
      TRI_WRITES | TRI_STARTS_RANKS,
      tri_command_import},
     {"export",
-     "a checkpoint into a Hugging Face folder",
-     "trident export RUN|CHECKPOINT DIR [--dtype f32|bf16|f16] [--merge] [--fused]\n"
-     "               [--ranks N] [--json]\n\n"
+     "a checkpoint into a Hugging Face folder, or a GGUF file",
+     "trident export RUN|CHECKPOINT TO [--format hf|gguf] [--dtype f32|bf16|f16|q8_0]\n"
+     "               [--merge] [--fused] [--ranks N] [--json]\n\n"
      "Writes config.json and safetensors that transformers reads, when one of the families that\n"
      "`import` knows can hold the model; else says what stands in the way. Nothing may be at\n"
-     "DIR yet. Tokenizer, chat template and generation_config.json are copied from the folder "
+     "TO yet. Tokenizer, chat template and generation_config.json are copied from the folder "
      "that\n"
      "the model began with, if it is still there. Each rank holds and writes its share of the\n"
-     "model: DIR must be the same folder on all nodes.\n\n"
-     "  --dtype D    of the tensors: f32 (the default), bf16 or f16\n"
+     "model: TO must be the same folder on all nodes.\n\n"
+     "  --format F   hf (the default), a folder; or gguf, one file that llama.cpp reads, with the\n"
+     "               tokenizer in it\n"
+     "  --dtype D    of the tensors: f32 (the default), bf16, f16, or of gguf q8_0\n"
      "  --merge      the whole model, low-rank pairs merged into its weights; without it a run "
      "with\n"
      "               train.lora is written as PEFT's adapter\n"
      "  --fused      in an adapter, pairs of experts as transformers 5 has them: a layer's at "
      "once\n"
      "  --ranks N    so many ranks, threads of this process, without mpiexec\n"
-     "  --json       one JSON object: family, parameters, folder\n",
-     OPTIONS({"--ranks", true}, {"--dtype", true}, {"--merge", false}, {"--fused", false},
-             {"--json", false}, {NULL, false}),
+     "  --json       one JSON object: family, parameters, folder or file\n",
+     OPTIONS({"--ranks", true}, {"--format", true}, {"--dtype", true}, {"--merge", false},
+             {"--fused", false}, {"--json", false}, {NULL, false}),
      2,
-     {"RUN|CHECKPOINT", "DIR"},
+     {"RUN|CHECKPOINT", "TO"},
      TRI_WRITES | TRI_STARTS_RANKS,
      tri_command_export},
     {"inspect",

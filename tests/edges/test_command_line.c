@@ -67,7 +67,7 @@ static void test_missing(void **state)
     (void)state;
     expect_refused(CLI_WORDS_OF("train", "--json"), "CONFIG.yaml is missing; usage: trident train");
     expect_refused(CLI_WORDS_OF("import", "hf"), "CHECKPOINT is missing; usage: trident import");
-    expect_refused(CLI_WORDS_OF("export", "run"), "DIR is missing; usage: trident export");
+    expect_refused(CLI_WORDS_OF("export", "run"), "TO is missing; usage: trident export");
     expect_refused(CLI_WORDS_OF("tokenize", "--out", "x"), "FILES… is missing; usage: ");
     expect_refused(CLI_WORDS_OF("tokenize", "--out", "x", "t.txt"),
                    "--tokenizer T is missing; usage: trident tokenize");

@@ -1,0 +1,15 @@
+#!/bin/bash
+# GGUF files of small models, read by the `gguf` package and run by llama.cpp: check.sh [DIR]. Their
+# perplexities are those of `trident eval` and their tokens those of `trident tokenize`. Makes a
+# virtual environment in $TRIDENT_VENV (/tmp/trident-venv); DIR (/tmp/trident-gguf) is made anew.
+set -eu
+cd "$(dirname "$0")/../.."
+venv=${TRIDENT_VENV:-/tmp/trident-venv}
+if ! "$venv/bin/python" -c 'import gguf, llama' 2>/dev/null; then
+    python3 -m venv "$venv"
+    "$venv/bin/pip" install -q 'gguf==0.19.0' 'cffi==2.0.0'
+    "$venv/bin/pip" install -q --no-deps 'llama-cpp-cffi==0.4.42'
+fi
+cmake --preset release >/dev/null
+cmake --build --preset release --target trident >/dev/null
+exec "$venv/bin/python" tools/gguf/check.py build/release/bin/trident "${1:-/tmp/trident-gguf}"
