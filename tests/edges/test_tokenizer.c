@@ -238,6 +238,40 @@ static void test_it_goes_to_hugging_face_and_back(void **state)
     json_decref(root);
 }
 
+static void expect_no_gguf(const char *from, const char *to, const char *dtype, const char *says)
+{
+    struct process_result result =
+        cli_run(0, CLI_WORDS_OF("export", from, to, "--format", "gguf", "--dtype", dtype));
+    cli_expect_status(&result, 2);
+    if (!strstr(result.err, says)) {
+        fail_msg("'%s' lacks '%s'", result.err, says);
+    }
+}
+
+/* One file for llama.cpp, with the run's tokenizer in it. */
+static void test_it_goes_into_a_gguf_file(void **state)
+{
+    (void)state;
+    struct process_result result =
+        cli_run(cli_ranks(), CLI_WORDS_OF("export", "one", "one.gguf", "--format", "gguf",
+                                          "--dtype", "q8_0", "--json"));
+    json_t *said = cli_expect_json(&result, 0);
+    assert_string_equal(json_string_value(json_object_get(said, "file")), "one.gguf");
+    json_decref(said);
+    char *head = cli_read("one.gguf", NULL);
+    assert_memory_equal(head, "GGUF", 4);
+    free(head);
+    expect_no_gguf("one", "one.gguf", "f32", "is there already");
+    expect_no_gguf("one", "other.gguf", "q4", "found 'q4', expected f32, bf16, f16 or q8_0");
+    expect_no_gguf("imported", "other.gguf", "f32", "and the model has ");
+    result = cli_run(0, CLI_WORDS_OF("export", "one", "other", "--dtype", "q8_0"));
+    cli_expect_status(&result, 2);
+    assert_non_null(strstr(result.err, "found 'q8_0', expected f32, bf16 or f16"));
+    result = cli_run(0, CLI_WORDS_OF("export", "one", "other", "--format", "onnx"));
+    cli_expect_status(&result, 2);
+    assert_non_null(strstr(result.err, "found 'onnx', expected hf or gguf"));
+}
+
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
@@ -250,6 +284,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_a_run_resumes_another),
         cmocka_unit_test(test_a_run_keeps_a_damaged_one),
         cmocka_unit_test(test_it_goes_to_hugging_face_and_back),
+        cmocka_unit_test(test_it_goes_into_a_gguf_file),
     };
     cli_begin("edges_tokenizer", argc, argv);
     cli_run_well(0, CLI_WORDS_OF("tokenize", "--tokenizer", gpt2, "--out", "bpe", "--valid", "0.3",
