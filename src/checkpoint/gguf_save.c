@@ -5,6 +5,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "base/memory.h"
+#include "base/meter.h"
 #include "base/path.h"
 #include "checkpoint/gguf_keys.h"
 #include "checkpoint/one_folder.h"
@@ -190,7 +191,10 @@ static enum tri_status write_all(struct save *s, struct tri_error *error)
                                      .row = s->row,
                                      .scale =
                                          lora->rank > 0 ? lora->alpha / (double)lora->rank : 0.0};
-    return tri_hf_write(s->params, &file, error);
+    tri_meter_begin(TRI_METER_BYTES, (int64_t)s->bytes, "writing");
+    enum tri_status status = tri_hf_write(s->params, &file, error);
+    tri_meter_end();
+    return status;
 }
 
 static enum tri_status save_all(struct save *s, struct tri_error *error)

@@ -388,9 +388,9 @@ static void grow_values(struct writing *w, int64_t elements)
 /* A piece is behind this rank, whoever has written it. */
 static void count_done(const struct writing *w, const struct piece *piece)
 {
-    const struct tri_hf_source *source = &w->file->row[piece->first].source;
-    tri_meter_add(TRI_METER_BYTES, tri_range_size(piece->lines) * line_of(source) *
-                                       tri_safetensors_dtype_bits(w->file->dtype) / 8);
+    const struct tri_hf_row *row = &w->file->row[piece->first];
+    int64_t count = tri_range_size(piece->lines) * line_of(&row->source);
+    tri_meter_add(TRI_METER_BYTES, tri_hf_bytes(row->number, count));
 }
 
 static void write_alone(struct writing *w)

@@ -52,8 +52,8 @@ int64_t tri_hf_elements(const struct tri_hf_source *source);
 int tri_hf_tensor_end(int rows, const struct tri_hf_row *row, int first);
 
 /* Beside the weights a rank takes TRI_HF_BUFFER_BYTES, unless a line or a pair's half is larger.
- * BAD_INPUT names a tensor with a number that F16 or Q8_0 does not hold. Collective over the mesh's world; the
- * status is the same on all ranks, and after a failure some of the file may be there. */
+ * BAD_INPUT names a tensor with a number that F16 or Q8_0 does not hold. Collective over the mesh's
+ * world; the status is the same on all ranks, and after a failure some of the file may be there. */
 enum tri_status tri_hf_write(const struct tri_params *params, const struct tri_hf_file *file,
                              struct tri_error *error) TRI_NODISCARD;
 

@@ -252,8 +252,11 @@ static void expect_no_gguf(const char *from, const char *to, const char *dtype, 
 static void test_it_goes_into_a_gguf_file(void **state)
 {
     (void)state;
+    cli_run_well(0, CLI_WORDS_OF("train", "c.yaml", "run_dir=plain", "data.train=bpe/train_*.bin",
+                                 "data.valid=", "model.vocab_size=1504", "train.steps=1",
+                                 "moe.every=1"));
     struct process_result result =
-        cli_run(cli_ranks(), CLI_WORDS_OF("export", "one", "one.gguf", "--format", "gguf",
+        cli_run(cli_ranks(), CLI_WORDS_OF("export", "plain", "one.gguf", "--format", "gguf",
                                           "--dtype", "q8_0", "--json"));
     json_t *said = cli_expect_json(&result, 0);
     assert_string_equal(json_string_value(json_object_get(said, "file")), "one.gguf");
@@ -261,8 +264,9 @@ static void test_it_goes_into_a_gguf_file(void **state)
     char *head = cli_read("one.gguf", NULL);
     assert_memory_equal(head, "GGUF", 4);
     free(head);
-    expect_no_gguf("one", "one.gguf", "f32", "is there already");
-    expect_no_gguf("one", "other.gguf", "q4", "found 'q4', expected f32, bf16, f16 or q8_0");
+    expect_no_gguf("plain", "one.gguf", "f32", "is there already");
+    expect_no_gguf("one", "other.gguf", "f32", "layers without experts");
+    expect_no_gguf("plain", "other.gguf", "q4", "found 'q4', expected f32, bf16, f16 or q8_0");
     expect_no_gguf("imported", "other.gguf", "f32", "and the model has ");
     result = cli_run(0, CLI_WORDS_OF("export", "one", "other", "--dtype", "q8_0"));
     cli_expect_status(&result, 2);

@@ -136,7 +136,8 @@ def train(trident, name, shards, vocab, model, moe, steps):
         "model": dict(model, vocab_size=vocab),
         "data": {"train": shards + "/train_*.bin", "valid": shards + "/valid_*.bin",
                  "sequence_length": SEQUENCE},
-        "train": {"global_batch": 8, "steps": steps, "learning_rate": 3e-3, "warmup_steps": 5},
+        "train": {"global_batch": 8, "steps": steps, "learning_rate": 3e-3,
+                  "warmup_steps": min(5, steps - 1)},
     }
     if moe:
         config["moe"] = moe
