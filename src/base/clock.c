@@ -26,6 +26,13 @@ double tri_clock_now(void)
     return (double)time.tv_sec + 1e-9 * (double)time.tv_nsec;
 }
 
+double tri_clock_busy(void)
+{
+    struct timespec time;
+    (void)clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time);
+    return (double)time.tv_sec + 1e-9 * (double)time.tv_nsec;
+}
+
 int64_t tri_clock_nanoseconds(void)
 {
     struct timespec time = now();

@@ -11,7 +11,8 @@
 
 struct request {
     int threads;
-    char out[TRI_PATH_MAX];
+    char out[TRI_PATH_MAX], kernels[TRI_PATH_MAX];
+    struct tri_cluster old; /* of the file kernels */
     bool quick, json;
 };
 
@@ -22,6 +23,10 @@ static enum tri_status read_request(const struct tri_arguments *arguments, struc
     int64_t threads;
     TRI_TRY(tri_arguments_int(arguments, "--threads", 1, MOST, 0, &threads, error));
     TRI_TRY(tri_arguments_path(arguments, "--out", request->out, error));
+    TRI_TRY(tri_arguments_path(arguments, "--kernels", request->kernels, error));
+    if (request->kernels[0]) {
+        TRI_TRY(tri_cluster_read(request->kernels, &request->old, error));
+    }
     request->threads = (int)threads;
     request->quick = tri_arguments_has(arguments, "--quick");
     request->json = tri_arguments_has(arguments, "--json");
@@ -132,7 +137,8 @@ enum tri_status tri_command_calibrate(const struct tri_arguments *arguments,
         return status;
     }
     choose_threads(arguments, &request);
-    TRI_TRY(tri_calibrate(arguments->comm, request.threads, request.quick, &cluster, notes, error));
+    TRI_TRY(tri_calibrate(arguments->comm, request.threads, request.quick,
+                          request.kernels[0] ? &request.old : NULL, &cluster, notes, error));
     if (tri_comm_rank(arguments->comm) == 0) {
         status = report(&request, &cluster, notes, error);
     }

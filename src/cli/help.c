@@ -153,19 +153,21 @@ const struct tri_command tri_commands[] = {
      tri_command_plan},
     {"calibrate",
      "what this machine does in a second, for plan --cluster",
-     "trident calibrate [--out FILE] [--ranks N] [--threads N] [--quick] [--json]\n"
+     "trident calibrate [--out FILE] [--ranks N] [--threads N] [--kernels FILE] [--quick] [--json]\n"
      "mpiexec -n 8 trident calibrate --out cluster.yaml    on the ranks that a run will have\n\n"
-     "Measures, all ranks at once, kernels by kind and precision, and each collective inside a\n"
-     "host and between hosts; fits a time for each call and rates of operations and bytes, and\n"
-     "prints how far the fits are off. Some ten seconds.\n\n"
+     "Measures, all ranks at once, kernels by kind and precision in steps of small models, and\n"
+     "each collective inside a host and between hosts; fits a time for each call and rates of\n"
+     "operations and bytes, and prints how far the fits are off. Half a minute; a minute and more\n"
+     "where ranks share processors.\n\n"
      "  --out FILE   YAML that `trident plan --cluster FILE` reads, and people too; without it it\n"
      "               is printed\n"
      "  --ranks N    so many ranks, threads of this process, without mpiexec\n"
      "  --threads N  of each rank, as the config's key threads\n"
+     "  --kernels FILE  has the kernels' rates: only the links are measured\n"
      "  --quick      in a tenth of the time, less exactly\n"
      "  --json       one JSON object: what the file has\n",
-     OPTIONS({"--out", true}, {"--ranks", true}, {"--threads", true}, {"--quick", false},
-             {"--json", false}, {NULL, false}),
+     OPTIONS({"--out", true}, {"--ranks", true}, {"--threads", true}, {"--kernels", true},
+             {"--quick", false}, {"--json", false}, {NULL, false}),
      0,
      {NULL},
      TRI_WRITES | TRI_STARTS_RANKS,

@@ -40,7 +40,7 @@ static void tell(const struct tri_kernels *self, enum tri_task work, enum tri_dt
 {
     const struct tri_kernel_listener *listener = self->own->listener;
     if (listener && (bytes > 0.0 || flops > 0.0)) {
-        const struct tri_kernel_note note = {work, dtype, calls, flops, bytes};
+        const struct tri_kernel_note note = {work, dtype, calls, flops, bytes, 0.0, 0.0};
         listener->work(listener->state, &note);
     }
 }
@@ -50,6 +50,9 @@ void tri_kernels_tell(const struct tri_kernels *kernels, enum tri_task work, enu
 {
     if (kernels->dry) {
         tell(kernels, work, dtype, 1.0, 0.0, bytes);
+    } else if (kernels->own && kernels->own->notes) {
+        tri_timed_end(kernels);
+        tell(kernels->own->notes, work, dtype, 1.0, 0.0, bytes);
     }
 }
 
@@ -88,8 +91,10 @@ static void matmul_grouped(const struct tri_kernels *self, const struct tri_matm
         double k = (double)p->k;
         double results = m * n * (double)tri_dtype_size(p->c_dtype);
         flops += 2.0 * m * n * k;
+        /* Gradients of weights come from memory also where nothing is added to them: a line is
+         * read before it is written. Other results were in a cache, or nearly. */
         bytes += (m * k + k * n) * (double)tri_dtype_size(p->ab_dtype) +
-                 (p->accumulate ? 2.0 : 1.0) * results;
+                 (p->a_transposed ? 2.0 : 1.0) * results;
         work = p->a_transposed   ? TRI_TASK_PRODUCT_WEIGHT
                : p->b_transposed ? TRI_TASK_PRODUCT_FORWARD
                                  : TRI_TASK_PRODUCT_INPUT;

@@ -218,6 +218,7 @@ void tri_kernels_destroy(struct tri_kernels *kernels)
     if (kernels) {
         tri_onednn_destroy(kernels->own->onednn);
         tri_scratch_destroy(kernels->own->scratch, kernels->threads);
+        tri_kernels_destroy(kernels->own->notes);
         tri_free(kernels->own);
         tri_free(kernels);
     }

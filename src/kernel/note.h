@@ -36,6 +36,7 @@ struct tri_kernel_note {
     enum tri_task work;
     enum tri_dtype dtype; /* of the main operands: F32 or BF16 */
     double calls, flops, bytes;
+    double seconds, busy; /* that it took, and had of a processor; 0 where nothing was done */
 };
 
 struct tri_kernel_listener {
@@ -47,7 +48,15 @@ struct tri_kernel_listener {
 /* From now on the dry kernels tell listener of each call; NULL: nobody. Borrowed. */
 void tri_kernels_listen(struct tri_kernels *dry, const struct tri_kernel_listener *listener);
 
-/* What is no call of the table: these do nothing unless somebody listens. */
+/* A table whose calls are those of `kernels`, which listener is told of and how long each took.
+ * Both are borrowed; as many threads at a time as of `kernels`. */
+struct tri_kernels *tri_kernels_create_timed(const struct tri_kernels *kernels,
+                                             const struct tri_kernel_listener *listener)
+    __attribute__((returns_nonnull));
+
+/* What is no call of the table: these do nothing unless somebody listens. Timed is what is between
+ * the two. */
+void tri_kernels_start(const struct tri_kernels *kernels);
 void tri_kernels_tell(const struct tri_kernels *kernels, enum tri_task work, enum tri_dtype dtype,
                       double bytes);
 void tri_kernels_tell_head(const struct tri_kernels *kernels, bool begins);

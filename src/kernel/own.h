@@ -20,13 +20,21 @@ struct tri_kernels_own {
         *counted; /* whose scratch; NULL: of the reference, which has none */
     int counted_threads;
     int64_t most;
-    const struct tri_kernel_listener *listener; /* NULL: nobody */
+    const struct tri_kernel_listener *listener; /* NULL: nobody; also of the timed */
+    /* Of the timed kind. */
+    const struct tri_kernels *inner;
+    struct tri_kernels *notes;       /* dry ones: what a call is */
+    struct tri_kernel_listener book; /* hears them */
+    double seconds, busy;            /* of the last call */
 };
 
 /* At the head of what a thread of OpenMP does that may allocate or panic: from now on it works for
  * the rank that the kernels work for. (libgomp ends threads of a team that shrinks, and makes new
  * ones.) Its place in the outermost team, whatever regions of one thread are open inside that. */
 int tri_kernels_join(const struct tri_kernels *self);
+
+/* Of the timed kind: the end of what tri_kernels_start began. */
+void tri_timed_end(const struct tri_kernels *self);
 
 /* Fills in what a rehearsal calls. */
 void tri_dry_fill(struct tri_kernels *table);

@@ -269,6 +269,7 @@ static void route(const struct layer *layer, const struct tri_frame *frame, stru
         tri_keep_more_routing(frame, tri_routes_bytes(context->config, pass->rows, pass->seq)),
         routes);
     kept->call.logits = router_logits(layer, frame, kept);
+    tri_kernels_start(context->kernels);
     tri_router_forward(layer->moe->router, &kept->call, routes,
                        scope_is_model(context) ? frame->moe : NULL);
     tell_router(layer, frame);
@@ -317,6 +318,7 @@ static void router_backward(const struct layer *layer, const struct tri_frame *f
     int64_t in_stream = own.begin - tri_stream_tokens(frame).begin;
     int64_t in_gated = own.begin - gated_tokens(layer, frame).begin;
     float *dlogits = tri_frame_take_f32(frame, tri_pass_tokens(pass) * experts);
+    tri_kernels_start(kernels);
     tri_router_backward(layer->moe->router, &kept->call, kept->routes,
                         scope_is_model(context) ? frame->moe : NULL, own, dweight, dlogits);
     tell_router(layer, frame);

@@ -45,15 +45,17 @@ static bool solve(struct normal n, unsigned subset, double x[TRI_FIT_UNKNOWNS])
 static double error_of(const struct tri_sample *samples, int count, const double *costs)
 {
     double sum = 0.0;
+    double weights = 0.0;
     for (int s = 0; s < count; s++) {
         double seconds = 0.0;
         for (int i = 0; i < TRI_FIT_UNKNOWNS; i++) {
             seconds += costs[i] * samples[s].amount[i];
         }
         double relative = seconds / samples[s].seconds - 1.0;
-        sum += relative * relative;
+        sum += samples[s].weight * relative * relative;
+        weights += samples[s].weight;
     }
-    return count > 0 ? sqrt(sum / (double)count) : 0.0;
+    return weights > 0.0 ? sqrt(sum / weights) : 0.0;
 }
 
 double tri_fit(const struct tri_sample *samples, int count, double costs[TRI_FIT_UNKNOWNS])
@@ -70,11 +72,11 @@ double tri_fit(const struct tri_sample *samples, int count, double costs[TRI_FIT
     for (int s = 0; s < count; s++) {
         for (int i = 0; i < TRI_FIT_UNKNOWNS; i++) {
             double left = unit[i] > 0.0 ? samples[s].amount[i] / samples[s].seconds / unit[i] : 0.0;
-            normal.b[i] += left;
+            normal.b[i] += samples[s].weight * left;
             for (int j = 0; j < TRI_FIT_UNKNOWNS; j++) {
                 double right =
                     unit[j] > 0.0 ? samples[s].amount[j] / samples[s].seconds / unit[j] : 0.0;
-                normal.a[i][j] += left * right;
+                normal.a[i][j] += samples[s].weight * left * right;
             }
         }
     }

@@ -9,11 +9,11 @@
 #include <math.h>
 #include <stdarg.h>
 #include <stdlib.h>
+#include <string.h>
 
 /* Of one measurement: seconds that it should take, or quickly, and calls that are timed. What is
  * shorter than GRAIN is timed several at a time. */
-#define BUDGET       0.03
-#define QUICK_BUDGET 0.003
+#define BUDGET 0.03
 /* Seconds after which no measurement takes longer than it must. */
 #define LATEST 60.0
 #define GRAIN  20e-6
@@ -42,6 +42,13 @@ static int clip(double value, int least, int most)
     return value < (double)least ? least : value > (double)most ? most : (int)value;
 }
 
+bool tri_calibrate_hurries(const struct tri_calibrator *calibrator)
+{
+    double passed = tri_clock_now() - calibrator->began;
+    tri_all_reduce_max(tri_mesh_group(calibrator->mesh, TRI_ON_ALL), meta, &passed, 1, TRI_F64);
+    return calibrator->quick || passed > LATEST;
+}
+
 double tri_calibrate_time(const struct tri_calibrator *calibrator, void (*run)(void *state),
                           void *state)
 {
@@ -50,12 +57,11 @@ double tri_calibrate_time(const struct tri_calibrator *calibrator, void (*run)(v
         run(state); /* makes what is made once */
     }
     /* The slowest rank decides how often all of them call; where the time is up, once. */
-    double slowest[2] = {time_calls(run, state, 1), tri_clock_now() - calibrator->began};
-    tri_all_reduce_max(tri_mesh_group(calibrator->mesh, TRI_ON_ALL), meta, slowest, 2, TRI_F64);
-    int together = clip(ceil(GRAIN / (slowest[0] + 1e-9)), 1, TOGETHER_MOST);
-    bool hurry = calibrator->quick || slowest[1] > LATEST;
-    int calls = clip(BUDGET / (slowest[0] * (double)together + 1e-9), CALLS_LEAST, CALLS_MOST);
-    calls = hurry ? 1 : calls;
+    double slowest = time_calls(run, state, 1);
+    tri_all_reduce_max(tri_mesh_group(calibrator->mesh, TRI_ON_ALL), meta, &slowest, 1, TRI_F64);
+    int together = clip(ceil(GRAIN / (slowest + 1e-9)), 1, TOGETHER_MOST);
+    int calls = clip(BUDGET / (slowest * (double)together + 1e-9), CALLS_LEAST, CALLS_MOST);
+    calls = tri_calibrate_hurries(calibrator) ? 1 : calls;
     for (int i = 0; i < calls; i++) {
         times[i] = time_calls(run, state, together);
     }
@@ -63,15 +69,7 @@ double tri_calibrate_time(const struct tri_calibrator *calibrator, void (*run)(v
     return times[calls / 4];
 }
 
-void tri_samples_add(struct tri_samples *samples, const struct tri_sample *sample)
-{
-    TRI_REQUIRE(samples->count < TRI_SAMPLES_MOST);
-    samples->sample[samples->count++] = *sample;
-}
-
-static void note(struct tri_calibrator *calibrator, const char *format, ...)
-    __attribute__((format(printf, 2, 3)));
-static void note(struct tri_calibrator *calibrator, const char *format, ...)
+void tri_calibrate_note(struct tri_calibrator *calibrator, const char *format, ...)
 {
     va_list arguments;
     va_start(arguments, format);
@@ -81,26 +79,22 @@ static void note(struct tri_calibrator *calibrator, const char *format, ...)
     calibrator->noted += used > 0 && (size_t)used < left ? (size_t)used : 0;
 }
 
-/* Seconds become the mean over the ranks. */
-static void agree(const struct tri_calibrator *calibrator, struct tri_samples *samples)
+bool tri_samples_fit(struct tri_calibrator *calibrator, const char *name,
+                     const struct tri_sample *samples, int count, double costs[TRI_FIT_UNKNOWNS])
 {
     struct tri_group *world = tri_mesh_group(calibrator->mesh, TRI_ON_ALL);
-    double seconds[TRI_SAMPLES_MOST];
-    for (int i = 0; i < samples->count; i++) {
-        seconds[i] = samples->sample[i].seconds;
+    double error = tri_fit(samples, count, costs);
+    double sums[TRI_FIT_UNKNOWNS + 2] = {costs[0], costs[1], costs[2], error, (double)count};
+    tri_all_reduce_sum(world, meta, sums, TRI_FIT_UNKNOWNS + 2, TRI_F64);
+    for (int i = 0; i < TRI_FIT_UNKNOWNS; i++) {
+        costs[i] = sums[i] / (double)tri_group_size(world);
     }
-    tri_all_reduce_sum(world, meta, seconds, samples->count, TRI_F64);
-    for (int i = 0; i < samples->count; i++) {
-        samples->sample[i].seconds = seconds[i] / (double)tri_group_size(world);
+    if (!(sums[TRI_FIT_UNKNOWNS + 1] > 0.0)) {
+        return false;
     }
-}
-
-void tri_samples_fit(struct tri_calibrator *calibrator, const char *name,
-                     struct tri_samples *samples, double costs[TRI_FIT_UNKNOWNS])
-{
-    agree(calibrator, samples);
-    double error = tri_fit(samples->sample, samples->count, costs);
-    note(calibrator, "  %-26s %3d measured, off by %5.1f %%\n", name, samples->count, 1e2 * error);
+    tri_calibrate_note(calibrator, "  %-26s %3d measured, off by %5.1f %%\n", name, count,
+                       1e2 * sums[TRI_FIT_UNKNOWNS] / (double)tri_group_size(world));
+    return true;
 }
 
 /* ---- hosts ----------------------------------------------------------------------------------- */
@@ -150,17 +144,18 @@ static void describe(struct tri_calibrator *calibrator, int threads)
     (void)snprintf(cluster->name, sizeof(cluster->name), "%d rank%s on %d host%s, %d thread%s each",
                    ranks, ranks == 1 ? "" : "s", hosts, hosts == 1 ? "" : "s", threads,
                    threads == 1 ? "" : "s");
-    note(calibrator, "measured by trident calibrate\n%s; %s\n", path,
-         tri_comm_library(calibrator->comm));
-    note(calibrator, "seconds a call or message, operations and bytes a second; fits:\n");
+    tri_calibrate_note(calibrator, "measured by trident calibrate\n%s; %s\n", path,
+                       tri_comm_library(calibrator->comm));
+    tri_calibrate_note(calibrator,
+                       "seconds a call or message, operations and bytes a second; fits:\n");
 }
 
 enum tri_status tri_calibrate(struct tri_comm *comm, int threads, bool quick,
-                              struct tri_cluster *cluster, char notes[TRI_CALIBRATION_NOTES],
-                              struct tri_error *error)
+                              const struct tri_cluster *kernels, struct tri_cluster *cluster,
+                              char notes[TRI_CALIBRATION_NOTES], struct tri_error *error)
 {
     struct tri_calibrator calibrator = {
-        .comm = comm, .cluster = cluster, .quick = quick, .notes = notes};
+        .comm = comm, .cluster = cluster, .quick = quick, .began = tri_clock_now(), .notes = notes};
     *cluster = (struct tri_cluster){0};
     notes[0] = '\0';
     TRI_TRY(find_hosts(comm, &cluster->ranks_per_host, error));
@@ -169,7 +164,12 @@ enum tri_status tri_calibrate(struct tri_comm *comm, int threads, bool quick,
     calibrator.kernels = tri_kernels_create(TRI_KERNELS_FAST, tri_environment_kernels(), threads);
     describe(&calibrator, threads);
     cluster->memory = find_memory(&calibrator);
-    tri_calibrate_kernels(&calibrator);
+    if (kernels) {
+        memcpy(cluster->rate, kernels->rate, sizeof(cluster->rate));
+        memcpy(cluster->has_kernels, kernels->has_kernels, sizeof(cluster->has_kernels));
+    } else {
+        tri_calibrate_kernels(&calibrator);
+    }
     tri_calibrate_links(&calibrator);
     tri_kernels_destroy(calibrator.kernels);
     tri_mesh_destroy(calibrator.mesh);

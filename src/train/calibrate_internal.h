@@ -5,20 +5,12 @@
 #include "plan/fit.h"
 #include "train/calibrate.h"
 
-enum { TRI_SAMPLES_MOST = 64 };
-
-/* Measurements of one rate. */
-struct tri_samples {
-    struct tri_sample sample[TRI_SAMPLES_MOST];
-    int count;
-};
-
 struct tri_calibrator {
     struct tri_comm *comm;
     struct tri_mesh *mesh; /* tensor: the ranks of a host; expert: the hosts */
     struct tri_kernels *kernels;
     struct tri_cluster *cluster;
-    bool quick;   /* one call of each, and none that is large */
+    bool quick;   /* one call of each, and small models */
     double began; /* when all did */
     char *notes;
     size_t noted;
@@ -28,10 +20,17 @@ struct tri_calibrator {
  * which others on the machine hardly move. Collective over all ranks. */
 double tri_calibrate_time(const struct tri_calibrator *calibrator, void (*run)(void *state),
                           void *state);
-void tri_samples_add(struct tri_samples *samples, const struct tri_sample *sample);
-/* Fits the means over the ranks, and notes under this name how far it is off. Collective. */
-void tri_samples_fit(struct tri_calibrator *calibrator, const char *name,
-                     struct tri_samples *samples, double costs[TRI_FIT_UNKNOWNS]);
+/* Whether no measurement should take longer than it must. Collective over all ranks. */
+bool tri_calibrate_hurries(const struct tri_calibrator *calibrator);
+
+/* Adds to the notes. */
+void tri_calibrate_note(struct tri_calibrator *calibrator, const char *format, ...)
+    __attribute__((format(printf, 2, 3)));
+
+/* Fits what each rank measured; costs: the means over the ranks. Notes under this name how far the
+ * fit is off. False where no rank measured any. Collective over all ranks. */
+bool tri_samples_fit(struct tri_calibrator *calibrator, const char *name,
+                     const struct tri_sample *samples, int count, double costs[TRI_FIT_UNKNOWNS]);
 
 /* Fill the cluster. Collective over all ranks. */
 void tri_calibrate_kernels(struct tri_calibrator *calibrator);

@@ -1,91 +1,112 @@
-/* Kernels. What a call would be booked as in a plan is asked of the dry kernels: so what a rate is
- * fitted to is what it is multiplied with. */
+/* Kernels, timed where a plan wants to know them: in steps of small models, which each rank trains
+ * by itself while the others do the same. So operands lie where they lie in a step, in a cache or
+ * not, and ranks that share memory or cores share them here too. What a call is booked as is asked
+ * of the dry kernels: what a rate is fitted to is what it is multiplied with. */
+#include "base/clock.h"
 #include "base/memory.h"
 #include "moe/strategies.h"
-#include "train/calibrate_cases.h"
 #include "train/calibrate_internal.h"
+#include "train/engine.h"
+#include "train/evaluate.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
-/* Bytes of what changes place: more than the caches of today's servers. */
-enum { POOL = 640 << 20, QUICK_POOL = 96 << 20, ROUTED = 64 };
+enum { WARM = 1, STEPS = 2, KEYS_MOST = 1024, TIMES_MOST = 64 };
 
-static const struct tri_case_shape shapes[] = {
-    {TRI_CASE_PRODUCT, 64, 512, 512, 1},
-    {TRI_CASE_PRODUCT, 256, 512, 512, 1},
-    {TRI_CASE_PRODUCT, 1024, 512, 512, 1},
-    {TRI_CASE_PRODUCT, 1024, 2048, 512, 1},
-    {TRI_CASE_PRODUCT, 1024, 512, 2048, 1},
-    {TRI_CASE_PRODUCT, 2048, 1024, 1024, 1},
-    {TRI_CASE_PRODUCT, 512, 4096, 1024, 1},
-    {TRI_CASE_PRODUCT, 512, 8192, 512, 1},
-    {TRI_CASE_PRODUCT, 2048, 256, 256, 1},
-    {TRI_CASE_PRODUCT, 32, 1024, 512, 8},
-    {TRI_CASE_PRODUCT, 128, 1024, 512, 8},
-    {TRI_CASE_PRODUCT, 128, 512, 1024, 8},
-    {TRI_CASE_PRODUCT, 256, 2048, 512, 4},
-    {TRI_CASE_ATTENTION_FORWARD, 8, 128, 4, 1},
-    {TRI_CASE_ATTENTION_FORWARD, 4, 256, 8, 1},
-    {TRI_CASE_ATTENTION_FORWARD, 2, 512, 8, 1},
-    {TRI_CASE_ATTENTION_FORWARD, 1, 1024, 8, 1},
-    {TRI_CASE_ATTENTION_BACKWARD, 8, 128, 4, 1},
-    {TRI_CASE_ATTENTION_BACKWARD, 4, 256, 8, 1},
-    {TRI_CASE_ATTENTION_BACKWARD, 2, 512, 8, 1},
-    {TRI_CASE_ATTENTION_BACKWARD, 1, 1024, 8, 1},
-    {TRI_CASE_NORM_FORWARD, 256, 512, 1, 1},
-    {TRI_CASE_NORM_FORWARD, 2048, 1024, 1, 1},
-    {TRI_CASE_NORM_BACKWARD, 256, 512, 1, 1},
-    {TRI_CASE_NORM_BACKWARD, 2048, 1024, 1, 1},
-    {TRI_CASE_ROPE, 256, 64, 8, 1},
-    {TRI_CASE_ROPE, 2048, 64, 8, 1},
-    {TRI_CASE_ACTIVATION_FORWARD, 256, 512, 1, 1},
-    {TRI_CASE_ACTIVATION_FORWARD, 2048, 1024, 1, 1},
-    {TRI_CASE_ACTIVATION_BACKWARD, 256, 512, 1, 1},
-    {TRI_CASE_ACTIVATION_BACKWARD, 2048, 1024, 1, 1},
-    {TRI_CASE_EMBEDDING_FORWARD, 256, 512, 1, 1},
-    {TRI_CASE_EMBEDDING_FORWARD, 2048, 512, 1, 1},
-    {TRI_CASE_EMBEDDING_BACKWARD, 2048, 512, 1, 1},
-    {TRI_CASE_LOSS, 512, 8192, 1, 1},
-    {TRI_CASE_LOSS, 2048, 256, 1, 1},
-    {TRI_CASE_GATHER, 512, 512, 1, 1},
-    {TRI_CASE_GATHER, 4096, 512, 1, 1},
-    {TRI_CASE_COMBINE, 512, 512, 2, 1},
-    {TRI_CASE_COMBINE, 2048, 512, 2, 1},
-    {TRI_CASE_COMBINE_BACKWARD, 2048, 512, 2, 1},
-    {TRI_CASE_ADD, 256, 512, 1, 1},
-    {TRI_CASE_ADD, 2048, 1024, 1, 1},
-    {TRI_CASE_CAST, 256, 512, 1, 1},
-    {TRI_CASE_CAST, 2048, 1024, 1, 1},
-    {TRI_CASE_COPY, 64, 1024, 1, 1},
-    {TRI_CASE_COPY, 2048, 1024, 1, 1},
-    {TRI_CASE_ZERO, 2048, 1024, 1, 1},
-    {TRI_CASE_SQUARES, 64, 1024, 1, 1},
-    {TRI_CASE_SQUARES, 2048, 1024, 1, 1},
-    {TRI_CASE_ADAMW, 64, 1024, 1, 1},
-    {TRI_CASE_ADAMW, 1024, 1024, 1, 1},
-    {TRI_CASE_LOOP, 256, 2, 1, 1},
-    {TRI_CASE_LOOP, 16384, 2, 1, 1},
-    {TRI_CASE_ROUTER, 256, 8, 2, 1},
-    {TRI_CASE_ROUTER, 1024, 8, 2, 1},
-    {TRI_CASE_ROUTER, 1024, ROUTED, 8, 1},
+static const struct tri_where meta = {TRI_PHASE_SETUP, TRI_KIND_META};
+
+/* Between them every kind of work, narrow and wide, with few experts and many; widths are powers of
+ * two, as most models have them, and what that does to caches counts. Each is trained on one or two
+ * thousand tokens at once, and on two micro-batches of one row. */
+static const struct model {
+    const char *name, *yaml;
+    bool quick; /* there is time for it in any case */
+} models[] = {
+    {"gelu",
+     "model: {vocab_size: 1024, num_layers: 2, hidden_size: 1024, num_heads: 16, norm: layernorm,\n"
+     "        intermediate_size: 4096, position: learned, mlp: gelu, bias: all}\n"
+     "moe: {num_experts: 4, top_k: 1, every: 2, normalize_top_k: false}\n"
+     "data: {sequence_length: 256}\n"
+     "train: {global_batch: 4, schedule: constant}\n",
+     false},
+    {"gated",
+     "model: {vocab_size: 4096, num_layers: 2, hidden_size: 512, num_heads: 8,\n"
+     "        intermediate_size: 384, qk_norm: full}\n"
+     "moe: {num_experts: 64, top_k: 6}\n"
+     "data: {sequence_length: 512}\n"
+     "train: {global_batch: 4, schedule: constant}\n",
+     false},
+    {"narrow",
+     "model: {vocab_size: 512, num_layers: 2, hidden_size: 256, num_heads: 4, mlp: gelu,\n"
+     "        intermediate_size: 1024}\n"
+     "moe: {num_experts: 8, top_k: 2}\n"
+     "data: {sequence_length: 256}\n"
+     "train: {global_batch: 8, schedule: constant}\n",
+     false},
+    {"tiny",
+     "model: {vocab_size: 64, num_layers: 2, hidden_size: 32, num_heads: 2, mlp: gelu,\n"
+     "        intermediate_size: 64, bias: all}\n"
+     "moe: {num_experts: 4, top_k: 2}\n"
+     "data: {sequence_length: 32}\n"
+     "train: {global_batch: 2, schedule: constant}\n",
+     true},
+    {"tiny gated",
+     "model: {vocab_size: 64, num_layers: 2, hidden_size: 32, num_heads: 2, intermediate_size: "
+     "64}\n"
+     "moe: {num_experts: 4, top_k: 2}\n"
+     "data: {sequence_length: 32}\n"
+     "train: {global_batch: 2, schedule: constant}\n",
+     true},
 };
-enum { SHAPES = sizeof(shapes) / sizeof(*shapes) };
+enum { MODELS = sizeof(models) / sizeof(*models) };
 
-/* ---- samples --------------------------------------------------------------------------------- */
+/* ---- what was heard -------------------------------------------------------------------------- */
 
-struct all_samples {
-    struct tri_samples of[TRI_CLUSTER_DTYPES][TRI_TASK_COUNT];
+/* Calls that are alike. */
+struct key {
+    struct tri_kernel_note note; /* seconds: of all the calls */
+    int64_t count;
+    double times[TIMES_MOST]; /* that the first had of a processor */
 };
 
-static void book(void *state, const struct tri_kernel_note *note)
+struct record {
+    struct key *keys; /* [KEYS_MOST] */
+    int count;
+    bool hears;
+};
+
+static bool is_alike(const struct tri_kernel_note *a, const struct tri_kernel_note *b)
 {
-    struct tri_kernel_note *sum = state;
-    sum->work = note->work;
-    sum->dtype = note->dtype;
-    sum->calls += note->calls;
-    sum->flops += note->flops;
-    sum->bytes += note->bytes;
+    return a->work == b->work && a->dtype == b->dtype && a->calls == b->calls &&
+           a->flops == b->flops && a->bytes == b->bytes;
+}
+
+static void hear(void *state, const struct tri_kernel_note *note)
+{
+    struct record *record = state;
+    int i = 0;
+    if (!record->hears) {
+        return;
+    }
+    while (i < record->count && !is_alike(&record->keys[i].note, note)) {
+        i++;
+    }
+    if (i == KEYS_MOST) {
+        return;
+    }
+    struct key *key = &record->keys[i];
+    if (i == record->count) {
+        record->count++;
+        *key = (struct key){.note = *note};
+        key->note.seconds = 0.0;
+    }
+    if (key->count < TIMES_MOST) {
+        key->times[key->count] = note->busy;
+    }
+    key->count++;
+    key->note.seconds += note->seconds;
 }
 
 static void ignore_head(void *state, bool begins)
@@ -94,154 +115,137 @@ static void ignore_head(void *state, bool begins)
     (void)begins;
 }
 
-static void measure(const struct tri_calibrator *calibrator, struct tri_kernels *dry,
-                    struct tri_case *c, struct all_samples *samples)
+/* ---- steps ----------------------------------------------------------------------------------- */
+
+static void meet(const struct tri_calibrator *calibrator)
 {
-    struct tri_kernel_note note = {0};
-    const struct tri_kernel_listener listener = {book, ignore_head, &note};
-    tri_kernels_listen(dry, &listener);
-    c->kernels = dry;
-    tri_case_run(c);
-    tri_kernels_listen(dry, NULL);
-    c->kernels = calibrator->kernels;
-    struct tri_sample sample = {
-        .seconds = tri_calibrate_time(calibrator, tri_case_run, c),
-        .amount = {note.calls, note.flops, note.bytes},
-    };
-    int dtype = note.dtype == TRI_BF16 ? TRI_CLUSTER_BF16 : TRI_CLUSTER_F32;
-    tri_samples_add(&samples->of[dtype][note.work], &sample);
+    double nothing = 0.0;
+    tri_all_reduce_max(tri_mesh_group(calibrator->mesh, TRI_ON_ALL), meta, &nothing, 1, TRI_F64);
 }
 
-/* A router of so many experts for what c says. */
-static void measure_router(const struct tri_calibrator *calibrator, struct tri_kernels *dry,
-                           struct tri_case *c, struct all_samples *samples)
+static void train(const struct tri_calibrator *calibrator, struct tri_engine *engine,
+                  const struct tri_config *config, int warm, struct record *record)
+{
+    const struct tri_rows_source source = tri_source_random(config);
+    int steps = warm + (tri_calibrate_hurries(calibrator) ? 1 : STEPS);
+    for (int i = 0; i < steps; i++) {
+        struct tri_step_report report;
+        struct tri_error error;
+        meet(calibrator);
+        record->hears = i >= warm;
+        TRI_REQUIRE(tri_engine_gradients(engine, &source, i, NULL, &report, &error) == TRI_OK);
+        tri_engine_update(engine, i + 1, 1e-4, &report);
+        record->hears = false;
+    }
+}
+
+static void train_model(const struct tri_calibrator *calibrator, const struct model *model,
+                        const char *precision, const struct tri_kernels *timed,
+                        struct record *record)
 {
     struct tri_config *config = tri_alloc(TRI_MEMORY_OTHER, sizeof(*config));
     struct tri_mesh *mesh = tri_mesh_create_serial();
-    struct tri_routes routes;
+    char word[32];
+    char *const words[] = {word};
     struct tri_error error;
-    tri_config_init(&tri_strategies, config);
-    config->moe.num_experts = c->shape.n;
-    config->moe.top_k = c->shape.k;
-    config->moe.aux_window = TRI_WINDOW_SEQUENCE;
+    (void)snprintf(word, sizeof(word), "precision=%s", precision);
+    TRI_REQUIRE(tri_config_parse(&tri_strategies, model->name, model->yaml, strlen(model->yaml), 1,
+                                 words, config, &error) == TRI_OK);
+    struct tri_engine *engine = tri_engine_create(config, mesh, timed, true);
+    train(calibrator, engine, config, calibrator->quick ? 0 : WARM, record);
+    /* Of the same engine, which has room for more. */
+    config->train.global_batch = 2;
     config->train.micro_batch = 1;
-    config->data.sequence_length = c->shape.m;
-    TRI_REQUIRE(tri_config_finish(config, &error) == TRI_OK);
-    void *block = tri_alloc(TRI_MEMORY_OTHER, tri_routes_bytes(config, 1, c->shape.m));
-    tri_routes_place(config, 1, c->shape.m, block, &routes);
-    c->router = tri_router_create(config, mesh, calibrator->kernels->threads);
-    c->routes = &routes;
-    measure(calibrator, dry, c, samples);
-    tri_router_destroy(c->router);
-    tri_free(block);
+    train(calibrator, engine, config, 0, record);
+    tri_engine_destroy(engine);
     tri_mesh_destroy(mesh);
     tri_free(config);
 }
 
-static void measure_shape(const struct tri_calibrator *calibrator, struct tri_kernels *dry,
-                          struct tri_case *c, struct all_samples *samples)
+/* ---- rates ----------------------------------------------------------------------------------- */
+
+static int compare(const void *a, const void *b)
 {
-    static const enum tri_task products[] = {TRI_TASK_PRODUCT_FORWARD, TRI_TASK_PRODUCT_INPUT,
-                                             TRI_TASK_PRODUCT_WEIGHT};
-    static const enum tri_task activations[] = {TRI_TASK_GATED, TRI_TASK_GELU};
-    enum tri_case_kind kind = c->shape.kind;
-    bool activation = kind == TRI_CASE_ACTIVATION_FORWARD || kind == TRI_CASE_ACTIVATION_BACKWARD;
-    int count = kind == TRI_CASE_PRODUCT ? 3 : activation ? 2 : 1;
-    for (int i = 0; i < count; i++) {
-        c->task = activation ? activations[i] : products[i];
-        if (kind == TRI_CASE_ROUTER) {
-            measure_router(calibrator, dry, c, samples);
-        } else {
-            measure(calibrator, dry, c, samples);
-        }
+    double x = *(const double *)a;
+    double y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+static double median(struct key *key)
+{
+    int64_t count = key->count < TIMES_MOST ? key->count : TIMES_MOST;
+    qsort(key->times, (size_t)count, sizeof(*key->times), compare);
+    return 0.5 * (key->times[(count - 1) / 2] + key->times[count / 2]);
+}
+
+/* Ranks that share a processor, and others on the machine, stop some calls for long and most not at
+ * all, and in a step any of them alike. So a kind's time is its processor's, and this is how much
+ * longer than that all calls together take. */
+static double interruption(const struct record *record)
+{
+    double all = 0.0;
+    double usual = 0.0;
+    for (int i = 0; i < record->count; i++) {
+        struct key *key = &record->keys[i];
+        all += key->note.seconds;
+        usual += (double)key->count * median(key);
     }
+    return usual > 0.0 && all > usual ? all / usual : 1.0;
 }
 
-/* What is the same in either precision is measured once, as f32. */
-static bool once(enum tri_case_kind kind)
-{
-    return kind == TRI_CASE_LOSS || kind == TRI_CASE_CAST || kind == TRI_CASE_COPY ||
-           kind == TRI_CASE_ZERO || kind == TRI_CASE_ADAMW || kind == TRI_CASE_SQUARES ||
-           kind == TRI_CASE_LOOP || kind == TRI_CASE_ROUTER;
-}
-
-static bool is_large(const struct tri_case_shape *s)
-{
-    enum { LARGE = 1 << 28 };
-    return s->kind == TRI_CASE_PRODUCT && s->m * s->n * s->k * s->count > LARGE;
-}
-
-/* Scattered places, each once, below any power of two that n is. */
-static void fill_index(int32_t *index, int64_t n)
-{
-    for (int64_t i = 0; i < n; i++) {
-        int64_t block = i / 512 * 512;
-        index[i] = (int32_t)(block + (i * 37) % 512);
-    }
-}
-
-/* Small numbers, in bf16 as in f32. */
-static void fill(void *data, size_t bytes)
-{
-    uint16_t *at = data;
-    for (size_t i = 0; i < bytes / sizeof(*at); i++) {
-        at[i] = (uint16_t)(0x3c00U + (i * 2654435761U >> 7 & 0x7fU));
-    }
-}
-
-static void fit(struct tri_calibrator *calibrator, struct all_samples *samples)
+static void fit(struct tri_calibrator *calibrator, const struct record *record)
 {
     static const char *const names[TRI_CLUSTER_DTYPES] = {"f32", "bf16"};
     struct tri_cluster *cluster = calibrator->cluster;
+    struct tri_sample *samples = tri_alloc(TRI_MEMORY_OTHER, KEYS_MOST * sizeof(*samples));
+    double stretch = interruption(record);
+    tri_calibrate_note(calibrator, "  calls take %.2f times their processor time\n", stretch);
     for (int dtype = 0; dtype < TRI_CLUSTER_DTYPES; dtype++) {
         for (int work = 0; work < TRI_TASK_COUNT; work++) {
-            struct tri_samples *s = &samples->of[dtype][work];
+            int count = 0;
             char name[64];
-            double costs[TRI_FIT_UNKNOWNS];
-            if (s->count == 0) {
-                cluster->rate[dtype][work] = cluster->rate[TRI_CLUSTER_F32][work];
-                continue;
+            for (int i = 0; i < record->count; i++) {
+                struct key *key = &record->keys[i];
+                const struct tri_kernel_note *note = &key->note;
+                if ((int)note->work == work && (note->dtype == TRI_BF16) == (dtype != 0)) {
+                    double seconds = stretch * median(key);
+                    samples[count++] = (struct tri_sample){
+                        .seconds = seconds,
+                        .amount = {note->calls, note->flops, note->bytes},
+                        .weight = seconds * (double)key->count,
+                    };
+                }
             }
             (void)snprintf(name, sizeof(name), "%s.%s", names[dtype],
                            tri_task_name((enum tri_task)work));
-            tri_samples_fit(calibrator, name, s, costs);
-            cluster->rate[dtype][work] =
-                (struct tri_rate){costs[0], costs[1] > 0.0 ? 1.0 / costs[1] : 0.0,
-                                  costs[2] > 0.0 ? 1.0 / costs[2] : 0.0};
+            double costs[TRI_FIT_UNKNOWNS];
+            struct tri_rate *rate = &cluster->rate[dtype][work];
+            if (tri_samples_fit(calibrator, name, samples, count, costs)) {
+                *rate = (struct tri_rate){costs[0], costs[1] > 0.0 ? 1.0 / costs[1] : 0.0,
+                                          costs[2] > 0.0 ? 1.0 / costs[2] : 0.0};
+            } else {
+                *rate = cluster->rate[TRI_CLUSTER_F32][work];
+            }
         }
         cluster->has_kernels[dtype] = true;
     }
+    tri_free(samples);
 }
 
 void tri_calibrate_kernels(struct tri_calibrator *calibrator)
 {
-    struct all_samples *samples = tri_alloc(TRI_MEMORY_OTHER, sizeof(*samples));
-    struct tri_kernels *dry = tri_kernels_create(TRI_KERNELS_DRY, NULL, 1);
-    size_t pool = calibrator->quick ? QUICK_POOL : POOL;
-    char *block = tri_alloc(TRI_MEMORY_OTHER, (size_t)3 * TRI_CASE_AREA + pool);
-    struct tri_case c = {
-        .left = block,
-        .right = block + TRI_CASE_AREA,
-        .pool = block + (size_t)3 * TRI_CASE_AREA,
-        .pool_bytes = pool,
-        .index = (int32_t *)(void *)(block + (size_t)2 * TRI_CASE_AREA),
-    };
-    fill(block, (size_t)3 * TRI_CASE_AREA + pool);
-    fill_index(c.index, TRI_CASE_AREA / (int64_t)sizeof(int32_t));
-    for (size_t i = 0; i < SHAPES; i++) {
-        c.shape = shapes[i];
-        if (calibrator->quick && is_large(&c.shape)) {
-            continue;
-        }
-        c.dtype = TRI_F32;
-        measure_shape(calibrator, dry, &c, samples);
-        c.dtype = TRI_BF16;
-        if (!once(c.shape.kind)) {
-            measure_shape(calibrator, dry, &c, samples);
+    static const char *const precisions[] = {"f32", "bf16"};
+    struct record record = {.keys = tri_alloc(TRI_MEMORY_OTHER, KEYS_MOST * sizeof(*record.keys))};
+    const struct tri_kernel_listener listener = {hear, ignore_head, &record};
+    struct tri_kernels *timed = tri_kernels_create_timed(calibrator->kernels, &listener);
+    for (size_t i = 0; i < MODELS; i++) {
+        for (int precision = 0; precision < TRI_CLUSTER_DTYPES; precision++) {
+            if (models[i].quick == calibrator->quick) {
+                train_model(calibrator, &models[i], precisions[precision], timed, &record);
+            }
         }
     }
-    fit(calibrator, samples);
-    tri_free(block);
-    tri_kernels_destroy(dry);
-    tri_free(samples);
+    fit(calibrator, &record);
+    tri_kernels_destroy(timed);
+    tri_free(record.keys);
 }

@@ -65,7 +65,7 @@ static double booked(const struct link_case *c)
 }
 
 static void measure(struct tri_calibrator *calibrator, enum tri_link link, struct link_case *c,
-                    struct tri_samples *samples)
+                    struct tri_sample *sample)
 {
     int ranks = tri_group_size(c->group);
     const struct tri_cluster *cluster = calibrator->cluster;
@@ -83,12 +83,12 @@ static void measure(struct tri_calibrator *calibrator, enum tri_link link, struc
     struct tri_cluster bytes = {0};
     messages.link[link][c->op].message = 1.0;
     bytes.link[link][c->op].bytes = 1.0;
-    struct tri_sample sample = {
+    *sample = (struct tri_sample){
         .seconds = tri_calibrate_time(calibrator, run, c),
         .amount = {tri_cluster_transfer(&messages, &traffic).seconds[link],
                    tri_cluster_transfer(&bytes, &traffic).seconds[link]},
+        .weight = 1.0,
     };
-    tri_samples_add(samples, &sample);
 }
 
 /* ---- overlap --------------------------------------------------------------------------------- */
@@ -159,43 +159,43 @@ static double measure_overlap(const struct tri_calibrator *calibrator, const str
 
 /* ---- the whole ------------------------------------------------------------------------------- */
 
-static void take_sizes(struct tri_calibrator *calibrator, enum tri_link link, struct link_case *c,
-                       struct tri_samples *samples)
+static int take_sizes(struct tri_calibrator *calibrator, enum tri_link link, struct link_case *c,
+                      struct tri_sample samples[SIZES])
 {
     int ranks = tri_group_size(c->group);
-    for (size_t i = 0; i < (calibrator->quick ? QUICK_SIZES : SIZES); i++) {
+    int count = calibrator->quick ? QUICK_SIZES : SIZES;
+    for (int i = 0; i < count; i++) {
         c->n = sizes[i] / ranks * ranks;
         c->n = c->n > ranks ? c->n : ranks;
         for (int r = 0; r < ranks; r++) {
             c->counts[r] = c->n / ranks;
         }
-        measure(calibrator, link, c, samples);
+        measure(calibrator, link, c, &samples[i]);
     }
+    return count;
 }
 
 static void calibrate_link(struct tri_calibrator *calibrator, enum tri_link link,
-                           struct tri_group *const *groups, int count)
+                           struct tri_group *group)
 {
     struct tri_cluster *cluster = calibrator->cluster;
     static const char *const names[TRI_LINK_COUNT] = {"inside", "between"};
     size_t bytes = (LARGEST + (size_t)tri_comm_size(calibrator->comm)) * sizeof(float);
     struct link_case c = {
+        .group = group,
         .data = tri_alloc(TRI_MEMORY_OTHER, bytes),
         .other = tri_alloc(TRI_MEMORY_OTHER, bytes),
         .counts =
             tri_alloc(TRI_MEMORY_OTHER, (size_t)tri_comm_size(calibrator->comm) * sizeof(int64_t)),
     };
     for (int op = 0; op < TRI_OP_COUNT; op++) {
-        struct tri_samples samples = {.count = 0};
+        struct tri_sample samples[SIZES];
         char name[64];
         double costs[TRI_FIT_UNKNOWNS];
         c.op = (enum tri_op)op;
-        for (int i = 0; i < count; i++) {
-            c.group = groups[i];
-            take_sizes(calibrator, link, &c, &samples);
-        }
+        int count = take_sizes(calibrator, link, &c, samples);
         (void)snprintf(name, sizeof(name), "%s.%s", names[link], tri_op_name(c.op));
-        tri_samples_fit(calibrator, name, &samples, costs);
+        (void)tri_samples_fit(calibrator, name, samples, count, costs);
         cluster->link[link][op] =
             (struct tri_link_rate){costs[0], costs[1] > 0.0 ? 1.0 / costs[1] : 0.0};
     }
@@ -211,9 +211,9 @@ void tri_calibrate_links(struct tri_calibrator *calibrator)
     struct tri_group *inside = tri_mesh_group(calibrator->mesh, TRI_ON_TENSOR);
     struct tri_group *between = tri_mesh_group(calibrator->mesh, TRI_ON_EXPERT);
     if (tri_group_size(inside) > 1) {
-        calibrate_link(calibrator, TRI_LINK_INSIDE, &inside, 1);
+        calibrate_link(calibrator, TRI_LINK_INSIDE, inside);
     }
     if (tri_group_size(between) > 1) {
-        calibrate_link(calibrator, TRI_LINK_BETWEEN, &between, 1);
+        calibrate_link(calibrator, TRI_LINK_BETWEEN, between);
     }
 }

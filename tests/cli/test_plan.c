@@ -255,6 +255,20 @@ static void test_calibrate(void **state)
     json_decref(root);
     result = cli_run(0, CLI_WORDS_OF("plan", "c.yaml", "--cluster", "here.yaml", "--ranks", "3"));
     cli_expect_error(&result, 0, 2, "no section links.between");
+    cli_write("k.yaml", "ranks_per_host: 2\nlinks: {inside: {any: {bytes: 1e9}}}\n"
+                        "kernels: {f32: {any: {bytes: 1e10}, products: {flops: 12345}}}\n");
+    /* Kernels' rates of another file stay as they are, and only links are measured. */
+    result = cli_run(0, CLI_WORDS_OF("calibrate", "--quick", "--threads", "1", "--ranks", "2",
+                                     "--kernels", "k.yaml", "--json"));
+    root = cli_expect_json(&result, 0);
+    const json_t *kernels = json_object_get(root, "kernels");
+    const json_t *rate = json_object_get(json_object_get(kernels, "f32"), "product_weight");
+    assert_true(json_number_value(json_object_get(rate, "flops")) == 12345.0);
+    assert_non_null(json_object_get(json_object_get(root, "links"), "inside"));
+    json_decref(root);
+    result = cli_run(0, CLI_WORDS_OF("calibrate", "--quick", "--threads", "1", "--ranks", "2",
+                                     "--kernels", "none.yaml"));
+    cli_expect_error(&result, 0, 2, "none.yaml");
 }
 
 /* A plan takes no more memory than the program: 16 experts of 1.6 billion parameters in each of 20

@@ -1,4 +1,5 @@
 /* Which functions run: the widest, or those that are named. */
+#include "kernel/note.h"
 #include "kernel/pair.h"
 #include "kernel/x86/x86.h"
 
@@ -105,13 +106,86 @@ static void test_whole(void **state)
     tri_kernels_destroy(dry);
 }
 
+/* ---- timed ----------------------------------------------------------------------------------- */
+
+static void hear(void *state, const struct tri_kernel_note *note)
+{
+    struct tri_kernel_note *last = state;
+    assert_true(note->seconds >= 0.0 && note->busy >= 0.0);
+    *last = *note;
+}
+
+static void ignore_head(void *state, bool begins)
+{
+    (void)state;
+    (void)begins;
+}
+
+/* Every call goes through the table around, gives what it gave, and is told as a plan's is. */
+static void test_timed(void **state)
+{
+    (void)state;
+    enum { M = 24, N = 40, K = 16 };
+    float a[M * K], b[K * N], plain[M * N], timed_c[M * N];
+    struct tri_kernel_note planned = {0};
+    struct tri_kernel_note heard = {0};
+    const struct tri_kernel_listener plan = {hear, ignore_head, &planned};
+    const struct tri_kernel_listener run = {hear, ignore_head, &heard};
+    struct tri_kernels *kernels = tri_kernels_create(TRI_KERNELS_FAST, NULL, 1);
+    struct tri_kernels *timed = tri_kernels_create_timed(kernels, &run);
+    struct tri_kernels *dry = tri_kernels_create(TRI_KERNELS_DRY, NULL, 1);
+    for (size_t at = offsetof(struct tri_kernels, matmul); at < sizeof(*timed);
+         at += sizeof(void *)) {
+        bool fixed = at >= offsetof(struct tri_kernels, fixed_add) &&
+                     at <= offsetof(struct tri_kernels, fixed_squares);
+        bool same =
+            memcmp((const char *)timed + at, (const char *)kernels + at, sizeof(void *)) == 0;
+        assert_true(same == fixed); /* sums that only reproducible runs make */
+    }
+    for (int i = 0; i < M * K; i++) {
+        a[i] = (float)(i % 7) - 3.0F;
+    }
+    for (int i = 0; i < K * N; i++) {
+        b[i] = (float)(i % 5) - 2.0F;
+    }
+    struct tri_matmul product = {.m = M,
+                                 .n = N,
+                                 .k = K,
+                                 .a = a,
+                                 .b = b,
+                                 .c = plain,
+                                 .lda = K,
+                                 .ldb = N,
+                                 .ldc = N,
+                                 .ab_dtype = TRI_F32,
+                                 .c_dtype = TRI_F32};
+    kernels->matmul(kernels, &product);
+    product.c = timed_c;
+    timed->matmul(timed, &product);
+    assert_memory_equal(plain, timed_c, sizeof(plain));
+    tri_kernels_listen(dry, &plan);
+    dry->matmul(dry, &product);
+    assert_int_equal(heard.work, planned.work);
+    assert_true(heard.flops == planned.flops && heard.bytes == planned.bytes);
+    assert_true(heard.flops == 2.0 * M * N * K && heard.seconds > 0.0);
+    /* what is no call of the table */
+    tri_kernels_start(timed);
+    tri_kernels_tell(timed, TRI_TASK_ROUTER, TRI_F32, 12.0);
+    assert_true(heard.work == TRI_TASK_ROUTER && heard.bytes == 12.0 && heard.seconds < 1.0);
+    heard = (struct tri_kernel_note){0};
+    tri_kernels_start(kernels);
+    tri_kernels_tell(kernels, TRI_TASK_ROUTER, TRI_F32, 12.0);
+    assert_true(heard.bytes == 0.0);
+    tri_kernels_destroy(dry);
+    tri_kernels_destroy(timed);
+    tri_kernels_destroy(kernels);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_named),
-        cmocka_unit_test(test_refused),
-        cmocka_unit_test(test_widest),
-        cmocka_unit_test(test_whole),
+        cmocka_unit_test(test_named), cmocka_unit_test(test_refused), cmocka_unit_test(test_widest),
+        cmocka_unit_test(test_whole), cmocka_unit_test(test_timed),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -183,6 +183,7 @@ static void test_fit(void **state)
         amount[0] = 1.0 + (double)(i % 3);
         amount[1] = 1e6 * (double)(1 + i * i);
         amount[2] = 1e5 * (double)(1 + (i * 7) % 12);
+        samples[i].weight = 1.0 + (double)(i % 2);
         samples[i].seconds = truth[0] * amount[0] + truth[1] * amount[1] + truth[2] * amount[2];
     }
     double costs[TRI_FIT_UNKNOWNS];
@@ -190,6 +191,21 @@ static void test_fit(void **state)
     for (int i = 0; i < TRI_FIT_UNKNOWNS; i++) {
         assert_true(fabs(costs[i] / truth[i] - 1.0) < 1e-6);
     }
+    /* What matters less moves the fit less, and what does not matter not at all. */
+    const double right = samples[5].seconds;
+    double moved[2];
+    for (int i = 0; i < 2; i++) {
+        samples[5].seconds = 1.5 * right;
+        samples[5].weight = i ? 1.0 : 1e-3;
+        double error = tri_fit(samples, 12, costs);
+        moved[i] = fabs(costs[1] / truth[1] - 1.0);
+        assert_true(error > 0.0);
+    }
+    assert_true(moved[1] > 10.0 * moved[0]);
+    samples[5].weight = 0.0;
+    assert_true(tri_fit(samples, 12, costs) < 1e-9);
+    samples[5].weight = 1.0;
+    samples[5].seconds = right;
     /* no amount of one cost; and one whose best value would be negative */
     for (int i = 0; i < 12; i++) {
         samples[i].amount[0] = 0.0;
