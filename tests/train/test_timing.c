@@ -4,6 +4,7 @@
 
 #include "base/memory.h"
 #include "shard/rows.h"
+#include "train/evaluate.h"
 #include "train/rehearsal.h"
 
 #include <math.h>
@@ -225,6 +226,58 @@ static void test_overlaps(void)
     tri_free(ledger[1]);
 }
 
+/* ---- what calibrate rests on ----------------------------------------------------------------- */
+
+struct heard {
+    double bytes[TRI_TASK_COUNT], busy;
+};
+
+static void hear(void *state, const struct tri_kernel_note *note)
+{
+    struct heard *heard = state;
+    heard->bytes[note->work] += note->bytes;
+    heard->busy += note->busy;
+}
+
+static void ignore_head(void *state, bool begins)
+{
+    (void)state;
+    (void)begins;
+}
+
+/* A run's own calls, timed, are those that a plan books: of each kind as many bytes. */
+static void test_timed(const char *words)
+{
+    struct tri_config config;
+    struct heard heard;
+    const struct tri_kernel_listener listener = {hear, ignore_head, &heard};
+    small_config(SMALL_LLAMA, words, &config);
+    struct tri_mesh *mesh = tri_mesh_create_serial();
+    struct tri_kernels *kernels = tri_kernels_create(TRI_KERNELS_FAST, NULL, 1);
+    struct tri_kernels *timed = tri_kernels_create_timed(kernels, &listener);
+    struct tri_engine *engine = tri_engine_create(&config, mesh, timed, true);
+    const struct tri_rows_source source = tri_source_random(&config);
+    for (int64_t step = 0; step < 2; step++) {
+        struct tri_step_report report;
+        struct tri_error error;
+        heard = (struct heard){.busy = 0.0};
+        CHECK(tri_engine_gradients(engine, &source, step, NULL, &report, &error) == TRI_OK);
+        tri_engine_update(engine, step + 1, 0.0, &report);
+    }
+    for (int task = 0; task < TRI_TASK_COUNT; task++) {
+        struct tri_cluster cluster = {.ranks_per_host = 1};
+        cluster.rate[TRI_CLUSTER_F32][task].bytes = 1.0;
+        struct tri_step_time time =
+            rehearse(&config, (struct tri_layout){1, 1, 1, 1, 1, 1}, &cluster, NULL);
+        expect_close(heard.bytes[task], time.step, tri_task_name((enum tri_task)task));
+    }
+    CHECK(heard.busy > 0.0);
+    tri_engine_destroy(engine);
+    tri_kernels_destroy(timed);
+    tri_kernels_destroy(kernels);
+    tri_mesh_destroy(mesh);
+}
+
 static int run_job(int argc, char **argv)
 {
     (void)argc;
@@ -236,6 +289,8 @@ static int run_job(int argc, char **argv)
     test_messages();
     test_hosts();
     test_overlaps();
+    test_timed("moe.router=balanced");
+    test_timed("moe.router=balanced train.recompute=full train.micro_batch=1");
     return 0;
 }
 
