@@ -201,9 +201,9 @@ struct tri_config {
     int64_t checkpoint_keep_last;
     double comm_timeout_seconds;
     bool comm_overlap;
-    int64_t comm_max_message; /* elements a single MPI message may carry */
+    int64_t comm_max_message;    /* elements a single MPI message may carry */
     int64_t comm_ranks_per_host; /* consecutive ones; 0: hosts are as MPI finds them */
-    int64_t threads;          /* per rank; 0: cores / local ranks */
+    int64_t threads;             /* per rank; 0: cores / local ranks */
     struct tri_config_plan plan;
     /* Of enum tri_auto, or-ed: nobody has chosen these yet (train/auto.h does), and their values
      * are the defaults. */

@@ -19,9 +19,9 @@ struct tri_route_plan {
     int32_t *row_from;     /* [rows] expert order -> arrival order; NULL when they agree */
     int32_t *row_to;       /* the inverse */
     struct tri_route_chunks *chunks[2]; /* forward, backward; in place of the two above */
-    /* With hosts (moe/hosts.h), where slots are what this rank hands on inside its own, and slot_of,
-     * token_of, slots and send_rows moe/relay.c's: own tokens with routes to each host; what this
-     * rank is told as a relay (struct tri_host_counts). */
+    /* With hosts (moe/hosts.h), where slots are what this rank hands on inside its own, and slots
+     * and send_rows moe/relay.c's: own tokens with routes to each host; what this rank is told as a
+     * relay (struct tri_host_counts). */
     int64_t *host_rows, *passed, *heard;
     struct tri_cuts *cuts; /* [experts] of each one's rows, by rows of the global batch */
 };
