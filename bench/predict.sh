@@ -5,12 +5,12 @@
 #
 #   bench/predict.sh [--quick] [--keep DIR]      --quick: fewer steps; DIR keeps answers
 #
-# BUILD=DIR has bin/ (default build/release), RANKS="1 2 4" are those that are run, FRONT goes before
-# each program and PAUSE seconds behind it (FRONT="chrt -r 20" PAUSE=30 takes the cores from others
-# for a moment). Prints a Markdown table, the share of cells within 10 and 20 %, and for each shape
-# and number of ranks how far the way that is predicted to be the fastest is from the fastest one
-# measured. A run is one thread a rank, on one core; ranks that share a core yield it as they wait.
-# Routing is balanced, as plans take it to be.
+# BUILD=DIR has bin/ (default build/release), RANKS="1 2 4" are those that are run, FRONT goes
+# before each program and PAUSE seconds behind it (FRONT="chrt -r 20" PAUSE=30 takes the cores from
+# others for a moment). Prints a Markdown table, the share of cells within 10 and 20 %, and for each
+# shape and number of ranks how far the way that is predicted to be the fastest is from the fastest
+# one measured. A run is one thread a rank, on one core; ranks that share a core yield it as they
+# wait. Routing is balanced, as plans take it to be.
 set -eu
 cd "$(dirname "$0")/.."
 bin=$(cd "${BUILD:-build/release}" && pwd)/bin

@@ -6,9 +6,9 @@
 #
 #   bench/schedules.sh [--rounds N] [--steps N] [--rates "RATE …"] [--keep DIR] [key=value …]
 #
-# Prints a Markdown table: milliseconds a step, measured (medians of the rounds) and predicted, which
-# is the fastest and which was predicted to be; then the share of predictions within 10 and 20 %.
-# RATES are tc's. FRONT goes before each mpirun, PAUSE seconds behind it, as in predict.sh.
+# Prints a Markdown table: milliseconds a step, measured (medians of the rounds) and predicted,
+# which is the fastest and which was predicted to be; then the share of predictions within 10 and
+# 20 %. RATES are tc's. FRONT goes before each mpirun, PAUSE seconds behind it, as in predict.sh.
 #
 # Needs root. BUILD=DIR has bin/ (default build/release); KERNELS=FILE has the kernels' rates of
 # these ranks, where they have been measured already.

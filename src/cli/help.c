@@ -153,7 +153,8 @@ const struct tri_command tri_commands[] = {
      tri_command_plan},
     {"calibrate",
      "what this machine does in a second, for plan --cluster",
-     "trident calibrate [--out FILE] [--ranks N] [--threads N] [--kernels FILE] [--quick] [--json]\n"
+     "trident calibrate [--out FILE] [--ranks N] [--threads N] [--kernels FILE] [--quick] "
+     "[--json]\n"
      "mpiexec -n 8 trident calibrate --out cluster.yaml    on the ranks that a run will have\n\n"
      "Measures, all ranks at once, kernels by kind and precision in steps of small models, and\n"
      "each collective inside a host and between hosts; fits a time for each call and rates of\n"
