@@ -273,7 +273,6 @@ static void test_findings_that_do_not_fit(void **state)
 
 /* What src/ offers and does not use yet, or offers to tests. */
 static const char *const unused_in_src[] = {
-    "tri_all_reduce_sum_begin", /* for gradients beside other work */
     "tri_barrier",              /* measurements begin together; tests do today */
     "tri_ledger_reset",         /* for bench/ */
     "tri_moe_exchange_growths", /* counted for tests; a run logs each */
