@@ -10,7 +10,8 @@
 #                              all tests of two ranks that are threads under ThreadSanitizer
 #
 # A build that fails counts as one failed test. What failed is named before the last line. Logs and
-# JUnit files: build/check/.
+# JUnit files: build/check/. Each build but the first goes on beside the tests before it; seconds are
+# those that a preset had to itself: waiting for its build, then its tests.
 set -u
 cd "$(dirname "$0")/.." || exit 3
 
@@ -31,6 +32,10 @@ reports=$PWD/build/check
 rm -rf "$reports"
 mkdir -p "$reports"
 jobs=$(nproc)
+every=${CHECK_EVERY:-30} # seconds between two lines about a build
+emulator="valgrind;--quiet;--error-exitcode=9;--leak-check=full"
+emulator+=";--errors-for-leak-kinds=definite;--show-leak-kinds=definite"
+emulator+=";--suppressions=$PWD/scripts/valgrind.supp"
 passed=0
 failed=0
 failures=""
@@ -57,21 +62,50 @@ failed_in() {
         END { flush() }' "$1"
 }
 
-# build NAME CONFIGURE-ARGUMENT…: into build/NAME, $target or all of it
-build() {
-    local name=$1 log=$reports/$1.build.log
-    shift
-    printf '\n== %s: build\n' "$name"
-    if ! { cmake "$@" && cmake --build "build/$name" -j "$jobs" --target "${target-all}"; } \
-        >"$log" 2>&1; then
+# start NAME: its build, in the background, in a process group of its own that ends with this script.
+# Beside tests it takes what they leave: they wait for each other and for the clock.
+start() {
+    local name=$1 configure=(--preset "$1") targets
+    # Valgrind runs unit tests, but for those that start the program. CMake's hook for running
+    # programs of another machine is what puts it in front of them.
+    if [ "$name" = valgrind ]; then
+        configure=(--preset dev -B build/valgrind "-DCMAKE_C_FLAGS_DEBUG=-g1 -Og"
+            "-DCMAKE_CROSSCOMPILING_EMULATOR=$emulator")
+    fi
+    read -ra targets <<<"${targets_of[$name]-all}"
+    set -m
+    { nice -n 19 cmake "${configure[@]}" &&
+        nice -n 19 cmake --build "build/$name" -j "$jobs" --target "${targets[@]}"; } \
+        >"$reports/$name.build.log" 2>&1 </dev/null &
+    building=$!
+    set +m
+}
+building=""
+trap '[ -z "$building" ] || kill -- "-$building" 2>/dev/null' EXIT
+
+# finish NAME: until what start began has ended; says now and then how far it is
+finish() {
+    local log=$reports/$1.build.log waited=0 far status=0
+    printf '\n== %s: build\n' "$1"
+    while kill -0 "$building" 2>/dev/null; do
+        sleep 0.2
+        waited=$((waited + 1))
+        if [ $((waited % (5 * every))) -eq 0 ]; then
+            far=$(grep -Eo '^\[[0-9]+/[0-9]+\]' "$log" | tail -n 1)
+            printf '   %s after %d s\n' "${far:-configures}" $((waited / 5))
+        fi
+    done
+    wait "$building" || status=$?
+    building=""
+    if [ "$status" -ne 0 ]; then
         # clang-tidy and the compilers name the culprit well before ninja's last words.
         grep -E 'error:|FAILED:|CMake Error' "$log" | head -n 40
         tail -n 20 "$log"
-        return 1
     fi
+    return "$status"
 }
 
-# run NAME CTEST-ARGUMENT…: the tests in build/NAME; the caller set begin before it built
+# run NAME CTEST-ARGUMENT…: the tests in build/NAME, which began at second `begin`
 run() {
     local name=$1 report=$reports/$1.xml status=0 good bad skipped test
     # Tests of the program wait more than they compute; MPICH's ranks spin while they wait.
@@ -96,51 +130,49 @@ run() {
     record "$name" "$good" "$bad" "$skipped" $((SECONDS - begin))
 }
 
-# preset NAME CTEST-ARGUMENT…
-preset() {
-    local name=$1 begin=$SECONDS
-    if build "$name" --preset "$name"; then
-        run "$@"
-    else
-        failures+=$(printf '\n%s: the build' "$name")
-        record "$name" 0 1 0 $((SECONDS - begin))
-    fi
-}
-
-# The debug build with unit tests run inside Valgrind, but for those that start the program. CMake's
-# hook for running programs of another machine is what puts it in front of them. Valgrind runs one
+# presets NAME…: of each the build, then the tests, beside which the next is built. Valgrind runs one
 # thread at a time, so waiting threads must sleep, not spin.
-valgrind_preset() {
-    local begin=$SECONDS emulator
-    emulator="valgrind;--quiet;--error-exitcode=9;--leak-check=full"
-    emulator+=";--errors-for-leak-kinds=definite;--show-leak-kinds=definite"
-    emulator+=";--suppressions=$PWD/scripts/valgrind.supp"
-    if build valgrind --preset dev -B build/valgrind \
-        "-DCMAKE_CROSSCOMPILING_EMULATOR=$emulator"; then
-        OMP_WAIT_POLICY=passive run valgrind -L '^unit$' -LE '^(no-valgrind|program)$'
-    else
-        failures+=$(printf '\nvalgrind: the build')
-        record valgrind 0 1 0 $((SECONDS - begin))
-    fi
+presets() {
+    local name begin tests status
+    start "$1"
+    while [ $# -gt 0 ]; do
+        name=$1
+        begin=$SECONDS
+        shift
+        read -ra tests <<<"${tests_of[$name]-}"
+        status=0
+        finish "$name" || status=$?
+        [ $# -eq 0 ] || start "$1"
+        if [ "$status" -ne 0 ]; then
+            failures+=$(printf '\n%s: the build' "$name")
+            record "$name" 0 1 0 $((SECONDS - begin))
+        elif [ "$name" = valgrind ]; then
+            OMP_WAIT_POLICY=passive run "$name" "${tests[@]}"
+        else
+            run "$name" "${tests[@]}"
+        fi
+    done
 }
 
+# What is built where it is not all, and the tests of all that are run.
+declare -A targets_of=([valgrind]=trident_tests_unit)
+declare -A tests_of=([valgrind]="-L ^unit$ -LE ^(no-valgrind|program)$")
 case $mode in
     quick)
-        preset dev -L '^(unit|ranks2)$'
+        tests_of[dev]="-L ^(unit|ranks2)$"
+        presets dev
         ;;
     default)
-        preset release
-        preset asan -L '^(unit|ranks2)$' -LE '^once$'
-        valgrind_preset
-        preset mpich -L '^ranks[12]$' -LE '^once$'
-        target=trident_races preset tsan -L '^races$'
+        tests_of[asan]="-L ^(unit|ranks2)$ -LE ^once$"
+        tests_of[mpich]="-L ^ranks[12]$ -LE ^once$"
+        tests_of[tsan]="-L ^races$"
+        targets_of[mpich]="trident_tests_ranks1 trident_tests_ranks2"
+        targets_of[tsan]=trident_tests_races
+        presets release asan valgrind mpich tsan
         ;;
     full)
-        for name in release dev asan mpich tidy; do
-            preset "$name"
-        done
-        preset tsan -L '^(races|threads2)$'
-        valgrind_preset
+        tests_of[tsan]="-L ^(races|threads2)$"
+        presets release dev asan mpich tidy tsan valgrind
         ;;
 esac
 

@@ -62,3 +62,17 @@ add_custom_target(broken ALL COMMAND false)
 add_test(NAME passes COMMAND true)
 set_tests_properties(passes PROPERTIES LABELS unit)
 END
+
+# A long build says how far it is.
+export CHECK_EVERY=1
+expect 0 "1 passed, 0 failed" <<END
+$head
+add_custom_target(slow ALL COMMAND sleep 3)
+add_test(NAME passes COMMAND true)
+set_tests_properties(passes PROPERTIES LABELS unit)
+END
+grep -q ' after [12] s$' "$project/said" || {
+    echo "check.sh said nothing during a build:"
+    cat "$project/said"
+    exit 1
+}
