@@ -10,8 +10,8 @@
 #                              all tests of two ranks that are threads under ThreadSanitizer
 #
 # A build that fails counts as one failed test. What failed is named before the last line. Logs and
-# JUnit files: build/check/. Each build but the first goes on beside the tests before it; seconds are
-# those that a preset had to itself: waiting for its build, then its tests.
+# JUnit files: build/check/. Each build but the first goes on beside the tests before it; a preset's
+# seconds are what it had to itself: the rest of its build, then its tests.
 set -u
 cd "$(dirname "$0")/.." || exit 3
 
@@ -62,8 +62,8 @@ failed_in() {
         END { flush() }' "$1"
 }
 
-# start NAME: its build, in the background, in a process group of its own that ends with this script.
-# Beside tests it takes what they leave: they wait for each other and for the clock.
+# start NAME: its build, in the background, in a process group of its own, which ends with this
+# script. Beside tests it takes what they leave: they wait for each other and for the clock.
 start() {
     local name=$1 configure=(--preset "$1") targets
     # Valgrind runs unit tests, but for those that start the program. CMake's hook for running
@@ -130,8 +130,8 @@ run() {
     record "$name" "$good" "$bad" "$skipped" $((SECONDS - begin))
 }
 
-# presets NAME…: of each the build, then the tests, beside which the next is built. Valgrind runs one
-# thread at a time, so waiting threads must sleep, not spin.
+# presets NAME…: of each the build, then the tests, beside which the next is built. Valgrind runs
+# one thread at a time, so waiting threads must sleep, not spin.
 presets() {
     local name begin tests status
     start "$1"
