@@ -17,17 +17,13 @@ find_library(DNNL_LIBRARY dnnl REQUIRED)
 find_path(DNNL_INCLUDE oneapi/dnnl/dnnl.h REQUIRED)
 
 # Debian installs Open MPI and MPICH side by side; each has a wrapper and a launcher of its own
-# name.
-if(TRIDENT_MPI STREQUAL "mpich")
-    set(MPI_C_COMPILER mpicc.mpich)
-    set(MPIEXEC_EXECUTABLE mpiexec.mpich)
-else()
-    set(MPI_C_COMPILER mpicc.openmpi)
-    set(MPIEXEC_EXECUTABLE mpiexec.openmpi)
-endif()
+# name. Elsewhere there is one mpicc, that of the module which is loaded; -DMPI_C_COMPILER= and
+# -DTRIDENT_MPIEXEC= say others.
+find_program(MPI_C_COMPILER NAMES mpicc.${TRIDENT_MPI} mpicc REQUIRED)
+find_program(TRIDENT_MPIEXEC NAMES mpiexec.${TRIDENT_MPI} mpiexec REQUIRED)
+set(MPIEXEC_EXECUTABLE ${TRIDENT_MPIEXEC})
 set(MPI_CXX_SKIP_MPICXX ON)
 find_package(MPI REQUIRED COMPONENTS C)
-find_program(TRIDENT_MPIEXEC ${MPIEXEC_EXECUTABLE} REQUIRED)
 add_library(trident_dnnl INTERFACE)
 target_include_directories(trident_dnnl SYSTEM INTERFACE ${DNNL_INCLUDE})
 target_link_libraries(trident_dnnl INTERFACE ${DNNL_LIBRARY})
