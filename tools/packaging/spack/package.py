@@ -1,5 +1,5 @@
-# A package of a Spack repository: packages/trident/package.py. The release's archive is named on the
-# command line or in a mirror: `spack develop --path SOURCE trident@0.1.0`, then `spack install`.
+# A package of a Spack repository: packages/trident/package.py. The source is said by `spack develop
+# --path SOURCE trident@0.1.0`, before `spack install`.
 from spack.package import *
 
 
