@@ -81,7 +81,8 @@ expect() {
 expect 'trident ' $commands help --version
 expect 'trident tra' train
 expect 'trident train --fr' --fresh
-expect 'trident export run dir --dtype ' f32 bf16 f16
+dtypes=$("$trident" help export | sed -n 's/.*\[--dtype \([a-z0-9_|]*\)\].*/\1/p' | tr '|' ' ')
+expect 'trident export run dir --dtype ' $dtypes
 expect 'trident export run dir --dtype=b' bf16
 expect 'trident train c.yaml reproducible=t' true
 expect 'trident help --completion ' bash zsh fish
