@@ -242,10 +242,10 @@ static void expect_no_gguf(const char *from, const char *to, const char *dtype, 
 {
     struct process_result result =
         cli_run(0, CLI_WORDS_OF("export", from, to, "--format", "gguf", "--dtype", dtype));
-    cli_expect_status(&result, 2);
     if (!strstr(result.err, says)) {
         fail_msg("'%s' lacks '%s'", result.err, says);
     }
+    cli_expect_status(&result, 2);
 }
 
 /* One file for llama.cpp, with the run's tokenizer in it. */
@@ -269,11 +269,11 @@ static void test_it_goes_into_a_gguf_file(void **state)
     expect_no_gguf("plain", "other.gguf", "q4", "found 'q4', expected f32, bf16, f16 or q8_0");
     expect_no_gguf("imported", "other.gguf", "f32", "and the model has ");
     result = cli_run(0, CLI_WORDS_OF("export", "one", "other", "--dtype", "q8_0"));
-    cli_expect_status(&result, 2);
     assert_non_null(strstr(result.err, "found 'q8_0', expected f32, bf16 or f16"));
-    result = cli_run(0, CLI_WORDS_OF("export", "one", "other", "--format", "onnx"));
     cli_expect_status(&result, 2);
+    result = cli_run(0, CLI_WORDS_OF("export", "one", "other", "--format", "onnx"));
     assert_non_null(strstr(result.err, "found 'onnx', expected hf or gguf"));
+    cli_expect_status(&result, 2);
 }
 
 int main(int argc, char **argv)
