@@ -6,7 +6,7 @@
 #include "comm/comm.h"
 #include "config/config.h"
 
-enum { TRI_AUTO_TEXT = 1024 };
+enum { TRI_AUTO_TEXT = 2048 };
 
 /* Chooses what config leaves to the planner, for `ranks` ranks: rank 0 of the group reads the
  * cluster and searches, all take what it found. text: on rank 0 what was chosen, the predicted step
