@@ -11,7 +11,7 @@
 #PBS -k oed
 
 cd "$PBS_O_WORKDIR" || exit 2
-export OMPI_MCA_odls_base_sigkill_timeout=60
+export OMPI_MCA_odls_base_sigkill_timeout=10
 
 # An Open MPI built with PBS's library (tm) knows the nodes by itself; Debian's reads this file.
 mpirun --hostfile "$PBS_NODEFILE" --bind-to core trident train "$CONFIG" &

@@ -13,8 +13,8 @@
 
 export OMP_NUM_THREADS=${SLURM_CPUS_PER_TASK:-1}
 # mpirun kills its ranks a second after it has handed a SIGTERM on (scancel, the time limit); so
-# they have a minute, less what Slurm's KillWait takes of it.
-export OMPI_MCA_odls_base_sigkill_timeout=60
+# they have ten. More would be waited for twice where ranks have ended with 85, too.
+export OMPI_MCA_odls_base_sigkill_timeout=10
 
 : "${MPIRUN_BINDING:=--map-by slot:PE=$OMP_NUM_THREADS --bind-to core}"
 
