@@ -62,8 +62,8 @@ def load_llama():
         subprocess.run(["cc", "-shared", "-fPIC", "-o", folder + "/end.so", folder + "/end.c"],
                        check=True)
         ctypes.CDLL(folder + "/end.so", ctypes.RTLD_GLOBAL)
-    package = importlib.util.find_spec("llama").submodule_search_locations[0]
-    path = glob.glob(package + "/_llama_cpp_cpu.*.so")[0]
+    path = [found for folder in sys.path
+            for found in glob.glob(folder + "/llama/_llama_cpp_cpu.*.so")][0]
     spec = importlib.util.spec_from_file_location("_llama_cpp_cpu", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

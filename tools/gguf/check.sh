@@ -5,9 +5,10 @@
 set -eu
 cd "$(dirname "$0")/../.."
 venv=${TRIDENT_VENV:-/tmp/trident-venv}
-if ! "$venv/bin/python" -c 'import gguf, llama' 2>/dev/null; then
+if ! "$venv/bin/python" -c 'import gguf, cffi' 2>/dev/null ||
+    ! ls "$venv"/lib/python3*/site-packages/llama/_llama_cpp_cpu.* >/dev/null 2>&1; then
     python3 -m venv "$venv"
-    "$venv/bin/pip" install -q 'gguf==0.19.0' 'cffi==2.0.0'
+    "$venv/bin/pip" install -q 'gguf==0.19.0' 'cffi==2.1.1'
     "$venv/bin/pip" install -q --no-deps 'llama-cpp-cffi==0.4.42'
 fi
 cmake --preset release >/dev/null
