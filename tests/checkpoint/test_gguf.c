@@ -118,6 +118,28 @@ static int64_t row_of(const struct tri_config *config, const struct tri_param *p
     return neighbours && turned ? line - in + in % 2 * (head / 2) + in / 2 : line;
 }
 
+/* A block's scale is the largest size of its numbers / 127, as an f16. */
+static void expect_scale(const struct tri_param *param, int64_t block, float scale)
+{
+    float most = 0.0F;
+    for (int64_t i = 0; i < TRI_HF_BLOCK; i++) {
+        most = fmaxf(most, fabsf(weight_of(param, block + i)));
+    }
+    assert_true(fabsf(scale * 127.0F - most) <= most / 2000.0F);
+}
+
+/* Experts lie one behind the other, and q, k and v of gpt2. */
+static int64_t first_line(enum tri_hf_family family, const struct tri_param *param)
+{
+    bool weight = param->role >= TRI_ROLE_Q && param->role <= TRI_ROLE_V;
+    bool bias = param->role >= TRI_ROLE_Q_BIAS && param->role <= TRI_ROLE_V_BIAS;
+    int64_t before = param->expert > 0 ? param->expert : 0;
+    if (family == TRI_HF_GPT2 && (weight || bias)) {
+        before = param->role - (weight ? TRI_ROLE_Q : TRI_ROLE_Q_BIAS);
+    }
+    return before * param->shape[0];
+}
+
 static void expect_row(const struct gguf_file *file, const struct tri_config *config,
                        enum tri_hf_family family, const struct tri_param *param)
 {
@@ -128,7 +150,7 @@ static void expect_row(const struct gguf_file *file, const struct tri_config *co
         fail_msg("%s is not there", source.name);
     }
     int64_t width = param->dims == 2 ? param->shape[1] : 1;
-    int64_t first = source.first + source.index * (source.dims == 3 ? source.shape[1] : 0);
+    int64_t first = first_line(family, param);
     bool exact = param->dims == 1 || param->role == TRI_ROLE_ROUTER || tensor->type == 0;
     assert_true(!exact || tensor->type == 0);
     assert_true(param->dims == 1 || (int64_t)tensor->shape[0] == width);
@@ -137,6 +159,9 @@ static void expect_row(const struct gguf_file *file, const struct tri_config *co
         for (int64_t j = 0; j < width; j++) {
             float scale, expected = weight_of(param, row * width + j);
             float found = gguf_number(tensor, (uint64_t)((first + i) * width + j), &scale);
+            if (tensor->type == 8 && j % TRI_HF_BLOCK == 0) {
+                expect_scale(param, row * width + j, scale);
+            }
             /* Half a step, and the rounding of the scale itself. */
             float bound = tensor->type == 8    ? scale * (0.5F + 127.0F / 2048.0F)
                           : tensor->type == 30 ? fabsf(expected) / 256.0F
