@@ -46,7 +46,7 @@ scripts/setup.sh --bench
 trap cleanup EXIT
 trap 'exit 130' INT TERM
 
-schedules=("ted" "overlapped moe.chunks=2" "s1" "s2")
+schedules=("ted" "overlapped moe.chunks=2" "s1" "s2" "hierarchical")
 common=(parallel.tensor=2 parallel.expert=4 moe.router=balanced "${overrides[@]}")
 
 run() {
