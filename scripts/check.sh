@@ -32,6 +32,9 @@ reports=$PWD/build/check
 rm -rf "$reports"
 mkdir -p "$reports"
 jobs=$(nproc)
+# Threads that wait sleep: those that spin take the cores from tests beside them, and Valgrind runs
+# one thread at a time.
+export OMP_WAIT_POLICY=passive
 every=${CHECK_EVERY:-30} # seconds between two lines about a build
 emulator="valgrind;--quiet;--error-exitcode=9;--leak-check=full"
 emulator+=";--errors-for-leak-kinds=definite;--show-leak-kinds=definite"
@@ -130,8 +133,7 @@ run() {
     record "$name" "$good" "$bad" "$skipped" $((SECONDS - begin))
 }
 
-# presets NAME…: of each the build, then the tests, beside which the next is built. Valgrind runs
-# one thread at a time, so waiting threads must sleep, not spin.
+# presets NAME…: of each the build, then the tests, beside which the next is built.
 presets() {
     local name begin tests status
     start "$1"
@@ -146,8 +148,6 @@ presets() {
         if [ "$status" -ne 0 ]; then
             failures+=$(printf '\n%s: the build' "$name")
             record "$name" 0 1 0 $((SECONDS - begin))
-        elif [ "$name" = valgrind ]; then
-            OMP_WAIT_POLICY=passive run "$name" "${tests[@]}"
         else
             run "$name" "${tests[@]}"
         fi
