@@ -49,7 +49,7 @@ write_basic_package_version_file(${CMAKE_BINARY_DIR}/trident-config-version.cmak
     COMPATIBILITY SameMinorVersion)
 
 set(libraries ${TRIDENT_LIBRARIES})
-foreach(package JANSSON YAML XXHASH PCRE2 UTF8PROC ZLIB ZSTD HWLOC)
+foreach(package JANSSON YAML XXHASH PCRE2 UTF8PROC ZLIB ZSTD HWLOC PROTOBUF_C)
     list(APPEND libraries ${${package}_LINK_LIBRARIES})
 endforeach()
 trident_run_path(run_path ${libraries})

@@ -33,7 +33,7 @@ documentation and examples.")
 
 string(REPLACE "," ";" requirements
     "libc6-dev,libopenmpi-dev,libdnnl-dev,libhwloc-dev,libjansson-dev,libyaml-dev,libxxhash-dev")
-list(APPEND requirements libpcre2-dev libutf8proc-dev zlib1g-dev libzstd-dev)
+list(APPEND requirements libpcre2-dev libutf8proc-dev zlib1g-dev libzstd-dev libprotobuf-c-dev)
 list(JOIN requirements ", " CPACK_DEBIAN_DEVELOPMENT_PACKAGE_DEPENDS)
 set(CPACK_DEBIAN_DEVELOPMENT_PACKAGE_NAME libtrident-dev)
 set(CPACK_DEBIAN_DEVELOPMENT_PACKAGE_SECTION libdevel)

@@ -39,8 +39,11 @@ have_package() {
 # Without dpkg nobody can say what is installed: look for what the build itself looks for.
 check_other_system() {
     local lacking=() command module
-    for command in cc cmake ninja pkg-config mpicc.openmpi mpiexec.openmpi protoc-c; do
+    for command in cc cmake ninja pkg-config protoc-c; do
         command -v "$command" >/dev/null || lacking+=("$command")
+    done
+    for command in mpicc mpiexec; do
+        command -v "$command.openmpi" "$command" >/dev/null || lacking+=("$command")
     done
     for module in jansson yaml-0.1 libxxhash libpcre2-8 libutf8proc zlib libzstd hwloc \
         libprotobuf-c cmocka; do

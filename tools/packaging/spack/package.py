@@ -25,6 +25,7 @@ class Trident(CMakePackage):
     depends_on("utf8proc")
     depends_on("zlib-api")
     depends_on("zstd")
+    depends_on("protobuf-c")
     depends_on("cmocka", type=("build", "test"))
 
     generator("ninja")
