@@ -261,7 +261,8 @@ const struct tri_command tri_commands[] = {
      "Lists the run folders at and below each DIR: parameters (and those that a token meets),\n"
      "experts, layout (T, E, D: tensor, expert, data ranks), step, last loss, tokens/s, and the\n"
      "state: running on which host, finished, stopped by a signal, failed and why, or died, when\n"
-     "nobody works in a run that says it runs. Changes nothing, and disturbs no run.\n\n"
+     "nobody works in a run that says it runs on this host (of another host's that is not known\n"
+     "where locks are not seen from here). Changes nothing, and disturbs no run.\n\n"
      "  --by-name    in the order of their names; without it the newest first\n"
      "  --json       one JSON object: runs, a list of path, state, step, loss, …\n",
      OPTIONS({"--by-name", false}, {"--json", false}, {NULL, false}),

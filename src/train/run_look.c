@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 enum { MEMBER_PATH_MAX = TRI_PATH_MAX + 64 };
 
@@ -180,15 +181,28 @@ static enum tri_lock look_at_lock(const char *run)
                                                                 : TRI_LOCK_FAILED;
 }
 
-static enum tri_run_seen see(enum tri_lock lock, enum tri_run_state state)
+/* Whether the run is this host's, or does not say whose. */
+static bool is_here(const struct tri_run_status *status)
 {
+    char host[sizeof(status->host)] = "";
+    (void)gethostname(host, sizeof(host) - 1);
+    return !status->host[0] || strcmp(status->host, host) == 0;
+}
+
+static enum tri_run_seen see(enum tri_lock lock, const struct tri_run_status *status)
+{
+    const enum tri_run_state state = status->state;
     static const enum tri_run_seen ended[] = {TRI_SEEN_DIED, TRI_SEEN_FINISHED, TRI_SEEN_STOPPED,
                                               TRI_SEEN_FAILED};
     if (lock == TRI_LOCK_BUSY) {
         return state == TRI_RUN_RUNNING ? TRI_SEEN_RUNNING : TRI_SEEN_STARTING;
     }
     /* Where nothing can be locked its own word stands. */
-    return lock == TRI_LOCK_FAILED && state == TRI_RUN_RUNNING ? TRI_SEEN_RUNNING : ended[state];
+    if (lock == TRI_LOCK_FAILED && state == TRI_RUN_RUNNING) {
+        return TRI_SEEN_RUNNING;
+    }
+    /* Not all file systems show one host what another has locked. */
+    return state == TRI_RUN_RUNNING && !is_here(status) ? TRI_SEEN_UNKNOWN : ended[state];
 }
 
 void tri_run_look(const char *path, struct tri_run_look *look)
@@ -203,8 +217,13 @@ void tri_run_look(const char *path, struct tri_run_look *look)
     /* The lock first: a run that ends in between has written its status before it lets go. */
     enum tri_lock lock = look_at_lock(path);
     if (tri_run_status_load(path, &look->status, &error) == TRI_OK) {
-        look->seen = see(lock, look->status.state);
+        look->seen = see(lock, &look->status);
         look->step = look->status.step;
+        if (look->seen == TRI_SEEN_UNKNOWN) {
+            (void)snprintf(look->problem, sizeof(look->problem),
+                           "runs on %s by its status, and no lock of it is seen on this host",
+                           look->status.host);
+        }
     } else {
         look->seen = lock == TRI_LOCK_BUSY ? TRI_SEEN_STARTING : TRI_SEEN_UNKNOWN;
         look->status = (struct tri_run_status){0};

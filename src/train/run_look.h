@@ -10,8 +10,9 @@ enum tri_run_seen {
     TRI_SEEN_FINISHED,
     TRI_SEEN_STOPPED, /* by a signal: the same command goes on */
     TRI_SEEN_FAILED,
-    TRI_SEEN_DIED,   /* its status says that it runs, but nobody holds the lock */
-    TRI_SEEN_UNKNOWN /* no status, or none that can be read */
+    TRI_SEEN_DIED,   /* its status says that it runs on this host, but nobody holds the lock */
+    TRI_SEEN_UNKNOWN /* no status to be read, or it says that another host's run goes on, whose lock
+                        may not be seen from here */
 };
 
 struct tri_run_look {

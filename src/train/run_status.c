@@ -42,7 +42,7 @@ struct number {
     int64_t *value;
 };
 
-enum { NUMBERS = 15 };
+enum { NUMBERS = 15, LAYOUT_MOST = 1 << 20 };
 
 static void list_numbers(struct tri_run_status *status, struct number numbers[NUMBERS])
 {
@@ -122,9 +122,12 @@ static enum tri_status read_root(const char *path, const json_t *root,
         if (object) {
             TRI_TRY(tri_json_get_int(path, object, numbers[i].key, false, numbers[i].value, error));
         }
-        if (*numbers[i].value < 0) {
-            return tri_fail(error, TRI_BAD_INPUT, "%s: %s: found %lld, expected 0 or more", path,
-                            numbers[i].key, (long long)*numbers[i].value);
+        /* Products of the layout are printed. */
+        bool vast = strcmp(numbers[i].object, "layout") == 0 && *numbers[i].value > LAYOUT_MOST;
+        if (*numbers[i].value < 0 || vast) {
+            return tri_fail(error, TRI_BAD_INPUT, "%s: %s: found %lld, expected %s", path,
+                            numbers[i].key, (long long)*numbers[i].value,
+                            vast ? "at most 1048576" : "0 or more");
         }
     }
     return TRI_OK;

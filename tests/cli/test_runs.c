@@ -129,6 +129,8 @@ static void test_hostile(void **state)
     assert_int_equal(mkdir("odd/empty", 0777), 0);
     assert_int_equal(mkdir("odd/\033[31m\n\xff", 0777), 0);
     assert_int_equal(mkdir("odd/deep", 0777), 0);
+    assert_int_equal(mkdir("odd/far", 0777), 0);
+    assert_int_equal(mkdir("odd/vast", 0777), 0);
     assert_int_equal(symlink("..", "odd/deep/again"), 0);
     cli_write("odd/half/status.json", "{\"state\": \"runn");
     cli_write("odd/half/metrics.jsonl", "{\"step\":1,\"loss\":2.5,\"tokens_per_second\":7}\n{\"st");
@@ -136,11 +138,17 @@ static void test_hostile(void **state)
     cli_write("odd/noise/metrics.jsonl", "[[[[[[[[[[[[\x01\x02\n\n]]]\xff\xfe\n");
     cli_write("odd/\033[31m\n\xff/status.json",
               "{\"state\": \"failed\", \"reason\": \"\\u001b[2J\\n<b>\"}");
+    cli_write("odd/far/status.json", "{\"state\": \"running\", \"host\": \"no-host-of-ours\"}");
+    cli_write("odd/far/lock", "");
+    cli_write("odd/vast/status.json",
+              "{\"state\": \"failed\", \"layout\": {\"ranks\": 8, \"tensor\": "
+              "9223372036854775807, \"cross\": 9223372036854775807, \"depth\": 2}}");
     assert_int_equal(mkfifo("odd/\033[31m\n\xff/metrics.jsonl", 0666), 0);
     struct process_result result = cli_run(0, CLI_WORDS_OF("runs", "odd"));
-    assert_int_equal(cli_count(result.out, "\n"), 4);
+    assert_int_equal(cli_count(result.out, "\n"), 6);
     assert_null(strchr(result.out, '\033'));
-    assert_int_equal(cli_count(result.out, "unknown: "), 2);
+    assert_int_equal(cli_count(result.out, "unknown: "), 4);
+    assert_int_equal(cli_count(result.out, "unknown: runs on no-host-of-ours"), 1);
     assert_int_equal(cli_count(result.out, "2.5000"), 1);
     cli_expect_status(&result, 0);
     json_t *root = list_runs("odd");
@@ -149,6 +157,8 @@ static void test_hostile(void **state)
     const json_t *noise = expect_state(root, "odd/noise", "unknown");
     assert_true(json_is_string(json_object_get(noise, "problem")));
     assert_true(json_is_null(json_object_get(noise, "loss")));
+    (void)expect_state(root, "odd/far", "unknown");
+    (void)expect_state(root, "odd/vast", "unknown");
     json_decref(root);
     result = cli_run(0, CLI_WORDS_OF("runs", "c.yaml"));
     cli_expect_error(&result, 0, 2, "c.yaml: no folder, expected a folder of runs");
