@@ -44,7 +44,8 @@ static struct frame find_frame(const struct chart *chart, int count,
             }
         }
     }
-    if (frame.most <= frame.least) {
+    /* Ticks would not move in a range of last digits. */
+    if (frame.most - frame.least <= 1e-9 * fmax(fabs(frame.least), fabs(frame.most))) {
         double room = frame.most == 0.0 ? 1.0 : 0.1 * fabs(frame.most);
         frame.least -= room;
         frame.most += room;
@@ -53,6 +54,12 @@ static struct frame find_frame(const struct chart *chart, int count,
     frame.least = frame.least >= 0.0 && frame.least < room ? 0.0 : frame.least - room;
     frame.most += room;
     return frame;
+}
+
+/* Between least and most, also where the sum is beyond a double. */
+static double mean_of(const struct tri_thin_bucket *b)
+{
+    return fmin(fmax(b->sum / (double)b->count, b->least), b->most);
 }
 
 static double x_of(const struct frame *frame, double step)
@@ -131,7 +138,7 @@ static void print_curve(FILE *out, const struct frame *frame, const struct tri_t
         const struct tri_thin_bucket *b = &thin->bucket[i];
         if (b->count) {
             (void)fprintf(out, "%s%.1f %.1f", lead, x_of(frame, 0.5 * (double)(b->first + b->last)),
-                          y_of(frame, b->sum / (double)b->count));
+                          y_of(frame, mean_of(b)));
             lead = "L";
         }
     }
@@ -157,7 +164,7 @@ static void print_points(FILE *out, const struct tri_thin *thin)
         const struct tri_thin_bucket *b = &thin->bucket[i];
         if (b->count) {
             (void)fprintf(out, "%s[%lld,%lld,%.6g,%.6g,%.6g]", lead, (long long)b->first,
-                          (long long)b->last, b->sum / (double)b->count, b->least, b->most);
+                          (long long)b->last, mean_of(b), b->least, b->most);
             lead = ",";
         }
     }
@@ -199,7 +206,7 @@ static void print_rows(FILE *out, const struct chart *chart, const struct tri_re
         if (all.count) {
             (void)fprintf(out, "<tr><td>%lld–%lld</td><td>", (long long)all.first,
                           (long long)all.last);
-            tri_html_number(out, all.sum / (double)all.count);
+            tri_html_number(out, mean_of(&all));
             (void)fputs("</td><td>", out);
             tri_html_number(out, all.least);
             (void)fputs("</td><td>", out);

@@ -33,6 +33,25 @@ static int last_column(const struct tri_heat *heat)
     return last;
 }
 
+static int first_column(const struct tri_heat *heat)
+{
+    int first = 0;
+    while (first < TRI_HEAT_COLUMNS - 1 && !heat->first[first]) {
+        first++;
+    }
+    return first;
+}
+
+/* The column behind this one's mark, which stands until the next loads that were written down. */
+static int end_of_column(const struct tri_heat *heat, int column, int last)
+{
+    int end = column + 1;
+    while (end <= last && !heat->first[end]) {
+        end++;
+    }
+    return end;
+}
+
 /* Experts of a layer that have no tokens, or more than `times` the mean (0: those without). */
 static void print_experts(FILE *out, const struct tri_heat *heat, int column, int64_t layer,
                           double times)
@@ -59,30 +78,28 @@ static void print_experts(FILE *out, const struct tri_heat *heat, int column, in
 
 static void print_map(FILE *out, const struct tri_heat *heat)
 {
-    const int last = last_column(heat);
+    const int first = first_column(heat), last = last_column(heat);
     (void)fprintf(out,
-                  "<div class=\"plot heat\" style=\"height:%lldpx\"><svg viewBox=\"0 0 %d %lld\" "
+                  "<div class=\"plot heat\" style=\"height:%lldpx\"><svg viewBox=\"%d 0 %d %lld\" "
                   "preserveAspectRatio=\"none\" role=\"img\" aria-label=\"Load of the busiest "
                   "expert by the mean, a row for each MoE layer, time to the right; the table "
                   "below has the figures\">\n",
                   (long long)(heat->layers < 12   ? 26 * heat->layers
                               : heat->layers < 40 ? 14 * heat->layers
                                                   : 6 * heat->layers),
-                  last + 1, (long long)heat->layers);
+                  first, last + 1 - first, (long long)heat->layers);
     for (int64_t layer = 0; layer < heat->layers; layer++) {
-        for (int c = 0; c <= last; c++) {
-            if (!heat->first[c]) {
-                continue;
-            }
+        for (int c = first; c <= last; c = end_of_column(heat, c, last)) {
             const struct balance b = balance_of(heat, c, layer);
             double heat_of = heat->experts > 1 && b.ratio > 1.0
                                  ? log(b.ratio) / log((double)heat->experts)
                                  : 0.0;
             (void)fprintf(out,
-                          "<rect x=\"%d\" y=\"%lld\" width=\"1\" height=\"1\" "
+                          "<rect x=\"%d\" y=\"%lld\" width=\"%d\" height=\"1\" "
                           "fill-opacity=\"%.2f\"><title>MoE layer %lld, steps %lld to %lld: "
                           "busiest expert %lld, %.2f times the mean; %lld dead</title></rect>\n",
-                          c, (long long)layer, 0.06 + 0.94 * fmin(heat_of, 1.0), (long long)layer,
+                          c, (long long)layer, end_of_column(heat, c, last) - c,
+                          0.06 + 0.94 * fmin(heat_of, 1.0), (long long)layer,
                           (long long)heat->first[c], (long long)heat->last[c], (long long)b.hottest,
                           b.ratio, (long long)b.dead);
         }
@@ -96,16 +113,16 @@ static void print_map(FILE *out, const struct tri_heat *heat)
     (void)fprintf(out,
                   "</div><div class=\"x\" aria-hidden=\"true\"><span style=\"left:0\">step "
                   "%lld</span><span style=\"left:100%%\">%lld</span></div></div>\n",
-                  (long long)heat->first[0], (long long)heat->last[last]);
+                  (long long)heat->first[first], (long long)heat->last[last]);
 }
 
 void tri_part_heat(FILE *out, const struct tri_report_run *run)
 {
     const struct tri_heat *heat = &run->heat;
-    if (heat->width == 0 || !heat->load) {
+    const int first = first_column(heat), last = last_column(heat);
+    if (heat->width == 0 || !heat->first[last]) {
         return;
     }
-    const int last = last_column(heat);
     (void)fprintf(
         out,
         "<h3>Expert load</h3>\n<p>The busiest expert's load by the mean, layer by layer "
@@ -122,9 +139,10 @@ void tri_part_heat(FILE *out, const struct tri_report_run *run)
                 out);
     for (int64_t layer = 0; layer < heat->layers; layer++) {
         const struct balance end = balance_of(heat, last, layer);
-        (void)fprintf(
-            out, "<tr><td>%lld</td><td>%.2f</td><td>%.2f</td><td>%lld</td><td class=\"hot\">",
-            (long long)layer, balance_of(heat, 0, layer).ratio, end.ratio, (long long)end.hottest);
+        (void)fprintf(out,
+                      "<tr><td>%lld</td><td>%.2f</td><td>%.2f</td><td>%lld</td><td class=\"hot\">",
+                      (long long)layer, balance_of(heat, first, layer).ratio, end.ratio,
+                      (long long)end.hottest);
         print_experts(out, heat, last, layer, 2.0);
         (void)fputs("</td><td class=\"dead\">", out);
         print_experts(out, heat, last, layer, 0.0);

@@ -6,6 +6,7 @@
 #include "base/path.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 
 enum { MEMBER_PATH_MAX = TRI_PATH_MAX + 64, TEXT_MOST = 1 << 20, LOADS_MOST = 1 << 20 };
@@ -164,22 +165,38 @@ static void member(const char *run, const char *name, char path[MEMBER_PATH_MAX]
     tri_path_make(path, MEMBER_PATH_MAX, "%s/%s", run, name);
 }
 
-static json_t *read_object(const char *run, const char *name)
+/* The first of what cannot be read is on the page. */
+static void note(struct tri_report_run *run, const struct tri_error *error)
+{
+    if (!run->look.problem[0]) {
+        (void)snprintf(run->look.problem, sizeof(run->look.problem), "%.500s", error->message);
+    }
+}
+
+static json_t *read_object(struct tri_report_run *run, const char *name)
 {
     char path[MEMBER_PATH_MAX];
     json_t *root = NULL;
-    struct tri_error ignored;
-    member(run, name, path);
-    return tri_json_load(path, &root, &ignored) == TRI_OK ? root : NULL;
+    struct tri_error error;
+    member(run->look.path, name, path);
+    if (tri_file_exists(path) && tri_json_load(path, &root, &error) != TRI_OK) {
+        note(run, &error);
+        return NULL;
+    }
+    return root;
 }
 
-static char *read_text(const char *run, const char *name)
+static char *read_text(struct tri_report_run *run, const char *name)
 {
     char path[MEMBER_PATH_MAX];
     struct tri_mapping file;
-    struct tri_error ignored;
-    member(run, name, path);
-    if (tri_file_map(path, &file, &ignored) != TRI_OK) {
+    struct tri_error error;
+    member(run->look.path, name, path);
+    if (!tri_file_exists(path)) {
+        return NULL;
+    }
+    if (tri_file_map(path, &file, &error) != TRI_OK) {
+        note(run, &error);
         return NULL;
     }
     size_t bytes = file.size < TEXT_MOST ? file.size : TEXT_MOST;
@@ -203,9 +220,9 @@ enum tri_status tri_report_run_load(const char *path, struct tri_report_run *run
     tri_run_look(path, &run->look);
     member(path, "metrics.jsonl", metrics);
     read_metrics(run, metrics);
-    run->ledger = read_object(path, "ledger.json");
-    run->environment = read_object(path, "environment.json");
-    run->config = read_text(path, "config.yaml");
+    run->ledger = read_object(run, "ledger.json");
+    run->environment = read_object(run, "environment.json");
+    run->config = read_text(run, "config.yaml");
     return TRI_OK;
 }
 

@@ -111,7 +111,9 @@ static void print_rows(FILE *out, const char *text, const char *defaults, bool c
         changed ? "changed" : "kept",
         changed ? "What differs from its default" : "As it is by default");
     while (next_setting(&walk, &setting)) {
-        bool known = find(defaults, setting.key, &initial);
+        /* Of num_experts there is no default: the text has one so that it can be parsed. */
+        bool known =
+            strcmp(setting.key, "moe.num_experts") != 0 && find(defaults, setting.key, &initial);
         bool differs =
             !setting.follows && (!known || initial.follows || initial.bytes != setting.bytes ||
                                  memcmp(initial.value, setting.value, setting.bytes) != 0);

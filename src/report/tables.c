@@ -210,19 +210,22 @@ void tri_part_costs(FILE *out, const struct tri_report_run *run)
 void tri_part_ledger(FILE *out, const struct tri_report_run *run)
 {
     static const char *const texts[] = {"operation", "group", "phase", "kind"};
-    static const char *const numbers[] = {"calls", "bytes", "bytes_all_ranks"};
+    static const char *const numbers[] = {"calls", "bytes", "bytes_all_ranks",
+                                          "bytes_between_hosts", "messages_between_hosts"};
     const json_t *rows = json_object_get(run->ledger, "collectives");
     if (json_array_size(rows) == 0) {
         return;
     }
-    (void)fprintf(out,
-                  "<h3>Ledger</h3>\n<details><summary>%zu kinds of collectives</summary>"
-                  "<div class=\"wide\"><table class=\"sortable ledger\"><caption>Collectives of "
-                  "the last start, rank 0</caption><thead><tr><th class=\"text\">operation</th>"
-                  "<th class=\"text\">group</th><th class=\"text\">phase</th>"
-                  "<th class=\"text\">kind</th><th>calls</th><th>bytes</th>"
-                  "<th>bytes, all ranks</th><th>seconds</th><th>exposed</th></tr></thead><tbody>\n",
-                  json_array_size(rows));
+    (void)fprintf(
+        out,
+        "<h3>Ledger</h3>\n<details><summary>%zu kinds of collectives</summary>"
+        "<div class=\"wide\"><table class=\"sortable ledger\"><caption>Collectives of "
+        "the last start, rank 0</caption><thead><tr><th class=\"text\">operation</th>"
+        "<th class=\"text\">group</th><th class=\"text\">phase</th>"
+        "<th class=\"text\">kind</th><th>calls</th><th>bytes</th>"
+        "<th>bytes, all ranks</th><th>bytes to other hosts</th>"
+        "<th>messages to other hosts</th><th>seconds</th><th>exposed</th></tr></thead><tbody>\n",
+        json_array_size(rows));
     for (size_t i = 0; i < json_array_size(rows); i++) {
         const json_t *row = json_array_get(rows, i);
         (void)fputs("<tr>", out);
@@ -231,7 +234,7 @@ void tri_part_ledger(FILE *out, const struct tri_report_run *run)
             tri_html(out, text_of(row, texts[k]));
             (void)fputs("</td>", out);
         }
-        for (size_t k = 0; k < 3; k++) {
+        for (size_t k = 0; k < sizeof(numbers) / sizeof(*numbers); k++) {
             (void)fprintf(out, "<td>%.0f</td>", number_of(row, numbers[k]));
         }
         (void)fprintf(out, "<td>%.4f</td><td>%.4f</td></tr>\n", number_of(row, "seconds"),

@@ -116,7 +116,8 @@ static void write_run(void)
         "{\"rank\": 0, \"steps\": 10, \"memory\": {\"weights\": {\"planned\": 1500000, \"peak\": "
         "2500000}, \"" EVIL "\": {}}, \"collectives\": [{\"operation\": \"all_to_all\", \"group\": "
         "\"expert\", \"phase\": \"forward\", \"kind\": \"moe\", \"calls\": 30, \"bytes\": 4000000, "
-        "\"bytes_all_ranks\": 16000000, \"seconds\": 0.5, \"seconds_exposed\": 0.25}, "
+        "\"bytes_all_ranks\": 16000000, \"bytes_between_hosts\": 3000000, "
+        "\"messages_between_hosts\": 20, \"seconds\": 0.5, \"seconds_exposed\": 0.25}, "
         "{\"operation\": \"" EVIL "\", \"group\": \"" EVIL "\", \"calls\": \"" EVIL "\"}, 7]}");
     save("config.yaml", "seed: 7\nprecision: f32\nmodel:\n  num_layers: 3\n  # head_dim: 8  (x)\n"
                         "data:\n  train: \"</script><script>alert(1)</script>\"\n"
@@ -217,7 +218,8 @@ static void test_figures(void **state)
     expect_text(page, "<th scope=\"row\">rest</th><td>1.25</td><td>12.5 %</td>");
     expect_text(page, "<th scope=\"row\">weights</th><td>1.5 MB</td><td>2.5 MB</td>");
     expect_text(page, "<th scope=\"row\">expert</th><td>0.4 MB</td><td>3.0</td><td>25.00</td>");
-    expect_text(page, "<td>30</td><td>4000000</td><td>16000000</td><td>0.5000</td>");
+    expect_text(page, "<td>30</td><td>4000000</td><td>16000000</td><td>3000000</td><td>20</td>"
+                      "<td>0.5000</td>");
     expect_text(page, "4 ranks: tensor 1 × expert 2 × data 2");
     expect_text(page, "<td><b>3</b> h3: 0-7</td>");
     const char *changed = strstr(page, "<table class=\"changed\">");
@@ -261,14 +263,24 @@ static void test_broken(void **state)
     (void)snprintf(run, sizeof(run), "%s/run", folder);
     save("metrics.jsonl",
          "[[[[\n{\"step\":-5,\"loss\":1}\n{\"step\":3,\"loss\":\"x\",\"expert_load\":"
-         "[[1],[2,3]]}\n{\"step\":4,\"expert_load\":[[-1]],\"loss\":2}\n");
+         "[[1],[2,3]]}\n{\"step\":4,\"expert_load\":[[-1]],\"loss\":2}\n"
+         /* A range of last digits, and a sum beyond a double. */
+         "{\"step\":5,\"loss\":1,\"learning_rate\":3e-5,\"tokens_per_second\":1e308}\n"
+         "{\"step\":5,\"loss\":1,\"learning_rate\":3.0000000000000004e-05,"
+         "\"tokens_per_second\":1e308}\n");
     save("status.json", "{");
     save("environment.json", "[]");
     save("ledger.json", "{\"memory\": [], \"collectives\": {\"a\": 1}}");
     save("config.yaml", "\xff\xfe: \n\n\t:::\n");
     char *page = make_page(runs, 1);
     expect_text(page, "status.json:1: ");
+    expect_text(page, "[5,5,1e+308,1e+308,1e+308]");
     assert_int_equal(count_of(page, "<script"), 1);
+    tri_free(page);
+    save("status.json", "{\"state\": \"finished\"}");
+    save("ledger.json", "{\"memory\": ");
+    page = make_page(runs, 1);
+    expect_text(page, "ledger.json:1: ");
     tri_free(page);
     (void)snprintf(path, sizeof(path), "%s/page.html", folder);
     (void)snprintf(run, sizeof(run), "%s", folder);
