@@ -35,14 +35,8 @@ enum tri_status tri_fail(struct tri_error *error, enum tri_status status, const 
     return status;
 }
 
-void tri_error_write(const char *text, int patience)
+static void write_patiently(const char *text, int patience)
 {
-    const struct tri_runtime *runtime = tri_runtime_get();
-    if (runtime->log.sink) {
-        runtime->log.sink(runtime->log.state, text);
-        return;
-    }
-    tri_live_hide();
     size_t left = strlen(text);
     while (left > 0) {
         /* A pipe that can be written to takes this much without waiting. */
@@ -56,6 +50,21 @@ void tri_error_write(const char *text, int patience)
         text += written;
         left -= (size_t)written;
     }
+}
+
+void tri_error_write(const char *text, int patience)
+{
+    struct tri_runtime *runtime = tri_runtime_get();
+    if (runtime->log.sink) {
+        runtime->log.sink(runtime->log.state, text);
+        return;
+    }
+    if (runtime->log.live) {
+        /* Not as tri_live_hide: who is stuck in a write to it may hold the stream. */
+        runtime->log.live = false;
+        write_patiently("\r\033[K", patience);
+    }
+    write_patiently(text, patience);
 }
 
 void tri_panic(enum tri_status status, const char *format, ...)

@@ -4,6 +4,7 @@
 #include "base/memory.h"
 #include "events.pb-c.h"
 
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -80,7 +81,8 @@ static enum tri_status note_name(const char *name, void *data)
     struct newest *newest = data;
     if (strncmp(name, STEM, strlen(STEM)) == 0) {
         long long second = strtoll(name + strlen(STEM), NULL, 10);
-        newest->second = second > newest->second ? second : newest->second;
+        bool newer = second > newest->second && second < LLONG_MAX;
+        newest->second = newer ? second : newest->second;
     }
     return TRI_OK;
 }
