@@ -135,6 +135,8 @@ static void test_json(void **state)
         {"inspect CONFIG", {"inspect", "c.yaml"}},
         {"inspect RUN", {"inspect", "run"}},
         {"inspect TOKENS", {"inspect", "tok/train_*.bin"}},
+        {"runs", {"runs", "run"}},
+        {"report", {"report", "run"}},
     };
     const size_t count = sizeof(commands) / sizeof(*commands);
     cli_write("p.txt", "one\ntwo\n");
