@@ -14,6 +14,11 @@
 
 enum { FILE_MAX = 1 << 20, KEY_BYTES = 128 };
 
+/* Of numbers of a rate that are not 0: what any machine stays far between, and whose products and
+ * quotients are still numbers. */
+#define LEAST_RATE 1e-60
+#define MOST_RATE  1e60
+
 static const char *const dtype_names[TRI_CLUSTER_DTYPES] = {"f32", "bf16"};
 static const char *const link_names[TRI_LINK_COUNT] = {"inside", "between"};
 
@@ -106,6 +111,9 @@ static enum tri_status read_numbers(const struct reader *r, const struct tri_nod
         }
         (void)snprintf(name, sizeof(name), "%.80s.%.20s", key, node->keys[i]->text);
         TRI_TRY(read_number(r, node->items[i], name, 0.0, value));
+        if (*value > MOST_RATE || (*value > 0.0 && *value < LEAST_RATE)) {
+            return refuse(r, node->items[i], name, "0, or a number from 1e-60 to 1e60");
+        }
     }
     return TRI_OK;
 }

@@ -79,6 +79,13 @@ static void test_refused(void **state)
          ":2: unknown key 'flop' in kernels.f32.any; did you mean 'flops'?"},
         {"ranks_per_host: 1\nkernels: {f32: {any: {flops: -1}}}\n",
          ":2: key 'kernels.f32.any.flops': found '-1', expected a number from 0 up"},
+        {"ranks_per_host: 1\nkernels: {f32: {any: {call: 1e308}}}\n",
+         ":2: key 'kernels.f32.any.call': found '1e308', expected 0, or a number from 1e-60 to "
+         "1e60"},
+        {"ranks_per_host: 1\nlinks: {inside: {any: {bytes: 1e-300}}}\n",
+         "expected 0, or a number from 1e-60 to 1e60"},
+        {"ranks_per_host: 1\nkernels: {f32: {any: {flops: nan}}}\n",
+         "found 'nan', expected a number from 0 up"},
         {"ranks_per_host: 1\nkernels: {f32: {any: 3}}\n",
          ":2: key 'kernels.f32.any': found '3', expected a section"},
         {"ranks_per_host: 2\nkernels: {f32: {any: {bytes: 1}}}\n", "key 'links.inside' is missing"},
