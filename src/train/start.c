@@ -277,7 +277,8 @@ static enum tri_status complete(struct tri_group *group, bool goes_on, int ranks
                                    "that folder",
                                    source.path);
     }
-    if (status == TRI_OK && (source.own || config->resume[0])) {
+    /* What an import says of layouts nobody chose; whoever did had a cluster. */
+    if (status == TRI_OK && (source.own || (config->resume[0] && of_source->plan.cluster[0]))) {
         keep_choice(of_source, ranks, config);
     }
     tri_free(of_source);
