@@ -188,6 +188,23 @@ static int64_t count_tokens(const struct tri_peers *peers, const struct batch *b
     return cycle > 0 ? n / cycle * whole + rest : 0;
 }
 
+void tri_peers_told(const struct tri_peers *peers, int64_t tokens, double load, int64_t *rows)
+{
+    int64_t hosts = peers->hosts->hosts;
+    int64_t k = tri_config_routes(&peers->context->config->moe);
+    int64_t left = tokens * (k < hosts ? k : hosts);
+    for (int64_t host = 0; host < hosts; host++) {
+        left -= rows[host];
+    }
+    for (int64_t host = 0; host < hosts; host++) {
+        double wanted = ceil((double)rows[host] * load);
+        int64_t most = tokens - rows[host] < left ? tokens : rows[host] + left;
+        int64_t target = wanted < (double)most ? (int64_t)wanted : most;
+        left -= target - rows[host];
+        rows[host] = target;
+    }
+}
+
 void tri_peers_passed(const struct tri_peers *peers, const struct tri_pass *pass, double load,
                       int64_t *passed, int64_t *heard)
 {

@@ -32,6 +32,10 @@ static inline int64_t tri_peers_at(const struct tri_peers *peers, const int64_t 
 void tri_peers_counts(const struct tri_peers *peers, const struct tri_pass *pass, double load,
                       int64_t *received);
 
+/* With hosts: rows [hosts], those of its own tokens that this rank sends each, times `load`: no
+ * more than it has tokens, nor in all than these have choices. Local. */
+void tri_peers_told(const struct tri_peers *peers, int64_t tokens, double load, int64_t *rows);
+
 /* With hosts: what this rank is told as a relay, likewise. passed [sources, homes of this host,
  * parts, experts]: rows for each expert, of this tensor rank's part; heard [sources]: tokens that
  * have some. */

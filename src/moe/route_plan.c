@@ -393,6 +393,7 @@ struct tri_route_plan *tri_route_plan_make(const struct tri_peers *peers,
         tri_peers_counts(peers, &frame->pass, load, received);
     }
     if (load > 0 && peers->hosts) {
+        tri_peers_told(peers, tri_range_size(plan->own), load, plan->host_rows);
         tri_peers_passed(peers, &frame->pass, load, plan->passed, plan->heard);
     }
     count_rows(peers, plan, received);
