@@ -198,8 +198,11 @@ static void fit(struct tri_calibrator *calibrator, const struct record *record)
     static const char *const names[TRI_CLUSTER_DTYPES] = {"f32", "bf16"};
     struct tri_cluster *cluster = calibrator->cluster;
     struct tri_sample *samples = tri_alloc(TRI_MEMORY_OTHER, KEYS_MOST * sizeof(*samples));
+    struct tri_group *world = tri_mesh_group(calibrator->mesh, TRI_ON_ALL);
     double stretch = interruption(record);
-    tri_calibrate_note(calibrator, "  calls take %.2f times their processor time\n", stretch);
+    double mean = stretch / (double)tri_group_size(world);
+    tri_all_reduce_sum(world, meta, &mean, 1, TRI_F64);
+    tri_calibrate_note(calibrator, "  calls take %.2f times their processor time\n", mean);
     for (int dtype = 0; dtype < TRI_CLUSTER_DTYPES; dtype++) {
         for (int work = 0; work < TRI_TASK_COUNT; work++) {
             int count = 0;
