@@ -118,8 +118,8 @@ struct tri_mesh *tri_mesh_create_view(int tensor, int cross, int depth, int expe
 void tri_mesh_destroy(struct tri_mesh *mesh);
 void tri_mesh_set_max_message(struct tri_mesh *mesh, int64_t elements);
 /* From here on so many consecutive ranks share a host, the last one perhaps fewer, whatever was
- * found; 0: those of `host` [ranks], or NULL, as was found. The same on all ranks. No call is under
- * way. */
+ * found; 0: those of `host` [ranks]; with NULL too they stay as they are, at first as found. The
+ * same on all ranks. No call is under way. */
 void tri_mesh_set_hosts(struct tri_mesh *mesh, int64_t ranks_per_host, const int *host);
 void tri_mesh_coords(const struct tri_mesh *mesh, int rank, int coord[TRI_AXIS_COUNT]);
 
