@@ -195,6 +195,18 @@ static const char *const fused[] = {
     "moe.schedule=s2 moe.headroom=1 comm.max_message=100",
 };
 
+/* By way of relays, on hosts even and uneven. */
+static const char *const hierarchical[] = {
+    "moe.schedule=hierarchical comm.ranks_per_host=1 train.recompute=full",
+    "moe.schedule=hierarchical comm.ranks_per_host=3 moe.top_k=3 train.recompute=[1] "
+    "precision=bf16 "
+    "train.communication_aware_checkpointing=false",
+    "moe.schedule=hierarchical comm.ranks_per_host=2 moe.capacity_factor=0.6 moe.headroom=1",
+    "moe.schedule=hierarchical comm.ranks_per_host=3 reproducible=true model.num_kv_heads=8",
+    "moe.schedule=hierarchical comm.ranks_per_host=1 moe.router=sparsemixer "
+    "train.sequence_parallel=true",
+};
+
 static const char *const dense[] = {
     "moe.router=dense moe.mutual_information=0.1 moe.aux_window=step train.recompute=[1]",
     ("moe.router=dense precision=bf16 train.sequence_parallel=true train.recompute=full "
@@ -223,20 +235,10 @@ static void on_grid(struct small_layout layout, int index)
     run(SMALL_GPT, overlapped[index % (int)(sizeof(overlapped) / sizeof(overlapped[0]))], layout,
         true);
     run(SMALL_LLAMA, fused[index % (int)(sizeof(fused) / sizeof(fused[0]))], layout, true);
+    run(SMALL_LLAMA, hierarchical[index % (int)(sizeof(hierarchical) / sizeof(hierarchical[0]))],
+        layout, true);
     run(SMALL_LLAMA, "", layout, false);
 }
-
-/* By way of relays, on hosts even and uneven. */
-static const char *const hierarchical[] = {
-    "moe.schedule=hierarchical comm.ranks_per_host=1 train.recompute=full",
-    "moe.schedule=hierarchical comm.ranks_per_host=3 moe.top_k=3 train.recompute=[1] "
-    "precision=bf16 "
-    "train.communication_aware_checkpointing=false",
-    "moe.schedule=hierarchical comm.ranks_per_host=2 moe.capacity_factor=0.6 moe.headroom=1",
-    "moe.schedule=hierarchical comm.ranks_per_host=3 reproducible=true model.num_kv_heads=8",
-    "moe.schedule=hierarchical comm.ranks_per_host=1 moe.router=sparsemixer "
-    "train.sequence_parallel=true",
-};
 
 static int run_job(int argc, char **argv)
 {
