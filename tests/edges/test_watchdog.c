@@ -99,7 +99,10 @@ static void expect_all_ended(struct process *job, pid_t stopped)
     assert_true(ended);
     assert_false(result.late);
     assert_int_not_equal(result.status, 0);
-    assert_true(cli_count(result.err, "trident: error: ") > 0);
+    if (cli_count(result.err, "trident: error: ") == 0) {
+        print_error("status %d, expected an error: %s\n", result.status, result.err);
+        fail();
+    }
     process_result_fini(&result);
     process_reap_all();
 }
