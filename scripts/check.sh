@@ -173,7 +173,8 @@ case $mode in
         tests_of[tsan]="-L ^races$"
         targets_of[mpich]="trident_tests_ranks1 trident_tests_ranks2"
         targets_of[tsan]=trident_tests_races
-        presets release asan valgrind mpich tsan
+        # MPICH last, with no build beside: a test of stopped ranks failed there once in three times.
+        presets release asan valgrind tsan mpich
         ;;
     full)
         tests_of[tsan]="-L ^(races|threads2)$"
