@@ -173,7 +173,7 @@ case $mode in
         tests_of[tsan]="-L ^races$"
         targets_of[mpich]="trident_tests_ranks1 trident_tests_ranks2"
         targets_of[tsan]=trident_tests_races
-        # MPICH last, with no build beside: a test of stopped ranks failed there once in three times.
+        # MPICH last, no build beside it: a test of stopped ranks failed there once in three times.
         presets release asan valgrind tsan mpich
         ;;
     full)
