@@ -9,8 +9,7 @@
 # before each program and PAUSE seconds behind it (FRONT="chrt -r 20" PAUSE=30 takes the cores from
 # others for a moment). Prints a Markdown table, the share of cells within 10 and 20 %, and for each
 # shape and number of ranks how far the way that is predicted to be the fastest is from the fastest
-# one measured. A run is one thread a rank, on one core; ranks that share a core yield it as they
-# wait. Routing is balanced, as plans take it to be.
+# one measured. A run is one thread a rank, on one core. Routing is balanced, as plans take it to be.
 set -eu
 cd "$(dirname "$0")/.."
 bin=$(cd "${BUILD:-build/release}" && pwd)/bin
@@ -34,8 +33,7 @@ run() {
     local ranks=$1
     shift
     # shellcheck disable=SC2016,SC2086
-    ${FRONT:-} mpirun --oversubscribe --allow-run-as-root --bind-to none \
-        -x LD_PRELOAD="$bin/yield.so" -n "$ranks" sh -c \
+    ${FRONT:-} mpirun --oversubscribe --allow-run-as-root --bind-to none -n "$ranks" sh -c \
         'exec taskset -c $((OMPI_COMM_WORLD_RANK % $(nproc))) "$@"' sh "$@"
     sleep "${PAUSE:-0}"
 }

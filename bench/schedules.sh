@@ -51,7 +51,7 @@ common=(parallel.tensor=2 parallel.expert=4 moe.router=balanced "${overrides[@]}
 
 run() {
     # shellcheck disable=SC2016,SC2086
-    ${FRONT:-} bench/hosts.sh mpirun 2 -x LD_PRELOAD="$bin/yield.so" sh -c \
+    ${FRONT:-} bench/hosts.sh mpirun 2 sh -c \
         'exec taskset -c $((OMPI_COMM_WORLD_RANK % $(nproc))) "$@"' sh "$@"
     sleep "${PAUSE:-0}"
 }

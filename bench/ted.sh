@@ -12,7 +12,7 @@
 # of the rounds. Fails when losses differ: dropping tokens and the fusions may only round otherwise,
 # everything else keeps the bits. --quick: one rate, one round. RATES are tc's (1gbit, 250mbit).
 #
-# Needs root. BUILD=DIR has bin/step and bin/yield.so (default build/release).
+# Needs root. BUILD=DIR has bin/step (default build/release).
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -82,9 +82,8 @@ once() {
     local before after out options
     read -r -a options <<<"$(options_of "$1")"
     before=$(bench/hosts.sh sent)
-    out=$(bench/hosts.sh mpirun 2 -x LD_PRELOAD="$build/bin/yield.so" "$build/bin/step" ted \
-        --threads 1 --warm 1 --steps "$steps" --no-ceiling --json parallel.tensor=2 \
-        parallel.expert=4 train.recompute=full "${options[@]}" "${overrides[@]}" \
+    out=$(bench/hosts.sh mpirun 2 "$build/bin/step" ted --threads 1 --warm 1 \
+        --steps "$steps" --no-ceiling --json parallel.tensor=2 parallel.expert=4 train.recompute=full "${options[@]}" "${overrides[@]}" \
         2>"$work/log") || {
         cat "$work/log" >&2
         exit 3

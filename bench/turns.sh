@@ -55,7 +55,6 @@ step() {
     if [ "$ranks" -gt 1 ]; then
         start+=(mpirun --oversubscribe --bind-to none -n "$ranks")
         [ "$(id -u)" -ne 0 ] || start+=(--allow-run-as-root)
-        [ ! -e "$build/bin/yield.so" ] || start+=(-x "LD_PRELOAD=$(realpath "$build/bin/yield.so")")
     fi
     "${start[@]}" "$build/bin/step" "$shape" --threads "$threads" --steps "$steps" --warm 1 \
         --no-ceiling --json "${keys[@]}"
