@@ -32,6 +32,10 @@ void rules_check_strategies(const char *root, struct findings *findings);
 void rules_check_weights(const char *root, struct findings *findings);
 /* Links in the Markdown files of the root and of docs/ lead to files that exist. */
 void rules_check_doc_links(const char *root, struct findings *findings);
+/* Each error, warning and note of src/ is explained in the page: a pattern of it is in the first
+ * cell of a table whose head is "| message |", with "…" for what varies and "[…]" for words left
+ * out. Each such pattern is of some message, and of few. Returns how many messages there are. */
+int rules_check_messages(const char *root, const char *page, struct findings *findings);
 /* Every symbol that a library exports begins with tri_ or, what include/ declares, with trident_;
  * main may be there too. nm is the program's
  * path. Names that begin with two underscores are the compiler's own. */

@@ -258,6 +258,57 @@ static void test_doc_links(void **state)
     assert_found(&findings, 1, "docs/guide.md:2: link to gone.md");
 }
 
+/* What src says and a page explains; both planted. */
+static void assert_explained(const char *source, const char *page, int count, const char *part)
+{
+    struct findings findings = {0};
+    plant("src/base/a.c", source);
+    plant("docs/page.md", page);
+    rules_check_messages(planted_root, "docs/page.md", &findings);
+    assert_found(&findings, count, part);
+}
+
+#define TABLE "| message | cause and cure |\n| --- | --- |\n"
+#define CURE  " | This is the cause. That is the cure |\n"
+
+static void test_messages(void **state)
+{
+    (void)state;
+    static const char source[] =
+        "/* tri_fail(error, \"not one at all\") */\n"
+        "return tri_fail(error, TRI_BAD_INPUT, \"%s:%d: found %\" PRId64 \", expected \"\n"
+        "                \"at most %.*s\", path, line, n, 2, \"of a name\");\n"
+        "refuse(s, \"a_key\", bad ? \"is wrong here\" : \"is not there\");\n"
+        "tri_log_warn(\"%s\", second.message); tri_log_info(\"all is well\");\n"
+        "(void)snprintf(line, size, \"trident: error: rank %d: it stands still\\n\", rank);\n";
+    assert_explained(source,
+                     TABLE "| `found …, expected at most …`<br>`is wrong […]`" CURE
+                           "| `is not there`" CURE "| `rank …: it stands still`" CURE,
+                     0, NULL);
+    assert_explained(source, TABLE "| `found …, expected at most …`<br>`is wrong here`" CURE, 2,
+                     "src/base/a.c:4: not explained in docs/page.md: \"is not there\"");
+    assert_explained("", TABLE "| `is not there`" CURE, 1,
+                     "docs/page.md:3: nothing in src says \"is not there\"");
+    assert_explained("", "| see | what |\n| --- | --- |\n| `is not there`" CURE, 0, NULL);
+    assert_explained("fail(scan, \"is not there\");", TABLE "| `is not there` | No |\n", 2,
+                     "docs/page.md:3: no cause and cure");
+    assert_explained("void hint(const char *, ...) TRI_PRINTF(1, 2);", "", 1,
+                     "src/base/a.c:1: does hint make messages?");
+    assert_explained("tri_fail(error, TRI_FAILED, \"%s: %s\", path, why);", "", 1,
+                     "src/base/a.c:1: a message without words");
+}
+
+static void test_messages_caught_all(void **state)
+{
+    (void)state;
+    assert_explained("fail(e, \"a b one\"); fail(e, \"a b two\"); fail(e, \"a b three\");",
+                     TABLE "| `[…]`" CURE, 1, "docs/page.md:3: \"[…]\" is of 3 messages");
+    assert_explained("fail(e, \"found a one\"); fail(e, \"found b two\"); fail(e, \"found c x\");"
+                     "fail(e, \"found d one\"); fail(e, \"found e two\"); fail(e, \"found f x\");"
+                     "fail(e, \"found g one\"); fail(e, \"found h two\"); fail(e, \"found i x\");",
+                     TABLE "| `found […]`" CURE, 1, "\"found […]\" is of 9 messages");
+}
+
 static void test_findings_that_do_not_fit(void **state)
 {
     (void)state;
@@ -300,6 +351,7 @@ static void test_this_tree(void **state)
     rules_check_strategies(root, &findings);
     rules_check_weights(root, &findings);
     rules_check_doc_links(root, &findings);
+    assert_true(rules_check_messages(root, "docs/troubleshooting.md", &findings) > 500);
     assert_found(&findings, 0, NULL);
 }
 
@@ -320,6 +372,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_folders, planted_begin, planted_end),
         cmocka_unit_test_setup_teardown(test_lengths, planted_begin, planted_end),
         cmocka_unit_test_setup_teardown(test_doc_links, planted_begin, planted_end),
+        cmocka_unit_test_setup_teardown(test_messages, planted_begin, planted_end),
+        cmocka_unit_test_setup_teardown(test_messages_caught_all, planted_begin, planted_end),
         cmocka_unit_test_setup_teardown(test_findings_that_do_not_fit, planted_begin, planted_end),
         cmocka_unit_test(test_this_tree),
     };
