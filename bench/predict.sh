@@ -9,7 +9,7 @@
 # before each program and PAUSE seconds behind it (FRONT="chrt -r 20" PAUSE=30 takes the cores from
 # others for a moment). Prints a Markdown table, the share of cells within 10 and 20 %, and for each
 # shape and number of ranks how far the way that is predicted to be the fastest is from the fastest
-# one measured. A run is one thread a rank, on one core. Routing is balanced, as plans take it to be.
+# one measured. A run is one thread a rank, on one core; routing is balanced, as plans take it.
 set -eu
 cd "$(dirname "$0")/.."
 bin=$(cd "${BUILD:-build/release}" && pwd)/bin

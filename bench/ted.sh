@@ -82,9 +82,9 @@ once() {
     local before after out options
     read -r -a options <<<"$(options_of "$1")"
     before=$(bench/hosts.sh sent)
-    out=$(bench/hosts.sh mpirun 2 "$build/bin/step" ted --threads 1 --warm 1 \
-        --steps "$steps" --no-ceiling --json parallel.tensor=2 parallel.expert=4 train.recompute=full "${options[@]}" "${overrides[@]}" \
-        2>"$work/log") || {
+    out=$(bench/hosts.sh mpirun 2 "$build/bin/step" ted --threads 1 --warm 1 --steps "$steps" \
+        --no-ceiling --json parallel.tensor=2 parallel.expert=4 train.recompute=full \
+        "${options[@]}" "${overrides[@]}" 2>"$work/log") || {
         cat "$work/log" >&2
         exit 3
     }
