@@ -13,7 +13,7 @@ struct request {
     int threads;
     char out[TRI_PATH_MAX], kernels[TRI_PATH_MAX];
     struct tri_cluster old; /* of the file kernels */
-    bool quick, json;
+    bool quick, reproducible, json;
 };
 
 static enum tri_status read_request(const struct tri_arguments *arguments, struct request *request,
@@ -29,6 +29,7 @@ static enum tri_status read_request(const struct tri_arguments *arguments, struc
     }
     request->threads = (int)threads;
     request->quick = tri_arguments_has(arguments, "--quick");
+    request->reproducible = tri_arguments_has(arguments, "--reproducible");
     request->json = tri_arguments_has(arguments, "--json");
     return tri_kernels_check(tri_environment_kernels(), error);
 }
@@ -67,20 +68,22 @@ static void add(json_t *object, const char *key, double value)
 /* The names and numbers of the file. */
 static json_t *json_of_cluster(const struct tri_cluster *cluster)
 {
-    static const char *const dtypes[TRI_CLUSTER_DTYPES] = {"f32", "bf16"};
     static const char *const names[TRI_LINK_COUNT] = {"inside", "between"};
     json_t *kernels = json_object();
     json_t *links = json_object();
-    for (int dtype = 0; dtype < TRI_CLUSTER_DTYPES; dtype++) {
+    for (int set = 0; set < TRI_CLUSTER_KERNELS; set++) {
+        if (!cluster->has_kernels[set]) {
+            continue;
+        }
         json_t *tasks = json_object();
         for (int task = 0; task < TRI_TASK_COUNT; task++) {
             json_t *one = json_object();
-            add(one, "call", cluster->rate[dtype][task].call);
-            add(one, "flops", cluster->rate[dtype][task].flops);
-            add(one, "bytes", cluster->rate[dtype][task].bytes);
+            add(one, "call", cluster->rate[set][task].call);
+            add(one, "flops", cluster->rate[set][task].flops);
+            add(one, "bytes", cluster->rate[set][task].bytes);
             (void)json_object_set_new(tasks, tri_task_name((enum tri_task)task), one);
         }
-        (void)json_object_set_new(kernels, dtypes[dtype], tasks);
+        (void)json_object_set_new(kernels, tri_cluster_kernels_name(set), tasks);
     }
     for (int link = 0; link < TRI_LINK_COUNT; link++) {
         json_t *ops = json_object();
@@ -88,6 +91,8 @@ static json_t *json_of_cluster(const struct tri_cluster *cluster)
             json_t *one = json_object();
             add(one, "message", cluster->link[link][op].message);
             add(one, "bytes", cluster->link[link][op].bytes);
+            add(one, "from", cluster->link[link][op].from);
+            add(one, "large", cluster->link[link][op].large);
             (void)json_object_set_new(ops, tri_op_name((enum tri_op)op), one);
         }
         if (cluster->has_link[link]) {
@@ -137,8 +142,13 @@ enum tri_status tri_command_calibrate(const struct tri_arguments *arguments,
         return status;
     }
     choose_threads(arguments, &request);
-    TRI_TRY(tri_calibrate(arguments->comm, request.threads, request.quick,
-                          request.kernels[0] ? &request.old : NULL, &cluster, notes, error));
+    const struct tri_calibration calibration = {
+        .threads = request.threads,
+        .quick = request.quick,
+        .reproducible = request.reproducible,
+        .kernels = request.kernels[0] ? &request.old : NULL,
+    };
+    TRI_TRY(tri_calibrate(arguments->comm, &calibration, &cluster, notes, error));
     if (tri_comm_rank(arguments->comm) == 0) {
         status = report(&request, &cluster, notes, error);
     }

@@ -154,7 +154,7 @@ const struct tri_command tri_commands[] = {
     {"calibrate",
      "what this machine does in a second, for plan --cluster",
      "trident calibrate [--out FILE] [--ranks N] [--threads N] [--kernels FILE] [--quick] "
-     "[--json]\n"
+     "[--reproducible] [--json]\n"
      "mpiexec -n 8 trident calibrate --out cluster.yaml    on the ranks that a run will have\n\n"
      "Measures, all ranks at once, kernels by kind and precision in steps of small models, and\n"
      "each collective inside a host and between hosts; fits a time for each call and rates of\n"
@@ -166,9 +166,10 @@ const struct tri_command tri_commands[] = {
      "  --threads N  of each rank, as the config's key threads\n"
      "  --kernels FILE  has the kernels' rates: only the links are measured\n"
      "  --quick      in a tenth of the time, less exactly\n"
+     "  --reproducible  also the kernels of runs with reproducible: true, in twice the time\n"
      "  --json       one JSON object: what the file has\n",
      OPTIONS({"--out", true}, {"--ranks", true}, {"--threads", true}, {"--kernels", true},
-             {"--quick", false}, {"--json", false}, {NULL, false}),
+             {"--quick", false}, {"--reproducible", false}, {"--json", false}, {NULL, false}),
      0,
      {NULL},
      TRI_WRITES | TRI_STARTS_RANKS,

@@ -290,14 +290,19 @@ static void cast(const struct tri_kernels *self, const struct tri_cast_args *arg
 
 static void fixed_add(const struct tri_kernels *self, const struct tri_fixed_add_args *args)
 {
+    size_t bytes = tri_dtype_size(args->dt) + 2 * sizeof(*args->sums);
+    tell(self, TRI_TASK_ELEMENTS, args->dt, 1.0, 0.0, (double)args->n * (double)bytes);
 }
 
 static void fixed_get(const struct tri_kernels *self, const struct tri_fixed_get_args *args)
 {
+    size_t bytes = sizeof(*args->sums) + sizeof(*args->y);
+    tell(self, TRI_TASK_ELEMENTS, TRI_F32, 1.0, 0.0, (double)args->n * (double)bytes);
 }
 
 static void fixed_squares(const struct tri_kernels *self, const struct tri_fixed_get_args *args)
 {
+    tell_rows(self, TRI_TASK_SQUARES, TRI_I64, 1.0, args->n, 1);
 }
 
 static double sum_squares(const struct tri_kernels *self, const struct tri_squares_args *args)

@@ -75,6 +75,9 @@ TIMED(bias_backward, tri_bias_args)
 TIMED(zero, tri_zero_args)
 TIMED(copy, tri_copy_args)
 TIMED(cast, tri_cast_args)
+TIMED(fixed_add, tri_fixed_add_args)
+TIMED(fixed_get, tri_fixed_get_args)
+TIMED(fixed_squares, tri_fixed_get_args)
 TIMED(adamw, tri_adamw)
 TIMED(loop, tri_loop_args)
 
@@ -138,6 +141,9 @@ struct tri_kernels *tri_kernels_create_timed(const struct tri_kernels *kernels,
     timed->zero = zero;
     timed->copy = copy;
     timed->cast = cast;
+    timed->fixed_add = fixed_add;
+    timed->fixed_get = fixed_get;
+    timed->fixed_squares = fixed_squares;
     timed->sum_squares = sum_squares;
     timed->adamw = adamw;
     timed->loop = loop;

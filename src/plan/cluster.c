@@ -2,19 +2,27 @@
 
 #include <math.h>
 
+const char *tri_cluster_kernels_name(int kernels)
+{
+    static const char *const names[TRI_CLUSTER_KERNELS] = {"f32", "bf16", "reproducible_f32",
+                                                           "reproducible_bf16"};
+    return names[kernels];
+}
+
 enum tri_status tri_cluster_check(const struct tri_cluster *cluster,
                                   const struct tri_config *config, int ranks,
                                   struct tri_error *error)
 {
-    if (config->reproducible) {
-        return tri_config_refuse(config, error, "reproducible",
-                                 "found true, expected false: a cluster has the rates of the usual "
-                                 "kernels");
-    }
-    if (config->precision == TRI_PRECISION_BF16 && !cluster->has_kernels[TRI_CLUSTER_BF16]) {
-        return tri_fail(error, TRI_BAD_INPUT,
-                        "cluster %s: no section kernels.bf16, and precision is bf16",
-                        cluster->name);
+    int first = config->reproducible ? TRI_CLUSTER_REPRODUCIBLE : 0;
+    int last = first + (config->precision == TRI_PRECISION_BF16 ? TRI_CLUSTER_BF16 : 0);
+    for (int kernels = first; kernels <= last; kernels++) {
+        if (!cluster->has_kernels[kernels]) {
+            return tri_fail(
+                error, TRI_BAD_INPUT, "cluster %s: no section kernels.%s, and precision is %s%s",
+                cluster->name, tri_cluster_kernels_name(kernels),
+                tri_cluster_kernels_name(last - first),
+                first ? ", reproducible true (calibrate --reproducible measures it)" : "");
+        }
     }
     if (ranks > cluster->ranks_per_host && !cluster->has_link[TRI_LINK_BETWEEN]) {
         return tri_fail(error, TRI_BAD_INPUT,
@@ -30,10 +38,12 @@ static double over(double amount, double rate)
     return rate > 0.0 ? amount / rate : 0.0;
 }
 
-double tri_cluster_compute(const struct tri_cluster *cluster, const struct tri_kernel_note *note)
+double tri_cluster_compute(const struct tri_cluster *cluster, bool reproducible,
+                           const struct tri_kernel_note *note)
 {
-    int dtype = note->dtype == TRI_BF16 ? TRI_CLUSTER_BF16 : TRI_CLUSTER_F32;
-    const struct tri_rate *rate = &cluster->rate[dtype][note->work];
+    int kernels = (note->dtype == TRI_BF16 ? TRI_CLUSTER_BF16 : TRI_CLUSTER_F32) +
+                  (reproducible ? TRI_CLUSTER_REPRODUCIBLE : 0);
+    const struct tri_rate *rate = &cluster->rate[kernels][note->work];
     return note->calls * rate->call + over(note->flops, rate->flops) +
            over(note->bytes, rate->bytes);
 }
@@ -69,6 +79,12 @@ static double volume(const struct tri_traffic *t, double *messages)
     return t->bytes;
 }
 
+static double carry(const struct tri_link_rate *rate, double bytes)
+{
+    double beyond = rate->from > 0.0 && bytes > rate->from ? bytes - rate->from : 0.0;
+    return over(bytes - beyond, rate->bytes) + over(beyond, rate->large);
+}
+
 struct tri_transfer tri_cluster_transfer(const struct tri_cluster *cluster,
                                          const struct tri_traffic *t)
 {
@@ -96,7 +112,7 @@ struct tri_transfer tri_cluster_transfer(const struct tri_cluster *cluster,
     for (int i = 0; i < TRI_LINK_COUNT; i++) {
         const struct tri_link_rate *rate = &cluster->link[i][t->op];
         double shared = i == TRI_LINK_BETWEEN ? neighbours : 1.0;
-        transfer.seconds[i] = count[i] * rate->message + over(shared * sent[i], rate->bytes);
+        transfer.seconds[i] = count[i] * rate->message + carry(rate, shared * sent[i]);
         transfer.hidden[i] = cluster->hidden[i];
     }
     return transfer;

@@ -10,7 +10,14 @@
 
 #include <stdio.h>
 
-enum tri_cluster_dtype { TRI_CLUSTER_F32, TRI_CLUSTER_BF16, TRI_CLUSTER_DTYPES };
+/* Kernels by their main operands, of a usual run and of a reproducible one, which has others. */
+enum tri_cluster_kernels {
+    TRI_CLUSTER_F32,
+    TRI_CLUSTER_BF16,
+    TRI_CLUSTER_REPRODUCIBLE, /* and so many further on of the same operands */
+    TRI_CLUSTER_KERNELS = 2 * TRI_CLUSTER_REPRODUCIBLE
+};
+const char *tri_cluster_kernels_name(int kernels);
 
 /* A call takes `call` seconds, and its operations and its bytes their part of a second each; 0: as
  * many as one likes. */
@@ -18,9 +25,10 @@ struct tri_rate {
     double call, flops, bytes;
 };
 
-/* A message takes `message` seconds of its sender; bytes: a second. */
+/* A message takes `message` seconds of its sender; bytes: a second. Of a call those beyond `from`
+ * go at `large` a second; from 0: all go alike. */
 struct tri_link_rate {
-    double message, bytes;
+    double message, bytes, from, large;
 };
 
 enum { TRI_CLUSTER_NAME = 256 };
@@ -31,8 +39,8 @@ struct tri_cluster {
     int64_t memory; /* bytes that a rank may take; 0: not said */
     bool one_link;  /* what goes between hosts and what goes inside them share their way */
     bool ring;      /* sums and gathers cross each host's border once (NCCL), not rank by rank */
-    bool has_kernels[TRI_CLUSTER_DTYPES], has_link[TRI_LINK_COUNT];
-    struct tri_rate rate[TRI_CLUSTER_DTYPES][TRI_TASK_COUNT];
+    bool has_kernels[TRI_CLUSTER_KERNELS], has_link[TRI_LINK_COUNT];
+    struct tri_rate rate[TRI_CLUSTER_KERNELS][TRI_TASK_COUNT];
     /* Inside: bytes of a rank. Between: of a host, all its ranks together. */
     struct tri_link_rate link[TRI_LINK_COUNT][TRI_OP_COUNT];
     double hidden[TRI_LINK_COUNT]; /* see struct tri_transfer */
@@ -50,7 +58,8 @@ enum tri_status tri_cluster_check(const struct tri_cluster *cluster,
                                   const struct tri_config *config, int ranks,
                                   struct tri_error *error) TRI_NODISCARD;
 
-double tri_cluster_compute(const struct tri_cluster *cluster, const struct tri_kernel_note *note);
+double tri_cluster_compute(const struct tri_cluster *cluster, bool reproducible,
+                           const struct tri_kernel_note *note);
 
 /* One rank's part of a collective over `ranks`, `local` of them on its host with it. */
 struct tri_traffic {

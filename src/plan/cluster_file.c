@@ -19,7 +19,6 @@ enum { FILE_MAX = 1 << 20, KEY_BYTES = 128 };
 #define LEAST_RATE 1e-60
 #define MOST_RATE  1e60
 
-static const char *const dtype_names[TRI_CLUSTER_DTYPES] = {"f32", "bf16"};
 static const char *const link_names[TRI_LINK_COUNT] = {"inside", "between"};
 
 /* Names for several kinds of work, the wider first. */
@@ -187,6 +186,23 @@ static enum tri_status read_kernels(const struct reader *r, const struct tri_nod
     return TRI_OK;
 }
 
+static enum tri_status read_link_rate(const struct reader *r, const struct tri_node *node,
+                                      const char *key, struct tri_link_rate *rate)
+{
+    const struct number numbers[] = {{"message", &rate->message},
+                                     {"bytes", &rate->bytes},
+                                     {"from", &rate->from},
+                                     {"large", &rate->large}};
+    *rate = (struct tri_link_rate){0};
+    TRI_TRY(read_numbers(r, node, key, numbers, sizeof(numbers) / sizeof(*numbers)));
+    if ((rate->from > 0.0) != (rate->large > 0.0)) {
+        return tri_fail(r->error, TRI_BAD_INPUT, "%s:%d: key '%s': found %s, expected both or none",
+                        r->path, node->line, key,
+                        rate->from > 0.0 ? "from without large" : "large without from");
+    }
+    return TRI_OK;
+}
+
 static enum tri_status read_link(const struct reader *r, const struct tri_node *node,
                                  const char *section, struct tri_link_rate *rates, double *hidden)
 {
@@ -214,10 +230,7 @@ static enum tri_status read_link(const struct reader *r, const struct tri_node *
                 tri_nearest_consider(&nearest, name, tri_op_name((enum tri_op)op));
                 known = known || named;
                 if ((named && width == 1) || (any && width == 0)) {
-                    const struct number numbers[] = {{"message", &rate->message},
-                                                     {"bytes", &rate->bytes}};
-                    *rate = (struct tri_link_rate){0};
-                    TRI_TRY(read_numbers(r, node->items[i], key, numbers, 2));
+                    TRI_TRY(read_link_rate(r, node->items[i], key, rate));
                     set[op] = true;
                 }
             }
@@ -239,21 +252,23 @@ static enum tri_status read_link(const struct reader *r, const struct tri_node *
 static enum tri_status read_sections(const struct reader *r, const struct tri_node *node,
                                      struct tri_cluster *cluster, bool links)
 {
-    const char *const *names = links ? link_names : dtype_names;
     const char *above = links ? "links" : "kernels";
+    int sections = links ? (int)TRI_LINK_COUNT : (int)TRI_CLUSTER_KERNELS;
     TRI_TRY(read_mapping(r, node, above));
     for (size_t i = 0; i < node->count; i++) {
         struct tri_nearest nearest = {0};
         char section[KEY_BYTES];
         int which = -1;
-        for (int j = 0; j < 2; j++) {
-            tri_nearest_consider(&nearest, node->keys[i]->text, names[j]);
-            which = strcmp(node->keys[i]->text, names[j]) == 0 ? j : which;
+        for (int j = 0; j < sections; j++) {
+            const char *name = links ? link_names[j] : tri_cluster_kernels_name(j);
+            tri_nearest_consider(&nearest, node->keys[i]->text, name);
+            which = strcmp(node->keys[i]->text, name) == 0 ? j : which;
         }
         if (which < 0) {
             return unknown(r, node->keys[i], above, &nearest);
         }
-        (void)snprintf(section, sizeof(section), "%s.%s", above, names[which]);
+        (void)snprintf(section, sizeof(section), "%s.%s", above,
+                       links ? link_names[which] : tri_cluster_kernels_name(which));
         if (links) {
             TRI_TRY(read_link(r, node->items[i], section, cluster->link[which],
                               &cluster->hidden[which]));
@@ -370,6 +385,8 @@ static void print_links(const struct tri_cluster *cluster, FILE *out)
             (void)fprintf(out, "    %s: {", tri_op_name((enum tri_op)op));
             print_number("message", cluster->link[i][op].message, &first, out);
             print_number("bytes", cluster->link[i][op].bytes, &first, out);
+            print_number("from", cluster->link[i][op].from, &first, out);
+            print_number("large", cluster->link[i][op].large, &first, out);
             (void)fprintf(out, "}\n");
         }
     }
@@ -391,13 +408,13 @@ void tri_cluster_print(const struct tri_cluster *cluster, const char *notes, FIL
         print_links(cluster, out);
     }
     (void)fprintf(out, "kernels:\n");
-    for (int dtype = 0; dtype < TRI_CLUSTER_DTYPES; dtype++) {
-        if (!cluster->has_kernels[dtype]) {
+    for (int kernels = 0; kernels < TRI_CLUSTER_KERNELS; kernels++) {
+        if (!cluster->has_kernels[kernels]) {
             continue;
         }
-        (void)fprintf(out, "  %s:\n", dtype_names[dtype]);
+        (void)fprintf(out, "  %s:\n", tri_cluster_kernels_name(kernels));
         for (int work = 0; work < TRI_TASK_COUNT; work++) {
-            const struct tri_rate *rate = &cluster->rate[dtype][work];
+            const struct tri_rate *rate = &cluster->rate[kernels][work];
             bool first = true;
             (void)fprintf(out, "    %s: {", tri_task_name((enum tri_task)work));
             print_number("call", rate->call, &first, out);

@@ -98,3 +98,38 @@ double tri_fit(const struct tri_sample *samples, int count, double costs[TRI_FIT
     }
     return best;
 }
+
+/* A knee must bring more than what is left without it by chance. */
+#define WORTH_A_KNEE 0.8
+
+static double fit_with_knee(const struct tri_sample *samples, int count, double knee,
+                            struct tri_bent_costs *costs)
+{
+    struct tri_sample bent[TRI_BENT_MOST];
+    double found[TRI_FIT_UNKNOWNS];
+    for (int s = 0; s < count; s++) {
+        double bytes = samples[s].amount[1];
+        bent[s] = samples[s];
+        bent[s].amount[1] = knee > 0.0 && bytes > knee ? knee : bytes;
+        bent[s].amount[2] = bytes - bent[s].amount[1];
+    }
+    double error = tri_fit(bent, count, found);
+    *costs = (struct tri_bent_costs){found[0], found[1], found[2], knee};
+    return error;
+}
+
+double tri_fit_bent(const struct tri_sample *samples, int count, struct tri_bent_costs *costs)
+{
+    double best = fit_with_knee(samples, count, 0.0, costs);
+    double least = WORTH_A_KNEE * best;
+    costs->beyond = costs->byte;
+    for (int s = 1; s + 1 < count; s++) {
+        struct tri_bent_costs other;
+        double error = fit_with_knee(samples, count, samples[s].amount[1], &other);
+        if (error < least && other.beyond > 0.0) {
+            best = least = error;
+            *costs = other;
+        }
+    }
+    return best;
+}

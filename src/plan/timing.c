@@ -12,7 +12,8 @@ const char *tri_part_name(enum tri_part part)
 static void compute(void *state, const struct tri_kernel_note *note)
 {
     struct tri_timing *timing = state;
-    tri_lanes_compute(&timing->lanes, tri_cluster_compute(timing->cluster, note));
+    tri_lanes_compute(&timing->lanes,
+                      tri_cluster_compute(timing->cluster, timing->reproducible, note));
 }
 
 static void head(void *state, bool begins)
@@ -109,11 +110,12 @@ static void call(void *state, struct tri_call_note *note)
 #define BEGINNING 1.0
 
 void tri_timing_begin(struct tri_timing *timing, const struct tri_cluster *cluster,
-                      struct tri_kernels *kernels, struct tri_mesh *mesh)
+                      bool reproducible, struct tri_kernels *kernels, struct tri_mesh *mesh)
 {
     int hosts = cluster->ranks_per_host;
     *timing = (struct tri_timing){
         .cluster = cluster,
+        .reproducible = reproducible,
         .kernels = kernels,
         .lanes = {.now = BEGINNING, .one_link = cluster->one_link},
         .calls = {.call = call, .state = timing},

@@ -27,6 +27,7 @@ struct tri_step_time {
 
 struct tri_timing {
     const struct tri_cluster *cluster;
+    bool reproducible;
     struct tri_kernels *kernels;
     struct tri_lanes lanes;
     double head, head_began; /* seconds of the head so far; when it began */
@@ -39,7 +40,7 @@ struct tri_timing {
 /* From now until the end the calling thread lives in the planned time of the mesh's rank. kernels
  * are dry, the mesh has no other ranks; ranks stand on hosts in their order. Local. */
 void tri_timing_begin(struct tri_timing *timing, const struct tri_cluster *cluster,
-                      struct tri_kernels *kernels, struct tri_mesh *mesh);
+                      bool reproducible, struct tri_kernels *kernels, struct tri_mesh *mesh);
 void tri_timing_end(struct tri_timing *timing);
 
 #endif

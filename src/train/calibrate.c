@@ -150,25 +150,36 @@ static void describe(struct tri_calibrator *calibrator, int threads)
                        "seconds a call or message, operations and bytes a second; fits:\n");
 }
 
-enum tri_status tri_calibrate(struct tri_comm *comm, int threads, bool quick,
-                              const struct tri_cluster *kernels, struct tri_cluster *cluster,
-                              char notes[TRI_CALIBRATION_NOTES], struct tri_error *error)
+enum tri_status tri_calibrate(struct tri_comm *comm, const struct tri_calibration *calibration,
+                              struct tri_cluster *cluster, char notes[TRI_CALIBRATION_NOTES],
+                              struct tri_error *error)
 {
-    struct tri_calibrator calibrator = {
-        .comm = comm, .cluster = cluster, .quick = quick, .began = tri_clock_now(), .notes = notes};
+    const struct tri_cluster *kernels = calibration->kernels;
+    struct tri_calibrator calibrator = {.comm = comm,
+                                        .cluster = cluster,
+                                        .quick = calibration->quick,
+                                        .began = tri_clock_now(),
+                                        .notes = notes};
     *cluster = (struct tri_cluster){0};
     notes[0] = '\0';
     TRI_TRY(find_hosts(comm, &cluster->ranks_per_host, error));
     int hosts = tri_comm_size(comm) / cluster->ranks_per_host;
     TRI_TRY(tri_mesh_create(comm, cluster->ranks_per_host, 1, 1, hosts, &calibrator.mesh, error));
-    calibrator.kernels = tri_kernels_create(TRI_KERNELS_FAST, tri_environment_kernels(), threads);
-    describe(&calibrator, threads);
+    calibrator.kernels =
+        tri_kernels_create(TRI_KERNELS_FAST, tri_environment_kernels(), calibration->threads);
+    describe(&calibrator, calibration->threads);
     cluster->memory = find_memory(&calibrator);
     if (kernels) {
         memcpy(cluster->rate, kernels->rate, sizeof(cluster->rate));
         memcpy(cluster->has_kernels, kernels->has_kernels, sizeof(cluster->has_kernels));
     } else {
-        tri_calibrate_kernels(&calibrator);
+        tri_calibrate_kernels(&calibrator, calibrator.kernels, false);
+    }
+    if (calibration->reproducible && !cluster->has_kernels[TRI_CLUSTER_REPRODUCIBLE]) {
+        struct tri_kernels *own = tri_kernels_create(
+            TRI_KERNELS_REPRODUCIBLE, tri_environment_kernels(), calibration->threads);
+        tri_calibrate_kernels(&calibrator, own, true);
+        tri_kernels_destroy(own);
     }
     tri_calibrate_links(&calibrator);
     tri_kernels_destroy(calibrator.kernels);

@@ -33,7 +33,8 @@ bool tri_samples_fit(struct tri_calibrator *calibrator, const char *name,
                      const struct tri_sample *samples, int count, double costs[TRI_FIT_UNKNOWNS]);
 
 /* Fill the cluster. Collective over all ranks. */
-void tri_calibrate_kernels(struct tri_calibrator *calibrator);
+void tri_calibrate_kernels(struct tri_calibrator *calibrator, const struct tri_kernels *kernels,
+                           bool reproducible);
 void tri_calibrate_links(struct tri_calibrator *calibrator);
 
 #endif

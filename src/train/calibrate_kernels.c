@@ -139,17 +139,15 @@ static void train(const struct tri_calibrator *calibrator, struct tri_engine *en
     }
 }
 
+/* words: precision, and whether it is reproducible. */
 static void train_model(const struct tri_calibrator *calibrator, const struct model *model,
-                        const char *precision, const struct tri_kernels *timed,
+                        char *const words[2], const struct tri_kernels *timed,
                         struct record *record)
 {
     struct tri_config *config = tri_alloc(TRI_MEMORY_OTHER, sizeof(*config));
     struct tri_mesh *mesh = tri_mesh_create_serial();
-    char word[32];
-    char *const words[] = {word};
     struct tri_error error;
-    (void)snprintf(word, sizeof(word), "precision=%s", precision);
-    TRI_REQUIRE(tri_config_parse(&tri_strategies, model->name, model->yaml, strlen(model->yaml), 1,
+    TRI_REQUIRE(tri_config_parse(&tri_strategies, model->name, model->yaml, strlen(model->yaml), 2,
                                  words, config, &error) == TRI_OK);
     struct tri_engine *engine = tri_engine_create(config, mesh, timed, true);
     train(calibrator, engine, config, calibrator->quick ? 0 : WARM, record);
@@ -193,9 +191,9 @@ static double interruption(const struct record *record)
     return usual > 0.0 && all > usual ? all / usual : 1.0;
 }
 
-static void fit(struct tri_calibrator *calibrator, const struct record *record)
+/* first: of the cluster's kinds of kernels, that which f32 is. */
+static void fit(struct tri_calibrator *calibrator, int first, const struct record *record)
 {
-    static const char *const names[TRI_CLUSTER_DTYPES] = {"f32", "bf16"};
     struct tri_cluster *cluster = calibrator->cluster;
     struct tri_sample *samples = tri_alloc(TRI_MEMORY_OTHER, KEYS_MOST * sizeof(*samples));
     struct tri_group *world = tri_mesh_group(calibrator->mesh, TRI_ON_ALL);
@@ -203,7 +201,8 @@ static void fit(struct tri_calibrator *calibrator, const struct record *record)
     double mean = stretch / (double)tri_group_size(world);
     tri_all_reduce_sum(world, meta, &mean, 1, TRI_F64);
     tri_calibrate_note(calibrator, "  calls take %.2f times their processor time\n", mean);
-    for (int dtype = 0; dtype < TRI_CLUSTER_DTYPES; dtype++) {
+    for (int dtype = TRI_CLUSTER_F32; dtype <= TRI_CLUSTER_BF16; dtype++) {
+        int kernels = first + dtype;
         for (int work = 0; work < TRI_TASK_COUNT; work++) {
             int count = 0;
             char name[64];
@@ -219,36 +218,39 @@ static void fit(struct tri_calibrator *calibrator, const struct record *record)
                     };
                 }
             }
-            (void)snprintf(name, sizeof(name), "%s.%s", names[dtype],
+            (void)snprintf(name, sizeof(name), "%s.%s", tri_cluster_kernels_name(kernels),
                            tri_task_name((enum tri_task)work));
             double costs[TRI_FIT_UNKNOWNS];
-            struct tri_rate *rate = &cluster->rate[dtype][work];
+            struct tri_rate *rate = &cluster->rate[kernels][work];
             if (tri_samples_fit(calibrator, name, samples, count, costs)) {
                 *rate = (struct tri_rate){costs[0], costs[1] > 0.0 ? 1.0 / costs[1] : 0.0,
                                           costs[2] > 0.0 ? 1.0 / costs[2] : 0.0};
             } else {
-                *rate = cluster->rate[TRI_CLUSTER_F32][work];
+                *rate = cluster->rate[first][work];
             }
         }
-        cluster->has_kernels[dtype] = true;
+        cluster->has_kernels[kernels] = true;
     }
     tri_free(samples);
 }
 
-void tri_calibrate_kernels(struct tri_calibrator *calibrator)
+void tri_calibrate_kernels(struct tri_calibrator *calibrator, const struct tri_kernels *kernels,
+                           bool reproducible)
 {
-    static const char *const precisions[] = {"f32", "bf16"};
+    char precisions[][16] = {"precision=f32", "precision=bf16"};
+    char kind[2][32] = {"reproducible=false", "reproducible=true"};
     struct record record = {.keys = tri_alloc(TRI_MEMORY_OTHER, KEYS_MOST * sizeof(*record.keys))};
     const struct tri_kernel_listener listener = {hear, ignore_head, &record};
-    struct tri_kernels *timed = tri_kernels_create_timed(calibrator->kernels, &listener);
+    struct tri_kernels *timed = tri_kernels_create_timed(kernels, &listener);
     for (size_t i = 0; i < MODELS; i++) {
-        for (int precision = 0; precision < TRI_CLUSTER_DTYPES; precision++) {
+        for (int precision = TRI_CLUSTER_F32; precision <= TRI_CLUSTER_BF16; precision++) {
+            char *const words[] = {precisions[precision], kind[reproducible]};
             if (models[i].quick == calibrator->quick) {
-                train_model(calibrator, &models[i], precisions[precision], timed, &record);
+                train_model(calibrator, &models[i], words, timed, &record);
             }
         }
     }
-    fit(calibrator, &record);
+    fit(calibrator, reproducible ? TRI_CLUSTER_REPRODUCIBLE : TRI_CLUSTER_F32, &record);
     tri_kernels_destroy(timed);
     tri_free(record.keys);
 }

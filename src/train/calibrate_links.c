@@ -4,12 +4,20 @@
 #include "base/memory.h"
 #include "train/calibrate_internal.h"
 
+#include <assert.h>
 #include <stdio.h>
 #include <string.h>
 
-/* Elements of the whole, f32. */
-static const int64_t sizes[] = {2, 1024, 16384, 262144, 2097152};
-enum { SIZES = sizeof(sizes) / sizeof(*sizes), QUICK_SIZES = 4, LARGEST = 2097152 };
+/* Elements of the whole, f32: up to what a block's gradients have. */
+static const int64_t sizes[] = {2, 1024, 16384, 131072, 524288, 2097152, 8388608, 16777216};
+enum { SIZES = sizeof(sizes) / sizeof(*sizes), QUICK_SIZES = 5 };
+static_assert((int)SIZES <= (int)TRI_BENT_MOST, "fits take as many");
+/* What overlap is measured with is no longer than a layer's exchange. */
+enum { EXCHANGED = 2097152 };
+
+/* Seconds that one call may take, and the part of the memory that its data may. */
+#define LONGEST      0.4
+#define MEMORY_SHARE 8
 
 static const struct tri_where meta = {TRI_PHASE_SETUP, TRI_KIND_META};
 
@@ -159,20 +167,62 @@ static double measure_overlap(const struct tri_calibrator *calibrator, const str
 
 /* ---- the whole ------------------------------------------------------------------------------- */
 
+static void cut(struct link_case *c, int64_t n)
+{
+    int ranks = tri_group_size(c->group);
+    c->n = n / ranks * ranks;
+    c->n = c->n > ranks ? c->n : ranks;
+    for (int r = 0; r < ranks; r++) {
+        c->counts[r] = c->n / ranks;
+    }
+}
+
+/* How many sizes there is memory for. */
+static int count_sizes(const struct tri_calibrator *calibrator)
+{
+    int64_t memory = calibrator->cluster->memory;
+    int count = calibrator->quick ? QUICK_SIZES : SIZES;
+    while (count > 1 && memory > 0 &&
+           2 * sizes[count - 1] * (int64_t)sizeof(float) > memory / MEMORY_SHARE) {
+        count--;
+    }
+    return count;
+}
+
+/* Whether the next size, number `count`, takes too long by what the last one took. */
+static bool is_long(const struct tri_sample samples[SIZES], int count)
+{
+    double times = (double)sizes[count] / (double)sizes[count - 1];
+    return sizes[count] >= EXCHANGED && times * samples[count - 1].seconds > LONGEST;
+}
+
+/* Until a call takes long. Their times are the means over all ranks, and so the same on all. */
 static int take_sizes(struct tri_calibrator *calibrator, enum tri_link link, struct link_case *c,
                       struct tri_sample samples[SIZES])
 {
-    int ranks = tri_group_size(c->group);
-    int count = calibrator->quick ? QUICK_SIZES : SIZES;
-    for (int i = 0; i < count; i++) {
-        c->n = sizes[i] / ranks * ranks;
-        c->n = c->n > ranks ? c->n : ranks;
-        for (int r = 0; r < ranks; r++) {
-            c->counts[r] = c->n / ranks;
-        }
-        measure(calibrator, link, c, &samples[i]);
-    }
+    struct tri_group *world = tri_mesh_group(calibrator->mesh, TRI_ON_ALL);
+    int most = count_sizes(calibrator);
+    int count = 0;
+    do {
+        double *seconds = &samples[count].seconds;
+        cut(c, sizes[count]);
+        measure(calibrator, link, c, &samples[count]);
+        tri_all_reduce_sum(world, meta, seconds, 1, TRI_F64);
+        *seconds /= (double)tri_group_size(world);
+        count++;
+    } while (count < most && !is_long(samples, count));
     return count;
+}
+
+static void fit(struct tri_calibrator *calibrator, const char *name,
+                const struct tri_sample samples[SIZES], int count, struct tri_link_rate *rate)
+{
+    struct tri_bent_costs costs;
+    double error = tri_fit_bent(samples, count, &costs);
+    *rate = (struct tri_link_rate){costs.message, costs.byte > 0.0 ? 1.0 / costs.byte : 0.0,
+                                   costs.knee, costs.knee > 0.0 ? 1.0 / costs.beyond : 0.0};
+    tri_calibrate_note(calibrator, "  %-26s %3d measured, off by %5.1f %%\n", name, count,
+                       1e2 * error);
 }
 
 static void calibrate_link(struct tri_calibrator *calibrator, enum tri_link link,
@@ -180,7 +230,8 @@ static void calibrate_link(struct tri_calibrator *calibrator, enum tri_link link
 {
     struct tri_cluster *cluster = calibrator->cluster;
     static const char *const names[TRI_LINK_COUNT] = {"inside", "between"};
-    size_t bytes = (LARGEST + (size_t)tri_comm_size(calibrator->comm)) * sizeof(float);
+    int64_t most = sizes[count_sizes(calibrator) - 1] + tri_comm_size(calibrator->comm);
+    size_t bytes = (size_t)most * sizeof(float);
     struct link_case c = {
         .group = group,
         .data = tri_alloc(TRI_MEMORY_OTHER, bytes),
@@ -191,14 +242,12 @@ static void calibrate_link(struct tri_calibrator *calibrator, enum tri_link link
     for (int op = 0; op < TRI_OP_COUNT; op++) {
         struct tri_sample samples[SIZES];
         char name[64];
-        double costs[TRI_FIT_UNKNOWNS];
         c.op = (enum tri_op)op;
         int count = take_sizes(calibrator, link, &c, samples);
         (void)snprintf(name, sizeof(name), "%s.%s", names[link], tri_op_name(c.op));
-        (void)tri_samples_fit(calibrator, name, samples, count, costs);
-        cluster->link[link][op] =
-            (struct tri_link_rate){costs[0], costs[1] > 0.0 ? 1.0 / costs[1] : 0.0};
+        fit(calibrator, name, samples, count, &cluster->link[link][op]);
     }
+    cut(&c, c.n < EXCHANGED ? c.n : EXCHANGED);
     cluster->hidden[link] = measure_overlap(calibrator, &c);
     cluster->has_link[link] = true;
     tri_free(c.counts);

@@ -135,7 +135,7 @@ static struct tri_memory_counters run(const struct tri_rehearsal *rehearsal,
     struct tri_timing timing = {0};
     mesh->ledger = &answer->ledger;
     if (rehearsal->cluster) {
-        tri_timing_begin(&timing, rehearsal->cluster, kernels, mesh);
+        tri_timing_begin(&timing, rehearsal->cluster, config->reproducible, kernels, mesh);
     }
     for (int64_t i = 0; i < STEPS; i++) {
         memset(&answer->ledger, 0, sizeof(answer->ledger));

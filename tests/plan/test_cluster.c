@@ -33,10 +33,12 @@ static const char good[] =
     "memory_per_rank: 1e9\n"
     "links:\n"
     "  inside: {any: {message: 1e-6, bytes: 1e10}, all_to_all: {bytes: 2e10}}\n"
-    "  between: {all_to_all: {message: 1e-5}, any: {bytes: 1e9}, hidden: 0.5}\n"
+    "  between: {all_to_all: {message: 1e-5}, any: {bytes: 1e9, from: 1e6, large: 5e8}, hidden: "
+    "0.5}\n"
     "kernels:\n"
     "  f32: {product_weight: {flops: 3e11}, any: {bytes: 2e10}, products: {call: 1e-6, flops: "
-    "1e11}}\n";
+    "1e11}}\n"
+    "  reproducible_f32: {any: {bytes: 3e9}}\n";
 
 static void test_read(void **state)
 {
@@ -59,7 +61,11 @@ static void test_read(void **state)
     expect_close(c.link[TRI_LINK_INSIDE][TRI_OP_ALL_REDUCE].bytes, 1e10);
     expect_close(c.link[TRI_LINK_BETWEEN][TRI_OP_ALL_TO_ALL].message, 1e-5);
     expect_close(c.hidden[TRI_LINK_BETWEEN], 0.5);
+    expect_close(c.link[TRI_LINK_BETWEEN][TRI_OP_SEND].from, 1e6);
+    expect_close(c.link[TRI_LINK_BETWEEN][TRI_OP_SEND].large, 5e8);
     assert_false(c.has_kernels[TRI_CLUSTER_BF16]);
+    assert_true(c.has_kernels[TRI_CLUSTER_REPRODUCIBLE]);
+    expect_close(c.rate[TRI_CLUSTER_REPRODUCIBLE][TRI_TASK_NORM].bytes, 3e9);
 }
 
 static void test_refused(void **state)
@@ -92,6 +98,9 @@ static void test_refused(void **state)
         {"ranks_per_host: 1\nlinks: {inside: {hidden: 2}}\n", "expected a number from 0 to 1"},
         {"ranks_per_host: 1\nlinks: {inside: {all_reduce: {bytes: 1}}}\n",
          ":2: links.inside has no rate for all_gather, nor for any"},
+        {"ranks_per_host: 2\nlinks:\n  inside: {any: {bytes: 1, from: 2}}\n",
+         ":3: key 'links.inside.any': found from without large, expected both or none"},
+        {"ranks_per_host: 2\nlinks:\n  inside: {any: {large: 2}}\n", "found large without from"},
         {"ranks_per_host: 1\nsums: star\n", ":2: key 'sums': found 'star', expected ring or pairs"},
         {"3\n", "found '3', expected a section"},
     };
@@ -180,6 +189,47 @@ static void test_traffic(void **state)
     expect_close(ring.seconds[TRI_LINK_BETWEEN], 2.0 * 7.0 / 8.0 * 800.0);
 }
 
+/* Of the bytes of a call those beyond a number go at another rate; each call begins anew. */
+static void test_large(void **state)
+{
+    (void)state;
+    struct tri_cluster cluster = {.ranks_per_host = 4};
+    struct tri_traffic traffic = {TRI_OP_ALL_GATHER, 4, 4, 4, 100.0, {0.0, 0.0}, false, {0.0, 0.0}};
+    cluster.link[TRI_LINK_INSIDE][TRI_OP_ALL_GATHER] = (struct tri_link_rate){0.0, 2.0, 240.0, 1.0};
+    expect_close(tri_cluster_transfer(&cluster, &traffic).seconds[TRI_LINK_INSIDE],
+                 240.0 / 2.0 + 60.0);
+    traffic.bytes = 80.0;
+    expect_close(tri_cluster_transfer(&cluster, &traffic).seconds[TRI_LINK_INSIDE], 240.0 / 2.0);
+}
+
+static void test_fit_bent(void **state)
+{
+    (void)state;
+    struct tri_sample samples[8];
+    struct tri_bent_costs costs;
+    for (int bent = 0; bent < 2; bent++) {
+        for (int i = 0; i < 8; i++) {
+            double bytes = 64.0 * pow(8.0, (double)i);
+            double beyond = bent && bytes > 32768.0 ? bytes - 32768.0 : 0.0;
+            samples[i] = (struct tri_sample){
+                .seconds = 6e-6 + 1e-10 * (bytes - beyond) + 4e-10 * beyond,
+                .amount = {3.0, bytes},
+                .weight = 1.0,
+            };
+        }
+        assert_true(tri_fit_bent(samples, 8, &costs) < 1e-9);
+        assert_true(fabs(costs.message / 2e-6 - 1.0) < 1e-6);
+        assert_true(fabs(costs.byte / 1e-10 - 1.0) < 1e-6);
+        assert_true(fabs(costs.beyond / (bent ? 4e-10 : 1e-10) - 1.0) < 1e-6);
+        assert_true(costs.knee == (bent ? 32768.0 : 0.0));
+    }
+    /* What only scatters has no knee. */
+    for (int i = 0; i < 8; i++) {
+        samples[i].seconds = (i % 2 ? 1.1 : 0.9) * (6e-6 + 1e-10 * samples[i].amount[1]);
+    }
+    assert_true(tri_fit_bent(samples, 8, &costs) < 0.2 && costs.knee == 0.0);
+}
+
 static void test_fit(void **state)
 {
     (void)state;
@@ -229,7 +279,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_read),  cmocka_unit_test(test_refused),
         cmocka_unit_test(test_again), cmocka_unit_test(test_traffic),
-        cmocka_unit_test(test_fit),
+        cmocka_unit_test(test_fit),   cmocka_unit_test(test_fit_bent),
+        cmocka_unit_test(test_large),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
