@@ -17,9 +17,27 @@ struct request {
     int ranks;
     bool layouts, json, timed;
     struct tri_cluster cluster; /* when timed */
+    char untimed[512];          /* why the config's own cluster says no time; "" */
     int64_t process;            /* of this process; a run measures its own */
     char chosen[TRI_AUTO_TEXT]; /* of what is left to the planner, on rank 0; "": nothing is */
 };
+
+/* A cluster that somebody asks is to answer. One that the config has for its run may lack what this
+ * plan's times need: then it has none, unless something is left to them. */
+static enum tri_status check_times(struct request *request, bool asked, struct tri_error *error)
+{
+    if (!request->timed) {
+        return TRI_OK;
+    }
+    enum tri_status status =
+        tri_cluster_check(&request->cluster, &request->config, request->ranks, error);
+    if (status != TRI_OK && !asked && request->config.autos == 0) {
+        (void)snprintf(request->untimed, sizeof(request->untimed), "%.500s", error->message);
+        request->timed = false;
+        return TRI_OK;
+    }
+    return status;
+}
 
 static enum tri_status read_request(const struct tri_arguments *arguments, struct request *request,
                                     struct tri_error *error)
@@ -30,7 +48,8 @@ static enum tri_status read_request(const struct tri_arguments *arguments, struc
     request->json = tri_arguments_has(arguments, "--json");
     TRI_TRY(tri_arguments_config(arguments, false, 0, &request->config, error));
     char *file = request->config.plan.cluster;
-    if (tri_arguments_has(arguments, "--cluster")) {
+    bool asked = tri_arguments_has(arguments, "--cluster");
+    if (asked) {
         TRI_TRY(tri_arguments_path(arguments, "--cluster", file, error));
     }
     request->timed = file[0] != '\0';
@@ -54,9 +73,7 @@ static enum tri_status read_request(const struct tri_arguments *arguments, struc
     }
     request->ranks = (int)ranks;
     TRI_TRY(tri_params_check_frozen(&request->config, error));
-    if (request->timed) {
-        TRI_TRY(tri_cluster_check(&request->cluster, &request->config, request->ranks, error));
-    }
+    TRI_TRY(check_times(request, asked, error));
     return request->layouts ? TRI_OK : tri_config_check_layout(&request->config, (int)ranks, error);
 }
 
@@ -104,6 +121,20 @@ json_t *tri_json_of_plan(const struct tri_layout_plan *plan)
 }
 
 /* ---- one layout ------------------------------------------------------------------------------ */
+
+static void add_untimed(json_t *root, const struct request *request)
+{
+    if (request->untimed[0]) {
+        (void)json_object_set_new(root, "untimed", json_string(request->untimed));
+    }
+}
+
+static void print_untimed(const struct request *request)
+{
+    if (request->untimed[0]) {
+        (void)printf("no times: %s\n", request->untimed);
+    }
+}
 
 static double megabytes(int64_t bytes)
 {
@@ -182,6 +213,7 @@ static enum tri_status plan_one(const struct request *request, struct tri_error 
         if (request->timed) {
             tri_print_times(&request->cluster, &plan.time);
         }
+        print_untimed(request);
         return TRI_OK;
     }
     json_t *root = tri_json_of_plan(&plan);
@@ -192,6 +224,7 @@ static enum tri_status plan_one(const struct request *request, struct tri_error 
         tri_json_add_times(root, &plan.time);
     }
     tri_json_add_chosen(root, request->chosen);
+    add_untimed(root, request);
     for (int load = TRI_LOAD_HEADROOM; load < TRI_LOAD_COUNT; load++) {
         (void)json_object_set_new(root, load_names[load], json_of_memory(&loads[load]));
     }
@@ -250,6 +283,7 @@ static void plan_all(const struct request *request)
         tri_layout_plans(&request->config, request->ranks, tri_rehearse_layout, &count);
     if (!request->json) {
         print_all(request, plans, count);
+        print_untimed(request);
     } else {
         json_t *layouts = json_array();
         json_t *refused = json_array();
@@ -262,17 +296,23 @@ static void plan_all(const struct request *request)
                 (void)json_array_append_new(layouts, tri_json_of_plan(&plans[i]));
             }
         }
-        tri_print_json(json_pack("{si sI so so}", "ranks", request->ranks, "process",
-                                 (json_int_t)request->process, "layouts", layouts, "refused",
-                                 refused));
+        json_t *root =
+            json_pack("{si sI so so}", "ranks", request->ranks, "process",
+                      (json_int_t)request->process, "layouts", layouts, "refused", refused);
+        add_untimed(root, request);
+        tri_print_json(root);
     }
     tri_free(plans);
 }
 
-/* What is left to the planner; of all layouts that is only said. Collective. */
+/* What is left to the planner; of all layouts that is only said, and without times a layout left to
+ * it is any of them. Collective. */
 static enum tri_status choose(const struct tri_arguments *arguments, struct request *request,
                               struct tri_error *error)
 {
+    if (request->layouts && !request->timed && request->config.autos == TRI_AUTO_LAYOUT) {
+        return TRI_OK;
+    }
     struct tri_config *config = tri_alloc(TRI_MEMORY_OTHER, sizeof(*config));
     *config = request->config;
     enum tri_status status = tri_auto_choose(tri_mesh_group(arguments->everyone, TRI_ON_ALL),

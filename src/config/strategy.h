@@ -56,11 +56,13 @@ struct tri_router_kind {
 struct tri_schedule_ops;
 struct tri_schedule_kind {
     struct tri_strategy strategy;
-    bool dense;         /* for routers that are, and no others */
-    bool drops;         /* is made for tensor ranks that send different tokens: takes no
+    bool dense;      /* for routers that are, and no others */
+    bool drops;      /* is made for tensor ranks that send different tokens: takes no
                    train.duplicate_token_dropping false */
-    bool deep;          /* goes with any parallel.tensor_grid: a rank's stream may lack tokens */
-    bool gates_part;    /* a tensor rank makes the router's logits of its own part of the tokens,
+    bool by_host;    /* does what its like do where all ranks that share experts share a host: the
+                           planner does not try it there */
+    bool deep;       /* goes with any parallel.tensor_grid: a rank's stream may lack tokens */
+    bool gates_part; /* a tensor rank makes the router's logits of its own part of the tokens,
                            and the others tell it theirs */
     bool adds_at_owner; /* partial results of cut experts are added where the token is from, and no
                            expert's bias is known: reproducible sums take none */

@@ -35,16 +35,14 @@ static int64_t kept_of(const struct tri_config_moe *moe, const struct batch *bat
         return routes_of(moe, batch, tokens, expert);
     }
     int64_t kept = 0;
-    int64_t all = batch->rows * batch->seq;
-    for (int64_t at = 0; at < all; at += batch->window) {
+    for (int64_t at = tokens.begin / batch->window * batch->window; at < tokens.end;
+         at += batch->window) {
         struct tri_range part =
             tri_range_intersect(tokens, (struct tri_range){at, at + batch->window});
-        if (tri_range_size(part) > 0) {
-            int64_t before = routes_of(moe, batch, (struct tri_range){at, part.begin}, expert);
-            int64_t after = routes_of(moe, batch, (struct tri_range){at, part.end}, expert);
-            kept += (after < batch->capacity ? after : batch->capacity) -
-                    (before < batch->capacity ? before : batch->capacity);
-        }
+        int64_t before = routes_of(moe, batch, (struct tri_range){at, part.begin}, expert);
+        int64_t after = routes_of(moe, batch, (struct tri_range){at, part.end}, expert);
+        kept += (after < batch->capacity ? after : batch->capacity) -
+                (before < batch->capacity ? before : batch->capacity);
     }
     return kept;
 }
@@ -165,12 +163,22 @@ static bool drops_some(const struct tri_peers *peers, const struct batch *batch)
     return drops;
 }
 
-/* Tokens after which choices by place, none of which is dropped, begin again; else all. */
+/* Tokens after which choices by place begin again, and with them, where some are dropped, windows;
+ * else all. */
 static int64_t cycle_of(const struct tri_peers *peers, const struct batch *batch, int64_t tokens)
 {
     const struct tri_config_moe *moe = &peers->context->config->moe;
-    bool repeats = !moe->router->picks && (batch->capacity == 0 || !drops_some(peers, batch));
-    return repeats && moe->num_experts < tokens ? moe->num_experts : tokens;
+    int64_t cycle = moe->num_experts;
+    if (moe->router->picks) {
+        return tokens;
+    }
+    if (batch->capacity > 0 && drops_some(peers, batch)) {
+        cycle = batch->window;
+        while (cycle < tokens && cycle % moe->num_experts != 0) {
+            cycle += batch->window;
+        }
+    }
+    return cycle < tokens ? cycle : tokens;
 }
 
 /* Those of the tokens with routes to this host. */

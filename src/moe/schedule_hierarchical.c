@@ -227,6 +227,7 @@ static const char *const keys[] = {"moe.headroom", "train.duplicate_token_droppi
 const struct tri_schedule_kind tri_schedule_hierarchical = {
     .strategy = {"hierarchical",
                  "as ted, but a token goes to a host once and on from there (MoESys, X-MoE)", keys},
+    .by_host = true,
     .deep = true,
     .splits_tokens = splits_tokens,
     .ops = &ops,

@@ -3,6 +3,7 @@
 #include "base/memory.h"
 #include "base/meter.h"
 
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -22,35 +23,97 @@ static enum tri_status rehearse_rank(const struct rehearser *by, const struct tr
                                     &plan->memory, error);
 }
 
+/* ---- who takes most -------------------------------------------------------------------------- */
+
+enum { HOMES_MOST = 3 };
+
+/* Ranks of a host; 0: all are on one. */
+static int hosts_of(const struct tri_config *config, const struct rehearser *by)
+{
+    return by->cluster ? by->cluster->ranks_per_host : (int)config->comm_ranks_per_host;
+}
+
 /* Ranges are cut so that the last part is a longest one (tri_range_part), so among ranks that
- * differ in one coordinate the last takes most. Tensor ranks can hold more KV heads than the last
- * one does: each of them is tried. */
+ * differ in one coordinate the last takes most. Where hosts cut ranks that share experts unevenly,
+ * also the first rank of a smallest and of a largest piece: a relay of more, or of others' more.
+ * Fills first with ranks whose tensor coordinate is 0; returns how many. */
+static int find_homes(struct tri_layout layout, int hosts, int first[HOMES_MOST])
+{
+    int block = layout.tensor * layout.expert;
+    int ranks = block * layout.data;
+    int least = INT_MAX;
+    int most = 0;
+    first[0] = ranks - layout.tensor;
+    if (hosts == 0 || hosts >= ranks || hosts % block == 0 || block % hosts == 0) {
+        return 1;
+    }
+    for (int rank = 0; rank < ranks;) {
+        int end = (rank / block + 1) * block;
+        int host = (rank / hosts + 1) * hosts;
+        host += (layout.tensor - host % layout.tensor) % layout.tensor;
+        end = host < end ? host : end;
+        if (end - rank <= least) {
+            least = end - rank;
+            first[1] = rank;
+        }
+        if (end - rank >= most) {
+            most = end - rank;
+            first[2] = rank;
+        }
+        rank = end;
+    }
+    return HOMES_MOST;
+}
+
+/* Of tensor ranks the last takes most, but that one can hold fewer KV heads, and that with whole
+ * experts the first of a host may relay more. */
+static bool is_tried(const struct tri_config *config, struct tri_layout layout, int homes, int t)
+{
+    bool same = config->model.num_kv_heads % tri_config_cut(&config->parallel) == 0;
+    bool relays = t == 0 && homes > 1 && layout.expert_tensor < layout.tensor;
+    return t == layout.tensor - 1 || !same || relays;
+}
+
+static enum tri_status take(const struct tri_config *config, const struct rehearser *by, int rank,
+                            struct tri_ledger *ledger, struct tri_layout_plan *plan,
+                            struct tri_error *error)
+{
+    struct tri_layout_plan one = {.layout = plan->layout};
+    TRI_TRY(rehearse_rank(by, config, rank, ledger, &one, error));
+    if (one.time.step > plan->time.step) {
+        plan->time = one.time;
+    }
+    if (one.memory.total > plan->memory.total) {
+        plan->rank = rank;
+        plan->memory = one.memory;
+        plan->sent_between = tri_ledger_sum(ledger, -1, -1, -1, -1).bytes_between;
+        for (int group = 0; group < TRI_GROUP_COUNT; group++) {
+            plan->sent[group] = tri_ledger_sum(ledger, -1, group, -1, -1).bytes;
+        }
+    }
+    return TRI_OK;
+}
+
 static enum tri_status plan(const struct tri_config *config, const struct rehearser *by,
                             struct tri_layout_plan *plan, struct tri_error *error)
 {
     struct tri_layout layout = plan->layout;
     struct tri_ledger *ledger = tri_alloc(TRI_MEMORY_OTHER, sizeof(*ledger));
-    int last = layout.tensor * (layout.expert * layout.data - 1);
-    bool same = config->model.num_kv_heads % tri_config_cut(&config->parallel) == 0;
+    int first[HOMES_MOST];
+    int homes = find_homes(layout, hosts_of(config, by), first);
     enum tri_status status = TRI_OK;
-    struct tri_step_time slowest = {0};
-    for (int t = layout.tensor - 1; status == TRI_OK && t >= (same ? layout.tensor - 1 : 0); t--) {
-        struct tri_layout_plan one = {.layout = layout};
-        status = rehearse_rank(by, config, last + t, ledger, &one, error);
-        slowest = one.time.step > slowest.step ? one.time : slowest;
-        if (one.memory.total > plan->memory.total) {
-            plan->rank = last + t;
-            plan->memory = one.memory;
-            plan->sent_between = tri_ledger_sum(ledger, -1, -1, -1, -1).bytes_between;
-            for (int group = 0; group < TRI_GROUP_COUNT; group++) {
-                plan->sent[group] = tri_ledger_sum(ledger, -1, group, -1, -1).bytes;
+    for (int home = 0; home < homes; home++) {
+        for (int t = layout.tensor - 1; status == TRI_OK && t >= 0; t--) {
+            if (is_tried(config, layout, homes, t)) {
+                status = take(config, by, first[home] + t, ledger, plan, error);
             }
         }
     }
-    plan->time = slowest;
     tri_free(ledger);
     return status;
 }
+
+/* ---- layouts --------------------------------------------------------------------------------- */
 
 struct tri_config_parallel tri_layout_parallel(struct tri_layout layout)
 {

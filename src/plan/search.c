@@ -320,21 +320,31 @@ static void try_schedule(struct search *s, struct tri_way_plan way)
     tri_meter_add(TRI_METER_OPTIONS, 1);
 }
 
+/* Whether ranks that share experts, which are numbered one after another, share a host. */
+static bool is_on_one_host(const struct search *s, struct tri_layout layout)
+{
+    int hosts = s->cluster->ranks_per_host;
+    return s->ranks <= hosts || hosts % (layout.tensor * layout.expert) == 0;
+}
+
 /* Of the list the schedule number i that may be tried; NULL: it is none. */
-static const struct tri_schedule_kind *open_schedule(const struct search *s, int i)
+static const struct tri_schedule_kind *open_schedule(const struct search *s,
+                                                     struct tri_layout layout, int i)
 {
     const struct tri_schedule_kind *kind =
         (const struct tri_schedule_kind *)s->config->known->schedules[i];
-    return kind->dense == s->config->moe.schedule->dense ? kind : NULL;
+    bool tried = kind->dense == s->config->moe.schedule->dense &&
+                 !(kind->by_host && is_on_one_host(s, layout));
+    return tried ? kind : NULL;
 }
 
 /* How many try_options tries, the config's own first. */
-static int count_schedules(const struct search *s)
+static int count_schedules(const struct search *s, struct tri_layout layout)
 {
     int count = 1;
     bool open = s->config->moe.num_experts > 0 && (s->open->autos & TRI_AUTO_SCHEDULE);
     for (int i = 0; open && s->config->known->schedules[i]; i++) {
-        count += open_schedule(s, i) ? 1 : 0;
+        count += open_schedule(s, layout, i) ? 1 : 0;
     }
     return count;
 }
@@ -345,7 +355,7 @@ static void try_options(struct search *s, struct tri_layout layout)
     bool open = way.schedule && (s->open->autos & TRI_AUTO_SCHEDULE);
     try_schedule(s, way);
     for (int i = 0; open && s->config->known->schedules[i]; i++) {
-        way.schedule = open_schedule(s, i);
+        way.schedule = open_schedule(s, layout, i);
         if (way.schedule) {
             try_schedule(s, way);
         }
@@ -377,8 +387,11 @@ struct tri_way_plan *tri_plan_ways(const struct tri_config *config, int ranks,
         try_layout(&s, layout_of(config, ranks));
     }
     int layouts = best_layouts(&s, best);
-    tri_meter_begin(TRI_METER_OPTIONS, layouts * count_schedules(&s),
-                    "planning with other options");
+    int options = 0;
+    for (int i = 0; i < layouts; i++) {
+        options += count_schedules(&s, best[i].plan.layout);
+    }
+    tri_meter_begin(TRI_METER_OPTIONS, options, "planning with other options");
     for (int i = 0; i < layouts; i++) {
         try_options(&s, best[i].plan.layout);
     }

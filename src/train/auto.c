@@ -96,16 +96,53 @@ static enum tri_status check_best(const struct tri_config *config, const struct 
     return TRI_OK;
 }
 
-/* The first behind the best that takes longer, not counting what is but rounding; 0: none that
- * fits does. */
-static int rival_of(const struct tri_way_plan *ways, int count)
+/* What stands behind the best: the first that takes longer, not counting what is but rounding, 0
+ * where none that fits does; how many take as long, do not fit, and are refused. */
+struct rivals {
+    int next, alike, large, refused;
+};
+
+static struct rivals rivals_of(const struct tri_way_plan *ways, int count)
 {
-    int i = 0;
-    while (i < count && !ways[i].plan.refused && ways[i].fits &&
-           ways[i].plan.time.step <= ways[0].plan.time.step * (1.0 + 1e-9)) {
-        i++;
+    struct rivals rivals = {0};
+    for (int i = 1; i < count; i++) {
+        if (ways[i].plan.refused) {
+            rivals.refused++;
+        } else if (!ways[i].fits) {
+            rivals.large++;
+        } else if (ways[i].plan.time.step <= ways[0].plan.time.step * (1.0 + 1e-9)) {
+            rivals.alike++;
+        } else if (rivals.next == 0) {
+            rivals.next = i;
+        }
     }
-    return i < count && !ways[i].plan.refused && ways[i].fits ? i : 0;
+    return rivals;
+}
+
+/* Of a best way that nothing is slower than. */
+static void describe_rest(const struct rivals *rivals, const char *refusal, char text[LINE])
+{
+    char part[LINE];
+    size_t used = 0;
+    text[0] = '\0';
+    if (rivals->alike > 0) {
+        (void)snprintf(part, LINE, "%d other%s take%s as long", rivals->alike,
+                       rivals->alike == 1 ? "" : "s", rivals->alike == 1 ? "s" : "");
+        used = add(text, used, part);
+    }
+    if (rivals->large > 0) {
+        (void)snprintf(part, LINE, "%d do%s not fit memory_per_rank", rivals->large,
+                       rivals->large == 1 ? "es" : "");
+        used = add(text, used, part);
+    }
+    if (rivals->refused > 0) {
+        (void)snprintf(part, LINE, "%d %s refused (%.200s)", rivals->refused,
+                       rivals->refused == 1 ? "is" : "are", refusal);
+        used = add(text, used, part);
+    }
+    if (used == 0) {
+        (void)add(text, used, "there is no other way");
+    }
 }
 
 /* chosen: the config with the best way. */
@@ -123,13 +160,16 @@ static enum tri_status search(const struct tri_config *config, int ranks,
         tri_plan_ways(config, ranks, &open, tri_rehearse_timed, cluster, &count);
     enum tri_status status = check_best(config, &ways[0], cluster, ranks, error);
     if (status == TRI_OK) {
-        int rival = rival_of(ways, count);
-        char next[2 * LINE] = "all else takes as long";
-        if (rival > 0) {
-            tri_way_apply(&ways[rival], chosen);
+        const struct rivals rivals = rivals_of(ways, count);
+        char next[2 * LINE];
+        if (rivals.next > 0) {
+            tri_way_apply(&ways[rivals.next], chosen);
             describe(chosen, config->autos, ranks, other);
             (void)snprintf(next, sizeof(next), "next best %s, %.3f ms", other,
-                           1e3 * ways[rival].plan.time.step);
+                           1e3 * ways[rivals.next].plan.time.step);
+        } else {
+            describe_rest(&rivals, ways[count - 1].plan.reason, other);
+            (void)snprintf(next, sizeof(next), "%s", other);
         }
         tri_way_apply(&ways[0], chosen);
         describe(chosen, config->autos, ranks, line);
@@ -231,21 +271,20 @@ enum tri_status tri_auto_choose(struct tri_group *group, int ranks, struct tri_c
     return status;
 }
 
-bool tri_auto_keep(const struct tri_config *run, int ranks, struct tri_config *config,
-                   char text[TRI_AUTO_TEXT])
+enum tri_status tri_auto_keep(const struct tri_config *run, int ranks, struct tri_config *config,
+                              char text[TRI_AUTO_TEXT], struct tri_error *error)
 {
     struct tri_config *kept = tri_alloc(TRI_MEMORY_OTHER, sizeof(*kept));
-    struct tri_error ignored;
     char line[LINE];
     *kept = *config;
     tri_config_settle(kept, run);
-    bool fits = tri_config_finish(kept, &ignored) == TRI_OK &&
-                tri_config_check_layout(kept, ranks, &ignored) == TRI_OK;
-    if (fits) {
+    enum tri_status status = tri_config_finish(kept, error);
+    status = status == TRI_OK ? tri_config_check_layout(kept, ranks, error) : status;
+    if (status == TRI_OK) {
         describe(kept, config->autos, ranks, line);
         (void)snprintf(text, TRI_AUTO_TEXT, "as the run has it: %s", line);
         *config = *kept;
     }
     tri_free(kept);
-    return fits;
+    return status;
 }

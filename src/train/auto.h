@@ -16,9 +16,9 @@ enum { TRI_AUTO_TEXT = 2048 };
 enum tri_status tri_auto_choose(struct tri_group *group, int ranks, struct tri_config *config,
                                 char text[TRI_AUTO_TEXT], struct tri_error *error) TRI_NODISCARD;
 
-/* The same from the config of a run that goes on: false, and config unchanged, when so many ranks
- * cannot have its layout. Local. */
-bool tri_auto_keep(const struct tri_config *run, int ranks, struct tri_config *config,
-                   char text[TRI_AUTO_TEXT]);
+/* The same from the config of a run that goes on: BAD_INPUT, with the reason, and config unchanged,
+ * when this config on so many ranks cannot have what that run has. Local. */
+enum tri_status tri_auto_keep(const struct tri_config *run, int ranks, struct tri_config *config,
+                              char text[TRI_AUTO_TEXT], struct tri_error *error) TRI_NODISCARD;
 
 #endif

@@ -233,13 +233,14 @@ static enum tri_status complete_alone(struct tri_config *config, struct tri_erro
 static void keep_choice(const struct tri_config *of_source, int ranks, struct tri_config *config)
 {
     char text[TRI_AUTO_TEXT];
+    struct tri_error why;
     if (!config->autos || config->plan.again || ranks == 0) {
         return;
     }
-    if (tri_auto_keep(of_source, ranks, config, text)) {
+    if (tri_auto_keep(of_source, ranks, config, text, &why) == TRI_OK) {
         tri_log_info("auto     %s", text);
     } else {
-        tri_log_info("auto     %d ranks cannot have the layout of the run: chosen anew", ranks);
+        tri_log_info("auto     what the run has is chosen anew: %s", why.message);
     }
 }
 

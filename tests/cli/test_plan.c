@@ -185,6 +185,50 @@ static void test_times(void **state)
     cli_expect_error(&result, cli_ranks(), 2, "no section kernels.bf16");
 }
 
+/* The cluster that a config has for its run may lack what a plan's times need: then there are none,
+ * and it is said why. Who asks for them by --cluster is refused. */
+static void test_untimed(void **state)
+{
+    (void)state;
+    cli_write("u.yaml", "name: u\nranks_per_host: 1\n"
+                        "kernels: {f32: {any: {bytes: 1e10}}, reproducible_f32: {any: {bytes: "
+                        "1e9}}}\n");
+    struct process_result result =
+        cli_run(cli_ranks(), CLI_WORDS_OF("plan", "c.yaml", "--json", "plan.cluster=u.yaml",
+                                          "reproducible=true", "precision=bf16"));
+    json_t *root = cli_expect_json(&result, 0);
+    assert_null(json_object_get(root, "step_ms"));
+    assert_non_null(strstr(json_string_value(json_object_get(root, "untimed")),
+                           "cluster u: no section kernels.reproducible_bf16"));
+    assert_true(total_of(json_object_get(root, "bytes")) > 0);
+    json_decref(root);
+    result = cli_run(cli_ranks(), CLI_WORDS_OF("plan", "c.yaml", "--layouts", "--ranks", "2",
+                                               "plan.cluster=u.yaml"));
+    assert_int_equal(cli_count(result.out, "\nno times: cluster u: no section links.between"), 1);
+    cli_expect_status(&result, 0);
+    result = cli_run(cli_ranks(), CLI_WORDS_OF("plan", "c.yaml", "--cluster", "u.yaml",
+                                               "reproducible=true", "precision=bf16"));
+    cli_expect_error(&result, cli_ranks(), 2, "no section kernels.reproducible_bf16");
+    double steps[2];
+    static const char *const words[] = {"reproducible=true", "reproducible=false"};
+    for (int i = 0; i < 2; i++) {
+        result = cli_run(cli_ranks(), CLI_WORDS_OF("plan", "c.yaml", "--json", "--ranks", "1",
+                                                   "plan.cluster=u.yaml", words[i]));
+        root = cli_expect_json(&result, 0);
+        steps[i] = step_of(root);
+        json_decref(root);
+    }
+    assert_true(steps[0] > steps[1]);
+    /* A layout that is left to the planner is any of those that are listed. */
+    result = cli_run(cli_ranks(),
+                     CLI_WORDS_OF("plan", "c.yaml", "--layouts", "--ranks", "2", "parallel=auto"));
+    assert_true(cli_count(result.out, "\n") > 3);
+    cli_expect_status(&result, 0);
+    result = cli_run(cli_ranks(), CLI_WORDS_OF("plan", "c.yaml", "--layouts", "--ranks", "2",
+                                               "moe.schedule=auto"));
+    cli_expect_error(&result, cli_ranks(), 2, "found auto, expected a cluster's file");
+}
+
 /* A run takes what plan says of it, writes it down, and goes on with it. */
 static void test_auto(void **state)
 {
@@ -361,6 +405,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_layouts),
         cmocka_unit_test(test_run_counts_the_same),
         cmocka_unit_test(test_times),
+        cmocka_unit_test(test_untimed),
         cmocka_unit_test(test_refused),
         cmocka_unit_test(test_auto),
         cmocka_unit_test(test_calibrate),

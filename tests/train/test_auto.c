@@ -206,6 +206,38 @@ static void test_memory(const struct place *place)
     refuse(place, "parallel=auto", 4, "memory_per_rank of cluster usual");
 }
 
+/* What the choice stands against is said as it is. On one host there is nothing to be had by going
+ * from host to host. */
+static void test_rest(const struct place *place)
+{
+    struct tri_config config;
+    struct tri_error error = {0};
+    char text[TRI_AUTO_TEXT];
+    write_cluster(place, usual);
+    CHECK(choose(place, "parallel=auto", 1, &config, text, &error) == TRI_OK);
+    CHECK(place->mesh->rank > 0 || strstr(text, "; there is no other way"));
+    CHECK(choose(place, "parallel=auto model.num_heads=1 model.num_kv_heads=1", 2, &config, text,
+                 &error) == TRI_OK);
+    CHECK(choose(place, "moe.schedule=auto moe.chunks=auto", 1, &config, text, &error) == TRI_OK);
+    CHECK(place->mesh->rank > 0 || !strstr(text, "hierarchical"));
+    for (int ranks = 2; ranks <= 4; ranks += 2) {
+        static const struct tri_search open = {.autos = TRI_AUTO_SCHEDULE};
+        struct tri_cluster cluster;
+        struct tri_way_plan *ways;
+        int count, found = 0;
+        configure(place, "parallel.expert=2 moe.schedule=ted", &config);
+        config.parallel.expert = ranks;
+        memset(&cluster, 0, sizeof(cluster));
+        cluster.ranks_per_host = 2;
+        ways = tri_plan_ways(&config, ranks, &open, tri_rehearse_timed, &cluster, &count);
+        for (int i = 0; i < count; i++) {
+            found += ways[i].schedule->by_host;
+        }
+        CHECK(found == (ranks > 2));
+        tri_free(ways);
+    }
+}
+
 /* ---- what is refused ------------------------------------------------------------------------- */
 
 static void test_refused(const struct place *place)
@@ -216,7 +248,7 @@ static void test_refused(const struct place *place)
     write_cluster(place, "name: lonely\nranks_per_host: 4\nlinks: {inside: {any: {}}}\n" KERNELS);
     refuse(place, "moe.schedule=auto", 8, "no section links.between");
     refuse(place, "moe.schedule=auto precision=bf16", 4, "no section kernels.bf16");
-    refuse(place, "parallel=auto reproducible=true", 4, "key 'reproducible'");
+    refuse(place, "parallel=auto reproducible=true", 4, "no section kernels.reproducible_f32");
     refuse(place, "moe.schedule=auto parallel.tensor=2", 3, "the number of ranks (3)");
     small_config(SMALL_LLAMA, "moe.chunks=auto", &config);
     CHECK(tri_auto_choose(place->all, 4, &config, text, &error) == TRI_BAD_INPUT);
@@ -235,14 +267,16 @@ static void test_refused(const struct place *place)
 static void test_kept(void)
 {
     struct tri_config run, config;
+    struct tri_error error = {0};
     char text[TRI_AUTO_TEXT];
     small_config(SMALL_LLAMA,
                  "moe.schedule=overlapped moe.chunks=3 moe.chunks_backward=5 "
                  "parallel.tensor=2 parallel.expert=2",
                  &run);
     small_config(SMALL_LLAMA, "parallel=auto moe.schedule=auto moe.chunks=auto", &config);
-    CHECK(!tri_auto_keep(&run, 6, &config, text) && config.autos != 0);
-    CHECK(tri_auto_keep(&run, 8, &config, text) && config.autos == 0);
+    CHECK(tri_auto_keep(&run, 6, &config, text, &error) == TRI_BAD_INPUT && config.autos != 0);
+    CHECK(strstr(error.message, "the number of ranks (6)"));
+    CHECK(tri_auto_keep(&run, 8, &config, text, &error) == TRI_OK && config.autos == 0);
     CHECK(strstr(text, "tensor 2 x expert 2 x data 2, expert_tensor 2, schedule overlapped, 3 "
                        "chunks, 5 backward"));
     CHECK(config.parallel.tensor == 2 && config.parallel.expert == 2);
@@ -251,13 +285,12 @@ static void test_kept(void)
     /* It is written as if it had been given, and so read again. */
     char *yaml = tri_config_to_yaml(&config);
     struct tri_config again;
-    struct tri_error error;
     CHECK(tri_config_parse(&tri_strategies, "again", yaml, strlen(yaml), 0, NULL, &again, &error) ==
           TRI_OK);
     CHECK(again.autos == 0 && again.parallel.tensor == 2 && again.moe.chunks_backward == 5);
     tri_free(yaml);
     small_config(SMALL_LLAMA, "moe.chunks=auto moe.schedule=overlapped", &config);
-    CHECK(tri_auto_keep(&run, 5, &config, text) && config.parallel.tensor == 1);
+    CHECK(tri_auto_keep(&run, 5, &config, text, &error) == TRI_OK && config.parallel.tensor == 1);
     CHECK(config.moe.chunks == 3 && strcmp(text, "as the run has it: 3 chunks, 5 backward") == 0);
 }
 
@@ -276,6 +309,7 @@ static int run_job(int argc, char **argv)
     test_schedule_flips(&place);
     test_chunks_flip(&place);
     test_memory(&place);
+    test_rest(&place);
     test_refused(&place);
     test_kept();
     if (place.mesh->rank == 0) {

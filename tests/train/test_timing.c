@@ -156,6 +156,39 @@ static void test_hosts(void)
     CHECK(split.part[TRI_PART_EXCHANGE] > 0.0 && split.part[TRI_PART_ATTENTION] == 0.0);
 }
 
+/* Where hosts cut the ranks that share experts unevenly: a layout's plan is that of whoever takes
+ * most, of time, and to a percent of memory. */
+static void test_uneven(void)
+{
+    static const struct tri_layout layouts[] = {{1, 7, 1, 1, 1, 1}, {2, 5, 2, 1, 1, 1}};
+    for (size_t i = 0; i < sizeof(layouts) / sizeof(*layouts); i++) {
+        const struct tri_layout *where = &layouts[i];
+        struct tri_cluster cluster = {.ranks_per_host = 4};
+        struct tri_config config;
+        struct tri_error error;
+        int64_t most = 0;
+        double slowest = 0.0;
+        small_config(SMALL_LLAMA,
+                     i == 0 ? "moe.schedule=hierarchical moe.num_experts=7 moe.top_k=3"
+                            : "moe.schedule=hierarchical moe.num_experts=10 moe.top_k=4",
+                     &config);
+        cluster.link[TRI_LINK_BETWEEN][TRI_OP_ALL_TO_ALL].bytes = 1.0;
+        cluster.link[TRI_LINK_INSIDE][TRI_OP_ALL_TO_ALL].bytes = 10.0;
+        for (int rank = 0; rank < where->tensor * where->expert * where->data; rank++) {
+            struct tri_layout_plan plan;
+            CHECK(tri_rehearse_timed(&config, *where, rank, &cluster, NULL, &plan, &error) ==
+                  TRI_OK);
+            most = plan.memory.total > most ? plan.memory.total : most;
+            slowest = plan.time.step > slowest ? plan.time.step : slowest;
+        }
+        struct tri_layout_plan plan =
+            tri_layout_plan_timed(&config, *where, tri_rehearse_timed, &cluster);
+        CHECK(!plan.refused);
+        CHECK((double)plan.memory.total >= 0.99 * (double)most);
+        expect_close(plan.time.step, slowest, "time");
+    }
+}
+
 #define LARGE_SUMS "data.sequence_length=64 moe.every=2 train.global_batch=4 train.micro_batch=2"
 
 /* A step on two tensor ranks whose link carries a byte in a second and whose products are slow. */
@@ -253,7 +286,9 @@ static void test_timed(const char *words)
     const struct tri_kernel_listener listener = {hear, ignore_head, &heard};
     small_config(SMALL_LLAMA, words, &config);
     struct tri_mesh *mesh = tri_mesh_create_serial();
-    struct tri_kernels *kernels = tri_kernels_create(TRI_KERNELS_FAST, NULL, 1);
+    struct tri_kernels *kernels = tri_kernels_create(
+        config.reproducible ? TRI_KERNELS_REPRODUCIBLE : TRI_KERNELS_FAST, NULL, 1);
+    int first = config.reproducible ? TRI_CLUSTER_REPRODUCIBLE : 0;
     struct tri_kernels *timed = tri_kernels_create_timed(kernels, &listener);
     struct tri_engine *engine = tri_engine_create(&config, mesh, timed, true);
     const struct tri_rows_source source = tri_source_random(&config);
@@ -266,7 +301,7 @@ static void test_timed(const char *words)
     }
     for (int task = 0; task < TRI_TASK_COUNT; task++) {
         struct tri_cluster cluster = {.ranks_per_host = 1};
-        cluster.rate[TRI_CLUSTER_F32][task].bytes = 1.0;
+        cluster.rate[first][task].bytes = 1.0;
         struct tri_step_time time =
             rehearse(&config, (struct tri_layout){1, 1, 1, 1, 1, 1}, &cluster, NULL);
         expect_close(heard.bytes[task], time.step, tri_task_name((enum tri_task)task));
@@ -288,9 +323,11 @@ static int run_job(int argc, char **argv)
     test_links("train.recompute=full comm.overlap=false");
     test_messages();
     test_hosts();
+    test_uneven();
     test_overlaps();
     test_timed("moe.router=balanced");
     test_timed("moe.router=balanced train.recompute=full train.micro_batch=1");
+    test_timed("moe.router=balanced reproducible=true");
     return 0;
 }
 
