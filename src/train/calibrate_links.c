@@ -15,6 +15,10 @@ static_assert((int)SIZES <= (int)TRI_BENT_MOST, "fits take as many");
 /* What overlap is measured with is no longer than a layer's exchange. */
 enum { EXCHANGED = 2097152 };
 
+/* Calls of fewer elements take little of a step: a fit gives way there first. */
+enum { SMALL = 8192 };
+#define SMALL_WEIGHT 0.1
+
 /* Seconds that one call may take, and the part of the memory that its data may. */
 #define LONGEST      0.4
 #define MEMORY_SHARE 8
@@ -95,7 +99,7 @@ static void measure(struct tri_calibrator *calibrator, enum tri_link link, struc
         .seconds = tri_calibrate_time(calibrator, run, c),
         .amount = {tri_cluster_transfer(&messages, &traffic).seconds[link],
                    tri_cluster_transfer(&bytes, &traffic).seconds[link]},
-        .weight = 1.0,
+        .weight = c->n < SMALL ? SMALL_WEIGHT : 1.0,
     };
 }
 
