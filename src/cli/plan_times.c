@@ -14,18 +14,6 @@ static double milliseconds(double seconds)
 
 /* ---- one layout ------------------------------------------------------------------------------ */
 
-void tri_json_add_times(json_t *object, const struct tri_step_time *time)
-{
-    json_t *parts = json_object();
-    for (int part = 0; part < TRI_PART_COUNT; part++) {
-        (void)json_object_set_new(parts, tri_part_name((enum tri_part)part),
-                                  tri_json_number(milliseconds(time->part[part])));
-    }
-    (void)json_object_set_new(object, "step_ms", tri_json_number(milliseconds(time->step)));
-    (void)json_object_set_new(object, "exposed_ms", tri_json_number(milliseconds(time->exposed)));
-    (void)json_object_set_new(object, "parts_ms", parts);
-}
-
 void tri_print_times(const struct tri_cluster *cluster, const struct tri_step_time *time)
 {
     (void)printf("a step on %s, ms: %.3f =", cluster->name, milliseconds(time->step));

@@ -9,8 +9,6 @@
 json_t *tri_json_of_layout(const struct tri_layout *layout);
 json_t *tri_json_of_plan(const struct tri_layout_plan *plan);
 
-/* step_ms, exposed_ms and parts_ms. */
-void tri_json_add_times(json_t *object, const struct tri_step_time *time);
 void tri_print_times(const struct tri_cluster *cluster, const struct tri_step_time *time);
 
 /* What was chosen of a config that leaves something to the planner; nothing where that is "". */

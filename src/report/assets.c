@@ -67,7 +67,7 @@ const char *const tri_report_style[] = {
     ".legend svg{width:30px;height:8px;margin-right:8px;vertical-align:middle}\n"
     "details{margin:8px 0}summary{cursor:pointer;color:var(--c0)}\n"
     ".costs{display:flex;flex-wrap:wrap;gap:0 48px;align-items:flex-start}\n"
-    ".costs table{flex:0 1 auto}\n"
+    ".costs table{flex:0 1 auto;max-width:36rem}.costs .wide{max-width:100%}\n"
     ".bar{min-width:90px;width:120px}\n"
     ".bar span{display:block;height:7px;margin:3px 0;background:var(--c0);min-width:1px}\n"
     ".bar .planned{background:var(--c7)}\n"

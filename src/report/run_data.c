@@ -221,6 +221,7 @@ enum tri_status tri_report_run_load(const char *path, struct tri_report_run *run
     member(path, "metrics.jsonl", metrics);
     read_metrics(run, metrics);
     run->ledger = read_object(run, "ledger.json");
+    run->plan = read_object(run, "plan.json");
     run->environment = read_object(run, "environment.json");
     run->config = read_text(run, "config.yaml");
     return TRI_OK;
@@ -229,6 +230,7 @@ enum tri_status tri_report_run_load(const char *path, struct tri_report_run *run
 void tri_report_run_fini(struct tri_report_run *run)
 {
     json_decref(run->ledger);
+    json_decref(run->plan);
     json_decref(run->environment);
     tri_free(run->config);
     tri_free(run->heat.load);

@@ -40,8 +40,8 @@ struct tri_report_run {
     double split_ms[TRI_SPLIT_COUNT], step_ms; /* sums over the lines of steps */
     int64_t lines, torn;                       /* of metrics.jsonl: steps' lines, unreadable ones */
     struct tri_heat heat;
-    json_t *ledger, *environment; /* NULL: not there, or unreadable */
-    char *config;                 /* config.yaml's text; NULL */
+    json_t *ledger, *plan, *environment; /* NULL: not there, or unreadable */
+    char *config;                        /* config.yaml's text; NULL */
 };
 
 /* "loss", …; as metrics.jsonl calls them */

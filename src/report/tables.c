@@ -1,3 +1,4 @@
+#include "base/memory.h"
 #include "report/parts.h"
 
 #include <math.h>
@@ -66,141 +67,263 @@ void tri_part_summary(FILE *out, int count, const struct tri_report_run *runs)
 
 /* ---- where a step's time, bytes and memory went ---------------------------------------------- */
 
-static void print_time_row(FILE *out, const char *name, double ms, double step)
+/* A cell of milliseconds; "–": nobody planned it. */
+static void print_ms(FILE *out, double ms)
+{
+    (void)fprintf(out, isfinite(ms) ? "<td>%.2f</td>" : "<td>–</td>", ms);
+}
+
+/* planned: of the same part; NaN where no plan says. plan: whether there is one. */
+static void print_time_row(FILE *out, const char *name, double ms, double step, bool plan,
+                           double planned)
 {
     (void)fprintf(out, "<tr><th scope=\"row\">%s</th><td>%.2f</td><td>%.1f %%</td>", name, ms,
                   step > 0.0 ? 100.0 * ms / step : 0.0);
+    if (plan) {
+        print_ms(out, planned);
+    }
     print_bar(out, step > 0.0 ? ms / step : 0.0);
     (void)fputs("</tr>\n", out);
 }
 
+static double finite_of(const json_t *object, const char *key)
+{
+    const json_t *value = json_object_get(object, key);
+    return json_is_number(value) ? json_number_value(value) : (double)NAN;
+}
+
 static void print_time(FILE *out, const struct tri_report_run *run)
 {
-    const double lines = (double)run->lines;
-    double rest = run->step_ms / lines;
-    (void)fputs("<table class=\"time\"><caption>Time of a step, ms, the mean of all steps"
-                "</caption><thead><tr><th>part</th><th>ms</th><th>share</th><td></td></tr></thead>"
-                "<tbody>\n",
-                out);
-    for (int s = 0; s < TRI_SPLIT_EXPOSED; s++) {
-        print_time_row(out, tri_split_name((enum tri_split)s), run->split_ms[s] / lines,
-                       run->step_ms / lines);
-        rest -= run->split_ms[s] / lines;
+    const double lines = (double)run->lines, step = run->step_ms / lines;
+    const json_t *plan = json_object_get(run->plan, "time");
+    const json_t *parts = json_object_get(plan, "parts_ms");
+    const bool planned = json_is_object(parts);
+    double rest = step, planned_rest = finite_of(plan, "step_ms");
+    (void)fputs("<table class=\"time\"><caption>Time of a step, ms, the mean of all steps", out);
+    if (planned) {
+        (void)fputs("; planned for balanced routing on ", out);
+        tri_html(out, text_of(plan, "cluster"));
     }
-    print_time_row(out, "rest", fmax(rest, 0.0), run->step_ms / lines);
-    print_time_row(out, "step", run->step_ms / lines, run->step_ms / lines);
+    (void)fprintf(out,
+                  "</caption><thead><tr><th>part</th><th>ms</th><th>share</th>%s<td></td></tr>"
+                  "</thead><tbody>\n",
+                  planned ? "<th>planned ms</th>" : "");
+    for (int s = 0; s < TRI_SPLIT_EXPOSED; s++) {
+        const char *name = tri_split_name((enum tri_split)s);
+        print_time_row(out, name, run->split_ms[s] / lines, step, planned, finite_of(parts, name));
+        rest -= run->split_ms[s] / lines;
+        planned_rest -= finite_of(parts, name);
+    }
+    print_time_row(out, "rest", fmax(rest, 0.0), step, planned, fmax(planned_rest, 0.0));
+    print_time_row(out, "step", step, step, planned, finite_of(plan, "step_ms"));
     print_time_row(out, "of which communication that nothing hid",
-                   run->split_ms[TRI_SPLIT_EXPOSED] / lines, run->step_ms / lines);
+                   run->split_ms[TRI_SPLIT_EXPOSED] / lines, step, planned,
+                   finite_of(plan, "exposed_ms"));
     (void)fputs("</tbody></table>\n", out);
 }
 
-static void print_memory(FILE *out, const json_t *memory)
+/* Of one category, bytes; held and peak are NaN while the run has not said. */
+static void print_memory_row(FILE *out, const char *name, double planned, double held, double peak,
+                             double most)
 {
+    const double bytes[] = {planned, held, peak};
+    (void)fputs("<tr><th scope=\"row\">", out);
+    tri_html(out, name);
+    (void)fputs("</th>", out);
+    for (int i = 0; i < 3; i++) {
+        (void)fputs("<td>", out);
+        if (isfinite(bytes[i])) {
+            tri_html_megabytes(out, bytes[i]);
+        } else {
+            (void)fputs("–", out);
+        }
+        (void)fputs("</td>", out);
+    }
+    (void)fputs("<td class=\"bar\">", out);
+    if (most > 0.0) {
+        (void)fprintf(out,
+                      "<span class=\"planned\" style=\"width:%.1f%%\"></span><span "
+                      "style=\"width:%.1f%%\"></span>",
+                      100.0 * fmax(planned, 0.0) / most, 100.0 * fmax(peak, 0.0) / most);
+    }
+    (void)fputs("</td></tr>\n", out);
+}
+
+static double add(double sum, double value)
+{
+    return isfinite(value) ? sum + value : sum;
+}
+
+/* The categories of the ledger, which is written at a run's end; before, those of the plan. */
+static void print_memory(FILE *out, const struct tri_report_run *run)
+{
+    const json_t *memory = json_object_get(run->ledger, "memory");
+    const bool ended = json_is_object(memory);
+    const json_t *process = json_object_get(run->ledger, "process");
+    double planned = 0.0, held = 0.0, peak = 0.0, most = 1.0;
     const char *name;
     json_t *row;
-    double planned = 0.0, peak = 0.0, most = 1.0;
+    memory = ended ? memory : json_object_get(run->plan, "memory");
+    if (json_object_size(memory) == 0) {
+        return;
+    }
     json_object_foreach((json_t *)(uintptr_t)memory, name, row)
     {
-        most = fmax(most, fmax(number_of(row, "planned"), number_of(row, "peak")));
+        most = fmax(most, ended ? fmax(number_of(row, "planned"), number_of(row, "peak"))
+                                : json_number_value(row));
     }
-    (void)fputs("<table class=\"memory\"><caption>Memory of rank 0, by category</caption><thead>"
-                "<tr><th>category</th><th>planned</th><th>peak</th><td></td></tr></thead><tbody>\n",
+    const char *load = text_of(run->plan, "memory_for");
+    (void)fputs("<table class=\"memory\"><caption>Memory of rank 0, by category", out);
+    if (load[0]) {
+        (void)fputs(", planned for ", out);
+        tri_html(out, load);
+    }
+    (void)fputs("</caption><thead><tr><th>category</th><th>planned</th><th>at the end</th>"
+                "<th>peak</th><td></td></tr></thead><tbody>\n",
                 out);
     json_object_foreach((json_t *)(uintptr_t)memory, name, row)
     {
-        planned += number_of(row, "planned");
-        peak += number_of(row, "peak");
-        (void)fputs("<tr><th scope=\"row\">", out);
-        tri_html(out, name);
-        (void)fputs("</th><td>", out);
-        tri_html_megabytes(out, number_of(row, "planned"));
-        (void)fputs("</td><td>", out);
-        tri_html_megabytes(out, number_of(row, "peak"));
-        (void)fprintf(out,
-                      "</td><td class=\"bar\"><span class=\"planned\" style=\"width:%.1f%%\">"
-                      "</span><span style=\"width:%.1f%%\"></span></td></tr>\n",
-                      100.0 * fmax(number_of(row, "planned"), 0.0) / most,
-                      100.0 * fmax(number_of(row, "peak"), 0.0) / most);
+        const double of_plan = ended ? finite_of(row, "planned") : json_number_value(row);
+        print_memory_row(out, name, of_plan, finite_of(row, "held"), finite_of(row, "peak"), most);
+        planned = add(planned, of_plan);
+        held = add(held, finite_of(row, "held"));
+        peak = add(peak, finite_of(row, "peak"));
     }
-    (void)fputs("<tr><th scope=\"row\">all</th><td>", out);
-    tri_html_megabytes(out, planned);
-    (void)fputs("</td><td>", out);
-    tri_html_megabytes(out, peak);
-    (void)fputs("</td><td></td></tr></tbody></table>\n", out);
+    print_memory_row(out, "all", planned, ended ? held : (double)NAN, ended ? peak : (double)NAN,
+                     0.0);
+    if (json_is_object(process)) {
+        print_memory_row(out, "the process, libraries and MPI too", finite_of(process, "planned"),
+                         finite_of(process, "held"), finite_of(process, "peak"), 0.0);
+    }
+    (void)fputs("</tbody></table>\n", out);
 }
 
 /* Sums of the rows of one group. */
 struct traffic {
     const char *group;
-    double bytes, all, exposed, calls;
+    double bytes, exposed, calls;        /* of steps */
+    double planned_bytes, planned_calls; /* of one */
 };
 
 enum { GROUPS_MOST = 64 };
 
-static int sum_groups(const json_t *rows, struct traffic sums[GROUPS_MOST])
+struct traffics {
+    int count;
+    struct traffic of[GROUPS_MOST];
+    struct traffic outside; /* of steps: evaluations, checkpoints, the start */
+};
+
+static struct traffic *traffic_of(struct traffics *sums, const char *group)
 {
-    int count = 0;
-    for (size_t i = 0; i < json_array_size(rows); i++) {
-        const json_t *row = json_array_get(rows, i);
-        const char *group = text_of(row, "group");
-        int at = 0;
-        while (at < count && strcmp(sums[at].group, group) != 0) {
-            at++;
-        }
-        if (at == GROUPS_MOST) {
-            continue;
-        }
-        count = at == count ? count + 1 : count;
-        sums[at].group = group;
-        sums[at].bytes += number_of(row, "bytes");
-        sums[at].all += number_of(row, "bytes_all_ranks");
-        sums[at].exposed += number_of(row, "seconds_exposed");
-        sums[at].calls += number_of(row, "calls");
+    int at = 0;
+    while (at < sums->count && strcmp(sums->of[at].group, group) != 0) {
+        at++;
     }
-    return count;
+    if (at == GROUPS_MOST) {
+        return NULL;
+    }
+    if (at == sums->count) {
+        sums->of[sums->count++] = (struct traffic){.group = group};
+    }
+    return &sums->of[at];
 }
 
-static void print_traffic(FILE *out, const json_t *ledger)
+static bool is_outside(const json_t *row)
 {
-    struct traffic sums[GROUPS_MOST] = {{0}};
-    const double steps = fmax(number_of(ledger, "steps"), 1.0);
-    const int count = sum_groups(json_object_get(ledger, "collectives"), sums);
+    const char *phase = text_of(row, "phase");
+    return strcmp(phase, "setup") == 0 || strcmp(phase, "eval") == 0 ||
+           strcmp(phase, "checkpoint") == 0;
+}
+
+static void sum_groups(const json_t *rows, struct traffics *sums)
+{
+    for (size_t i = 0; i < json_array_size(rows); i++) {
+        const json_t *row = json_array_get(rows, i);
+        struct traffic *sum =
+            is_outside(row) ? &sums->outside : traffic_of(sums, text_of(row, "group"));
+        if (sum) {
+            sum->bytes += number_of(row, "bytes");
+            sum->exposed += number_of(row, "seconds_exposed");
+            sum->calls += number_of(row, "calls");
+        }
+    }
+}
+
+static void add_planned(const json_t *rows, struct traffics *sums)
+{
+    for (size_t i = 0; i < json_array_size(rows); i++) {
+        const json_t *row = json_array_get(rows, i);
+        struct traffic *sum = is_outside(row) ? NULL : traffic_of(sums, text_of(row, "group"));
+        if (sum) {
+            sum->planned_bytes += number_of(row, "bytes");
+            sum->planned_calls += number_of(row, "calls");
+        }
+    }
+}
+
+static void print_traffic_row(FILE *out, const struct traffic *sum, double steps, bool plan,
+                              double most)
+{
+    (void)fputs("<tr><th scope=\"row\">", out);
+    tri_html(out, sum->group);
+    (void)fputs("</th><td>", out);
+    tri_html_megabytes(out, sum->bytes / steps);
+    (void)fprintf(out, "</td><td>%.1f</td><td>%.2f</td>", sum->calls / steps,
+                  1e3 * sum->exposed / steps);
+    if (plan) {
+        (void)fputs("<td>", out);
+        tri_html_megabytes(out, sum->planned_bytes);
+        (void)fprintf(out, "</td><td>%.1f</td>", sum->planned_calls);
+    }
+    print_bar(out, sum->bytes / steps / most);
+    (void)fputs("</tr>\n", out);
+}
+
+static void print_traffic(FILE *out, const struct tri_report_run *run)
+{
+    struct traffics *sums = tri_alloc(TRI_MEMORY_OTHER, sizeof(*sums));
+    const json_t *plan = json_object_get(run->plan, "collectives");
+    const bool planned = json_is_array(plan);
+    const double steps = fmax(number_of(run->ledger, "steps"), 1.0);
+    sum_groups(json_object_get(run->ledger, "collectives"), sums);
+    add_planned(plan, sums);
     double most = 1.0;
-    for (int i = 0; i < count; i++) {
-        most = fmax(most, sums[i].bytes);
+    for (int i = 0; i < sums->count; i++) {
+        most = fmax(most, fmax(sums->of[i].bytes / steps, sums->of[i].planned_bytes));
     }
     (void)fprintf(out,
-                  "<table class=\"traffic\"><caption>Sent by rank 0 over each group, a step (of "
-                  "%.0f; evaluations and checkpoints included)</caption><thead><tr><th>group</th>"
-                  "<th>bytes</th><th>calls</th><th>exposed ms</th><td></td></tr></thead><tbody>\n",
-                  steps);
-    for (int i = 0; i < count; i++) {
-        (void)fputs("<tr><th scope=\"row\">", out);
-        tri_html(out, sums[i].group);
-        (void)fputs("</th><td>", out);
-        tri_html_megabytes(out, sums[i].bytes / steps);
-        (void)fprintf(out, "</td><td>%.1f</td><td>%.2f</td>", sums[i].calls / steps,
-                      1e3 * sums[i].exposed / steps);
-        print_bar(out, sums[i].bytes / most);
-        (void)fputs("</tr>\n", out);
+                  "<div class=\"wide\"><table class=\"traffic\"><caption>Sent by rank 0 over each "
+                  "group, a step (of "
+                  "%.0f)%s</caption><thead><tr><th>group</th><th>bytes</th><th>calls</th>"
+                  "<th>exposed ms</th>%s<td></td></tr></thead><tbody>\n",
+                  number_of(run->ledger, "steps"), planned ? "; planned for balanced routing" : "",
+                  planned ? "<th>planned bytes</th><th>planned calls</th>" : "");
+    for (int i = 0; i < sums->count; i++) {
+        print_traffic_row(out, &sums->of[i], steps, planned, most);
     }
-    (void)fputs("</tbody></table>\n", out);
+    (void)fputs("</tbody></table></div>\n", out);
+    if (sums->outside.calls > 0.0) {
+        (void)fputs("<p>Outside of steps, at the start and in evaluations and checkpoints: ", out);
+        tri_html_megabytes(out, sums->outside.bytes);
+        (void)fprintf(out, " in %.0f calls.</p>\n", sums->outside.calls);
+    }
+    tri_free(sums);
 }
 
 void tri_part_costs(FILE *out, const struct tri_report_run *run)
 {
-    const json_t *memory = json_object_get(run->ledger, "memory");
     (void)fputs("<h3>Where a step went</h3>\n<div class=\"costs\">\n", out);
     if (run->lines > 0) {
         print_time(out, run);
     }
-    if (json_is_object(memory)) {
-        print_memory(out, memory);
+    print_memory(out, run);
+    if (json_is_object(run->ledger) || json_is_object(run->plan)) {
+        print_traffic(out, run);
     }
-    if (json_is_object(run->ledger)) {
-        print_traffic(out, run->ledger);
-    } else {
-        (void)fputs("<p>No ledger.json: bytes and memory are written when a run ends.</p>\n", out);
+    if (!json_is_object(run->ledger)) {
+        (void)fputs("<p>No ledger.json: bytes and memory are counted, and written when a run "
+                    "ends.</p>\n",
+                    out);
     }
     (void)fputs("</div>\n", out);
 }

@@ -14,6 +14,7 @@
 #include "train/metrics.h"
 #include "train/resume.h"
 #include "train/run_folder.h"
+#include "train/run_plan.h"
 #include "train/run_status.h"
 #include "train/run_tokenizer.h"
 #include "train/scribe.h"
@@ -206,6 +207,9 @@ static enum tri_status describe(struct run *run, struct tri_error *error)
     enum tri_status status = TRI_OK;
     if (is_root(run)) {
         status = tri_run_folder_describe(run->folder, run->config, environment, error);
+        if (status == TRI_OK) {
+            status = tri_run_plan_save(run->session, run->folder, error);
+        }
         if (status == TRI_OK) {
             /* A run that begins evaluates step 0 again, so its line goes too. */
             int64_t kept = run->saved_step <= 0 ? -1 : run->state.step;

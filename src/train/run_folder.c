@@ -215,8 +215,8 @@ static enum tri_status remove_events(const char *name, void *data)
 static enum tri_status remove_old(const struct tri_run_folder *folder, struct tri_error *error)
 {
     static const char *const names[] = {"checkpoints",      "metrics.jsonl", "config.yaml",
-                                        "environment.json", "ledger.json",   "tokenizer",
-                                        "status.json"};
+                                        "environment.json", "plan.json",     "ledger.json",
+                                        "tokenizer",        "status.json"};
     for (size_t i = 0; i < sizeof(names) / sizeof(*names); i++) {
         char path[MEMBER_PATH_MAX];
         member(folder, names[i], path);

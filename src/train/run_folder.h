@@ -3,6 +3,7 @@
  *   RUN/config.yaml        the resolved config
  *   RUN/status.json        whether it runs, where, or how it ended (train/run_status.h)
  *   RUN/environment.json   version, processor, what carries messages, where ranks run
+ *   RUN/plan.json          what a step was planned to take (train/run_plan.h)
  *   RUN/metrics.jsonl      one line a step, and one for each evaluation
  *   RUN/events.out.tfevents.*  the same for TensorBoard (train/events.h), where it is wanted
  *   RUN/ledger.json        what was sent

@@ -34,14 +34,15 @@ static json_t *ledger_rows(const struct tri_ledger *ledger, const struct tri_led
     return rows;
 }
 
-/* {category: {"planned", "peak"}}, bytes of this rank */
+/* {category: {"planned", "held", "peak"}}, bytes of this rank; held: now */
 static json_t *memory_rows(const struct tri_memory_plan *plan)
 {
     const struct tri_memory_counters counted = tri_memory_get();
     json_t *rows = json_object();
     for (int i = 0; i < TRI_MEMORY_COUNT; i++) {
-        json_t *row = json_pack("{sI sI}", "planned", (json_int_t)plan->bytes[i], "peak",
-                                (json_int_t)counted.peak[i]);
+        json_t *row =
+            json_pack("{sI sI sI}", "planned", (json_int_t)plan->bytes[i], "held",
+                      (json_int_t)counted.current[i], "peak", (json_int_t)counted.peak[i]);
         (void)json_object_set_new(rows, tri_memory_name((enum tri_memory)i), row);
     }
     return rows;
@@ -53,8 +54,11 @@ enum tri_status tri_run_folder_save_ledger(const struct tri_run_folder *folder,
                                            const struct tri_memory_plan *plan,
                                            struct tri_error *error)
 {
-    json_t *root = json_pack("{si sI so so}", "rank", 0, "steps", (json_int_t)steps, "memory",
-                             memory_rows(plan), "collectives", ledger_rows(ledger, total));
+    json_t *root = json_pack(
+        "{si sI so s{sI sI sI} so}", "rank", 0, "steps", (json_int_t)steps, "memory",
+        memory_rows(plan), "process", "planned", (json_int_t)(plan->total + plan->process), "held",
+        (json_int_t)tri_memory_process_share(), "peak", (json_int_t)tri_memory_process_peak(),
+        "collectives", ledger_rows(ledger, total));
     char *text = json_dumps(root, JSON_INDENT(1));
     json_decref(root);
     TRI_REQUIRE(text);

@@ -8,7 +8,6 @@
 #include "plan/compare.h"
 #include "train/alike.h"
 #include "train/environment.h"
-#include "train/rehearsal.h"
 
 #include <limits.h>
 #include <string.h>
@@ -57,24 +56,29 @@ enum tri_status tri_session_config(const char *path, int ranks, int count, char 
 
 /* ---- the session ----------------------------------------------------------------------------- */
 
-static enum tri_status rehearse(struct tri_session *session, bool training, int64_t beside,
-                                const struct tri_active *active, struct tri_error *error)
+struct tri_rehearsal tri_session_rehearsal(const struct tri_session *session, bool training)
 {
     const struct tri_mesh *mesh = session->mesh;
-    struct tri_rehearsal rehearsal = {
+    return (struct tri_rehearsal){
         .config = session->config,
         .layout = {tri_mesh_grid(mesh), mesh->size[TRI_AXIS_EXPERT], mesh->size[TRI_AXIS_DATA],
                    (int)session->config->parallel.expert_tensor, mesh->size[TRI_AXIS_DEPTH],
                    mesh->size[TRI_AXIS_CROSS]},
         .rank = mesh->rank,
         .training = training,
-        .active = active,
         .load = session->load,
         .local_ranks = tri_comm_local_size(mesh->comm),
         .threads = session->kernels->threads,
         .host = mesh->host,
     };
     enum tri_status status = tri_rehearse(&rehearsal, NULL, &session->plan, error);
+}
+
+static enum tri_status rehearse(struct tri_session *session, bool training, int64_t beside,
+                                const struct tri_active *active, struct tri_error *error)
+{
+    struct tri_rehearsal rehearsal = tri_session_rehearsal(session, training);
+    rehearsal.active = active;
     session->plan.beside = beside;
     session->plan.process =
         tri_memory_process_constant(session->kernels->threads) + session->plan.scratch;

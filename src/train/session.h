@@ -7,6 +7,7 @@
 #include "data/loader.h"
 #include "plan/layouts.h"
 #include "train/engine.h"
+#include "train/rehearsal.h"
 
 struct tri_active;
 
@@ -40,6 +41,9 @@ void tri_session_destroy(struct tri_session *session);
  * mesh; the status is of this rank. */
 enum tri_status tri_session_make_kernels(struct tri_session *session, int threads,
                                          struct tri_error *error) TRI_NODISCARD;
+
+/* This rank's, for the load that the session is planned for. Local. */
+struct tri_rehearsal tri_session_rehearsal(const struct tri_session *session, bool training);
 
 /* Loads the chosen checkpoint's weights, and moments where the choice wants them, into the engine.
  * When it fails with choice->again, the caller chooses once more. Collective. */

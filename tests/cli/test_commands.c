@@ -216,8 +216,8 @@ static void test_metrics(void **state)
     assert_int_equal(steps, 4);
     size_t bytes;
     static const char *const files[] = {"run/config.yaml", "run/environment.json",
-                                        "run/ledger.json"};
-    for (int i = 0; i < 3; i++) {
+                                        "run/ledger.json", "run/plan.json"};
+    for (int i = 0; i < 4; i++) {
         text = cli_read(files[i], &bytes);
         assert_true(text && bytes > 0);
         free(text);

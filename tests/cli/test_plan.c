@@ -398,6 +398,63 @@ static void test_refused(void **state)
     }
 }
 
+/* ---- what a run keeps of it ------------------------------------------------------------------ */
+
+static int64_t bytes_of(const json_t *row, const json_t *rows)
+{
+    static const char *const keys[] = {"operation", "group", "phase", "kind"};
+    for (size_t i = 0; i < json_array_size(rows); i++) {
+        const json_t *other = json_array_get(rows, i);
+        int same = 0;
+        for (int k = 0; k < 4; k++) {
+            same += json_equal(json_object_get(row, keys[k]), json_object_get(other, keys[k]));
+        }
+        if (same == 4) {
+            return integer(other, "bytes");
+        }
+    }
+    return 0;
+}
+
+/* Routing that is balanced sends, step by step, what plan.json says. */
+static void test_a_run_keeps_its_plan(void **state)
+{
+    (void)state;
+    cli_run_well(cli_ranks(), CLI_WORDS_OF("train", "c.yaml", "run_dir=kept", "moe.router=balanced",
+                                           "data.valid=", "train.steps=3", "plan.cluster=m.yaml"));
+    json_t *plan = json_load_file("kept/plan.json", 0, NULL);
+    json_t *ledger = json_load_file("kept/ledger.json", 0, NULL);
+    const json_t *planned = json_object_get(plan, "collectives");
+    const json_t *counted = json_object_get(ledger, "collectives");
+    assert_true((json_array_size(planned) > 0) == (cli_ranks() > 1));
+    for (size_t i = 0; i < json_array_size(planned); i++) {
+        const json_t *row = json_array_get(planned, i);
+        const char *phase = json_string_value(json_object_get(row, "phase"));
+        const char *group = json_string_value(json_object_get(row, "group"));
+        if (strcmp(phase, "setup") != 0 && strcmp(group, "world") != 0) {
+            assert_int_equal(3 * integer(row, "bytes"), bytes_of(row, counted));
+        }
+    }
+    const json_t *memory = json_object_get(ledger, "memory");
+    const json_t *weights = json_object_get(memory, "weights");
+    assert_int_equal(integer(json_object_get(plan, "memory"), "weights"), integer(weights, "held"));
+    assert_int_equal(integer(weights, "planned"), integer(weights, "peak"));
+    const json_t *process = json_object_get(ledger, "process");
+    assert_true(integer(process, "planned") > 0 && integer(process, "peak") > 0);
+    (void)step_of(json_object_get(plan, "time"));
+    json_decref(ledger);
+    json_decref(plan);
+    /* A cluster that is not there keeps no run from training. */
+    struct process_result result =
+        cli_run(cli_ranks(), CLI_WORDS_OF("train", "c.yaml", "run_dir=kept", "moe.router=balanced",
+                                          "data.valid=", "train.steps=4", "plan.cluster=none"));
+    assert_int_equal(cli_count(result.err, "no time is planned: none: cannot open"), 1);
+    cli_expect_status(&result, 0);
+    plan = json_load_file("kept/plan.json", 0, NULL);
+    assert_true(json_is_null(json_object_get(plan, "time")));
+    json_decref(plan);
+}
+
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
@@ -406,6 +463,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_run_counts_the_same),
         cmocka_unit_test(test_times),
         cmocka_unit_test(test_untimed),
+        cmocka_unit_test(test_a_run_keeps_its_plan),
         cmocka_unit_test(test_refused),
         cmocka_unit_test(test_auto),
         cmocka_unit_test(test_calibrate),

@@ -118,7 +118,17 @@ static void write_run(void)
         "\"expert\", \"phase\": \"forward\", \"kind\": \"moe\", \"calls\": 30, \"bytes\": 4000000, "
         "\"bytes_all_ranks\": 16000000, \"bytes_between_hosts\": 3000000, "
         "\"messages_between_hosts\": 20, \"seconds\": 0.5, \"seconds_exposed\": 0.25}, "
-        "{\"operation\": \"" EVIL "\", \"group\": \"" EVIL "\", \"calls\": \"" EVIL "\"}, 7]}");
+        "{\"operation\": \"" EVIL "\", \"group\": \"" EVIL "\", \"calls\": \"" EVIL "\"}, "
+        "{\"operation\": \"send\", \"group\": \"world\", \"phase\": \"eval\", \"calls\": 2, "
+        "\"bytes\": 9000000}, 7]}");
+    save("plan.json",
+         "{\"memory_for\": \"" EVIL "\", \"memory\": {\"weights\": 1}, \"collectives\": "
+         "[{\"group\": \"expert\", \"phase\": \"forward\", \"calls\": 4, \"bytes\": 500000}, "
+         "{\"group\": \"data\", \"phase\": \"optimizer\", \"calls\": 1, \"bytes\": 700000}, "
+         "{\"group\": \"world\", \"phase\": \"setup\", \"calls\": 1, \"bytes\": 4}, {}, 7], "
+         "\"time\": {\"cluster\": \"" EVIL "\", \"step_ms\": 9, \"exposed_ms\": 0.5, \"parts_ms\": "
+         "{\"rest\": 1.5, \"head\": 0.5, \"attention\": 3.5, \"router\": 1, \"exchange\": 0.5, "
+         "\"experts\": 1.5, \"optimizer\": \"" EVIL "\"}}}");
     save("config.yaml", "seed: 7\nprecision: f32\nmodel:\n  num_layers: 3\n  # head_dim: 8  (x)\n"
                         "data:\n  train: \"</script><script>alert(1)</script>\"\n"
                         "moe:\n  num_experts: 4\n</table><script>alert(3)</script>: 1\n");
@@ -214,10 +224,16 @@ static void test_figures(void **state)
     expect_text(page, "<tr><td>1</td><td>3.00</td><td>3.00</td><td>3</td><td class=\"hot\">3</td>"
                       "<td class=\"dead\">1</td></tr>");
     expect_text(page, "busiest expert 3, 3.00 times the mean; 1 dead");
-    expect_text(page, "<th scope=\"row\">attention</th><td>4.00</td><td>40.0 %</td>");
+    expect_text(page, "<th scope=\"row\">attention</th><td>4.00</td><td>40.0 %</td>"
+                      "<td>3.50</td>");
     expect_text(page, "<th scope=\"row\">rest</th><td>1.25</td><td>12.5 %</td>");
-    expect_text(page, "<th scope=\"row\">weights</th><td>1.5 MB</td><td>2.5 MB</td>");
-    expect_text(page, "<th scope=\"row\">expert</th><td>0.4 MB</td><td>3.0</td><td>25.00</td>");
+    expect_text(page, "<th scope=\"row\">step</th><td>10.00</td><td>100.0 %</td><td>9.00</td>");
+    expect_text(page, "<th scope=\"row\">weights</th><td>1.5 MB</td><td>–</td><td>2.5 MB</td>");
+    expect_text(page, "<th scope=\"row\">expert</th><td>0.4 MB</td><td>3.0</td><td>25.00</td>"
+                      "<td>0.5 MB</td><td>4.0</td>");
+    expect_text(page, "<th scope=\"row\">data</th><td>0</td><td>0.0</td><td>0.00</td>"
+                      "<td>0.7 MB</td><td>1.0</td>");
+    expect_text(page, "at the start and in evaluations and checkpoints: 9.0 MB in 2 calls.");
     expect_text(page, "<td>30</td><td>4000000</td><td>16000000</td><td>3000000</td><td>20</td>"
                       "<td>0.5000</td>");
     expect_text(page, "4 ranks: tensor 1 × expert 2 × data 2");
