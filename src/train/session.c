@@ -71,7 +71,6 @@ struct tri_rehearsal tri_session_rehearsal(const struct tri_session *session, bo
         .threads = session->kernels->threads,
         .host = mesh->host,
     };
-    enum tri_status status = tri_rehearse(&rehearsal, NULL, &session->plan, error);
 }
 
 static enum tri_status rehearse(struct tri_session *session, bool training, int64_t beside,
@@ -79,6 +78,7 @@ static enum tri_status rehearse(struct tri_session *session, bool training, int6
 {
     struct tri_rehearsal rehearsal = tri_session_rehearsal(session, training);
     rehearsal.active = active;
+    enum tri_status status = tri_rehearse(&rehearsal, NULL, &session->plan, error);
     session->plan.beside = beside;
     session->plan.process =
         tri_memory_process_constant(session->kernels->threads) + session->plan.scratch;
@@ -273,13 +273,7 @@ void tri_session_print(const struct tri_session *session)
                  (long long)config->parallel.expert_tensor, session->kernels->threads,
                  session->kernels->threads == 1 ? "" : "s",
                  config->precision == TRI_PRECISION_BF16 ? "bf16" : "f32");
-    const int64_t *bytes = session->plan.bytes;
-    tri_log_info(
-        "memory   %.1f MB a rank: weights %.1f, gradients %.1f, optimizer %.1f, activations %.1f, "
-        "buffers %.1f",
-        (double)session->plan.total / 1e6, (double)bytes[TRI_MEMORY_WEIGHTS] / 1e6,
-        (double)bytes[TRI_MEMORY_GRADIENTS] / 1e6, (double)bytes[TRI_MEMORY_OPTIMIZER] / 1e6,
-        (double)bytes[TRI_MEMORY_ACTIVATIONS] / 1e6, (double)bytes[TRI_MEMORY_BUFFERS] / 1e6);
+    tri_memory_print(&session->plan, tri_mesh_group(mesh, TRI_ON_ALL));
 }
 
 void tri_session_print_memory(const struct tri_session *session)

@@ -55,7 +55,7 @@ enum tri_status tri_session_load(struct tri_session *session, struct tri_checkpo
  * counts: seed, bias and, on rank 0, the config; tri_free state->config. Local. */
 void tri_session_describe(const struct tri_session *session, struct tri_checkpoint_state *state);
 
-/* The start-up summary, on standard error of rank 0. Local. */
+/* The start-up summary, on standard error of rank 0. Collective over all ranks. */
 void tri_session_print(const struct tri_session *session);
 
 /* After the steps: bytes planned and counted at their peak, by category, of the largest rank, and

@@ -455,6 +455,22 @@ static void test_a_run_keeps_its_plan(void **state)
     json_decref(plan);
 }
 
+/* Of 257 rows of the vocabulary the second of two tensor ranks has more; and `other` is named. */
+static void test_the_largest_rank_is_named(void **state)
+{
+    (void)state;
+    struct process_result result = cli_run(
+        0, CLI_WORDS_OF("train", "c.yaml", "run_dir=large", "--ranks", "2", "parallel.tensor=2",
+                        "model.vocab_size=257", "data.valid=", "train.steps=1"));
+    const char *line = strstr(result.err, "\nmemory   ");
+    assert_non_null(line);
+    const char *end = strchr(line + 1, '\n');
+    const char *rank = strstr(line, " MB a rank, the most on rank 1: weights ");
+    const char *other = strstr(line, ", other ");
+    assert_true(rank && rank < end && other && other < end);
+    cli_expect_status(&result, 0);
+}
+
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
@@ -468,10 +484,11 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_auto),
         cmocka_unit_test(test_calibrate),
         cmocka_unit_test(test_large),
+        cmocka_unit_test(test_the_largest_rank_is_named),
     };
     cli_begin("plan", argc, argv);
-    /* The last three have nothing to do with ranks. */
-    size_t count = sizeof(tests) / sizeof(*tests) - (cli_ranks() > 0 ? 3 : 0);
+    /* The last four have nothing to do with ranks. */
+    size_t count = sizeof(tests) / sizeof(*tests) - (cli_ranks() > 0 ? 4 : 0);
     int failed = _cmocka_run_group_tests("plan", tests, count, NULL, NULL);
     cli_end();
     return failed;
