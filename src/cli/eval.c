@@ -14,16 +14,35 @@
 
 #include <math.h>
 #include <stdio.h>
+#include <string.h>
 
 struct request {
     struct tri_config config;
     struct tri_checkpoint_choice choice;
     char data[TRI_PATH_MAX], choices[TRI_PATH_MAX];
-    int64_t bytes; /* of the text behind the tokens; 0: those that are bytes */
+    int64_t bytes;   /* of the text behind the tokens; 0: those that are bytes */
+    int64_t batches; /* of a set, as eval.batches on the command line says; 0: all */
     bool json;
     struct tri_active_request active;
     double share; /* of the experts' work that was done, where `active` is given */
 };
+
+/* What a run's own config says is for the evaluations in it. */
+static enum tri_status read_batches(const struct tri_arguments *arguments, struct request *request,
+                                    struct tri_error *error)
+{
+    static const char key[] = "eval.batches=";
+    for (int i = 0; i < arguments->num_overrides; i++) {
+        if (strncmp(arguments->overrides[i], key, strlen(key)) == 0) {
+            request->batches = request->config.eval_batches;
+        }
+    }
+    return request->batches == 0 || request->bytes == 0
+               ? TRI_OK
+               : tri_fail(error, TRI_BAD_INPUT,
+                          "command line: --bytes are of the whole set: expected no eval.batches "
+                          "with it");
+}
 
 static enum tri_status read_request(const struct tri_arguments *arguments, struct request *request,
                                     struct tri_error *error)
@@ -31,6 +50,7 @@ static enum tri_status read_request(const struct tri_arguments *arguments, struc
     TRI_TRY(tri_arguments_int(arguments, "--bytes", 1, INT64_MAX, 0, &request->bytes, error));
     TRI_TRY(tri_config_of_checkpoint(arguments->words[0], arguments, &request->config,
                                      &request->choice, error));
+    TRI_TRY(read_batches(arguments, request, error));
     TRI_TRY(tri_active_read(arguments, &request->config, &request->active, error));
     TRI_TRY(tri_arguments_path(arguments, "--data", request->data, error));
     TRI_TRY(tri_arguments_path(arguments, "--choices", request->choices, error));
@@ -60,12 +80,14 @@ static int64_t bytes_of(const struct tri_tokenizer *tokenizer, int32_t token)
 }
 
 /* Of the targets that count. */
-static enum tri_status sum_bytes(const struct tri_tokenizer *tokenizer,
-                                 const struct tri_loader *loader, int64_t seq, int64_t *bytes,
+static enum tri_status sum_bytes(const struct request *request,
+                                 const struct tri_tokenizer *tokenizer,
+                                 const struct tri_loader *loader, int64_t *bytes,
                                  struct tri_error *error)
 {
-    int64_t rows = tri_loader_eval_count(loader);
-    int64_t rest = tri_loader_eval_rest(loader);
+    const int64_t seq = request->config.data.sequence_length;
+    int64_t rows, rest;
+    tri_evaluate_extent(&request->config, loader, request->batches, &rows, &rest);
     enum tri_status status = TRI_OK;
     *bytes = 0;
     int32_t *room = tri_alloc(TRI_MEMORY_OTHER, 4 * (size_t)seq * sizeof(*room));
@@ -97,8 +119,7 @@ static enum tri_status count_bytes(const struct request *request, const struct t
         tri_log_note("%s", error->message);
         return TRI_OK;
     }
-    enum tri_status status =
-        sum_bytes(tokenizer, loader, request->config.data.sequence_length, bytes, error);
+    enum tri_status status = sum_bytes(request, tokenizer, loader, bytes, error);
     tri_tokenizer_destroy(tokenizer);
     return status;
 }
@@ -239,7 +260,7 @@ static enum tri_status evaluate_sets(struct request *request, struct tri_session
         }
     }
     TRI_TRY(tri_comm_agree(tri_mesh_group(session->mesh, TRI_ON_ALL), status, error));
-    TRI_TRY(tri_evaluate_all(session->engine, texts, 0, &evaluations, error));
+    TRI_TRY(tri_evaluate_all(session->engine, texts, request->batches, &evaluations, error));
     for (int i = 0; i < texts->count; i++) {
         answers[i].evaluation = evaluations[i];
     }

@@ -119,18 +119,25 @@ static enum tri_status add_rows(struct tri_engine *engine, const struct tri_load
     return TRI_OK;
 }
 
+void tri_evaluate_extent(const struct tri_config *config, const struct tri_loader *loader,
+                         int64_t batches, int64_t *rows, int64_t *rest)
+{
+    *rows = tri_loader_eval_count(loader);
+    *rest = tri_loader_eval_rest(loader);
+    if (batches > 0 && batches * config->train.global_batch <= *rows) {
+        *rows = batches * config->train.global_batch;
+        *rest = 0;
+    }
+}
+
 enum tri_status tri_evaluate(struct tri_engine *engine, const struct tri_loader *loader,
                              const char *name, int64_t batches, struct tri_evaluation *result,
                              struct tri_error *error)
 {
     const struct tri_config *config = engine->config;
     int64_t seq = config->data.sequence_length;
-    int64_t rows = tri_loader_eval_count(loader);
-    int64_t rest = tri_loader_eval_rest(loader);
-    if (batches > 0 && batches * config->train.global_batch <= rows) {
-        rows = batches * config->train.global_batch;
-        rest = 0;
-    }
+    int64_t rows, rest;
+    tri_evaluate_extent(config, loader, batches, &rows, &rest);
     int64_t at_once = tri_evaluate_rows(
         config, tri_group_size(tri_mesh_group(engine->mesh, TRI_ON_EXPERT | TRI_ON_DATA)));
     int64_t loads = engine->moe_layers * config->moe.num_experts;

@@ -25,6 +25,11 @@ struct tri_evaluation {
  * what a replica has in a step where that is less than one: so it takes the memory of a step. */
 int64_t tri_evaluate_rows(const struct tri_config *config, int replicas);
 
+/* Whole rows of an evaluation of at most so many global batches (0: all), and the tokens of a
+ * shorter row behind them. */
+void tri_evaluate_extent(const struct tri_config *config, const struct tri_loader *loader,
+                         int64_t batches, int64_t *rows, int64_t *rest);
+
 /* Loss over the loader's evaluation rows, at most `batches` global batches of them (0: all), a few
  * at a time; `name`, "" where it has none, is shown while it lasts. REQUEUE when a signal that
  * stops the run comes before the last. Collective over the engine's mesh; the status is the same on

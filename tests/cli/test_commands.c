@@ -101,7 +101,18 @@ static void test_eval(void **state)
     double bits = json_real_value(json_object_get(root, "bits_per_byte"));
     assert_true(loss > 0 && fabs(perplexity - exp(loss)) < 1e-9 * perplexity);
     assert_true(fabs(bits - loss / log(2.0)) < 1e-9 * bits);
+    int64_t tokens = json_integer_value(json_object_get(root, "tokens"));
     json_decref(root);
+    /* Bytes are counted of what is evaluated. */
+    result = cli_run(cli_ranks(), CLI_WORDS_OF("eval", "run", "--json", "eval.batches=1"));
+    root = cli_expect_json(&result, 0);
+    loss = json_real_value(json_object_get(root, "loss"));
+    bits = json_real_value(json_object_get(root, "bits_per_byte"));
+    assert_int_equal(json_integer_value(json_object_get(root, "tokens")), 4 * 16);
+    assert_true(tokens > 4 * 16 && fabs(bits - loss / log(2.0)) < 1e-9 * bits);
+    json_decref(root);
+    result = cli_run(cli_ranks(), CLI_WORDS_OF("eval", "run", "--bytes", "9", "eval.batches=1"));
+    cli_expect_error(&result, cli_ranks(), 2, "--bytes are of the whole set");
     result = cli_run(cli_ranks(), CLI_WORDS_OF("eval", "run", "--data", "tok/train_*.bin"));
     assert_int_equal(cli_count(result.out, " bits per byte\n"), 1);
     assert_int_equal(cli_count(result.out, "load 1 "), 1);
