@@ -251,6 +251,10 @@ enum tri_status tri_config_complete(struct tri_config *config, const struct tri_
 enum tri_status tri_config_check_override(const char *text, struct tri_error *error) TRI_NODISCARD;
 
 /* Fills the defaults that follow other keys and checks every combination that needs no rank count.
+/* BAD_INPUT names a key that was given and is read by nothing in the finished config. */
+enum tri_status tri_config_check_given(const struct tri_config *config,
+                                       struct tri_error *error) TRI_NODISCARD;
+
  * tri_config_load calls it; code that fills a config by hand (tests, import) calls it itself. */
 enum tri_status tri_config_finish(struct tri_config *config, struct tri_error *error) TRI_NODISCARD;
 

@@ -46,6 +46,7 @@ struct tri_router_kind {
     bool balances_step; /* moe.aux_window is step unless it is given */
     bool apart;         /* experts' outputs weigh otherwise in the forward than in the backward, and
                            the backward needs the logits: routes have room for both */
+    bool unbalanced;    /* has no balance loss: moe.aux_loss is not read */
     bool exported;      /* transformers' models choose and weigh like this */
     unsigned imposed;   /* of enum tri_imposed */
     const struct tri_router_kind

@@ -154,6 +154,7 @@ const struct tri_router_kind tri_router_dense = {
     .dense = true,
     .even = true,
     .dropless = true,
+    .unbalanced = true,
     .imposed = TRI_IMPOSE_CHOICE,
     .rehearsed = &tri_router_dense_rehearsed,
     .ops = &ops,

@@ -195,6 +195,7 @@ const struct tri_router_kind tri_router_expert_choice = {
                  NULL},
     .layer_scope = true,
     .picks = true,
+    .unbalanced = true,
     .imposed = TRI_IMPOSE_DROPS,
     .rehearsed = &tri_router_expert_choice_rehearsed,
     .ops = &ops,

@@ -299,6 +299,9 @@ enum tri_status tri_start_config(struct tri_group *group, const char *path,
     tri_all_reduce_max(group, where, &asked, 1, TRI_I64);
     status = asked ? complete(group, goes_on, ranks, config, error)
                    : tri_config_complete(config, NULL, error);
+    if (status == TRI_OK) {
+        status = tri_config_check_given(config, error);
+    }
     TRI_TRY(tri_comm_agree(group, status, error));
     if (ranks == 0) {
         return TRI_OK;

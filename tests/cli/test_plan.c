@@ -382,6 +382,7 @@ static void test_refused(void **state)
         {{"plan", "missing.yaml"}, "missing.yaml: cannot open"},
         {{"plan", "c.yaml", "--ranks", "3", "parallel.tensor=2"}, "the number of ranks (3)"},
         {{"plan", "c.yaml", "--layouts", "parallel.tensor=3"}, "parallel.tensor"},
+        {{"plan", "c.yaml", "train.lora.alpha=8"}, "key 'train.lora.alpha': found a value without"},
     };
     for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
         const char *words[6] = {NULL};

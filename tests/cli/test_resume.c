@@ -150,7 +150,8 @@ static void check_router(const char *run, const char *router, const char *more)
     (void)snprintf(on, sizeof(on), "run_dir=%s_on", run);
     (void)snprintf(from, sizeof(from), "resume=%s/checkpoints/step_4", run);
     (void)snprintf(path, sizeof(path), "%s/config.yaml", run);
-    cli_run_well(cli_ranks(), CLI_WORDS_OF("train", "c.yaml", own, router, more, "moe.aux_loss=0.1",
+    const char *loss = strstr(router, "dense") ? "moe.z_loss=0.1" : "moe.aux_loss=0.1";
+    cli_run_well(cli_ranks(), CLI_WORDS_OF("train", "c.yaml", own, router, more, loss,
                                            "train.steps=8", "checkpoint.every=4"));
     cli_run_well(cli_ranks(), CLI_WORDS_OF("train", path, on, from));
     (void)snprintf(path, sizeof(path), "%s/checkpoints/step_8", run);

@@ -258,11 +258,51 @@ static void test_another_router(void **state)
     }
 }
 
+/* A key that is given and that nothing reads; what a run prints of itself gives nothing. */
+static void test_what_nothing_reads(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *word, *says; /* NULL: it is read */
+    } cases[] = {
+        {"train.lora.alpha=16", "'train.lora.alpha': found a value without train.lora.rank"},
+        {"train.lora.targets=mlp", "'train.lora.targets': found a value without train.lora.rank"},
+        {"train.lora.rank=2", NULL},
+        {"moe.aux_loss=0.02", "'moe.aux_loss': found 0.02, expected 0 or nothing: router dense"},
+        {"moe.aux_loss=0", NULL},
+        {"moe.min_capacity=4", "'moe.min_capacity': found a value, expected none: router dense"},
+        {"moe.capacity_window=step", "'moe.capacity_window': found a value, expected none"},
+        {"moe.z_loss=0.1", NULL},
+    };
+    struct tri_config c;
+    struct tri_error error;
+    char text[256];
+    (void)snprintf(text, sizeof(text), "%s", "moe: {num_experts: 4, router: dense}\n");
+    for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+        char word[64];
+        char *const given[] = {word};
+        (void)snprintf(word, sizeof(word), "%s", cases[i].word);
+        assert_int_equal(
+            tri_config_parse(&tri_strategies, "c.yaml", text, strlen(text), 1, given, &c, &error),
+            TRI_OK);
+        enum tri_status status = tri_config_check_given(&c, &error);
+        assert_int_equal(status, cases[i].says ? TRI_BAD_INPUT : TRI_OK);
+        assert_true(status == TRI_OK || strstr(error.message, cases[i].says));
+    }
+    assert_int_equal(read_with(text, NULL, &c), TRI_OK);
+    char *printed = tri_config_to_yaml(&c);
+    assert_non_null(strstr(printed, "alpha: 16"));
+    assert_int_equal(read_with(printed, NULL, &c), TRI_OK);
+    assert_int_equal(tri_config_check_given(&c, &error), TRI_OK);
+    tri_free(printed);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_unread_is_not_adopted),
         cmocka_unit_test(test_another_router),
+        cmocka_unit_test(test_what_nothing_reads),
         cmocka_unit_test(test_an_override_means_the_same),
         cmocka_unit_test(test_each_default_follows),
         cmocka_unit_test(test_what_is_written_stays),
