@@ -3,6 +3,7 @@
 #include "base/log.h"
 #include "base/room.h"
 #include "base/runtime.h"
+#include "checkpoint/hf.h"
 #include "moe/moe.h"
 #include "moe/strategies.h"
 #include "plan/compare.h"
@@ -230,6 +231,16 @@ void tri_session_describe(const struct tri_session *session, struct tri_checkpoi
     state->bias_experts = state->bias ? session->config->moe.num_experts : 0;
 }
 
+/* That nobody else's program will read this model is better known before it is trained. */
+static void print_export(const struct tri_config *config)
+{
+    enum tri_hf_family family;
+    struct tri_error why;
+    if (tri_hf_family_of(config, &family, &why) != TRI_OK) {
+        tri_log_note("export   %s", why.message);
+    }
+}
+
 void tri_session_print(const struct tri_session *session)
 {
     const struct tri_config *config = session->config;
@@ -273,6 +284,7 @@ void tri_session_print(const struct tri_session *session)
                  (long long)config->parallel.expert_tensor, session->kernels->threads,
                  session->kernels->threads == 1 ? "" : "s",
                  config->precision == TRI_PRECISION_BF16 ? "bf16" : "f32");
+    print_export(config);
     tri_memory_print(&session->plan, tri_mesh_group(mesh, TRI_ON_ALL));
 }
 

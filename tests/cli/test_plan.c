@@ -472,6 +472,20 @@ static void test_the_largest_rank_is_named(void **state)
     cli_expect_status(&result, 0);
 }
 
+/* That a model cannot be exported is known before it is trained. */
+static void test_no_export_is_said(void **state)
+{
+    (void)state;
+    static const char *const routers[] = {"moe.router=top_k", "moe.router=dense"};
+    for (int i = 0; i < 2; i++) {
+        struct process_result result =
+            cli_run(0, CLI_WORDS_OF("train", "c.yaml", "run_dir=exported", "--fresh", routers[i],
+                                    "moe.every=1", "data.valid=", "train.steps=1"));
+        assert_int_equal(cli_count(result.err, "this model cannot be exported"), i);
+        cli_expect_status(&result, 0);
+    }
+}
+
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
@@ -486,10 +500,11 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_calibrate),
         cmocka_unit_test(test_large),
         cmocka_unit_test(test_the_largest_rank_is_named),
+        cmocka_unit_test(test_no_export_is_said),
     };
     cli_begin("plan", argc, argv);
-    /* The last four have nothing to do with ranks. */
-    size_t count = sizeof(tests) / sizeof(*tests) - (cli_ranks() > 0 ? 4 : 0);
+    /* The last five have nothing to do with ranks. */
+    size_t count = sizeof(tests) / sizeof(*tests) - (cli_ranks() > 0 ? 5 : 0);
     int failed = _cmocka_run_group_tests("plan", tests, count, NULL, NULL);
     cli_end();
     return failed;
