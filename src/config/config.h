@@ -211,6 +211,10 @@ struct tri_config {
     /* By key, in the table's order: the line that set it, TRI_LINE_COMMAND, or 0 for a default.
      * Messages read it, and tri_config_to_yaml. */
     int32_t lines[TRI_KEYS_MAX];
+    /* By key: whether what it is comes from other weights (tri_config_complete), whose path is
+     * source. */
+    bool adopted[TRI_KEYS_MAX];
+    char source[TRI_PATH_MAX];
     int32_t moe_line;      /* of the section moe, or 0 */
     int32_t parallel_line; /* of `parallel: auto`, likewise */
     /* The length of rows that dynamic rope_scaling is for, where what is fed at once is another; 0:
@@ -247,14 +251,14 @@ enum tri_status tri_config_read(const struct tri_strategies *known, const char *
 enum tri_status tri_config_complete(struct tri_config *config, const struct tri_config *source,
                                     struct tri_error *error) TRI_NODISCARD;
 
-/* Whether "section.key=value" is about a key that there is; BAD_INPUT names the nearest one. */
-enum tri_status tri_config_check_override(const char *text, struct tri_error *error) TRI_NODISCARD;
-
-/* Fills the defaults that follow other keys and checks every combination that needs no rank count.
 /* BAD_INPUT names a key that was given and is read by nothing in the finished config. */
 enum tri_status tri_config_check_given(const struct tri_config *config,
                                        struct tri_error *error) TRI_NODISCARD;
 
+/* Whether "section.key=value" is about a key that there is; BAD_INPUT names the nearest one. */
+enum tri_status tri_config_check_override(const char *text, struct tri_error *error) TRI_NODISCARD;
+
+/* Fills the defaults that follow other keys and checks every combination that needs no rank count.
  * tri_config_load calls it; code that fills a config by hand (tests, import) calls it itself. */
 enum tri_status tri_config_finish(struct tri_config *config, struct tri_error *error) TRI_NODISCARD;
 

@@ -235,6 +235,7 @@ enum tri_status tri_config_adopt(struct tri_config *config, const struct tri_con
 {
     bool goes_on = !config->init_from[0];
     bool upcycled = source->moe.num_experts == 0 && config->moe.num_experts > 0;
+    memcpy(config->source, source->path, sizeof(config->source));
     for (size_t i = 0; i < tri_keys_count; i++) {
         const struct tri_key *key = &tri_keys[i];
         bool of_moe = tri_key_in_section(key, "moe");
@@ -245,6 +246,7 @@ enum tri_status tri_config_adopt(struct tri_config *config, const struct tri_con
         bool of_router = is_unread(key, config, source) || goes_with_router(key, config, source);
         if (of_source && !follows && is_taken(key, config) && !of_router) {
             memcpy(tri_key_at(key, config), tri_key_view(key, source), tri_key_bytes(key));
+            config->adopted[i] = true;
         }
     }
     for (size_t i = 0; i < tri_keys_count; i++) {

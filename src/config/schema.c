@@ -193,11 +193,16 @@ const char *tri_key_nearest(const char *written, bool want_section, bool *close)
 
 /* ---- refusing -------------------------------------------------------------------------------- */
 
-/* "FILE:LINE: ", "FILE: ", "command line: " or nothing; key -1: a section that is auto. */
+/* "FILE:LINE: ", "FILE: ", "command line: " or nothing; key -1: a section that is auto. What other
+ * weights have decided is theirs, whoever does not go with it. */
 static void spell_place(const struct tri_config *config, int key, int other, char *out,
                         size_t bytes)
 {
     int line = key >= 0 ? config->lines[key] : config->parallel_line;
+    if (line == 0 && key >= 0 && config->adopted[key]) {
+        (void)snprintf(out, bytes, "%s: ", config->source);
+        return;
+    }
     if (line == 0 && other >= 0) {
         line = config->lines[other];
     }

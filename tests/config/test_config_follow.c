@@ -258,6 +258,26 @@ static void test_another_router(void **state)
     }
 }
 
+/* What other weights have decided is not the command line's fault. */
+static void test_a_source_is_named(void **state)
+{
+    (void)state;
+    static const char text[] = "init_from: x\n";
+    const struct tri_mapping file = {.data = (const unsigned char *)text, .size = sizeof(text) - 1};
+    char word[] = "reproducible=true";
+    char *words[] = {word};
+    struct tri_config source, config;
+    struct tri_error error;
+    assert_int_equal(read_with("moe: {num_experts: 8, aux_scope: model}\n", NULL, &source), TRI_OK);
+    (void)snprintf(source.path, sizeof(source.path), "models/x");
+    assert_int_equal(tri_config_read(&tri_strategies, "c.yaml", &file, 1, words, &config, &error),
+                     TRI_OK);
+    assert_int_equal(tri_config_complete(&config, &source, &error), TRI_BAD_INPUT);
+    assert_string_equal(error.message,
+                        "models/x: key 'moe.aux_scope': found model, expected layer: "
+                        "reproducible takes each row by itself");
+}
+
 /* A key that is given and that nothing reads; what a run prints of itself gives nothing. */
 static void test_what_nothing_reads(void **state)
 {
@@ -302,6 +322,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_unread_is_not_adopted),
         cmocka_unit_test(test_another_router),
+        cmocka_unit_test(test_a_source_is_named),
         cmocka_unit_test(test_what_nothing_reads),
         cmocka_unit_test(test_an_override_means_the_same),
         cmocka_unit_test(test_each_default_follows),
