@@ -44,6 +44,9 @@ int tri_peft_matrix(const struct tri_peft_form *form, const struct tri_param *we
 enum tri_status tri_peft_load_config(const char *dir, struct tri_config_lora *lora,
                                      struct tri_peft_form *form,
                                      struct tri_error *error) TRI_NODISCARD;
+/* Warns where the adapter says that its base is another folder, which is there, than `model`: of a
+ * name of the Hub nothing is known. On one rank. */
+void tri_peft_compare_base(const char *dir, const char *model);
 /* The headers of DIR/adapter_model.safetensors. Local. */
 enum tri_status tri_peft_open_set(const char *dir, struct tri_safetensors_set **set,
                                   struct tri_error *error) TRI_NODISCARD;

@@ -13,6 +13,7 @@
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 enum { PATH_BYTES = 2048, RANK_MOST = 1 << 16 };
@@ -170,6 +171,30 @@ static enum tri_status read_config(const char *path, const json_t *root,
         }
     }
     return read_numbers(path, root, lora, form, error);
+}
+
+/* ---- whose they are -------------------------------------------------------------------------- */
+
+void tri_peft_compare_base(const char *dir, const char *model)
+{
+    char path[PATH_BYTES];
+    json_t *root = NULL;
+    struct tri_error ignored;
+    if (tri_path_format(path, sizeof(path), &ignored, "%s/adapter_config.json", dir) != TRI_OK ||
+        tri_json_load(path, &root, &ignored) != TRI_OK) {
+        return;
+    }
+    const char *base = json_string_value(json_object_get(root, "base_model_name_or_path"));
+    char *theirs = base ? realpath(base, NULL) : NULL;
+    char *ours = realpath(model, NULL);
+    if (theirs && ours && strcmp(theirs, ours) != 0) {
+        tri_log_warn("%s: its adapter_config.json says that its base is %.300s, and it is put on "
+                     "%.300s: beside other weights pairs mean nothing",
+                     dir, base, model);
+    }
+    free(ours);
+    free(theirs);
+    json_decref(root);
 }
 
 /* ---- which weights have pairs ---------------------------------------------------------------- */

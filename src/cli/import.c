@@ -82,6 +82,9 @@ enum tri_status tri_command_import(const struct tri_arguments *arguments, struct
         status = tri_checkpoint_check_target(to, error);
     }
     TRI_TRY(tri_agree_everywhere(arguments, status, error));
+    if (root && adapter) {
+        tri_peft_compare_base(adapter, from);
+    }
     status = tri_spread_create("import", arguments->comm, &config, &spread, error);
     if (status == TRI_OK) {
         status = copy(from, adapter, to, &config, &spread, error);

@@ -365,6 +365,9 @@ enum tri_status tri_start_weights(struct tri_session *session, struct tri_error 
 {
     const char *adapter = session->config->train.lora.adapter;
     TRI_TRY(load_source(session, error));
+    if (adapter[0] && session->mesh->rank == 0 && is_hf(session->config->init_from)) {
+        tri_peft_compare_base(adapter, session->config->init_from);
+    }
     return adapter[0] ? tri_peft_load(adapter, session->config, session->engine->params, error)
                       : TRI_OK;
 }

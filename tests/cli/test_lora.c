@@ -306,6 +306,28 @@ static void write_adapter(const char *folder, const char *keys, const char *tens
     "\"base_model.model.transformer.h.0.attn." name                                                \
     ".weight\": {\"dtype\": \"F32\", \"shape\": " shape ", \"data_offsets\": [" place "]}"
 
+/* What an adapter says of its base, where that is a folder here. */
+static void test_another_base(void **state)
+{
+    (void)state;
+    static const char *const bases[] = {"mistralai/Mixtral-8x7B", GOLDEN "/mixtral",
+                                        GOLDEN "/llama"};
+    cli_tool(CLI_WORDS_OF("cp", "-r", GOLDEN "/mixtral/adapter", "based"));
+    cli_tool(CLI_WORDS_OF("chmod", "-R", "u+w", "based"));
+    json_t *root = json_load_file("based/adapter_config.json", 0, NULL);
+    for (int i = 0; i < 3; i++) {
+        char to[32];
+        (void)json_object_set_new(root, "base_model_name_or_path", json_string(bases[i]));
+        assert_int_equal(json_dump_file(root, "based/adapter_config.json", 0), 0);
+        (void)snprintf(to, sizeof(to), "based_%d", i);
+        struct process_result result = cli_run(
+            cli_ranks(), CLI_WORDS_OF("import", GOLDEN "/mixtral", to, "--adapter", "based"));
+        assert_int_equal(cli_count(result.err, "says that its base is " GOLDEN "/llama"), i == 2);
+        cli_expect_status(&result, 0);
+    }
+    json_decref(root);
+}
+
 static void test_messages(void **state)
 {
     (void)state;
@@ -394,9 +416,10 @@ static void test_messages(void **state)
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_run),      cmocka_unit_test(test_base),
-        cmocka_unit_test(test_adapters), cmocka_unit_test(test_blocks),
-        cmocka_unit_test(test_fused),    cmocka_unit_test(test_messages)};
+        cmocka_unit_test(test_run),         cmocka_unit_test(test_base),
+        cmocka_unit_test(test_adapters),    cmocka_unit_test(test_blocks),
+        cmocka_unit_test(test_fused),       cmocka_unit_test(test_messages),
+        cmocka_unit_test(test_another_base)};
     cli_begin("lora", argc, argv);
     cli_write("i.yaml", config);
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
