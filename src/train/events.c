@@ -17,6 +17,8 @@ struct tri_events {
     const struct tri_run_folder *folder;
     const struct tri_config *config;
     char name[192];
+    unsigned char *records; /* not written yet */
+    size_t size, room;
     int64_t sent[TRI_GROUP_COUNT]; /* when the last step was written */
 };
 
@@ -40,22 +42,33 @@ uint32_t tri_events_crc(const void *data, size_t bytes)
     return ((crc >> 15) | (crc << 17)) + 0xa282ead8U;
 }
 
-static enum tri_status append(const struct tri_events *events, const Tri__Tensorboard__Event *event,
-                              struct tri_error *error)
+/* Puts a record behind those that wait for flush. */
+static void append(struct tri_events *events, const Tri__Tensorboard__Event *event)
 {
     enum { HEADER = 12, CRC = 4 };
     uint64_t bytes = tri__tensorboard__event__get_packed_size(event);
-    unsigned char *record = tri_alloc(TRI_MEMORY_OTHER, HEADER + (size_t)bytes + CRC);
+    size_t size = events->size + HEADER + (size_t)bytes + CRC;
+    if (size > events->room) {
+        events->room = 2 * size;
+        events->records = events->records ? tri_resize(events->records, events->room)
+                                          : tri_alloc(TRI_MEMORY_OTHER, events->room);
+    }
+    unsigned char *record = events->records + events->size;
     memcpy(record, &bytes, sizeof(bytes));
     uint32_t crc = tri_events_crc(record, sizeof(bytes));
     memcpy(record + sizeof(bytes), &crc, sizeof(crc));
     (void)tri__tensorboard__event__pack(event, record + HEADER);
     crc = tri_events_crc(record + HEADER, (size_t)bytes);
     memcpy(record + HEADER + bytes, &crc, sizeof(crc));
-    enum tri_status status = tri_run_folder_append(events->folder, events->name, record,
-                                                   HEADER + (size_t)bytes + CRC, error);
-    tri_free(record);
-    return status;
+    events->size = size;
+}
+
+/* In one piece: the file is opened once a step, and has whole steps. */
+static enum tri_status flush(struct tri_events *events, struct tri_error *error)
+{
+    size_t size = events->size;
+    events->size = 0;
+    return tri_run_folder_append(events->folder, events->name, events->records, size, error);
 }
 
 static Tri__Tensorboard__Event event_at(int64_t step)
@@ -110,13 +123,14 @@ static enum tri_status begin(struct tri_events *events, int64_t step, struct tri
     Tri__Tensorboard__Event event = event_at(0);
     event.what_case = TRI__TENSORBOARD__EVENT__WHAT_FILE_VERSION;
     event.file_version = version;
-    TRI_TRY(append(events, &event, error));
+    append(events, &event);
     log.has_status = 1;
     log.status = TRI__TENSORBOARD__SESSION_LOG__STATUS__START;
     event = event_at(step);
     event.what_case = TRI__TENSORBOARD__EVENT__WHAT_SESSION_LOG;
     event.session_log = &log;
-    return append(events, &event, error);
+    append(events, &event);
+    return flush(events, error);
 }
 
 enum tri_status tri_events_create(const struct tri_run_folder *folder,
@@ -131,7 +145,7 @@ enum tri_status tri_events_create(const struct tri_run_folder *folder,
     }
     enum tri_status status = begin(e, step, error);
     if (status != TRI_OK) {
-        tri_free(e);
+        tri_events_destroy(e);
         e = NULL;
     }
     *events = e;
@@ -140,7 +154,10 @@ enum tri_status tri_events_create(const struct tri_run_folder *folder,
 
 void tri_events_destroy(struct tri_events *events)
 {
-    tri_free(events);
+    if (events) {
+        tri_free(events->records);
+        tri_free(events);
+    }
 }
 
 /* ---- values ---------------------------------------------------------------------------------- */
@@ -167,8 +184,7 @@ static void add(struct values *values, double value, const char *part, const cha
     values->list[at] = &values->value[at];
 }
 
-static enum tri_status append_values(const struct tri_events *events, int64_t step,
-                                     struct values *values, struct tri_error *error)
+static void append_values(struct tri_events *events, int64_t step, struct values *values)
 {
     Tri__Tensorboard__Summary summary = TRI__TENSORBOARD__SUMMARY__INIT;
     Tri__Tensorboard__Event event = event_at(step);
@@ -176,12 +192,12 @@ static enum tri_status append_values(const struct tri_events *events, int64_t st
     summary.value = values->list;
     event.what_case = TRI__TENSORBOARD__EVENT__WHAT_SUMMARY;
     event.summary = &summary;
-    return append(events, &event, error);
+    append(events, &event);
 }
 
 /* Bucket e holds the tokens of expert e: [e, e + 1). */
-static enum tri_status append_load(const struct tri_events *events, int64_t step, int64_t layer,
-                                   int64_t experts, const int64_t *load, struct tri_error *error)
+static void append_load(struct tri_events *events, int64_t step, int64_t layer, int64_t experts,
+                        const int64_t *load)
 {
     Tri__Tensorboard__Histogram histogram = TRI__TENSORBOARD__HISTOGRAM__INIT;
     Tri__Tensorboard__Value value = TRI__TENSORBOARD__VALUE__INIT, *list = &value;
@@ -211,23 +227,20 @@ static enum tri_status append_load(const struct tri_events *events, int64_t step
     summary.value = &list;
     event.what_case = TRI__TENSORBOARD__EVENT__WHAT_SUMMARY;
     event.summary = &summary;
-    enum tri_status status = append(events, &event, error);
+    append(events, &event);
     tri_free(room);
-    return status;
 }
 
-static enum tri_status append_loads(const struct tri_events *events,
-                                    const struct tri_metrics *metrics, struct tri_error *error)
+static void append_loads(struct tri_events *events, const struct tri_metrics *metrics)
 {
     const int64_t experts = events->config->moe.num_experts;
     const int64_t *load = metrics->report->load;
     for (int64_t layer = 0; layer < events->config->model.num_layers; layer++) {
         if (tri_config_layer_is_moe(events->config, layer)) {
-            TRI_TRY(append_load(events, metrics->step, layer, experts, load, error));
+            append_load(events, metrics->step, layer, experts, load);
             load += experts;
         }
     }
-    return TRI_OK;
 }
 
 static void add_losses(const struct tri_metrics *metrics, struct values *values)
@@ -293,10 +306,12 @@ enum tri_status tri_events_step(struct tri_events *events, const struct tri_metr
     }
     add_memory(values);
     add_sent(events, ledger, values);
-    enum tri_status status = append_values(events, metrics->step, values, error);
+    append_values(events, metrics->step, values);
     tri_free(values);
-    return status == TRI_OK && experts && metrics->with_load ? append_loads(events, metrics, error)
-                                                             : status;
+    if (experts && metrics->with_load) {
+        append_loads(events, metrics);
+    }
+    return flush(events, error);
 }
 
 enum tri_status tri_events_evaluation(struct tri_events *events, int64_t step,
@@ -309,7 +324,7 @@ enum tri_status tri_events_evaluation(struct tri_events *events, int64_t step,
     for (int i = 0; i < texts->count && texts->name[0][0] && values->count < SCALARS_MOST; i++) {
         add(values, evaluations[i].loss, "loss/valid", texts->name[i]);
     }
-    enum tri_status status = append_values(events, step, values, error);
+    append_values(events, step, values);
     tri_free(values);
-    return status;
+    return flush(events, error);
 }

@@ -3,6 +3,7 @@
 #include "train/events.h"
 
 #include "base/file.h"
+#include "base/file_hook.h"
 #include "base/memory.h"
 #include "moe/strategies.h"
 
@@ -361,6 +362,25 @@ static void test_goes_on(void **state)
     expect_steps(f, 13);
 }
 
+static int writes;
+
+static int count_writes(const char *operation, const char *path, uint64_t done)
+{
+    (void)done;
+    writes += strcmp(operation, "write") == 0 && strstr(path, TRI_EVENTS_STEM) != NULL;
+    return 0;
+}
+
+/* However many layers there are. */
+static void test_a_step_is_one_write(void **state)
+{
+    struct fixture *f = *state;
+    tri_file_set_hook(count_writes);
+    write_steps(f, 14, 17);
+    tri_file_set_hook(NULL);
+    assert_int_equal(writes, 1 + 4);
+}
+
 /* --fresh takes them away, and nothing else. */
 static void test_fresh(void **state)
 {
@@ -405,6 +425,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_crc),
         cmocka_unit_test(test_goes_on),
+        cmocka_unit_test(test_a_step_is_one_write),
         cmocka_unit_test(test_fresh),
     };
     return cmocka_run_group_tests(tests, prepare, release);
