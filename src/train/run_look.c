@@ -205,6 +205,33 @@ static enum tri_run_seen see(enum tri_lock lock, const struct tri_run_status *st
     return state == TRI_RUN_RUNNING && !is_here(status) ? TRI_SEEN_UNKNOWN : ended[state];
 }
 
+/* The lock first: a run that ends in between has written its status before it lets go. One that
+ * begins in between has taken the lock and written that it runs: then nobody holds the lock of a
+ * run that is there, so that is looked at again before it is called dead. */
+static void look_at_state(struct tri_run_look *look)
+{
+    struct tri_error error;
+    for (int tries = 0; tries < 2; tries++) {
+        enum tri_lock lock = look_at_lock(look->path);
+        if (tri_run_status_load(look->path, &look->status, &error) != TRI_OK) {
+            look->seen = lock == TRI_LOCK_BUSY ? TRI_SEEN_STARTING : TRI_SEEN_UNKNOWN;
+            look->status = (struct tri_run_status){0};
+            note(look, &error);
+            return;
+        }
+        look->seen = see(lock, &look->status);
+        look->step = look->status.step;
+        if (look->seen != TRI_SEEN_DIED) {
+            break;
+        }
+    }
+    if (look->seen == TRI_SEEN_UNKNOWN) {
+        (void)snprintf(look->problem, sizeof(look->problem),
+                       "runs on %s by its status, and no lock of it is seen on this host",
+                       look->status.host);
+    }
+}
+
 void tri_run_look(const char *path, struct tri_run_look *look)
 {
     struct tri_error error;
@@ -214,21 +241,7 @@ void tri_run_look(const char *path, struct tri_run_look *look)
         note(look, &error);
         return;
     }
-    /* The lock first: a run that ends in between has written its status before it lets go. */
-    enum tri_lock lock = look_at_lock(path);
-    if (tri_run_status_load(path, &look->status, &error) == TRI_OK) {
-        look->seen = see(lock, &look->status);
-        look->step = look->status.step;
-        if (look->seen == TRI_SEEN_UNKNOWN) {
-            (void)snprintf(look->problem, sizeof(look->problem),
-                           "runs on %s by its status, and no lock of it is seen on this host",
-                           look->status.host);
-        }
-    } else {
-        look->seen = lock == TRI_LOCK_BUSY ? TRI_SEEN_STARTING : TRI_SEEN_UNKNOWN;
-        look->status = (struct tri_run_status){0};
-        note(look, &error);
-    }
+    look_at_state(look);
     look_at_metrics(look);
     int64_t status = changed(path, "status.json");
     int64_t metrics = changed(path, "metrics.jsonl");

@@ -1,13 +1,17 @@
 /* A run folder that two starts want; a long run's metrics.jsonl, when the run goes on. */
 #include "train/run_folder.h"
+#include "train/run_look.h"
 
 #include "base/file.h"
+#include "base/file_hook.h"
 #include "base/memory.h"
 
+#include <fcntl.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/file.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -100,10 +104,50 @@ static void test_taken_back(void **state)
     }
 }
 
+static struct {
+    char folder[256];
+    int lock; /* -1: nobody has begun */
+} beginning = {.lock = -1};
+
+/* A run begins between a look at its lock and one at its status. */
+static int begin_meanwhile(const char *operation, const char *path, uint64_t done)
+{
+    (void)operation;
+    (void)done;
+    if (beginning.lock < 0 && strstr(path, "/status.json")) {
+        beginning.lock = open(beginning.folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        assert_true(beginning.lock >= 0);
+        assert_int_equal(flock(beginning.lock, LOCK_EX | LOCK_NB), 0);
+    }
+    return 0;
+}
+
+static void test_a_run_that_begins_is_not_dead(void **state)
+{
+    (void)state;
+    static const char text[] = "{\"state\": \"running\", \"host\": \"\", \"step\": 1}";
+    char path[300];
+    struct tri_error error;
+    struct tri_run_look look;
+    (void)snprintf(beginning.folder, sizeof(beginning.folder), TEST_TMP "/run_begins.%d",
+                   (int)getpid());
+    (void)snprintf(path, sizeof(path), "%s/status.json", beginning.folder);
+    assert_int_equal(tri_file_make_dirs(beginning.folder, &error), TRI_OK);
+    assert_int_equal(tri_file_save(path, text, sizeof(text) - 1, &error), TRI_OK);
+    tri_run_look(beginning.folder, &look);
+    assert_int_equal(look.seen, TRI_SEEN_DIED);
+    tri_file_set_hook(begin_meanwhile);
+    tri_run_look(beginning.folder, &look);
+    tri_file_set_hook(NULL);
+    assert_int_equal(look.seen, TRI_SEEN_RUNNING);
+    assert_int_equal(close(beginning.lock), 0);
+    assert_int_equal(tri_file_remove_tree(beginning.folder, &error), TRI_OK);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_busy),
-                                       cmocka_unit_test(test_taken_back),
-                                       cmocka_unit_test(test_long_metrics)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_busy), cmocka_unit_test(test_taken_back),
+        cmocka_unit_test(test_a_run_that_begins_is_not_dead), cmocka_unit_test(test_long_metrics)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
