@@ -24,6 +24,17 @@ find_program(TRIDENT_MPIEXEC NAMES mpiexec.${TRIDENT_MPI} mpiexec REQUIRED)
 set(MPIEXEC_EXECUTABLE ${TRIDENT_MPIEXEC})
 set(MPI_CXX_SKIP_MPICXX ON)
 find_package(MPI REQUIRED COMPONENTS C)
+# Which one the wrapper is of: its mpi.h says so.
+include(CheckCSourceCompiles)
+unset(TRIDENT_MPI_IS_OPEN_MPI CACHE)
+set(CMAKE_REQUIRED_LIBRARIES MPI::MPI_C)
+set(CMAKE_REQUIRED_QUIET ON)
+check_c_source_compiles(
+    "#include <mpi.h>\n#ifndef OPEN_MPI\n#error\n#endif\nint main(void) { return 0; }\n"
+    TRIDENT_MPI_IS_OPEN_MPI)
+unset(CMAKE_REQUIRED_LIBRARIES)
+unset(CMAKE_REQUIRED_QUIET)
+include(${CMAKE_CURRENT_LIST_DIR}/check_mpi.cmake)
 add_library(trident_dnnl INTERFACE)
 target_include_directories(trident_dnnl SYSTEM INTERFACE ${DNNL_INCLUDE})
 target_link_libraries(trident_dnnl INTERFACE ${DNNL_LIBRARY})

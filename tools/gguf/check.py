@@ -218,8 +218,12 @@ def check_tokenizer(trident, name):
 
 def main():
     trident, folder = os.path.abspath(sys.argv[1]), sys.argv[2]
+    made = os.path.join(folder, "made_by_gguf_check")
+    if os.path.isdir(folder) and os.listdir(folder) and not os.path.exists(made):
+        sys.exit(f"{folder} is not empty and was not made by this program: not removed")
     shutil.rmtree(folder, ignore_errors=True)
     os.makedirs(folder)
+    open(made, "w", encoding="utf-8").close()
     os.chdir(folder)
     run(trident, "tokenize", "--train-vocab", "512", "--out", "data", "--valid", "0.01",
         os.path.join(ROOT, "examples/data/tinyshakespeare.txt"))
