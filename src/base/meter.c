@@ -75,7 +75,7 @@ void tri_meter_time(double seconds, char text[32])
 }
 
 static const char *const units[] = {"MB",    "tensors", "tokens",  "rows",         "questions",
-                                    "steps", "layouts", "options", "micro-batches"};
+                                    "steps", "layouts", "options", "measurements", "micro-batches"};
 
 static void format(const struct tri_meter *meter, double now, char text[TEXT])
 {

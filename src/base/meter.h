@@ -22,6 +22,7 @@ enum tri_meter_unit {
     TRI_METER_STEPS,
     TRI_METER_LAYOUTS,
     TRI_METER_OPTIONS,
+    TRI_METER_MEASUREMENTS,
     /* Of a training step, whose own line stands while the step is short. */
     TRI_METER_MICRO_BATCHES
 };

@@ -1,6 +1,7 @@
 #include "base/work.h"
 
 #include "base/clock.h"
+#include "base/meter.h"
 #include "base/runtime.h"
 
 #include <stdio.h>
@@ -45,6 +46,7 @@ uint64_t tri_work_hash(const void *data, size_t bytes)
         size_t part = bytes < HASH_BLOCK ? bytes : HASH_BLOCK;
         (void)XXH3_64bits_update(state, at, part);
         tri_work_progress();
+        tri_meter_add(TRI_METER_BYTES, (int64_t)part);
         at += part;
         bytes -= part;
     }

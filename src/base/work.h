@@ -23,7 +23,7 @@ void tri_work_progress(void);
 /* Around a call of the system on a file that may take as long as it takes. */
 void tri_work_file_begin(const char *path);
 void tri_work_file_end(void);
-/* XXH3-64, with a sign for every few megabytes. */
+/* XXH3-64, with a sign for every few megabytes, which a meter of bytes (base/meter.h) counts. */
 uint64_t tri_work_hash(const void *data, size_t bytes);
 
 #endif

@@ -2,6 +2,7 @@
 #include "checkpoint/checkpoint.h"
 
 #include "base/memory.h"
+#include "base/meter.h"
 #include "base/work.h"
 #include "checkpoint/checkpoint_check.h"
 
@@ -11,11 +12,17 @@
 static uint64_t digest_of(struct tri_checkpoint_files *o)
 {
     struct tri_checkpoint_manifest *m = o->manifest;
+    int64_t bytes = 0;
+    for (int64_t i = 0; i < o->weights->count; i++) {
+        bytes += (int64_t)o->weights->tensor[i]->bytes;
+    }
+    tri_meter_begin(TRI_METER_BYTES, bytes, "digest of the weights");
     for (int64_t i = 0; i < m->count; i++) {
         int64_t at = tri_safetensors_set_find(o->weights, m->tensor[i].name);
         const struct tri_safetensor *t = o->weights->tensor[at];
         m->tensor[i].hash = tri_work_hash(t->data, t->bytes);
     }
+    tri_meter_end();
     return tri_manifest_digest(m);
 }
 

@@ -2,6 +2,7 @@
 
 #include "base/file.h"
 #include "base/memory.h"
+#include "base/meter.h"
 #include "base/path.h"
 #include "base/work.h"
 #include "checkpoint/checkpoint_dir.h"
@@ -383,8 +384,15 @@ enum tri_status tri_manifest_verify_part(const char *dir, const struct tri_check
 enum tri_status tri_manifest_verify_files(const char *dir, const struct tri_checkpoint_manifest *m,
                                           struct tri_error *error)
 {
+    int64_t bytes = 0;
     for (int i = 0; i < m->files; i++) {
-        TRI_TRY(verify_file(dir, &m->file[i], m, error));
+        bytes += (int64_t)m->file[i].bytes;
     }
-    return TRI_OK;
+    enum tri_status status = TRI_OK;
+    tri_meter_begin(TRI_METER_BYTES, bytes, "checking the files");
+    for (int i = 0; i < m->files && status == TRI_OK; i++) {
+        status = verify_file(dir, &m->file[i], m, error);
+    }
+    tri_meter_end();
+    return status;
 }

@@ -1,5 +1,6 @@
 #include "base/file.h"
 #include "base/log.h"
+#include "base/meter.h"
 #include "checkpoint/checkpoint.h"
 #include "cli/command.h"
 #include "comm/comm.h"
@@ -211,7 +212,9 @@ static enum tri_status inspect_tokens(const struct tri_arguments *arguments, boo
         }
     }
     int64_t count = tri_tokens_count(tokens);
+    tri_meter_begin(TRI_METER_TOKENS, count, "looking at the tokens");
     int64_t largest = tri_tokens_largest(tokens);
+    tri_meter_end();
     if (json) {
         tri_print_json(json_pack("{ss sI sI so}", "kind", "tokens", "tokens", (json_int_t)count,
                                  "largest", (json_int_t)largest, "shards", list));

@@ -1,6 +1,7 @@
 #include "data/shard_set.h"
 
 #include "base/memory.h"
+#include "base/meter.h"
 #include "base/work.h"
 #include "data/shard_look.h"
 
@@ -329,6 +330,7 @@ int64_t tri_tokens_largest(const struct tri_tokens *tokens)
             tri_work_progress();
             int64_t left = shard->tokens - at;
             uint32_t part = copy_tokens(shard, at, left < size ? left : size, buffer);
+            tri_meter_add(TRI_METER_TOKENS, left < size ? left : size);
             largest = part > largest ? part : largest;
         }
     }

@@ -4,6 +4,7 @@
  * of the dry kernels: what a rate is fitted to is what it is multiplied with. */
 #include "base/clock.h"
 #include "base/memory.h"
+#include "base/meter.h"
 #include "moe/strategies.h"
 #include "train/calibrate_internal.h"
 #include "train/engine.h"
@@ -136,6 +137,7 @@ static void train(const struct tri_calibrator *calibrator, struct tri_engine *en
         TRI_REQUIRE(tri_engine_gradients(engine, &source, i, NULL, &report, &error) == TRI_OK);
         tri_engine_update(engine, i + 1, 1e-4, &report);
         record->hears = false;
+        tri_meter_add(TRI_METER_STEPS, 1);
     }
 }
 
@@ -242,6 +244,12 @@ void tri_calibrate_kernels(struct tri_calibrator *calibrator, const struct tri_k
     struct record record = {.keys = tri_alloc(TRI_MEMORY_OTHER, KEYS_MOST * sizeof(*record.keys))};
     const struct tri_kernel_listener listener = {hear, ignore_head, &record};
     struct tri_kernels *timed = tri_kernels_create_timed(kernels, &listener);
+    int64_t count = 0;
+    for (size_t i = 0; i < MODELS; i++) {
+        count += models[i].quick == calibrator->quick ? TRI_CLUSTER_BF16 + 1 : 0;
+    }
+    tri_meter_begin(TRI_METER_STEPS, count * (calibrator->quick ? 2 : WARM + 2 * STEPS),
+                    "timing kernels");
     for (size_t i = 0; i < MODELS; i++) {
         for (int precision = TRI_CLUSTER_F32; precision <= TRI_CLUSTER_BF16; precision++) {
             char *const words[] = {precisions[precision], kind[reproducible]};
@@ -250,6 +258,7 @@ void tri_calibrate_kernels(struct tri_calibrator *calibrator, const struct tri_k
             }
         }
     }
+    tri_meter_end();
     fit(calibrator, reproducible ? TRI_CLUSTER_REPRODUCIBLE : TRI_CLUSTER_F32, &record);
     tri_kernels_destroy(timed);
     tri_free(record.keys);

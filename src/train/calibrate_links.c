@@ -2,6 +2,7 @@
  * a plan multiplies it with: they are asked of a cluster whose rates are 1. */
 #include "base/clock.h"
 #include "base/memory.h"
+#include "base/meter.h"
 #include "train/calibrate_internal.h"
 
 #include <assert.h>
@@ -214,7 +215,9 @@ static int take_sizes(struct tri_calibrator *calibrator, enum tri_link link, str
         tri_all_reduce_sum(world, meta, seconds, 1, TRI_F64);
         *seconds /= (double)tri_group_size(world);
         count++;
+        tri_meter_add(TRI_METER_MEASUREMENTS, 1);
     } while (count < most && !is_long(samples, count));
+    tri_meter_add(TRI_METER_MEASUREMENTS, most - count);
     return count;
 }
 
@@ -243,6 +246,8 @@ static void calibrate_link(struct tri_calibrator *calibrator, enum tri_link link
         .counts =
             tri_alloc(TRI_MEMORY_OTHER, (size_t)tri_comm_size(calibrator->comm) * sizeof(int64_t)),
     };
+    tri_meter_begin(TRI_METER_MEASUREMENTS, TRI_OP_COUNT * count_sizes(calibrator),
+                    "measuring links %s", names[link]);
     for (int op = 0; op < TRI_OP_COUNT; op++) {
         struct tri_sample samples[SIZES];
         char name[64];
@@ -251,6 +256,7 @@ static void calibrate_link(struct tri_calibrator *calibrator, enum tri_link link
         (void)snprintf(name, sizeof(name), "%s.%s", names[link], tri_op_name(c.op));
         fit(calibrator, name, samples, count, &cluster->link[link][op]);
     }
+    tri_meter_end();
     cut(&c, c.n < EXCHANGED ? c.n : EXCHANGED);
     cluster->hidden[link] = measure_overlap(calibrator, &c);
     cluster->has_link[link] = true;

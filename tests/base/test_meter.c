@@ -5,6 +5,8 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/memory.h"
+#include "base/runtime.h"
+#include "base/work.h"
 
 #include <fcntl.h>
 #include <pty.h>
@@ -161,12 +163,28 @@ static void test_terminal(void **state)
     (void)close(terminal);
 }
 
+/* Who only hashes shows how far it is. */
+static void test_hashing_counts(void **state)
+{
+    (void)state;
+    enum { BYTES = 9 << 20 };
+    void *block = tri_alloc(TRI_MEMORY_OTHER, BYTES);
+    tri_meter_begin(TRI_METER_BYTES, 2 * BYTES, "checking");
+    (void)tri_work_hash(block, BYTES);
+    assert_int_equal(tri_runtime_get()->meter.done, BYTES);
+    (void)tri_work_hash(block, BYTES);
+    assert_int_equal(tri_runtime_get()->meter.done, 2 * BYTES);
+    tri_meter_end();
+    tri_free(block);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_plain),
         cmocka_unit_test(test_nested),
         cmocka_unit_test(test_terminal),
+        cmocka_unit_test(test_hashing_counts),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
