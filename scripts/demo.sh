@@ -75,4 +75,4 @@ print_validations
 say "a sample: one rank reads what $ranks ranks wrote"
 "$trident" generate "$run" --prompt "$prompt" --tokens "$sample_tokens" --temperature 0.8 --seed 1
 
-printf '\nThe run is in %s; docs/user-guide.md goes on from here.\n' "$run"
+printf '\nThe run is in %s; docs/README.md goes on from here.\n' "$run"

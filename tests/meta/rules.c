@@ -8,7 +8,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 /* Highest first: a folder sees those after it. */
 static const char *const folders[] = {"cli",        "embed",  "report", "train",  "infer", "plan",
@@ -278,50 +277,6 @@ void rules_check_columns(const char *root, int columns, struct findings *finding
     for_each_line(&scope, "CMakeLists.txt", column_line);
     for (size_t i = 0; i < sizeof(trees) / sizeof(*trees); i++) {
         for_each_file(&scope, trees[i], ends, column_file);
-    }
-}
-
-/* ---- links in the docs ----------------------------------------------------------------------- */
-
-static void doc_line(const struct scope *scope, const char *path, int number, const char *line)
-{
-    const char *slash = strrchr(path, '/');
-    int folder = slash ? (int)(slash - path) + 1 : 0;
-    for (const char *at = line; (at = strstr(at, "]("));) {
-        at += 2;
-        int length = (int)strcspn(at, "#)\n");
-        bool elsewhere = length == 0 || strncmp(at, "http", 4) == 0;
-        char *target = NULL;
-        if (asprintf(&target, "%s/%.*s%.*s", scope->root, folder, path, length, at) < 0) {
-            abort();
-        }
-        struct stat status;
-        if (!elsewhere && stat(target, &status) != 0) {
-            find(scope->findings, "%s:%d: link to %.*s, which does not exist", path, number, length,
-                 at);
-        }
-        free(target);
-    }
-}
-
-void rules_check_doc_links(const char *root, struct findings *findings)
-{
-    struct scope scope = {.root = root, .findings = findings};
-    static const char *const places[] = {".", "docs"};
-    for (size_t i = 0; i < sizeof(places) / sizeof(*places); i++) {
-        char *folder = join(root, places[i]);
-        struct dirent **entries = NULL;
-        int count = scandir(folder, &entries, NULL, alphasort);
-        free(folder);
-        for (int j = 0; j < count; j++) {
-            if (ends_with(entries[j]->d_name, ".md")) {
-                char *path = join(places[i], entries[j]->d_name);
-                for_each_line(&scope, path, doc_line);
-                free(path);
-            }
-            free(entries[j]);
-        }
-        free(entries);
     }
 }
 

@@ -30,8 +30,9 @@ void rules_check_strategies(const char *root, struct findings *findings);
 /* Where weights and gradients lie in the buffers is asked by those who work on the buffers; whoever
  * computes with the model opens rows (model/param_open.h). */
 void rules_check_weights(const char *root, struct findings *findings);
-/* Links in the Markdown files of the root and of docs/ lead to files that exist. */
-void rules_check_doc_links(const char *root, struct findings *findings);
+/* Links in the Markdown files of the root and of docs/ lead to files and headings that exist, no
+ * such file is longer than lines, and docs/README.md leads to every other one of docs/. */
+void rules_check_docs(const char *root, int lines, struct findings *findings);
 /* Each error, warning and note of src/ is explained in the page: a pattern of it is in the first
  * cell of a table whose head is "| message |", with "…" for what varies and "[…]" for words left
  * out. Each such pattern is of some message, and of few. Returns how many messages there are. */

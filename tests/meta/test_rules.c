@@ -244,18 +244,27 @@ static void test_weights(void **state)
     assert_found(&findings, 1, "src/model/head.c:2: tri_param_weights(");
 }
 
-static void test_doc_links(void **state)
+static void test_docs(void **state)
 {
     (void)state;
     struct findings findings = {0};
-    plant("docs/guide.md", "# Guide\n");
-    plant("README.md", "[a](docs/guide.md#data) and [b](https://example.org/x.md) [c](#here)\n");
-    rules_check_doc_links(planted_root, &findings);
+    plant("docs/guide.md", "# Guide\n## Under `MPI`: how\n## A_b\n## A_b\n[here](#a_b-1)\n");
+    plant("docs/README.md", "[guide](guide.md), [how](guide.md#under-mpi-how)\n");
+    plant("README.md", "[a](docs/guide.md#guide) and [b](https://example.org/x.md)\n");
+    rules_check_docs(planted_root, 5, &findings);
     assert_found(&findings, 0, NULL);
+    rules_check_docs(planted_root, 4, &findings);
+    assert_found(&findings, 1, "docs/guide.md: 5 lines, more than 4");
     plant("docs/guide.md", "[up](../README.md)\n[a](b.md) [gone](gone.md)\n");
     plant("docs/b.md", "");
-    rules_check_doc_links(planted_root, &findings);
-    assert_found(&findings, 1, "docs/guide.md:2: link to gone.md");
+    plant("docs/README.md", "[guide](guide.md)\n");
+    plant("README.md", "```sh\n# in code\n```\n# In text\n[a](#in-code) [b](#in-text-1)\n");
+    findings = (struct findings){0};
+    rules_check_docs(planted_root, 5, &findings);
+    assert_found(&findings, 4, "docs/guide.md:2: link to gone.md");
+    assert_found(&findings, 4, "docs/README.md does not lead to b.md");
+    assert_found(&findings, 4, "README.md:5: link to #in-code of README.md");
+    assert_found(&findings, 4, "README.md:5: link to #in-text-1 of README.md");
 }
 
 /* What src says and a page explains; both planted. */
@@ -350,7 +359,7 @@ static void test_this_tree(void **state)
     rules_check_names(root, unused_in_src, &findings);
     rules_check_strategies(root, &findings);
     rules_check_weights(root, &findings);
-    rules_check_doc_links(root, &findings);
+    rules_check_docs(root, 600, &findings);
     assert_true(rules_check_messages(root, "docs/troubleshooting.md", &findings) > 500);
     assert_found(&findings, 0, NULL);
 }
@@ -371,7 +380,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_foreign_headers, planted_begin, planted_end),
         cmocka_unit_test_setup_teardown(test_folders, planted_begin, planted_end),
         cmocka_unit_test_setup_teardown(test_lengths, planted_begin, planted_end),
-        cmocka_unit_test_setup_teardown(test_doc_links, planted_begin, planted_end),
+        cmocka_unit_test_setup_teardown(test_docs, planted_begin, planted_end),
         cmocka_unit_test_setup_teardown(test_messages, planted_begin, planted_end),
         cmocka_unit_test_setup_teardown(test_messages_caught_all, planted_begin, planted_end),
         cmocka_unit_test_setup_teardown(test_findings_that_do_not_fit, planted_begin, planted_end),

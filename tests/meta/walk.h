@@ -13,7 +13,8 @@ struct scope {
     int level; /* of the folder that the files belong to */
     /* rules_check_foreign_headers; except: one file more, or NULL */
     const char *only_in, *header, *except;
-    int limit; /* rules_check_lengths */
+    int limit;   /* rules_check_lengths */
+    void *state; /* what a visitor of lines keeps */
 };
 
 typedef void (*visit_line)(const struct scope *scope, const char *path, int number,
