@@ -49,6 +49,17 @@ const struct tri_shape tri_shapes[] = {
              "  top_k: 8\n"
              "  normalize_top_k: false\n" BATCH(4, 512)},
     {"gpt2-narrow", GPT(50304) BATCH(4, 256)},
+    /* Grouped heads, and widths that are no powers of two. */
+    {"gqa", "model:\n"
+            "  vocab_size: 4000\n"
+            "  num_layers: 3\n"
+            "  hidden_size: 768\n"
+            "  num_heads: 12\n"
+            "  num_kv_heads: 4\n"
+            "  intermediate_size: 576\n"
+            "moe:\n"
+            "  num_experts: 12\n"
+            "  top_k: 3\n" BATCH(4, 384)},
     /* Many tokens for its width: what travels is tokens, hardly any gradients. */
     {"ted", "model:\n"
             "  vocab_size: 256\n"
