@@ -10,7 +10,7 @@
 # numbers and spaces; a line of … is any lines, … in a line any text.
 #
 # What would take long is shorter here than a reader has it, and in no other way different:
-#   - a training has 3 steps, one of them to warm up, unless train.steps says 60 or fewer;
+#   - a training has 2 steps, one of them to warm up, unless train.steps says 60 or fewer;
 #   - verify follows 2 steps, calibrate measures as with --quick;
 #   - examples/data/tinyshakespeare.txt is its first 20,000 bytes.
 set -u
@@ -35,7 +35,7 @@ few='train\.steps=([1-9]|[1-5][0-9]|60)( |$)'
 case "${1-}" in
     train)
         if ! [[ "$*" =~ $few ]]; then
-            words=(train train.steps=3 train.warmup_steps=1)
+            words=(train train.steps=2 train.warmup_steps=1)
             for word in "${@:2}"; do
                 case "$word" in
                     train.steps=* | train.warmup_steps=*) ;;
