@@ -24,9 +24,9 @@ struct header {
  * header: what has to ask a host for each page takes ten times as long for small ones. */
 enum { ALIGN = 64, MAPPED = 1 << 20, LARGE = 16 << 20, HUGE_PAGE = 2 << 20 };
 
-static const char *const names[TRI_MEMORY_COUNT] = {"weights",     "gradients", "optimizer",
-                                                    "activations", "stash",     "buffers",
-                                                    "tiles",       "kernels",   "other"};
+static const char *const names[TRI_MEMORY_COUNT] = {
+    "weights", "gradients", "optimizer", "activations", "stash",
+    "buffers", "tiles",     "kernels",   "trace",       "other"};
 
 const char *tri_memory_name(enum tri_memory category)
 {
@@ -41,17 +41,24 @@ static void add(struct tri_memory_counters *counters, enum tri_memory category, 
     }
 }
 
+/* Under the lock. */
+static void count(struct tri_runtime *runtime, enum tri_memory category, int64_t bytes)
+{
+    add(&runtime->memory.counters, category, bytes);
+    (void)atomic_fetch_add_explicit(&runtime->memory.changes, 1, memory_order_relaxed);
+}
+
 void tri_memory_account(struct tri_runtime *runtime, enum tri_memory category, int64_t bytes)
 {
     (void)pthread_mutex_lock(&runtime->memory.lock);
-    add(&runtime->memory.counters, category, bytes);
+    count(runtime, category, bytes);
     (void)pthread_mutex_unlock(&runtime->memory.lock);
 }
 
 static void count_block(struct tri_runtime *runtime, enum tri_memory category, size_t bytes)
 {
     (void)pthread_mutex_lock(&runtime->memory.lock);
-    add(&runtime->memory.counters, category, (int64_t)bytes);
+    count(runtime, category, (int64_t)bytes);
     runtime->memory.counters.calls++;
     runtime->memory.blocks++;
     (void)pthread_mutex_unlock(&runtime->memory.lock);
@@ -61,7 +68,7 @@ static void count_block(struct tri_runtime *runtime, enum tri_memory category, s
 static void discount_block(struct tri_runtime *runtime, enum tri_memory category, size_t bytes)
 {
     (void)pthread_mutex_lock(&runtime->memory.lock);
-    add(&runtime->memory.counters, category, -(int64_t)bytes);
+    count(runtime, category, -(int64_t)bytes);
     bool last = --runtime->memory.blocks == 0;
     (void)pthread_mutex_unlock(&runtime->memory.lock);
     if (last) {

@@ -16,6 +16,7 @@ enum tri_memory {
     TRI_MEMORY_BUFFERS, /* exchange and communication buffers */
     TRI_MEMORY_TILES,
     TRI_MEMORY_KERNELS, /* the kernels and their scratch, kept as long as they; in no plan */
+    TRI_MEMORY_TRACE,   /* what a trace is kept in (base/trace.h) */
     TRI_MEMORY_OTHER,
     TRI_MEMORY_COUNT
 };

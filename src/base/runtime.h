@@ -10,6 +10,7 @@
 #include "base/memory.h"
 #include "base/meter.h"
 #include "base/status.h"
+#include "base/trace.h"
 #include "base/work.h"
 
 #include <pthread.h>
@@ -38,12 +39,14 @@ struct tri_runtime {
     struct {
         pthread_mutex_t lock;
         struct tri_memory_counters counters;
-        int64_t blocks; /* that it counts, and one for itself while it is not destroyed */
+        int64_t blocks;           /* that it counts, and one for itself while it is not destroyed */
+        _Atomic uint64_t changes; /* of the counters */
     } memory;
     struct tri_meter meter;
     struct tri_work *work; /* where its signs go */
     struct tri_work unread;
     tri_file_hook *file_hook;
+    struct tri_trace *trace; /* what is done is told there; NULL: nowhere (base/trace.h) */
 };
 
 /* Logs where the calling thread's runtime does and has its file hook, environment and catcher of a

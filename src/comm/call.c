@@ -3,6 +3,7 @@
 #include "comm/internal.h"
 
 #include "base/clock.h"
+#include "base/trace.h"
 
 #include <stdio.h>
 
@@ -92,6 +93,20 @@ struct tri_call tri_call_of_rows(struct tri_group *group, struct tri_where where
     };
 }
 
+void tri_call_note_rows(struct tri_call *call, const int64_t *send_rows, const int64_t *recv_rows)
+{
+    const struct tri_group *group = call->group;
+    enum { MEMBERS = 64 };
+    if (!tri_trace_is_on() || group->size > MEMBERS) {
+        return;
+    }
+    for (int r = 0; r < group->size; r++) {
+        uint64_t bit = r == group->rank ? 0 : (uint64_t)1 << r;
+        call->to |= send_rows[r] > 0 ? bit : 0;
+        call->from |= recv_rows[r] > 0 ? bit : 0;
+    }
+}
+
 void tri_call_describe(const struct tri_call *call, char *text, size_t size)
 {
     const struct tri_group *group = call->group;
@@ -149,14 +164,54 @@ void tri_call_resume(struct tri_call *call)
     call->entered = tri_clock_now();
 }
 
+/* A part of the call, or all of it, to who traces; bytes and messages are told once. */
+static void trace(const struct tri_call *call, enum tri_trace_sort sort, double began, double ended,
+                  double exposed)
+{
+    bool whole = sort == TRI_TRACE_CALL || sort == TRI_TRACE_FLIGHT;
+    bool pair = tri_verb_is_pair(call->verb);
+    bool booked = whole && op_of(call->verb) != TRI_OP_COUNT;
+    tri_trace_tell(&(struct tri_trace_event){
+        .sort = (uint8_t)sort,
+        .began = began,
+        .ended = ended,
+        .name = tri_verb_name(call->verb),
+        .key = booked ? tri_op_name(op_of(call->verb)) : NULL,
+        .value = whole ? call->bytes : 0,
+        .to = whole ? call->to : 0,
+        .from = whole ? call->from : 0,
+        .number = pair ? call->message : (uint32_t)call->sequence,
+        .exposed = (float)exposed,
+        .peer = pair ? call->peer : -1,
+        .group = (uint8_t)call->group->id,
+        .phase = (uint8_t)call->where.phase,
+        .kind = (uint8_t)call->where.kind,
+    });
+}
+
 void tri_call_pause(struct tri_call *call)
 {
-    if (call->group->carries) {
+    bool carries = call->group->carries;
+    if (carries) {
         tri_watch_leave(call->group->mesh->comm->watch);
     } else {
         tri_call_tell(call, op_of(call->verb), TRI_CALL_BEGIN);
     }
-    call->exposed += tri_clock_now() - call->entered;
+    double now = tri_clock_now();
+    call->exposed += now - call->entered;
+    if (carries && tri_trace_is_on()) {
+        trace(call, TRI_TRACE_BEGIN, call->entered, now, 0.0);
+    }
+}
+
+static void trace_end(const struct tri_call *call, double now, double exposed)
+{
+    if (!call->begun && !tri_verb_is_pair(call->verb)) {
+        trace(call, TRI_TRACE_CALL, call->began, now, exposed);
+        return;
+    }
+    trace(call, TRI_TRACE_END, call->entered, now, 0.0);
+    trace(call, TRI_TRACE_FLIGHT, call->began, call->arrived > 0.0 ? call->arrived : now, exposed);
 }
 
 void tri_call_leave(struct tri_call *call)
@@ -170,6 +225,9 @@ void tri_call_leave(struct tri_call *call)
         seconds = now - call->began - idle;
         exposed = call->exposed + now - call->entered;
         tri_watch_leave(call->group->mesh->comm->watch);
+        if (tri_trace_is_on()) {
+            trace_end(call, now, exposed);
+        }
     } else if (call->group->end) {
         bool begun = call->begun || tri_verb_is_pair(call->verb);
         tri_call_tell(call, op_of(call->verb), begun ? TRI_CALL_END : TRI_CALL_WHOLE);

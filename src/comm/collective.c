@@ -74,6 +74,7 @@ void tri_all_to_all_v(struct tri_group *group, struct tri_where where, const voi
         return;
     }
     struct tri_call call = tri_call_of_rows(group, where, send_rows, width, dtype);
+    tri_call_note_rows(&call, send_rows, recv_rows);
     tri_call_enter(&call);
     tri_all_to_all_run(group, &rows);
     tri_call_leave(&call);

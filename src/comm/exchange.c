@@ -9,6 +9,8 @@
  * extra. */
 #include "comm/internal.h"
 
+#include "base/clock.h"
+#include "base/trace.h"
 #include "shard/range.h"
 
 int64_t tri_places(int64_t *at, const int64_t *counts, int size)
@@ -103,19 +105,32 @@ bool tri_flight_test(const struct tri_group *group, struct tri_flight *flight)
     return true;
 }
 
+/* Since then this rank has waited for others, where somebody traces. */
+static void tell_wait(double began)
+{
+    if (began > 0.0) {
+        tri_trace_tell(&(struct tri_trace_event){
+            .sort = TRI_TRACE_WAIT, .began = began, .ended = tri_clock_now(), .name = "wait"});
+    }
+}
+
 void tri_flight_wait(const struct tri_group *group, struct tri_flight *flight)
 {
     if (flight->count > 0) {
+        double began = tri_trace_begin();
         group->ops->wait(group->end, flight->item, flight->count);
         flight->count = 0;
+        tell_wait(began);
     }
 }
 
 void tri_flight_doze(const struct tri_group *group, struct tri_flight *flight)
 {
     if (flight->count > 0 && group->ops->doze) {
+        double began = tri_trace_begin();
         group->ops->doze(group->end, flight->item, flight->count);
         flight->count = 0;
+        tell_wait(began);
     }
     tri_flight_wait(group, flight);
 }
@@ -128,11 +143,13 @@ void tri_end_all_gather(const struct tri_group *group, void *data, const int64_t
     if (!group->carries) {
         return;
     }
+    double began = tri_trace_begin();
     if (group->ops->all_gather) {
         group->ops->all_gather(group->end, data, counts, at, dtype);
     } else {
         tri_messages_all_gather(group, data, counts, at, dtype);
     }
+    tell_wait(began);
 }
 
 void tri_end_all_gather_even(const struct tri_group *group, const void *mine, void *all, int64_t n,
@@ -141,11 +158,13 @@ void tri_end_all_gather_even(const struct tri_group *group, const void *mine, vo
     if (!group->carries) {
         return;
     }
+    double began = tri_trace_begin();
     if (group->ops->all_gather_even) {
         group->ops->all_gather_even(group->end, mine, all, n, dtype);
     } else {
         tri_messages_all_gather_even(group, mine, all, n, dtype);
     }
+    tell_wait(began);
 }
 
 void tri_end_broadcast(const struct tri_group *group, void *data, int64_t n, enum tri_dtype dtype,
@@ -154,11 +173,13 @@ void tri_end_broadcast(const struct tri_group *group, void *data, int64_t n, enu
     if (!group->carries) {
         return;
     }
+    double began = tri_trace_begin();
     if (group->ops->broadcast) {
         group->ops->broadcast(group->end, data, n, dtype, root);
     } else {
         tri_messages_broadcast(group, data, n, dtype, root);
     }
+    tell_wait(began);
 }
 
 void tri_end_all_to_all(const struct tri_group *group, const void *send, void *recv, int64_t n,
@@ -167,11 +188,13 @@ void tri_end_all_to_all(const struct tri_group *group, const void *send, void *r
     if (!group->carries) {
         return;
     }
+    double began = tri_trace_begin();
     if (group->ops->all_to_all) {
         group->ops->all_to_all(group->end, send, recv, n, dtype);
     } else {
         tri_messages_all_to_all(group, send, recv, n, dtype);
     }
+    tell_wait(began);
 }
 
 void tri_end_barrier(const struct tri_group *group)
@@ -179,9 +202,11 @@ void tri_end_barrier(const struct tri_group *group)
     if (!group->carries) {
         return;
     }
+    double began = tri_trace_begin();
     if (group->ops->barrier) {
         group->ops->barrier(group->end);
     } else {
         tri_messages_barrier(group);
     }
+    tell_wait(began);
 }

@@ -79,6 +79,8 @@ struct tri_group {
     bool carries;      /* false: data that is not there is neither read nor written */
     int channel;       /* its row in the watchdog's records */
     uint64_t sequence; /* calls of all its ranks so far */
+    uint32_t *sent,
+        *received; /* [size] messages between two ranks begun so far, to and from each */
     const struct tri_mesh *mesh;
     struct tri_pool *pool; /* the mesh's */
     /* Work space of a call while it is posted or summed; no call in flight refers to it. Each
@@ -139,6 +141,8 @@ struct tri_call {
     int64_t bytes; /* for the ledger */
     int64_t bytes_between, messages_between;
     uint64_t sequence; /* 0: between two ranks */
+    uint64_t to, from; /* for a trace: struct tri_trace_event */
+    uint32_t message;  /* between two ranks: which from one to the other */
     /* Times: when it began; when its messages were seen to have arrived while nobody waited (in a
      * plan: when they will have), or 0;
      * when begin or end was entered last. Seconds spent in begin. */
@@ -152,12 +156,16 @@ struct tri_call tri_call_of_parts(struct tri_group *group, enum tri_verb verb,
 struct tri_call tri_call_of_rows(struct tri_group *group, struct tri_where where,
                                  const int64_t *send_rows, int64_t width, enum tri_dtype dtype);
 
+/* Where somebody traces: between whom rows go. */
+void tri_call_note_rows(struct tri_call *call, const int64_t *send_rows, const int64_t *recv_rows);
+
 /* Opens a call of a group of more than one rank: watchdog, debug check, clock. */
 void tri_call_enter(struct tri_call *call);
 /* Begin returns to its caller; end takes the call up again. */
 void tri_call_pause(struct tri_call *call);
 void tri_call_resume(struct tri_call *call);
-/* Closes the call and books it: what has passed since enter or resume was exposed. */
+/* Closes the call, books it and tells who traces: what has passed since enter or resume was
+ * exposed. */
 void tri_call_leave(struct tri_call *call);
 
 /* Tells who listens to a plan's calls; keeps in `arrived` what was begun will arrive at. */

@@ -100,7 +100,7 @@ static void init_group(struct tri_group *group, const struct tri_mesh *mesh, int
 static void take_work(struct tri_group *group)
 {
     size_t places = (size_t)group->size;
-    group->work = tri_alloc(TRI_MEMORY_OTHER, places * (7 * sizeof(int64_t) + sizeof(void *)));
+    group->work = tri_alloc(TRI_MEMORY_OTHER, places * (8 * sizeof(int64_t) + sizeof(void *)));
     group->parts = group->work;
     group->part_at = group->parts + places;
     group->send_n = group->part_at + places;
@@ -108,7 +108,9 @@ static void take_work(struct tri_group *group)
     group->recv_n = group->send_at + places;
     group->recv_at = group->recv_n + places;
     group->words = group->recv_at + places;
-    group->source = (const void **)(void *)(group->words + places);
+    group->sent = (uint32_t *)(void *)(group->words + places);
+    group->received = group->sent + places;
+    group->source = (const void **)(void *)(group->received + places);
 }
 
 static struct block *create_block(struct tri_comm *comm, const int size[TRI_AXIS_COUNT], int rank)

@@ -253,6 +253,7 @@ struct tri_request *tri_all_to_all_at_begin(struct tri_group *group, struct tri_
         return NULL;
     }
     struct tri_call call = tri_call_of_rows(group, where, send_rows, width, dtype);
+    tri_call_note_rows(&call, send_rows, recv_rows);
     call.begun = true;
     tri_call_enter(&call);
     tri_all_to_all_sides(group, &rows);
@@ -277,6 +278,8 @@ static struct tri_request *begin_pair(struct tri_call call, const void *send, vo
     struct tri_group *group = call.group;
     TRI_REQUIRE(call.n >= 0);
     TRI_REQUIRE(call.peer >= 0 && call.peer < group->size && call.peer != group->rank);
+    uint32_t *begun = call.verb == TRI_VERB_SEND ? group->sent : group->received;
+    call.message = begun[call.peer]++;
     tri_call_enter(&call);
     struct tri_way way = {TRI_LANE_PAIR, call.peer, group->mesh->max_message};
     struct tri_way ahead = {TRI_LANE_PAIR, call.peer, NOTICE_WORDS};

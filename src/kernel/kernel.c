@@ -3,6 +3,7 @@
 #include "base/memory.h"
 #include "base/processors.h"
 #include "base/runtime.h"
+#include "base/trace.h"
 #include "kernel/own.h"
 #include "kernel/x86/attention.h"
 #include "kernel/x86/onednn.h"
@@ -182,6 +183,16 @@ int tri_kernels_join(const struct tri_kernels *self)
         tri_processors_open();
     }
     return thread;
+}
+
+double tri_kernels_enter(void)
+{
+    return omp_get_num_threads() > 1 ? tri_trace_begin() : 0.0;
+}
+
+void tri_kernels_leave(double began, const char *name)
+{
+    tri_trace_end_of_thread(omp_get_thread_num(), began, name);
 }
 
 struct tri_kernels *tri_kernels_create(enum tri_kernels_kind kind, const char *path, int threads)

@@ -9,11 +9,13 @@ void tri_loop_threads(const struct tri_kernels *self, const struct tri_loop_args
 #pragma omp parallel num_threads(self->threads) if (args->n > args->piece)
     {
         (void)tri_kernels_join(self);
-#pragma omp for schedule(static)
+        double began = tri_kernels_enter();
+#pragma omp for schedule(static) nowait
         for (int64_t begin = 0; begin < args->n; begin += args->piece) {
             int64_t end = begin + args->piece < args->n ? begin + args->piece : args->n;
             args->run(args->state, begin, end);
         }
+        tri_kernels_leave(began, "loop");
     }
 }
 

@@ -33,6 +33,11 @@ struct tri_kernels_own {
  * ones.) Its place in the outermost team, whatever regions of one thread are open inside that. */
 int tri_kernels_join(const struct tri_kernels *self);
 
+/* Behind tri_kernels_join: what tri_kernels_leave, at the end of a thread's share and before it
+ * waits for the others, tells to who traces; nothing where no team was made. */
+double tri_kernels_enter(void);
+void tri_kernels_leave(double began, const char *name);
+
 /* Of the timed kind: the end of what tri_kernels_start began. */
 void tri_timed_end(const struct tri_kernels *self);
 

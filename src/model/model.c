@@ -1,6 +1,7 @@
 #include "model/model.h"
 
 #include "base/clock.h"
+#include "base/trace.h"
 #include "model/gradient.h"
 #include "model/layers.h"
 #include "model/rope.h"
@@ -79,6 +80,7 @@ static void half_norm(const struct tri_model *model, const struct tri_frame *fra
 {
     struct half_kept *kept = kept_of(frame, half);
     const struct tri_context *context = &model->context;
+    double began = tri_trace_begin();
     int64_t n = tri_stream_count(frame);
     int64_t hidden = context->config->model.hidden_size;
     kept->sum = stream.add ? tri_frame_take(frame, n * hidden) : stream.x;
@@ -101,6 +103,7 @@ static void half_norm(const struct tri_model *model, const struct tri_frame *fra
     };
     context->kernels->norm_forward(context->kernels, &args);
     tri_weights_close(context->params, half->norm, weight);
+    tri_trace_end(began, "norm", NULL, 0);
 }
 
 static void half_norm_backward(const struct tri_model *model, const struct tri_frame *frame,
@@ -108,6 +111,7 @@ static void half_norm_backward(const struct tri_model *model, const struct tri_f
 {
     const struct half_kept *kept = kept_of(frame, half);
     struct tri_params *params = model->context.params;
+    double began = tri_trace_begin();
     size_t mark = tri_arena_mark(frame->arena);
     struct tri_range stream = tri_stream_tokens(frame);
     const float *weight = tri_weights_open(params, half->norm, TRI_USE_BACKWARD);
@@ -123,6 +127,7 @@ static void half_norm_backward(const struct tri_model *model, const struct tri_f
     }
     tri_weights_close(params, half->norm, weight);
     tri_arena_rewind(frame->arena, mark);
+    tri_trace_end(began, "norm", NULL, 0);
 }
 
 /* Whether the block's backward leads to something that is trained. */
@@ -139,11 +144,15 @@ static void tell_after(const struct tri_pass *pass, int64_t block)
 }
 
 /* Where the time of a sublayer belongs. */
-static void book_attention(const struct tri_pass *pass, double start)
+static void book_half(const struct tri_model *model, const struct tri_pass *pass, int64_t block,
+                      int which, double start)
 {
-    if (pass->tally) {
-        pass->tally->seconds_attention += tri_clock_now() - start;
+    bool moe = which == 1 && tri_config_layer_is_moe(model->context.config, block);
+    double now = tri_clock_now();
+    if (which == 0 && pass->tally) {
+        pass->tally->seconds_attention += now - start;
     }
+    tri_trace_span(start, now, which == 0 ? "attention" : moe ? "moe" : "dense", NULL, 0);
 }
 
 /* ---- one block ------------------------------------------------------------------------------- */
@@ -160,14 +169,15 @@ static struct stream run_block(const struct tri_model *model, const struct tri_f
                                int64_t block, struct stream stream, bool output)
 {
     const struct half *half = &model->half[2 * block];
-    half_norm(model, frame, &half[0], stream);
-    double start = tri_clock_now();
-    stream.add = branch_forward(frame, &half[0], true);
-    book_attention(&frame->pass, start);
-    stream.x = kept_of(frame, &half[0])->sum;
-    half_norm(model, frame, &half[1], stream);
-    stream.add = branch_forward(frame, &half[1], output);
-    stream.x = kept_of(frame, &half[1])->sum;
+    double began = tri_trace_begin();
+    for (int i = 0; i < 2; i++) {
+        half_norm(model, frame, &half[i], stream);
+        double start = tri_clock_now();
+        stream.add = branch_forward(frame, &half[i], i == 0 || output);
+        book_half(model, &frame->pass, block, i, start);
+        stream.x = kept_of(frame, &half[i])->sum;
+    }
+    tri_trace_end(began, "layer", "layer", block);
     return stream;
 }
 
@@ -210,12 +220,14 @@ static void replay_block(const struct tri_model *model, const struct tri_frame *
 {
     struct tri_frame again = *frame;
     struct stream stream = {kept_of(frame, &model->half[2 * block])->sum, NULL};
+    double began = tri_trace_begin();
     again.pass.phase = again.part.phase = TRI_PHASE_RECOMPUTE;
     model->context.params->phase = TRI_PHASE_RECOMPUTE;
     tri_tape_replay(frame->tape, block);
     (void)run_block(model, &again, block, stream, false);
     tri_tape_stop(frame->tape);
     model->context.params->phase = TRI_PHASE_BACKWARD;
+    tri_trace_end(began, "recompute", NULL, 0);
 }
 
 /* dx: gradient at the residual stream, on both sides of the block; branch: room for a branch's. */
@@ -225,6 +237,7 @@ static void block_backward(const struct tri_model *model, const struct tri_frame
     const struct tri_context *context = &model->context;
     bool again = tri_config_layer_recomputes(context->config, block);
     size_t mark = tri_arena_mark(frame->arena);
+    double began = tri_trace_begin();
     if (again) {
         replay_block(model, frame, block);
     }
@@ -233,15 +246,15 @@ static void block_backward(const struct tri_model *model, const struct tri_frame
         double start = tri_clock_now();
         half->branch->ops->backward(half->branch, frame, kept_at(frame, half->branch_kept), dx,
                                     branch);
-        if (i == 0) {
-            book_attention(&frame->pass, start);
-        }
+        book_half(model, &frame->pass, block, i, start);
         half_norm_backward(model, frame, half, branch, dx);
     }
+    tri_trace_gauge("activations in use", (int64_t)tri_arena_mark(frame->arena));
     if (again) {
         tri_arena_rewind(frame->arena, mark);
         tri_tape_forget(frame->tape, block);
     }
+    tri_trace_end(began, "layer", "layer", block);
 }
 
 /* ---- the whole ------------------------------------------------------------------------------- */
@@ -262,9 +275,11 @@ void tri_model_forward(const struct tri_model *model, struct tri_frame *frame)
 {
     const struct tri_context *context = &model->context;
     move_on(model, frame, TRI_STAGE_OPEN, TRI_STAGE_FORWARD);
+    double began = tri_trace_begin();
     context->params->phase = frame->pass.phase;
     struct stream stream = {tri_frame_take(frame, elements(frame)), NULL};
     tri_embedding_forward(frame, stream.x);
+    tri_trace_end(began, "embedding", NULL, 0);
     if (model->moe_shared) {
         model->moe->begin(model->moe_shared, frame);
     }
@@ -273,6 +288,7 @@ void tri_model_forward(const struct tri_model *model, struct tri_frame *frame)
                     tri_config_layer_recomputes(context->config, block);
         stream = drop ? run_block_and_drop(model, frame, block, stream)
                       : run_block(model, frame, block, stream, true);
+        tri_trace_gauge("activations in use", (int64_t)tri_arena_mark(frame->arena));
     }
     if (model->moe_shared) {
         model->moe->end(model->moe_shared, frame);
@@ -281,20 +297,24 @@ void tri_model_forward(const struct tri_model *model, struct tri_frame *frame)
     ends_of(frame)->h =
         tri_stream_whole(frame, (struct tri_where){frame->pass.phase, TRI_KIND_HEAD},
                          kept_of(frame, &model->final)->normed);
+    tri_trace_end(began, "forward", NULL, 0);
 }
 
 void tri_model_loss(const struct tri_model *model, struct tri_frame *frame)
 {
     struct ends *ends = ends_of(frame);
     move_on(model, frame, TRI_STAGE_FORWARD, TRI_STAGE_LOSS);
+    double began = tri_trace_begin();
     model->context.params->phase = frame->pass.phase;
     ends->dh = tri_head_loss(frame, ends->h);
+    tri_trace_end(began, "head", NULL, 0);
 }
 
 void tri_model_backward(const struct tri_model *model, struct tri_frame *frame)
 {
     const struct tri_context *context = &model->context;
     void *dh = ends_of(frame)->dh;
+    double began = tri_trace_begin();
     TRI_REQUIRE(frame->pass.backward);
     move_on(model, frame, TRI_STAGE_LOSS, TRI_STAGE_DONE);
     context->params->phase = TRI_PHASE_BACKWARD;
@@ -316,9 +336,12 @@ void tri_model_backward(const struct tri_model *model, struct tri_frame *frame)
         tell_after(&frame->pass, block);
     }
     if (model->lowest < 0) {
+        double embedding = tri_trace_begin();
         tri_embedding_backward(frame, dx);
+        tri_trace_end(embedding, "embedding", NULL, 0);
     }
     tell_after(&frame->pass, -1);
+    tri_trace_end(began, "backward", NULL, 0);
 }
 
 void tri_model_step(struct tri_model *model, const struct tri_pass *pass)

@@ -3,6 +3,7 @@
 
 #include "base/clock.h"
 #include "base/random.h"
+#include "base/trace.h"
 #include "kernel/note.h"
 #include "model/gradient.h"
 #include "model/stream.h"
@@ -284,6 +285,15 @@ static void route(const struct layer *layer, const struct tri_frame *frame, stru
     }
 }
 
+static void book_router(const struct tri_pass *pass, double start)
+{
+    double now = tri_clock_now();
+    if (pass->tally) {
+        pass->tally->seconds_router += now - start;
+    }
+    tri_trace_span(start, now, "router", NULL, 0);
+}
+
 static void *forward(const struct tri_sublayer *self, const struct tri_frame *frame, void *left,
                      const void *x, bool output)
 {
@@ -293,13 +303,13 @@ static void *forward(const struct tri_sublayer *self, const struct tri_frame *fr
     double start = tri_clock_now();
     read_input(layer, frame, kept, x);
     route(layer, frame, kept);
-    if (pass->tally) {
-        pass->tally->seconds_router += tri_clock_now() - start;
-    }
+    book_router(pass, start);
     void *y = layer->schedule->ops->forward(layer->schedule, frame, kept->schedule, kept->routes, x,
                                             output);
     if (layer->shared) {
+        double began = tri_trace_begin();
         tri_shared_expert_forward(layer->shared, frame, &kept->shared, x, y);
+        tri_trace_end(began, "shared expert", NULL, 0);
     }
     return y;
 }
@@ -365,12 +375,14 @@ static void backward(const struct tri_sublayer *self, const struct tri_frame *fr
     double start = tri_clock_now();
     router_backward(layer, frame, kept, layer->schedule->ops->own(layer->schedule, frame), dweight,
                     dx);
-    if (pass->tally) {
-        pass->tally->seconds_router += tri_clock_now() - start;
-    }
+    book_router(pass, start);
+    double began = tri_trace_begin();
     layer->schedule->ops->finish_backward(layer->schedule, frame, dx);
+    tri_trace_end(began, "exchange", NULL, 0);
     if (layer->shared) {
+        began = tri_trace_begin();
         tri_shared_expert_backward(layer->shared, frame, &kept->shared, dy, dx);
+        tri_trace_end(began, "shared expert", NULL, 0);
     }
     tri_arena_rewind(frame->arena, mark);
 }

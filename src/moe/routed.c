@@ -1,6 +1,7 @@
 #include "moe/routed.h"
 
 #include "base/clock.h"
+#include "base/trace.h"
 #include "model/stream.h"
 
 struct tri_routed *tri_routed_create(const struct tri_schedule_ops *ops,
@@ -149,6 +150,7 @@ void tri_routed_add_time(const struct tri_frame *frame, double *start, bool expe
 {
     const struct tri_pass *pass = &frame->pass;
     double now = tri_clock_now();
+    tri_trace_span(*start, now, experts ? "experts" : "exchange", NULL, 0);
     if (pass->tally) {
         *(experts ? &pass->tally->seconds_experts : &pass->tally->seconds_exchange) += now - *start;
     }

@@ -17,6 +17,7 @@
 #include "moe/schedule.h"
 
 #include "base/clock.h"
+#include "base/trace.h"
 #include "model/gradient.h"
 #include "model/stream.h"
 #include "moe/expert_sum.h"
@@ -65,6 +66,7 @@ static void add_time(const struct tri_frame *frame, double *start, bool experts)
 {
     struct tri_tally *tally = frame->pass.tally;
     double now = tri_clock_now();
+    tri_trace_span(*start, now, experts ? "experts" : "exchange", NULL, 0);
     if (tally) {
         *(experts ? &tally->seconds_experts : &tally->seconds_exchange) += now - *start;
     }

@@ -2,6 +2,7 @@
 
 #include "base/clock.h"
 #include "base/meter.h"
+#include "base/trace.h"
 #include "model/param_open.h"
 #include "moe/moe.h"
 #include "shard/rows.h"
@@ -20,9 +21,11 @@ static int64_t reduced_after(const struct tri_engine *engine, int64_t block)
 static void after_block(void *state, int64_t block)
 {
     struct tri_engine *engine = state;
+    double began = tri_trace_begin();
     int64_t reduced = reduced_after(engine, block);
     if (engine->last && engine->config->comm_overlap && reduced <= engine->params->layers) {
         tri_gradients_reduce(engine->params, engine->kernels, reduced, true);
+        tri_trace_end(began, "reduction", "layer", reduced);
     }
     tri_mesh_progress(engine->mesh);
 }
@@ -171,6 +174,7 @@ static void sum_tally(struct tri_engine *engine, enum tri_phase phase,
 {
     const struct tri_config_moe *moe = &engine->config->moe;
     struct tri_tally *tally = &engine->tally;
+    double began = tri_trace_begin();
     struct tri_where where = {phase, TRI_KIND_META};
     struct {
         struct tri_exact cross_entropy, aux_loss, z_loss;
@@ -200,6 +204,7 @@ static void sum_tally(struct tri_engine *engine, enum tri_phase phase,
     report->seconds_exchange = tally->seconds_exchange;
     report->seconds_experts = tally->seconds_experts;
     report->finite = isfinite(report->loss);
+    tri_trace_end(began, "losses", NULL, 0);
 }
 
 /* ---- the step -------------------------------------------------------------------------------- */
@@ -214,8 +219,12 @@ static enum tri_status run(struct tri_engine *engine, const struct tri_rows_sour
     struct tri_range share = tri_rows_share(source->rows, replicas, replica);
     int64_t micro_steps = tri_rows_micro_steps(source->rows, replicas, micro);
     reset_tally(engine);
-    TRI_TRY(read_rows(engine, source, step, share, error));
+    double began = tri_trace_begin();
+    enum tri_status status = read_rows(engine, source, step, share, error);
+    tri_trace_end(began, "data", NULL, 0);
+    TRI_TRY(status);
     for (int64_t i = 0; i < micro_steps; i++) {
+        began = tri_trace_begin();
         struct tri_range rows = tri_rows_micro(source->rows, replicas, replica, micro, i);
         struct tri_pass pass = make_pass(engine, source, share, rows);
         pass.batch_rows = source->rows;
@@ -228,6 +237,7 @@ static enum tri_status run(struct tri_engine *engine, const struct tri_rows_sour
         pass.row_losses = options.row_losses;
         engine->last = i + 1 == micro_steps;
         tri_model_step(engine->model, &pass);
+        tri_trace_end(began, "micro-batch", "micro_batch", i);
         tri_meter_add(TRI_METER_MICRO_BATCHES, 1);
     }
     return TRI_OK;
@@ -264,10 +274,13 @@ enum tri_status tri_engine_gradients(struct tri_engine *engine,
     sum_tally(engine, TRI_PHASE_OPTIMIZER, report);
     double reduce = tri_clock_now();
     reduce_gradients(engine);
+    double norm = tri_trace_begin();
+    tri_trace_span(reduce, norm, "reduction", NULL, 0);
     report->grad_norm =
         tri_gradients_norm(engine->params, tri_model_context(engine->model)->kernels);
     report->finite = report->finite && isfinite(report->grad_norm);
     double now = tri_clock_now();
+    tri_trace_span(norm, now, "gradient norm", NULL, 0);
     report->seconds_optimizer = now - reduce;
     report->seconds = now - start;
     report->seconds_exposed = exposed_seconds(engine) - exposed;
@@ -290,8 +303,10 @@ void tri_engine_update(struct tri_engine *engine, int64_t update, double learnin
                                    config->moe.bias_balancing);
         }
     }
-    report->seconds_optimizer += tri_clock_now() - start;
-    report->seconds += tri_clock_now() - start;
+    double now = tri_clock_now();
+    tri_trace_span(start, now, "optimizer", NULL, 0);
+    report->seconds_optimizer += now - start;
+    report->seconds += now - start;
     report->seconds_exposed += exposed_seconds(engine) - exposed;
 }
 

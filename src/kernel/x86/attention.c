@@ -2,6 +2,7 @@
 #include "kernel/x86/attention.h"
 
 #include "base/status.h"
+#include "kernel/own.h"
 #include "kernel/x86/scratch.h"
 
 #include <omp.h>
@@ -50,7 +51,8 @@ void tri_attention_run(const struct tri_kernels *self, const struct tri_attentio
 #pragma omp parallel num_threads(self->threads) if (fork)
     {
         void *scratch = tri_scratch_get(self, bytes);
-#pragma omp for schedule(dynamic)
+        double began = tri_kernels_enter();
+#pragma omp for schedule(dynamic) nowait
         for (int64_t i = 0; i < heads * ranges; i++) {
             /* Later queries see more keys: the long tasks first. */
             int64_t part = ranges - 1 - i / heads, head = i % heads;
@@ -66,5 +68,6 @@ void tri_attention_run(const struct tri_kernels *self, const struct tri_attentio
                 isa->forward(args, task, scratch);
             }
         }
+        tri_kernels_leave(began, backward ? "attention backward" : "attention");
     }
 }

@@ -2,6 +2,7 @@
  * group of unequal products keeps every thread busy; which thread computes a tile changes no bit of
  * it (product.h). */
 #include "base/status.h"
+#include "kernel/own.h"
 #include "kernel/x86/product.h"
 #include "kernel/x86/scratch.h"
 
@@ -83,6 +84,7 @@ static void work(const struct tri_kernels *self, const struct tri_product_isa *i
                  const struct tri_matmul *products, int64_t count, struct cut cut, int64_t *next)
 {
     void *scratch = tri_scratch_get(self, isa->scratch);
+    double began = tri_kernels_enter();
     int64_t product = 0, before = 0;
     for (;;) {
         int64_t tile;
@@ -93,11 +95,12 @@ static void work(const struct tri_kernels *self, const struct tri_product_isa *i
             product++;
         }
         if (product == count) {
-            return;
+            break;
         }
         const struct tri_matmul *p = &products[product];
         isa->compute(p, tile_at(p, cut, tile - before), scratch);
     }
+    tri_kernels_leave(began, "products");
 }
 
 void tri_product_run(const struct tri_kernels *self, const struct tri_product_isa *isa,

@@ -430,17 +430,21 @@ static void run_group(const struct tri_kernels *self, const struct tri_matmul *p
 #pragma omp parallel num_threads(self->threads)
         {
             (void)tri_kernels_join(self);
+            double began = tri_kernels_enter();
             deal_work(self, &deal);
+            tri_kernels_leave(began, "products");
         }
         return;
     }
 #pragma omp parallel num_threads(self->threads)
     {
         (void)tri_kernels_join(self);
-#pragma omp for schedule(dynamic, 1)
+        double began = tri_kernels_enter();
+#pragma omp for schedule(dynamic, 1) nowait
         for (int64_t i = 0; i < count; i++) {
             execute(self, &products[i]);
         }
+        tri_kernels_leave(began, "products");
     }
 }
 
