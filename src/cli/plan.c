@@ -170,7 +170,7 @@ static void print_one(const struct request *request, const struct tri_layout_pla
     (void)printf("%-12s %12s %12s %12s   MB\n", "", load_names[TRI_LOAD_BALANCED],
                  load_names[TRI_LOAD_HEADROOM], load_names[TRI_LOAD_WORST]);
     for (int i = 0; i < TRI_MEMORY_COUNT; i++) {
-        if (i != TRI_MEMORY_KERNELS) {
+        if (i != TRI_MEMORY_KERNELS && (i != TRI_MEMORY_TRACE || plan->memory.bytes[i] > 0)) {
             (void)printf("%-12s %12.3f %12.3f %12.3f\n", tri_memory_name((enum tri_memory)i),
                          megabytes(loads[TRI_LOAD_BALANCED].bytes[i]),
                          megabytes(loads[TRI_LOAD_HEADROOM].bytes[i]),
@@ -250,7 +250,7 @@ static void print_line(const struct tri_layout_plan *plan)
                  megabytes(bytes[TRI_MEMORY_GRADIENTS]), megabytes(bytes[TRI_MEMORY_OPTIMIZER]),
                  megabytes(bytes[TRI_MEMORY_ACTIVATIONS]), megabytes(bytes[TRI_MEMORY_STASH]),
                  megabytes(bytes[TRI_MEMORY_BUFFERS]), megabytes(bytes[TRI_MEMORY_TILES]),
-                 megabytes(bytes[TRI_MEMORY_OTHER]),
+                 megabytes(bytes[TRI_MEMORY_OTHER] + bytes[TRI_MEMORY_TRACE]),
                  megabytes(plan->sent[tri_group_id(TRI_ON_TENSOR)]), megabytes(over_experts),
                  megabytes(over_replicas));
 }

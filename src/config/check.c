@@ -268,6 +268,11 @@ static enum tri_status check_train(const struct tri_config *config, struct tri_e
                               "found %g, expected at most learning_rate (%g)",
                               train->min_learning_rate, train->learning_rate);
     }
+    if (config->trace_steps[1] > train->steps) {
+        return tri_key_refuse(config, error, "trace.steps", "train.steps",
+                              "found %" PRId64 ", expected at most train.steps (%" PRId64 ")",
+                              config->trace_steps[1], train->steps);
+    }
     return TRI_OK;
 }
 

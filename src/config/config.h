@@ -197,6 +197,8 @@ struct tri_config {
     int64_t metrics_every;      /* steps between lines of metrics.jsonl */
     int64_t metrics_load_every; /* between expert loads in them; 0: none */
     bool metrics_tensorboard;   /* event files too */
+    int64_t trace_steps[2];     /* the first and the last that are traced; 0, 0: none */
+    int64_t trace_events;       /* that each thread of a rank keeps of them */
     int64_t checkpoint_every;   /* 0: only the last step */
     int64_t checkpoint_keep_last;
     double comm_timeout_seconds;

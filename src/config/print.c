@@ -94,6 +94,8 @@ static const char *type_name(const struct tri_key *key)
         return "two numbers";
     case TRI_KEY_GRID:
         return "three integers";
+    case TRI_KEY_SPAN:
+        return "none|two integers";
     case TRI_KEY_LAYERS:
         return "list";
     case TRI_KEY_RECOMPUTE:

@@ -210,10 +210,11 @@ static enum tri_status read_tree(struct tri_config *config, const struct tri_nod
  * "[ab]*.bin" is no list to its end. */
 static struct tri_node *override_node(const struct tri_key *key, const char *text)
 {
-    bool list =
-        key->type == TRI_KEY_PAIR || key->type == TRI_KEY_GRID || key->type == TRI_KEY_LAYERS ||
-        key->type == TRI_KEY_RECOMPUTE || (key->texts && text[0] == '[') ||
-        (key->sets == TRI_SETS_WEIGHTED && text[0] == '[') || (key->sets && tri_sets_are(text));
+    bool list = key->type == TRI_KEY_PAIR || key->type == TRI_KEY_GRID ||
+                key->type == TRI_KEY_LAYERS || key->type == TRI_KEY_SPAN ||
+                key->type == TRI_KEY_RECOMPUTE || (key->texts && text[0] == '[') ||
+                (key->sets == TRI_SETS_WEIGHTED && text[0] == '[') ||
+                (key->sets && tri_sets_are(text));
     struct tri_node *node = NULL;
     if (list && tri_yaml_parse("", text, strlen(text), &node, NULL) == TRI_OK) {
         return node;

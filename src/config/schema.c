@@ -97,6 +97,8 @@ size_t tri_key_bytes(const struct tri_key *key)
         return sizeof(v.pair);
     case TRI_KEY_GRID:
         return sizeof(v.grid);
+    case TRI_KEY_SPAN:
+        return sizeof(v.span);
     default:
         return sizeof(v.layers);
     }

@@ -16,6 +16,7 @@ enum tri_key_type {
     TRI_KEY_LAYERS,   /* a list of integers */
     TRI_KEY_PAIR,     /* two numbers */
     TRI_KEY_GRID,     /* three integers */
+    TRI_KEY_SPAN,     /* two integers, from and to; none is 0, 0 */
     TRI_KEY_RECOMPUTE /* none, full or a list of integers */
 };
 
@@ -36,13 +37,14 @@ union tri_value {
     } layers;
     double pair[2];
     int64_t grid[3];
+    int64_t span[2];
 };
 
 struct tri_key {
     const char *name; /* "section.key", or "key" at the top */
     enum tri_key_type type;
     size_t offset;
-    int64_t min, max; /* INT; items of LAYERS, GRID and RECOMPUTE; bytes of TEXT */
+    int64_t min, max; /* INT; items of LAYERS, GRID, SPAN and RECOMPUTE; bytes of TEXT */
     double low,
         high; /* FLOAT and both of a PAIR; low itself is allowed when low_in, high when high_in */
     bool low_in, high_in;

@@ -105,6 +105,13 @@ void tri_value_print(const struct tri_key *key, const void *value, FILE *out)
         (void)fprintf(out, "[%lld, %lld, %lld]", (long long)copy.grid[0], (long long)copy.grid[1],
                       (long long)copy.grid[2]);
         return;
+    case TRI_KEY_SPAN:
+        if (copy.span[0] == 0) {
+            (void)fputs("none", out);
+        } else {
+            (void)fprintf(out, "[%lld, %lld]", (long long)copy.span[0], (long long)copy.span[1]);
+        }
+        return;
     case TRI_KEY_BOOL:
         (void)fputs(copy.truth ? "true" : "false", out);
         return;
@@ -170,6 +177,10 @@ void tri_value_print_expected(const struct tri_key *key, const struct tri_strate
     case TRI_KEY_GRID:
         (void)fprintf(out, "three integers from %lld to %lld, as [2, 1, 2]", (long long)key->min,
                       (long long)key->max);
+        break;
+    case TRI_KEY_SPAN:
+        (void)fprintf(out, "two integers from %lld to %lld, the second no smaller, as [100, 102]",
+                      (long long)key->min, (long long)key->max);
         break;
     case TRI_KEY_BOOL:
         (void)fputs("true or false", out);

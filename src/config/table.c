@@ -59,6 +59,8 @@ const struct tri_section tri_sections[] = {
     {"train", .help = "The optimisation."},
     {"eval", .help = "Evaluation on `data.valid` while training."},
     {"metrics", .help = "What a step writes down: metrics.jsonl in the run folder."},
+    {"trace", .help = "What each rank did when, of a few steps: trace-FIRST-LAST.json in the run "
+                      "folder, for ui.perfetto.dev or chrome://tracing."},
     {"checkpoint", .help = "Checkpoints while training. The last step is always saved."},
     {"comm", .help = "The exchange between ranks."},
     {"plan",
@@ -354,6 +356,12 @@ const struct tri_key tri_keys[] = {
              "expert's load; others null, as all have with 0."},
     {"metrics.tensorboard", AT(metrics_tensorboard), BOOL, .initial = "false",
      .help = "Event files for TensorBoard beside metrics.jsonl."},
+    {"trace.steps", AT(trace_steps), .type = TRI_KEY_SPAN, .min = 1, .max = STEPS, OR_NONE(0),
+     .initial = "none", .help = "The first and the last step that are traced; none: no trace."},
+    {"trace.events", AT(trace_events), INT(1, LONGEST), .initial = "65536",
+     .help =
+         "Events that each thread of a rank keeps, in memory that is planned; what comes beyond "
+         "is dropped and counted."},
     {"checkpoint.every", AT(checkpoint_every), INT(0, STEPS), .initial = "0",
      .help = "Steps between checkpoints; 0: only the last step."},
     {"checkpoint.keep_last", AT(checkpoint_keep_last), INT(1, STEPS), .initial = "2",

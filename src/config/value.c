@@ -119,21 +119,30 @@ static bool read_pair(const struct tri_key *key, const struct tri_node *node,
     return true;
 }
 
-static bool read_grid(const struct tri_key *key, const struct tri_node *node,
-                      union tri_value *value)
+static bool read_integers(const struct tri_key *key, const struct tri_node *node, size_t count,
+                          int64_t *integers)
 {
-    if (node->kind != TRI_NODE_LIST || node->count != 3) {
+    if (node->kind != TRI_NODE_LIST || node->count != count) {
         return false;
     }
-    for (int i = 0; i < 3; i++) {
+    for (size_t i = 0; i < count; i++) {
         const struct tri_node *item = node->items[i];
         if (item->kind != TRI_NODE_SCALAR || item->quoted ||
-            !read_integer(item->text, &value->grid[i]) || value->grid[i] < key->min ||
-            value->grid[i] > key->max) {
+            !read_integer(item->text, &integers[i]) || integers[i] < key->min ||
+            integers[i] > key->max) {
             return false;
         }
     }
     return true;
+}
+
+static bool read_span(const struct tri_key *key, const struct tri_node *node,
+                      union tri_value *value)
+{
+    if (node->kind == TRI_NODE_SCALAR) {
+        return !node->quoted && strcmp(node->text, "none") == 0;
+    }
+    return read_integers(key, node, 2, value->span) && value->span[0] <= value->span[1];
 }
 
 static bool read_word(const struct tri_key *key, const char *text, union tri_value *value)
@@ -227,7 +236,9 @@ bool tri_value_read(const struct tri_key *key, const struct tri_strategies *know
     case TRI_KEY_PAIR:
         return read_pair(key, node, value);
     case TRI_KEY_GRID:
-        return read_grid(key, node, value);
+        return read_integers(key, node, 3, value->grid);
+    case TRI_KEY_SPAN:
+        return read_span(key, node, value);
     default:
         break;
     }
@@ -282,6 +293,14 @@ static bool grid_in_range(const struct tri_key *key, const void *value)
     return in;
 }
 
+static bool span_in_range(const struct tri_key *key, const void *value)
+{
+    int64_t span[2];
+    memcpy(span, value, sizeof(span));
+    bool none = span[0] == 0 && span[1] == 0;
+    return none || (span[0] >= key->min && span[0] <= span[1] && span[1] <= key->max);
+}
+
 static bool word_in_range(const struct tri_key *key, const void *value)
 {
     unsigned word;
@@ -323,6 +342,8 @@ bool tri_value_in_range(const struct tri_key *key, const struct tri_strategies *
         return in_interval(key, number[0]) && in_interval(key, number[1]);
     case TRI_KEY_GRID:
         return grid_in_range(key, value);
+    case TRI_KEY_SPAN:
+        return span_in_range(key, value);
     case TRI_KEY_ENUM:
         return word_in_range(key, value);
     case TRI_KEY_STRATEGY:

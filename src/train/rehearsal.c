@@ -9,6 +9,7 @@
 #include "train/engine.h"
 #include "train/environment.h"
 #include "train/evaluate.h"
+#include "train/run_trace.h"
 
 #include <string.h>
 
@@ -100,6 +101,12 @@ struct answer {
     struct tri_step_time time;
 };
 
+static int threads_of(const struct tri_rehearsal *rehearsal)
+{
+    int threads = rehearsal->threads ? rehearsal->threads : (int)rehearsal->config->threads;
+    return threads > 0 ? threads : 1;
+}
+
 /* Peaks by category of steps of `rows` rows. */
 static struct tri_memory_counters run(const struct tri_rehearsal *rehearsal,
                                       const struct tri_config *config, struct tri_kernels *kernels,
@@ -123,6 +130,9 @@ static struct tri_memory_counters run(const struct tri_rehearsal *rehearsal,
     }
     if (config->init_from[0]) { /* once they are loaded this is free again */
         tri_free(tri_alloc(TRI_MEMORY_OTHER, TRI_HF_BUFFER_BYTES));
+    }
+    if (rehearsal->training && config->trace_steps[0] > 0) {
+        tri_free(tri_alloc(TRI_MEMORY_TRACE, tri_run_trace_bytes(config, threads_of(rehearsal))));
     }
     struct tri_rows_source source = {.state = &seq,
                                      .fill = fill,
@@ -253,9 +263,8 @@ static void rehearse(const struct tri_rehearsal *rehearsal, const struct tri_con
                      struct tri_memory_plan *plan)
 {
     struct answer *answers = tri_alloc(TRI_MEMORY_OTHER, 2 * sizeof(*answers));
-    int threads = rehearsal->threads ? rehearsal->threads : (int)config->threads;
     struct tri_kernels *kernels =
-        tri_kernels_create(TRI_KERNELS_DRY, tri_environment_kernels(), threads > 0 ? threads : 1);
+        tri_kernels_create(TRI_KERNELS_DRY, tri_environment_kernels(), threads_of(rehearsal));
     struct tri_memory_counters counters = run(rehearsal, config, kernels, batch->rows, &answers[0]);
     if (batch->periods > 0 && (ledger || rehearsal->time)) {
         (void)run(rehearsal, config, kernels, batch->rows + batch->period_rows, &answers[1]);

@@ -5,6 +5,7 @@
 #include "base/meter.h"
 #include "base/path.h"
 #include "base/signals.h"
+#include "base/trace.h"
 #include "data/tokenizer_files.h"
 #include "moe/moe.h"
 #include "shard/rows.h"
@@ -17,6 +18,7 @@
 #include "train/run_plan.h"
 #include "train/run_status.h"
 #include "train/run_tokenizer.h"
+#include "train/run_trace.h"
 #include "train/scribe.h"
 #include "train/session.h"
 #include "train/start.h"
@@ -37,6 +39,7 @@ struct run {
     struct tri_run_folder *folder; /* rank 0 */
     struct tri_progress *progress; /* rank 0 */
     struct tri_scribe *scribe;     /* rank 0 */
+    struct tri_run_trace *trace;   /* NULL: nothing is traced */
     struct tri_checkpoint_state state;
     struct tri_run_status status; /* rank 0, where a run has begun */
     int64_t saved_step;           /* of the newest checkpoint; -1: none */
@@ -264,6 +267,7 @@ static void find_evaluation_due(struct run *run)
 static enum tri_status save(struct run *run, struct tri_error *error)
 {
     struct tri_checkpoint_state state = run->state;
+    double began = tri_trace_begin();
     char tokenizer[TRI_PATH_MAX];
     tri_session_describe(run->session, &state);
     if (is_root(run) &&
@@ -280,6 +284,7 @@ static enum tri_status save(struct run *run, struct tri_error *error)
         run->save_due = false;
     }
     tri_free(state.config);
+    tri_trace_end(began, "checkpoint", NULL, 0);
     return status;
 }
 
@@ -311,6 +316,7 @@ static enum tri_status tell_evaluation(struct run *run, const struct tri_evaluat
 static enum tri_status evaluate(struct run *run, struct tri_error *error)
 {
     struct tri_evaluation *evaluations;
+    double began = tri_trace_begin();
     if (run->valid.count == 0) {
         return TRI_OK;
     }
@@ -328,6 +334,7 @@ static enum tri_status evaluate(struct run *run, struct tri_error *error)
         status = tell_evaluation(run, evaluations, error);
     }
     tri_evaluations_free(run->valid.count, evaluations);
+    tri_trace_end(began, "evaluation", NULL, 0);
     return agree(run, status, error);
 }
 
@@ -348,9 +355,13 @@ static enum tri_status report_step(struct run *run, const struct tri_step_report
     if (!is_root(run)) {
         return TRI_OK;
     }
+    double began = tri_trace_begin();
     tri_progress_step(run->progress, &metrics);
-    return tri_scribe_step(run->scribe, &metrics, evaluates_after(run, run->state.step),
-                           run->session->mesh->ledger, error);
+    enum tri_status status =
+        tri_scribe_step(run->scribe, &metrics, evaluates_after(run, run->state.step),
+                        run->session->mesh->ledger, error);
+    tri_trace_end(began, "metrics", NULL, 0);
+    return status;
 }
 
 /* A step whose loss or gradient is not finite changes nothing but the counters. */
@@ -419,6 +430,18 @@ static bool must_save(struct run *run)
     return run->save_due && run->state.skipped_in_a_row == 0;
 }
 
+/* A step, as who traces sees it. */
+static enum tri_status traced_step(struct run *run, const struct tri_rows_source *source,
+                                   struct tri_error *error)
+{
+    const int64_t step = run->state.step + 1;
+    tri_run_trace_begin(run->trace, step);
+    double began = tri_trace_begin();
+    enum tri_status status = train_step(run, source, error);
+    tri_trace_end(began, "step", "step", step);
+    return status;
+}
+
 static enum tri_status loop(struct run *run, struct tri_error *error)
 {
     const struct tri_config *config = run->config;
@@ -430,7 +453,7 @@ static enum tri_status loop(struct run *run, struct tri_error *error)
         }
     }
     while (run->state.step < config->train.steps) {
-        TRI_TRY(train_step(run, &source, error));
+        TRI_TRY(traced_step(run, &source, error));
         bool last = run->state.step == config->train.steps;
         if (evaluates_after(run, run->state.step)) {
             TRI_TRY(evaluate(run, error));
@@ -439,6 +462,7 @@ static enum tri_status loop(struct run *run, struct tri_error *error)
         if (last || stop || must_save(run)) {
             TRI_TRY(save(run, error));
         }
+        TRI_TRY(tri_run_trace_end(run->trace, run->state.step, last || stop, run->folder, error));
         if (stop && (!last || run->cut)) {
             return TRI_REQUEUE;
         }
@@ -486,6 +510,7 @@ static enum tri_status run_to_end(struct run *run, struct tri_error *error)
         tri_session_print(run->session);
         warn_of_router(run);
         run->progress = is_root(run) ? tri_progress_create(config) : NULL;
+        run->trace = tri_run_trace_create(run->session, run->state.step);
         status = loop(run, error);
         if (status != TRI_OK && status != TRI_REQUEUE) {
             return status;
@@ -547,6 +572,7 @@ enum tri_status tri_run(struct tri_comm *comm, const struct tri_config *config,
     }
     tri_progress_destroy(run.progress);
     tri_scribe_destroy(run.scribe);
+    tri_run_trace_destroy(run.trace);
     tell_ending(&run, status, error);
     tri_run_folder_close(run.folder);
     tri_checkpoint_state_fini(&run.state);

@@ -200,11 +200,16 @@ struct removal {
     struct tri_error *error;
 };
 
-static enum tri_status remove_events(const char *name, void *data)
+static bool begins(const char *name, const char *stem)
+{
+    return strncmp(name, stem, strlen(stem)) == 0;
+}
+
+static enum tri_status remove_stems(const char *name, void *data)
 {
     const struct removal *removal = data;
     char path[MEMBER_PATH_MAX];
-    if (strncmp(name, TRI_EVENTS_STEM, strlen(TRI_EVENTS_STEM)) != 0 || strlen(name) > 255) {
+    if ((!begins(name, TRI_EVENTS_STEM) && !begins(name, TRI_TRACE_STEM)) || strlen(name) > 255) {
         return TRI_OK;
     }
     TRI_TRY(
@@ -223,7 +228,7 @@ static enum tri_status remove_old(const struct tri_run_folder *folder, struct tr
         TRI_TRY(tri_file_clear(path, error));
     }
     struct removal removal = {folder, error};
-    return tri_file_list(folder->path, remove_events, &removal, error);
+    return tri_file_list(folder->path, remove_stems, &removal, error);
 }
 
 static bool has(const char *path, const char *name)
@@ -398,6 +403,30 @@ enum tri_status tri_run_folder_append(const struct tri_run_folder *folder, const
     TRI_TRY(check_held(folder, error));
     member(folder, name, path);
     return held_still(folder, tri_file_append(path, data, bytes, error), error);
+}
+
+enum tri_status tri_run_folder_create_file(const struct tri_run_folder *folder, const char *name,
+                                           struct tri_writer **writer, struct tri_error *error)
+{
+    char path[MEMBER_PATH_MAX];
+    *writer = NULL;
+    TRI_TRY(check_held(folder, error));
+    member(folder, name, path);
+    return tri_writer_create(path, writer, error);
+}
+
+enum tri_status tri_run_folder_close_file(const struct tri_run_folder *folder,
+                                          struct tri_writer *writer, enum tri_status written,
+                                          struct tri_error *error)
+{
+    if (written == TRI_OK) {
+        written = tri_writer_close(&writer, error);
+    }
+    tri_writer_destroy(writer);
+    if (written == TRI_OK) {
+        written = tri_file_sync_dir(folder->path, error);
+    }
+    return held_still(folder, written, error);
 }
 
 const char *tri_run_folder_path(const struct tri_run_folder *folder)

@@ -9,6 +9,7 @@
  *   RUN/ledger.json        what was sent
  *   RUN/tokenizer/         the tokenizer's files, where the shards or init_from have some
  *   RUN/checkpoints/       checkpoint/
+ *   RUN/trace-*.json       with trace.steps, a file a start (train/run_trace.h)
  *   RUN/lock               held while a job works in the folder
  *
  * Rank 0 alone touches it, but for checkpoints; callers agree on the outcome. Whatever writes here
@@ -17,12 +18,15 @@
 #ifndef TRIDENT_TRAIN_RUN_FOLDER_H
 #define TRIDENT_TRAIN_RUN_FOLDER_H
 
+#include "base/file.h"
 #include "comm/comm.h"
 #include "config/config.h"
 #include "plan/memory.h"
 
 /* How the names of event files begin (train/events.h). */
 #define TRI_EVENTS_STEM "events.out.tfevents."
+/* And those of traces. */
+#define TRI_TRACE_STEM "trace-"
 
 struct tri_run_folder;
 
@@ -53,6 +57,14 @@ enum tri_status tri_run_folder_save(const struct tri_run_folder *folder, const c
 enum tri_status tri_run_folder_append(const struct tri_run_folder *folder, const char *name,
                                       const void *data, size_t bytes,
                                       struct tri_error *error) TRI_NODISCARD;
+/* A file of that name, whole or as it was, that is written bit by bit: create it, then close it
+ * with what writing has given. */
+enum tri_status tri_run_folder_create_file(const struct tri_run_folder *folder, const char *name,
+                                           struct tri_writer **writer,
+                                           struct tri_error *error) TRI_NODISCARD;
+enum tri_status tri_run_folder_close_file(const struct tri_run_folder *folder,
+                                          struct tri_writer *writer, enum tri_status written,
+                                          struct tri_error *error) TRI_NODISCARD;
 /* Borrowed. */
 const char *tri_run_folder_path(const struct tri_run_folder *folder);
 

@@ -23,8 +23,9 @@ static int64_t integer(const json_t *object, const char *key)
 /* The categories make up the total. */
 static int64_t total_of(const json_t *bytes)
 {
-    static const char *const categories[] = {"weights", "gradients", "optimizer", "activations",
-                                             "stash",   "buffers",   "tiles",     "other"};
+    static const char *const categories[] = {"weights",     "gradients", "optimizer",
+                                             "activations", "stash",     "buffers",
+                                             "tiles",       "trace",     "other"};
     int64_t sum = 0;
     for (size_t i = 0; i < sizeof(categories) / sizeof(*categories); i++) {
         sum += integer(bytes, categories[i]);

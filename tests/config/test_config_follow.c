@@ -51,10 +51,10 @@ static void expect_equal(const struct tri_config *a, const struct tri_config *b,
 static int overrides_of(const struct tri_key *key, char texts[8][128])
 {
     static const char *const of_type[][4] = {
-        [TRI_KEY_INT] = {"1", "2", "8", "96"},   [TRI_KEY_FLOAT] = {"0.5", "0.001", "1", "5"},
-        [TRI_KEY_BOOL] = {"true", "false"},      [TRI_KEY_TEXT] = {"a", "b/c"},
-        [TRI_KEY_LAYERS] = {"[0]", "[1, 3]"},    [TRI_KEY_PAIR] = {"[0.5, 0.75]"},
-        [TRI_KEY_RECOMPUTE] = {"full", "[0, 2]"}};
+        [TRI_KEY_INT] = {"1", "2", "8", "96"}, [TRI_KEY_FLOAT] = {"0.5", "0.001", "1", "5"},
+        [TRI_KEY_BOOL] = {"true", "false"},    [TRI_KEY_TEXT] = {"a", "b/c"},
+        [TRI_KEY_LAYERS] = {"[0]", "[1, 3]"},  [TRI_KEY_PAIR] = {"[0.5, 0.75]"},
+        [TRI_KEY_SPAN] = {"[2, 3]", "none"},   [TRI_KEY_RECOMPUTE] = {"full", "[0, 2]"}};
     int count = 0;
     const char *word;
     while ((word = tri_key_word(key, &tri_strategies, (size_t)count)) != NULL) {

@@ -143,6 +143,18 @@ static void test_wrong_type(void **state)
         {"train: {schedule: [cosine]}\n",
          "c.yaml:1: key 'train.schedule': found [cosine], expected "
          "cosine, linear, wsd or constant"},
+        {"trace: {steps: [3, 2]}\n",
+         "c.yaml:1: key 'trace.steps': found [3, 2], expected two integers from 1 to 1000000000, "
+         "the second no smaller, as [100, 102], or none"},
+        {"trace: {steps: [1, 2, 3]}\n", "c.yaml:1: key 'trace.steps': found [1, 2, 3], expected "
+                                        "two integers from 1 to 1000000000, "
+                                        "the second no smaller, as [100, 102], or none"},
+        {"trace: {steps: 3}\n",
+         "c.yaml:1: key 'trace.steps': found '3', expected two integers from 1 to 1000000000, "
+         "the second no smaller, as [100, 102], or none"},
+        {"trace: {steps: [0, 2]}\n",
+         "c.yaml:1: key 'trace.steps': found [0, 2], expected two integers from 1 to 1000000000, "
+         "the second no smaller, as [100, 102], or none"},
         {"train: {betas: 0.9}\n", "c.yaml:1: key 'train.betas': found '0.9', expected two numbers "
                                   "from 0 to below 1, as [0.9, 0.95]"},
         {"train: {betas: [0.9, 1]}\n", "c.yaml:1: key 'train.betas': found [0.9, 1], expected two "
@@ -270,6 +282,8 @@ static void test_combinations(void **state)
          "model with keys of moe needs it" DEFAULT_SHAPE},
         {"train:\n  steps: 50\n  warmup_steps: 51\n",
          "c.yaml:3: key 'train.warmup_steps': found 51, expected at most steps (50)"},
+        {"train: {steps: 8}\ntrace: {steps: [8, 9]}\n",
+         "c.yaml:2: key 'trace.steps': found 9, expected at most train.steps (8)"},
         {"train: {schedule: wsd, steps: 50, warmup_steps: 41}\n",
          "c.yaml:1: key 'train.decay_steps': found 10, expected at most steps - warmup_steps (9)"},
         {"train: {min_learning_rate: 1e-3}\n", "c.yaml:1: key 'train.min_learning_rate': found "

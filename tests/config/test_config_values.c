@@ -328,6 +328,10 @@ static void draw(const struct tri_key *key, uint64_t seed, void *at)
         v.pair[0] = unit;
         v.pair[1] = 1 - unit;
         break;
+    case TRI_KEY_SPAN:
+        v.span[0] = none ? 0 : 1 + (int64_t)(bits % 7);
+        v.span[1] = none ? 0 : v.span[0] + (int64_t)(bits % 5);
+        break;
     case TRI_KEY_GRID:
         v.grid[0] = v.grid[1] = v.grid[2] = 1;
         break;

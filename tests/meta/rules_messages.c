@@ -27,8 +27,8 @@ static const char *const makers[] = {"tri_fail",       "tri_panic", "tri_log_war
                                      "tri_embed_fail", "fail",      "bad_tensor"};
 /* Those with a format whose texts are none: paths, progress, and words inside of a message. */
 static const char *const others[] = {
-    "tri_log_info", "tri_path_format", "tri_path_make", "tri_meter_begin", "format_path", "print",
-    "say"};
+    "tri_log_info", "tri_path_format", "tri_path_make", "tri_meter_begin",
+    "format_path",  "print",           "say",           "tri_trace_print"};
 /* Calls without words of their own, by file: whose words they pass on. */
 static const struct {
     const char *path;
