@@ -1,11 +1,13 @@
 /* step SHAPE [--precision f32|bf16] [--steps N] [--warm N] [--threads N] [--no-ceiling] [--json]
- *      [--config] [key=value …]
+ *      [--config] [--trace] [key=value …]
  * Whole training steps on random tokens, or on those of data.train: rows, forward, backward,
  * reduction, clip, AdamW. Alone or under mpirun with parallel.tensor and parallel.expert. With
- * --config the shape's config and nothing else. */
+ * --config the shape's config and nothing else. With --trace every second step is traced, into
+ * trace.events events: what that costs. */
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/memory.h"
+#include "base/trace.h"
 #include "ceiling.h"
 #include "cli/command.h"
 #include "moe/strategies.h"
@@ -29,11 +31,16 @@ struct bench {
     struct tri_config config;
     const char *shape;
     int64_t steps, warm;
-    bool json, with_ceiling, config_only;
+    bool json, with_ceiling, config_only, traced;
     struct tri_session *session;
     struct tri_text text; /* empty without data.train */
     double *times[PARTS]; /* [steps] seconds */
     double median[PARTS];
+    struct {
+        double *cpu;                  /* [steps] seconds of all ranks */
+        double time, processor;       /* medians over pairs of a traced step and one that is not */
+        double events, lost, seconds; /* a traced step; in all; an event */
+    } trace;
     double cpu_seconds; /* of a step, all ranks */
     double peak_bytes;  /* of the largest rank */
     double loss;
@@ -94,26 +101,102 @@ static double median(double *values, int64_t n)
     return 0.5 * (values[(n - 1) / 2] + values[n / 2]);
 }
 
-static enum tri_status take_times(struct bench *bench, struct tri_error *error)
+/* The steps of a pair, in turn first: not traced, traced; traced, not traced. */
+static bool is_traced(int64_t i)
+{
+    return i % 4 == 1 || i % 4 == 2;
+}
+
+static enum tri_status take_times(struct bench *bench, struct tri_trace *trace,
+                                  struct tri_error *error)
 {
     double cpu = 0.0;
     for (int64_t i = 0; i < bench->warm + bench->steps; i++) {
         struct tri_step_report report;
-        if (i == bench->warm) {
+        int64_t timed = i - bench->warm;
+        if (timed == 0) {
             cpu = cpu_seconds();
         }
+        tri_trace_attach(timed >= 0 && is_traced(timed) ? trace : NULL);
         double start = tri_clock_now();
+        double cpu_start = cpu_seconds();
         TRI_TRY(train_step(bench, i, &report, error));
         bench->loss = report.loss;
-        if (i >= bench->warm) {
-            record(bench, i - bench->warm, tri_clock_now() - start, &report);
+        if (timed >= 0) {
+            record(bench, timed, tri_clock_now() - start, &report);
+            bench->trace.cpu[timed] = cpu_seconds() - cpu_start;
         }
     }
+    tri_trace_attach(NULL);
     bench->cpu_seconds = (cpu_seconds() - cpu) / (double)bench->steps;
-    for (int part = 0; part < PARTS; part++) {
+    return TRI_OK;
+}
+
+/* ---- what a trace costs ---------------------------------------------------------------------- */
+
+static double pair_ratio(const double *values, int64_t steps)
+{
+    int64_t pairs = steps / 2;
+    double *ratio = tri_alloc(TRI_MEMORY_OTHER, (size_t)pairs * sizeof(*ratio));
+    for (int64_t i = 0; i < pairs; i++) {
+        int64_t on = is_traced(2 * i) ? 2 * i : 2 * i + 1;
+        ratio[i] = values[on] / values[4 * i + 1 - on];
+    }
+    double middle = median(ratio, pairs);
+    tri_free(ratio);
+    return middle;
+}
+
+/* Seconds that one event takes where nothing else is done. */
+static double event_seconds(void)
+{
+    enum { EVENTS = 100000 };
+    struct tri_trace *trace = tri_trace_create(1, EVENTS);
+    tri_trace_attach(trace);
+    double start = tri_clock_now();
+    for (int i = 0; i < EVENTS; i++) {
+        tri_trace_end(tri_trace_begin(), "event", NULL, 0);
+    }
+    double seconds = tri_clock_now() - start;
+    tri_trace_attach(NULL);
+    tri_trace_destroy(trace);
+    return seconds / EVENTS;
+}
+
+static void weigh_trace(struct bench *bench, struct tri_trace *trace)
+{
+    int64_t traced = 0;
+    for (int64_t i = 0; i < bench->steps; i++) {
+        traced += is_traced(i);
+    }
+    for (int thread = 0; thread < tri_trace_threads(trace); thread++) {
+        int64_t count, lost;
+        (void)tri_trace_events(trace, thread, &count, &lost);
+        bench->trace.events += (double)(count + lost) / (double)traced;
+        bench->trace.lost += (double)lost;
+    }
+    tri_all_reduce_sum(tri_mesh_group(bench->session->mesh, TRI_ON_ALL),
+                       (struct tri_where){TRI_PHASE_SETUP, TRI_KIND_META}, bench->trace.cpu,
+                       bench->steps, TRI_F64);
+    bench->trace.time = pair_ratio(bench->times[STEP], bench->steps);
+    bench->trace.processor = pair_ratio(bench->trace.cpu, bench->steps);
+    bench->trace.seconds = event_seconds();
+}
+
+static enum tri_status time_steps(struct bench *bench, struct tri_error *error)
+{
+    struct tri_trace *trace = bench->traced ? tri_trace_create(bench->session->kernels->threads,
+                                                               bench->config.trace_events)
+                                            : NULL;
+    enum tri_status status = take_times(bench, trace, error);
+    if (status == TRI_OK && trace) {
+        weigh_trace(bench, trace);
+    }
+    tri_trace_destroy(trace);
+    for (int part = 0; status == TRI_OK && part < PARTS; part++) {
         bench->median[part] = median(bench->times[part], bench->steps);
     }
-    return TRI_OK;
+    return status;
 }
 
 /* ---- the numbers around it ------------------------------------------------------------------- */
@@ -184,6 +267,14 @@ static void print_line(const struct bench *bench)
                  1e-6 * bench->peak_bytes, bench->loss, path);
 }
 
+static void print_trace(const struct bench *bench)
+{
+    (void)printf("a traced step: %.4f times as long, %.4f times the processor time (medians of "
+                 "%lld pairs); %.0f events of rank 0, %.0f dropped in all; %.0f ns an event\n",
+                 bench->trace.time, bench->trace.processor, (long long)bench->steps / 2,
+                 bench->trace.events, bench->trace.lost, 1e9 * bench->trace.seconds);
+}
+
 static void print_json(const struct bench *bench)
 {
     struct figures f = figures_get(bench);
@@ -217,13 +308,14 @@ static void print_json(const struct bench *bench)
 /* ---- setup ----------------------------------------------------------------------------------- */
 
 static const struct tri_option options[] = {
-    {"--precision", true}, {"--steps", true},       {"--warm", true},    {"--threads", true},
-    {"--json", false},     {"--no-ceiling", false}, {"--config", false}, {NULL, false}};
+    {"--precision", true}, {"--steps", true},  {"--warm", true},
+    {"--threads", true},   {"--json", false},  {"--no-ceiling", false},
+    {"--config", false},   {"--trace", false}, {NULL, false}};
 
 static const struct tri_command command = {
     .name = "step",
     .help = "step SHAPE [--precision f32|bf16] [--steps N] [--warm N] [--threads N] [--no-ceiling] "
-            "[--json] [--config] [key=value …]\n",
+            "[--json] [--config] [--trace] [key=value …]\n",
     .options = options,
     .words = 1,
     .word_names = {"SHAPE"},
@@ -252,6 +344,7 @@ static enum tri_status configure(struct bench *bench, const struct tri_arguments
     TRI_TRY(tri_arguments_int(arguments, "--threads", 0, 4096, 0, &count, error));
     bench->json = tri_arguments_has(arguments, "--json");
     bench->config_only = tri_arguments_has(arguments, "--config");
+    bench->traced = tri_arguments_has(arguments, "--trace");
     bench->with_ceiling = !tri_arguments_has(arguments, "--no-ceiling");
     const struct tri_shape *shape = find_shape(arguments->words[0]);
     if (!shape) {
@@ -296,13 +389,18 @@ static enum tri_status run(struct bench *bench, struct tri_comm *comm, struct tr
         bench->times[part] =
             tri_alloc(TRI_MEMORY_OTHER, (size_t)bench->steps * sizeof(*bench->times[part]));
     }
+    bench->trace.cpu =
+        tri_alloc(TRI_MEMORY_OTHER, (size_t)bench->steps * sizeof(*bench->trace.cpu));
     bench->ceiling[0] = measure_ceiling(bench);
-    TRI_TRY(take_times(bench, error));
+    TRI_TRY(time_steps(bench, error));
     bench->ceiling[1] = measure_ceiling(bench);
     measure_use(bench);
     tri_session_print_memory(bench->session);
     if (tri_comm_rank(comm) == 0) {
         (bench->json ? print_json : print_line)(bench);
+        if (bench->traced && !bench->json) {
+            print_trace(bench);
+        }
     }
     return TRI_OK;
 }
@@ -326,6 +424,7 @@ static enum tri_status bench_main(int argc, char **argv, struct tri_comm *comm,
     for (int part = 0; part < PARTS; part++) {
         tri_free(bench->times[part]);
     }
+    tri_free(bench->trace.cpu);
     tri_text_close(&bench->text);
     tri_session_destroy(bench->session);
     tri_free(bench);
