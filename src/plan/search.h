@@ -16,6 +16,9 @@ struct tri_way_plan {
     int order; /* in which they were tried: of equal ones the first is better */
 };
 
+/* Times that differ by less are the same to a plan. */
+#define TRI_TELLS_APART 1.002
+
 /* What may be other than the config has it. */
 struct tri_search {
     unsigned autos; /* of enum tri_auto */
@@ -26,7 +29,8 @@ struct tri_search {
  * memory is open, with all blocks recomputed and one row a micro-batch; of the best few their
  * tensor grids; and of the best few then all options: each schedule, with the best number of chunks
  * for the forward and, with that, the best for the backward. Without TRI_AUTO_LAYOUT the config's
- * layout alone. The fastest that fits first, then those that do not fit, the smallest first,
+ * layout alone. The fastest that fits first (of those that a plan cannot tell apart the one nearest
+ * to the config), then those that do not fit, the smallest first,
  * refused ones last. Returns an array of *count, one or more, to be freed with tri_free. Local. */
 struct tri_way_plan *tri_plan_ways(const struct tri_config *config, int ranks,
                                    const struct tri_search *search, tri_time_rank rehearse,

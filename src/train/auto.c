@@ -96,8 +96,8 @@ static enum tri_status check_best(const struct tri_config *config, const struct 
     return TRI_OK;
 }
 
-/* What stands behind the best: the first that takes longer, not counting what is but rounding, 0
- * where none that fits does; how many take as long, do not fit, and are refused. */
+/* What stands behind the best: the first that a plan can tell from it, 0 where none that fits is
+ * slower; how many take as long, do not fit, and are refused. */
 struct rivals {
     int next, alike, large, refused;
 };
@@ -110,7 +110,7 @@ static struct rivals rivals_of(const struct tri_way_plan *ways, int count)
             rivals.refused++;
         } else if (!ways[i].fits) {
             rivals.large++;
-        } else if (ways[i].plan.time.step <= ways[0].plan.time.step * (1.0 + 1e-9)) {
+        } else if (ways[i].plan.time.step <= TRI_TELLS_APART * ways[0].plan.time.step) {
             rivals.alike++;
         } else if (rivals.next == 0) {
             rivals.next = i;

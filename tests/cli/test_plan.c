@@ -151,7 +151,9 @@ static void test_times(void **state)
         assert_true(fits || !fits_too);
         assert_true(fits_too == (total_of(json_object_get(one, "bytes")) <= 600000));
         before = fits == fits_too ? before : 0.0;
-        assert_true(!fits || step_of(one) > before - 1e-8); /* of ms: what is not rounding */
+        /* what is not rounding, in ms; the first may be one that is as fast as the second */
+        double slack = i == 1 ? 0.002 * before : 1e-8;
+        assert_true(!fits || step_of(one) > before - slack);
         before = step_of(one);
         fits = fits_too;
         rest += fits ? 0 : 1;
