@@ -49,6 +49,19 @@ bool tri_calibrate_hurries(const struct tri_calibrator *calibrator)
     return calibrator->quick || passed > LATEST;
 }
 
+/* The mean, for calls may differ by what those before have left to be carried; without the slowest
+ * twentieth, which others on the machine may have stopped. */
+static double usual(double *times, int calls)
+{
+    int counted = calls - calls / 20;
+    double sum = 0.0;
+    qsort(times, (size_t)calls, sizeof(*times), compare);
+    for (int i = 0; i < counted; i++) {
+        sum += times[i];
+    }
+    return sum / (double)counted;
+}
+
 double tri_calibrate_time(const struct tri_calibrator *calibrator, void (*run)(void *state),
                           void *state)
 {
@@ -65,8 +78,7 @@ double tri_calibrate_time(const struct tri_calibrator *calibrator, void (*run)(v
     for (int i = 0; i < calls; i++) {
         times[i] = time_calls(run, state, together);
     }
-    qsort(times, (size_t)calls, sizeof(*times), compare);
-    return times[calls / 4];
+    return usual(times, calls);
 }
 
 void tri_calibrate_note(struct tri_calibrator *calibrator, const char *format, ...)

@@ -16,8 +16,8 @@ struct tri_calibrator {
     size_t noted;
 };
 
-/* Seconds of one call of run on this rank, while all ranks make it: the first quartile of some,
- * which others on the machine hardly move. Collective over all ranks. */
+/* Seconds of one call of run on this rank, while all ranks make it: the mean of some. Collective
+ * over all ranks. */
 double tri_calibrate_time(const struct tri_calibrator *calibrator, void (*run)(void *state),
                           void *state);
 /* Whether no measurement should take longer than it must. Collective over all ranks. */
