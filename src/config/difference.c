@@ -218,7 +218,11 @@ static bool is_unread(const struct tri_key *key, const struct tri_config *config
                       const struct tri_config *source)
 {
     bool given = is_given(config, "moe.router");
-    return tri_key_is_unread(key, given ? config->moe.router : source->moe.router, config->known);
+    const struct tri_router_kind *router = given ? config->moe.router : source->moe.router;
+    bool of_drops = is_key(key, "moe.capacity_factor") || is_key(key, "moe.eval_capacity_factor") ||
+                    is_key(key, "moe.min_capacity") || is_key(key, "moe.capacity_window");
+    return tri_key_is_unread(key, router, config->known) || (router->dropless && of_drops) ||
+           (router->unbalanced && is_key(key, "moe.aux_loss"));
 }
 
 /* Of another router than the weights' these are its own: how it moves tokens and balances. */

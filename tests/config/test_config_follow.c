@@ -258,6 +258,32 @@ static void test_another_router(void **state)
     }
 }
 
+/* What other weights' router read and this one does not is not taken: a run that printed it would
+ * not begin again with what it has printed. */
+static void test_nothing_unread_is_adopted(void **state)
+{
+    (void)state;
+    static const char *const routers[] = {"dense", "sparsemixer", "expert_choice"};
+    struct tri_config source, config;
+    struct tri_error error;
+    for (size_t i = 0; i < sizeof(routers) / sizeof(*routers); i++) {
+        char text[128];
+        (void)snprintf(text, sizeof(text), "init_from: x\nmoe: {router: %s}\n", routers[i]);
+        const struct tri_mapping file = {.data = (const unsigned char *)text, .size = strlen(text)};
+        assert_int_equal(read_with("moe: {num_experts: 4, aux_loss: 0.05, capacity_factor: 2, "
+                                   "min_capacity: 8}\n",
+                                   NULL, &source),
+                         TRI_OK);
+        assert_int_equal(
+            tri_config_read(&tri_strategies, "c.yaml", &file, 0, NULL, &config, &error), TRI_OK);
+        assert_int_equal(tri_config_complete(&config, &source, &error), TRI_OK);
+        char *printed = tri_config_to_yaml(&config);
+        assert_int_equal(read_with(printed, NULL, &config), TRI_OK);
+        assert_int_equal(tri_config_check_given(&config, &error), TRI_OK);
+        tri_free(printed);
+    }
+}
+
 /* What other weights have decided is not the command line's fault. */
 static void test_a_source_is_named(void **state)
 {
@@ -322,6 +348,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_unread_is_not_adopted),
         cmocka_unit_test(test_another_router),
+        cmocka_unit_test(test_nothing_unread_is_adopted),
         cmocka_unit_test(test_a_source_is_named),
         cmocka_unit_test(test_what_nothing_reads),
         cmocka_unit_test(test_an_override_means_the_same),
