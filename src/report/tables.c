@@ -261,21 +261,27 @@ static void add_planned(const json_t *rows, struct traffics *sums)
     }
 }
 
+/* steps: 0 while the run has not said what it sent. */
 static void print_traffic_row(FILE *out, const struct traffic *sum, double steps, bool plan,
                               double most)
 {
     (void)fputs("<tr><th scope=\"row\">", out);
     tri_html(out, sum->group);
-    (void)fputs("</th><td>", out);
-    tri_html_megabytes(out, sum->bytes / steps);
-    (void)fprintf(out, "</td><td>%.1f</td><td>%.2f</td>", sum->calls / steps,
-                  1e3 * sum->exposed / steps);
+    (void)fputs("</th>", out);
+    if (steps > 0.0) {
+        (void)fputs("<td>", out);
+        tri_html_megabytes(out, sum->bytes / steps);
+        (void)fprintf(out, "</td><td>%.1f</td><td>%.2f</td>", sum->calls / steps,
+                      1e3 * sum->exposed / steps);
+    } else {
+        (void)fputs("<td>–</td><td>–</td><td>–</td>", out);
+    }
     if (plan) {
         (void)fputs("<td>", out);
         tri_html_megabytes(out, sum->planned_bytes);
         (void)fprintf(out, "</td><td>%.1f</td>", sum->planned_calls);
     }
-    print_bar(out, sum->bytes / steps / most);
+    print_bar(out, steps > 0.0 ? sum->bytes / steps / most : 0.0);
     (void)fputs("</tr>\n", out);
 }
 
@@ -284,19 +290,25 @@ static void print_traffic(FILE *out, const struct tri_report_run *run)
     struct traffics *sums = tri_alloc(TRI_MEMORY_OTHER, sizeof(*sums));
     const json_t *plan = json_object_get(run->plan, "collectives");
     const bool planned = json_is_array(plan);
-    const double steps = fmax(number_of(run->ledger, "steps"), 1.0);
+    const bool ended = json_is_object(run->ledger);
+    const double steps = ended ? fmax(number_of(run->ledger, "steps"), 1.0) : 0.0;
     sum_groups(json_object_get(run->ledger, "collectives"), sums);
     add_planned(plan, sums);
     double most = 1.0;
     for (int i = 0; i < sums->count; i++) {
-        most = fmax(most, fmax(sums->of[i].bytes / steps, sums->of[i].planned_bytes));
+        const double sent = ended ? sums->of[i].bytes / steps : 0.0;
+        most = fmax(most, fmax(sent, sums->of[i].planned_bytes));
+    }
+    (void)fputs("<div class=\"wide\"><table class=\"traffic\"><caption>Sent by rank 0 over each "
+                "group, a step",
+                out);
+    if (ended) {
+        (void)fprintf(out, " (of %.0f)", number_of(run->ledger, "steps"));
     }
     (void)fprintf(out,
-                  "<div class=\"wide\"><table class=\"traffic\"><caption>Sent by rank 0 over each "
-                  "group, a step (of "
-                  "%.0f)%s</caption><thead><tr><th>group</th><th>bytes</th><th>calls</th>"
+                  "%s</caption><thead><tr><th>group</th><th>bytes</th><th>calls</th>"
                   "<th>exposed ms</th>%s<td></td></tr></thead><tbody>\n",
-                  number_of(run->ledger, "steps"), planned ? "; planned for balanced routing" : "",
+                  planned ? "; planned for balanced routing" : "",
                   planned ? "<th>planned bytes</th><th>planned calls</th>" : "");
     for (int i = 0; i < sums->count; i++) {
         print_traffic_row(out, &sums->of[i], steps, planned, most);

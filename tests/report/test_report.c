@@ -297,6 +297,9 @@ static void test_broken(void **state)
     save("ledger.json", "{\"memory\": ");
     page = make_page(runs, 1);
     expect_text(page, "ledger.json:1: ");
+    /* What nobody has counted is no 0. */
+    expect_text(page, "<th scope=\"row\">expert</th><td>–</td><td>–</td><td>–</td>"
+                      "<td>0.5 MB</td><td>4.0</td>");
     tri_free(page);
     (void)snprintf(path, sizeof(path), "%s/page.html", folder);
     (void)snprintf(run, sizeof(run), "%s", folder);
