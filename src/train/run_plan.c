@@ -1,6 +1,8 @@
 #include "train/run_plan.h"
 
 #include "base/log.h"
+#include "base/memory.h"
+#include "base/room.h"
 #include "plan/cluster.h"
 #include "train/json.h"
 #include "train/rehearsal.h"
@@ -30,11 +32,27 @@ static bool read_cluster(const struct tri_config *config, int ranks, struct tri_
     return read;
 }
 
+/* Where what is asked for counts, touched or not, a rehearsal takes what the run has taken once
+ * more. */
+static bool has_room(const struct tri_memory_plan *plan)
+{
+    struct tri_memory_room room = tri_room_of_addresses(1);
+    if (plan->total > room.bytes) {
+        tri_log_note("neither bytes nor time of a step are planned: found %.2f GB free beside the "
+                     "run (limit: %s), expected %.2f GB",
+                     (double)room.bytes / 1e9, room.limit, (double)plan->total / 1e9);
+    }
+    return plan->total <= room.bytes;
+}
+
 static void rehearse(const struct tri_session *session, struct step *step)
 {
     struct tri_rehearsal rehearsal = tri_session_rehearsal(session, true);
     struct tri_memory_plan memory;
     struct tri_error error;
+    if (!has_room(&session->plan)) {
+        return;
+    }
     rehearsal.load = TRI_LOAD_BALANCED;
     step->timed = read_cluster(session->config, session->mesh->ranks, &step->cluster);
     if (step->timed) {
