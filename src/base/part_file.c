@@ -6,6 +6,7 @@
 #include "base/system.h"
 #include "base/work.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -159,6 +160,7 @@ enum tri_status tri_part_file_expect_size(const char *path, uint64_t bytes, stru
 {
     struct tri_part_file *file;
     TRI_TRY(tri_part_file_open(path, &file, error));
+    assert(file);
     uint64_t found = file->size;
     tri_part_file_destroy(file);
     if (found != bytes) {
