@@ -51,6 +51,34 @@ static void test_too_much(void **state)
     }
 }
 
+/* A run that has begun has its memory: that there are no addresses for another one beside it, as a
+ * rehearsal takes, does not end it. */
+static void test_one_but_not_two(void **state)
+{
+    (void)state;
+    if (cli_ranks() != 0) {
+        skip();
+    }
+#ifndef __SANITIZE_ADDRESS__
+    cli_set_wrapper("./least.sh");
+    for (int megabytes = 540; megabytes <= 740; megabytes += 40) {
+        char limit[32];
+        (void)snprintf(limit, sizeof(limit), "LEAST=%d", megabytes * 1000);
+        const char *const changes[] = {limit, NULL};
+        struct process_result result = cli_run_with(
+            0, changes,
+            CLI_WORDS_OF("train", "c.yaml", "--fresh", "run_dir=one",
+                         "data.valid=", "train.steps=1", "checkpoint.every=0",
+                         "train.global_batch=768", "train.micro_batch=768", "moe.num_experts=128",
+                         "moe.top_k=1", "moe.intermediate_size=512"));
+        assert_true(result.status == 0 || access("one/config.yaml", F_OK) != 0);
+        process_result_fini(&result);
+        cli_tool(CLI_WORDS_OF("rm", "-rf", "one"));
+    }
+    cli_set_wrapper("./limited.sh");
+#endif
+}
+
 /* Decoding takes one row of the prompt's length and the cache, not an evaluation's batches; and the
  * cache counts. */
 static void test_generate(void **state)
@@ -171,6 +199,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_malformed),          cmocka_unit_test(test_generate),
         cmocka_unit_test(test_reference),          cmocka_unit_test(test_copies),
         cmocka_unit_test(test_import_of_too_much), cmocka_unit_test(test_hardly_any),
+        cmocka_unit_test(test_one_but_not_two),
     };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     cli_end();
