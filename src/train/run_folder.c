@@ -8,6 +8,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <fnmatch.h>
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -200,16 +201,19 @@ struct removal {
     struct tri_error *error;
 };
 
-static bool begins(const char *name, const char *stem)
+/* Somebody may have a trace-notes.txt there. */
+static bool is_of_run(const char *name)
 {
-    return strncmp(name, stem, strlen(stem)) == 0;
+    static const char form[] = TRI_TRACE_STEM "[0-9]*-[0-9]*.json";
+    return strncmp(name, TRI_EVENTS_STEM, strlen(TRI_EVENTS_STEM)) == 0 ||
+           fnmatch(form, name, 0) == 0;
 }
 
-static enum tri_status remove_stems(const char *name, void *data)
+static enum tri_status remove_of_run(const char *name, void *data)
 {
     const struct removal *removal = data;
     char path[MEMBER_PATH_MAX];
-    if ((!begins(name, TRI_EVENTS_STEM) && !begins(name, TRI_TRACE_STEM)) || strlen(name) > 255) {
+    if (!is_of_run(name) || strlen(name) > 255) {
         return TRI_OK;
     }
     TRI_TRY(
@@ -228,7 +232,7 @@ static enum tri_status remove_old(const struct tri_run_folder *folder, struct tr
         TRI_TRY(tri_file_clear(path, error));
     }
     struct removal removal = {folder, error};
-    return tri_file_list(folder->path, remove_stems, &removal, error);
+    return tri_file_list(folder->path, remove_of_run, &removal, error);
 }
 
 static bool has(const char *path, const char *name)

@@ -381,18 +381,23 @@ static void test_a_step_is_one_write(void **state)
     assert_int_equal(writes, 1 + 4);
 }
 
-/* --fresh takes them away, and nothing else. */
+/* --fresh takes them and traces away, and nothing else. */
 static void test_fresh(void **state)
 {
     struct fixture *f = *state;
     struct tri_error error;
-    char other[300];
-    (void)snprintf(other, sizeof(other), "%s/events.txt", f->run);
-    assert_int_equal(tri_file_save(other, "x", 1, &error), TRI_OK);
+    static const char *const names[] = {"events.txt", "trace-notes.txt", "trace-1-12.json"};
+    char paths[3][300];
+    for (int i = 0; i < 3; i++) {
+        (void)snprintf(paths[i], sizeof(paths[i]), "%s/%s", f->run, names[i]);
+        assert_int_equal(tri_file_save(paths[i], "x", 1, &error), TRI_OK);
+    }
     tri_run_folder_close(f->folder);
     assert_int_equal(tri_run_folder_open(f->run, true, &f->folder, &error), TRI_OK);
     assert_int_equal(read_run(f->run, &f->reader), 0);
-    assert_true(tri_file_exists(other));
+    for (int i = 0; i < 3; i++) {
+        assert_true(tri_file_exists(paths[i]) == (i < 2));
+    }
 }
 
 static int prepare(void **state)
