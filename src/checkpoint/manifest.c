@@ -384,12 +384,12 @@ enum tri_status tri_manifest_verify_part(const char *dir, const struct tri_check
 enum tri_status tri_manifest_verify_files(const char *dir, const struct tri_checkpoint_manifest *m,
                                           struct tri_error *error)
 {
-    int64_t bytes = 0;
+    uint64_t bytes = 0; /* as they are listed: whether they are so long is seen below */
     for (int i = 0; i < m->files; i++) {
-        bytes += (int64_t)m->file[i].bytes;
+        bytes += m->file[i].bytes;
     }
     enum tri_status status = TRI_OK;
-    tri_meter_begin(TRI_METER_BYTES, bytes, "checking the files");
+    tri_meter_begin(TRI_METER_BYTES, (int64_t)bytes, "checking the files");
     for (int i = 0; i < m->files && status == TRI_OK; i++) {
         status = verify_file(dir, &m->file[i], m, error);
     }
