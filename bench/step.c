@@ -346,6 +346,11 @@ static enum tri_status configure(struct bench *bench, const struct tri_arguments
     bench->config_only = tri_arguments_has(arguments, "--config");
     bench->traced = tri_arguments_has(arguments, "--trace");
     bench->with_ceiling = !tri_arguments_has(arguments, "--no-ceiling");
+    if (bench->traced && bench->steps < 2) {
+        return tri_fail(error, TRI_BAD_INPUT,
+                        "command line: --steps: found %lld, expected two or more with --trace",
+                        (long long)bench->steps);
+    }
     const struct tri_shape *shape = find_shape(arguments->words[0]);
     if (!shape) {
         return tri_fail(error, TRI_BAD_INPUT, "no shape is called '%s'; usage: %s",
