@@ -2,7 +2,7 @@
  * jobs, the ranks that wait ask the network over and over and yield in between, and the scheduler
  * hands the core round among those that ask: whoever computes gets a part of it. So the program has
  * a sched_yield of its own, which the MPI library calls too: once somebody took the core, yielding
- * is a short sleep for a while. On cores of its own a rank never sleeps. */
+ * is a short sleep for a while. A rank whose core nobody wants never sleeps. */
 #include <sched.h>
 #include <stdint.h>
 #include <sys/syscall.h>

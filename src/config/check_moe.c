@@ -205,7 +205,8 @@ static enum tri_status check_read(const struct tri_config *config, struct tri_er
     for (size_t i = 0; i < tri_keys_count; i++) {
         const struct tri_key *key = &tri_keys[i];
         if (!key->follows && tri_key_is_unread(key, config->moe.router, config->known) &&
-            memcmp(tri_key_view(key, config), tri_key_view(key, &initial), tri_key_bytes(key))) {
+            memcmp(tri_key_view(key, config), tri_key_view(key, &initial), tri_key_bytes(key)) !=
+                0) {
             return refuse_unread(config, &initial, key, error);
         }
     }

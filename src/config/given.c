@@ -12,8 +12,8 @@ static bool is_given(const struct tri_config *config, const char *name)
     const struct tri_key *key = &tri_keys[at];
     tri_config_init(config->known, &initial);
     return config->lines[at] == TRI_LINE_COMMAND ||
-           (config->lines[at] != 0 &&
-            memcmp(tri_key_view(key, config), tri_key_view(key, &initial), tri_key_bytes(key)));
+           (config->lines[at] != 0 && memcmp(tri_key_view(key, config), tri_key_view(key, &initial),
+                                             tri_key_bytes(key)) != 0);
 }
 
 static enum tri_status check_pairs(const struct tri_config *config, struct tri_error *error)

@@ -167,6 +167,7 @@ void tri_config_sets(const char *text, struct tri_sets *sets)
         } else {
             TRI_REQUIRE(read_weighted(root->items[i], i, &path, &set->weight, NULL));
         }
+        TRI_REQUIRE(path);
         (void)snprintf(set->path, TRI_PATH_MAX, "%s", path->text);
     }
     tri_node_destroy(root);

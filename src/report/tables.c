@@ -114,7 +114,8 @@ static void print_time(FILE *out, const struct tri_report_run *run)
         rest -= run->split_ms[s] / lines;
         planned_rest -= finite_of(parts, name);
     }
-    print_time_row(out, "rest", fmax(rest, 0.0), step, planned, fmax(planned_rest, 0.0));
+    print_time_row(out, "rest", fmax(rest, 0.0), step, planned,
+                   planned_rest < 0.0 ? 0.0 : planned_rest);
     print_time_row(out, "step", step, step, planned, finite_of(plan, "step_ms"));
     print_time_row(out, "of which communication that nothing hid",
                    run->split_ms[TRI_SPLIT_EXPOSED] / lines, step, planned,
