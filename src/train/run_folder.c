@@ -198,22 +198,26 @@ static enum tri_status try_saving(struct tri_run_folder *folder, struct tri_erro
 
 struct removal {
     const struct tri_run_folder *folder;
+    bool all;
     struct tri_error *error;
 };
 
-/* Somebody may have a trace-notes.txt there. */
-static bool is_of_run(const char *name)
+/* The half of a trace that a killed start has left; of all starts traces and events. Somebody may
+ * have a trace-notes.txt there. */
+static bool is_of_run(const char *name, bool all)
 {
     static const char form[] = TRI_TRACE_STEM "[0-9]*-[0-9]*.json";
-    return strncmp(name, TRI_EVENTS_STEM, strlen(TRI_EVENTS_STEM)) == 0 ||
-           fnmatch(form, name, 0) == 0;
+    static const char half[] = TRI_TRACE_STEM "[0-9]*-[0-9]*.json" TRI_TEMPORARY;
+    return fnmatch(half, name, 0) == 0 ||
+           (all && (strncmp(name, TRI_EVENTS_STEM, strlen(TRI_EVENTS_STEM)) == 0 ||
+                    fnmatch(form, name, 0) == 0));
 }
 
 static enum tri_status remove_of_run(const char *name, void *data)
 {
     const struct removal *removal = data;
     char path[MEMBER_PATH_MAX];
-    if (!is_of_run(name) || strlen(name) > 255) {
+    if (!is_of_run(name, removal->all) || strlen(name) > 255) {
         return TRI_OK;
     }
     TRI_TRY(
@@ -221,17 +225,18 @@ static enum tri_status remove_of_run(const char *name, void *data)
     return tri_file_clear(path, removal->error);
 }
 
-static enum tri_status remove_old(const struct tri_run_folder *folder, struct tri_error *error)
+static enum tri_status remove_old(const struct tri_run_folder *folder, bool fresh,
+                                  struct tri_error *error)
 {
     static const char *const names[] = {"checkpoints",      "metrics.jsonl", "config.yaml",
                                         "environment.json", "plan.json",     "ledger.json",
                                         "tokenizer",        "status.json"};
-    for (size_t i = 0; i < sizeof(names) / sizeof(*names); i++) {
+    for (size_t i = 0; fresh && i < sizeof(names) / sizeof(*names); i++) {
         char path[MEMBER_PATH_MAX];
         member(folder, names[i], path);
         TRI_TRY(tri_file_clear(path, error));
     }
-    struct removal removal = {folder, error};
+    struct removal removal = {folder, fresh, error};
     return tri_file_list(folder->path, remove_of_run, &removal, error);
 }
 
@@ -297,8 +302,8 @@ enum tri_status tri_run_folder_open(const char *path, bool fresh, struct tri_run
     if (status == TRI_OK) {
         status = take_lock(f, error);
     }
-    if (status == TRI_OK && fresh) {
-        status = remove_old(f, error);
+    if (status == TRI_OK) {
+        status = remove_old(f, fresh, error);
     }
     if (status == TRI_OK) {
         status = try_saving(f, error);

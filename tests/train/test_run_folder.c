@@ -104,6 +104,26 @@ static void test_taken_back(void **state)
     }
 }
 
+/* A start that was killed while it wrote its trace: the next one has another name. */
+static void test_half_a_trace(void **state)
+{
+    (void)state;
+    char run[256], whole[300], half[300];
+    struct tri_error error = {0};
+    struct tri_run_folder *folder;
+    (void)snprintf(run, sizeof(run), TEST_TMP "/run_folder_trace.%d", (int)getpid());
+    (void)snprintf(whole, sizeof(whole), "%s/trace-1-2.json", run);
+    (void)snprintf(half, sizeof(half), "%s/trace-3-9.json.trident.tmp", run);
+    assert_int_equal(tri_file_make_dirs(run, &error), TRI_OK);
+    assert_int_equal(tri_file_save(whole, "{}", 2, &error), TRI_OK);
+    assert_int_equal(tri_file_save(half, "{", 1, &error), TRI_OK);
+    assert_int_equal(tri_run_folder_open(run, false, &folder, &error), TRI_OK);
+    assert_true(tri_file_exists(whole));
+    assert_false(tri_file_exists(half));
+    tri_run_folder_close(folder);
+    assert_int_equal(tri_file_remove_tree(run, &error), TRI_OK);
+}
+
 static struct {
     char folder[256];
     int lock; /* -1: nobody has begun */
@@ -148,6 +168,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_busy), cmocka_unit_test(test_taken_back),
-        cmocka_unit_test(test_a_run_that_begins_is_not_dead), cmocka_unit_test(test_long_metrics)};
+        cmocka_unit_test(test_half_a_trace), cmocka_unit_test(test_a_run_that_begins_is_not_dead),
+        cmocka_unit_test(test_long_metrics)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
