@@ -316,6 +316,11 @@ static void test_calibrate(void **state)
     result = cli_run(0, CLI_WORDS_OF("calibrate", "--quick", "--threads", "1", "--ranks", "2",
                                      "--kernels", "none.yaml"));
     cli_expect_error(&result, 0, 2, "none.yaml");
+    /* Before anything is measured: so many threads are warned of when they are made. */
+    result = cli_run(0, CLI_WORDS_OF("calibrate", "--quick", "--threads", "64", "--ranks", "2",
+                                     "--out", "none/here.yaml"));
+    assert_int_equal(cli_count(result.err, "warning"), 0);
+    cli_expect_error(&result, 0, 2, "none/here.yaml: cannot create");
 }
 
 /* A plan takes no more memory than the program: 16 experts of 1.6 billion parameters in each of 20
