@@ -11,6 +11,9 @@
 
 enum { MEMBER_PATH_MAX = TRI_PATH_MAX + 64, TEXT_MOST = 1 << 20, LOADS_MOST = 1 << 20 };
 
+/* No run has more steps (train.steps), and two of them may be added. */
+enum { STEPS_MOST = 1000000000 };
+
 static const char *const splits[] = {"attention", "router",    "exchange",
                                      "experts",   "optimizer", "exposed_communication"};
 
@@ -127,13 +130,13 @@ static void take_line(struct tri_report_run *run, const char *text, size_t bytes
 {
     json_t *line = tri_json_find_excess(text, bytes) ? NULL : json_loadb(text, bytes, 0, NULL);
     const json_t *number = json_object_get(line, "step");
-    if (!json_is_integer(number)) {
+    const int64_t step = json_is_integer(number) ? json_integer_value(number) : -1;
+    if (step < 0 || step > STEPS_MOST) {
         run->torn++;
     } else if (json_object_get(line, "loss")) {
-        take_step(run, json_integer_value(number), line);
+        take_step(run, step, line);
     } else if (json_object_get(line, "valid_loss")) {
-        tri_thin_add(&run->series[TRI_SERIES_VALID], json_integer_value(number),
-                     number_of(line, "valid_loss"));
+        tri_thin_add(&run->series[TRI_SERIES_VALID], step, number_of(line, "valid_loss"));
     }
     json_decref(line);
 }

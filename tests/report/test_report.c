@@ -280,6 +280,7 @@ static void test_broken(void **state)
     save("metrics.jsonl",
          "[[[[\n{\"step\":-5,\"loss\":1}\n{\"step\":3,\"loss\":\"x\",\"expert_load\":"
          "[[1],[2,3]]}\n{\"step\":4,\"expert_load\":[[-1]],\"loss\":2}\n"
+         "{\"step\":9223372036854775807,\"loss\":1}\n"
          /* A range of last digits, and a sum beyond a double. */
          "{\"step\":5,\"loss\":1,\"learning_rate\":3e-5,\"tokens_per_second\":1e308}\n"
          "{\"step\":5,\"loss\":1,\"learning_rate\":3.0000000000000004e-05,"
@@ -290,6 +291,8 @@ static void test_broken(void **state)
     save("config.yaml", "\xff\xfe: \n\n\t:::\n");
     char *page = make_page(runs, 1);
     expect_text(page, "status.json:1: ");
+    /* One that is no JSON, and two with steps that no run has. */
+    expect_text(page, "3 lines of metrics.jsonl could not be read");
     expect_text(page, "[5,5,1e+308,1e+308,1e+308]");
     assert_int_equal(count_of(page, "<script"), 1);
     tri_free(page);
