@@ -282,7 +282,7 @@ enum tri_status tri_manifest_load(const char *dir, struct tri_checkpoint_manifes
     if (!tri_file_exists(path)) {
         return tri_fail(error, TRI_BAD_INPUT, "%s: %s", dir,
                         tri_file_exists(dir)
-                            ? "no whole checkpoint: manifest.json is missing"
+                            ? "neither a run nor a whole checkpoint: manifest.json is missing"
                             : "is not there: a run that goes on removes older checkpoints "
                               "(checkpoint.keep_last)");
     }

@@ -201,6 +201,12 @@ static enum tri_status export_choice(const struct tri_arguments *arguments,
     return status;
 }
 
+static bool ends_in_gguf(const char *path)
+{
+    size_t length = strlen(path);
+    return length > 5 && strcmp(path + length - 5, ".gguf") == 0;
+}
+
 static enum tri_status read_form(const struct tri_arguments *arguments, struct form *form,
                                  struct tri_error *error)
 {
@@ -215,6 +221,13 @@ static enum tri_status read_form(const struct tri_arguments *arguments, struct f
     if (format && !form->gguf && strcmp(format, "hf") != 0) {
         return tri_fail(error, TRI_BAD_INPUT,
                         "command line: option '--format': found '%s', expected hf or gguf", format);
+    }
+    if (!format && ends_in_gguf(arguments->words[1])) {
+        return tri_fail(
+            error, TRI_BAD_INPUT,
+            "command line: %s: --format is missing: gguf writes such a file, hf a folder "
+            "of this name",
+            arguments->words[1]);
     }
     for (size_t i = 0; text && i < sizeof(words) / sizeof(*words); i++) {
         if (strcmp(text, words[i].word) == 0 && (form->gguf || words[i].number != TRI_HF_Q8_0)) {

@@ -27,7 +27,7 @@ const struct tri_command tri_commands[] = {
      "  key=value      replaces a value of the config, as in train.steps=100; lists as in YAML:\n"
      "                 \"data.train=[{path: a.bin, weight: 2}, {path: b.bin}]\"\n\n"
      "SIGTERM and SIGUSR1 save a checkpoint and exit with status 85: start the same command\n"
-     "again. `trident help config` lists every key.\n",
+     "again, without --fresh. `trident help config` lists every key.\n",
      OPTIONS({"--ranks", true}, {"--fresh", false}, {"--accept-data", false}, {"--json", false},
              {NULL, false}),
      1,

@@ -62,9 +62,7 @@ static enum tri_status read_request(const struct tri_arguments *arguments, struc
     request->process = tri_memory_process_constant(threads);
     int64_t least = request->config.parallel.tensor * request->config.parallel.expert;
     if (ranks == 0) {
-        ranks = tri_comm_size(arguments->comm) > 1 || request->layouts
-                    ? tri_comm_size(arguments->comm)
-                    : least;
+        ranks = tri_comm_size(arguments->comm) > 1 ? tri_comm_size(arguments->comm) : least;
     }
     if (ranks > RANKS_MOST) {
         return tri_config_refuse(&request->config, error, "parallel.expert",

@@ -530,14 +530,21 @@ static enum tri_status run_to_end(struct run *run, struct tri_error *error)
     return status;
 }
 
+/* The command that goes on after a signal; the one that was given would start over with --fresh. */
+static const char *next_command(const struct run *run)
+{
+    return run->options->fresh ? "the same command without --fresh goes on"
+                               : "the same command goes on";
+}
+
 /* Leaves in the folder how a run that had begun has ended. Rank 0. */
 static void tell_ending(struct run *run, enum tri_status status, const struct tri_error *error)
 {
     struct tri_run_status *ending = &run->status;
     struct tri_error why;
-    const char *reason = status == TRI_OK        ? ""
-                         : status == TRI_REQUEUE ? "a signal; the same command goes on"
-                                                 : error->message;
+    char signal[64];
+    (void)snprintf(signal, sizeof(signal), "a signal; %s", next_command(run));
+    const char *reason = status == TRI_OK ? "" : status == TRI_REQUEUE ? signal : error->message;
     if (ending->began == 0) {
         return;
     }
@@ -567,8 +574,8 @@ enum tri_status tri_run(struct tri_comm *comm, const struct tri_config *config,
     TRI_TRY(tri_session_create(comm, config, true, 0, NULL, &run.session, error));
     enum tri_status status = run_to_end(&run, error);
     if (status == TRI_REQUEUE) {
-        tri_log_info("stopped by a signal after step %lld; the same command goes on from there",
-                     (long long)run.state.step);
+        tri_log_info("stopped by a signal after step %lld; %s from there",
+                     (long long)run.state.step, next_command(&run));
     }
     tri_progress_destroy(run.progress);
     tri_scribe_destroy(run.scribe);

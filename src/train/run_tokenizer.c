@@ -31,7 +31,7 @@ static void compare(const char *command, const char *model, const char *place)
     if (tri_tokenizer_files_compare(model, folder, &same, &error) != TRI_OK) {
         tri_log_warn("%s: %s", command, error.message);
     } else if (!same) {
-        tri_log_warn("%s: the model's is %s/tokenizer.json, which is not the same as the one in "
+        tri_log_warn("%s: %s/tokenizer.json, which is taken, is not the same as the one in "
                      "%s: tokens of one mean nothing to a model of the other",
                      command, model, folder);
     }

@@ -95,6 +95,13 @@ static void test_layouts(void **state)
     assert_int_equal(cli_count(result.out, "\n"), 2 + lines + refusals);
     assert_int_equal(cli_count(result.out, "\nnot tensor "), refusals);
     cli_expect_status(&result, 0);
+    if (cli_ranks() == 0) {
+        result =
+            cli_run(0, CLI_WORDS_OF("plan", "c.yaml", "--layouts", "parallel.expert=2", "--json"));
+        root = cli_expect_json(&result, 0);
+        assert_int_equal(integer(root, "ranks"), 2);
+        json_decref(root);
+    }
 }
 
 static double number(const json_t *object, const char *key)

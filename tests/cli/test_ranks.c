@@ -193,13 +193,15 @@ static void test_stopped(void **state)
     (void)state;
     const char *const *words = CLI_WORDS_OF("train", "c.yaml", "--ranks", "2", "train.steps=20",
                                             "checkpoint.every=8", "run_dir=stopped");
+    const char *const *afresh = CLI_WORDS_OF("train", "c.yaml", "--ranks", "2", "train.steps=20",
+                                             "checkpoint.every=8", "run_dir=stopped", "--fresh");
     struct process job;
     struct process_result result;
     siginfo_t info;
     cli_run_well(
         2, CLI_WORDS_OF("train", "c.yaml", "train.steps=20", "checkpoint.every=8", "run_dir=even"));
     /* It stops itself before the line of a step, until it has the signal. */
-    cli_start(&job, 0, CLI_WORDS_OF("TRIDENT_FILE_FAULT=write:SIGSTOP:stopped/metrics"), words);
+    cli_start(&job, 0, CLI_WORDS_OF("TRIDENT_FILE_FAULT=write:SIGSTOP:stopped/metrics"), afresh);
     assert_int_equal(waitid(P_PID, (id_t)job.pid, &info, WSTOPPED), 0);
     (void)kill(job.pid, SIGTERM);
     do {
@@ -208,6 +210,8 @@ static void test_stopped(void **state)
     } while (info.si_code == CLD_STOPPED);
     process_wait(&job, 60, &result);
     assert_int_equal(cli_count(result.err, "stopped by a signal after step "), 1);
+    assert_int_equal(cli_count(result.err, "the same command without --fresh goes on from there"),
+                     1);
     cli_expect_status(&result, REQUEUE);
     cli_run_well(0, words);
     expect_same_runs("even", "stopped");

@@ -147,7 +147,7 @@ static void test_damage_is_seen(void **state)
 static void test_a_run_begins_with_another(void **state)
 {
     (void)state;
-    static const char word[] = "which is not the same as the one in";
+    static const char word[] = "which is taken, is not the same as the one in";
     cli_run_well(0, CLI_WORDS_OF("tokenize", "--tokenizer", llama3, "--out", "other", "t.txt"));
     struct process_result result = cli_run(
         cli_ranks(), CLI_WORDS_OF("train", "c.yaml", "run_dir=four", "data.train=other/train_*.bin",
@@ -273,6 +273,9 @@ static void test_it_goes_into_a_gguf_file(void **state)
     cli_expect_status(&result, 2);
     result = cli_run(0, CLI_WORDS_OF("export", "one", "other", "--format", "onnx"));
     assert_non_null(strstr(result.err, "found 'onnx', expected hf or gguf"));
+    cli_expect_status(&result, 2);
+    result = cli_run(0, CLI_WORDS_OF("export", "plain", "no.gguf"));
+    assert_non_null(strstr(result.err, "no.gguf: --format is missing"));
     cli_expect_status(&result, 2);
 }
 

@@ -110,6 +110,9 @@ def compare_ledger(events, ledger):
 
 
 def main():
+    if len(sys.argv) != 2 or sys.argv[1].startswith("-"):
+        print(__doc__, file=sys.stderr)
+        return 2
     path = pathlib.Path(sys.argv[1])
     trace = json.loads(path.read_text(encoding="utf-8"))
     events = trace["traceEvents"]
