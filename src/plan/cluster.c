@@ -79,40 +79,58 @@ static double volume(const struct tri_traffic *t, double *messages)
     return t->bytes;
 }
 
-static double carry(const struct tri_link_rate *rate, double bytes)
+/* What a call gives its links. */
+struct part {
+    double bytes[TRI_LINK_COUNT], messages[TRI_LINK_COUNT];
+};
+
+static struct part part_of(const struct tri_cluster *cluster, const struct tri_traffic *t)
 {
-    double beyond = rate->from > 0.0 && bytes > rate->from ? bytes - rate->from : 0.0;
+    double messages;
+    double all = volume(t, &messages);
+    double out = t->ranks > 1 ? (double)(t->ranks - t->local) / (double)(t->ranks - 1) : 0.0;
+    struct part part = {{(1.0 - out) * all, out * all},
+                        {(1.0 - out) * messages - t->idle[TRI_LINK_INSIDE],
+                         out * messages - t->idle[TRI_LINK_BETWEEN]}};
+    double neighbours = (double)t->neighbours;
+    if (t->op == TRI_OP_ALL_TO_ALL || t->op == TRI_OP_SEND) {
+        part.bytes[TRI_LINK_INSIDE] = t->sent[TRI_LINK_INSIDE];
+        part.bytes[TRI_LINK_BETWEEN] = t->sent[TRI_LINK_BETWEEN];
+    }
+    if (t->op == TRI_OP_SEND) {
+        bool crosses = part.bytes[TRI_LINK_BETWEEN] > 0.0;
+        part.messages[TRI_LINK_INSIDE] = crosses ? 0.0 : 1.0;
+        part.messages[TRI_LINK_BETWEEN] = crosses ? 1.0 : 0.0;
+    } else if (cluster->ring && t->op != TRI_OP_ALL_TO_ALL && t->ranks > t->local) {
+        part.bytes[TRI_LINK_INSIDE] = t->local > 1 ? all : 0.0;
+        part.bytes[TRI_LINK_BETWEEN] = all;
+        neighbours /= (double)t->local;
+    }
+    part.bytes[TRI_LINK_BETWEEN] *= neighbours; /* they share it */
+    return part;
+}
+
+static double carry(const struct tri_link_rate *rate, double bytes, double spent)
+{
+    double first = rate->from > spent ? rate->from - spent : 0.0;
+    double beyond = rate->from > 0.0 && bytes > first ? bytes - first : 0.0;
     return over(bytes - beyond, rate->bytes) + over(beyond, rate->large);
+}
+
+double tri_cluster_between(const struct tri_cluster *cluster, const struct tri_traffic *traffic)
+{
+    return part_of(cluster, traffic).bytes[TRI_LINK_BETWEEN];
 }
 
 struct tri_transfer tri_cluster_transfer(const struct tri_cluster *cluster,
                                          const struct tri_traffic *t)
 {
-    double messages;
-    double all = volume(t, &messages);
-    double out = t->ranks > 1 ? (double)(t->ranks - t->local) / (double)(t->ranks - 1) : 0.0;
-    double sent[TRI_LINK_COUNT] = {(1.0 - out) * all, out * all};
-    double count[TRI_LINK_COUNT] = {(1.0 - out) * messages - t->idle[TRI_LINK_INSIDE],
-                                    out * messages - t->idle[TRI_LINK_BETWEEN]};
-    double neighbours = (double)t->neighbours;
-    if (t->op == TRI_OP_ALL_TO_ALL || t->op == TRI_OP_SEND) {
-        sent[TRI_LINK_INSIDE] = t->sent[TRI_LINK_INSIDE];
-        sent[TRI_LINK_BETWEEN] = t->sent[TRI_LINK_BETWEEN];
-    }
-    if (t->op == TRI_OP_SEND) {
-        bool crosses = sent[TRI_LINK_BETWEEN] > 0.0;
-        count[TRI_LINK_INSIDE] = crosses ? 0.0 : 1.0;
-        count[TRI_LINK_BETWEEN] = crosses ? 1.0 : 0.0;
-    } else if (cluster->ring && t->op != TRI_OP_ALL_TO_ALL && t->ranks > t->local) {
-        sent[TRI_LINK_INSIDE] = t->local > 1 ? all : 0.0;
-        sent[TRI_LINK_BETWEEN] = all;
-        neighbours /= (double)t->local;
-    }
+    struct part part = part_of(cluster, t);
     struct tri_transfer transfer;
     for (int i = 0; i < TRI_LINK_COUNT; i++) {
         const struct tri_link_rate *rate = &cluster->link[i][t->op];
-        double shared = i == TRI_LINK_BETWEEN ? neighbours : 1.0;
-        transfer.seconds[i] = count[i] * rate->message + carry(rate, shared * sent[i]);
+        transfer.seconds[i] = part.messages[i] * rate->message +
+                              carry(rate, part.bytes[i], i == TRI_LINK_BETWEEN ? t->spent : 0.0);
         transfer.hidden[i] = cluster->hidden[i];
     }
     return transfer;

@@ -70,7 +70,10 @@ struct tri_traffic {
     double sent[TRI_LINK_COUNT]; /* all_to_all and send: the bytes by their way */
     bool small;                  /* an all-reduce that sends all to all */
     double idle[TRI_LINK_COUNT]; /* all_to_all: members that get nothing, and so no message */
+    double spent; /* of the bytes between hosts that go before those beyond `from`: earlier calls */
 };
+/* Bytes that it gives the link between hosts. */
+double tri_cluster_between(const struct tri_cluster *cluster, const struct tri_traffic *traffic);
 struct tri_transfer tri_cluster_transfer(const struct tri_cluster *cluster,
                                          const struct tri_traffic *traffic);
 

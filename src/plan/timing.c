@@ -72,11 +72,28 @@ static bool in_two(const struct tri_call_note *note)
     return note->op == TRI_OP_ALL_REDUCE && !note->small;
 }
 
+/* A link between hosts that carries the first bytes faster does so again once it has idled as long
+ * as it would take to carry them at its usual rate. */
+static struct tri_transfer carry(struct tri_timing *timing, struct tri_traffic *traffic)
+{
+    const struct tri_link_rate *rate = &timing->cluster->link[TRI_LINK_BETWEEN][traffic->op];
+    const struct tri_lanes *lanes = &timing->lanes;
+    double since = lanes->free[lanes->one_link ? 0 : TRI_LINK_BETWEEN];
+    double forgotten = lanes->now > since ? (lanes->now - since) * rate->large : 0.0;
+    double spent = timing->spent > forgotten ? timing->spent - forgotten : 0.0;
+    traffic->spent = rate->large < rate->bytes ? spent : 0.0;
+    double bytes = tri_cluster_between(timing->cluster, traffic);
+    if (bytes > 0.0 && rate->from > 0.0) {
+        timing->spent = spent + bytes < rate->from ? spent + bytes : rate->from;
+    }
+    return tri_cluster_transfer(timing->cluster, traffic);
+}
+
 static void gather(struct tri_timing *timing, struct tri_traffic traffic)
 {
     traffic.op = TRI_OP_ALL_GATHER;
     traffic.bytes /= (double)traffic.ranks;
-    struct tri_transfer transfer = tri_cluster_transfer(timing->cluster, &traffic);
+    struct tri_transfer transfer = carry(timing, &traffic);
     tri_lanes_block(&timing->lanes, &transfer);
 }
 
@@ -87,12 +104,14 @@ static void call(void *state, struct tri_call_note *note)
     if (note->stage == TRI_CALL_BEGIN && in_two(note)) {
         traffic.op = TRI_OP_REDUCE_SCATTER;
     }
-    struct tri_transfer transfer = tri_cluster_transfer(timing->cluster, &traffic);
+    struct tri_transfer transfer;
     switch (note->stage) {
     case TRI_CALL_WHOLE:
+        transfer = carry(timing, &traffic);
         tri_lanes_block(&timing->lanes, &transfer);
         break;
     case TRI_CALL_BEGIN:
+        transfer = carry(timing, &traffic);
         note->arrival = tri_lanes_begin(&timing->lanes, &transfer, timing->lanes.now);
         break;
     case TRI_CALL_END:

@@ -34,6 +34,7 @@ struct tri_timing {
     struct tri_call_listener calls;
     struct tri_kernel_listener works;
     int neighbours;
+    double spent; /* bytes that went between hosts and that link has not had the time to forget */
     int local[TRI_GROUP_COUNT]; /* members of each group on this rank's host */
 };
 

@@ -10,14 +10,16 @@
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 /* Of one measurement: seconds that it should take, or quickly, and calls that are timed. What is
  * shorter than GRAIN is timed several at a time. */
-#define BUDGET 0.03
-/* Seconds after which no measurement takes longer than it must. */
-#define LATEST 60.0
-#define GRAIN  20e-6
-enum { CALLS_LEAST = 3, CALLS_MOST = 101, TOGETHER_MOST = 1000 };
+#define BUDGET 0.25
+/* Seconds, of kernels and again of links, after which no measurement takes longer than it must. */
+#define LATEST     60.0
+#define GRAIN      20e-6
+#define PAUSE_MOST 0.02
+enum { CALLS_LEAST = 5, CALLS_MOST = 101, TOGETHER_MOST = 1000 };
 
 static const struct tri_where meta = {TRI_PHASE_SETUP, TRI_KIND_META};
 
@@ -49,17 +51,15 @@ bool tri_calibrate_hurries(const struct tri_calibrator *calibrator)
     return calibrator->quick || passed > LATEST;
 }
 
-/* The mean, for calls may differ by what those before have left to be carried; without the slowest
- * twentieth, which others on the machine may have stopped. */
-static double usual(double *times, int calls)
+/* Between the calls of a step ranks compute, and a link that has idled may carry more at once: so
+ * each call begins after a pause about as long, at the same time on all ranks. */
+static void rest(const struct tri_calibrator *calibrator, double seconds)
 {
-    int counted = calls - calls / 20;
-    double sum = 0.0;
-    qsort(times, (size_t)calls, sizeof(*times), compare);
-    for (int i = 0; i < counted; i++) {
-        sum += times[i];
-    }
-    return sum / (double)counted;
+    double nothing = 0.0;
+    double pause = seconds < PAUSE_MOST ? seconds : PAUSE_MOST;
+    const struct timespec time = {.tv_nsec = (long)(1e9 * pause)};
+    (void)nanosleep(&time, NULL);
+    tri_all_reduce_max(tri_mesh_group(calibrator->mesh, TRI_ON_ALL), meta, &nothing, 1, TRI_F64);
 }
 
 double tri_calibrate_time(const struct tri_calibrator *calibrator, void (*run)(void *state),
@@ -76,9 +76,11 @@ double tri_calibrate_time(const struct tri_calibrator *calibrator, void (*run)(v
     int calls = clip(BUDGET / (slowest * (double)together + 1e-9), CALLS_LEAST, CALLS_MOST);
     calls = tri_calibrate_hurries(calibrator) ? 1 : calls;
     for (int i = 0; i < calls; i++) {
+        rest(calibrator, slowest);
         times[i] = time_calls(run, state, together);
     }
-    return usual(times, calls);
+    qsort(times, (size_t)calls, sizeof(*times), compare);
+    return 0.5 * (times[(calls - 1) / 2] + times[calls / 2]);
 }
 
 void tri_calibrate_note(struct tri_calibrator *calibrator, const char *format, ...)
@@ -193,6 +195,7 @@ enum tri_status tri_calibrate(struct tri_comm *comm, const struct tri_calibratio
         tri_calibrate_kernels(&calibrator, own, true);
         tri_kernels_destroy(own);
     }
+    calibrator.began = tri_clock_now();
     tri_calibrate_links(&calibrator);
     tri_kernels_destroy(calibrator.kernels);
     tri_mesh_destroy(calibrator.mesh);

@@ -18,7 +18,7 @@ struct tri_calibration {
 
 /* notes: what was measured and how far the fits are off, in lines. The same on all ranks. BAD_INPUT
  * where hosts have different numbers of ranks, or ranks are not numbered host by host. Collective
- * over all ranks; half a minute, and more where ranks share processors. */
+ * over all ranks; a minute, and more where ranks share processors. */
 enum tri_status tri_calibrate(struct tri_comm *comm, const struct tri_calibration *calibration,
                               struct tri_cluster *cluster, char notes[TRI_CALIBRATION_NOTES],
                               struct tri_error *error) TRI_NODISCARD;

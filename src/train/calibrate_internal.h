@@ -11,12 +11,12 @@ struct tri_calibrator {
     struct tri_kernels *kernels;
     struct tri_cluster *cluster;
     bool quick;   /* one call of each, and small models */
-    double began; /* when all did */
+    double began; /* when what is measured now did */
     char *notes;
     size_t noted;
 };
 
-/* Seconds of one call of run on this rank, while all ranks make it: the mean of some. Collective
+/* Seconds of one call of run on this rank, while all ranks make it: the median of some. Collective
  * over all ranks. */
 double tri_calibrate_time(const struct tri_calibrator *calibrator, void (*run)(void *state),
                           void *state);

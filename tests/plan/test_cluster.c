@@ -152,26 +152,35 @@ static void test_traffic(void **state)
         double inside, between, sent; /* messages; bytes of the host's link */
     } cases[] = {
         /* 2 x 7 messages of an eighth: 3 of 7 stay; the host's four ranks send at once */
-        {{TRI_OP_ALL_REDUCE, 8, 4, 4, 800.0, {0.0, 0.0}, false, {0.0, 0.0}}, 6.0, 8.0, 4.0 * 800.0},
-        {{TRI_OP_REDUCE_SCATTER, 8, 4, 4, 800.0, {0.0, 0.0}, false, {0.0, 0.0}},
+        {{TRI_OP_ALL_REDUCE, 8, 4, 4, 800.0, {0.0, 0.0}, false, {0.0, 0.0}, 0.0},
+         6.0,
+         8.0,
+         4.0 * 800.0},
+        {{TRI_OP_REDUCE_SCATTER, 8, 4, 4, 800.0, {0.0, 0.0}, false, {0.0, 0.0}, 0.0},
          3.0,
          4.0,
          4.0 * 400.0},
-        {{TRI_OP_ALL_GATHER, 8, 4, 4, 100.0, {0.0, 0.0}, false, {0.0, 0.0}}, 3.0, 4.0, 4.0 * 400.0},
-        {{TRI_OP_ALL_TO_ALL, 8, 4, 4, 700.0, {300.0, 400.0}, false, {0.0, 0.0}},
+        {{TRI_OP_ALL_GATHER, 8, 4, 4, 100.0, {0.0, 0.0}, false, {0.0, 0.0}, 0.0},
+         3.0,
+         4.0,
+         4.0 * 400.0},
+        {{TRI_OP_ALL_TO_ALL, 8, 4, 4, 700.0, {300.0, 400.0}, false, {0.0, 0.0}, 0.0},
          3.0,
          4.0,
          4.0 * 400.0},
         /* to one rank elsewhere, and one here */
-        {{TRI_OP_ALL_TO_ALL, 8, 4, 4, 300.0, {100.0, 200.0}, false, {2.0, 3.0}},
+        {{TRI_OP_ALL_TO_ALL, 8, 4, 4, 300.0, {100.0, 200.0}, false, {2.0, 3.0}, 0.0},
          1.0,
          1.0,
          4.0 * 200.0},
         /* inside a host nothing goes between */
-        {{TRI_OP_ALL_REDUCE, 4, 4, 4, 800.0, {0.0, 0.0}, false, {0.0, 0.0}}, 6.0, 0.0, 0.0},
+        {{TRI_OP_ALL_REDUCE, 4, 4, 4, 800.0, {0.0, 0.0}, false, {0.0, 0.0}, 0.0}, 6.0, 0.0, 0.0},
         /* one rank a host, as ranks of equal place are */
-        {{TRI_OP_ALL_GATHER, 2, 1, 4, 100.0, {0.0, 0.0}, false, {0.0, 0.0}}, 0.0, 1.0, 4.0 * 100.0},
-        {{TRI_OP_ALL_REDUCE, 8, 4, 4, 8.0, {0.0, 0.0}, true, {0.0, 0.0}},
+        {{TRI_OP_ALL_GATHER, 2, 1, 4, 100.0, {0.0, 0.0}, false, {0.0, 0.0}, 0.0},
+         0.0,
+         1.0,
+         4.0 * 100.0},
+        {{TRI_OP_ALL_REDUCE, 8, 4, 4, 8.0, {0.0, 0.0}, true, {0.0, 0.0}, 0.0},
          3.0 * 3.0 / 7.0,
          3.0 * 4.0 / 7.0,
          4.0 * 4.0 * 8.0},
@@ -194,12 +203,21 @@ static void test_large(void **state)
 {
     (void)state;
     struct tri_cluster cluster = {.ranks_per_host = 4};
-    struct tri_traffic traffic = {TRI_OP_ALL_GATHER, 4, 4, 4, 100.0, {0.0, 0.0}, false, {0.0, 0.0}};
+    struct tri_traffic traffic = {TRI_OP_ALL_GATHER, 4,     4,          4,  100.0,
+                                  {0.0, 0.0},        false, {0.0, 0.0}, 0.0};
     cluster.link[TRI_LINK_INSIDE][TRI_OP_ALL_GATHER] = (struct tri_link_rate){0.0, 2.0, 240.0, 1.0};
     expect_close(tri_cluster_transfer(&cluster, &traffic).seconds[TRI_LINK_INSIDE],
                  240.0 / 2.0 + 60.0);
     traffic.bytes = 80.0;
     expect_close(tri_cluster_transfer(&cluster, &traffic).seconds[TRI_LINK_INSIDE], 240.0 / 2.0);
+    /* between hosts some may have been used up before */
+    traffic.spent = 100.0;
+    expect_close(tri_cluster_transfer(&cluster, &traffic).seconds[TRI_LINK_INSIDE], 240.0 / 2.0);
+    cluster.link[TRI_LINK_BETWEEN][TRI_OP_ALL_GATHER] =
+        cluster.link[TRI_LINK_INSIDE][TRI_OP_ALL_GATHER];
+    traffic.local = traffic.neighbours = 1;
+    expect_close(tri_cluster_transfer(&cluster, &traffic).seconds[TRI_LINK_BETWEEN],
+                 140.0 / 2.0 + 100.0);
 }
 
 static void test_fit_bent(void **state)

@@ -156,6 +156,30 @@ static void test_hosts(void)
     CHECK(split.part[TRI_PART_EXCHANGE] > 0.0 && split.part[TRI_PART_ATTENTION] == 0.0);
 }
 
+/* A link between hosts whose first bytes go faster: calls that follow at once find that used up,
+ * those behind long computing do not. */
+static void test_first_bytes(void)
+{
+    struct tri_ledger *ledger = tri_alloc(TRI_MEMORY_OTHER, sizeof(*ledger));
+    struct tri_cluster cluster = {.ranks_per_host = 1};
+    struct tri_config config;
+    small_config(SMALL_LLAMA, "", &config);
+    cluster.link[TRI_LINK_BETWEEN][TRI_OP_ALL_TO_ALL] =
+        (struct tri_link_rate){.bytes = 4.0, .from = 64.0, .large = 1.0};
+    const struct tri_layout where = {1, 2, 1, 1, 1, 1};
+    struct tri_step_time at_once = rehearse(&config, where, &cluster, ledger);
+    double bytes = (double)tri_ledger_sum(ledger, -1, -1, -1, -1).bytes_between;
+    expect_close(at_once.step, bytes, "at once");
+    for (int task = 0; task < TRI_TASK_COUNT; task++) {
+        cluster.rate[TRI_CLUSTER_F32][task].bytes = 1e-3;
+    }
+    struct tri_step_time apart = rehearse(&config, where, &cluster, ledger);
+    int64_t calls = tri_ledger_sum(ledger, TRI_OP_ALL_TO_ALL, -1, -1, -1).calls;
+    CHECK(apart.exposed < bytes - 64.0 && apart.exposed > bytes / 4.0);
+    CHECK(apart.exposed >= bytes - (double)calls * 48.0 - 1e-6);
+    tri_free(ledger);
+}
+
 /* Where hosts cut the ranks that share experts unevenly: a layout's plan is that of whoever takes
  * most, of time, and to a percent of memory. */
 static void test_uneven(void)
@@ -324,6 +348,7 @@ static int run_job(int argc, char **argv)
     test_messages();
     test_hosts();
     test_uneven();
+    test_first_bytes();
     test_overlaps();
     test_timed("moe.router=balanced");
     test_timed("moe.router=balanced train.recompute=full train.micro_batch=1");
