@@ -9,9 +9,10 @@
 #include <time.h>
 #include <unistd.h>
 
-/* In nanoseconds: how long the core was away when somebody took it, no interrupt; how long is slept
- * instead of yielding from then on, and how long at a time. */
-enum { TAKEN = 200000, WHILE = 250000000, PAUSE = 30000 };
+/* In nanoseconds: how long the core was away when somebody took it who does not yield, no interrupt
+ * and no other rank between two messages; how long is slept instead of yielding from then on, and
+ * how long at a time. */
+enum { TAKEN = 1000000, WHILE = 10000000, PAUSE = 30000 };
 
 static int64_t now(void)
 {
