@@ -484,8 +484,10 @@ static int run_job(int argc, char **argv)
     (void)argv;
     CHECK(tri_mesh_create(job(), 1, 1, 1, 1, &mesh, &error) == TRI_OK);
     struct tri_group *world = tri_mesh_group(mesh, TRI_ON_ALL);
-    (void)snprintf(trial->folder, sizeof(trial->folder), TEST_TMP "/trace.%s.%d", job_transport(),
-                   job_size());
+    /* Two tests run it on as many ranks at the same time, with other threads. */
+    const char *threads = getenv("OMP_NUM_THREADS");
+    (void)snprintf(trial->folder, sizeof(trial->folder), TEST_TMP "/trace.%s.%d.%s",
+                   job_transport(), job_size(), threads ? threads : "");
     for (int i = 0; i < COUNT(cases); i++) {
         if (cases[i].ranks == job_size()) {
             expect_traced(&cases[i], trial);
